@@ -1,0 +1,32 @@
+"""Rendered land-use scenes, everything from scratch: the whole path in a few minutes on two CPU cores.
+
+    launch/local.sh
+"""
+
+from kdjax.config import base
+
+
+def get_config(arg=""):
+    """`arg` is not used."""
+    config = base()
+    config.name = "demo"
+    config.seeds = (0, 1, 2)
+    config.dataset.source = "demo"
+    config.dataset.image_size = 48
+    config.dataset.storage_size = 56
+    config.teacher.model = "vgg16_bn"
+    config.teacher.width = 0.5
+    config.teacher.epochs = 12
+    config.teacher.learning_rate = 1e-3
+    config.teacher.head_factor = 1.0
+    config.teacher.dropout = 0.2
+    config.student.width = 0.35
+    config.student.epochs = 10
+    config.student.batch_size = 32
+    config.student.learning_rate = 2e-3
+    config.distill.views = 8
+    config.run.note = (
+        "The demo trains from scratch on rendered scenes: its teacher is VGG16-BN at width 0.5 and its students are "
+        "MobileNetV2 at width 0.35. It shows the path, not what the networks reach on real images."
+    )
+    return config

@@ -1,0 +1,185 @@
+"""The configuration: every field with its default, and the checks made before anything runs."""
+
+import math
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from kdjax import losses
+from kdjax.errors import InputError
+from kdjax.models import MODELS
+
+ARMS = {
+    "student_alone": {"ce": 1.0, "kl": 0.0, "cosine": 0.0},
+    "kl": {"ce": 1.0, "kl": 1.0, "cosine": 0.0},
+    "cosine": {"ce": 1.0, "kl": 0.0, "cosine": 1.0},
+    "kl_cosine": {"ce": 1.0, "kl": 1.0, "cosine": 1.0},
+}
+"""The paper's ablation. The weights are ours: the abstract of arXiv 2606.14886 does not state them."""
+
+ARM_OVERRIDES = ("temperature", "learning_rate", "weight_decay")
+"""What an arm may set for itself beside its weights."""
+
+
+def base() -> ml_collections.ConfigDict:
+    """All fields with their defaults. A file in `configs/` changes what its experiment needs."""
+    config = ml_collections.ConfigDict()
+    config.name = "experiment"
+    config.data_seed = 0  # split, views and the rendered demo
+    config.seeds = (0,)  # one student per seed and arm: head initialisation, order of examples, dropout
+    config.dtype = "auto"  # compute dtype: float32 on CPU, bfloat16 elsewhere; parameters and losses stay float32
+
+    config.dataset = ml_collections.ConfigDict()
+    config.dataset.source = "folder"  # demo | folder | tfds
+    config.dataset.path = config_dict.placeholder(str)  # folder: directory or zip of class folders; tfds: data_dir
+    config.dataset.builder = config_dict.placeholder(str)  # tfds: name of the builder, such as "eurosat/rgb"
+    config.dataset.image_size = 64  # side of the students' input, px
+    config.dataset.storage_size = 72  # side at which images are decoded and kept, px; crops are taken from it
+    config.dataset.test_fraction = 0.2
+    config.dataset.validation_fraction = 0.1  # of what the test split leaves
+    config.dataset.tfds_splits = ()  # or three tfds split strings: train, validation, test
+    config.dataset.splits = config_dict.placeholder(str)  # a splits.json of an earlier run to use again
+    config.dataset.unlabelled_dir = config_dict.placeholder(str)  # tiles without labels for the training split
+    config.dataset.label_fraction = 1.0  # fraction of training and validation images that keep their labels
+    config.dataset.on_error = "refuse"  # unreadable images: refuse | skip
+    config.dataset.value_range = ()  # (low, high) of 16-bit and float images; () = inferred, and logged
+    config.dataset.demo_classes = 10
+    config.dataset.demo_train = 600
+    config.dataset.demo_validation = 200
+    config.dataset.demo_test = 400
+
+    config.teacher = ml_collections.ConfigDict()
+    config.teacher.model = "vgg16"
+    config.teacher.width = 1.0
+    config.teacher.head = "average"  # average: global average pooling; fc: VGG16's own two layers of 4096
+    config.teacher.weights = config_dict.placeholder(str)  # safetensors file or Hugging Face hub id; unset = scratch
+    config.teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
+    config.teacher.seed = 0
+    config.teacher.epochs = 8
+    config.teacher.batch_size = 32
+    config.teacher.learning_rate = 1e-4
+    config.teacher.head_factor = 10.0  # the head learns this many times faster than the rest
+    config.teacher.weight_decay = 0.01
+    config.teacher.warmup_epochs = 0.5
+    config.teacher.clip = 1.0  # largest global gradient norm; 0 = none
+    config.teacher.dropout = 0.5
+
+    config.student = ml_collections.ConfigDict()
+    config.student.model = "mobilenet_v2"
+    config.student.width = 1.0
+    config.student.weights = config_dict.placeholder(str)
+    config.student.depthwise = "auto"  # shift on CPU, conv elsewhere: equal in value
+    config.student.epochs = 15
+    config.student.batch_size = 64
+    config.student.learning_rate = 1e-3
+    config.student.head_factor = 1.0
+    config.student.weight_decay = 0.01
+    config.student.warmup_epochs = 1.0
+    config.student.clip = 1.0
+    config.student.dropout = 0.2
+
+    config.distill = ml_collections.ConfigDict()
+    config.distill.views = config_dict.placeholder(int)  # views an example has; unset = min(16, epochs); 0 = online
+    config.distill.temperature = 4.0  # ours: the paper's is not public
+    config.distill.cosine_on = "logits"  # logits | probabilities (softened by the temperature)
+    config.distill.arms = tuple(ARMS)  # names of the arms to train
+    config.arms = ml_collections.ConfigDict(ARMS)
+
+    config.run = ml_collections.ConfigDict()  # fields that cannot change results
+    config.run.cache_dir = config_dict.placeholder(str)  # unset = kdjax in the user's cache directory
+    config.run.log_seconds = 10.0
+    config.run.tensorboard = True  # where its packages are installed
+    config.run.note = ""  # sentence printed below the closing table
+    return config
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks all that can be checked without data.
+
+    Raises:
+        InputError: names the first field that is wrong.
+    """
+    _choice("dtype", config.dtype, ("auto", "float32", "bfloat16"))
+    _whole("data_seed", config.data_seed, 0)
+    _whole("teacher.seed", config.teacher.seed, 0)
+    if not config.seeds:
+        raise InputError("seeds is empty: give at least one, as (0,)")
+    for seed in config.seeds:
+        _whole("seeds", seed, 0)
+    if len(set(config.seeds)) < len(config.seeds):
+        raise InputError(f"seeds {tuple(config.seeds)} repeat: give each once")
+    _choice("dataset.source", config.dataset.source, ("demo", "folder", "tfds"))
+    _whole("dataset.image_size", config.dataset.image_size, 32)
+    _whole("dataset.storage_size", config.dataset.storage_size, 32)
+    _whole("teacher.image_size", config.teacher.image_size or 32, 32)
+    for stage in ("teacher", "student"):
+        network = config[stage]
+        _choice(f"{stage}.model", network.model, tuple(MODELS))
+        _whole(f"{stage}.epochs", network.epochs, 1)
+        _whole(f"{stage}.batch_size", network.batch_size, 2)
+        for field in ("width", "learning_rate", "head_factor"):
+            _number(f"{stage}.{field}", network[field], above=0)
+        for field in ("weight_decay", "warmup_epochs", "clip", "dropout"):
+            _number(f"{stage}.{field}", network[field], least=0)
+        if network.warmup_epochs >= network.epochs:
+            raise InputError(f"{stage}.warmup_epochs is {network.warmup_epochs}: must be below {stage}.epochs")
+        if network.dropout >= 1:
+            raise InputError(f"{stage}.dropout is {network.dropout}: must be below 1")
+    _choice("teacher.head", config.teacher.head, ("average", "fc"))
+    _choice("student.depthwise", config.student.depthwise, ("auto", "shift", "conv"))
+    if config.distill.views is not None:
+        _whole("distill.views", config.distill.views, 0)
+    _number("distill.temperature", config.distill.temperature, above=0)
+    _choice("distill.cosine_on", config.distill.cosine_on, losses.COSINE_ON)
+    if not config.distill.arms:
+        raise InputError("distill.arms is empty: name at least one of " + ", ".join(config.arms))
+    if len(set(config.distill.arms)) < len(config.distill.arms):
+        raise InputError(f"distill.arms {tuple(config.distill.arms)} repeat: give each once")
+    for name in config.distill.arms:
+        _choice("distill.arms", name, tuple(config.arms))
+    for name, arm in config.arms.items():
+        for field, value in arm.items():
+            if field in losses.TERMS:
+                _number(f"arms.{name}.{field}", value, least=0)
+            elif field not in ARM_OVERRIDES:
+                raise InputError(
+                    f"arms.{name}.{field}: unknown loss term; choose from {', '.join(losses.TERMS)}, "
+                    f"or an override of {', '.join(ARM_OVERRIDES)}"
+                )
+            elif field == "weight_decay":
+                _number(f"arms.{name}.{field}", value, least=0)
+            else:
+                _number(f"arms.{name}.{field}", value, above=0)
+        if not any(arm.get(term, 0) for term in losses.TERMS):
+            raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(losses.TERMS)}")
+
+
+def first_difference(new: Any, old: Any, path: str = "") -> str | None:
+    """Where two JSON documents first differ, as "field: new (was old)", or None where they agree."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        for key in sorted({*new, *old}):
+            found = first_difference(new.get(key), old.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if new == old else f"{path} is {new!r}, was {old!r}"
+
+
+def _choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{field} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def _whole(field: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{field} is {value!r}: give a whole number of at least {least}")
+
+
+def _number(field: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"{field} is {value!r}: give a finite number")
+    if above is not None and value <= above:
+        raise InputError(f"{field} is {value!r}: must be above {above}")
+    if least is not None and value < least:
+        raise InputError(f"{field} is {value!r}: must be at least {least}")

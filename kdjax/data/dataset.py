@@ -1,0 +1,113 @@
+"""The types every source and every consumer of image data share."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+UNLABELLED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples of one side of a split.
+
+    Attributes:
+      images: uint8 (N, S, S, 3), RGB, C-contiguous.
+      labels: int32 (N,), index into the classes; -1 is unlabelled (train only).
+      names: N names, unique over the data set.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set ready for training.
+
+    Attributes:
+      name: short name for logs and results.
+      classes: class names; a label is an index into them.
+      train, validation, test: the three splits.
+      fingerprint: sha256 (hex) of classes, names, labels, pixels and their order in the splits.
+      notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
+      members: names per split before label_fraction drops any, and the names it touched.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    fingerprint: str
+    notes: tuple[str, ...]
+    members: dict[str, tuple[str, ...]]
+
+    def splits_document(self) -> dict[str, list[str]]:
+        """Names per split, as plain JSON data.
+
+        'train', 'validation' and 'test' can be given back through `dataset.splits`, also with another
+        label_fraction: they hold the full split. 'label_hidden' are the names in train and validation whose
+        label label_fraction put away (in validation these examples are not used). 'unlabelled' are the tiles
+        that unlabelled_dir added to train.
+        """
+        return {key: list(names) for key, names in self.members.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """All examples of a source before they are split.
+
+    Attributes:
+      name: short name of the source.
+      classes: class names.
+      images: uint8 (rows, S, S, 3), possibly a memory map with more rows than examples.
+      rows: int64 (N,), the row of `images` of each example.
+      labels: int32 (N,), -1 = unlabelled.
+      names: N unique names.
+      digests: N sha256 hex digests of the decoded original pixels (before resizing).
+      sides: N strings 'train', 'validation', 'test' where the source has its own splits, else ''.
+      notes: facts worth logging.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    images: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    sides: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def take(self, indices: np.ndarray, labels: np.ndarray) -> Split:
+        """The examples at `indices` (int (n,)) with the given labels (int32 (n,)), copied into memory."""
+        images = np.ascontiguousarray(self.images[self.rows[indices]])
+        return Split(images, np.asarray(labels, np.int32), tuple(self.names[i] for i in indices))
+
+
+def fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
+    """sha256 (hex) of everything that makes the data what it is: classes, and per split names, labels, pixels."""
+    total = hashlib.sha256()
+
+    def add(data: bytes) -> None:
+        # The length goes first, so that two different sequences of fields cannot give the same bytes.
+        total.update(len(data).to_bytes(8, 'little'))
+        total.update(data)
+
+    add('\n'.join(classes).encode())
+    for key, split in splits.items():
+        add(key.encode())
+        add('\n'.join(split.names).encode('utf-8', 'surrogateescape'))
+        add(split.labels.astype('<i4').tobytes())
+        add(repr(split.images.shape).encode())
+        # A memory view: hashing must not copy gigabytes.
+        total.update(memoryview(split.images).cast('B') if split.images.size else b'')
+    return total.hexdigest()

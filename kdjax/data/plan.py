@@ -1,0 +1,52 @@
+"""The plan: which examples, in which view, each step trains on.
+
+A pure function of (seed, step). Each seed walks through one random permutation of the training split after another;
+a batch may straddle two of them, so no example is dropped and none is seen more often than another.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Examples and views of every step.
+
+    Attributes:
+        seeds: one integer a seed, each with an order of its own.
+        examples: number of training examples.
+        batch_size: global batch size.
+        views: size of the pool of views of an example. Each example walks through the whole pool before a view comes
+            again, starting at a place drawn per seed. 0 = no pool: a fresh view every time.
+    """
+
+    seeds: tuple[int, ...]
+    examples: int
+    batch_size: int
+    views: int
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Example, view and place in the global batch of `step`, each int32 of shape (seed, batch)."""
+        position = step * self.batch_size + np.arange(self.batch_size)
+        epochs, offsets = np.divmod(position, self.examples)
+        examples = np.empty((len(self.seeds), self.batch_size), np.int32)
+        views = np.empty_like(examples)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            for row, seed in enumerate(self.seeds):
+                order, view = _epoch(seed, int(epoch), self.examples, self.views)
+                examples[row, here] = order[offsets[here]]
+                views[row, here] = view[examples[row, here]]
+        return examples, views, np.broadcast_to(np.arange(self.batch_size, dtype=np.int32), examples.shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _epoch(seed: int, epoch: int, examples: int, views: int) -> tuple[np.ndarray, np.ndarray]:
+    """The order of the examples in this epoch, and the view of each example."""
+    order = np.random.default_rng((seed, epoch, 0)).permutation(examples).astype(np.int32)
+    if views == 0:
+        return order, np.random.default_rng((seed, epoch, 1)).integers(2**31, size=examples).astype(np.int32)
+    start = np.random.default_rng((seed, 2)).integers(views, size=examples)
+    return order, ((start + epoch) % views).astype(np.int32)

@@ -1,0 +1,219 @@
+"""Train, validation and test: stratified, seeded, identical images on one side, labels hidden on request.
+
+The order inside a class is the order of sha256(seed, name). It depends on nothing else: not on the versions of
+libraries, not on the other classes, and an image added later leaves the others where they were in that order.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Sequence
+
+import numpy as np
+
+from kdjax.errors import InputError
+
+SIDES = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """Indices (int64) of the examples on each side, ascending, and notes."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    notes: tuple[str, ...]
+
+
+def ranked(purpose: str, seed: int, names: Sequence[str], indices: Sequence[int]) -> list[int]:
+    """`indices` in the order of sha256(purpose, seed, name): a shuffle that needs no generator."""
+    return sorted(indices, key=lambda i: hashlib.sha256(
+        f'{purpose}/{seed}/{names[i]}'.encode('utf-8', 'surrogateescape')).digest())
+
+
+def assign(names: Sequence[str], labels: np.ndarray, digests: Sequence[str], sides: Sequence[str],
+           classes: Sequence[str], *, test_fraction: float, validation_fraction: float, seed: int) -> Assignment:
+    """Splits examples, stratified by class.
+
+    Official sides are kept. A missing test split is carved from the training part, then a missing validation split
+    from what remains. Examples with equal digests go to one side together; where official splits share an image, it
+    is dropped from train first, then from validation.
+
+    Args:
+      names: N unique names.
+      labels: int (N,); -1 = no label: such an example can only be in train.
+      digests: N digests of pixels.
+      sides: N official sides, '' where the source has none (then for all).
+      classes: class names.
+      test_fraction: of all examples of a class, in (0, 1), used where there is no official test split.
+      validation_fraction: of the part that is not test, in (0, 1), used where there is no official validation split.
+      seed: data seed.
+
+    Returns:
+      Assignment.
+
+    Raises:
+      InputError: a class is too small to be split, or has no training example.
+    """
+    labels = np.asarray(labels)
+    side = np.array([s or 'train' for s in sides], dtype='<U10')
+    notes = []
+    unlabelled_held = (labels < 0) & (side != 'train')
+    if unlabelled_held.any():
+        notes.append(f'{unlabelled_held.sum()} validation or test examples without a label left out')
+        side[unlabelled_held] = ''
+    notes += _drop_shared(side, digests)
+    has = {s: bool((side == s).any()) for s in SIDES}
+    carve = [s for s in ('test', 'validation') if not has[s]]
+    if carve and any(sides):
+        notes.append(f'no official {" and no official ".join(carve)} split: carved from train')
+    # Identical images move as one; a group belongs to the class of its first member.
+    groups: dict[str, list[int]] = {}
+    for i in sorted(np.flatnonzero(side == 'train'), key=lambda i: names[i]):
+        if labels[i] >= 0:
+            groups.setdefault(digests[i], []).append(int(i))
+    if carve:
+        notes += _describe_groups(groups, labels)
+    for c, class_name in enumerate(classes):
+        first = {members[0]: members for members in groups.values() if labels[members[0]] == c}
+        order = ranked('split', seed, names, list(first))
+        left = sum(len(members) for members in first.values())
+        if not order:
+            raise InputError(f'class {class_name!r} has no training example')
+        needed = 1 + ('test' in carve)
+        if len(order) < needed:
+            raise InputError(f'class {class_name!r} has {left} image{"s" * (left > 1)}'
+                             f'{" (all identical)" * (left > 1)}: training and test need one each at least')
+        for target, fraction in (('test', test_fraction), ('validation', validation_fraction)):
+            if target in carve:
+                taken = _fitting(first, order, max(1, round(fraction * left)))
+                for head in taken:
+                    side[first[head]] = target
+                    order.remove(head)
+                    left -= len(first[head])
+    return _finish(side, labels, classes, notes)
+
+
+def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:
+    """Heads of groups, taken in order while they fit into `wanted`; one at least, and one group is left over."""
+    taken: list[int] = []
+    count = 0
+    for head in order:
+        if len(order) - len(taken) > 1 and count + len(groups[head]) <= wanted:
+            taken.append(head)
+            count += len(groups[head])
+    if not taken and len(order) > 1:
+        taken = [min(order, key=lambda head: len(groups[head]))]
+    return taken
+
+
+def reuse(path: str, names: Sequence[str], labels: np.ndarray, digests: Sequence[str],
+          classes: Sequence[str]) -> Assignment:
+    """Splits by a JSON file {"train": [names], "validation": [names], "test": [names]}, as `splits.json`.
+
+    Examples of the data set that the file does not name are left out, with a note.
+
+    Raises:
+      InputError: unreadable file; unknown names; a name twice; an empty split; a class without training examples.
+    """
+    field = 'dataset.splits'
+    try:
+        document = json.loads(pathlib.Path(path).expanduser().read_text(encoding='utf-8'))
+    except OSError as error:
+        raise InputError(f'{field}: {path} cannot be read: {error.strerror or error}') from error
+    except ValueError as error:
+        raise InputError(f'{field}: {path} is not JSON: {error}') from error
+    if not isinstance(document, dict):
+        raise InputError(f'{field}: {path} must hold {{"train": [names], "validation": [names], "test": [names]}}')
+    where = {name: i for i, name in enumerate(names)}
+    side = np.array([''] * len(names), dtype='<U10')
+    for key in SIDES:
+        listed = document.get(key)
+        if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
+            raise InputError(f'{field}: {path} needs a list of names under "{key}", not empty')
+        unknown = [name for name in listed if name not in where]
+        if unknown:
+            raise InputError(f'{field}: {path} names {len(unknown)} images under "{key}" that the data set has not: '
+                             f'{", ".join(unknown[:3])}{", ..." * (len(unknown) > 3)}')
+        for name in listed:
+            if side[where[name]]:
+                raise InputError(f'{field}: {path} lists {name} twice (in {side[where[name]]} and {key})')
+            side[where[name]] = key
+    notes = []
+    missing = [name for name, s in zip(names, side) if not s]
+    if missing:
+        notes.append(f'{len(missing)} images that {path} does not list left out: '
+                     f'{", ".join(missing[:3])}{", ..." * (len(missing) > 3)}')
+    labels = np.asarray(labels)
+    held = (labels < 0) & ((side == 'validation') | (side == 'test'))
+    if held.any():
+        raise InputError(f'{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, '
+                         'but it has no label')
+    notes += _drop_shared(side, digests)
+    return _finish(side, labels, classes, notes)
+
+
+def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which labels stay when only a fraction is to be used, stratified by class, one per class at least.
+
+    Nested: with the same seed, what a smaller fraction keeps is part of what a larger one keeps.
+
+    Args:
+      purpose: 'train' or 'validation'; separate orders.
+      names: N names.
+      labels: int (N,), -1 = unlabelled already.
+      fraction: in (0, 1].
+      seed: data seed.
+
+    Returns:
+      bool (N,), True where the label stays.
+    """
+    labels = np.asarray(labels)
+    keep = np.zeros(len(labels), bool)
+    for c in np.unique(labels[labels >= 0]):
+        order = ranked(f'labels-{purpose}', seed, names, np.flatnonzero(labels == c).tolist())
+        keep[order[:max(1, round(fraction * len(order)))]] = True
+    return keep
+
+
+def _drop_shared(side: np.ndarray, digests: Sequence[str]) -> list[str]:
+    """Takes images that a held-out split also has out of train, then out of validation (in place)."""
+    notes = []
+    for loser, winners in (('train', ('test', 'validation')), ('validation', ('test',))):
+        held = {digests[i] for i in np.flatnonzero(np.isin(side, winners))}
+        shared = [i for i in np.flatnonzero(side == loser) if digests[i] in held]
+        if shared:
+            side[shared] = ''
+            notes.append(f'{len(shared)} images dropped from {loser}: pixel-identical to one in '
+                         f'{" or ".join(winners)}')
+    return notes
+
+
+def _describe_groups(groups: dict[str, list[int]], labels: np.ndarray) -> list[str]:
+    several = [members for members in groups.values() if len(members) > 1]
+    if not several:
+        return []
+    note = f'{sum(map(len, several))} images in {len(several)} pixel-identical groups, each kept on one side'
+    mixed = sum(len({int(labels[i]) for i in members}) > 1 for members in several)
+    if mixed:
+        note += f'; {mixed} of these groups carry different labels'
+    return [note]
+
+
+def _finish(side: np.ndarray, labels: np.ndarray, classes: Sequence[str], notes: list[str]) -> Assignment:
+    counts = {s: collections.Counter(labels[side == s].tolist()) for s in SIDES}
+    for c, name in enumerate(classes):
+        if not counts['train'][c]:
+            raise InputError(f'class {name!r} has no training example left after splitting')
+    for s in ('validation', 'test'):
+        if not counts[s]:
+            raise InputError(f'the {s} split is empty: raise dataset.{s}_fraction or add images')
+        absent = [name for c, name in enumerate(classes) if not counts[s][c]]
+        if absent:
+            notes = notes + [f'no {s} example of: {", ".join(absent)}']
+    return Assignment(*(np.flatnonzero(side == s) for s in SIDES), notes=tuple(notes))

@@ -1,0 +1,49 @@
+"""Exact evaluation: every example once, the last partial batch padded and its padding cut away again."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from kdjax import metrics, steps
+from kdjax.parallel import Mapping
+
+BATCH_PER_DEVICE = 64
+
+
+def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """A compiled function from the variables of a population and images to logits.
+
+    Args:
+        model: the network.
+        size: side of its input, px; images are resized to it.
+        mapping: the devices.
+
+    Returns:
+        A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
+        (seed, arm, N, classes) float32, the same in every process.
+    """
+    step = mapping.map(functools.partial(steps.eval_step, model=model, size=size), split=(False, True))
+
+    def predict(variables: Any, images: np.ndarray) -> np.ndarray:
+        batch = min(BATCH_PER_DEVICE * len(mapping.devices), _next_multiple(len(images), len(mapping.devices)))
+        pieces = []
+        for start in range(0, len(images), batch):
+            piece = images[start : start + batch]
+            padded = np.zeros((batch, *piece.shape[1:]), piece.dtype)
+            padded[: len(piece)] = piece
+            pieces.append(np.asarray(step(variables, mapping.split(padded)))[:, :, : len(piece)])
+        return np.concatenate(pieces, axis=2)
+
+    return predict
+
+
+def _next_multiple(value: int, of: int) -> int:
+    return -(-value // of) * of
+
+
+def population_metrics(logits: np.ndarray, labels: np.ndarray) -> list[list[dict[str, Any]]]:
+    """`metrics.classification` for every (seed, arm) of logits (seed, arm, N, classes) and labels (N,)."""
+    return [[metrics.classification(one, labels) for one in row] for row in logits]

@@ -1,0 +1,70 @@
+"""The command: `python -m kdjax.main --config=configs/demo.py --workdir=… --stages=teacher,distill,evaluate`."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from kdjax.errors import InputError
+
+STAGES = ("describe", "teacher", "distill", "evaluate")
+ROOT = Path(__file__).resolve().parent.parent
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", str(ROOT / "configs" / "demo.py"), "File with get_config().", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run. Default: runs/NAME, NAME being config.name.")
+_STAGES = flags.DEFINE_list("stages", ["teacher", "distill", "evaluate"], f"Any of {', '.join(STAGES)}, in this order.")
+
+
+def log(line: str) -> None:
+    """Prints a line with the time."""
+    print(time.strftime("%H:%M:%S ") + line, flush=True)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the stages that were asked for."""
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
+    for name in _STAGES.value:
+        if name not in STAGES:
+            raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
+    from kdjax import stages  # after the flags are known to be right: importing JAX takes seconds
+
+    config = _CONFIG.value
+    workdir = Path(_WORKDIR.value or Path("runs") / config.name)
+    cache = config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdjax"
+    run = stages.open_run(config, workdir, Path(cache), log)
+    actions = {
+        "describe": stages.describe,
+        "teacher": stages.train_teacher,
+        "distill": stages.distill,
+        "evaluate": stages.evaluate,
+    }
+    for name in STAGES:
+        if name in _STAGES.value:
+            actions[name](run)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Flags, with one line for each mistake in them."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+def run() -> None:
+    """Entry point: bad input ends in one line and exit status 2."""
+    try:
+        app.run(main, flags_parser=_parse)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,52 @@
+"""The optimiser: AdamW with per-student settings that may be traced arrays."""
+
+from typing import Any
+
+import jax
+import optax
+
+
+def _path_mask(predicate):
+    def mask(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: predicate([key.key for key in path]), tree)
+
+    return mask
+
+
+_is_kernel = _path_mask(lambda names: names[-1] == "kernel")
+_is_head = _path_mask(lambda names: "head" in names)
+
+
+def schedule(total_steps: int, warmup_steps: int) -> optax.Schedule:
+    """Factor on the peak learning rate: linear from 0 to 1 over `warmup_steps`, then half a cosine down to 0.
+
+    The half cosine is that of arXiv 1608.03983 without restarts. Takes and returns scalars; may be traced.
+    """
+    return optax.schedules.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps, total_steps)
+
+
+def adamw(
+    learning_rate: jax.Array | float,
+    weight_decay: jax.Array | float,
+    *,
+    clip: float,
+    head_factor: float,
+) -> optax.GradientTransformation:
+    """AdamW (arXiv 1711.05101) after clipping by the global norm.
+
+    Built inside the traced step, so that `learning_rate` and `weight_decay` can be one student's entries of an array;
+    the layout of its state depends on neither.
+
+    Args:
+        learning_rate: learning rate of this step.
+        weight_decay: decay per unit of learning rate, on leaves named "kernel" only: BatchNorm and biases are spared.
+        clip: largest global gradient norm; 0 leaves gradients as they are.
+        head_factor: factor on the learning rate of the module named "head".
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip) if clip else optax.identity(),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(weight_decay, mask=_is_kernel),
+        optax.masked(optax.scale(head_factor), _is_head),
+        optax.scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,368 @@
+"""The stages of a run: teacher, distill, evaluate. Each goes on where its checkpoints stand.
+
+The working directory:
+    config.json splits.json          what was run, on which files
+    teacher/ distill/                checkpoints/ and metrics.jsonl; distill/teacher_logits.json
+    evaluation/logits.npz            test and validation logits of the selected checkpoints
+    results.json                     the figures
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from kdjax import augment, config as configuration, metrics, models, optim, results, state as states, steps, weights
+from kdjax import data as datasets
+from kdjax.checkpoint import Checkpoints
+from kdjax.data.plan import Plan
+from kdjax.errors import InputError
+from kdjax.evaluate import BATCH_PER_DEVICE, population_metrics, predictor
+from kdjax.parallel import Mapping
+from kdjax.teacher_logits import cached_pass, tree_digest
+from kdjax.train import Progress, fit
+from kdjax.writers import MetricsWriter
+
+TEACHER_ARM = {"ce": 1.0}
+
+
+@dataclasses.dataclass
+class Run:
+    """What all stages share."""
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    cache_dir: Path
+    mapping: Mapping
+    dataset: datasets.Dataset
+    log: Callable[[str], None]
+
+    @property
+    def dtype(self) -> Any:
+        """Compute dtype of the networks."""
+        name = self.config.dtype
+        if name == "auto":
+            name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return jnp.dtype(name)
+
+    @property
+    def teacher_size(self) -> int:
+        """Side of the teacher's input, px."""
+        return self.config.teacher.image_size or self.config.dataset.image_size
+
+    @property
+    def student_size(self) -> int:
+        """Side of the students' input, px."""
+        return self.config.dataset.image_size
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms, in the order of their axis."""
+        return tuple(self.config.distill.arms)
+
+    def network(self, stage: str) -> nn.Module:
+        """The teacher's or the students' network."""
+        config = self.config[stage]
+        options: dict[str, Any] = {"dropout": config.dropout, "dtype": self.dtype}
+        if config.model.startswith("vgg"):
+            options["head"] = self.config.teacher.head
+        else:
+            options["depthwise"] = self._depthwise
+        return models.create(config.model, num_classes=len(self.dataset.classes), width=config.width, **options)
+
+    @property
+    def _depthwise(self) -> str:
+        form = self.config.student.depthwise
+        if form == "auto":
+            form = "shift" if jax.default_backend() == "cpu" else "conv"
+        return form
+
+
+def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, log: Callable[[str], None]) -> Run:
+    """Checks the configuration against the working directory, the data and the devices, and loads the data.
+
+    Raises:
+        InputError: names what does not fit. Nothing was written then.
+    """
+    configuration.validate(config)
+    document = json.loads(config.to_json())
+    if (workdir / "config.json").exists():
+        before = json.loads((workdir / "config.json").read_text())
+        found = configuration.first_difference(
+            {**document, "run": None}, {**before, "run": None}
+        )
+        if found:
+            raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
+    mapping = Mapping()
+    for stage in ("teacher", "student"):
+        if config[stage].batch_size % len(mapping.devices):
+            raise InputError(
+                f"{stage}.batch_size is {config[stage].batch_size}: must be divisible by the "
+                f"{len(mapping.devices)} devices"
+            )
+        source = config[stage].weights
+        if source and source.endswith(".safetensors") and not Path(source).is_file():
+            raise InputError(f"{stage}.weights: no file {source}")
+    dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
+    for stage in ("teacher", "student"):
+        if config[stage].batch_size > len(dataset.train.labels):
+            raise InputError(
+                f"{stage}.batch_size is {config[stage].batch_size}, more than the {len(dataset.train.labels)} "
+                "images of the training split"
+            )
+    log(
+        f"data: {dataset.name}, {len(dataset.classes)} classes, {len(dataset.train.labels)} training, "
+        f"{len(dataset.validation.labels)} validation, {len(dataset.test.labels)} test images"
+    )
+    for note in dataset.notes:
+        log(f"data: {note}")
+    run = Run(config, workdir, cache_dir, mapping, dataset, log)
+    run.network("teacher"), run.network("student")
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        results.write(workdir / "config.json", document)
+        results.write(workdir / "splits.json", dataset.splits_document())
+    return run
+
+
+def _hyperparameters(config: Any, arms: Sequence[Any], temperature: float) -> states.Hyperparameters:
+    def column(name: str, default: float) -> np.ndarray:
+        return np.array([arm.get(name, default) for arm in arms], np.float32)
+
+    return states.Hyperparameters(
+        weights={name: column(name, 0.0) for name in configuration.losses.TERMS},
+        temperature=column("temperature", temperature),
+        learning_rate=column("learning_rate", config.learning_rate),
+        weight_decay=column("weight_decay", config.weight_decay),
+    )
+
+
+def _total_steps(config: Any, examples: int) -> int:
+    return -(-config.epochs * examples // config.batch_size)
+
+
+def _done(run: Run, stage: str, folder: str, examples: int) -> bool:
+    """Whether a stage's checkpoints stand at the end of its schedule."""
+    directory = run.workdir / folder / "checkpoints"
+    if not directory.is_dir():
+        return False
+    checkpoints = Checkpoints(directory, run.mapping)
+    done = checkpoints.latest_step == _total_steps(run.config[stage], examples)
+    checkpoints.close()
+    if done:
+        run.log(f"{folder}: done already")
+    return done
+
+
+def _optimiser(config: Any) -> Callable[..., Any]:
+    return functools.partial(optim.adamw, clip=config.clip, head_factor=config.head_factor)
+
+
+def _initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, load: bool) -> states.TrainState:
+    """A new state, or only its shapes and dtypes where `load` is False."""
+    config = run.config[stage]
+    size = run.teacher_size if stage == "teacher" else run.student_size
+    create = functools.partial(
+        states.create, run.network(stage), _optimiser(config), seeds=seeds, arms=arms, image_size=size
+    )
+    if not load:
+        return jax.eval_shape(create)
+    if not config.weights:
+        return create()
+    said = []
+
+    def pretrained(variables: Any) -> Any:
+        variables, report = weights.load_imagenet(config.weights, config.model, variables)
+        said.append(report)
+        return variables
+
+    state = create(pretrained=pretrained)
+    run.log(f"{stage}: {said[0]}")
+    return state
+
+
+def _train(
+    run: Run,
+    stage: str,
+    folder: str,
+    *,
+    seeds: Sequence[int],
+    arms: dict[str, Any],
+    views: int,
+    examples: steps.Examples,
+    online: tuple[nn.Module, Any] | None,
+) -> None:
+    """Trains one population to the end of its schedule, from its latest checkpoint where there is one."""
+    config = run.config[stage]
+    total = _total_steps(config, len(examples.labels))
+    directory = run.workdir / folder
+    checkpoints = Checkpoints(directory / "checkpoints", run.mapping)
+    state = checkpoints.restore(_initial_state(run, stage, seeds, len(arms), load=False))
+    if state is None:
+        state = run.mapping.replicate(_initial_state(run, stage, seeds, len(arms), load=True))
+    else:
+        run.log(f"{folder}: goes on from step {int(state.step)}")
+    model = run.network(stage)
+    program = functools.partial(
+        steps.planned_step,
+        student_size=run.teacher_size if stage == "teacher" else run.student_size,
+        teacher=online[0] if online else None,
+        teacher_size=run.teacher_size,
+        data_seed=run.config.data_seed,
+        model=model,
+        optimiser=_optimiser(config),
+        schedule=optim.schedule(total, round(config.warmup_epochs * len(examples.labels) / config.batch_size)),
+        cosine_on=run.config.distill.cosine_on,
+    )
+    mapped = run.mapping.map(program, split=(False, False, False, False, False, True), donate=(0,))
+    constants = run.mapping.replicate(
+        (
+            examples,
+            online[1] if online else None,
+            _hyperparameters(config, list(arms.values()), run.config.distill.temperature),
+            np.array(seeds, np.int32),
+        )
+    )
+    writer = MetricsWriter(directory, int(state.step), tensorboard=run.config.run.tensorboard)
+    fit(
+        lambda state, plan: mapped(state, *constants, plan),
+        state,
+        Plan(tuple(seeds), len(examples.labels), config.batch_size, views),
+        total_steps=total,
+        evaluate_every=-(-len(examples.labels) // config.batch_size),
+        predict=predictor(model, size=program.keywords["student_size"], mapping=run.mapping),
+        validation_images=run.dataset.validation.images,
+        validation_labels=run.dataset.validation.labels,
+        mapping=run.mapping,
+        checkpoints=checkpoints,
+        writer=writer,
+        progress=Progress(
+            folder, [[f"{arm}/{seed}" for arm in arms] for seed in seeds], run.config.run.log_seconds, run.log
+        ),
+    )
+    writer.close()
+    checkpoints.close()
+
+
+def train_teacher(run: Run) -> None:
+    """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time."""
+    split = run.dataset.train
+    labelled = split.labels >= 0
+    if _done(run, "teacher", "teacher", int(labelled.sum())):
+        return
+    _train(
+        run,
+        "teacher",
+        "teacher",
+        seeds=(run.config.teacher.seed,),
+        arms={"teacher": TEACHER_ARM},
+        views=0,
+        examples=steps.Examples(split.images[labelled], split.labels[labelled]),
+        online=None,
+    )
+
+
+def best_teacher(run: Run) -> Any:
+    """Variables of the selected teacher, without population axes, on the host's default device.
+
+    Raises:
+        InputError: there is no trained teacher, or it failed.
+    """
+    best, step, alive = _best(run, "teacher", "teacher", (run.config.teacher.seed,), 1)
+    if step != _total_steps(run.config.teacher, int((run.dataset.train.labels >= 0).sum())):
+        raise InputError(f"the teacher in {run.workdir}/teacher is at step {step}, not at its end: run --stages=teacher")
+    if not alive.all() or (np.asarray(best.step) < 0).any():
+        raise InputError(f"the teacher in {run.workdir}/teacher failed: see its metrics.jsonl")
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], {"params": best.params, "batch_stats": best.batch_stats})
+
+
+def _best(run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int) -> tuple[states.Best, int, np.ndarray]:
+    directory = run.workdir / folder / "checkpoints"
+    if not directory.is_dir():
+        raise InputError(f"no checkpoint in {directory}: run the stage that trains it first")
+    checkpoints = Checkpoints(directory, run.mapping)
+    best, alive = checkpoints.restore_best(_initial_state(run, stage, seeds, arms, load=False))
+    step = checkpoints.latest_step
+    checkpoints.close()
+    return best, step, np.asarray(alive)
+
+
+def distill(run: Run) -> None:
+    """Stage `distill`: teacher logits once, then all arms and seeds as one program."""
+    config = run.config
+    split = run.dataset.train
+    if _done(run, "student", "distill", len(split.labels)):
+        return
+    teacher, variables = run.network("teacher"), best_teacher(run)
+    views = config.distill.views
+    if views is None:
+        views = min(16, config.student.epochs)
+    elif views > config.student.epochs:
+        run.log(f"distill: {config.student.epochs} epochs visit no more than that many of the {views} views")
+        views = config.student.epochs
+    logits = None
+    if views:
+        logits = _teacher_pass(run, teacher, variables, views)
+    _train(
+        run,
+        "student",
+        "distill",
+        seeds=config.seeds,
+        arms={name: config.arms[name] for name in run.arms},
+        views=views,
+        examples=steps.Examples(split.images, split.labels, logits),
+        online=None if views else (teacher, variables),
+    )
+
+
+def _teacher_pass(run: Run, teacher: nn.Module, variables: Any, views: int) -> np.ndarray:
+    """Teacher logits (views, examples, classes) of the training split, from disk where they are there."""
+    images = run.dataset.train.images
+    size = run.teacher_size
+    parts = {
+        "teacher": tree_digest(variables),
+        "model": run.config.teacher.model,
+        "examples": run.dataset.fingerprint,
+        "augmentation": augment.describe(),
+        "size": size,
+        "data_seed": run.config.data_seed,
+        "dtype": str(run.dtype),
+    }
+    step = run.mapping.map(
+        functools.partial(steps.teacher_view_step, model=teacher, size=size, data_seed=run.config.data_seed),
+        split=(False, False, True, True),
+    )
+    placed = run.mapping.replicate((variables, images))
+    batch = BATCH_PER_DEVICE * len(run.mapping.devices)
+
+    def compute_view(view: int) -> np.ndarray:
+        pieces = []
+        for start in range(0, len(images), batch):
+            # The last batch is filled up with its last image, and cut again.
+            chosen = np.minimum(np.arange(start, start + batch), len(images) - 1).astype(np.int32)
+            shares = run.mapping.split((chosen, np.full_like(chosen, view)))
+            pieces.append(np.asarray(step(*placed, *shares))[: len(images) - start])
+        run.log(f"teacher logits: view {view + 1} of {views}")
+        return np.concatenate(pieces)
+
+    done = cached_pass(
+        run.cache_dir,
+        parts,
+        views=views,
+        shape=(len(images), len(run.dataset.classes)),
+        compute_view=compute_view,
+        log=run.log,
+    )
+    record = run.workdir / "distill" / "teacher_logits.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(record.read_text())["forward_images"] if record.exists() else 0
+    results.write(record, {"folder": str(done.folder), "views": views, "forward_images": before + done.forward_images})
+    return done.logits

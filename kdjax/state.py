@@ -1,0 +1,126 @@
+"""The train state of a population of students: everything a checkpoint holds.
+
+Every leaf but `step` carries leading axes (seed, arm). A single network (the teacher) is a population of shape (1, 1).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Hyperparameters:
+    """What arms may differ in. Every leaf is a float array of shape (arms,)."""
+
+    weights: dict[str, jax.Array]
+    """Weight of each term of `losses.TERMS`."""
+    temperature: jax.Array
+    learning_rate: jax.Array
+    """Peak learning rate, before the schedule's factor."""
+    weight_decay: jax.Array
+
+
+@struct.dataclass
+class Best:
+    """Each student's best evaluation so far, and the network it was made with."""
+
+    step: jax.Array
+    """(seed, arm) int32: step of that evaluation, −1 before the first."""
+    top1: jax.Array
+    nll: jax.Array
+    params: Any
+    batch_stats: Any
+
+
+@struct.dataclass
+class TrainState:
+    """A population in training."""
+
+    step: jax.Array
+    """() int32: updates made. The only clock."""
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    alive: jax.Array
+    """(seed, arm) bool: False once a loss or gradient was not finite; the student stays as it was before that."""
+    best: Best
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Variables for `model.apply`, with leading (seed, arm) axes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create(
+    model: nn.Module,
+    optimiser: Callable[..., Any],
+    *,
+    seeds: Sequence[int],
+    arms: int,
+    image_size: int,
+    pretrained: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
+) -> TrainState:
+    """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves as initialised.
+
+    Args:
+        model: flax module called as `model(images, train)`.
+        optimiser: as `optim.adamw`, its settings bound; only the layout of its state matters here.
+        seeds: one integer a seed.
+        arms: number of arms.
+        image_size: side of the square input, px.
+        pretrained: replaces freshly initialised variables of one network by pretrained ones.
+    """
+    example = jnp.zeros((1, image_size, image_size, 3))
+
+    def one(seed: int) -> dict[str, Any]:
+        variables = dict(jax.jit(lambda key: model.init(key, example, train=False))(jax.random.key(seed)))
+        return pretrained({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
+
+    def stack(*leaves: jax.Array) -> jax.Array:
+        leaf = jnp.stack(leaves)[:, None]
+        return jnp.broadcast_to(leaf, (len(seeds), arms, *leaf.shape[2:]))
+
+    variables = jax.tree.map(stack, *[one(seed) for seed in seeds])
+    rows = (len(seeds), arms)
+    dtype = jnp.zeros(()).dtype
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        opt_state=jax.vmap(jax.vmap(optimiser(0.0, 0.0).init))(variables["params"]),
+        alive=jnp.ones(rows, bool),
+        best=Best(
+            step=jnp.full(rows, -1, jnp.int32),
+            top1=jnp.full(rows, -1, dtype),
+            nll=jnp.full(rows, jnp.inf, dtype),
+            **jax.tree.map(jnp.copy, variables),  # the state is donated, and no buffer may be donated twice
+        ),
+        **variables,
+    )
+
+
+def rows_where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Leaf by leaf `new` where `condition` (seed, arm) holds, else `old`."""
+
+    def select(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
+
+    return jax.tree.map(select, new, old)
+
+
+def update_best(state: TrainState, top1: jax.Array, nll: jax.Array) -> TrainState:
+    """Keeps each student's best evaluation: higher top-1, then lower NLL, then the earlier.
+
+    Students that are not alive keep what they have.
+
+    Args:
+        state: the state that was evaluated.
+        top1: (seed, arm) validation accuracy, a fraction.
+        nll: (seed, arm) validation negative log-likelihood, nats.
+    """
+    best = state.best
+    better = ((top1 > best.top1) | ((top1 == best.top1) & (nll < best.nll))) & state.alive
+    new = Best(step=jnp.broadcast_to(state.step, top1.shape), top1=top1, nll=nll, **state.variables)
+    return state.replace(best=rows_where(better, new, best))

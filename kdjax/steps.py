@@ -1,0 +1,276 @@
+"""The steps: pure functions of arrays, written for one device of a mapped axis.
+
+`axis_name` names that axis, or is None on one device. `parallel.Mapping.map` supplies it. A step over several devices
+computes what it computes on one, up to rounding: sums and counts are reduced apart, BatchNorm takes the moments of the
+global batch, and random bits are keyed by the place in the global batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from clu.metrics import Average
+from flax import struct
+
+from kdjax import augment, losses
+from kdjax.state import Hyperparameters, TrainState, rows_where
+
+
+@struct.dataclass
+class Examples:
+    """A split in device memory, a whole copy on every device."""
+
+    images: jax.Array
+    """(examples, side, side, 3) uint8."""
+    labels: jax.Array
+    """(examples,) int32, −1 for unlabelled."""
+    teacher_logits: jax.Array | None = None
+    """(views, examples, classes) float32, or None."""
+
+
+@struct.dataclass
+class PlanStep:
+    """What one step trains on: this device's share, with leading axes (seed, batch)."""
+
+    examples: jax.Array
+    """int32 index into the training split."""
+    views: jax.Array
+    """int32 view of that example, which fixes its augmentation."""
+    places: jax.Array
+    """int32 place in the global batch, which keys the dropout."""
+
+
+@struct.dataclass
+class Batch:
+    """Network inputs and targets with leading axes (seed, batch)."""
+
+    images: jax.Array
+    """(seed, batch, size, size, 3) float in [0, 1]."""
+    labels: jax.Array
+    """(seed, batch) int32."""
+    teacher_logits: jax.Array | None
+    """(seed, batch, classes) float, or None."""
+    keys: jax.Array
+    """(seed, batch) PRNG keys for dropout, shared by the arms of a seed."""
+
+
+def view_keys(data_seed: int, examples: jax.Array, views: jax.Array) -> jax.Array:
+    """Augmentation keys of (data seed, example, view); `examples` and `views` are int arrays of one shape."""
+    root = jax.random.key(data_seed)
+    fold = jnp.vectorize(lambda example, view: jax.random.fold_in(jax.random.fold_in(root, example), view))
+    return fold(examples, views)
+
+
+def dropout_keys(seeds: jax.Array, step: jax.Array, places: jax.Array) -> jax.Array:
+    """Dropout keys of (seed, step, place in the global batch): seeds (seed,), places (seed, batch)."""
+
+    def one(seed: jax.Array, row: jax.Array) -> jax.Array:
+        root = jax.random.fold_in(jax.random.key(seed), step)
+        return jax.vmap(lambda place: jax.random.fold_in(root, place))(row)
+
+    return jax.vmap(one)(seeds, places)
+
+
+def render(images: jax.Array, keys: jax.Array, size: int) -> jax.Array:
+    """Augmented views: images (..., side, side, 3) uint8 and keys (...) to (..., size, size, 3) float in [0, 1]."""
+    transform = lambda image, key: augment.augment(image, key, size)  # noqa: E731
+    for _ in range(keys.ndim):
+        transform = jax.vmap(transform)
+    return transform(images, keys)
+
+
+def teacher_logits(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+    """Logits of a frozen teacher, without gradient.
+
+    Args:
+        model: the teacher.
+        variables: its variables, without population axes.
+        images: (..., size, size, 3) float in [0, 1].
+
+    Returns:
+        (..., classes) float.
+    """
+    flat = images.reshape((-1, *images.shape[-3:]))
+    logits = model.apply(variables, flat, train=False)
+    return jax.lax.stop_gradient(logits.reshape((*images.shape[:-3], -1)))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    *,
+    model: nn.Module,
+    optimiser: Callable[[jax.Array, jax.Array], optax.GradientTransformation],
+    schedule: optax.Schedule,
+    cosine_on: str,
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, Average]]:
+    """One update of every student of the population on its seed's batch.
+
+    A student whose loss or gradient is not finite, judged after the reduction over devices, keeps its last good
+    variables and is no longer alive.
+
+    Args:
+        state: leaves lead with (seed, arm).
+        batch: this device's share, leaves lead with (seed, batch).
+        hyper: leaves lead with (arm,).
+        model: the network.
+        optimiser: from learning rate and weight decay to an optax transformation.
+        schedule: factor on the learning rate as a function of `state.step`.
+        cosine_on: see `losses.objective`.
+        axis_name: mapped device axis.
+
+    Returns:
+        The new state, and for "loss", "grad_norm" and each term an `Average` of (seed, arm) leaves over the global
+        batch.
+    """
+    model = model.clone(axis_name=axis_name)
+
+    def update(params, batch_stats, opt_state, images, labels, targets, keys, hyper):
+        def contribution(params):
+            logits, mutated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                example_keys=keys,
+                mutable=["batch_stats"],
+            )
+            loss, averages = losses.objective(
+                logits, targets, labels, hyper.weights, hyper.temperature, cosine_on=cosine_on, axis_name=axis_name
+            )
+            return loss, (averages, mutated.get("batch_stats", {}))
+
+        (loss, (averages, new_stats)), grads = jax.value_and_grad(contribution, has_aux=True)(params)
+        if axis_name is not None:
+            loss, grads = jax.lax.psum((loss, grads), axis_name)
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        transformation = optimiser(hyper.learning_rate * schedule(state.step), hyper.weight_decay)
+        updates, opt_state = transformation.update(grads, opt_state, params)
+        one = jnp.ones((), loss.dtype)
+        averages |= {"loss": Average(total=loss, count=one), "grad_norm": Average(total=grad_norm, count=one)}
+        return optax.apply_updates(params, updates), new_stats, opt_state, finite, averages
+
+    rows = (state.params, state.batch_stats, state.opt_state)
+    over_arms = jax.vmap(update, in_axes=(0, 0, 0, None, None, None, None, 0))
+    over_seeds = jax.vmap(over_arms, in_axes=(0, 0, 0, 0, 0, 0, 0, None))
+    *new_rows, finite, averages = over_seeds(
+        *rows, batch.images, batch.labels, batch.teacher_logits, batch.keys, hyper
+    )
+    alive = state.alive & finite
+    params, batch_stats, opt_state = rows_where(alive, tuple(new_rows), rows)
+    state = state.replace(
+        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, alive=alive
+    )
+    return state, averages
+
+
+def eval_step(
+    variables: Any, images: jax.Array, *, model: nn.Module, size: int, axis_name: str | None = None
+) -> jax.Array:
+    """Logits of every student on plainly resized images.
+
+    Args:
+        variables: leaves lead with (seed, arm).
+        images: (batch, side, side, 3) uint8, this device's share.
+        model: the network.
+        size: side of the network's input, px.
+        axis_name: mapped device axis.
+
+    Returns:
+        (seed, arm, global batch, classes) float, the same on every device.
+    """
+    inputs = jax.vmap(lambda image: augment.eval_view(image, size))(images)
+    one = lambda row: model.apply(row, inputs, train=False)  # noqa: E731
+    logits = jax.vmap(jax.vmap(one))(variables)
+    if axis_name is not None:
+        logits = jax.lax.all_gather(logits, axis_name, axis=2, tiled=True)
+    return logits
+
+
+def teacher_view_step(
+    variables: Any,
+    images: jax.Array,
+    examples: jax.Array,
+    views: jax.Array,
+    *,
+    model: nn.Module,
+    size: int,
+    data_seed: int,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Teacher logits of augmented views, on the pixels that the students will see.
+
+    Args:
+        variables: the teacher's, without population axes.
+        images: (all examples, side, side, 3) uint8.
+        examples: (batch,) int32, this device's share.
+        views: (batch,) int32.
+        model: the teacher.
+        size: side of the teacher's input, px.
+        data_seed: see `view_keys`.
+        axis_name: mapped device axis.
+
+    Returns:
+        (global batch, classes) float, the same on every device.
+    """
+    logits = teacher_logits(model, variables, render(images[examples], view_keys(data_seed, examples, views), size))
+    if axis_name is not None:
+        logits = jax.lax.all_gather(logits, axis_name, axis=0, tiled=True)
+    return logits
+
+
+def planned_step(
+    state: TrainState,
+    examples: Examples,
+    teacher_variables: Any,
+    hyper: Hyperparameters,
+    seeds: jax.Array,
+    plan: PlanStep,
+    *,
+    student_size: int,
+    teacher: nn.Module | None,
+    teacher_size: int,
+    data_seed: int,
+    axis_name: str | None = None,
+    **train_options: Any,
+) -> tuple[TrainState, dict[str, Average]]:
+    """Gather, augment, look up or compute the teacher logits once, and update every student.
+
+    Teacher logits are those of `examples`, or those of one forward of `teacher` per seed where it is given, or none.
+    Each serves all arms of its seed.
+
+    Args:
+        state: see `train_step`.
+        examples: the training split.
+        teacher_variables: variables of `teacher`, without population axes; None where it is None.
+        hyper: see `train_step`.
+        seeds: (seed,) int32.
+        plan: this device's share of the step.
+        student_size: side of the students' input, px.
+        teacher: an online teacher, or None.
+        teacher_size: side of its input, px: the same crop at its own resolution.
+        data_seed: see `view_keys`.
+        axis_name: mapped device axis.
+        **train_options: further arguments of `train_step`.
+    """
+    images = examples.images[plan.examples]
+    keys = view_keys(data_seed, plan.examples, plan.views)
+    inputs = render(images, keys, student_size)
+    logits = None
+    if teacher is not None:
+        same = teacher_size == student_size
+        logits = teacher_logits(teacher, teacher_variables, inputs if same else render(images, keys, teacher_size))
+    elif examples.teacher_logits is not None:
+        logits = examples.teacher_logits[plan.views, plan.examples]
+    batch = Batch(
+        images=inputs,
+        labels=examples.labels[plan.examples],
+        teacher_logits=logits,
+        keys=dropout_keys(seeds, state.step, plan.places),
+    )
+    return train_step(state, batch, hyper, axis_name=axis_name, **train_options)
