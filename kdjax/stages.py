@@ -366,3 +366,105 @@ def _teacher_pass(run: Run, teacher: nn.Module, variables: Any, views: int) -> n
     before = json.loads(record.read_text())["forward_images"] if record.exists() else 0
     results.write(record, {"folder": str(done.folder), "views": views, "forward_images": before + done.forward_images})
     return done.logits
+
+
+def describe(run: Run) -> None:
+    """Stage `describe`: data and networks, without training."""
+    for stage, size in (("teacher", run.teacher_size), ("student", run.student_size)):
+        cost = models.cost(run.network(stage), size)
+        run.log(
+            f"{stage}: {run.config[stage].model} at {size} px: {cost['params']:,} parameters, "
+            f"{cost['macs']:,} multiply-adds an image"
+        )
+
+
+def evaluate(run: Run) -> None:
+    """Stage `evaluate`: the selected checkpoints on validation and test, results.json and the closing table.
+
+    Reads checkpoints only: it gives the same figures in a fresh process, as often as it is run.
+    """
+    dataset, config = run.dataset, run.config
+    teacher = jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], best_teacher(run))
+    teacher_logits = _logits(run, "teacher", run.teacher_size, teacher)
+    best, step, alive = _best(run, "student", "distill", config.seeds, len(run.arms))
+    total = _total_steps(config.student, len(dataset.train.labels))
+    if step != total:
+        run.log(f"evaluate: the students are at step {step} of {total}: these figures are not final")
+    student_logits = _logits(run, "student", run.student_size, {"params": best.params, "batch_stats": best.batch_stats})
+
+    tests = population_metrics(student_logits["test"], dataset.test.labels)
+    validations = population_metrics(student_logits["validation"], dataset.validation.labels)
+    arms = {}
+    for column, name in enumerate(run.arms):
+        arm = config.arms[name]
+        valid = [bool(alive[row, column]) and int(best.step[row, column]) >= 0 for row in range(len(config.seeds))]
+        measured = [
+            {
+                **tests[row][column],
+                **metrics.agreement(student_logits["test"][row, column], teacher_logits["test"][0, 0]),
+            }
+            for row in range(len(config.seeds))
+        ]
+        arms[name] = {
+            "weights": {term: arm.get(term, 0.0) for term in configuration.losses.TERMS},
+            "temperature": arm.get("temperature", config.distill.temperature),
+            "seeds": list(config.seeds),
+            "test": [one if ok else None for one, ok in zip(measured, valid, strict=True)],
+            "val_top1": [validations[row][column]["top1"] if ok else None for row, ok in enumerate(valid)],
+            "selected_step": [int(one) for one in best.step[:, column]],
+        }
+    document = results.build(
+        dataset={
+            "name": dataset.name,
+            "classes": dataset.classes,
+            "splits": {
+                "train": len(dataset.train.labels),
+                "val": len(dataset.validation.labels),
+                "test": len(dataset.test.labels),
+            },
+            "fingerprint": dataset.fingerprint,
+        },
+        teacher={
+            **_network_facts(run, "teacher", run.teacher_size),
+            "forward_images": _forward_images(run),
+            "val_top1": population_metrics(teacher_logits["validation"], dataset.validation.labels)[0][0]["top1"],
+            "test": population_metrics(teacher_logits["test"], dataset.test.labels)[0][0],
+        },
+        student=_network_facts(run, "student", run.student_size),
+        arms=arms,
+        environment=results.environment(),
+        config=json.loads(config.to_json()),
+    )
+    if jax.process_index() == 0:
+        _save_logits(run.workdir / "evaluation", teacher_logits, student_logits)
+        results.write(run.workdir / "results.json", document)
+        print("\n" + results.table(document, config.run.note or None) + f"\n\n{run.workdir / 'results.json'}")
+
+
+def _logits(run: Run, stage: str, size: int, variables: Any) -> dict[str, np.ndarray]:
+    predict = predictor(run.network(stage), size=size, mapping=run.mapping)
+    variables = run.mapping.replicate(variables)
+    splits = {"validation": run.dataset.validation, "test": run.dataset.test}
+    return {name: predict(variables, split.images) for name, split in splits.items()}
+
+
+def _network_facts(run: Run, stage: str, size: int) -> dict[str, Any]:
+    config = run.config[stage]
+    return {"model": config.model, "width": config.width, "image_size": size, **models.cost(run.network(stage), size)}
+
+
+def _forward_images(run: Run) -> int | None:
+    """Images the teacher saw for the array of logits; None for an online teacher, which sees every batch."""
+    record = run.workdir / "distill" / "teacher_logits.json"
+    return json.loads(record.read_text())["forward_images"] if record.exists() else None
+
+
+def _save_logits(folder: Path, teacher: dict[str, np.ndarray], student: dict[str, np.ndarray]) -> None:
+    folder.mkdir(exist_ok=True)
+    temporary = folder / "logits.tmp.npz"
+    np.savez(
+        temporary,
+        **{f"teacher_{name}": logits[0, 0] for name, logits in teacher.items()},
+        **{f"student_{name}": logits for name, logits in student.items()},
+    )
+    temporary.replace(folder / "logits.npz")

@@ -76,7 +76,7 @@ def dropout_keys(seeds: jax.Array, step: jax.Array, places: jax.Array) -> jax.Ar
 
 def render(images: jax.Array, keys: jax.Array, size: int) -> jax.Array:
     """Augmented views: images (..., side, side, 3) uint8 and keys (...) to (..., size, size, 3) float in [0, 1]."""
-    transform = lambda image, key: augment.augment(image, key, size)  # noqa: E731
+    transform = lambda image, key: augment.augment(image, key, size, dtype=jnp.result_type(float))  # noqa: E731
     for _ in range(keys.ndim):
         transform = jax.vmap(transform)
     return transform(images, keys)
@@ -147,7 +147,7 @@ def train_step(
         (loss, (averages, new_stats)), grads = jax.value_and_grad(contribution, has_aux=True)(params)
         if axis_name is not None:
             loss, grads = jax.lax.psum((loss, grads), axis_name)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         transformation = optimiser(hyper.learning_rate * schedule(state.step), hyper.weight_decay)
         updates, opt_state = transformation.update(grads, opt_state, params)
@@ -184,7 +184,7 @@ def eval_step(
     Returns:
         (seed, arm, global batch, classes) float, the same on every device.
     """
-    inputs = jax.vmap(lambda image: augment.eval_view(image, size))(images)
+    inputs = jax.vmap(lambda image: augment.eval_view(image, size, dtype=jnp.result_type(float)))(images)
     one = lambda row: model.apply(row, inputs, train=False)  # noqa: E731
     logits = jax.vmap(jax.vmap(one))(variables)
     if axis_name is not None:

@@ -64,8 +64,8 @@ def load(*, source: str, path: str | None = None, builder: str | None = None, im
     else:
         # tfds takes seconds to import: only those who use it pay.
         from kdjax.data.tfds_source import load_tfds
-        pool = load_tfds(builder, path, tfds_splits=tfds_splits, storage_size=storage_size, value_range=value_range,
-                         on_error=on_error, cache_dir=cache_dir, log=log)
+        pool, used_range = load_tfds(builder, path, tfds_splits=tfds_splits, storage_size=storage_size,
+                                     value_range=value_range, on_error=on_error, cache_dir=cache_dir, log=log)
     if splits:
         assigned = split_rules.reuse(splits, pool.names, pool.labels, pool.digests, pool.classes)
     else:

@@ -13,7 +13,7 @@ import logging
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps
+from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 # Raise this number whenever the same file would give other pixels: cached arrays of older versions are then ignored.
 VERSION = 1
@@ -23,8 +23,9 @@ MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 2**20
 
 # The formats are named: Pillow would otherwise try every plugin it has (EPS starts an outside program).
-# MPO is what many drones and phones write under the name .jpg.
-_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'TIFF')
+# MPO, which many drones and phones write under the name .jpg, is opened as JPEG: its first picture counts.
+_FORMATS = tuple(plugin.format for plugin in (BmpImagePlugin.BmpImageFile, JpegImagePlugin.JpegImageFile,
+                                              PngImagePlugin.PngImageFile, TiffImagePlugin.TiffImageFile))
 _TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 

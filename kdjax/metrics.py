@@ -1,0 +1,106 @@
+"""Measures of a classifier on a whole split: exact, in NumPy float64, from its logits.
+
+Nothing here returns NaN or infinity. A measure that is not defined (no labelled example, a class without examples, a
+network that has diverged to non-finite logits) is None.
+"""
+
+from typing import Any
+
+import numpy as np
+
+ECE_BINS = 15
+
+
+def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """How well logits agree with labels.
+
+    Args:
+      logits: (N, C), any float dtype.
+      labels: (N,) integers in [0, C), or -1 for unlabelled rows, which are ignored.
+    Returns:
+      count: int, labelled rows.
+      top1: share of rows whose largest logit is the label's (the first one of equals counts).
+      macro_f1: mean over classes of 2 TP / (2 TP + FP + FN), over those that occur among labels or predictions.
+      nll: mean negative log-likelihood of the label under the softmax, in nats.
+      ece: expected calibration error, 15 equal-width bins (low, high] of the largest probability
+        (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+      per_class_recall: C entries, None for a class without labelled rows.
+      confusion: C lists of C ints, rows the true class, columns the predicted one.
+      All but count and confusion are None (per_class_recall: C times None) without labelled rows. Where a labelled row
+      has a non-finite logit, all but count are None: the network has failed and its argmax means nothing.
+    Raises:
+      ValueError: shapes that do not fit, or a label outside [-1, C).
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits must be (N, C) and labels (N,), got {logits.shape} and {labels.shape}")
+    classes = logits.shape[1]
+    if labels.size and not (labels.min() >= -1 and labels.max() < classes):
+        raise ValueError(f"labels must lie in [-1, {classes}), got {labels.min()} to {labels.max()}")
+    kept = labels >= 0
+    logits, labels = logits[kept], labels[kept].astype(np.int64)
+    undefined = dict(
+        count=len(labels),
+        top1=None,
+        macro_f1=None,
+        nll=None,
+        ece=None,
+        per_class_recall=[None] * classes,
+        confusion=None,
+    )
+    if not np.isfinite(logits).all():
+        return {**undefined, "per_class_recall": None}
+    if not len(labels):
+        return {**undefined, "confusion": np.zeros((classes, classes), int).tolist()}
+
+    log_probabilities = log_softmax(logits)
+    predicted = logits.argmax(axis=1)
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    hits, true, found = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    occurs = true + found > 0
+    return {
+        "count": len(labels),
+        "top1": float(hits.sum() / len(labels)),
+        "macro_f1": float(np.mean(2 * hits[occurs] / (true + found)[occurs])),
+        "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "ece": _calibration_error(np.exp(log_probabilities.max(axis=1)), predicted == labels),
+        "per_class_recall": [float(h / t) if t else None for h, t in zip(hits, true, strict=True)],
+        "confusion": confusion.tolist(),
+    }
+
+
+def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray) -> dict[str, float | None]:
+    """How close a student's outputs are to its teacher's (Stanton et al. 2021, arXiv 2106.05945: fidelity).
+
+    Args:
+      student_logits, teacher_logits: (N, C), the same examples in the same order; labels play no part.
+    Returns:
+      agreement: share of rows with the same argmax. kl: mean KL(teacher || student) of the softmax at temperature 1, in
+      nats. Both None without rows or with a non-finite logit.
+    Raises:
+      ValueError: the two are not of one shape (N, C).
+    """
+    student, teacher = np.asarray(student_logits, np.float64), np.asarray(teacher_logits, np.float64)
+    if student.ndim != 2 or student.shape != teacher.shape:
+        raise ValueError(f"student and teacher logits must be one shape (N, C), got {student.shape}, {teacher.shape}")
+    if not student.size or not (np.isfinite(student).all() and np.isfinite(teacher).all()):
+        return {"agreement": None, "kl": None}
+    log_student, log_teacher = log_softmax(student), log_softmax(teacher)
+    divergence = np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=1).mean()
+    return {
+        "agreement": float(np.mean(student.argmax(axis=1) == teacher.argmax(axis=1))),
+        "kl": max(float(divergence), 0.0),
+    }  # rounding can leave -1e-17
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the softmax over the last axis; (..., C) float64, finite for finite logits."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    gap = np.bincount(bins, weights=correct.astype(float) - confidence, minlength=ECE_BINS)
+    return float(np.abs(gap).sum() / len(confidence))

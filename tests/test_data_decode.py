@@ -1,0 +1,183 @@
+"""Decoding: formats, orientation, depth, value ranges; against arrays written by hand."""
+
+import io
+import warnings
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from kdjax.data import decode
+
+
+def random_image(*shape, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def tiff(array, **options):
+    out = io.BytesIO()
+    tifffile.imwrite(out, array, **options)
+    return out.getvalue()
+
+
+def saved(image, kind, **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'compression': 'lzw'}, {'compression': 'deflate', 'predictor': True}, {'planarconfig': 'separate'},
+    {'byteorder': '>'}, {'tile': (16, 16)}, {'bigtiff': True}, {'rowsperstrip': 3}])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_tiff_layouts_give_the_same_pixels(options, dtype):
+    image = random_image(19, 23, 3).astype(dtype)
+    stored = np.moveaxis(image, -1, 0) if options.get('planarconfig') == 'separate' else image
+    result = decode.decode(tiff(stored, photometric='rgb', **options))
+    assert result.pixels.dtype == dtype and result.deep == (dtype != np.uint8)
+    np.testing.assert_array_equal(result.pixels, image)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+def test_grey_tiff_becomes_rgb(dtype):
+    image = random_image(9, 11).astype(dtype)
+    result = decode.decode(tiff(image))
+    np.testing.assert_array_equal(result.pixels, np.repeat(image[..., None], 3, -1))
+    assert result.facts == ('grey made RGB',)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_the_fourth_sample_is_dropped(dtype):
+    image = random_image(9, 11, 4, dtype=dtype)
+    for extra in ('unassalpha', 'unspecified'):
+        result = decode.decode(tiff(image, photometric='rgb', extrasamples=[extra]))
+        np.testing.assert_array_equal(result.pixels, image[..., :3])
+        assert result.facts == ('alpha or fourth channel dropped',)
+
+
+def test_16_bit_png_keeps_its_depth():
+    for channels in (None, 3, 4):
+        image = random_image(*((9, 11) if channels is None else (9, 11, channels)), dtype=np.uint16)
+        result = decode.decode(imagecodecs.png_encode(image))
+        expected = np.repeat(image[..., None], 3, -1) if channels is None else image[..., :3]
+        np.testing.assert_array_equal(result.pixels, expected)
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA'])
+def test_png_modes_as_pillow_converts_them(mode):
+    rgb = Image.fromarray(random_image(9, 11, 3))
+    image = rgb.quantize(32) if mode == 'P' else rgb.convert(mode)
+    np.testing.assert_array_equal(decode.decode(saved(image, 'PNG')).pixels, np.asarray(image.convert('RGB')))
+
+
+def test_palette_with_transparency_keeps_its_colours():
+    image = Image.fromarray(random_image(9, 11, 3)).quantize(32)
+    expected = np.asarray(image.convert('RGB'))
+    data = saved(image, 'PNG', transparency=bytes(range(32)))
+    with warnings.catch_warnings():  # `ingest` sets the same filter for all its threads
+        warnings.simplefilter('ignore')
+        np.testing.assert_array_equal(decode.decode(data).pixels, expected)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_orientation_of_jpeg_and_tiff(orientation):
+    """Two coloured corners tell all eight positions apart; the expected view is written out by hand."""
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :8] = (255, 0, 0)
+    stored[:8, 16:] = (0, 255, 0)
+    expected = {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
+                5: stored.transpose(1, 0, 2), 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].transpose(1, 0, 2),
+                8: np.rot90(stored)}[orientation]
+    exif = Image.Exif()
+    exif[274] = orientation
+    jpeg = decode.decode(saved(Image.fromarray(stored), 'JPEG', exif=exif, quality=100, subsampling=0)).pixels
+    assert jpeg.shape == expected.shape and np.abs(jpeg.astype(int) - expected).mean() < 3
+    for dtype in (np.uint8, np.uint16):
+        data = tiff(stored.astype(dtype), photometric='rgb', extratags=[(274, 'H', 1, orientation, True)])
+        np.testing.assert_array_equal(decode.decode(data).pixels, expected)
+
+
+def test_special_tiffs_take_pillows_colours():
+    rgb = Image.fromarray(random_image(16, 16, 3))
+    for image in (rgb.convert('CMYK'), rgb.quantize(16), rgb.convert('1'), rgb.convert('YCbCr')):
+        np.testing.assert_array_equal(decode.decode(saved(image, 'TIFF')).pixels, np.asarray(image.convert('RGB')))
+
+
+def test_overviews_of_a_tiff_are_passed_over():
+    image = random_image(64, 64, 3)
+    out = io.BytesIO()
+    with tifffile.TiffWriter(out) as writer:
+        writer.write(image, photometric='rgb', tile=(16, 16), subifds=0)
+        writer.write(image[::2, ::2], photometric='rgb', tile=(16, 16), subfiletype=1)
+    np.testing.assert_array_equal(decode.decode(out.getvalue()).pixels, image)
+
+
+def test_bad_files_give_reasons():
+    rgb = Image.fromarray(random_image(64, 64, 3))
+    cases = [(b'', 'empty'), (b'words', 'not a JPEG'), (b'GIF89a' + bytes(50), 'not a JPEG'),
+             (b'%!PS-Adobe-3.0 EPSF-3.0\n', 'not a JPEG'), (tiff(np.zeros((8, 8), np.complex64)), 'complex64'),
+             (tiff(np.full((8, 8), np.nan, np.float32)), 'no finite')]
+    deep = imagecodecs.png_encode(random_image(64, 64, 3, dtype=np.uint16))
+    for data in (saved(rgb, 'JPEG'), saved(rgb, 'PNG'), saved(rgb, 'BMP'), saved(rgb, 'TIFF'), deep,
+                 tiff(random_image(64, 64, 3), photometric='rgb', compression='lzw')):
+        cases += [(data[:len(data) * 3 // 4], '.'), (data[:40], '.')]
+    for data, reason in cases:
+        with pytest.raises(decode.DecodeError, match=reason) as error:
+            decode.decode(data)
+        assert str(error.value) and '\n' not in str(error.value)
+
+
+def test_declared_size_is_checked_before_the_pixels_are_made(monkeypatch):
+    monkeypatch.setattr(decode, 'MAX_PIXELS', 1000)
+    rgb = random_image(64, 64, 3)
+    for data in (saved(Image.fromarray(rgb), 'PNG'), saved(Image.fromarray(rgb), 'JPEG'), tiff(rgb, photometric='rgb'),
+                 imagecodecs.png_encode(rgb.astype(np.uint16))):
+        with pytest.raises(decode.DecodeError, match='64 x 64 pixels is more than'):
+            decode.decode(data)
+
+
+def test_value_range_choices():
+    rng = np.random.default_rng(0)
+
+    def chosen(*images):
+        return decode.choose_range([decode.sample(image) for image in images])
+
+    unit = rng.random((50, 50, 3)).astype(np.float32)
+    assert chosen(unit * 0.6, unit)[:2] == (0, 1)
+    full = rng.integers(0, 65536, (50, 50, 3)).astype(np.uint16)
+    assert chosen(full)[:2] == (0, 65535)
+    reflectance = rng.normal(2000, 300, (100, 100, 3)).astype(np.uint16)
+    reflectance[0, 0] = 60000  # one bright roof
+    low, high, how = chosen(reflectance)
+    assert 1000 < low < 1400 and 2600 < high < 3200 and 'percentiles' in how
+    exact = np.percentile(reflectance, [0.5, 99.5])
+    np.testing.assert_allclose([low, high], exact, rtol=0.03)
+    with_gaps = np.where(rng.random((50, 50, 3)) < 0.1, np.nan, unit * 100)
+    low, high, _ = chosen(with_gaps)
+    assert -1 < low < 3 and 97 < high < 101
+    flat = np.full((5, 5, 3), 700, np.uint16)
+    low, high, _ = chosen(flat)
+    assert high > low
+    with pytest.raises(decode.DecodeError, match='mixed'):
+        chosen(unit, full)
+
+
+def test_to_uint8_and_resize():
+    pixels = np.array([[[100.0, 160.0, 200.0], [99.0, 1e9, np.nan]]])
+    np.testing.assert_array_equal(decode.to_uint8(pixels, 100, 200), [[[0, 153, 255], [0, 255, 0]]])
+    np.testing.assert_array_equal(decode.to_uint8(np.array([[[65535, 0, 257]]], np.uint16), 0, 65535), [[[255, 0, 1]]])
+    # A fine checkerboard must become grey, not a moire of black and white.
+    board = np.repeat((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, -1)
+    small = decode.resize(board, 16)
+    assert small.shape == (16, 16, 3) and np.abs(small.astype(int) - 127).max() < 16
+
+
+def test_digest_tells_size_and_pixels_apart():
+    image = random_image(4, 6, 3)
+    assert decode.digest(image) == decode.digest(image.copy())
+    assert decode.digest(image) != decode.digest(image.reshape(6, 4, 3))
+    other = image.copy()
+    other[3, 5, 2] ^= 1
+    assert decode.digest(image) != decode.digest(other)

@@ -1,0 +1,35 @@
+"""The plan is a fair, pure function of (seed, step)."""
+
+import numpy as np
+
+from kdjax.data.plan import Plan
+
+
+def test_every_example_once_an_epoch_and_every_view_once_a_round():
+    plan = Plan((0, 5), examples=10, batch_size=4, views=3)
+    examples, views, places = (np.concatenate(one, axis=1) for one in zip(*map(plan, range(15)), strict=True))
+    for row in range(2):
+        for epoch in range(6):
+            assert sorted(examples[row, epoch * 10 : (epoch + 1) * 10]) == list(range(10))
+        pairs = list(zip(examples[row, :30], views[row, :30], strict=True))
+        assert sorted(pairs) == [(example, view) for example in range(10) for view in range(3)]
+    assert np.any(examples[0] != examples[1])
+    np.testing.assert_array_equal(places[0], np.tile(np.arange(4), 15))
+
+
+def test_a_step_does_not_depend_on_the_steps_before():
+    fresh = Plan((1,), 10, 4, 3)(7)
+    plan = Plan((1,), 10, 4, 3)
+    for step in range(7):
+        plan(step)
+    np.testing.assert_array_equal(np.stack(plan(7)), np.stack(fresh))
+
+
+def test_a_seed_does_not_depend_on_its_neighbours():
+    np.testing.assert_array_equal(Plan((4, 9), 10, 4, 3)(2)[0][1], Plan((9,), 10, 4, 3)(2)[0][0])
+
+
+def test_without_a_pool_views_do_not_come_again():
+    plan = Plan((0,), examples=50, batch_size=50, views=0)
+    views = np.concatenate([plan(step)[1].ravel() for step in range(20)])
+    assert len(np.unique(views)) == len(views)

@@ -1,0 +1,169 @@
+"""The train step: devices, neighbours and keys change nothing."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import models, optim, parallel, state as states, steps
+from kdjax.data.plan import Plan
+from kdjax.models import mobilenet_v2
+
+CLASSES, EXAMPLES, BATCH, SIZE = 5, 40, 16, 32
+MODEL = models.create("mobilenet_v2", num_classes=CLASSES, width=0.1)
+OPTIMISER = functools.partial(optim.adamw, clip=1.0, head_factor=10.0)
+SEEDS = (3, 7)
+
+
+def arms(rows=slice(None)):
+    columns = {
+        "ce": [1.0, 1.0, 0.5], "kl": [0.0, 1.0, 2.0], "cosine": [0.0, 1.0, 0.5], "temperature": [4.0, 2.0, 1.0],
+        "learning_rate": [1e-3, 2e-3, 1e-3], "weight_decay": [0.01, 0.02, 0.0],
+    }  # fmt: skip
+    columns = {name: np.array(one)[rows] for name, one in columns.items()}
+    return states.Hyperparameters(
+        weights={name: columns.pop(name) for name in ("ce", "kl", "cosine")}, **columns
+    )
+
+
+def examples():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
+    labels[rng.permutation(EXAMPLES)[:25]] = -1  # labelled examples spread unevenly over the devices
+    return steps.Examples(
+        images=rng.integers(0, 256, (EXAMPLES, 36, 36, 3), dtype=np.uint8),
+        labels=labels,
+        teacher_logits=rng.normal(size=(3, EXAMPLES, CLASSES)) * 3,
+    )
+
+
+def double(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
+
+
+@functools.cache
+def program(devices, teacher):
+    """The mapped step, compiled once for each number of devices."""
+    return parallel.Mapping(devices).map(
+        functools.partial(
+            steps.planned_step, student_size=SIZE, teacher=teacher, teacher_size=SIZE, data_seed=0,
+            model=MODEL, optimiser=OPTIMISER, schedule=optim.schedule(100, 2), cosine_on="logits",
+        ),
+        split=(False,) * 5 + (True,),
+        donate=(0,),
+    )  # fmt: skip
+
+
+def initial(seeds, count):
+    return double(states.create(MODEL, OPTIMISER, seeds=seeds, arms=count, image_size=SIZE))
+
+
+def run(devices, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None):
+    """Five steps in float64; returns the state and each step's averages."""
+    hyper = arms() if hyper is None else hyper
+    mapping = parallel.Mapping(devices)
+    mapped = program(tuple(devices), teacher and teacher[0])
+    constants = mapping.replicate(
+        (data or examples(), teacher and teacher[1], hyper, np.array(seeds, np.int32))
+    )
+    plan = Plan(tuple(seeds), EXAMPLES, BATCH, 0 if teacher else 3)
+    state, seen = mapping.replicate(initial(seeds, len(hyper.temperature))), []
+    for step in range(number):
+        state, averages = mapped(state, *constants, mapping.split(steps.PlanStep(*plan(step)), axis=1))
+        seen.append(jax.tree.map(np.asarray, averages))
+    return jax.tree.map(np.asarray, state), seen
+
+
+def close(a, b, rtol=1e-9):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol), a, b)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float64():
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        # Four blocks with every kind of layer compile faster than seventeen.
+        patch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone_on_one_device(float64):
+    return run(jax.devices()[:1])
+
+
+def test_eight_devices_equal_one(alone_on_one_device):
+    assert len(jax.devices()) == 8
+    state, averages = run(jax.devices())
+    close(averages, alone_on_one_device[1])
+    close((state.params, state.batch_stats, state.opt_state), tuple(
+        getattr(alone_on_one_device[0], name) for name in ("params", "batch_stats", "opt_state")
+    ))
+
+
+def test_each_student_follows_the_update_it_would_follow_alone(alone_on_one_device):
+    together, _ = alone_on_one_device
+    for row, seed in enumerate(SEEDS):
+        for column in range(3):
+            alone, _ = run(jax.devices()[:1], seeds=(seed,), hyper=arms(slice(column, column + 1)))
+            close(
+                jax.tree.map(lambda x: x[0, 0], (alone.params, alone.batch_stats)),
+                jax.tree.map(lambda x: x[row, column], (together.params, together.batch_stats)),  # noqa: B023
+            )
+
+
+def test_arms_of_a_seed_start_alike_and_seeds_differ():
+    head = initial(SEEDS, 2).params["head"]["kernel"]
+    np.testing.assert_array_equal(head[:, 0], head[:, 1])
+    assert np.all(head[0] != head[1])
+
+
+def test_a_student_that_is_not_finite_freezes_alone(alone_on_one_device):
+    hyper = arms()
+    weights = {**hyper.weights, "kl": np.array([0.0, np.inf, 2.0])}
+    state, _ = run(jax.devices(), hyper=hyper.replace(weights=weights))
+    np.testing.assert_array_equal(state.alive, [[True, False, True]] * 2)
+    before = initial(SEEDS, 3)
+    row = lambda tree, column: jax.tree.map(lambda x: x[:, column], tree)  # noqa: E731
+    close(row(state.params, 1), row(before.params, 1), rtol=1e-15)
+    for column in (0, 2):
+        close(row(state.params, column), row(alone_on_one_device[0].params, column))
+
+
+def test_online_teacher_equals_its_logits_looked_up():
+    """The same teacher once online and once as an array of the views that the plan visits."""
+    teacher = models.create("vgg16", num_classes=CLASSES, width=0.05)
+    variables = double(dict(teacher.init(jax.random.key(1), jnp.zeros((1, SIZE, SIZE, 3)), train=False)))
+    variables.setdefault("batch_stats", {})
+    data = examples().replace(teacher_logits=None)
+    online, averages = run(jax.devices(), data=data, teacher=(teacher, variables), number=2)
+    plan = Plan(SEEDS, EXAMPLES, BATCH, 0)
+    state = initial(SEEDS, 3)
+    step_alone = jax.jit(
+        functools.partial(
+            steps.train_step, model=MODEL, optimiser=OPTIMISER, schedule=optim.schedule(100, 2), cosine_on="logits"
+        )
+    )
+    for step in range(2):
+        chosen, views, places = plan(step)
+        images = steps.render(data.images[chosen], steps.view_keys(0, chosen, views), SIZE)
+        batch = steps.Batch(
+            images, data.labels[chosen], teacher.apply(variables, images.reshape(-1, SIZE, SIZE, 3)).reshape(
+                2, BATCH, CLASSES), steps.dropout_keys(np.array(SEEDS), jnp.int32(step), places)
+        )  # fmt: skip
+        state, _ = step_alone(state, batch, arms())
+    close(online.params, state.params)
+
+
+def test_best_is_higher_top1_then_lower_nll_then_earlier():
+    state = initial((0,), 3)
+    scores = [([0.5, 0.5, 0.5], [1.0, 1.0, 1.0]), ([0.6, 0.5, 0.5], [9.0, 0.9, 1.0]), ([0.4, 0.5, 0.7], [0.1, 0.95, 1])]
+    for step, (top1, nll) in enumerate(scores):
+        marked = jax.tree.map(lambda x: jnp.full_like(x, step), state.params)  # noqa: B023
+        alive = jnp.array([[True, True, step < 2]])
+        state = states.update_best(
+            state.replace(step=jnp.int32(step), params=marked, alive=alive), jnp.float32([top1]), jnp.float32([nll])
+        )
+    np.testing.assert_array_equal(state.best.step, [[1, 1, 0]])
+    np.testing.assert_array_equal(state.best.params["head"]["bias"][0, :, 0], [1, 1, 0])
