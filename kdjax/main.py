@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kdjax.errors import InputError
@@ -27,6 +27,7 @@ def log(line: str) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the stages that were asked for."""
+    logging.set_verbosity(logging.WARNING)  # orbax and clu tell every detail at INFO
     if len(argv) > 1:
         raise InputError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
     for name in _STAGES.value:

@@ -125,7 +125,7 @@ def test_split_strings(prepared):
 
 def test_what_is_not_prepared_says_how_to(prepared, tmp_path):
     with pytest.raises(InputError, match=r"eurosat/rgb: not prepared under .*pip install 'kdjax\[tensorflow\]' && "
-                                         r"tfds build eurosat/rgb --file_format=array_record --data_dir="):
+                                         r"python -c .*tfds.builder\('eurosat/rgb', .*file_format='array_record'"):
         load(builder='eurosat/rgb', path=str(tmp_path), **OPTIONS)
     with pytest.raises(InputError, match='knows no such builder; did you mean eurosat'):
         load(builder='eurosatt', path=str(tmp_path), **OPTIONS)

@@ -44,7 +44,7 @@ class _Scene:
         self.rng = rng
         self.side = size * _ZOOM
         self.angle = rng.uniform(0, 2 * np.pi)
-        self.scale = float(np.exp(rng.uniform(np.log(0.9), np.log(1.4))))
+        self.scale = float(np.exp(rng.uniform(np.log(0.95), np.log(1.35))))
         self.shift = rng.uniform(-0.1, 0.1, 2)
         c, s = np.cos(self.angle), np.sin(self.angle)
         self.turn = np.array([[c, s], [-s, c]]) * self.scale * self.side
@@ -248,7 +248,7 @@ class _Scene:
         small = grey + (small - grey) * self.between(0.8, 1.2)
         haze = self.between(0, 0.2) * self.rng.random()
         small = small * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])
-        small = small + self.rng.normal(0, self.between(0.005, 0.025), small.shape)
+        small = small + self.rng.normal(0, self.between(0.004, 0.018), small.shape)
         return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
 
 
@@ -309,8 +309,8 @@ def _meander(rng: np.random.Generator, strength: float, count: int = 49) -> np.n
 
 
 def _crop_rows(s: _Scene) -> None:
-    s.fill(s.pick((_SOIL, _DRY)), s.pick((_SOIL, _GRASS)))
-    crop = s.pick((_GRASS, _MEADOW, (176, 164, 84), (84, 112, 60)), 16)
+    s.fill(s.pick((_SOIL, _DRY)), s.pick((_SOIL, _DRY)))
+    crop = s.pick((_GRASS, (112, 146, 72), (186, 174, 84), (84, 112, 60)), 12)
     period = s.between(0.065, 0.14)
     cover = s.between(0.3, 0.65)
     bend = s.between(-0.1, 0.1) * np.linspace(-1.3, 1.3, 49) ** 2
@@ -458,7 +458,7 @@ def _storage_tanks(s: _Scene) -> None:
     s.clutter('lane plot copse', 2)
     radius = s.between(0.08, 0.17)
     gap = radius * s.between(2.2, 3.0)
-    colour = s.pick(((228, 228, 224), (200, 200, 196), (168, 160, 148), (190, 184, 160)), 10)
+    colour = s.pick(((232, 232, 228), (208, 208, 204), (214, 206, 186)), 10)
     columns, rows = s.rng.integers(1, 5), s.rng.integers(1, 5)
     if s.chance(0.6):  # walls around the yard
         yard = _box(0, 0, columns * gap + 0.06, rows * gap + 0.06, 0)

@@ -53,8 +53,8 @@ def load_tfds(builder: str | None, data_dir: str | None, *, tfds_splits: Sequenc
         sources = {split: found.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
                    for split in {split for split, _, _ in chosen}}
     except (NotImplementedError, ValueError) as error:
-        raise InputError(f'{field}: under {place} it is not prepared as array_record; {_prepare(builder, place)} '
-                         'in another --data_dir') from error
+        raise InputError(f'{field}: under {place} it is not prepared as array_record; remove it or take another '
+                         f'dataset.path, then {_prepare(builder, place)}') from error
     titles = [f'{split}/{index:06d}' for split, index, _ in chosen]
 
     def read(k: int) -> Raw:
@@ -100,8 +100,10 @@ def _open(builder: str, place: str, field: str) -> Any:
 
 
 def _prepare(builder: str, place: str) -> str:
-    return ("prepare it once, which needs TensorFlow: pip install 'kdjax[tensorflow]' && "
-            f'tfds build {builder} --file_format=array_record --data_dir={place}')
+    # Not `tfds build`: in tfds 4.9.10 that command does not start without Apache Beam.
+    return ("prepare it once, which needs TensorFlow: pip install 'kdjax[tensorflow]' && python -c \"import "
+            f"tensorflow_datasets as tfds; tfds.builder('{builder}', data_dir='{place}', "
+            "file_format='array_record').download_and_prepare()\"")
 
 
 def _features(info: Any, field: str) -> tuple[str, str, str | None]:

@@ -1,0 +1,30 @@
+"""UC Merced Land Use: 21 classes of 100 aerial images, from ImageNet weights, 80/20 train/test.
+
+The image size is the argument of the config, 64 px by default:
+
+    launch/local.sh --config=configs/uc_merced.py:128 --workdir=runs/uc_merced_128 \
+        --config.dataset.path=data/uc_merced.zip
+
+The weights come from the Hugging Face hub; a safetensors file serves as well, as
+`--config.teacher.weights=vgg16.safetensors`. Times and results of runs that were made are in the README.
+"""
+
+from kdjax.config import base
+
+
+def get_config(arg=""):
+    """`arg` is the image size in px; "" means 64."""
+    size = int(arg or 64)
+    config = base()
+    config.name = f"uc_merced_{size}"
+    config.dataset.source = "folder"
+    config.dataset.path = "data/uc_merced.zip"
+    config.dataset.image_size = size
+    config.dataset.storage_size = size * 9 // 8
+    config.teacher.weights = "timm/vgg16.tv_in1k"
+    config.teacher.epochs = 6 if size >= 128 else 10
+    config.teacher.dropout = 0.2
+    config.student.weights = "timm/mobilenetv2_100.ra_in1k"
+    config.student.epochs = 15
+    config.distill.views = 8
+    return config
