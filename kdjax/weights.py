@@ -79,7 +79,7 @@ def load_imagenet(source: str | Path, model_name: str, variables: dict[str, Any]
     kept = sorted({'/'.join(leaf[1:-1]) for leaf in table if leaf not in taken})
     report = (f'{len(taken)} of {len(leaves)} tensors of {model_name} from {path} ({naming} names); '
               f'{"kept as initialised: " + ", ".join(kept) if kept else "nothing kept as initialised"}')
-    return traverse_util.unflatten_dict(leaves), report
+    return {**variables, **traverse_util.unflatten_dict(leaves)}, report
 
 
 def named_tensors(model_name: str, variables: dict[str, Any], naming: str = 'torchvision') -> dict[str, np.ndarray]:
