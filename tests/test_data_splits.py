@@ -106,7 +106,8 @@ def test_a_class_absent_from_official_train_is_refused():
 
 def test_unlabelled_examples_stay_in_train_only():
     labels = [0, 1] * 10 + [-1, -1, -1]
-    result, _ = assign(labels, sides=['train'] * 16 + ['validation'] * 2 + ['test'] * 2 + ['train', 'validation', 'test'])
+    sides = ['train'] * 16 + ['validation'] * 2 + ['test'] * 2 + ['train', 'validation', 'test']
+    result, _ = assign(labels, sides=sides)
     assert 20 in result.train and 21 not in result.validation and 22 not in result.test
 
 
@@ -157,7 +158,7 @@ def test_label_fraction_is_nested_and_spares_the_test_split(tiles):
         data = load(path=str(tiles), **OPTIONS | {'label_fraction': fraction})
         assert data.train.names == whole.train.names and data.test.names == whole.test.names
         np.testing.assert_array_equal(data.test.labels, whole.test.labels)
-        kept = {name for name, label in zip(data.train.names, data.train.labels) if label >= 0}
+        kept = {name for name, label in zip(data.train.names, data.train.labels, strict=True) if label >= 0}
         assert kept >= kept_before and set(data.validation.names) >= valid_before
         kept_before, valid_before = kept, set(data.validation.names)
         labelled = data.train.labels >= 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kdjax.data import demo, splits as split_rules
+from kdjax.data import demo
+from kdjax.data import splits as split_rules
 from kdjax.data.dataset import UNLABELLED, Dataset, Pool, Split, fingerprint
 from kdjax.data.folder import load_folder, load_unlabelled
 from kdjax.errors import InputError
@@ -141,7 +142,7 @@ def _with_unlabelled(train: Split, path: str, held: set[str], **options: object
     notes = tuple(f'unlabelled tiles: {note}' for note in tiles.notes)
     if not keep.all():
         notes += (f'{(~keep).sum()} unlabelled tiles dropped: pixel-identical to a validation or test image',)
-    names = tuple(name for name, kept in zip(tiles.names, keep) if kept)
+    names = tuple(name for name, kept in zip(tiles.names, keep, strict=True) if kept)
     if not names:
         raise InputError(f'dataset.unlabelled_dir: every tile of {path} is a validation or test image')
     notes += (f'{len(names)} unlabelled tiles added to train',)

@@ -13,7 +13,8 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,15 @@ class Writer:
         self._folder = folder
         self._shape = shape
         self._building = pathlib.Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
-        self.images = np.lib.format.open_memmap(self._building / 'images.npy', 'w+', np.uint8, shape)
+        try:
+            self.images = np.lib.format.open_memmap(self._building / 'images.npy', 'w+', np.uint8, shape)
+            if hasattr(os, 'posix_fallocate'):
+                # Room is claimed now: a full disk met while writing into a map would kill the process.
+                with open(self._building / 'images.npy', 'r+b') as file:
+                    os.posix_fallocate(file.fileno(), 0, os.path.getsize(file.name))
+        except OSError:
+            shutil.rmtree(self._building, ignore_errors=True)
+            raise
 
     def __enter__(self) -> Writer:
         return self

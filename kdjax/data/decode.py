@@ -126,12 +126,12 @@ def _decode_tiff(data: bytes) -> Decoded:
         # Overviews are levels of the first series; a second series is another image (or a mask): the first counts.
         series = tiff.series[0]
         axes, shape = series.axes, series.shape
-        sizes = dict(zip(axes, shape))
+        sizes = dict(zip(axes, shape, strict=True))
         _check_size(sizes.get('X', 0), sizes.get('Y', 0))
         others = {axis: size for axis, size in sizes.items() if axis not in 'XYS' and size > 1}
         if others:
             raise DecodeError(f'{int(np.prod(list(others.values())))} pages or bands: one RGB or grey image expected')
-        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts)]
+        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > len(data):
             raise DecodeError('image file is truncated')
         samples = sizes.get('S', 1)

@@ -2,14 +2,14 @@
 
 Each scene is drawn from above, three times larger than stored, and averaged down. Orientation, scale, season, light,
 haze, blur, sensor noise and clutter vary; things of other classes appear as clutter (a road through fields, a pond, a
-few houses, trees), so that neither colour nor one texture gives a class away. These are drawings, not data: they show that a
-run works and what distillation does to it, not how well a network does on real images.
+few houses, trees), so that neither colour nor one texture gives a class away. These are drawings, not data: they show
+that a run works and what distillation does to it, not how well a network does on real images.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -32,7 +32,7 @@ _WOOD = (56, 80, 48)
 _SAND = (212, 194, 154)
 _CONCRETE = (160, 157, 150)
 _ASPHALT = (92, 92, 95)
-_WATERS = ((46, 78, 104), (62, 92, 84), (108, 100, 76), (34, 60, 72), (84, 116, 128))
+_WATERS = ((46, 78, 104), (62, 92, 84), (34, 60, 72), (84, 116, 128))
 _CARS = ((225, 225, 225), (40, 42, 46), (150, 30, 30), (40, 60, 120), (130, 132, 136), (200, 196, 180))
 _ROOFS = ((158, 88, 66), (128, 78, 62), (120, 116, 112), (170, 160, 146), (92, 84, 80), (188, 120, 88))
 
@@ -68,7 +68,7 @@ class _Scene:
     def tint(self, colour: Colour, spread: float = 10) -> Colour:
         """The colour, lighter or darker, and a little off in hue."""
         light, *hue = self.rng.normal(0, spread, 4).tolist()
-        return tuple(min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(colour, hue))
+        return tuple(min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(colour, hue, strict=True))
 
     def pick(self, colours: tuple[Colour, ...], spread: float = 9) -> Colour:
         return self.tint(colours[self.rng.integers(len(colours))], spread)
@@ -236,7 +236,7 @@ class _Scene:
     def photograph(self) -> np.ndarray:
         """Light, haze, optics and noise; float canvas -> uint8 (size, size, 3)."""
         size = self.side // _ZOOM
-        blur = abs(self.rng.normal(0, 0.25)) * _ZOOM * size / 48
+        blur = abs(self.rng.normal(0, 0.2)) * _ZOOM * size / 48
         image = self.image.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.3 else self.image
         small = np.asarray(image.reduce(_ZOOM), np.float32) / 255
         if self.chance(0.12):  # the shadow of a cloud, or thin cloud
@@ -246,7 +246,7 @@ class _Scene:
         small = small * self.between(0.85, 1.15) * self.rng.normal(1, 0.03, 3)
         grey = small.mean(-1, keepdims=True)
         small = grey + (small - grey) * self.between(0.8, 1.2)
-        haze = self.between(0, 0.2) * self.rng.random()
+        haze = self.between(0, 0.15) * self.rng.random()
         small = small * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])
         small = small + self.rng.normal(0, self.between(0.004, 0.018), small.shape)
         return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
@@ -339,7 +339,7 @@ def _forest(s: _Scene) -> None:
     grid = grid[np.hypot(*(grid - clearing[0]).T) >= clearing[1]]
     radii = (radius * s.rng.uniform(0.6, 1.3, len(grid))).tolist()
     dx, dy = s.shadow * 0.35
-    for (x, y), r, light in zip(grid.tolist(), radii, s.rng.normal(0, 9, len(grid)).tolist()):
+    for (x, y), r, light in zip(grid.tolist(), radii, s.rng.normal(0, 9, len(grid)).tolist(), strict=True):
         colour = tuple(c + light for c in green)
         s.disc(x + dx * r, y + dy * r, r, _lighter(colour, 0.62))
         s.disc(x, y, r * 0.86, colour)
@@ -355,7 +355,7 @@ def _river(s: _Scene) -> None:
     width = s.between(0.15, 0.32) * (1 + 0.12 * s.rng.normal(0, 1) * np.sin(np.linspace(0, s.between(3, 12), 49)))
     if s.chance(0.6):  # wooded or sandy banks
         s.band(path, width + s.between(0.03, 0.1), s.pick((_WOOD, _SAND, _SOIL, _GRASS)))
-    s.ground_photo(s.mask(_outline(path, width)), s.pick(_WATERS[:2] + _WATERS[3:], 8), 0.7)
+    s.ground_photo(s.mask(_outline(path, width)), s.pick(_WATERS, 8), 0.7)
     if s.chance(0.25):
         s.polygon(_blob(s.rng, *path[s.rng.integers(18, 31)], 0.04, 2), s.pick((_SAND, _WOOD, _GRASS)))
     if s.chance(0.5):
@@ -420,8 +420,7 @@ def _parking_lot(s: _Scene) -> None:
                 s.tree(x, y + depth, s.between(0.012, 0.024))
         y += 2 * depth + aisle
     if s.chance(0.45):  # the shop beside it
-        s.shadowed(_box(0, h / 2 + 0.18, w * s.between(0.5, 1), 0.3, 0), s.pick((_CONCRETE, (190, 188, 184), _ROOFS[2])),
-                   0.03)
+        s.block(0, h / 2 + 0.18, w * s.between(0.5, 1), 0.3, 0, s.pick((_CONCRETE, (190, 188, 184), _ROOFS[2])), 0.03)
     s.trees(s.rng.integers(0, 8))
 
 
@@ -456,7 +455,7 @@ def _dense_housing(s: _Scene) -> None:
 def _storage_tanks(s: _Scene) -> None:
     s.fill(s.pick((_CONCRETE, _DRY, _SOIL, _GRASS)), s.pick((_CONCRETE, _DRY, _GRASS)))
     s.clutter('lane plot copse', 2)
-    radius = s.between(0.08, 0.17)
+    radius = s.between(0.09, 0.17)
     gap = radius * s.between(2.2, 3.0)
     colour = s.pick(((232, 232, 228), (208, 208, 204), (214, 206, 186)), 10)
     columns, rows = s.rng.integers(1, 5), s.rng.integers(1, 5)
@@ -491,7 +490,7 @@ def _storage_tanks(s: _Scene) -> None:
 def _runway(s: _Scene) -> None:
     s.fill(s.pick((_GRASS, _MEADOW, _DRY)), s.pick((_GRASS, _DRY, _SOIL)))
     s.clutter('plot pond copse', 1)
-    width = s.between(0.2, 0.34)
+    width = s.between(0.22, 0.36)
     tarmac = s.pick((_ASPHALT, (120, 118, 116), (150, 148, 142)), 8)
     white = (228, 228, 224)
     end = s.between(-0.42, 0.05) if s.chance(0.65) else -1.3
@@ -508,7 +507,7 @@ def _runway(s: _Scene) -> None:
         for y in (-0.1, 0.1):
             start = max(end, -0.5) + s.between(0.15, 0.3)
             s.band(np.array([[start, y * width], [start + 0.4, y * width]]), width * 0.12, _lighter(tarmac, 0.8))
-    if s.chance(0.55):  # a taxiway beside it, with a link
+    if s.chance(0.35):  # a taxiway beside it, with a link
         y = width / 2 + s.between(0.12, 0.25)
         s.band(np.array([[-1.3, y], [1.3, y]]), width * 0.4, tarmac)
         s.dashes(np.array([[-1.3, y], [1.3, y]]), 0.006, 2.6, 0.1, (196, 176, 80))
@@ -530,7 +529,8 @@ def _beach(s: _Scene) -> None:
     below = np.array([[1.3, 1.6], [-1.3, 1.6]])
     sand = s.pick((_SAND, (196, 176, 136), (178, 160, 128)), 10)
     for k in range(3, 0, -1):  # shallow water
-        s.polygon(np.concatenate([shore - (0, 0.035 * k), below]), tuple(water + (np.array(sand) - water) * 0.13 * (4 - k)))
+        shallow = water + (np.array(sand) - water) * 0.13 * (4 - k)
+        s.polygon(np.concatenate([shore - (0, 0.035 * k), below]), tuple(shallow))
     s.ground_photo(s.mask(np.concatenate([shore, below])), sand, 0.8)
     for k in range(s.rng.integers(0, 4)):  # breakers
         wave = shore - (0, 0.012 + 0.045 * k) + np.stack([np.zeros(49), _meander(s.rng, 0.008)], 1)
@@ -574,8 +574,9 @@ def _harbour(s: _Scene) -> None:
                 if not s.chance(full):
                     continue
                 boat = min(gap * 0.42, s.between(0.05, 0.095))
-                hull = np.array([[0.012, -0.3 * berth], [boat * 0.65, -0.3 * berth], [boat, 0], [boat * 0.65, 0.3 * berth],
-                                 [0.012, 0.3 * berth]]) * (side, 1) + (x, y)
+                beam, bow = 0.3 * berth, boat * 0.65
+                hull = np.array([[0.012, -beam], [bow, -beam], [boat, 0], [bow, beam], [0.012, beam]])
+                hull = hull * (side, 1) + (x, y)
                 s.shadowed(hull, s.pick(((232, 232, 230), (214, 216, 218), (60, 70, 96), (150, 60, 50)), 8), 0.008)
                 if s.chance(0.5):
                     s.block(x + side * boat * 0.45, y, boat * 0.3, 0.25 * berth, 0,

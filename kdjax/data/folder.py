@@ -16,9 +16,8 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
-from typing import Callable, Protocol, Sequence
-
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from kdjax.data import decode
 from kdjax.data.dataset import UNLABELLED, Pool
@@ -47,6 +46,10 @@ def _wanted(parts: Sequence[str]) -> bool:
     return parts[-1].lower().endswith(SUFFIXES)
 
 
+def _refuse(error: OSError) -> None:
+    raise InputError(f'{error.filename} cannot be listed: {error.strerror}')
+
+
 class _Directory:
     def __init__(self, root: pathlib.Path):
         self._root = root
@@ -54,7 +57,7 @@ class _Directory:
         self.identity = f'directory {root.resolve()}'
         found = []
         seen = set()
-        for folder, subfolders, files in os.walk(root, followlinks=True):
+        for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
             real = os.path.realpath(folder)
             if real in seen:  # a link back to a folder above
                 subfolders.clear()
@@ -104,7 +107,7 @@ class _Archive:
         self.paths = tuple(sorted(members))
         self._members = tuple(members[name] for name in self.paths)
         self.stamps = tuple(f'{name} {member.file_size} {member.CRC:08x}'
-                            for name, member in zip(self.paths, self._members))
+                            for name, member in zip(self.paths, self._members, strict=True))
 
     def read(self, index: int) -> bytes:
         member = self._members[index]
@@ -175,7 +178,7 @@ def load_folder(path: str | None, *, storage_size: int, value_range: Sequence[fl
             raise InputError(f'{field}: {path} has no class folders: put the images of each class into a folder of '
                              'its own')
         if len(classes) < 2:
-            raise InputError(f'{field}: {path} has one class only ({classes[0]}): two class folders are needed at least')
+            raise InputError(f'{field}: {path} has one class only ({classes[0]}): give two class folders at least')
         names = ['/'.join(split[i]) for i in chosen]
         labels = [classes.index(split[i][below]) for i in chosen]
         # Links and doubled separators in an archive could make two members one name.
@@ -193,8 +196,9 @@ def load_folder(path: str | None, *, storage_size: int, value_range: Sequence[fl
     empty = set(range(len(classes))) - set(taken.labels.tolist())
     if empty:
         raise InputError(f'{field}: class {classes[min(empty)]!r} has no readable image')
-    pool = Pool(pathlib.Path(path).stem, classes, taken.images, taken.rows, taken.labels, taken.names, taken.digests,
-                kept_sides, tuple(notes) + taken.notes)
+    place = pathlib.Path(path).expanduser().resolve()
+    pool = Pool(place.name if place.is_dir() else place.stem, classes, taken.images, taken.rows, taken.labels,
+                taken.names, taken.digests, kept_sides, tuple(notes) + taken.notes)
     return pool, taken.value_range
 
 

@@ -10,7 +10,8 @@ import os
 import pathlib
 import time
 import warnings
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -54,8 +55,8 @@ class Ingested:
     notes: tuple[str, ...]
 
 
-def ingest(field: str, titles: Sequence[str], stamps: Sequence[str], read: Callable[[int], Raw], *, identity: Any, storage_size: int,
-           value_range: Sequence[float], on_error: str, cache_dir: pathlib.Path | None,
+def ingest(field: str, titles: Sequence[str], stamps: Sequence[str], read: Callable[[int], Raw], *, identity: Any,
+           storage_size: int, value_range: Sequence[float], on_error: str, cache_dir: pathlib.Path | None,
            log: Callable[[str], None]) -> Ingested:
     """Reads, decodes and resizes all examples of a source, or takes them from the cache.
 

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def reuse(path: str, names: Sequence[str], labels: np.ndarray, digests: Sequence
                 raise InputError(f'{field}: {path} lists {name} twice (in {side[where[name]]} and {key})')
             side[where[name]] = key
     notes = []
-    missing = [name for name, s in zip(names, side) if not s]
+    missing = [name for name, s in zip(names, side, strict=True) if not s]
     if missing:
         notes.append(f'{len(missing)} images that {path} does not list left out: '
                      f'{", ".join(missing[:3])}{", ..." * (len(missing) > 3)}')

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -144,7 +145,7 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
                 chosen += [(split, index, side) for index in range(splits[split].num_examples)]
         return chosen, notes
     seen: dict[tuple[str, int], str] = {}
-    for side, text in zip(('train', 'validation', 'test'), wanted):
+    for side, text in zip(('train', 'validation', 'test'), wanted, strict=True):
         try:
             parts = tfds.core.ReadInstruction.from_spec(text).to_absolute(splits)
         except (ValueError, AssertionError, KeyError, TypeError) as error:

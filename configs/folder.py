@@ -1,0 +1,23 @@
+"""Your own tiles: a directory or zip with one folder of images a class.
+
+    launch/local.sh --config=configs/folder.py --workdir=runs/mine --config.dataset.path=tiles
+
+Tiles without labels join the training split with `--config.dataset.unlabelled_dir=more_tiles`.
+"""
+
+from kdjax.config import base
+
+
+def get_config(arg=""):
+    """`arg` is the image size in px; "" means 128."""
+    size = int(arg or 128)
+    config = base()
+    config.name = "folder"
+    config.dataset.source = "folder"
+    config.dataset.image_size = size
+    config.dataset.storage_size = size * 9 // 8
+    config.teacher.weights = "timm/vgg16.tv_in1k"
+    config.teacher.dropout = 0.2
+    config.student.weights = "timm/mobilenetv2_100.ra_in1k"
+    config.student.epochs = 20
+    return config

@@ -1,0 +1,20 @@
+# Sourced by the other scripts with the wanted extras: activates an environment that has kdjax installed.
+# An active virtual environment is used; else .venv beside this folder is made.
+if [[ -z "${VIRTUAL_ENV:-}" ]]; then
+  if [[ ! -x "$root/.venv/bin/python" ]]; then
+    for candidate in python3.12 python3.11 python3.13 python3; do
+      if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        "$candidate" -m venv "$root/.venv"
+        break
+      fi
+    done
+    [[ -x "$root/.venv/bin/python" ]] || { echo "error: no Python of version 3.11 or later was found" >&2; exit 2; }
+  fi
+  source "$root/.venv/bin/activate"
+fi
+# Installing takes a while, so it is done once for each pyproject.toml and set of extras.
+stamp="$VIRTUAL_ENV/.kdjax-$(cat "$root/pyproject.toml" <(echo "$root $1") | cksum | cut -d' ' -f1)"
+if [[ ! -e "$stamp" ]]; then
+  python -m pip install -q --disable-pip-version-check -e "$root${1:+[$1]}"
+  touch "$stamp"
+fi

@@ -1,0 +1,41 @@
+"""Two processes over loopback save and restore, and compute what one process computes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def start(address, processes, process, devices, directory):
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    environment["PYTHONPATH"] = str(SCRIPT.parent.parent)
+    command = [sys.executable, str(SCRIPT), address, str(processes), str(process), str(devices), str(directory)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def results(processes):
+    found = []
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err[-3000:]
+        found.append(json.loads(out.splitlines()[-1]))
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pair = results([start(address, 2, rank, 2, tmp_path / "pair") for rank in range(2)])
+    (alone,) = results([start("", 1, 0, 4, tmp_path / "alone")])
+    for one in pair:
+        for name in ("loss", "params", "logits"):
+            np.testing.assert_allclose(one[name], alone[name], rtol=1e-9, atol=1e-9)

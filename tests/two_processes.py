@@ -1,0 +1,63 @@
+"""One of several processes of a run over loopback: trains two steps, saves, restores, trains one more.
+
+    python tests/two_processes.py ADDRESS PROCESSES PROCESS DEVICES_PER_PROCESS DIRECTORY
+
+Prints the sum of the parameters and the loss as JSON. With PROCESSES = 1 the same without `jax.distributed`.
+"""
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+
+address, processes, process, devices, directory = sys.argv[1:]
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_ENABLE_X64"] = "1"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+if int(processes) > 1:
+    jax.distributed.initialize(address, int(processes), int(process))
+
+from kdjax import models, optim, parallel, state as states, steps  # noqa: E402
+from kdjax.checkpoint import Checkpoints  # noqa: E402
+from kdjax.data.plan import Plan  # noqa: E402
+from kdjax.evaluate import predictor  # noqa: E402
+from kdjax.models import mobilenet_v2  # noqa: E402
+
+mobilenet_v2.STAGES = ((1, 16, 1, 1), (6, 24, 2, 2))
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+examples = steps.Examples(images, rng.integers(0, 3, 24).astype(np.int32), rng.normal(size=(2, 24, 3)))
+model = models.create("mobilenet_v2", num_classes=3, width=0.1)
+optimiser = functools.partial(optim.adamw, clip=1.0, head_factor=1.0)
+hyper = states.Hyperparameters(
+    weights={name: np.ones(2) for name in ("ce", "kl", "cosine")}, temperature=np.full(2, 2.0),
+    learning_rate=np.full(2, 1e-3), weight_decay=np.zeros(2),
+)  # fmt: skip
+mapping = parallel.Mapping()
+program = functools.partial(
+    steps.planned_step, student_size=32, teacher=None, teacher_size=32, data_seed=0, model=model,
+    optimiser=optimiser, schedule=optim.schedule(10, 1), cosine_on="logits",
+)  # fmt: skip
+step = mapping.map(program, split=(False,) * 5 + (True,), donate=(0,))
+constants = mapping.replicate((examples, None, hyper, np.array([0], np.int32)))
+plan = Plan((0,), 24, 8, 2)
+state = mapping.replicate(states.create(model, optimiser, seeds=(0,), arms=2, image_size=32))
+like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+for number in range(2):
+    state, _ = step(state, *constants, mapping.split(steps.PlanStep(*plan(number)), axis=1))
+checkpoints = Checkpoints(Path(directory), mapping)
+checkpoints.save(state)
+saved = jax.tree.map(np.asarray, state)
+restored = checkpoints.restore(like)
+jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b)), saved, restored)
+state, averages = step(restored, *constants, mapping.split(steps.PlanStep(*plan(2)), axis=1))
+logits = predictor(model, size=32, mapping=mapping)(state.variables, images[:21])
+checkpoints.close()
+loss = np.asarray(averages["loss"].compute())
+total = sum(float(np.sum(np.asarray(leaf) ** 2)) for leaf in jax.tree.leaves(state.params))
+print(json.dumps({"loss": loss.tolist(), "params": total, "logits": logits.astype(float).tolist()}))
