@@ -1,0 +1,198 @@
+"""The command, from flags to results.json, on a tiny folder; and what bad input ends in."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+CONFIG = Path(__file__).with_name("tiny.py")
+
+
+def kdjax(*flags, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", "kdjax.main", f"--config={CONFIG}", *map(str, flags)],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="session")
+def tiles(tmp_path_factory):
+    """Three classes of 20 images of odd sizes: among them a grey-scale, an RGBA, a 16-bit TIFF and a CMYK JPEG."""
+    import tifffile
+
+    folder, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(0)
+    for number, name in enumerate(("field", "forest", "water")):
+        (folder / name).mkdir()
+        for index in range(20):
+            height, width = rng.integers(30, 60, 2)
+            colour = np.full(3, 40) + 150 * (np.arange(3) == number)
+            pixels = np.clip(colour + rng.normal(size=(height, width, 3)) * 30, 0, 255).astype(np.uint8)
+            path = folder / name / f"{index:02d}.png"
+            if index == 0:
+                Image.fromarray(pixels).convert("L").save(path)
+            elif index == 1:
+                Image.fromarray(pixels).convert("RGBA").save(path)
+            elif index == 2:
+                tifffile.imwrite(path.with_suffix(".tif"), pixels.astype(np.uint16) * 257)
+            elif index == 3:
+                Image.fromarray(pixels).convert("CMYK").save(path.with_suffix(".jpg"))
+            else:
+                Image.fromarray(pixels).save(path)
+    return folder
+
+
+def without_time_and_place(results):
+    return {name: value for name, value in results.items() if name not in ("environment", "config")}
+
+
+@pytest.mark.slow
+def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
+    flags = (f"--config.dataset.path={tiles}", f"--config.run.cache_dir={tmp_path / 'cache'}")
+    first = kdjax(f"--workdir={tmp_path / 'a'}", *flags)
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert str(tmp_path / "a" / "results.json") in first.stdout and "kl_cosine" in first.stdout
+    splits = json.loads((tmp_path / "a" / "splits.json").read_text())
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == list(
+        results["dataset"]["splits"].values()
+    )
+    # One teacher forward per view and training example, whatever the number of arms, seeds and epochs.
+    assert results["teacher"]["forward_images"] == 2 * results["dataset"]["splits"]["train"]
+    assert set(results["arms"]) == {"student_alone", "kl", "cosine", "kl_cosine"}
+    for arm in results["arms"].values():
+        assert len(arm["test_top1"]) == len(arm["seeds"]) == 2
+        assert arm["mean"] == pytest.approx(np.mean(arm["test_top1"]))
+    for stage in ("teacher", "distill"):
+        records = [json.loads(line) for line in (tmp_path / "a" / stage / "metrics.jsonl").read_text().splitlines()]
+        assert {record["kind"] for record in records} == {"train", "validation"}
+
+    # Evaluation in a fresh process, from checkpoints alone, gives the same figures.
+    (tmp_path / "a" / "results.json").unlink()
+    kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--stages=evaluate")
+    again = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert again == results
+
+    # Another run with the same teacher takes every logit from disk.
+    kdjax(f"--workdir={tmp_path / 'b'}", *flags, "--config.distill.arms=('kl_cosine',)")
+    other = json.loads((tmp_path / "b" / "results.json").read_text())
+    assert other["teacher"]["forward_images"] == 0
+    assert other["teacher"]["test"] == results["teacher"]["test"]
+
+    # The workdir belongs to its config.
+    refused = kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--config.distill.temperature=2", check=False)
+    assert refused.returncode == 2
+    assert "distill.temperature is 2.0, was 4.0" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_online_teacher_on_the_demo(tmp_path):
+    kdjax(
+        f"--workdir={tmp_path}", f"--config.run.cache_dir={tmp_path / 'cache'}", "--config.distill.views=0",
+        "--config.dataset.source=demo", "--config.seeds=(3,)",
+    )  # fmt: skip
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["teacher"]["forward_images"] is None
+    assert results["arms"]["kl"]["ci95"] is None and results["arms"]["kl"]["p_vs_alone"] is None
+
+
+@pytest.fixture(scope="module")
+def bad(tiles, tmp_path_factory):
+    """Runs the command in this process and returns its one line of complaint."""
+    from absl import flags
+
+    from kdjax import main
+
+    cache, argv = tmp_path_factory.mktemp("cache"), sys.argv
+
+    def run(capsys, workdir, *arguments, config=CONFIG):
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)  # ml_collections makes one for each override it meets
+        flags.FLAGS.unparse_flags()
+        sys.argv = [
+            "kdjax", f"--config={config}", f"--workdir={workdir}", f"--config.dataset.path={tiles}",
+            f"--config.run.cache_dir={cache}", *arguments,
+        ]  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main.run()
+        assert stop.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: ")
+        return lines[0]
+
+    yield run
+    sys.argv = argv
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--config.dataset.path=/nowhere/tiles", "/nowhere/tiles"),
+        ("--config.dataset.image_size=0", "dataset.image_size"),
+        ("--config.student.batch_size=4000", "student.batch_size"),
+        ("--config.student.batch_size=12", "divisible by the 8 devices"),
+        ("--config.teacher.model=resnet", "teacher.model"),
+        ("--config.distill.arms=('nobody',)", "distill.arms"),
+        ("--config.distill.temperature=-1.0", "distill.temperature"),
+        ("--config.distill.temperature=abc", "temperature"),
+        ("--config.distill.temprature=2", "temprature"),
+        ("--config.distill.cosine_on=pixels", "distill.cosine_on"),
+        ("--config.arms.kl.kl=-1.0", "arms.kl.kl"),
+        ("--config.seeds=()", "seeds"),
+        ("--config.seeds=(1,1)", "seeds"),
+        ("--config.student.warmup_epochs=99.0", "student.warmup_epochs"),
+        ("--config.teacher.weights=/nowhere/vgg.safetensors", "teacher.weights"),
+        ("--config.dataset.label_fraction=0.0", "dataset.label_fraction"),
+        ("--config.dataset.source=web", "dataset.source"),
+        ("--stages=dream", "--stages"),
+        ("--stages=evaluate", "no checkpoint"),
+        ("--colour=red", "colour"),
+        ("stray", "stray"),
+    ],
+)
+def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag, said):
+    assert said in bad(capsys, tmp_path / "run", flag)
+    assert flag == "--stages=evaluate" or not (tmp_path / "run").exists()
+
+
+def test_unknown_loss_term_is_refused(bad, capsys, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.read_text().replace("    return config", "    config.arms.kl.focal = 1.0\n    return config"))
+    line = bad(capsys, tmp_path / "run", config=config)
+    assert "arms.kl.focal" in line and "cosine" in line
+
+
+def test_weights_of_another_architecture_are_refused(bad, capsys, tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "resnet.safetensors"
+    save_file({"layer1.0.conv1.weight": np.zeros((64, 64, 1, 1), np.float32)}, path)
+    assert str(path) in bad(capsys, tmp_path / "run", f"--config.teacher.weights={path}", "--stages=teacher")
+
+
+@pytest.mark.parametrize("kind", ["one class", "one image", "text as jpg", "truncated"])
+def test_bad_folders_end_in_one_line(bad, capsys, tmp_path, tiles, kind):
+    import shutil
+
+    folder = tmp_path / "tiles"
+    shutil.copytree(tiles, folder)
+    if kind == "one class":
+        shutil.rmtree(folder / "field")
+        shutil.rmtree(folder / "water")
+        said = "class"
+    elif kind == "one image":
+        for path in sorted((folder / "field").iterdir())[1:]:
+            path.unlink()
+        said = "field"
+    else:
+        path = folder / "water" / "broken.jpg"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 50, 3), dtype=np.uint8)).save(path)
+        path.write_bytes(b"not an image" if kind == "text as jpg" else path.read_bytes()[:600])
+        said = "broken.jpg"
+    assert said in bad(capsys, tmp_path / "run", f"--config.dataset.path={folder}")

@@ -1,0 +1,25 @@
+"""A configuration that goes through every stage in seconds."""
+
+from kdjax.config import base
+
+
+def get_config(arg=""):
+    config = base()
+    config.name = "tiny"
+    config.seeds = (0, 1)
+    config.dataset.source = "folder"
+    config.dataset.image_size = 32
+    config.dataset.storage_size = 36
+    config.dataset.demo_classes = 3
+    config.dataset.demo_train = 48
+    config.dataset.demo_validation = 12
+    config.dataset.demo_test = 12
+    config.teacher.model = "vgg16_bn"
+    config.teacher.width = 0.05
+    config.teacher.epochs = 2
+    config.teacher.batch_size = 16
+    config.teacher.learning_rate = 1e-3
+    config.student.width = 0.1
+    config.student.epochs = 2
+    config.student.batch_size = 16
+    return config
