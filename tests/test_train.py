@@ -1,0 +1,144 @@
+"""The loop, its checkpoints and its evaluation, on a network small enough for exact comparisons."""
+
+import functools
+import json
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import optim, parallel, state as states, steps
+from kdjax.checkpoint import Checkpoints
+from kdjax.data.plan import Plan
+from kdjax.errors import InputError
+from kdjax.evaluate import predictor
+from kdjax.train import Progress, fit
+from kdjax.writers import MetricsWriter, finite
+
+OPTIMISER = functools.partial(optim.adamw, clip=1.0, head_factor=1.0)
+
+
+class Linear(nn.Module):
+    """Mean colour to three classes."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train=False, example_keys=None):
+        return nn.Dense(3, name="head")(images.mean((1, 2)))
+
+
+@pytest.fixture
+def colours():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 37).astype(np.int32)
+    images = (rng.integers(0, 90, (37, 8, 8, 3)) + 120 * np.eye(3)[labels][:, None, None]).astype(np.uint8)
+    return images, labels
+
+
+def train(directory, colours, *, devices, until, total=12):
+    """Trains to step `until` of a schedule of `total` steps; goes on from a checkpoint where there is one."""
+    images, labels = colours
+    mapping = parallel.Mapping(devices)
+    create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
+    hyper = states.Hyperparameters(
+        weights={name: np.float32([1, 1]) for name in ("ce", "kl", "cosine")}, temperature=np.float32([1, 2]),
+        learning_rate=np.float32([1.0, 0.5]), weight_decay=np.float32([0, 0.1]),
+    )  # fmt: skip
+    program = functools.partial(
+        steps.planned_step, student_size=8, teacher=None, teacher_size=8, data_seed=0, model=Linear(),
+        optimiser=OPTIMISER, schedule=optim.schedule(total, 2), cosine_on="logits",
+    )  # fmt: skip
+    mapped = mapping.map(program, split=(False,) * 5 + (True,), donate=(0,))
+    logits = np.tile(5 * np.eye(3, dtype=np.float32)[labels], (2, 1, 1))
+    constants = mapping.replicate((steps.Examples(images, labels, logits), None, hyper, np.int32([0, 1])))
+    checkpoints = Checkpoints(directory / "checkpoints", mapping)
+    state = checkpoints.restore(jax.eval_shape(create)) or mapping.replicate(create())
+    writer = MetricsWriter(directory, int(state.step), tensorboard=False)
+    lines = []
+    state = fit(
+        lambda state, plan: mapped(state, *constants, plan), state, Plan((0, 1), 37, 8, 2), total_steps=until,
+        evaluate_every=3, predict=predictor(Linear(), size=8, mapping=mapping), validation_images=images,
+        validation_labels=labels, mapping=mapping, checkpoints=checkpoints, writer=writer,
+        progress=Progress("students", [["a/0", "b/0"], ["a/1", "b/1"]], 0.0, lines.append),
+    )  # fmt: skip
+    writer.close()
+    checkpoints.close()
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return jax.tree.map(np.asarray, state), records, lines
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_resumed_run_gives_the_same_bits(tmp_path, colours, count):
+    devices = jax.devices()[:count]
+    whole, records, lines = train(tmp_path / "whole", colours, devices=devices, until=12)
+    assert int(whole.step) == 12
+    train(tmp_path / "parts", colours, devices=devices, until=6)
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "kind": "train"}\n{"step": 8, "ki')  # what a killed run leaves behind
+    resumed, again, _ = train(tmp_path / "parts", colours, devices=devices, until=12)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert again == records
+    assert any("images/s" in line and "validation top-1: a " in line for line in lines)
+
+
+def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colours):
+    state, records, _ = train(tmp_path, colours, devices=jax.devices()[:1], until=12)
+    for row in range(2):
+        for column, arm in enumerate("ab"):
+            scores = [
+                (one["students"][f"{arm}/{row}"]["top1"], -one["students"][f"{arm}/{row}"]["nll"], -one["step"])
+                for one in records if one["kind"] == "validation"
+            ]  # fmt: skip
+            assert state.best.step[row, column] == -max(scores)[2]
+    assert state.best.top1.min() > 0.5  # the task is easy: it learned
+
+
+def test_evaluation_counts_every_example_once(colours):
+    """37 examples in padded batches on 8 devices equal one example after the other."""
+    images, _ = colours
+    variables = states.create(Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8).variables
+    logits = predictor(Linear(), size=8, mapping=parallel.Mapping())(variables, images)
+    kernel, bias = (np.asarray(variables["params"]["head"][name]) for name in ("kernel", "bias"))
+    expected = np.einsum("nc,sack->sank", images.mean((1, 2)) / 255, kernel) + bias[:, :, None]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_path, colours):
+    train(tmp_path, colours, devices=jax.devices()[:1], until=12)
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert kept == [9, 12]
+    create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping())
+    best, alive = checkpoints.restore_best(jax.eval_shape(create))
+    whole = checkpoints.restore(jax.eval_shape(create))
+    jax.tree.map(np.testing.assert_array_equal, best, whole.best)
+    assert np.all(alive)
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colours):
+    train(tmp_path, colours, devices=jax.devices()[:1], until=3)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping(jax.devices()[:1]))
+    other = jax.eval_shape(
+        functools.partial(states.create, Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8)
+    )
+    with pytest.raises(InputError, match="does not fit"):
+        checkpoints.restore(other)
+    checkpoints.close()
+
+
+def test_json_never_holds_nan():
+    assert finite({"a": [1.0, math.nan], "b": (math.inf, "x")}) == {"a": [1.0, None], "b": [None, "x"]}
+
+
+def test_dropout_and_view_keys_do_not_depend_on_the_neighbours():
+    places = jnp.arange(8, dtype=jnp.int32)[None]
+    keys = jax.random.key_data(steps.dropout_keys(jnp.array([5]), jnp.int32(3), places))
+    part = jax.random.key_data(steps.dropout_keys(jnp.array([4, 5]), jnp.int32(3), jnp.tile(places[:, 6:], (2, 1))))
+    np.testing.assert_array_equal(keys[0, 6:], part[1])
+    views = jax.random.key_data(steps.view_keys(0, jnp.array([[3, 9]]), jnp.array([[1, 0]])))
+    assert len(np.unique(np.concatenate([keys[0], views[0]]), axis=0)) == 10
