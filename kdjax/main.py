@@ -33,12 +33,16 @@ def main(argv: list[str]) -> None:
     for name in _STAGES.value:
         if name not in STAGES:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
-    from kdjax import stages  # after the flags are known to be right: importing JAX takes seconds
+    import jax  # after the flags are known to be right: it takes seconds
+
+    from kdjax import stages
 
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-    cache = config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdjax"
-    run = stages.open_run(config, workdir, Path(cache), log)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(config.run.cache_dir or caches / "kdjax")
+    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
+    run = stages.open_run(config, workdir, cache, log)
     actions = {
         "describe": stages.describe,
         "teacher": stages.train_teacher,

@@ -1,6 +1,7 @@
 """The command, from flags to results.json, on a tiny folder; and what bad input ends in."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,13 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 CONFIG = Path(__file__).with_name("tiny.py")
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
 
 
 def kdjax(*flags, check=True):
     done = subprocess.run(
         [sys.executable, "-m", "kdjax.main", f"--config={CONFIG}", *map(str, flags)],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "XLA_FLAGS": FLAGS},
     )  # fmt: skip
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
