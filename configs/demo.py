@@ -1,6 +1,6 @@
 """Rendered land-use scenes, everything from scratch: the whole path in a few minutes on two CPU cores.
 
-    launch/local.sh
+launch/local.sh
 """
 
 from kdjax.config import base

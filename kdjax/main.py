@@ -36,13 +36,14 @@ def main(argv: list[str]) -> None:
     import jax  # after the flags are known to be right: it takes seconds
 
     from kdjax import stages
+    from kdjax.run import open_run
 
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(config.run.cache_dir or caches / "kdjax")
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    run = stages.open_run(config, workdir, cache, log)
+    run = open_run(config, workdir, cache, log)
     actions = {
         "describe": stages.describe,
         "teacher": stages.train_teacher,

@@ -32,9 +32,7 @@ class Mapping:
         self.global_sharding = NamedSharding(self._mesh, PartitionSpec())
         self._replicated = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec())
 
-    def map(
-        self, step: Callable[..., Any], *, split: Sequence[bool], donate: Sequence[int] = ()
-    ) -> Callable[..., Any]:
+    def map(self, step: Callable[..., Any], *, split: Sequence[bool], donate: Sequence[int] = ()) -> Callable[..., Any]:
         """Compiles `step(*args, axis_name=...)` for the devices.
 
         Args:

@@ -76,7 +76,7 @@ def dropout_keys(seeds: jax.Array, step: jax.Array, places: jax.Array) -> jax.Ar
 
 def render(images: jax.Array, keys: jax.Array, size: int) -> jax.Array:
     """Augmented views: images (..., side, side, 3) uint8 and keys (...) to (..., size, size, 3) float in [0, 1]."""
-    transform = lambda image, key: augment.augment(image, key, size, dtype=jnp.result_type(float))  # noqa: E731
+    transform = lambda image, key: augment.augment(image, key, size, dtype=jnp.result_type(float))
     for _ in range(keys.ndim):
         transform = jax.vmap(transform)
     return transform(images, keys)
@@ -158,14 +158,10 @@ def train_step(
     rows = (state.params, state.batch_stats, state.opt_state)
     over_arms = jax.vmap(update, in_axes=(0, 0, 0, None, None, None, None, 0))
     over_seeds = jax.vmap(over_arms, in_axes=(0, 0, 0, 0, 0, 0, 0, None))
-    *new_rows, finite, averages = over_seeds(
-        *rows, batch.images, batch.labels, batch.teacher_logits, batch.keys, hyper
-    )
+    *new_rows, finite, averages = over_seeds(*rows, batch.images, batch.labels, batch.teacher_logits, batch.keys, hyper)
     alive = state.alive & finite
     params, batch_stats, opt_state = rows_where(alive, tuple(new_rows), rows)
-    state = state.replace(
-        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, alive=alive
-    )
+    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, alive=alive)
     return state, averages
 
 
@@ -185,7 +181,7 @@ def eval_step(
         (seed, arm, global batch, classes) float, the same on every device.
     """
     inputs = jax.vmap(lambda image: augment.eval_view(image, size, dtype=jnp.result_type(float)))(images)
-    one = lambda row: model.apply(row, inputs, train=False)  # noqa: E731
+    one = lambda row: model.apply(row, inputs, train=False)
     logits = jax.vmap(jax.vmap(one))(variables)
     if axis_name is not None:
         logits = jax.lax.all_gather(logits, axis_name, axis=2, tiled=True)

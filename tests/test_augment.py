@@ -118,7 +118,7 @@ def test_crops_keep_to_scale_and_ratio_and_lie_inside():
 
 def test_colour_steps_agree_with_numpy():
     image = picture(32).astype(np.float64) / 255
-    grey = lambda x: x @ np.array([0.299, 0.587, 0.114])  # noqa: E731
+    grey = lambda x: x @ np.array([0.299, 0.587, 0.114])
     wanted = np.clip(1.3 * image, 0, 1)
     wanted = np.clip(0.7 * wanted + 0.3 * grey(wanted).mean(), 0, 1)
     wanted = np.clip(1.4 * wanted - 0.4 * grey(wanted)[..., None], 0, 1)
@@ -163,7 +163,7 @@ def test_the_same_key_at_two_sizes_is_the_same_picture():
 def test_nested_vmap_and_pmap_give_the_same_pixels():
     images = jnp.asarray(np.stack([picture(20, s) for s in range(16)]))
     k = keys(16)
-    one = lambda i, key: AUGMENT(i, key, 12)  # noqa: E731
+    one = lambda i, key: AUGMENT(i, key, 12)
     flat = jax.jit(jax.vmap(one))(images, k)
     nested = jax.jit(jax.vmap(jax.vmap(one)))(images.reshape(2, 8, 20, 20, 3), k.reshape(2, 8))
     np.testing.assert_allclose(nested.reshape(flat.shape), flat, atol=1e-6)

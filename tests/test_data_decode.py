@@ -28,33 +28,43 @@ def saved(image, kind, **options):
     return out.getvalue()
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'compression': 'lzw'}, {'compression': 'deflate', 'predictor': True}, {'planarconfig': 'separate'},
-    {'byteorder': '>'}, {'tile': (16, 16)}, {'bigtiff': True}, {'rowsperstrip': 3}])
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "lzw"},
+        {"compression": "deflate", "predictor": True},
+        {"planarconfig": "separate"},
+        {"byteorder": ">"},
+        {"tile": (16, 16)},
+        {"bigtiff": True},
+        {"rowsperstrip": 3},
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_tiff_layouts_give_the_same_pixels(options, dtype):
     image = random_image(19, 23, 3).astype(dtype)
-    stored = np.moveaxis(image, -1, 0) if options.get('planarconfig') == 'separate' else image
-    result = decode.decode(tiff(stored, photometric='rgb', **options))
+    stored = np.moveaxis(image, -1, 0) if options.get("planarconfig") == "separate" else image
+    result = decode.decode(tiff(stored, photometric="rgb", **options))
     assert result.pixels.dtype == dtype and result.deep == (dtype != np.uint8)
     np.testing.assert_array_equal(result.pixels, image)
 
 
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
 def test_grey_tiff_becomes_rgb(dtype):
     image = random_image(9, 11).astype(dtype)
     result = decode.decode(tiff(image))
     np.testing.assert_array_equal(result.pixels, np.repeat(image[..., None], 3, -1))
-    assert result.facts == ('grey made RGB',)
+    assert result.facts == ("grey made RGB",)
 
 
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_fourth_sample_is_dropped(dtype):
     image = random_image(9, 11, 4, dtype=dtype)
-    for extra in ('unassalpha', 'unspecified'):
-        result = decode.decode(tiff(image, photometric='rgb', extrasamples=[extra]))
+    for extra in ("unassalpha", "unspecified"):
+        result = decode.decode(tiff(image, photometric="rgb", extrasamples=[extra]))
         np.testing.assert_array_equal(result.pixels, image[..., :3])
-        assert result.facts == ('alpha or fourth channel dropped',)
+        assert result.facts == ("alpha or fourth channel dropped",)
 
 
 def test_16_bit_png_keeps_its_depth():
@@ -65,76 +75,98 @@ def test_16_bit_png_keeps_its_depth():
         np.testing.assert_array_equal(result.pixels, expected)
 
 
-@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA'])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_png_modes_as_pillow_converts_them(mode):
     rgb = Image.fromarray(random_image(9, 11, 3))
-    image = rgb.quantize(32) if mode == 'P' else rgb.convert(mode)
-    np.testing.assert_array_equal(decode.decode(saved(image, 'PNG')).pixels, np.asarray(image.convert('RGB')))
+    image = rgb.quantize(32) if mode == "P" else rgb.convert(mode)
+    np.testing.assert_array_equal(decode.decode(saved(image, "PNG")).pixels, np.asarray(image.convert("RGB")))
 
 
 def test_palette_with_transparency_keeps_its_colours():
     image = Image.fromarray(random_image(9, 11, 3)).quantize(32)
-    expected = np.asarray(image.convert('RGB'))
-    data = saved(image, 'PNG', transparency=bytes(range(32)))
+    expected = np.asarray(image.convert("RGB"))
+    data = saved(image, "PNG", transparency=bytes(range(32)))
     with warnings.catch_warnings():  # `ingest` sets the same filter for all its threads
-        warnings.simplefilter('ignore')
+        warnings.simplefilter("ignore")
         np.testing.assert_array_equal(decode.decode(data).pixels, expected)
 
 
-@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_jpeg_and_tiff(orientation):
     """Two coloured corners tell all eight positions apart; the expected view is written out by hand."""
     stored = np.zeros((16, 24, 3), np.uint8)
     stored[:8, :8] = (255, 0, 0)
     stored[:8, 16:] = (0, 255, 0)
-    expected = {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
-                5: stored.transpose(1, 0, 2), 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].transpose(1, 0, 2),
-                8: np.rot90(stored)}[orientation]
+    expected = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(stored),
+    }[orientation]
     exif = Image.Exif()
     exif[274] = orientation
-    jpeg = decode.decode(saved(Image.fromarray(stored), 'JPEG', exif=exif, quality=100, subsampling=0)).pixels
+    jpeg = decode.decode(saved(Image.fromarray(stored), "JPEG", exif=exif, quality=100, subsampling=0)).pixels
     assert jpeg.shape == expected.shape and np.abs(jpeg.astype(int) - expected).mean() < 3
     for dtype in (np.uint8, np.uint16):
-        data = tiff(stored.astype(dtype), photometric='rgb', extratags=[(274, 'H', 1, orientation, True)])
+        data = tiff(stored.astype(dtype), photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
         np.testing.assert_array_equal(decode.decode(data).pixels, expected)
 
 
 def test_special_tiffs_take_pillows_colours():
     rgb = Image.fromarray(random_image(16, 16, 3))
-    for image in (rgb.convert('CMYK'), rgb.quantize(16), rgb.convert('1'), rgb.convert('YCbCr')):
-        np.testing.assert_array_equal(decode.decode(saved(image, 'TIFF')).pixels, np.asarray(image.convert('RGB')))
+    for image in (rgb.convert("CMYK"), rgb.quantize(16), rgb.convert("1"), rgb.convert("YCbCr")):
+        np.testing.assert_array_equal(decode.decode(saved(image, "TIFF")).pixels, np.asarray(image.convert("RGB")))
 
 
 def test_overviews_of_a_tiff_are_passed_over():
     image = random_image(64, 64, 3)
     out = io.BytesIO()
     with tifffile.TiffWriter(out) as writer:
-        writer.write(image, photometric='rgb', tile=(16, 16), subifds=0)
-        writer.write(image[::2, ::2], photometric='rgb', tile=(16, 16), subfiletype=1)
+        writer.write(image, photometric="rgb", tile=(16, 16), subifds=0)
+        writer.write(image[::2, ::2], photometric="rgb", tile=(16, 16), subfiletype=1)
     np.testing.assert_array_equal(decode.decode(out.getvalue()).pixels, image)
 
 
 def test_bad_files_give_reasons():
     rgb = Image.fromarray(random_image(64, 64, 3))
-    cases = [(b'', 'empty'), (b'words', 'not a JPEG'), (b'GIF89a' + bytes(50), 'not a JPEG'),
-             (b'%!PS-Adobe-3.0 EPSF-3.0\n', 'not a JPEG'), (tiff(np.zeros((8, 8), np.complex64)), 'complex64'),
-             (tiff(np.full((8, 8), np.nan, np.float32)), 'no finite')]
+    cases = [
+        (b"", "empty"),
+        (b"words", "not a JPEG"),
+        (b"GIF89a" + bytes(50), "not a JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a JPEG"),
+        (tiff(np.zeros((8, 8), np.complex64)), "complex64"),
+        (tiff(np.full((8, 8), np.nan, np.float32)), "no finite"),
+    ]
     deep = imagecodecs.png_encode(random_image(64, 64, 3, dtype=np.uint16))
-    for data in (saved(rgb, 'JPEG'), saved(rgb, 'PNG'), saved(rgb, 'BMP'), saved(rgb, 'TIFF'), deep,
-                 tiff(random_image(64, 64, 3), photometric='rgb', compression='lzw')):
-        cases += [(data[:len(data) * 3 // 4], '.'), (data[:40], '.')]
+    for data in (
+        saved(rgb, "JPEG"),
+        saved(rgb, "PNG"),
+        saved(rgb, "BMP"),
+        saved(rgb, "TIFF"),
+        deep,
+        tiff(random_image(64, 64, 3), photometric="rgb", compression="lzw"),
+    ):
+        cases += [(data[: len(data) * 3 // 4], "."), (data[:40], ".")]
     for data, reason in cases:
         with pytest.raises(decode.DecodeError, match=reason) as error:
             decode.decode(data)
-        assert str(error.value) and '\n' not in str(error.value)
+        assert str(error.value) and "\n" not in str(error.value)
 
 
 def test_declared_size_is_checked_before_the_pixels_are_made(monkeypatch):
-    monkeypatch.setattr(decode, 'MAX_PIXELS', 1000)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     rgb = random_image(64, 64, 3)
-    for data in (saved(Image.fromarray(rgb), 'PNG'), saved(Image.fromarray(rgb), 'JPEG'), tiff(rgb, photometric='rgb'),
-                 imagecodecs.png_encode(rgb.astype(np.uint16))):
-        with pytest.raises(decode.DecodeError, match='64 x 64 pixels is more than'):
+    for data in (
+        saved(Image.fromarray(rgb), "PNG"),
+        saved(Image.fromarray(rgb), "JPEG"),
+        tiff(rgb, photometric="rgb"),
+        imagecodecs.png_encode(rgb.astype(np.uint16)),
+    ):
+        with pytest.raises(decode.DecodeError, match="64 x 64 pixels is more than"):
             decode.decode(data)
 
 
@@ -151,7 +183,7 @@ def test_value_range_choices():
     reflectance = rng.normal(2000, 300, (100, 100, 3)).astype(np.uint16)
     reflectance[0, 0] = 60000  # one bright roof
     low, high, how = chosen(reflectance)
-    assert 1000 < low < 1400 and 2600 < high < 3200 and 'percentiles' in how
+    assert 1000 < low < 1400 and 2600 < high < 3200 and "percentiles" in how
     exact = np.percentile(reflectance, [0.5, 99.5])
     np.testing.assert_allclose([low, high], exact, rtol=0.03)
     with_gaps = np.where(rng.random((50, 50, 3)) < 0.1, np.nan, unit * 100)
@@ -160,7 +192,7 @@ def test_value_range_choices():
     flat = np.full((5, 5, 3), 700, np.uint16)
     low, high, _ = chosen(flat)
     assert high > low
-    with pytest.raises(decode.DecodeError, match='mixed'):
+    with pytest.raises(decode.DecodeError, match="mixed"):
         chosen(unit, full)
 
 

@@ -9,11 +9,20 @@ from kdjax.data import load
 from kdjax.data.demo import SCENES, render
 from kdjax.errors import InputError
 
-OPTIONS = dict(source='demo', image_size=32, storage_size=32, data_seed=0, cache_dir=None, log=lambda line: None,
-               demo_train=120, demo_validation=24, demo_test=36)
+OPTIONS = dict(
+    source="demo",
+    image_size=32,
+    storage_size=32,
+    data_seed=0,
+    cache_dir=None,
+    log=lambda line: None,
+    demo_train=120,
+    demo_validation=24,
+    demo_test=36,
+)
 
 
-@pytest.mark.parametrize('name', SCENES)
+@pytest.mark.parametrize("name", SCENES)
 def test_scenes_repeat_and_differ(name):
     first = render(3, name, 5, 40)
     assert first.shape == (40, 40, 3) and first.dtype == np.uint8
@@ -30,16 +39,16 @@ def test_the_demo_is_balanced_and_its_splits_are_disjoint():
     assert data.classes == tuple(SCENES) and len(data.classes) >= 12
     for split, count in ((data.train, 120), (data.validation, 24), (data.test, 36)):
         assert len(split) == count and set(np.bincount(split.labels)) == {count // 12}
-        assert [name.split('/')[0] for name in split.names] == [data.classes[k] for k in split.labels]
+        assert [name.split("/")[0] for name in split.names] == [data.classes[k] for k in split.labels]
     names = data.train.names + data.validation.names + data.test.names
     assert len(set(names)) == 180
     assert load(**OPTIONS, demo_classes=12).fingerprint == data.fingerprint
-    assert load(**OPTIONS | {'data_seed': 1}, demo_classes=12).fingerprint != data.fingerprint
+    assert load(**OPTIONS | {"data_seed": 1}, demo_classes=12).fingerprint != data.fingerprint
 
 
 def test_colour_alone_does_not_solve_the_demo():
     """Nearest class mean of channel means and deviations: better than chance, far from what a network reaches."""
-    data = load(**OPTIONS | {'demo_train': 300, 'demo_test': 200})
+    data = load(**OPTIONS | {"demo_train": 300, "demo_test": 200})
 
     def features(split):
         pixels = split.images.reshape(len(split), -1, 3).astype(float)
@@ -60,7 +69,11 @@ def test_rendering_is_fast():
 
 
 def test_bad_numbers_are_refused():
-    for change, pattern in (({'demo_classes': 1}, 'dataset.demo_classes: 1'), ({'demo_classes': 99}, 'demo_classes'),
-                            ({'demo_test': 5}, 'dataset.demo_test: 5 is too few'), ({'data_seed': -1}, 'data_seed')):
+    for change, pattern in (
+        ({"demo_classes": 1}, "dataset.demo_classes: 1"),
+        ({"demo_classes": 99}, "demo_classes"),
+        ({"demo_test": 5}, "dataset.demo_test: 5 is too few"),
+        ({"data_seed": -1}, "data_seed"),
+    ):
         with pytest.raises(InputError, match=pattern):
             load(**OPTIONS | change)

@@ -15,12 +15,12 @@ from test_data_folder import image_of, names_of, picture
 from kdjax.data import load
 from kdjax.errors import InputError
 
-OPTIONS = dict(source='tfds', image_size=16, storage_size=16, data_seed=0, cache_dir=None, log=lambda line: None)
+OPTIONS = dict(source="tfds", image_size=16, storage_size=16, data_seed=0, cache_dir=None, log=lambda line: None)
 
 
 def png(seed, side=20):
     out = io.BytesIO()
-    Image.fromarray(picture(seed, side, side)).save(out, 'PNG')
+    Image.fromarray(picture(seed, side, side)).save(out, "PNG")
     out.seek(0)
     return out
 
@@ -28,125 +28,148 @@ def png(seed, side=20):
 class TinyTiles(tfds.core.GeneratorBasedBuilder):
     """Two classes in PNG; file names are unique over the two splits."""
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self, supervised_keys=('image', 'label'),
-                                     features=tfds.features.FeaturesDict({
-                                         'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-                                         'label': tfds.features.ClassLabel(names=['dune', 'swamp']),
-                                         'filename': tfds.features.Text()}))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            supervised_keys=("image", "label"),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=["dune", "swamp"]),
+                    "filename": tfds.features.Text(),
+                }
+            ),
+        )
 
     def _split_generators(self, dl_manager):
-        return {'train': self._generate_examples('train', 30), 'test': self._generate_examples('test', 8)}
+        return {"train": self._generate_examples("train", 30), "test": self._generate_examples("test", 8)}
 
     def _generate_examples(self, split, count):
         for i in range(count):
-            yield i, {'image': png([len(split), i]), 'label': i % 2, 'filename': f'{split}{i}.png'}
+            yield i, {"image": png([len(split), i]), "label": i % 2, "filename": f"{split}{i}.png"}
 
 
 class OneSplit(TinyTiles):
     """No official test split, no file names, as `resisc45` and `uc_merced`."""
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
-            'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-            'label': tfds.features.ClassLabel(names=['dune', 'swamp'])}))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=["dune", "swamp"]),
+                }
+            ),
+        )
 
     def _split_generators(self, dl_manager):
-        return {'train': self._generate_examples('train', 30)}
+        return {"train": self._generate_examples("train", 30)}
 
     def _generate_examples(self, split, count):
         for i in range(count):
-            yield i, {'image': png([len(split), i]), 'label': i % 2}
+            yield i, {"image": png([len(split), i]), "label": i % 2}
 
 
 class NotImages(tfds.core.GeneratorBasedBuilder):
     """Numbers instead of an image, as `eurosat/all`."""
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
-            'bands': tfds.features.Tensor(shape=(4, 4, 13), dtype=np.float32),
-            'label': tfds.features.ClassLabel(names=['dune', 'swamp'])}))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "bands": tfds.features.Tensor(shape=(4, 4, 13), dtype=np.float32),
+                    "label": tfds.features.ClassLabel(names=["dune", "swamp"]),
+                }
+            ),
+        )
 
     def _split_generators(self, dl_manager):
-        return {'train': self._generate_examples()}
+        return {"train": self._generate_examples()}
 
     def _generate_examples(self):
         for i in range(4):
-            yield i, {'bands': np.zeros((4, 4, 13), np.float32), 'label': i % 2}
+            yield i, {"bands": np.zeros((4, 4, 13), np.float32), "label": i % 2}
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     tfds.disable_progress_bar()
-    place = tmp_path_factory.mktemp('tfds')
+    place = tmp_path_factory.mktemp("tfds")
     for builder in (TinyTiles, OneSplit, NotImages):
-        builder(data_dir=place, file_format='array_record').download_and_prepare()
+        builder(data_dir=place, file_format="array_record").download_and_prepare()
     return place
 
 
 def test_official_splits_and_pixels(prepared):
-    data = load(builder='tiny_tiles', path=str(prepared), **OPTIONS)
-    assert data.classes == ('dune', 'swamp') and data.name == 'tiny_tiles'
-    assert set(data.test.names) == {f'test{i}.png' for i in range(8)}
+    data = load(builder="tiny_tiles", path=str(prepared), **OPTIONS)
+    assert data.classes == ("dune", "swamp") and data.name == "tiny_tiles"
+    assert set(data.test.names) == {f"test{i}.png" for i in range(8)}
     assert len(data.train) == 26 and len(data.validation) == 4  # validation carved from train
-    assert names_of(data) == {f'train{i}.png' for i in range(30)} | set(data.test.names)
+    assert names_of(data) == {f"train{i}.png" for i in range(30)} | set(data.test.names)
     for i in (0, 7):
         expected = Image.fromarray(picture([4, i], 20, 20)).resize((16, 16), Image.Resampling.LANCZOS)
-        np.testing.assert_array_equal(image_of(data, f'test{i}.png'), np.asarray(expected))
+        np.testing.assert_array_equal(image_of(data, f"test{i}.png"), np.asarray(expected))
     for split in (data.train, data.validation, data.test):
-        assert [int(name.strip('aeinrst.pg')) % 2 for name in split.names] == split.labels.tolist()
+        assert [int(name.strip("aeinrst.pg")) % 2 for name in split.names] == split.labels.tolist()
 
 
 def test_one_split_is_divided_and_named_by_place(prepared, tmp_path):
-    options = OPTIONS | {'cache_dir': tmp_path}
-    data = load(builder='one_split', path=str(prepared), **options)
-    assert names_of(data) == {f'train/{i:06d}' for i in range(30)}
+    options = OPTIONS | {"cache_dir": tmp_path}
+    data = load(builder="one_split", path=str(prepared), **options)
+    assert names_of(data) == {f"train/{i:06d}" for i in range(30)}
     assert (len(data.train), len(data.validation), len(data.test)) == (22, 2, 6)
-    assert load(builder='one_split:1.0.0', path=str(prepared), **options).fingerprint == data.fingerprint
+    assert load(builder="one_split:1.0.0", path=str(prepared), **options).fingerprint == data.fingerprint
 
 
 def test_split_strings(prepared):
-    options = OPTIONS | {'builder': 'tiny_tiles', 'path': str(prepared)}
-    data = load(**options, tfds_splits=('train[:20]', 'train[20:26]', 'train[26:]+test'))
+    options = OPTIONS | {"builder": "tiny_tiles", "path": str(prepared)}
+    data = load(**options, tfds_splits=("train[:20]", "train[20:26]", "train[26:]+test"))
     assert (len(data.train), len(data.validation), len(data.test)) == (20, 6, 12)
-    for bad, pattern in ((('train', 'train[50%:]', 'test'), r"'train\[50%:\]' \(validation\) overlaps with train"),
-                         (('train', 'valid', 'test'), "'valid' is no split of tiny_tiles, which has train, test"),
-                         (('train[:20]', 'train[20:', 'test'), "'train.20:' is no split"),
-                         (('train', 'test', 'test[3:3]'), r"'test\[3:3\]' \(test\) holds no example")):
+    for bad, pattern in (
+        (("train", "train[50%:]", "test"), r"'train\[50%:\]' \(validation\) overlaps with train"),
+        (("train", "valid", "test"), "'valid' is no split of tiny_tiles, which has train, test"),
+        (("train[:20]", "train[20:", "test"), "'train.20:' is no split"),
+        (("train", "test", "test[3:3]"), r"'test\[3:3\]' \(test\) holds no example"),
+    ):
         with pytest.raises(InputError, match=pattern):
             load(**options, tfds_splits=bad)
 
 
 def test_what_is_not_prepared_says_how_to(prepared, tmp_path):
-    with pytest.raises(InputError, match=r"eurosat/rgb: not prepared under .*pip install 'kdjax\[tensorflow\]' && "
-                                         r"python -c .*tfds.builder\('eurosat/rgb', .*file_format='array_record'"):
-        load(builder='eurosat/rgb', path=str(tmp_path), **OPTIONS)
-    with pytest.raises(InputError, match='knows no such builder; did you mean eurosat'):
-        load(builder='eurosatt', path=str(tmp_path), **OPTIONS)
-    with pytest.raises(InputError, match='dataset.builder'):
+    with pytest.raises(
+        InputError,
+        match=r"eurosat/rgb: not prepared under .*pip install 'kdjax\[tensorflow\]' && "
+        r"python -c .*tfds.builder\('eurosat/rgb', .*file_format='array_record'",
+    ):
+        load(builder="eurosat/rgb", path=str(tmp_path), **OPTIONS)
+    with pytest.raises(InputError, match="knows no such builder; did you mean eurosat"):
+        load(builder="eurosatt", path=str(tmp_path), **OPTIONS)
+    with pytest.raises(InputError, match="dataset.builder"):
         load(path=str(tmp_path), **OPTIONS)
-    with pytest.raises(InputError, match='not_images: one image and one class label expected, but it has 0 images'):
-        load(builder='not_images', path=str(prepared), **OPTIONS)
+    with pytest.raises(InputError, match="not_images: one image and one class label expected, but it has 0 images"):
+        load(builder="not_images", path=str(prepared), **OPTIONS)
 
 
 def test_another_file_format_is_refused(prepared, tmp_path):
-    place = tmp_path / 'copy'
-    shutil.copytree(prepared / 'tiny_tiles', place / 'tiny_tiles')
-    info = place / 'tiny_tiles' / '1.0.0' / 'dataset_info.json'
-    info.write_text(info.read_text().replace('array_record', 'tfrecord'))
-    for file in list(info.parent.glob('*.array_record*')):
-        file.rename(file.with_name(file.name.replace('array_record', 'tfrecord')))
-    with pytest.raises(InputError, match='not prepared as array_record'):
-        load(builder='tiny_tiles', path=str(place), **OPTIONS)
+    place = tmp_path / "copy"
+    shutil.copytree(prepared / "tiny_tiles", place / "tiny_tiles")
+    info = place / "tiny_tiles" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    for file in list(info.parent.glob("*.array_record*")):
+        file.rename(file.with_name(file.name.replace("array_record", "tfrecord")))
+    with pytest.raises(InputError, match="not prepared as array_record"):
+        load(builder="tiny_tiles", path=str(place), **OPTIONS)
 
 
-@pytest.mark.skipif(importlib.util.find_spec('tensorflow') is not None, reason='TensorFlow is installed here')
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed here")
 def test_a_fresh_process_reads_without_tensorflow(prepared):
     code = f"""
 from kdjax.data import load
@@ -154,7 +177,7 @@ data = load(source='tfds', builder='tiny_tiles', path={str(prepared)!r}, image_s
             cache_dir=None)
 print(len(data.train), data.fingerprint)
 """
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    expected = load(builder='tiny_tiles', path=str(prepared), **OPTIONS)
-    assert done.stdout.split() == ['26', expected.fingerprint]
+    expected = load(builder="tiny_tiles", path=str(prepared), **OPTIONS)
+    assert done.stdout.split() == ["26", expected.fingerprint]

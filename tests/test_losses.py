@@ -97,14 +97,19 @@ def test_all_unlabelled_leaves_the_soft_terms():
 def test_softmax_ignores_a_common_offset_and_the_raw_cosine_does_not():
     kl = losses.kl_divergence(TEACHER, STUDENT + 7, 4.0)
     np.testing.assert_allclose(kl, losses.kl_divergence(TEACHER, STUDENT, 4.0), atol=1e-5)
-    assert np.all(np.abs(losses.cosine_distance(TEACHER, STUDENT + 7) - losses.cosine_distance(TEACHER, STUDENT)) > 1e-3)
+    assert np.all(
+        np.abs(losses.cosine_distance(TEACHER, STUDENT + 7) - losses.cosine_distance(TEACHER, STUDENT)) > 1e-3
+    )
 
 
 def test_one_program_trains_arms_that_differ_in_weights_and_temperature():
-    arms = {name: jnp.array(column) for name, column in zip(losses.TERMS, [[1.0, 1.0], [0.0, 1.0], [0.0, 2.0]],
-                                                            strict=True)}
+    arms = {
+        name: jnp.array(column) for name, column in zip(losses.TERMS, [[1.0, 1.0], [0.0, 1.0], [0.0, 2.0]], strict=True)
+    }
     both = jax.vmap(lambda w, t: losses.objective(jnp.array(STUDENT), jnp.array(TEACHER), LABELS, w, t)[0])(
         arms, jnp.array([4.0, 2.0])
     )
-    expected = [numpy_objective(STUDENT, TEACHER, LABELS, w, t, "logits")[0] for w, t in (((1, 0, 0), 4), ((1, 1, 2), 2))]
+    expected = [
+        numpy_objective(STUDENT, TEACHER, LABELS, w, t, "logits")[0] for w, t in (((1, 0, 0), 4), ((1, 1, 2), 2))
+    ]
     np.testing.assert_allclose(both, expected, rtol=1e-5)

@@ -165,7 +165,9 @@ def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag,
 
 def test_unknown_loss_term_is_refused(bad, capsys, tmp_path):
     config = tmp_path / "config.py"
-    config.write_text(CONFIG.read_text().replace("    return config", "    config.arms.kl.focal = 1.0\n    return config"))
+    config.write_text(
+        CONFIG.read_text().replace("    return config", "    config.arms.kl.focal = 1.0\n    return config")
+    )
     line = bad(capsys, tmp_path / "run", config=config)
     assert "arms.kl.focal" in line and "cosine" in line
 

@@ -24,7 +24,7 @@ def test_equals_torch_adamw_with_clipping_and_a_faster_head():
     shapes = {("body", "kernel"): (3, 4), ("body", "bias"): (4,), ("head", "kernel"): (4, 2), ("head", "scale"): (2,)}
     values = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     gradients = [{name: rng.normal(size=shape) for name, shape in shapes.items()} for _ in range(4)]
-    nested = lambda flat: {a: {b: jnp.array(flat[a, b]) for c, b in flat if c == a} for a, _ in flat}  # noqa: E731
+    nested = lambda flat: {a: {b: jnp.array(flat[a, b]) for c, b in flat if c == a} for a, _ in flat}
     with jax.enable_x64(True):
         ours = run(nested(values), [nested(one) for one in gradients], clip=1.5, head_factor=10.0)
     tensors = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in values.items()}
@@ -45,5 +45,6 @@ def test_equals_torch_adamw_with_clipping_and_a_faster_head():
 
 def test_schedule_is_linear_then_half_a_cosine():
     factor = optim.schedule(100, 20)
-    np.testing.assert_allclose([factor(0), factor(10), factor(20), factor(60), factor(100)], [0, 0.5, 1, 0.5, 0],
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        [factor(0), factor(10), factor(20), factor(60), factor(100)], [0, 0.5, 1, 0.5, 0], atol=1e-6
+    )

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import models, optim, parallel, state as states, steps
+from kdjax import models, optim, parallel, steps
+from kdjax import state as states
 from kdjax.data.plan import Plan
 from kdjax.models import mobilenet_v2
 
@@ -23,9 +24,7 @@ def arms(rows=slice(None)):
         "learning_rate": [1e-3, 2e-3, 1e-3], "weight_decay": [0.01, 0.02, 0.0],
     }  # fmt: skip
     columns = {name: np.array(one)[rows] for name, one in columns.items()}
-    return states.Hyperparameters(
-        weights={name: columns.pop(name) for name in ("ce", "kl", "cosine")}, **columns
-    )
+    return states.Hyperparameters(weights={name: columns.pop(name) for name in ("ce", "kl", "cosine")}, **columns)
 
 
 def examples():
@@ -65,9 +64,7 @@ def run(devices, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None):
     hyper = arms() if hyper is None else hyper
     mapping = parallel.Mapping(devices)
     mapped = program(tuple(devices), teacher and teacher[0])
-    constants = mapping.replicate(
-        (data or examples(), teacher and teacher[1], hyper, np.array(seeds, np.int32))
-    )
+    constants = mapping.replicate((data or examples(), teacher and teacher[1], hyper, np.array(seeds, np.int32)))
     plan = Plan(tuple(seeds), EXAMPLES, BATCH, 0 if teacher else 3)
     state, seen = mapping.replicate(initial(seeds, len(hyper.temperature))), []
     for step in range(number):
@@ -97,9 +94,10 @@ def test_eight_devices_equal_one(alone_on_one_device):
     assert len(jax.devices()) == 8
     state, averages = run(jax.devices())
     close(averages, alone_on_one_device[1])
-    close((state.params, state.batch_stats, state.opt_state), tuple(
-        getattr(alone_on_one_device[0], name) for name in ("params", "batch_stats", "opt_state")
-    ))
+    close(
+        (state.params, state.batch_stats, state.opt_state),
+        tuple(getattr(alone_on_one_device[0], name) for name in ("params", "batch_stats", "opt_state")),
+    )
 
 
 def test_each_student_follows_the_update_it_would_follow_alone(alone_on_one_device):
@@ -125,7 +123,7 @@ def test_a_student_that_is_not_finite_freezes_alone(alone_on_one_device):
     state, _ = run(jax.devices(), hyper=hyper.replace(weights=weights))
     np.testing.assert_array_equal(state.alive, [[True, False, True]] * 2)
     before = initial(SEEDS, 3)
-    row = lambda tree, column: jax.tree.map(lambda x: x[:, column], tree)  # noqa: E731
+    row = lambda tree, column: jax.tree.map(lambda x: x[:, column], tree)
     close(row(state.params, 1), row(before.params, 1), rtol=1e-15)
     for column in (0, 2):
         close(row(state.params, column), row(alone_on_one_device[0].params, column))

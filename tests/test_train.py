@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import optim, parallel, state as states, steps
+from kdjax import optim, parallel, steps
+from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
 from kdjax.errors import InputError
@@ -123,9 +124,7 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_
 def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colours):
     train(tmp_path, colours, devices=jax.devices()[:1], until=3)
     checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping(jax.devices()[:1]))
-    other = jax.eval_shape(
-        functools.partial(states.create, Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8)
-    )
+    other = jax.eval_shape(functools.partial(states.create, Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8))
     with pytest.raises(InputError, match="does not fit"):
         checkpoints.restore(other)
     checkpoints.close()

@@ -16,17 +16,18 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --x
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_ENABLE_X64"] = "1"
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import numpy as np
 
 if int(processes) > 1:
     jax.distributed.initialize(address, int(processes), int(process))
 
-from kdjax import models, optim, parallel, state as states, steps  # noqa: E402
-from kdjax.checkpoint import Checkpoints  # noqa: E402
-from kdjax.data.plan import Plan  # noqa: E402
-from kdjax.evaluate import predictor  # noqa: E402
-from kdjax.models import mobilenet_v2  # noqa: E402
+from kdjax import models, optim, parallel, steps
+from kdjax import state as states
+from kdjax.checkpoint import Checkpoints
+from kdjax.data.plan import Plan
+from kdjax.evaluate import predictor
+from kdjax.models import mobilenet_v2
 
 mobilenet_v2.STAGES = ((1, 16, 1, 1), (6, 24, 2, 2))
 rng = np.random.default_rng(0)

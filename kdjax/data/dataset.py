@@ -99,15 +99,15 @@ def fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
 
     def add(data: bytes) -> None:
         # The length goes first, so that two different sequences of fields cannot give the same bytes.
-        total.update(len(data).to_bytes(8, 'little'))
+        total.update(len(data).to_bytes(8, "little"))
         total.update(data)
 
-    add('\n'.join(classes).encode())
+    add("\n".join(classes).encode())
     for key, split in splits.items():
         add(key.encode())
-        add('\n'.join(split.names).encode('utf-8', 'surrogateescape'))
-        add(split.labels.astype('<i4').tobytes())
+        add("\n".join(split.names).encode("utf-8", "surrogateescape"))
+        add(split.labels.astype("<i4").tobytes())
         add(repr(split.images.shape).encode())
         # A memory view: hashing must not copy gigabytes.
-        total.update(memoryview(split.images).cast('B') if split.images.size else b'')
+        total.update(memoryview(split.images).cast("B") if split.images.size else b"")
     return total.hexdigest()

@@ -24,13 +24,20 @@ MAX_FILE_BYTES = 512 * 2**20
 
 # The formats are named: Pillow would otherwise try every plugin it has (EPS starts an outside program).
 # MPO, which many drones and phones write under the name .jpg, is opened as JPEG: its first picture counts.
-_FORMATS = tuple(plugin.format for plugin in (BmpImagePlugin.BmpImageFile, JpegImagePlugin.JpegImageFile,
-                                              PngImagePlugin.PngImageFile, TiffImagePlugin.TiffImageFile))
-_TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_PNG_START = b'\x89PNG\r\n\x1a\n'
+_FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        BmpImagePlugin.BmpImageFile,
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        TiffImagePlugin.TiffImageFile,
+    )
+)
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 
 # tifffile logs what it then also raises.
-logging.getLogger('tifffile').setLevel(logging.CRITICAL)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 class DecodeError(Exception):
@@ -62,9 +69,9 @@ def decode(data: bytes) -> Decoded:
       DecodeError: not an image, truncated, too large, or a number of channels that is no colour image (2, > 4).
     """
     if not data:
-        raise DecodeError('the file is empty')
+        raise DecodeError("the file is empty")
     if len(data) > MAX_FILE_BYTES:
-        raise DecodeError(f'the file is larger than {MAX_FILE_BYTES // 2**20} MiB')
+        raise DecodeError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
     try:
         if data[:4] in _TIFF_STARTS:
             return _decode_tiff(data)
@@ -74,21 +81,21 @@ def decode(data: bytes) -> Decoded:
     except DecodeError:
         raise
     except MemoryError:
-        raise DecodeError('not enough memory to decode it') from None
+        raise DecodeError("not enough memory to decode it") from None
     # Decoders of damaged files raise whatever they meet (struct.error, KeyError, SyntaxError, ...): for the user
     # all of it is an unreadable image.
     except Exception as error:
-        reason = ' '.join(str(error).split())[:100] or type(error).__name__
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = 'not a JPEG, PNG, TIFF or BMP image'
+            reason = "not a JPEG, PNG, TIFF or BMP image"
         raise DecodeError(reason) from error
 
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise DecodeError('the image has no pixels')
+        raise DecodeError("the image has no pixels")
     if width * height > MAX_PIXELS:
-        raise DecodeError(f'{width} x {height} pixels is more than {MAX_PIXELS // 10**6} million')
+        raise DecodeError(f"{width} x {height} pixels is more than {MAX_PIXELS // 10**6} million")
 
 
 def _decode_pillow(data: bytes) -> Decoded:
@@ -98,23 +105,23 @@ def _decode_pillow(data: bytes) -> Decoded:
         mode = image.mode
         image = ImageOps.exif_transpose(image)
     facts = ()
-    if mode in ('1', 'L', 'LA', 'La'):
-        facts += ('grey made RGB',)
-    if mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa'):
-        facts += ('alpha or fourth channel dropped',)
-    if mode in ('CMYK', 'YCbCr', 'LAB'):
-        facts += (f'{mode} converted to RGB',)
-    if mode in ('P', 'PA'):
-        facts += ('palette converted to RGB',)
-    if mode in ('I;16', 'I;16B', 'I;16L', 'I', 'F'):
+    if mode in ("1", "L", "LA", "La"):
+        facts += ("grey made RGB",)
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        facts += ("alpha or fourth channel dropped",)
+    if mode in ("CMYK", "YCbCr", "LAB"):
+        facts += (f"{mode} converted to RGB",)
+    if mode in ("P", "PA"):
+        facts += ("palette converted to RGB",)
+    if mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         return _from_array(np.asarray(image))
-    return Decoded(np.asarray(image.convert('RGB')), facts)
+    return Decoded(np.asarray(image.convert("RGB")), facts)
 
 
 def _decode_png16(data: bytes) -> Decoded:
     # Pillow silently cuts 16-bit colour PNG to 8 bits, which would make value_range meaningless.
-    _check_size(int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big'))
-    with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
+    _check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         image.verify()  # libpng accepts a file whose end is missing
     array = imagecodecs.png_decode(data)
     return _from_array(array, alpha=array.ndim == 3 and array.shape[-1] in (2, 4))
@@ -127,22 +134,22 @@ def _decode_tiff(data: bytes) -> Decoded:
         series = tiff.series[0]
         axes, shape = series.axes, series.shape
         sizes = dict(zip(axes, shape, strict=True))
-        _check_size(sizes.get('X', 0), sizes.get('Y', 0))
-        others = {axis: size for axis, size in sizes.items() if axis not in 'XYS' and size > 1}
+        _check_size(sizes.get("X", 0), sizes.get("Y", 0))
+        others = {axis: size for axis, size in sizes.items() if axis not in "XYS" and size > 1}
         if others:
-            raise DecodeError(f'{int(np.prod(list(others.values())))} pages or bands: one RGB or grey image expected')
+            raise DecodeError(f"{int(np.prod(list(others.values())))} pages or bands: one RGB or grey image expected")
         ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > len(data):
-            raise DecodeError('image file is truncated')
-        samples = sizes.get('S', 1)
+            raise DecodeError("image file is truncated")
+        samples = sizes.get("S", 1)
         _check_channels(samples, alpha=bool(page.extrasamples) and page.extrasamples[0] in (1, 2))
         plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
         if not plain or page.bitspersample < 8 or series.dtype == bool:
             return _decode_pillow(data)  # palette, CMYK, YCbCr, bilevel: Pillow knows the colours
         array = series.asarray(maxworkers=1)
-        order = [axes.index(axis) for axis in 'YXS' if axis in axes]
+        order = [axes.index(axis) for axis in "YXS" if axis in axes]
         array = np.transpose(array, order + [i for i in range(array.ndim) if i not in order])
-        array = array.reshape(array.shape[:len(order)])
+        array = array.reshape(array.shape[: len(order)])
         orientation = page.tags.get(274)
         if orientation is not None:
             array = _orient(array, int(orientation.value))
@@ -152,9 +159,9 @@ def _decode_tiff(data: bytes) -> Decoded:
 
 def _check_channels(channels: int, alpha: bool) -> None:
     if channels == 2 and not alpha:
-        raise DecodeError('2 channels: grey (1), RGB (3) or RGB with a fourth channel expected')
+        raise DecodeError("2 channels: grey (1), RGB (3) or RGB with a fourth channel expected")
     if channels > 4:
-        raise DecodeError(f'{channels} channels: make it an RGB image of three bands first')
+        raise DecodeError(f"{channels} channels: make it an RGB image of three bands first")
 
 
 def _orient(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -167,26 +174,26 @@ def _orient(array: np.ndarray, orientation: int) -> np.ndarray:
 
 def _from_array(array: np.ndarray, alpha: bool = False) -> Decoded:
     """(H, W), (H, W, 1..4) of any real dtype -> Decoded."""
-    if array.dtype.kind not in 'uif' or (array.dtype.kind == 'f' and array.dtype.itemsize > 8):
-        raise DecodeError(f'pixels of type {array.dtype} are not supported')
+    if array.dtype.kind not in "uif" or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
+        raise DecodeError(f"pixels of type {array.dtype} are not supported")
     if array.ndim == 2:
         array = array[..., None]
     _check_channels(array.shape[-1], alpha)
     facts = ()
     if array.shape[-1] in (1, 2):
-        facts += ('grey made RGB',)
+        facts += ("grey made RGB",)
     if array.shape[-1] in (2, 4):
-        facts += ('alpha or fourth channel dropped',)
+        facts += ("alpha or fourth channel dropped",)
     array = np.repeat(array[..., :1], 3, axis=-1) if array.shape[-1] <= 2 else array[..., :3]
-    array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder('='), copy=False)
-    if array.dtype.kind == 'f' and not np.isfinite(array).any():
-        raise DecodeError('no finite pixel value')
+    array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind == "f" and not np.isfinite(array).any():
+        raise DecodeError("no finite pixel value")
     return Decoded(array, facts)
 
 
 def sample(pixels: np.ndarray, count: int = 4096) -> np.ndarray:
     """About `count` finite values of a deep image plus its extremes, evenly spread, for `choose_range`."""
-    values = pixels[np.isfinite(pixels)] if pixels.dtype.kind == 'f' else pixels.reshape(-1)
+    values = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels.reshape(-1)
     # An odd stride that is no multiple of 3 visits all three channels.
     stride = max(1, values.size // count)
     while stride > 1 and stride % 3 == 0:
@@ -210,19 +217,19 @@ def choose_range(samples: list[np.ndarray]) -> tuple[float, float, str]:
     Raises:
       DecodeError: float and integer images are mixed, so no single range can fit.
     """
-    kinds = {'float' if values.dtype.kind == 'f' else 'integer' for values in samples}
+    kinds = {"float" if values.dtype.kind == "f" else "integer" for values in samples}
     if len(kinds) > 1:
-        raise DecodeError('16-bit and float images are mixed, no one value range fits both')
+        raise DecodeError("16-bit and float images are mixed, no one value range fits both")
     pooled = np.concatenate([values.astype(np.float64) for values in samples])
     low, high = (float(value) for value in np.percentile(pooled, [0.5, 99.5]))
-    if kinds == {'float'} and pooled.min() >= 0 and pooled.max() <= 1:
-        return 0.0, 1.0, 'floats within 0..1'
+    if kinds == {"float"} and pooled.min() >= 0 and pooled.max() <= 1:
+        return 0.0, 1.0, "floats within 0..1"
     dtypes = {values.dtype for values in samples}
-    if len(dtypes) == 1 and (dtype := dtypes.pop()).kind == 'u' and high > np.iinfo(dtype).max / 2:
-        return 0.0, float(np.iinfo(dtype).max), f'the range of {dtype}'
+    if len(dtypes) == 1 and (dtype := dtypes.pop()).kind == "u" and high > np.iinfo(dtype).max / 2:
+        return 0.0, float(np.iinfo(dtype).max), f"the range of {dtype}"
     if not high > low:
         low, high = float(pooled.min()), max(float(pooled.max()), float(pooled.min()) + 1.0)
-    return low, high, 'percentiles 0.5 and 99.5 over all such images'
+    return low, high, "percentiles 0.5 and 99.5 over all such images"
 
 
 def to_uint8(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -243,6 +250,6 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def digest(pixels: np.ndarray) -> str:
     """sha256 (hex) of the size and the values of a uint8 (H, W, 3) image: equal for identical pixels only."""
-    total = hashlib.sha256(f'{pixels.shape[0]}x{pixels.shape[1]};'.encode())
+    total = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]};".encode())
     total.update(np.ascontiguousarray(pixels))
     return total.hexdigest()

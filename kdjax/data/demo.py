@@ -54,7 +54,7 @@ class _Scene:
         sun = rng.uniform(0, 2 * np.pi)
         self.shadow = np.array([np.cos(sun), np.sin(sun)]) * rng.uniform(0.3, 1.2)
         self._shadow = self.shadow.tolist()
-        self.image = Image.new('RGB', (self.side, self.side))
+        self.image = Image.new("RGB", (self.side, self.side))
         self.draw = ImageDraw.Draw(self.image)
 
     # Chance and colours ------------------------------------------------------------------------------------------
@@ -131,11 +131,13 @@ class _Scene:
         cos, sin = math.cos(angle) / 2, math.sin(angle) / 2
         lx, ly, sx, sy = w * cos, w * sin, -h * sin, h * cos
         lu, lv, su, sv = lx * a + ly * c, lx * b + ly * d, sx * a + sy * c, sx * b + sy * d
-        self.draw.polygon((u - lu - su, v - lv - sv, u + lu - su, v + lv - sv, u + lu + su, v + lv + sv,
-                           u - lu + su, v - lv + sv), fill=_rgb(colour))
+        self.draw.polygon(
+            (u - lu - su, v - lv - sv, u + lu - su, v + lv - sv, u + lu + su, v + lv + sv, u - lu + su, v - lv + sv),
+            fill=_rgb(colour),
+        )
 
     def mask(self, points: Points) -> Image.Image:
-        mask = Image.new('L', self.image.size)
+        mask = Image.new("L", self.image.size)
         ImageDraw.Draw(mask).polygon(self.pixels(points), fill=255)
         return mask
 
@@ -219,8 +221,11 @@ class _Scene:
         self.polygon(box, colour)
         if self.chance(0.5):
             for t in np.linspace(0.05, 0.95, 9):
-                self.band(np.stack([box[0] + t * (box[3] - box[0]), box[1] + t * (box[2] - box[1])]), 0.014,
-                          _lighter(colour, 0.86))
+                self.band(
+                    np.stack([box[0] + t * (box[3] - box[0]), box[1] + t * (box[2] - box[1])]),
+                    0.014,
+                    _lighter(colour, 0.86),
+                )
 
     def car(self, x: float, y: float, angle: float, length: float = 0.034) -> None:
         self.block(x, y, length, length * 0.46, angle, self.pick(_CARS, 8), 0.008)
@@ -228,7 +233,7 @@ class _Scene:
     def clutter(self, things: str, most: int = 2) -> None:
         """Up to `most` of the named things ('lane pond ...'), each of which may also be a mark of another class."""
         names = things.split()
-        for name in self.rng.permutation(names)[:self.rng.integers(0, most + 1)]:
+        for name in self.rng.permutation(names)[: self.rng.integers(0, most + 1)]:
             getattr(self, name)()
 
     # The picture -------------------------------------------------------------------------------------------------
@@ -323,7 +328,7 @@ def _crop_rows(s: _Scene) -> None:
         other = s.pick((_GRASS, _MEADOW, _DRY), 16)
         for x in np.arange(abs(edge), 1.3, s.between(0.06, 0.14)):
             s.band(np.array([[x * np.sign(edge), -1.3], [x * np.sign(edge), 1.3]]), 0.03, other)
-    s.clutter('lane copse hamlet pond trees_few')
+    s.clutter("lane copse hamlet pond trees_few")
 
 
 def _forest(s: _Scene) -> None:
@@ -344,12 +349,12 @@ def _forest(s: _Scene) -> None:
         s.disc(x + dx * r, y + dy * r, r, _lighter(colour, 0.62))
         s.disc(x, y, r * 0.86, colour)
         s.disc(x - 0.8 * dx * r, y - 0.8 * dy * r, r * 0.45, _lighter(colour, 1.22))
-    s.clutter('lane lane pond hamlet plot', 1)
+    s.clutter("lane lane pond hamlet plot", 1)
 
 
 def _river(s: _Scene) -> None:
     s.country()
-    s.clutter('plot copse', 2)
+    s.clutter("plot copse", 2)
     bend = _meander(s.rng, s.between(0.015, 0.2))
     path = _along(bend)
     width = s.between(0.15, 0.32) * (1 + 0.12 * s.rng.normal(0, 1) * np.sin(np.linspace(0, s.between(3, 12), 49)))
@@ -364,12 +369,12 @@ def _river(s: _Scene) -> None:
             s.tree(path[k, 0], path[k, 1] + off, s.between(0.012, 0.03))
     if s.chance(0.15):  # a bridge
         s.band(np.array([[0.1, -1.3], [0.1, 1.3]]), 0.045, s.pick((_CONCRETE, _ASPHALT)))
-    s.clutter('lane hamlet copse', 1)
+    s.clutter("lane hamlet copse", 1)
 
 
 def _motorway(s: _Scene) -> None:
     s.country()
-    s.clutter('plot hamlet copse pond', 2)
+    s.clutter("plot hamlet copse pond", 2)
     bend = s.between(-0.16, 0.16) * np.linspace(-1.3, 1.3, 49) ** 2
     lanes = s.rng.integers(2, 4)
     lane = s.between(0.026, 0.036)
@@ -401,7 +406,7 @@ def _parking_lot(s: _Scene) -> None:
     s.country()
     w, h = s.between(0.6, 1.1), s.between(0.5, 1.0)
     lot = s.pick((_ASPHALT, (124, 122, 120), _CONCRETE), 10)
-    s.clutter('lane hamlet copse plot', 2)
+    s.clutter("lane hamlet copse plot", 2)
     s.ground_photo(s.mask(_box(0, 0, w, h, 0)), lot, 0.6)
     bay, depth = s.between(0.024, 0.036), s.between(0.06, 0.085)
     aisle = s.between(0.05, 0.085)
@@ -449,12 +454,12 @@ def _dense_housing(s: _Scene) -> None:
     for x, y in s.rng.uniform(-0.75, 0.75, (s.rng.integers(0, 70), 2)):
         s.tree(x, y, s.between(0.01, 0.022))
     if s.chance(0.25):
-        s.clutter('pond plot copse', 1)
+        s.clutter("pond plot copse", 1)
 
 
 def _storage_tanks(s: _Scene) -> None:
     s.fill(s.pick((_CONCRETE, _DRY, _SOIL, _GRASS)), s.pick((_CONCRETE, _DRY, _GRASS)))
-    s.clutter('lane plot copse', 2)
+    s.clutter("lane plot copse", 2)
     radius = s.between(0.09, 0.17)
     gap = radius * s.between(2.2, 3.0)
     colour = s.pick(((232, 232, 228), (208, 208, 204), (214, 206, 186)), 10)
@@ -484,12 +489,12 @@ def _storage_tanks(s: _Scene) -> None:
     for _ in range(s.rng.integers(0, 4)):  # pipes
         y = s.between(-0.5, 0.5)
         s.band(np.array([[-0.6, y], [0.6, y]]), 0.008, s.tint((190, 188, 182)))
-    s.clutter('hamlet trees_few', 1)
+    s.clutter("hamlet trees_few", 1)
 
 
 def _runway(s: _Scene) -> None:
     s.fill(s.pick((_GRASS, _MEADOW, _DRY)), s.pick((_GRASS, _DRY, _SOIL)))
-    s.clutter('plot pond copse', 1)
+    s.clutter("plot pond copse", 1)
     width = s.between(0.22, 0.36)
     tarmac = s.pick((_ASPHALT, (120, 118, 116), (150, 148, 142)), 8)
     white = (228, 228, 224)
@@ -517,9 +522,20 @@ def _runway(s: _Scene) -> None:
         x, y = s.between(-0.2, 0.4), 0.0
         body = s.tint((232, 232, 235), 5)
         s.band(np.array([[x - 0.07, y], [x + 0.07, y]]), 0.018, body)
-        s.polygon(np.array([[x + 0.02, y], [x - 0.03, y + 0.07], [x - 0.045, y + 0.07], [x - 0.015, y],
-                            [x - 0.045, y - 0.07], [x - 0.03, y - 0.07]]), body)
-    s.clutter('lane trees_few', 1)
+        s.polygon(
+            np.array(
+                [
+                    [x + 0.02, y],
+                    [x - 0.03, y + 0.07],
+                    [x - 0.045, y + 0.07],
+                    [x - 0.015, y],
+                    [x - 0.045, y - 0.07],
+                    [x - 0.03, y - 0.07],
+                ]
+            ),
+            body,
+        )
+    s.clutter("lane trees_few", 1)
 
 
 def _beach(s: _Scene) -> None:
@@ -560,8 +576,11 @@ def _harbour(s: _Scene) -> None:
     water = s.pick(_WATERS, 10)
     s.fill(water, _lighter(water, s.between(0.8, 1.1)), 2)
     quay = s.between(0.12, 0.4)
-    s.ground_photo(s.mask(np.array([[-1.3, quay], [1.3, quay], [1.3, 1.6], [-1.3, 1.6]])),
-                   s.pick((_CONCRETE, _ASPHALT, _DRY, _GRASS)), 1.0)
+    s.ground_photo(
+        s.mask(np.array([[-1.3, quay], [1.3, quay], [1.3, 1.6], [-1.3, 1.6]])),
+        s.pick((_CONCRETE, _ASPHALT, _DRY, _GRASS)),
+        1.0,
+    )
     pier = s.pick((_CONCRETE, (186, 180, 168), (150, 132, 108)), 8)
     gap = s.between(0.17, 0.3)
     length = s.between(0.35, 0.75)
@@ -579,8 +598,14 @@ def _harbour(s: _Scene) -> None:
                 hull = hull * (side, 1) + (x, y)
                 s.shadowed(hull, s.pick(((232, 232, 230), (214, 216, 218), (60, 70, 96), (150, 60, 50)), 8), 0.008)
                 if s.chance(0.5):
-                    s.block(x + side * boat * 0.45, y, boat * 0.3, 0.25 * berth, 0,
-                            s.pick(((90, 100, 116), (180, 160, 130)), 10))
+                    s.block(
+                        x + side * boat * 0.45,
+                        y,
+                        boat * 0.3,
+                        0.25 * berth,
+                        0,
+                        s.pick(((90, 100, 116), (180, 160, 130)), 10),
+                    )
     for _ in range(s.rng.integers(0, 4)):  # boats under way, sheds ashore
         x, y = s.between(-0.5, 0.5), quay - length - s.between(0.05, 0.4)
         s.polygon(_blob(s.rng, x, y, 0.02, 2.5), (230, 230, 228))
@@ -601,16 +626,18 @@ def _golf_course(s: _Scene) -> None:
         s.polygon(_blob(s.rng, x, y, s.between(0.05, 0.09)), _lighter(fairway, 1.15))
         for _ in range(s.rng.integers(2, 5)):
             a = s.between(0, 6.3)
-            s.polygon(_blob(s.rng, x + 0.12 * np.cos(a), y + 0.12 * np.sin(a), s.between(0.02, 0.045), 1.4),
-                      s.tint((224, 210, 172), 8))
+            s.polygon(
+                _blob(s.rng, x + 0.12 * np.cos(a), y + 0.12 * np.sin(a), s.between(0.02, 0.045), 1.4),
+                s.tint((224, 210, 172), 8),
+            )
     for x, y in s.rng.uniform(-0.75, 0.75, (s.rng.integers(10, 70), 2)):
         s.tree(x, y, s.between(0.014, 0.032))
-    s.clutter('pond lane copse', 2)
+    s.clutter("pond lane copse", 2)
 
 
 def _solar_park(s: _Scene) -> None:
     s.fill(s.pick((_GRASS, _DRY, _MEADOW, _SOIL)), s.pick((_GRASS, _DRY)))
-    s.clutter('copse plot lane', 1)
+    s.clutter("copse plot lane", 1)
     panel = s.pick(((40, 52, 84), (30, 36, 52), (60, 78, 112), (52, 56, 70)), 8)
     depth, gap = s.between(0.03, 0.07), s.between(0.02, 0.06)
     w, h = s.between(0.7, 1.5), s.between(0.6, 1.4)
@@ -624,13 +651,22 @@ def _solar_park(s: _Scene) -> None:
             s.block(middle, y - depth / 2, table - 0.02, 0.005, 0, (170, 180, 196))
     if s.chance(0.4):
         s.band(np.array([[s.between(-0.3, 0.3), -1], [s.between(-0.3, 0.3), 1]]), 0.03, s.pick((_DRY, _CONCRETE)))
-    s.clutter('hamlet trees_few', 1)
+    s.clutter("hamlet trees_few", 1)
 
 
 SCENES: dict[str, Callable[[_Scene], None]] = {
-    'crop_rows': _crop_rows, 'forest': _forest, 'river': _river, 'motorway': _motorway, 'parking_lot': _parking_lot,
-    'dense_housing': _dense_housing, 'storage_tanks': _storage_tanks, 'runway': _runway, 'beach': _beach,
-    'harbour': _harbour, 'golf_course': _golf_course, 'solar_park': _solar_park,
+    "crop_rows": _crop_rows,
+    "forest": _forest,
+    "river": _river,
+    "motorway": _motorway,
+    "parking_lot": _parking_lot,
+    "dense_housing": _dense_housing,
+    "storage_tanks": _storage_tanks,
+    "runway": _runway,
+    "beach": _beach,
+    "harbour": _harbour,
+    "golf_course": _golf_course,
+    "solar_park": _solar_park,
 }
 
 
@@ -659,13 +695,13 @@ def load_demo(*, classes: int, train: int, validation: int, test: int, storage_s
       InputError: more classes than there are, fewer than two, or a split with fewer images than classes.
     """
     if not 2 <= classes <= len(SCENES):
-        raise InputError(f'dataset.demo_classes: {classes} is out of range, it must be 2 to {len(SCENES)}')
+        raise InputError(f"dataset.demo_classes: {classes} is out of range, it must be 2 to {len(SCENES)}")
     if data_seed < 0:
-        raise InputError(f'data_seed: {data_seed} must not be negative')
-    counts = {'train': train, 'validation': validation, 'test': test}
+        raise InputError(f"data_seed: {data_seed} must not be negative")
+    counts = {"train": train, "validation": validation, "test": test}
     for side, count in counts.items():
         if count < classes:
-            raise InputError(f'dataset.demo_{side}: {count} is too few, each of the {classes} classes needs one image')
+            raise InputError(f"dataset.demo_{side}: {count} is too few, each of the {classes} classes needs one image")
     names = list(SCENES)[:classes]
     # Class k's scenes are numbered through the three splits, so no scene is in two of them.
     made = [0] * classes
@@ -676,6 +712,14 @@ def load_demo(*, classes: int, train: int, validation: int, test: int, storage_s
             made[j % classes] += 1
     # No threads: the drawing is many small calls that hold Python's lock.
     images = np.stack([render(data_seed, names[k], i, storage_size) for _, k, i in todo])
-    return Pool('demo', tuple(names), images, np.arange(len(todo)), np.array([k for _, k, _ in todo], np.int32),
-                tuple(f'{names[k]}/{names[k]}_{i:05d}' for _, k, i in todo), tuple(digest(image) for image in images),
-                tuple(side for side, _, _ in todo), ('scenes are rendered, not photographed',))
+    return Pool(
+        "demo",
+        tuple(names),
+        images,
+        np.arange(len(todo)),
+        np.array([k for _, k, _ in todo], np.int32),
+        tuple(f"{names[k]}/{names[k]}_{i:05d}" for _, k, i in todo),
+        tuple(digest(image) for image in images),
+        tuple(side for side, _, _ in todo),
+        ("scenes are rendered, not photographed",),
+    )

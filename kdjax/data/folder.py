@@ -24,9 +24,16 @@ from kdjax.data.dataset import UNLABELLED, Pool
 from kdjax.data.ingest import Ingested, Raw, ingest
 from kdjax.errors import InputError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
-_SIDES = {'train': 'train', 'training': 'train', 'val': 'validation', 'valid': 'validation',
-          'validation': 'validation', 'test': 'test', 'testing': 'test'}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+_SIDES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class _Files(Protocol):
@@ -36,25 +43,24 @@ class _Files(Protocol):
     stamps: tuple[str, ...]
     identity: str
 
-    def read(self, index: int) -> bytes:
-        ...
+    def read(self, index: int) -> bytes: ...
 
 
 def _wanted(parts: Sequence[str]) -> bool:
-    if any(part.startswith('.') or part == '__MACOSX' for part in parts):
+    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return False
     return parts[-1].lower().endswith(SUFFIXES)
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f'{error.filename} cannot be listed: {error.strerror}')
+    raise InputError(f"{error.filename} cannot be listed: {error.strerror}")
 
 
 class _Directory:
     def __init__(self, root: pathlib.Path):
         self._root = root
         # mtimes may agree in two copies of one archive, so the place counts as well.
-        self.identity = f'directory {root.resolve()}'
+        self.identity = f"directory {root.resolve()}"
         found = []
         seen = set()
         for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
@@ -63,7 +69,7 @@ class _Directory:
                 subfolders.clear()
                 continue
             seen.add(real)
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith('.') and name != '__MACOSX')
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
             for file in files:
                 path = pathlib.Path(folder, file)
                 relative = path.relative_to(root)
@@ -71,19 +77,19 @@ class _Directory:
                     try:
                         info = path.stat()
                     except OSError:  # a broken link: listed, so that reading it names it
-                        found.append((relative.as_posix(), '0 0'))
+                        found.append((relative.as_posix(), "0 0"))
                         continue
                     if stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
-                        found.append((relative.as_posix(), f'{info.st_size} {info.st_mtime_ns}'))
+                        found.append((relative.as_posix(), f"{info.st_size} {info.st_mtime_ns}"))
         found.sort()
         self.paths = tuple(path for path, _ in found)
-        self.stamps = tuple(f'{path} {text}' for path, text in found)
+        self.stamps = tuple(f"{path} {text}" for path, text in found)
 
     def read(self, index: int) -> bytes:
         path = self._root / self.paths[index]
         try:
             if path.stat().st_size > decode.MAX_FILE_BYTES:
-                raise decode.DecodeError(f'the file is larger than {decode.MAX_FILE_BYTES // 2**20} MiB')
+                raise decode.DecodeError(f"the file is larger than {decode.MAX_FILE_BYTES // 2**20} MiB")
             return path.read_bytes()
         except OSError as error:
             raise decode.DecodeError(error.strerror or str(error)) from error
@@ -92,34 +98,38 @@ class _Directory:
 class _Archive:
     def __init__(self, archive: zipfile.ZipFile, field: str, path: pathlib.Path):
         self._archive = archive
-        self.identity = 'zip'
+        self.identity = "zip"
         members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
             # Archives made on Windows may hold backslashes.
-            parts = member.filename.replace('\\', '/').split('/')
-            if member.is_dir() or parts[-1] == '':
+            parts = member.filename.replace("\\", "/").split("/")
+            if member.is_dir() or parts[-1] == "":
                 continue
-            if '..' in parts or parts[0] == '' or re.fullmatch('[A-Za-z]:', parts[0]):
-                raise InputError(f'{field}: {path} holds the member {member.filename!r}, which points outside the '
-                                 'archive; make the archive anew')
+            if ".." in parts or parts[0] == "" or re.fullmatch("[A-Za-z]:", parts[0]):
+                raise InputError(
+                    f"{field}: {path} holds the member {member.filename!r}, which points outside the "
+                    "archive; make the archive anew"
+                )
             if _wanted(parts):
-                members['/'.join(part for part in parts if part != '.')] = member
+                members["/".join(part for part in parts if part != ".")] = member
         self.paths = tuple(sorted(members))
         self._members = tuple(members[name] for name in self.paths)
-        self.stamps = tuple(f'{name} {member.file_size} {member.CRC:08x}'
-                            for name, member in zip(self.paths, self._members, strict=True))
+        self.stamps = tuple(
+            f"{name} {member.file_size} {member.CRC:08x}"
+            for name, member in zip(self.paths, self._members, strict=True)
+        )
 
     def read(self, index: int) -> bytes:
         member = self._members[index]
         if member.flag_bits & 1:
-            raise decode.DecodeError('is encrypted')
+            raise decode.DecodeError("is encrypted")
         # The declared size bounds what zipfile unpacks.
         if member.file_size > decode.MAX_FILE_BYTES:
-            raise decode.DecodeError(f'would unpack to more than {decode.MAX_FILE_BYTES // 2**20} MiB')
+            raise decode.DecodeError(f"would unpack to more than {decode.MAX_FILE_BYTES // 2**20} MiB")
         try:
             return self._archive.read(member)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise decode.DecodeError(f'damaged in the archive: {error}') from error
+            raise decode.DecodeError(f"damaged in the archive: {error}") from error
 
 
 @contextlib.contextmanager
@@ -129,27 +139,34 @@ def _open(path: str, field: str) -> Iterator[_Files]:
         yield _Directory(place)
         return
     if not place.exists():
-        raise InputError(f'{field}: {place} does not exist')
+        raise InputError(f"{field}: {place} does not exist")
     try:
         archive = zipfile.ZipFile(place)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise InputError(f'{field}: {place} is neither a directory nor a readable zip archive ({error})') from error
+        raise InputError(f"{field}: {place} is neither a directory nor a readable zip archive ({error})") from error
     except OSError as error:
-        raise InputError(f'{field}: {place} cannot be read: {error.strerror or error}') from error
+        raise InputError(f"{field}: {place} cannot be read: {error.strerror or error}") from error
     with archive:
         yield _Archive(archive, field, place)
 
 
 def _strip_wrappers(paths: Sequence[str]) -> list[tuple[str, ...]]:
     """Splits paths and removes leading folders that hold everything, as long as class folders remain below."""
-    split = [tuple(path.split('/')) for path in paths]
+    split = [tuple(path.split("/")) for path in paths]
     while split and all(len(parts) >= 3 and parts[0] == split[0][0] for parts in split):
         split = [parts[1:] for parts in split]
     return split
 
 
-def load_folder(path: str | None, *, storage_size: int, value_range: Sequence[float], on_error: str,
-                cache_dir: pathlib.Path | None, log: Callable[[str], None]) -> tuple[Pool, tuple[float, ...]]:
+def load_folder(
+    path: str | None,
+    *,
+    storage_size: int,
+    value_range: Sequence[float],
+    on_error: str,
+    cache_dir: pathlib.Path | None,
+    log: Callable[[str], None],
+) -> tuple[Pool, tuple[float, ...]]:
     """Reads a directory or zip of class folders.
 
     Returns:
@@ -158,7 +175,7 @@ def load_folder(path: str | None, *, storage_size: int, value_range: Sequence[fl
     Raises:
       InputError: missing or not a zip; no images; one class only; unreadable images unless skipped; unclear splits.
     """
-    field = 'dataset.path'
+    field = "dataset.path"
     if not path:
         raise InputError("dataset.path: source 'folder' needs the path of a directory or zip of class folders")
     with _open(path, field) as files:
@@ -168,37 +185,56 @@ def load_folder(path: str | None, *, storage_size: int, value_range: Sequence[fl
         notes = []
         stray = [files.paths[i] for i, parts in enumerate(split) if len(parts) < 2]
         if stray:
-            shown = ', '.join(stray[:3]) + (', ...' if len(stray) > 3 else '')
-            notes.append(f'{len(stray)} images outside class folders left out: {shown}')
-        sides = _sides_of(split, f'{field}: {path}')
+            shown = ", ".join(stray[:3]) + (", ..." if len(stray) > 3 else "")
+            notes.append(f"{len(stray)} images outside class folders left out: {shown}")
+        sides = _sides_of(split, f"{field}: {path}")
         below = 1 if sides else 0
         chosen = [i for i, parts in enumerate(split) if len(parts) >= 2 + below]
         classes = tuple(sorted({split[i][below] for i in chosen}))
         if not classes:
-            raise InputError(f'{field}: {path} has no class folders: put the images of each class into a folder of '
-                             'its own')
+            raise InputError(
+                f"{field}: {path} has no class folders: put the images of each class into a folder of its own"
+            )
         if len(classes) < 2:
-            raise InputError(f'{field}: {path} has one class only ({classes[0]}): give two class folders at least')
-        names = ['/'.join(split[i]) for i in chosen]
+            raise InputError(f"{field}: {path} has one class only ({classes[0]}): give two class folders at least")
+        names = ["/".join(split[i]) for i in chosen]
         labels = [classes.index(split[i][below]) for i in chosen]
         # Links and doubled separators in an archive could make two members one name.
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f'{field}: {path} holds {twice} twice')
+            raise InputError(f"{field}: {path} holds {twice} twice")
 
         def read(k: int) -> Raw:
             return Raw(names[k], labels[k], files.read(chosen[k]))
 
-        taken = ingest(field, names, [files.stamps[i] for i in chosen], read, identity=[files.identity, classes],
-                       storage_size=storage_size, value_range=value_range, on_error=on_error, cache_dir=cache_dir,
-                       log=log)
-    kept_sides = tuple(sides.get(split[chosen[row]][0].lower(), '') for row in taken.rows)
+        taken = ingest(
+            field,
+            names,
+            [files.stamps[i] for i in chosen],
+            read,
+            identity=[files.identity, classes],
+            storage_size=storage_size,
+            value_range=value_range,
+            on_error=on_error,
+            cache_dir=cache_dir,
+            log=log,
+        )
+    kept_sides = tuple(sides.get(split[chosen[row]][0].lower(), "") for row in taken.rows)
     empty = set(range(len(classes))) - set(taken.labels.tolist())
     if empty:
-        raise InputError(f'{field}: class {classes[min(empty)]!r} has no readable image')
+        raise InputError(f"{field}: class {classes[min(empty)]!r} has no readable image")
     place = pathlib.Path(path).expanduser().resolve()
-    pool = Pool(place.name if place.is_dir() else place.stem, classes, taken.images, taken.rows, taken.labels,
-                taken.names, taken.digests, kept_sides, tuple(notes) + taken.notes)
+    pool = Pool(
+        place.name if place.is_dir() else place.stem,
+        classes,
+        taken.images,
+        taken.rows,
+        taken.labels,
+        taken.names,
+        taken.digests,
+        kept_sides,
+        tuple(notes) + taken.notes,
+    )
     return pool, taken.value_range
 
 
@@ -206,29 +242,50 @@ def _sides_of(split: Sequence[tuple[str, ...]], where: str) -> dict[str, str]:
     """The folder's own split: lower-case name of a top folder -> side; {} where the top folders are classes."""
     tops = {parts[0] for parts in split if len(parts) >= 2}
     # A class may be called "train" (the railway kind): its images lie directly in it.
-    sides = {top.lower() for top in tops if top.lower() in _SIDES
-             and all(len(parts) >= 3 for parts in split if parts[0] == top and len(parts) >= 2)}
-    if not sides & {'train', 'training'}:
+    sides = {
+        top.lower()
+        for top in tops
+        if top.lower() in _SIDES and all(len(parts) >= 3 for parts in split if parts[0] == top and len(parts) >= 2)
+    }
+    if not sides & {"train", "training"}:
         return {}
     others = sorted(top for top in tops if top.lower() not in sides)
     if others:
-        raise InputError(f'{where} has both split folders ({", ".join(sorted(sides))}) and other folders '
-                         f'({", ".join(others[:5])}): keep either')
+        raise InputError(
+            f"{where} has both split folders ({', '.join(sorted(sides))}) and other folders "
+            f"({', '.join(others[:5])}): keep either"
+        )
     return {top: _SIDES[top] for top in sides}
 
 
-def load_unlabelled(path: str, *, storage_size: int, value_range: Sequence[float], on_error: str,
-                    cache_dir: pathlib.Path | None, log: Callable[[str], None]) -> Ingested:
+def load_unlabelled(
+    path: str,
+    *,
+    storage_size: int,
+    value_range: Sequence[float],
+    on_error: str,
+    cache_dir: pathlib.Path | None,
+    log: Callable[[str], None],
+) -> Ingested:
     """Reads all images below a directory or zip, whatever its folders are called; names start with 'unlabelled:'.
 
     Raises:
       InputError: missing or not a zip; no images; unreadable images unless skipped.
     """
-    field = 'dataset.unlabelled_dir'
+    field = "dataset.unlabelled_dir"
     with _open(path, field) as files:
         if not files.paths:
             raise InputError(f"{field}: {path} holds no image files ({', '.join(SUFFIXES)})")
-        names = [f'unlabelled:{name}' for name in files.paths]
-        return ingest(field, names, files.stamps, lambda k: Raw(names[k], UNLABELLED, files.read(k)),
-                      identity=[files.identity, 'unlabelled'], storage_size=storage_size, value_range=value_range,
-                      on_error=on_error, cache_dir=cache_dir, log=log)
+        names = [f"unlabelled:{name}" for name in files.paths]
+        return ingest(
+            field,
+            names,
+            files.stamps,
+            lambda k: Raw(names[k], UNLABELLED, files.read(k)),
+            identity=[files.identity, "unlabelled"],
+            storage_size=storage_size,
+            value_range=value_range,
+            on_error=on_error,
+            cache_dir=cache_dir,
+            log=log,
+        )

@@ -55,9 +55,19 @@ class Ingested:
     notes: tuple[str, ...]
 
 
-def ingest(field: str, titles: Sequence[str], stamps: Sequence[str], read: Callable[[int], Raw], *, identity: Any,
-           storage_size: int, value_range: Sequence[float], on_error: str, cache_dir: pathlib.Path | None,
-           log: Callable[[str], None]) -> Ingested:
+def ingest(
+    field: str,
+    titles: Sequence[str],
+    stamps: Sequence[str],
+    read: Callable[[int], Raw],
+    *,
+    identity: Any,
+    storage_size: int,
+    value_range: Sequence[float],
+    on_error: str,
+    cache_dir: pathlib.Path | None,
+    log: Callable[[str], None],
+) -> Ingested:
     """Reads, decodes and resizes all examples of a source, or takes them from the cache.
 
     Args:
@@ -77,7 +87,7 @@ def ingest(field: str, titles: Sequence[str], stamps: Sequence[str], read: Calla
     """
     asked = [float(value) for value in value_range]
     key = cache.key_of([decode.VERSION, identity, list(stamps), storage_size, asked])
-    folder = None if cache_dir is None else pathlib.Path(cache_dir) / 'decoded' / key
+    folder = None if cache_dir is None else pathlib.Path(cache_dir) / "decoded" / key
     shape = (len(stamps), storage_size, storage_size, 3)
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2)))
@@ -88,34 +98,50 @@ def ingest(field: str, titles: Sequence[str], stamps: Sequence[str], read: Calla
             images = np.zeros(shape, np.uint8) if writer is None else writer.images
             content = _decode_all(field, images, titles, read, asked, pool, log)
             # What is refused is not kept: the user may mend the disk or the mount, and stamps would not show it.
-            if writer is not None and (on_error == 'skip' or not content['failed']) and content['names']:
+            if writer is not None and (on_error == "skip" or not content["failed"]) and content["names"]:
                 writer.finish(content, pool)
-                images = np.load(folder / 'images.npy', mmap_mode='r', allow_pickle=False)
-    notes = list(content['notes'])
-    if content['failed']:
-        listed = '; '.join(f'{name} ({reason})' for name, reason in content['failed'][:_NAMES_SHOWN])
-        more = len(content['failed']) - _NAMES_SHOWN
-        listed += f'; and {more} more' if more > 0 else ''
-        count = len(content['failed'])
-        if on_error == 'refuse':
-            raise InputError(f"{field}: {count} unreadable image{'s' * (count > 1)}: {listed}. "
-                             "Mend or remove them, or set dataset.on_error='skip'")
+                images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    notes = list(content["notes"])
+    if content["failed"]:
+        listed = "; ".join(f"{name} ({reason})" for name, reason in content["failed"][:_NAMES_SHOWN])
+        more = len(content["failed"]) - _NAMES_SHOWN
+        listed += f"; and {more} more" if more > 0 else ""
+        count = len(content["failed"])
+        if on_error == "refuse":
+            raise InputError(
+                f"{field}: {count} unreadable image{'s' * (count > 1)}: {listed}. "
+                "Mend or remove them, or set dataset.on_error='skip'"
+            )
         notes.append(f"{count} unreadable image{'s' * (count > 1)} skipped: {listed}")
-    if not content['names']:
-        raise InputError(f'{field}: no readable image')
-    return Ingested(images, np.asarray(content['rows'], np.int64), np.asarray(content['labels'], np.int32),
-                    tuple(content['names']), tuple(content['digests']), tuple(content['value_range']), tuple(notes))
+    if not content["names"]:
+        raise InputError(f"{field}: no readable image")
+    return Ingested(
+        images,
+        np.asarray(content["rows"], np.int64),
+        np.asarray(content["labels"], np.int32),
+        tuple(content["names"]),
+        tuple(content["digests"]),
+        tuple(content["value_range"]),
+        tuple(notes),
+    )
 
 
 def _writer(folder: pathlib.Path, shape: tuple[int, ...]) -> cache.Writer:
     try:
         return cache.Writer(folder, shape)
     except OSError as error:
-        raise InputError(f'the cache folder {folder.parent} cannot be written: {error.strerror or error}') from error
+        raise InputError(f"the cache folder {folder.parent} cannot be written: {error.strerror or error}") from error
 
 
-def _decode_all(field: str, images: np.ndarray, titles: Sequence[str], read: Callable[[int], Raw],
-                asked: list[float], pool: concurrent.futures.Executor, log: Callable[[str], None]) -> dict[str, Any]:
+def _decode_all(
+    field: str,
+    images: np.ndarray,
+    titles: Sequence[str],
+    read: Callable[[int], Raw],
+    asked: list[float],
+    pool: concurrent.futures.Executor,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
     """Fills `images` and returns the content of the cache's index (JSON data)."""
     size = images.shape[1]
     facts: collections.Counter[str] = collections.Counter()
@@ -152,28 +178,35 @@ def _decode_all(field: str, images: np.ndarray, titles: Sequence[str], read: Cal
             facts.update(found)
             if (now := time.monotonic()) - said >= _PROGRESS_SECONDS:
                 said = now
-                log(f'decoding {field}: {done}/{len(todo)} images, {done / (now - started):.0f} images/s')
+                log(f"decoding {field}: {done}/{len(todo)} images, {done / (now - started):.0f} images/s")
 
     # The filters are process-wide, so they are set around the threads, not inside. Pillow warns about odd metadata;
     # its warning about very large images comes before our own limit is checked.
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        warnings.simplefilter('error', Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         run(range(len(images)))
         notes = []
         if samples:
-            how = 'as configured'
+            how = "as configured"
             if not chosen:
                 try:
                     low, high, how = decode.choose_range([samples[i] for i in sorted(samples)])
                 except decode.DecodeError as error:
-                    raise InputError(f'{field}: {error}; convert one kind, so that dataset.value_range fits') from error
+                    raise InputError(f"{field}: {error}; convert one kind, so that dataset.value_range fits") from error
                 chosen = [low, high]
                 run(sorted(samples))
-            notes.append(f'{len(samples)} 16-bit or float images: values {chosen[0]:g}..{chosen[1]:g} became 0..255 '
-                         f'({how})')
-    notes.extend(f'{count} images: {fact}' for fact, count in sorted(facts.items()))
+            notes.append(
+                f"{len(samples)} 16-bit or float images: values {chosen[0]:g}..{chosen[1]:g} became 0..255 ({how})"
+            )
+    notes.extend(f"{count} images: {fact}" for fact, count in sorted(facts.items()))
     kept = sorted(digests.keys() - failed.keys())
-    return {'rows': kept, 'names': [names[i] for i in kept], 'labels': [labels[i] for i in kept],
-            'digests': [digests[i] for i in kept], 'value_range': chosen if samples else [], 'notes': notes,
-            'failed': [list(failed[i]) for i in sorted(failed)]}
+    return {
+        "rows": kept,
+        "names": [names[i] for i in kept],
+        "labels": [labels[i] for i in kept],
+        "digests": [digests[i] for i in kept],
+        "value_range": chosen if samples else [],
+        "notes": notes,
+        "failed": [list(failed[i]) for i in sorted(failed)],
+    }

@@ -17,7 +17,7 @@ import numpy as np
 
 from kdjax.errors import InputError
 
-SIDES = ('train', 'validation', 'test')
+SIDES = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,23 @@ class Assignment:
 
 def ranked(purpose: str, seed: int, names: Sequence[str], indices: Sequence[int]) -> list[int]:
     """`indices` in the order of sha256(purpose, seed, name): a shuffle that needs no generator."""
-    return sorted(indices, key=lambda i: hashlib.sha256(
-        f'{purpose}/{seed}/{names[i]}'.encode('utf-8', 'surrogateescape')).digest())
+    return sorted(
+        indices,
+        key=lambda i: hashlib.sha256(f"{purpose}/{seed}/{names[i]}".encode("utf-8", "surrogateescape")).digest(),
+    )
 
 
-def assign(names: Sequence[str], labels: np.ndarray, digests: Sequence[str], sides: Sequence[str],
-           classes: Sequence[str], *, test_fraction: float, validation_fraction: float, seed: int) -> Assignment:
+def assign(
+    names: Sequence[str],
+    labels: np.ndarray,
+    digests: Sequence[str],
+    sides: Sequence[str],
+    classes: Sequence[str],
+    *,
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+) -> Assignment:
     """Splits examples, stratified by class.
 
     Official sides are kept. A missing test split is carved from the training part, then a missing validation split
@@ -61,35 +72,37 @@ def assign(names: Sequence[str], labels: np.ndarray, digests: Sequence[str], sid
       InputError: a class is too small to be split, or has no training example.
     """
     labels = np.asarray(labels)
-    side = np.array([s or 'train' for s in sides], dtype='<U10')
+    side = np.array([s or "train" for s in sides], dtype="<U10")
     notes = []
-    unlabelled_held = (labels < 0) & (side != 'train')
+    unlabelled_held = (labels < 0) & (side != "train")
     if unlabelled_held.any():
-        notes.append(f'{unlabelled_held.sum()} validation or test examples without a label left out')
-        side[unlabelled_held] = ''
+        notes.append(f"{unlabelled_held.sum()} validation or test examples without a label left out")
+        side[unlabelled_held] = ""
     notes += _drop_shared(side, digests)
     has = {s: bool((side == s).any()) for s in SIDES}
-    carve = [s for s in ('test', 'validation') if not has[s]]
+    carve = [s for s in ("test", "validation") if not has[s]]
     if carve and any(sides):
-        notes.append(f'no official {" and no official ".join(carve)} split: carved from train')
+        notes.append(f"no official {' and no official '.join(carve)} split: carved from train")
     # Identical images move as one; a group belongs to the class of its first member.
     groups: dict[str, list[int]] = {}
-    for i in sorted(np.flatnonzero(side == 'train'), key=lambda i: names[i]):
+    for i in sorted(np.flatnonzero(side == "train"), key=lambda i: names[i]):
         if labels[i] >= 0:
             groups.setdefault(digests[i], []).append(int(i))
     if carve:
         notes += _describe_groups(groups, labels)
     for c, class_name in enumerate(classes):
         first = {members[0]: members for members in groups.values() if labels[members[0]] == c}
-        order = ranked('split', seed, names, list(first))
+        order = ranked("split", seed, names, list(first))
         left = sum(len(members) for members in first.values())
         if not order:
-            raise InputError(f'class {class_name!r} has no training example')
-        needed = 1 + ('test' in carve)
+            raise InputError(f"class {class_name!r} has no training example")
+        needed = 1 + ("test" in carve)
         if len(order) < needed:
-            raise InputError(f'class {class_name!r} has {left} image{"s" * (left > 1)}'
-                             f'{" (all identical)" * (left > 1)}: training and test need one each at least')
-        for target, fraction in (('test', test_fraction), ('validation', validation_fraction)):
+            raise InputError(
+                f"class {class_name!r} has {left} image{'s' * (left > 1)}"
+                f"{' (all identical)' * (left > 1)}: training and test need one each at least"
+            )
+        for target, fraction in (("test", test_fraction), ("validation", validation_fraction)):
             if target in carve:
                 taken = _fitting(first, order, max(1, round(fraction * left)))
                 for head in taken:
@@ -112,8 +125,9 @@ def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> lis
     return taken
 
 
-def reuse(path: str, names: Sequence[str], labels: np.ndarray, digests: Sequence[str],
-          classes: Sequence[str]) -> Assignment:
+def reuse(
+    path: str, names: Sequence[str], labels: np.ndarray, digests: Sequence[str], classes: Sequence[str]
+) -> Assignment:
     """Splits by a JSON file {"train": [names], "validation": [names], "test": [names]}, as `splits.json`.
 
     Examples of the data set that the file does not name are left out, with a note.
@@ -121,39 +135,44 @@ def reuse(path: str, names: Sequence[str], labels: np.ndarray, digests: Sequence
     Raises:
       InputError: unreadable file; unknown names; a name twice; an empty split; a class without training examples.
     """
-    field = 'dataset.splits'
+    field = "dataset.splits"
     try:
-        document = json.loads(pathlib.Path(path).expanduser().read_text(encoding='utf-8'))
+        document = json.loads(pathlib.Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f'{field}: {path} cannot be read: {error.strerror or error}') from error
+        raise InputError(f"{field}: {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise InputError(f'{field}: {path} is not JSON: {error}') from error
+        raise InputError(f"{field}: {path} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f'{field}: {path} must hold {{"train": [names], "validation": [names], "test": [names]}}')
     where = {name: i for i, name in enumerate(names)}
-    side = np.array([''] * len(names), dtype='<U10')
+    side = np.array([""] * len(names), dtype="<U10")
     for key in SIDES:
         listed = document.get(key)
         if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
             raise InputError(f'{field}: {path} needs a list of names under "{key}", not empty')
         unknown = [name for name in listed if name not in where]
         if unknown:
-            raise InputError(f'{field}: {path} names {len(unknown)} images under "{key}" that the data set has not: '
-                             f'{", ".join(unknown[:3])}{", ..." * (len(unknown) > 3)}')
+            raise InputError(
+                f'{field}: {path} names {len(unknown)} images under "{key}" that the data set has not: '
+                f"{', '.join(unknown[:3])}{', ...' * (len(unknown) > 3)}"
+            )
         for name in listed:
             if side[where[name]]:
-                raise InputError(f'{field}: {path} lists {name} twice (in {side[where[name]]} and {key})')
+                raise InputError(f"{field}: {path} lists {name} twice (in {side[where[name]]} and {key})")
             side[where[name]] = key
     notes = []
     missing = [name for name, s in zip(names, side, strict=True) if not s]
     if missing:
-        notes.append(f'{len(missing)} images that {path} does not list left out: '
-                     f'{", ".join(missing[:3])}{", ..." * (len(missing) > 3)}')
+        notes.append(
+            f"{len(missing)} images that {path} does not list left out: "
+            f"{', '.join(missing[:3])}{', ...' * (len(missing) > 3)}"
+        )
     labels = np.asarray(labels)
-    held = (labels < 0) & ((side == 'validation') | (side == 'test'))
+    held = (labels < 0) & ((side == "validation") | (side == "test"))
     if held.any():
-        raise InputError(f'{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, '
-                         'but it has no label')
+        raise InputError(
+            f"{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, but it has no label"
+        )
     notes += _drop_shared(side, digests)
     return _finish(side, labels, classes, notes)
 
@@ -176,21 +195,20 @@ def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction
     labels = np.asarray(labels)
     keep = np.zeros(len(labels), bool)
     for c in np.unique(labels[labels >= 0]):
-        order = ranked(f'labels-{purpose}', seed, names, np.flatnonzero(labels == c).tolist())
-        keep[order[:max(1, round(fraction * len(order)))]] = True
+        order = ranked(f"labels-{purpose}", seed, names, np.flatnonzero(labels == c).tolist())
+        keep[order[: max(1, round(fraction * len(order)))]] = True
     return keep
 
 
 def _drop_shared(side: np.ndarray, digests: Sequence[str]) -> list[str]:
     """Takes images that a held-out split also has out of train, then out of validation (in place)."""
     notes = []
-    for loser, winners in (('train', ('test', 'validation')), ('validation', ('test',))):
+    for loser, winners in (("train", ("test", "validation")), ("validation", ("test",))):
         held = {digests[i] for i in np.flatnonzero(np.isin(side, winners))}
         shared = [i for i in np.flatnonzero(side == loser) if digests[i] in held]
         if shared:
-            side[shared] = ''
-            notes.append(f'{len(shared)} images dropped from {loser}: pixel-identical to one in '
-                         f'{" or ".join(winners)}')
+            side[shared] = ""
+            notes.append(f"{len(shared)} images dropped from {loser}: pixel-identical to one in {' or '.join(winners)}")
     return notes
 
 
@@ -198,22 +216,22 @@ def _describe_groups(groups: dict[str, list[int]], labels: np.ndarray) -> list[s
     several = [members for members in groups.values() if len(members) > 1]
     if not several:
         return []
-    note = f'{sum(map(len, several))} images in {len(several)} pixel-identical groups, each kept on one side'
+    note = f"{sum(map(len, several))} images in {len(several)} pixel-identical groups, each kept on one side"
     mixed = sum(len({int(labels[i]) for i in members}) > 1 for members in several)
     if mixed:
-        note += f'; {mixed} of these groups carry different labels'
+        note += f"; {mixed} of these groups carry different labels"
     return [note]
 
 
 def _finish(side: np.ndarray, labels: np.ndarray, classes: Sequence[str], notes: list[str]) -> Assignment:
     counts = {s: collections.Counter(labels[side == s].tolist()) for s in SIDES}
     for c, name in enumerate(classes):
-        if not counts['train'][c]:
-            raise InputError(f'class {name!r} has no training example left after splitting')
-    for s in ('validation', 'test'):
+        if not counts["train"][c]:
+            raise InputError(f"class {name!r} has no training example left after splitting")
+    for s in ("validation", "test"):
         if not counts[s]:
-            raise InputError(f'the {s} split is empty: raise dataset.{s}_fraction or add images')
+            raise InputError(f"the {s} split is empty: raise dataset.{s}_fraction or add images")
         absent = [name for c, name in enumerate(classes) if not counts[s][c]]
         if absent:
-            notes = notes + [f'no {s} example of: {", ".join(absent)}']
+            notes = notes + [f"no {s} example of: {', '.join(absent)}"]
     return Assignment(*(np.flatnonzero(side == s) for s in SIDES), notes=tuple(notes))

@@ -17,13 +17,21 @@ from kdjax.data.dataset import Pool
 from kdjax.data.ingest import Raw, ingest
 from kdjax.errors import InputError
 
-_SIDES = {'train': 'train', 'val': 'validation', 'valid': 'validation', 'validation': 'validation', 'test': 'test'}
-_DEFAULT_DIR = '~/tensorflow_datasets'
+_SIDES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+_DEFAULT_DIR = "~/tensorflow_datasets"
 
 
-def load_tfds(builder: str | None, data_dir: str | None, *, tfds_splits: Sequence[str], storage_size: int,
-              value_range: Sequence[float], on_error: str, cache_dir: pathlib.Path | None,
-              log: Callable[[str], None]) -> tuple[Pool, tuple[float, ...]]:
+def load_tfds(
+    builder: str | None,
+    data_dir: str | None,
+    *,
+    tfds_splits: Sequence[str],
+    storage_size: int,
+    value_range: Sequence[float],
+    on_error: str,
+    cache_dir: pathlib.Path | None,
+    log: Callable[[str], None],
+) -> tuple[Pool, tuple[float, ...]]:
     """Reads a prepared builder from its files; the builder's code is not run.
 
     Args:
@@ -42,42 +50,68 @@ def load_tfds(builder: str | None, data_dir: str | None, *, tfds_splits: Sequenc
     if not builder:
         raise InputError("dataset.builder: source 'tfds' needs the name of a builder, such as 'eurosat/rgb'")
     place = os.path.expanduser(data_dir or _DEFAULT_DIR)
-    field = f'dataset.builder {builder}'
+    field = f"dataset.builder {builder}"
     found = _open(builder, place, field)
     image_key, label_key, name_key = _features(found.info, field)
-    classes = tuple(found.info.features[label_key].names or
-                    [str(k) for k in range(found.info.features[label_key].num_classes)])
+    classes = tuple(
+        found.info.features[label_key].names or [str(k) for k in range(found.info.features[label_key].num_classes)]
+    )
     if len(classes) < 2:
-        raise InputError(f'{field}: it has one class only, two are needed at least')
+        raise InputError(f"{field}: it has one class only, two are needed at least")
     chosen, notes = _choose(found.info.splits, tfds_splits, field)
     try:
-        sources = {split: found.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
-                   for split in {split for split, _, _ in chosen}}
+        sources = {
+            split: found.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
+            for split in {split for split, _, _ in chosen}
+        }
     except (NotImplementedError, ValueError) as error:
-        raise InputError(f'{field}: under {place} it is not prepared as array_record; remove it or take another '
-                         f'dataset.path, then {_prepare(builder, place)}') from error
-    titles = [f'{split}/{index:06d}' for split, index, _ in chosen]
+        raise InputError(
+            f"{field}: under {place} it is not prepared as array_record; remove it or take another "
+            f"dataset.path, then {_prepare(builder, place)}"
+        ) from error
+    titles = [f"{split}/{index:06d}" for split, index, _ in chosen]
 
     def read(k: int) -> Raw:
         split, index, _ = chosen[k]
         try:
             record = sources[split][index]
         except ImportError as error:
-            raise InputError(f"{field}: a feature of this set cannot be read without TensorFlow ({error}): "
-                             "pip install 'kdjax[tensorflow]'") from error
+            raise InputError(
+                f"{field}: a feature of this set cannot be read without TensorFlow ({error}): "
+                "pip install 'kdjax[tensorflow]'"
+            ) from error
         except (ValueError, RuntimeError, IndexError) as error:
-            raise decode.DecodeError(f'unreadable record: {error}') from error
-        name = record[name_key].decode('utf-8', 'replace') if name_key else titles[k]
+            raise decode.DecodeError(f"unreadable record: {error}") from error
+        name = record[name_key].decode("utf-8", "replace") if name_key else titles[k]
         return Raw(name, int(record[label_key]), bytes(record[image_key]))
 
-    taken = ingest(field, titles, titles, read, identity=['tfds', _files(found), classes], storage_size=storage_size,
-                   value_range=value_range, on_error=on_error, cache_dir=cache_dir, log=log)
+    taken = ingest(
+        field,
+        titles,
+        titles,
+        read,
+        identity=["tfds", _files(found), classes],
+        storage_size=storage_size,
+        value_range=value_range,
+        on_error=on_error,
+        cache_dir=cache_dir,
+        log=log,
+    )
     names = taken.names
     if len(set(names)) != len(names):  # file names may repeat across classes or splits; places do not
         names = tuple(titles[row] for row in taken.rows)
     sides = tuple(chosen[row][2] for row in taken.rows)
-    pool = Pool(builder, classes, taken.images, taken.rows, taken.labels, names, taken.digests, sides,
-                tuple(notes) + taken.notes)
+    pool = Pool(
+        builder,
+        classes,
+        taken.images,
+        taken.rows,
+        taken.labels,
+        names,
+        taken.digests,
+        sides,
+        tuple(notes) + taken.notes,
+    )
     return pool, taken.value_range
 
 
@@ -88,30 +122,35 @@ def _open(builder: str, place: str, field: str) -> Any:
     except (tfds.core.DatasetNotFoundError, FileNotFoundError):
         pass
     except (ValueError, KeyError, AttributeError, OSError) as error:
-        raise InputError(f'{field}: its files under {place} cannot be read: {" ".join(str(error).split())[:160]}'
-                         ) from error
-    name = builder.split('/')[0].split(':')[0]
+        raise InputError(
+            f"{field}: its files under {place} cannot be read: {' '.join(str(error).split())[:160]}"
+        ) from error
+    name = builder.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ''
-        raise InputError(f'{field}: nothing of that name is prepared under {place}, and TensorFlow Datasets knows no '
-                         f'such builder{hint}')
-    raise InputError(f'{field}: not prepared under {place}; {_prepare(builder, place)}')
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise InputError(
+            f"{field}: nothing of that name is prepared under {place}, and TensorFlow Datasets knows no "
+            f"such builder{hint}"
+        )
+    raise InputError(f"{field}: not prepared under {place}; {_prepare(builder, place)}")
 
 
 def _prepare(builder: str, place: str) -> str:
     # Not `tfds build`: in tfds 4.9.10 that command does not start without Apache Beam.
-    return ("prepare it once, which needs TensorFlow: pip install 'kdjax[tensorflow]' && python -c \"import "
-            f"tensorflow_datasets as tfds; tfds.builder('{builder}', data_dir='{place}', "
-            "file_format='array_record').download_and_prepare()\"")
+    return (
+        "prepare it once, which needs TensorFlow: pip install 'kdjax[tensorflow]' && python -c \"import "
+        f"tensorflow_datasets as tfds; tfds.builder('{builder}', data_dir='{place}', "
+        "file_format='array_record').download_and_prepare()\""
+    )
 
 
 def _features(info: Any, field: str) -> tuple[str, str, str | None]:
     """Keys of the image, the label and, where there is one, the file name."""
     features = info.features
     if not isinstance(features, tfds.features.FeaturesDict):
-        raise InputError(f'{field}: not an image classification set (its examples are no dictionaries)')
+        raise InputError(f"{field}: not an image classification set (its examples are no dictionaries)")
     images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     supervised = info.supervised_keys
@@ -120,12 +159,20 @@ def _features(info: Any, field: str) -> tuple[str, str, str | None]:
     elif len(images) == 1 and len(labels) == 1:
         image, label = images[0], labels[0]
     else:
-        raise InputError(f'{field}: one image and one class label expected, but it has {len(images)} images and '
-                         f'{len(labels)} class labels among its features ({", ".join(features)})')
+        raise InputError(
+            f"{field}: one image and one class label expected, but it has {len(images)} images and "
+            f"{len(labels)} class labels among its features ({', '.join(features)})"
+        )
     if np.dtype(features[image].np_dtype) not in (np.uint8, np.uint16):
-        raise InputError(f'{field}: its images are {np.dtype(features[image].np_dtype)}; uint8 or uint16 expected')
-    name = next((key for key in ('filename', 'file_name', 'image/filename')
-                 if key in features and isinstance(features[key], tfds.features.Text)), None)
+        raise InputError(f"{field}: its images are {np.dtype(features[image].np_dtype)}; uint8 or uint16 expected")
+    name = next(
+        (
+            key
+            for key in ("filename", "file_name", "image/filename")
+            if key in features and isinstance(features[key], tfds.features.Text)
+        ),
+        None,
+    )
     return image, label, name
 
 
@@ -134,33 +181,36 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
     chosen: list[tuple[str, int, str]] = []
     notes: list[str] = []
     if not wanted:
-        known = {split: _SIDES.get(split, '') for split in splits}
-        if 'train' not in known.values() or len(known) == 1:
-            known = {split: '' for split in splits}
+        known = {split: _SIDES.get(split, "") for split in splits}
+        if "train" not in known.values() or len(known) == 1:
+            known = {split: "" for split in splits}
         left_out = [split for split, side in known.items() if not side] if any(known.values()) else []
         if left_out:
-            notes.append(f'splits left out: {", ".join(left_out)} (name them in dataset.tfds_splits to use them)')
+            notes.append(f"splits left out: {', '.join(left_out)} (name them in dataset.tfds_splits to use them)")
         for split, side in known.items():
             if split not in left_out:
                 chosen += [(split, index, side) for index in range(splits[split].num_examples)]
         return chosen, notes
     seen: dict[tuple[str, int], str] = {}
-    for side, text in zip(('train', 'validation', 'test'), wanted, strict=True):
+    for side, text in zip(("train", "validation", "test"), wanted, strict=True):
         try:
             parts = tfds.core.ReadInstruction.from_spec(text).to_absolute(splits)
         except (ValueError, AssertionError, KeyError, TypeError) as error:
-            raise InputError(f'dataset.tfds_splits: {text!r} is no split of {field.split()[-1]}, which has '
-                             f'{", ".join(splits)} ({" ".join(str(error).split())[:100]})') from error
+            raise InputError(
+                f"dataset.tfds_splits: {text!r} is no split of {field.split()[-1]}, which has "
+                f"{', '.join(splits)} ({' '.join(str(error).split())[:100]})"
+            ) from error
         for part in parts:
             total = splits[part.splitname].num_examples
             for index in range(part.from_ or 0, total if part.to is None else part.to):
                 if (part.splitname, index) in seen:
-                    raise InputError(f'dataset.tfds_splits: {text!r} ({side}) overlaps with '
-                                     f'{seen[part.splitname, index]}')
+                    raise InputError(
+                        f"dataset.tfds_splits: {text!r} ({side}) overlaps with {seen[part.splitname, index]}"
+                    )
                 chosen.append((part.splitname, index, side))
                 seen[part.splitname, index] = side
         if not any(s == side for _, _, s in chosen):
-            raise InputError(f'dataset.tfds_splits: {text!r} ({side}) holds no example')
+            raise InputError(f"dataset.tfds_splits: {text!r} ({side}) holds no example")
     return chosen, notes
 
 
@@ -168,4 +218,4 @@ def _files(builder: Any) -> list[list[Any]]:
     """What tells one preparation from another: the files with size and time."""
     folder = pathlib.Path(os.fspath(builder.data_dir))
     infos = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
-    return [[str(folder), '', 0]] + [[name, info.st_size, info.st_mtime_ns] for name, info in infos]
+    return [[str(folder), "", 0]] + [[name, info.st_size, info.st_mtime_ns] for name, info in infos]

@@ -1,0 +1,115 @@
+"""A run: its configuration, working directory, devices and data, checked against each other before anything starts."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from kdjax import config as configuration
+from kdjax import data as datasets
+from kdjax import models, results
+from kdjax.errors import InputError
+from kdjax.parallel import Mapping
+
+
+@dataclasses.dataclass
+class Run:
+    """What all stages share."""
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    cache_dir: Path
+    mapping: Mapping
+    dataset: datasets.Dataset
+    log: Callable[[str], None]
+
+    @property
+    def dtype(self) -> Any:
+        """Compute dtype of the networks."""
+        name = self.config.dtype
+        if name == "auto":
+            name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return jnp.dtype(name)
+
+    @property
+    def teacher_size(self) -> int:
+        """Side of the teacher's input, px."""
+        return self.config.teacher.image_size or self.config.dataset.image_size
+
+    @property
+    def student_size(self) -> int:
+        """Side of the students' input, px."""
+        return self.config.dataset.image_size
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms, in the order of their axis."""
+        return tuple(self.config.distill.arms)
+
+    def network(self, stage: str) -> nn.Module:
+        """The teacher's or the students' network."""
+        config = self.config[stage]
+        options: dict[str, Any] = {"dropout": config.dropout, "dtype": self.dtype}
+        if config.model.startswith("vgg"):
+            options["head"] = self.config.teacher.head
+        else:
+            options["depthwise"] = self._depthwise
+        return models.create(config.model, num_classes=len(self.dataset.classes), width=config.width, **options)
+
+    @property
+    def _depthwise(self) -> str:
+        form = self.config.student.depthwise
+        if form == "auto":
+            form = "shift" if jax.default_backend() == "cpu" else "conv"
+        return form
+
+
+def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, log: Callable[[str], None]) -> Run:
+    """Checks the configuration against the working directory, the data and the devices, and loads the data.
+
+    Raises:
+        InputError: names what does not fit. Nothing was written then.
+    """
+    configuration.validate(config)
+    document = json.loads(config.to_json())
+    if (workdir / "config.json").exists():
+        before = json.loads((workdir / "config.json").read_text())
+        found = configuration.first_difference({**document, "run": None}, {**before, "run": None})
+        if found:
+            raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
+    mapping = Mapping()
+    for stage in ("teacher", "student"):
+        if config[stage].batch_size % len(mapping.devices):
+            raise InputError(
+                f"{stage}.batch_size is {config[stage].batch_size}: must be divisible by the "
+                f"{len(mapping.devices)} devices"
+            )
+        source = config[stage].weights
+        if source and source.endswith(".safetensors") and not Path(source).is_file():
+            raise InputError(f"{stage}.weights: no file {source}")
+    dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
+    for stage in ("teacher", "student"):
+        if config[stage].batch_size > len(dataset.train.labels):
+            raise InputError(
+                f"{stage}.batch_size is {config[stage].batch_size}, more than the {len(dataset.train.labels)} "
+                "images of the training split"
+            )
+    log(
+        f"data: {dataset.name}, {len(dataset.classes)} classes, {len(dataset.train.labels)} training, "
+        f"{len(dataset.validation.labels)} validation, {len(dataset.test.labels)} test images"
+    )
+    for note in dataset.notes:
+        log(f"data: {note}")
+    run = Run(config, workdir, cache_dir, mapping, dataset, log)
+    run.network("teacher"), run.network("student")
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        results.write(workdir / "config.json", document)
+        results.write(workdir / "splits.json", dataset.splits_document())
+    return run
