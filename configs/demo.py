@@ -16,14 +16,14 @@ def get_config(arg=""):
     config.dataset.storage_size = 56
     config.teacher.model = "vgg16_bn"
     config.teacher.width = 0.5
-    config.teacher.epochs = 12
+    config.teacher.epochs = 10
     config.teacher.learning_rate = 1e-3
     config.teacher.head_factor = 1.0
     config.teacher.dropout = 0.2
     config.student.width = 0.35
-    config.student.epochs = 10
+    config.student.epochs = 12
     config.student.batch_size = 32
-    config.student.learning_rate = 2e-3
+    config.student.learning_rate = 3e-3
     config.distill.views = 8
     config.run.note = (
         "The demo trains from scratch on rendered scenes: its teacher is VGG16-BN at width 0.5 and its students are "

@@ -1,4 +1,4 @@
-"""The layers both networks are built from: NHWC, torchvision semantics, a matrix product wherever one will do.
+"""The layers both networks are built from, with torchvision's semantics.
 
 Every layer takes its compute dtype from its input and keeps its parameters and statistics in float32 (float64 when
 the input is float64). Only weights that take weight decay are called `kernel`.
@@ -10,6 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from kdjax.models import convolution_form, shift_form
+
+# How the student's layers compute: the value of its `depthwise` argument.
+FORMS = {'conv': convolution_form, 'shift': shift_form}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,18 +41,6 @@ def normalise(images: jax.Array, dtype=None) -> jax.Array:
     mean = jnp.asarray(IMAGENET_MEAN, images.dtype)
     std = jnp.asarray(IMAGENET_STD, images.dtype)
     return ((images - mean.reshape(1, 1, 1, 3)) / std.reshape(1, 1, 1, 3)).astype(dtype or images.dtype)
-
-
-@jax.custom_jvp
-def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6); the derivative is 0 at both corners, as in PyTorch (jnp.clip gives one half there)."""
-    return jnp.clip(x, 0, 6)
-
-
-@relu6.defjvp
-def _relu6_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    return relu6(x), jnp.where((x > 0) & (x < 6), dx, jnp.zeros_like(dx))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -95,15 +88,17 @@ class Linear(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """1 x 1 convolution without bias: a matrix product over the last axis, kernel (I, O)."""
+    """1 x 1 convolution without bias, a matrix product; kernel (I, O)."""
 
     features: int
+    form: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = kaiming_fan_out(self.features)
-        kernel = self.param('kernel', init, (x.shape[-1], self.features), wide(x.dtype))
-        return jnp.matmul(x, kernel.astype(x.dtype))
+        form = FORMS[self.form]
+        shape = x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param('kernel', kaiming_fan_out(self.features), shape, wide(x.dtype))
+        return form.pointwise(x, kernel.astype(x.dtype))
 
 
 class Convolution(nn.Module):
@@ -124,78 +119,64 @@ class Convolution(nn.Module):
 
 
 class Stem(nn.Module):
-    """3 x 3 convolution of the image with stride 2 and padding 1, kernel (3, 3, I, O), as patches @ matrix.
-
-    The patches do not depend on the kernel: mapped over students that share their images they are cut once."""
+    """3 x 3 convolution of the images (b, H, W, 3) with stride 2, padding 1, no bias; kernel (3, 3, 3, O)."""
 
     features: int
+    form: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
-        kernel = self.param('kernel', kaiming_fan_out(9 * self.features), (3, 3, channels, self.features),
-                            wide(x.dtype))
-        patches = jnp.concatenate(shifts(x, 2), axis=-1)
-        return jnp.matmul(patches, kernel.astype(x.dtype).reshape(9 * channels, self.features))
-
-
-def shifts(x: jax.Array, stride: int) -> list[jax.Array]:
-    """The nine views of (b, H, W, C) that a 3 x 3 kernel with padding 1 sees, row by row."""
-    height, width = (-(-side // stride) for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return [lax.slice(x, (0, i, j, 0),
-                      (x.shape[0], i + (height - 1) * stride + 1, j + (width - 1) * stride + 1, x.shape[3]),
-                      (1, stride, stride, 1)) for i in range(3) for j in range(3)]
+    def __call__(self, images: jax.Array) -> jax.Array:
+        shape = 3, 3, images.shape[-1], self.features
+        kernel = self.param('kernel', kaiming_fan_out(9 * self.features), shape, wide(images.dtype))
+        return FORMS[self.form].stem(images, kernel.astype(images.dtype))
 
 
 class Depthwise(nn.Module):
-    """3 x 3 convolution of every channel on its own, padding 1 on every side also for stride 2, kernel (3, 3, C).
-
-    `form` 'shift' is nine shifted multiply-adds, 'conv' a grouped convolution: equal in value and gradient."""
+    """3 x 3 convolution of every channel on its own, padding 1 on every side also for stride 2; kernel (3, 3, C)."""
 
     stride: int
     form: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
-        kernel = self.param('kernel', kaiming_fan_out(9 * channels), (3, 3, channels), wide(x.dtype)).astype(x.dtype)
-        if self.form == 'conv':
-            return lax.conv_general_dilated(x, kernel[:, :, None, :], (self.stride, self.stride), [(1, 1), (1, 1)],
-                                            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-                                            feature_group_count=channels)
-        taps = kernel.reshape(9, 1, 1, 1, channels)
-        return sum(view * tap for view, tap in zip(shifts(x, self.stride), taps))
+        form = FORMS[self.form]
+        channels = x.shape[form.CHANNEL_AXIS]
+        kernel = self.param('kernel', kaiming_fan_out(9 * channels), (3, 3, channels), wide(x.dtype))
+        return form.depthwise(x, kernel.astype(x.dtype), self.stride)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last (Ioffe and Szegedy, arXiv 1502.03167), as PyTorch does it.
+    """Batch normalisation of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it, then maybe ReLU6.
 
     eps 1e-5; the running statistics move by a tenth a step, the running variance with n / (n - 1). In train mode
-    the batch is that of every device on `axis_name` together. The moments are taken in at least float32."""
+    the batch is that of every device on `axis_name` together. The arithmetic is done in at least float32."""
 
+    form: str = 'conv'
+    relu6: bool = False
     axis_name: str | None = None
     eps: float = 1e-5
     momentum: float = 0.9
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        dtype, shape = wide(x.dtype), (x.shape[-1],)
+        form, dtype = FORMS[self.form], wide(x.dtype)
+        shape = (x.shape[form.CHANNEL_AXIS],)
         scale = self.param('scale', nn.initializers.ones, shape, dtype)
         bias = self.param('bias', nn.initializers.zeros, shape, dtype)
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, dtype)
         running_var = self.variable('batch_stats', 'var', jnp.ones, shape, dtype)
-        if not train:
-            factor = scale.astype(dtype) * lax.rsqrt(running_var.value.astype(dtype) + self.eps)
-            offset = bias.astype(dtype) - running_mean.value.astype(dtype) * factor
-            return (x.astype(dtype) * factor + offset).astype(x.dtype)
-        axes = tuple(range(x.ndim - 1))
-        everywhere = (lambda value: lax.pmean(value, self.axis_name)) if self.axis_name else (lambda value: value)
-        mean = everywhere(jnp.mean(x.astype(dtype), axes))
-        var = everywhere(jnp.mean(jnp.square(x.astype(dtype) - mean), axes))
-        if not self.is_initializing():
-            count = x.size // x.shape[-1] * (lax.axis_size(self.axis_name) if self.axis_name else 1)
-            unbiased = var * (count / max(count - 1, 1))
-            for running, value in ((running_mean, mean), (running_var, unbiased)):
-                running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
-        return ((x.astype(dtype) - mean) * (scale * lax.rsqrt(var + self.eps)) + bias).astype(x.dtype)
+        if train:
+            mean, var = form.moments(x.astype(dtype))
+            if self.axis_name is not None:
+                local = mean
+                mean = lax.pmean(local, self.axis_name)
+                var = lax.pmean(var + jnp.square(local - mean), self.axis_name)
+            if not self.is_initializing():
+                count = x.size // shape[0] * (1 if self.axis_name is None else lax.axis_size(self.axis_name))
+                for running, value in ((running_mean, mean), (running_var, var * (count / max(count - 1, 1)))):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
+        else:
+            mean, var = running_mean.value.astype(dtype), running_var.value.astype(dtype)
+        factor = scale * lax.rsqrt(var + self.eps)
+        apply = form.affine_relu6 if self.relu6 else form.affine
+        return apply(x.astype(dtype), factor, bias - mean * factor).astype(x.dtype)

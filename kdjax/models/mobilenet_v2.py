@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,15 +31,17 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        norm = functools.partial(layers.BatchNorm, self.depthwise, axis_name=self.axis_name)
+        channels = x.shape[layers.FORMS[self.depthwise].CHANNEL_AXIS]
         y = x
         if self.expansion != 1:
-            y = layers.Pointwise(self.expansion * x.shape[-1], name='expand')(y)
-            y = layers.relu6(layers.BatchNorm(self.axis_name, name='expand_bn')(y, train))
+            y = layers.Pointwise(self.expansion * channels, self.depthwise, name='expand')(y)
+            y = norm(relu6=True, name='expand_bn')(y, train)
         y = layers.Depthwise(self.stride, self.depthwise, name='depthwise')(y)
-        y = layers.relu6(layers.BatchNorm(self.axis_name, name='depthwise_bn')(y, train))
-        y = layers.Pointwise(self.features, name='project')(y)
-        y = layers.BatchNorm(self.axis_name, name='project_bn')(y, train)
-        return x + y if self.stride == 1 and x.shape[-1] == self.features else y
+        y = norm(relu6=True, name='depthwise_bn')(y, train)
+        y = layers.Pointwise(self.features, self.depthwise, name='project')(y)
+        y = norm(name='project_bn')(y, train)
+        return x + y if self.stride == 1 and channels == self.features else y
 
 
 class MobileNetV2(nn.Module):
@@ -47,7 +51,8 @@ class MobileNetV2(nn.Module):
       num_classes: length of the logits.
       width: multiplies every channel count, rounded to multiples of 8; the last layer keeps at least 1280.
       dropout: rate on the pooled features in front of the head.
-      depthwise: 'shift' (CPU) or 'conv' (accelerators, export): the same parameters, values and gradients.
+      depthwise: 'shift' (CPU) or 'conv' (accelerators, export): how all layers compute and lay out their activations;
+        the same parameters, values and gradients.
       dtype: compute dtype; None is that of the images, at least float32.
       axis_name: mapped axis of devices whose batches BatchNorm takes together.
 
@@ -73,17 +78,16 @@ class MobileNetV2(nn.Module):
           example_keys: typed keys (b,), one an example; None means no dropout.
         """
         x = layers.normalise(images, self.dtype)
-        x = layers.Stem(scaled(32 * self.width), name='stem')(x)
-        x = layers.relu6(layers.BatchNorm(self.axis_name, name='stem_bn')(x, train))
+        norm = functools.partial(layers.BatchNorm, self.depthwise, True, self.axis_name)
+        x = norm(name='stem_bn')(layers.Stem(scaled(32 * self.width), self.depthwise, name='stem')(x), train)
         number = 0
         for expansion, channels, blocks, stride in STAGES:
             for block in range(blocks):
                 number += 1
                 x = InvertedResidual(scaled(channels * self.width), expansion, stride if block == 0 else 1,
                                      self.depthwise, self.axis_name, name=f'block_{number}')(x, train)
-        x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), name='last')(x)
-        x = layers.relu6(layers.BatchNorm(self.axis_name, name='last_bn')(x, train))
-        x = x.mean((1, 2), dtype=layers.wide(x.dtype)).astype(x.dtype)
+        x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.depthwise, name='last')(x)
+        x = layers.FORMS[self.depthwise].average(norm(name='last_bn')(x, train))
         if train and example_keys is not None and self.dropout:
             x = layers.dropout(x, self.dropout, example_keys, 1)
         return layers.Linear(self.num_classes, name='head')(x)

@@ -12,6 +12,7 @@ slice are padded slices, summed one by one, and because one pass over memory can
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +65,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 def _depthwise_forward(x, kernel, stride):
     padded = _padded(x)
-    terms = (tap * _each(weight) for tap, weight in zip(_taps(padded, stride, x.shape[1:3]), kernel.reshape(9, -1)))
-    return sum(terms), (padded, kernel)
+    return _filtered(_taps(padded, stride, x.shape[1:3]), kernel.reshape(9, -1)), (padded, kernel)
 
 
 def _depthwise_backward(stride, residuals, g):
@@ -77,8 +77,7 @@ def _depthwise_backward(stride, residuals, g):
 
 
 def _gradient_stride_1(kernel, g):
-    flipped = kernel.reshape(9, -1)[::-1]
-    return sum(tap * _each(weight) for tap, weight in zip(_taps(_padded(g), 1, g.shape[1:3]), flipped))
+    return _filtered(_taps(_padded(g), 1, g.shape[1:3]), kernel.reshape(9, -1)[::-1])
 
 
 def _gradient_stride_2(kernel, g):
@@ -91,8 +90,8 @@ def _gradient_stride_2(kernel, g):
     readers = (((1, 0),), ((2, 0), (0, 1)))  # by parity: (weight, offset of the output)
 
     def part(rows, columns):
-        return sum(g[:, down:down + height, right:right + width] * _each(kernel[i, j])
-                   for i, down in rows for j, right in columns)
+        return _filtered([g[:, down:down + height, right:right + width] for _, down in rows for _, right in columns],
+                         [kernel[i, j] for i, _ in rows for j, _ in columns])
 
     lines = [jnp.stack([part(rows, columns) for columns in readers], 3) for rows in readers]
     return jnp.stack(lines, 2).reshape(channels, 2 * height, 2 * width, examples)
@@ -106,10 +105,8 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and (biased) variance of every channel, (C,) each in the dtype of x, taken in one pass.
 
     The values are counted from one of them, so that no digits are lost to a mean far from zero."""
-    middle = [lax.slice_in_dim(x, x.shape[axis] // 2, x.shape[axis] // 2 + 1, axis=axis) for axis in ()]
-    del middle
-    origin = lax.slice(x, (0, x.shape[1] // 2, x.shape[2] // 2, 0),
-                       (x.shape[0], x.shape[1] // 2 + 1, x.shape[2] // 2 + 1, 1))
+    row, column = x.shape[1] // 2, x.shape[2] // 2
+    origin = lax.slice(x, (0, row, column, 0), (x.shape[0], row + 1, column + 1, 1))
     x = x - origin
     count = x.size // x.shape[0]
     first, second = (total / count for total in _sums(x, x * x))
@@ -189,8 +186,16 @@ def _taps(padded: jax.Array, stride: int, shape: tuple[int, int]) -> list[jax.Ar
             for i in range(3) for j in range(3)]
 
 
+def _filtered(views: list[jax.Array], weights: Sequence[jax.Array]) -> jax.Array:
+    """The sum of views weighted channel by channel."""
+    dtype = jnp.promote_types(views[0].dtype, jnp.float32)
+    total = sum(view.astype(dtype) * _each(weight.astype(dtype)) for view, weight in zip(views, weights))
+    return total.astype(views[0].dtype)
+
+
 def _sums(*terms: jax.Array) -> tuple[jax.Array, ...]:
     """The sum of every channel of each term, all taken in one pass over memory."""
-    zero = jnp.zeros((), terms[0].dtype)
+    dtype = jnp.promote_types(terms[0].dtype, jnp.float32)
+    terms, zero = [term.astype(dtype) for term in terms], jnp.zeros((), dtype)
     add = lambda sums, values: tuple(a + b for a, b in zip(sums, values))
-    return lax.reduce(terms, (zero,) * len(terms), add, (1, 2, 3))
+    return lax.reduce(terms, [zero] * len(terms), add, (1, 2, 3))

@@ -75,7 +75,7 @@ class VGG16(nn.Module):
                 number += 1
                 x = layers.Convolution(scaled(channels, self.width), name=f'conv_{number}')(x)
                 if self.batch_norm:
-                    x = layers.BatchNorm(self.axis_name, name=f'bn_{number}')(x, train)
+                    x = layers.BatchNorm(axis_name=self.axis_name, name=f'bn_{number}')(x, train)
                 x = nn.relu(x)
             x = layers.max_pool(x)
         keys = example_keys if train else None
