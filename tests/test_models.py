@@ -1,0 +1,108 @@
+"""The networks against plain PyTorch with the same weights, and their two forms against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import models
+from kdjax.models import mobilenet_v2
+from kdjax.weights import named_tensors
+
+CLASSES = 7
+
+
+def randomised(model, size):
+    """Variables with statistics and scales as far from their initial values as a trained network's."""
+    variables = jax.tree.map(np.asarray, dict(model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))))
+    rng = np.random.default_rng(0)
+
+    def spread(path, leaf):
+        name = path[-1].key
+        if name in ("scale", "var"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
+        if name in ("bias", "mean"):
+            return rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype)
+        return leaf * 10 if "head" in [key.key for key in path] else leaf
+
+    return jax.tree_util.tree_map_with_path(spread, variables)
+
+
+CASES = {
+    "mobilenet_v2": ("mobilenet_v2", {"width": 0.5, "dropout": 0.0}, "MobileNetV2", {"width": 0.5, "dropout": 0.0}),
+    "mobilenet_v2 conv": (
+        "mobilenet_v2",
+        {"width": 0.5, "dropout": 0.0, "depthwise": "conv"},
+        "MobileNetV2",
+        {"width": 0.5, "dropout": 0.0},
+    ),
+    "vgg16": ("vgg16", {"width": 0.25}, "VGG16", {"width": 0.25}),
+    "vgg16 fc": ("vgg16", {"width": 0.125, "head": "fc"}, "VGG16", {"width": 0.125, "head": "fc"}),
+    "vgg16_bn": ("vgg16_bn", {"width": 0.25}, "VGG16", {"width": 0.25, "batch_norm": True}),
+}
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_pytorch(case, train):
+    torch = pytest.importorskip("torch")
+    import torch_reference
+
+    name, options, reference, reference_options = CASES[case]
+    size = 44  # odd sides on the way down
+    model = models.create(name, num_classes=CLASSES, **options)
+    variables = randomised(model, size)
+    theirs = getattr(torch_reference, reference)(CLASSES, **reference_options)
+    state = {key: torch.tensor(value) for key, value in named_tensors(name, variables).items()}
+    kept = {key: value for key, value in theirs.state_dict().items() if key.endswith("num_batches_tracked")}
+    theirs.load_state_dict({**state, **kept}, strict=True)
+    images = np.random.default_rng(1).random((6, size, size, 3), np.float32)
+    theirs.train(train)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    logits, mutated = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))(variables, images)
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+    if train and "batch_stats" in variables:
+        after = {key: value.numpy() for key, value in theirs.state_dict().items() if "running" in key}
+        ours = named_tensors(name, {"params": variables["params"], **mutated})
+        for key, value in after.items():
+            np.testing.assert_allclose(ours[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_shift_and_convolution_forms_have_equal_gradients(monkeypatch):
+    monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)))
+    with jax.enable_x64(True):
+        images = jnp.array(np.random.default_rng(1).random((4, 33, 33, 3)))
+        target = jnp.array(np.random.default_rng(2).normal(size=(4, CLASSES)))
+        gradients = []
+        for form in ("shift", "conv"):
+            model = models.create("mobilenet_v2", num_classes=CLASSES, width=0.5, dropout=0.0, depthwise=form)
+            variables = jax.tree.map(lambda leaf: jnp.float64(leaf), randomised(model, 33))
+
+            def loss(params, images, model=model, variables=variables):
+                logits, mutated = model.apply(
+                    {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+                )
+                return jnp.sum(target * logits), mutated
+
+            gradients.append(jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables["params"], images))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), *gradients)
+
+
+def test_dropout_belongs_to_the_example():
+    model = models.create("vgg16", num_classes=CLASSES, width=0.05, dropout=0.5)
+    variables = randomised(model, 32)
+    images = jnp.array(np.random.default_rng(1).random((4, 32, 32, 3), np.float32))
+    keys = jax.random.split(jax.random.key(3), 4)
+    apply = lambda images, keys: model.apply(variables, images, train=True, example_keys=keys)
+    together = apply(images, keys)
+    np.testing.assert_allclose(apply(images[2:], keys[2:]), together[2:], rtol=1e-5, atol=1e-6)
+    assert np.any(np.abs(together - model.apply(variables, images, train=True)) > 1e-3)
+
+
+def test_costs_are_the_published_ones():
+    """MobileNetV2: 300 M multiply-adds, 3.5 M parameters (arXiv 1801.04381, table 4); VGG16: 15.5 G and 138 M."""
+    student = models.cost(models.create("mobilenet_v2", num_classes=1000), 224)
+    teacher = models.cost(models.create("vgg16", num_classes=1000, head="fc"), 224)
+    assert student == {"params": 3_504_872, "macs": 300_774_272}
+    assert teacher == {"params": 138_357_544, "macs": 15_470_264_320}
