@@ -78,7 +78,8 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
     """
     configuration.validate(config)
     document = json.loads(config.to_json())
-    if (workdir / "config.json").exists():
+    # Until there is a checkpoint the directory may change its mind.
+    if any(workdir.glob("*/checkpoints/[0-9]*")):
         before = json.loads((workdir / "config.json").read_text())
         found = configuration.first_difference({**document, "run": None}, {**before, "run": None})
         if found:
@@ -94,11 +95,11 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
         if source and source.endswith(".safetensors") and not Path(source).is_file():
             raise InputError(f"{stage}.weights: no file {source}")
     dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
-    for stage in ("teacher", "student"):
-        if config[stage].batch_size > len(dataset.train.labels):
+    labelled = int((dataset.train.labels >= 0).sum())
+    for stage, images in (("teacher", labelled), ("student", len(dataset.train.labels))):
+        if config[stage].batch_size > images:
             raise InputError(
-                f"{stage}.batch_size is {config[stage].batch_size}, more than the {len(dataset.train.labels)} "
-                "images of the training split"
+                f"{stage}.batch_size is {config[stage].batch_size}, more than the {images} images it is trained on"
             )
     log(
         f"data: {dataset.name}, {len(dataset.classes)} classes, {len(dataset.train.labels)} training, "

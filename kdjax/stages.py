@@ -3,7 +3,7 @@
 The working directory:
     config.json splits.json          what was run, on which files
     teacher/ distill/                checkpoints/ and metrics.jsonl; distill/teacher_logits.json
-    evaluation/logits.npz            test and validation logits of the selected checkpoints
+    evaluation/                      metrics.jsonl; logits.npz: test and validation logits of the selected checkpoints
     results.json                     the figures
 """
 
@@ -337,9 +337,23 @@ def evaluate(run: Run) -> None:
         config=json.loads(config.to_json()),
     )
     if jax.process_index() == 0:
-        _save_logits(run.workdir / "evaluation", teacher_logits, student_logits)
+        folder = run.workdir / "evaluation"
+        writer = MetricsWriter(folder, -1, tensorboard=False)  # an evaluation replaces the one before
+        for kind, measured in (("validation", validations), ("test", tests)):
+            writer.write(step, kind, _scalars(measured, run.arms, config.seeds))
+        writer.close()
+        _save_logits(folder, teacher_logits, student_logits)
         results.write(run.workdir / "results.json", document)
         print("\n" + results.table(document, config.run.note or None) + f"\n\n{run.workdir / 'results.json'}")
+
+
+def _scalars(measured: list[list[dict[str, Any]]], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """The figures of `population_metrics` that are one number each, by student."""
+    return {
+        f"{arm}/{seed}": {name: value for name, value in one.items() if not isinstance(value, list)}
+        for seed, row in zip(seeds, measured, strict=True)
+        for arm, one in zip(arms, row, strict=True)
+    }
 
 
 def _logits(run: Run, stage: str, size: int, variables: Any) -> dict[str, np.ndarray]:
@@ -361,7 +375,6 @@ def _forward_images(run: Run) -> int | None:
 
 
 def _save_logits(folder: Path, teacher: dict[str, np.ndarray], student: dict[str, np.ndarray]) -> None:
-    folder.mkdir(exist_ok=True)
     temporary = folder / "logits.tmp.npz"
     np.savez(
         temporary,

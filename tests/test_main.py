@@ -75,6 +75,10 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
         records = [json.loads(line) for line in (tmp_path / "a" / stage / "metrics.jsonl").read_text().splitlines()]
         assert {record["kind"] for record in records} == {"train", "validation"}
 
+    records = [json.loads(line) for line in (tmp_path / "a" / "evaluation" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["validation", "test"]
+    assert records[1]["students"]["kl/1"]["top1"] == results["arms"]["kl"]["test_top1"][1]
+
     # Evaluation in a fresh process, from checkpoints alone, gives the same figures.
     (tmp_path / "a" / "results.json").unlink()
     kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--stages=evaluate")
