@@ -53,6 +53,7 @@ def base() -> ml_collections.ConfigDict:
     config.teacher.model = "vgg16"
     config.teacher.width = 1.0
     config.teacher.head = "average"  # average: global average pooling; fc: VGG16's own two layers of 4096
+    config.teacher.convolution = "auto"  # winograd on CPU, conv elsewhere: equal to rounding
     config.teacher.weights = config_dict.placeholder(str)  # safetensors file or Hugging Face hub id; unset = scratch
     config.teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
     config.teacher.seed = 0
@@ -69,7 +70,7 @@ def base() -> ml_collections.ConfigDict:
     config.student.model = "mobilenet_v2"
     config.student.width = 1.0
     config.student.weights = config_dict.placeholder(str)
-    config.student.depthwise = "auto"  # shift on CPU, conv elsewhere: equal in value
+    config.student.depthwise = "auto"  # shift on CPU, conv elsewhere: equal to rounding
     config.student.epochs = 15
     config.student.batch_size = 64
     config.student.learning_rate = 1e-3
@@ -127,6 +128,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         if network.dropout >= 1:
             raise InputError(f"{stage}.dropout is {network.dropout}: must be below 1")
     _choice("teacher.head", config.teacher.head, ("average", "fc"))
+    _choice("teacher.convolution", config.teacher.convolution, ("auto", "winograd", "conv"))
     _choice("student.depthwise", config.student.depthwise, ("auto", "shift", "conv"))
     if config.distill.views is not None:
         _whole("distill.views", config.distill.views, 0)

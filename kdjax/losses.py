@@ -2,9 +2,10 @@
 
     L = w_ce·CE(y, s) + w_kl·T²·KL(softmax(t/T) ‖ softmax(s/T)) + w_cosine·(1 − cos(t, s))
 
-with student logits s, teacher logits t, labels y and temperature T. Hard cross-entropy plus Kullback-Leibler plus cosine
-similarity is the objective of arXiv 2606.14886; the T² factor is that of Hinton et al., arXiv 1503.02531, section 2. The
-paper's abstract does not say whether its cosine is taken on logits or on softened probabilities, so both are offered.
+with student logits s, teacher logits t, labels y and temperature T. Hard cross-entropy plus Kullback-Leibler plus
+cosine similarity is the objective of arXiv 2606.14886; the T² factor is that of Hinton et al., arXiv 1503.02531,
+section 2. The paper's abstract does not say whether its cosine is taken on logits or on softened probabilities, so both
+are offered.
 
 Softmax ignores an offset common to all logits of an example. The cosine of raw logits does not: with
 `cosine_on="logits"` the student is also asked to copy the teacher's offset.

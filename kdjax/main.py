@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from kdjax import host
 from kdjax.errors import InputError
 
 STAGES = ("describe", "teacher", "distill", "evaluate")
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
     for name in _STAGES.value:
         if name not in STAGES:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
+    host.prepare()
     import jax  # after the flags are known to be right: it takes seconds
 
     from kdjax import stages

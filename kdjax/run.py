@@ -56,18 +56,17 @@ class Run:
         """The teacher's or the students' network."""
         config = self.config[stage]
         options: dict[str, Any] = {"dropout": config.dropout, "dtype": self.dtype}
+        on_cpu = jax.default_backend() == "cpu"
         if config.model.startswith("vgg"):
             options["head"] = self.config.teacher.head
+            options["convolution"] = _resolved(self.config.teacher.convolution, "winograd" if on_cpu else "conv")
         else:
-            options["depthwise"] = self._depthwise
+            options["depthwise"] = _resolved(self.config.student.depthwise, "shift" if on_cpu else "conv")
         return models.create(config.model, num_classes=len(self.dataset.classes), width=config.width, **options)
 
-    @property
-    def _depthwise(self) -> str:
-        form = self.config.student.depthwise
-        if form == "auto":
-            form = "shift" if jax.default_backend() == "cpu" else "conv"
-        return form
+
+def _resolved(form: str, fastest: str) -> str:
+    return fastest if form == "auto" else form
 
 
 def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, log: Callable[[str], None]) -> Run:

@@ -4,8 +4,6 @@ Only safetensors are read: a pickle can run code. Layouts: PyTorch keeps convolu
 layers as (O, I); here they are (H, W, I, O) and (I, O), depthwise kernels (H, W, C).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path

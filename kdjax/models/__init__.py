@@ -1,7 +1,5 @@
 """The networks, by name: VGG16 as teacher, MobileNetV2 as student."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -12,10 +10,10 @@ from kdjax.models.cost import cost
 from kdjax.models.mobilenet_v2 import MobileNetV2
 from kdjax.models.vgg16 import VGG16
 
-__all__ = ['MobileNetV2', 'VGG16', 'cost', 'create']
+__all__ = ["MobileNetV2", "VGG16", "cost", "create"]
 
-MODELS = {'vgg16': VGG16, 'vgg16_bn': functools.partial(VGG16, batch_norm=True), 'mobilenet_v2': MobileNetV2}
-CHOICES = {'head': ('average', 'fc'), 'depthwise': ('shift', 'conv')}
+MODELS = {"vgg16": VGG16, "vgg16_bn": functools.partial(VGG16, batch_norm=True), "mobilenet_v2": MobileNetV2}
+CHOICES = {"head": ("average", "fc"), "depthwise": ("shift", "conv"), "convolution": ("winograd", "conv")}
 
 
 def create(name: str, num_classes: int, width: float = 1.0, **options: Any) -> nn.Module:
@@ -30,17 +28,17 @@ def create(name: str, num_classes: int, width: float = 1.0, **options: Any) -> n
       InputError: unknown name or option, or a value out of range.
     """
     if name not in MODELS:
-        raise InputError(f'unknown model {name!r}: choose one of {", ".join(MODELS)}')
+        raise InputError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
     if num_classes < 2:
-        raise InputError(f'num_classes is {num_classes}: a classifier needs at least 2 classes')
+        raise InputError(f"num_classes is {num_classes}: a classifier needs at least 2 classes")
     if not width > 0:
-        raise InputError(f'width of {name} is {width}: give a number above 0')
-    if not 0 <= options.get('dropout', 0) < 1:
-        raise InputError(f'dropout of {name} is {options["dropout"]}: give a fraction in [0, 1)')
+        raise InputError(f"width of {name} is {width}: give a number above 0")
+    if not 0 <= options.get("dropout", 0) < 1:
+        raise InputError(f"dropout of {name} is {options['dropout']}: give a fraction in [0, 1)")
     for option, value in options.items():
         if option in CHOICES and value not in CHOICES[option]:
-            raise InputError(f'{option} of {name} is {value!r}: choose one of {", ".join(CHOICES[option])}')
+            raise InputError(f"{option} of {name} is {value!r}: choose one of {', '.join(CHOICES[option])}")
     try:
         return MODELS[name](num_classes=num_classes, width=width, **options)
     except TypeError as error:
-        raise InputError(f'model {name} does not take these options: {error}') from None
+        raise InputError(f"model {name} does not take these options: {error}") from None

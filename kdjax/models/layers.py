@@ -1,20 +1,18 @@
 """The layers both networks are built from, with torchvision's semantics.
 
-Every layer takes its compute dtype from its input and keeps its parameters and statistics in float32 (float64 when
-the input is float64). Only weights that take weight decay are called `kernel`.
+Every layer takes its compute dtype from its input and keeps its parameters and statistics in float32 (float64 when the
+input is float64). Only weights that take weight decay are called `kernel`.
 """
-
-from __future__ import annotations
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.models import convolution_form, shift_form
+from kdjax.models import examples_first, examples_last
 
-# How the student's layers compute: the value of its `depthwise` argument.
-FORMS = {'conv': convolution_form, 'shift': shift_form}
+# How a layer computes and lays out its activations: the values of `depthwise` (MobileNetV2) and `convolution` (VGG16).
+FORMS = {"conv": examples_first, "shift": examples_last, "winograd": examples_last}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,25 +32,14 @@ def wide(dtype) -> jnp.dtype:
 
 
 def normalise(images: jax.Array, dtype=None) -> jax.Array:
-    """RGB in [0, 1] to zero mean and unit variance by ImageNet's constants, in the compute dtype.
+    """RGB in [0, 1], (b, H, W, 3), to zero mean and unit variance by ImageNet's constants, in the compute dtype.
 
-    The arithmetic is done in at least float32; `dtype` None keeps that dtype."""
+    The arithmetic is done in at least float32; `dtype` None keeps that dtype.
+    """
     images = images.astype(wide(images.dtype))
     mean = jnp.asarray(IMAGENET_MEAN, images.dtype)
     std = jnp.asarray(IMAGENET_STD, images.dtype)
-    return ((images - mean.reshape(1, 1, 1, 3)) / std.reshape(1, 1, 1, 3)).astype(dtype or images.dtype)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """2 x 2 maximum with stride 2 over (b, H, W, C); an odd last row or column is dropped, as in PyTorch.
-
-    Of equal values the first takes the gradient. Four strided slices: XLA's CPU backend runs the gradient of a
-    windowed maximum as a scatter."""
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    columns = [x[:, :height, start:width:2] for start in (0, 1)]
-    x = jnp.where(columns[0] >= columns[1], columns[0], columns[1])
-    rows = [x[:, start::2] for start in (0, 1)]
-    return jnp.where(rows[0] >= rows[1], rows[0], rows[1])
+    return ((images - mean[None, None, None, :]) / std[None, None, None, :]).astype(dtype or images.dtype)
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
@@ -69,7 +56,8 @@ def dropout(x: jax.Array, rate: float, example_keys: jax.Array, layer: int) -> j
     """Zero each value of x (b, features) with probability `rate` and scale the rest by 1 / (1 - rate).
 
     Each example draws its own mask from its own key (b,), so the mask does not depend on how a batch is split;
-    `layer` tells apart the dropout layers of one network."""
+    `layer` tells apart the dropout layers of one network.
+    """
     draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - rate, x.shape[1:])
     return jnp.where(jax.vmap(draw)(example_keys), x / (1.0 - rate), jnp.zeros_like(x))
 
@@ -81,8 +69,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param('kernel', LINEAR_INIT, (x.shape[-1], self.features), wide(x.dtype))
-        bias = self.param('bias', nn.initializers.zeros, (self.features,), wide(x.dtype))
+        kernel = self.param("kernel", LINEAR_INIT, (x.shape[-1], self.features), wide(x.dtype))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
         product = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=wide(x.dtype))
         return product + bias.astype(product.dtype)[None, :]
 
@@ -97,38 +85,48 @@ class Pointwise(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
         shape = x.shape[form.CHANNEL_AXIS], self.features
-        kernel = self.param('kernel', kaiming_fan_out(self.features), shape, wide(x.dtype))
+        kernel = self.param("kernel", kaiming_fan_out(self.features), shape, wide(x.dtype))
         return form.pointwise(x, kernel.astype(x.dtype))
 
 
 class Convolution(nn.Module):
-    """3 x 3 convolution, padding 1 on every side, kernel (3, 3, I, O)."""
-
-    features: int
-    bias: bool = True
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        init = kaiming_fan_out(9 * self.features)
-        kernel = self.param('kernel', init, (3, 3, x.shape[-1], self.features), wide(x.dtype))
-        x = lax.conv_general_dilated(x, kernel.astype(x.dtype), (1, 1), [(1, 1), (1, 1)],
-                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-        if self.bias:
-            x = x + self.param('bias', nn.initializers.zeros, (self.features,), wide(x.dtype)).astype(x.dtype)
-        return x
-
-
-class Stem(nn.Module):
-    """3 x 3 convolution of the images (b, H, W, 3) with stride 2, padding 1, no bias; kernel (3, 3, 3, O)."""
+    """3 x 3 convolution, padding 1 on every side; kernel (3, 3, I, O)."""
 
     features: int
     form: str
+    stride: int = 1
+    use_bias: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        shape = 3, 3, images.shape[-1], self.features
-        kernel = self.param('kernel', kaiming_fan_out(9 * self.features), shape, wide(images.dtype))
-        return FORMS[self.form].stem(images, kernel.astype(images.dtype))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        shape = 3, 3, x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param("kernel", kaiming_fan_out(9 * self.features), shape, wide(x.dtype))
+        y = form.convolution(x, kernel.astype(x.dtype), self.stride)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
+            y = form.add_bias(y, bias.astype(x.dtype))
+        return y
+
+
+class ConvolutionReLU(nn.Module):
+    """3 x 3 convolution with bias and ReLU, padding 1 on every side, kernel (3, 3, I, O), then maybe a 2 x 2 maximum.
+
+    The maximum is taken first: bias and ReLU keep the order, so the value is the same for a quarter of their work.
+    """
+
+    features: int
+    form: str
+    pool: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        shape = 3, 3, x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param("kernel", kaiming_fan_out(9 * self.features), shape, wide(x.dtype))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
+        y = form.convolution(x, kernel.astype(x.dtype))
+        return form.bias_relu(form.max_pool(y) if self.pool else y, bias.astype(x.dtype))
 
 
 class Depthwise(nn.Module):
@@ -141,18 +139,20 @@ class Depthwise(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
         channels = x.shape[form.CHANNEL_AXIS]
-        kernel = self.param('kernel', kaiming_fan_out(9 * channels), (3, 3, channels), wide(x.dtype))
+        kernel = self.param("kernel", kaiming_fan_out(9 * channels), (3, 3, channels), wide(x.dtype))
         return form.depthwise(x, kernel.astype(x.dtype), self.stride)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it, then maybe ReLU6.
+    """Batch normalisation of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
 
-    eps 1e-5; the running statistics move by a tenth a step, the running variance with n / (n - 1). In train mode
-    the batch is that of every device on `axis_name` together. The arithmetic is done in at least float32."""
+    eps 1e-5; the running statistics move by a tenth a step, the running variance with n / (n - 1). In train mode the
+    batch is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`
+    min(max(·, 0), ceiling) follows.
+    """
 
-    form: str = 'conv'
-    relu6: bool = False
+    form: str
+    ceiling: float | None = None
     axis_name: str | None = None
     eps: float = 1e-5
     momentum: float = 0.9
@@ -161,10 +161,10 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         form, dtype = FORMS[self.form], wide(x.dtype)
         shape = (x.shape[form.CHANNEL_AXIS],)
-        scale = self.param('scale', nn.initializers.ones, shape, dtype)
-        bias = self.param('bias', nn.initializers.zeros, shape, dtype)
-        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, dtype)
-        running_var = self.variable('batch_stats', 'var', jnp.ones, shape, dtype)
+        scale = self.param("scale", nn.initializers.ones, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
         if train:
             mean, var = form.moments(x.astype(dtype))
             if self.axis_name is not None:
@@ -177,6 +177,6 @@ class BatchNorm(nn.Module):
                     running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
         else:
             mean, var = running_mean.value.astype(dtype), running_var.value.astype(dtype)
-        factor = scale * lax.rsqrt(var + self.eps)
-        apply = form.affine_relu6 if self.relu6 else form.affine
-        return apply(x.astype(dtype), factor, bias - mean * factor).astype(x.dtype)
+        factor = scale.astype(dtype) * lax.rsqrt(var + self.eps)
+        offset = bias.astype(dtype) - mean * factor
+        return form.affine(x.astype(dtype), factor, offset, self.ceiling).astype(x.dtype)

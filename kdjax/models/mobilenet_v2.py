@@ -1,7 +1,5 @@
 """MobileNetV2: Sandler et al., "Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381, table 2."""
 
-from __future__ import annotations
-
 import functools
 
 import flax.linen as nn
@@ -35,12 +33,12 @@ class InvertedResidual(nn.Module):
         channels = x.shape[layers.FORMS[self.depthwise].CHANNEL_AXIS]
         y = x
         if self.expansion != 1:
-            y = layers.Pointwise(self.expansion * channels, self.depthwise, name='expand')(y)
-            y = norm(relu6=True, name='expand_bn')(y, train)
-        y = layers.Depthwise(self.stride, self.depthwise, name='depthwise')(y)
-        y = norm(relu6=True, name='depthwise_bn')(y, train)
-        y = layers.Pointwise(self.features, self.depthwise, name='project')(y)
-        y = norm(name='project_bn')(y, train)
+            y = layers.Pointwise(self.expansion * channels, self.depthwise, name="expand")(y)
+            y = norm(ceiling=6.0, name="expand_bn")(y, train)
+        y = layers.Depthwise(self.stride, self.depthwise, name="depthwise")(y)
+        y = norm(ceiling=6.0, name="depthwise_bn")(y, train)
+        y = layers.Pointwise(self.features, self.depthwise, name="project")(y)
+        y = norm(name="project_bn")(y, train)
         return x + y if self.stride == 1 and channels == self.features else y
 
 
@@ -64,7 +62,7 @@ class MobileNetV2(nn.Module):
     num_classes: int
     width: float = 1.0
     dropout: float = 0.2
-    depthwise: str = 'shift'
+    depthwise: str = "shift"
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
 
@@ -78,16 +76,24 @@ class MobileNetV2(nn.Module):
           example_keys: typed keys (b,), one an example; None means no dropout.
         """
         x = layers.normalise(images, self.dtype)
-        norm = functools.partial(layers.BatchNorm, self.depthwise, True, self.axis_name)
-        x = norm(name='stem_bn')(layers.Stem(scaled(32 * self.width), self.depthwise, name='stem')(x), train)
+        norm = functools.partial(layers.BatchNorm, self.depthwise, 6.0, self.axis_name)
+        x = layers.FORMS[self.depthwise].arrange(x)
+        x = layers.Convolution(scaled(32 * self.width), self.depthwise, stride=2, name="stem")(x)
+        x = norm(name="stem_bn")(x, train)
         number = 0
         for expansion, channels, blocks, stride in STAGES:
             for block in range(blocks):
                 number += 1
-                x = InvertedResidual(scaled(channels * self.width), expansion, stride if block == 0 else 1,
-                                     self.depthwise, self.axis_name, name=f'block_{number}')(x, train)
-        x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.depthwise, name='last')(x)
-        x = layers.FORMS[self.depthwise].average(norm(name='last_bn')(x, train))
+                x = InvertedResidual(
+                    scaled(channels * self.width),
+                    expansion,
+                    stride if block == 0 else 1,
+                    self.depthwise,
+                    self.axis_name,
+                    name=f"block_{number}",
+                )(x, train)
+        x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.depthwise, name="last")(x)
+        x = layers.FORMS[self.depthwise].average(norm(name="last_bn")(x, train))
         if train and example_keys is not None and self.dropout:
             x = layers.dropout(x, self.dropout, example_keys, 1)
-        return layers.Linear(self.num_classes, name='head')(x)
+        return layers.Linear(self.num_classes, name="head")(x)

@@ -1,6 +1,6 @@
 """VGG16: Simonyan and Zisserman, "Very Deep Convolutional Networks", arXiv 1409.1556, configuration D."""
 
-from __future__ import annotations
+import math
 
 import flax.linen as nn
 import jax
@@ -29,10 +29,10 @@ class FullyConnected(nn.Module):
         dtype = x.dtype
         x = layers.adaptive_average_pool(x, 7).reshape(x.shape[0], -1)
         for number in (1, 2):
-            x = nn.relu(layers.Linear(self.hidden, name=f'fc_{number}')(x)).astype(dtype)
+            x = nn.relu(layers.Linear(self.hidden, name=f"fc_{number}")(x)).astype(dtype)
             if example_keys is not None and self.dropout:
                 x = layers.dropout(x, self.dropout, example_keys, number)
-        return layers.Linear(self.num_classes, name='logits')(x)
+        return layers.Linear(self.num_classes, name="logits")(x)
 
 
 class VGG16(nn.Module):
@@ -43,6 +43,8 @@ class VGG16(nn.Module):
       width: multiplies every channel count, rounded to multiples of 8, and the hidden layers of the 'fc' head.
       head: 'average' is a global average pool and one linear layer, 'fc' the paper's 4096-4096 head.
       dropout: rate on the pooled features ('average') or after each hidden layer ('fc', 0.5 in the paper).
+      convolution: 'winograd' (CPU) or 'conv' (accelerators, export): how all layers compute and lay out their
+        activations; the same parameters, and values and gradients equal to rounding.
       batch_norm: a BatchNorm between each convolution and its ReLU (torchvision's vgg16_bn).
       dtype: compute dtype; None is that of the images, at least float32.
       axis_name: mapped axis of devices whose batches BatchNorm takes together.
@@ -53,8 +55,9 @@ class VGG16(nn.Module):
 
     num_classes: int
     width: float = 1.0
-    head: str = 'average'
+    head: str = "average"
     dropout: float = 0.0
+    convolution: str = "winograd"
     batch_norm: bool = False
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
@@ -68,20 +71,24 @@ class VGG16(nn.Module):
           train: batch statistics instead of running ones, and dropout where `example_keys` are given.
           example_keys: typed keys (b,), one an example; None means no dropout.
         """
-        x = layers.normalise(images, self.dtype)
+        form = layers.FORMS[self.convolution]
+        x = form.arrange(layers.normalise(images, self.dtype))
         number = 0
         for block in BLOCKS:
-            for channels in block:
+            for place, channels in enumerate(block):
                 number += 1
-                x = layers.Convolution(scaled(channels, self.width), name=f'conv_{number}')(x)
+                features, last = scaled(channels, self.width), place == len(block) - 1
                 if self.batch_norm:
-                    x = layers.BatchNorm(axis_name=self.axis_name, name=f'bn_{number}')(x, train)
-                x = nn.relu(x)
-            x = layers.max_pool(x)
+                    x = layers.Convolution(features, self.convolution, use_bias=True, name=f"conv_{number}")(x)
+                    x = layers.BatchNorm(self.convolution, math.inf, self.axis_name, name=f"bn_{number}")(x, train)
+                    x = form.max_pool(x) if last else x
+                else:
+                    x = layers.ConvolutionReLU(features, self.convolution, last, name=f"conv_{number}")(x)
         keys = example_keys if train else None
-        if self.head == 'fc':
-            return FullyConnected(self.num_classes, scaled(4096, self.width), self.dropout, name='head')(x, keys)
-        x = x.mean((1, 2), dtype=layers.wide(x.dtype)).astype(x.dtype)
+        if self.head == "fc":
+            hidden = scaled(4096, self.width)
+            return FullyConnected(self.num_classes, hidden, self.dropout, name="head")(form.examples_first(x), keys)
+        x = form.average(x)
         if keys is not None and self.dropout:
             x = layers.dropout(x, self.dropout, keys, 1)
-        return layers.Linear(self.num_classes, name='head')(x)
+        return layers.Linear(self.num_classes, name="head")(x)

@@ -8,8 +8,6 @@ Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks", ar
 interpolation with little cancellation: Barabasz et al., arXiv 1803.10986.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax
@@ -48,7 +46,8 @@ def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Computed in at least float32; the result has the dtype of x."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     m = _tile(x.shape)
-    product = _batched(_kernel_transform(kernel.astype(dtype), m), _input_transform(x.astype(dtype), m), 1)
+    kernels, tiles = _kernel_transform(kernel.astype(dtype), m), _input_transform(x.astype(dtype), m)
+    product = lax.dot_general(kernels, tiles, (((2,), (1,)), ((0,), (0,))))
     return _output_transform(product, m, x.shape[1:]).astype(x.dtype)
 
 
@@ -61,7 +60,8 @@ def _backward(residuals, g):
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     m = _tile(x.shape)
     # Each place of the tile is a matrix product of its own, so its gradients are too.
-    product = _batched(_input_transform(x.astype(dtype), m), _output_transform_transposed(g.astype(dtype), m), 2)
+    tiles, outputs = _input_transform(x.astype(dtype), m), _output_transform_transposed(g.astype(dtype), m)
+    product = lax.dot_general(outputs, tiles, (((2,), (2,)), ((0,), (0,))))
     dkernel = _kernel_transform_transposed(product, m).astype(kernel.dtype)
     return convolution(g, kernel[::-1, ::-1].swapaxes(2, 3)), dkernel
 
@@ -75,14 +75,16 @@ def _tile(shape: tuple[int, ...]) -> int:
     return min(MATRICES, key=lambda m: (m + 2) ** 2 * (tiles(m) + 100))
 
 
-def _batched(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
-    return lax.dot_general(a, b, (((axis,), (axis,)), ((0,), (0,))))
-
-
 def _combine(weights: np.ndarray, terms: list[jax.Array]) -> jax.Array:
     """The weighted sum of the terms whose weight is not zero."""
-    return functools.reduce(jnp.add, [term if weight == 1 else term * weight.astype(term.dtype)
-                                      for weight, term in zip(weights, terms) if weight != 0])
+    return functools.reduce(
+        jnp.add,
+        [
+            term if weight == 1 else term * weight.astype(term.dtype)
+            for weight, term in zip(weights, terms, strict=True)
+            if weight != 0
+        ],
+    )
 
 
 def _stacked(matrix: np.ndarray, terms: list[jax.Array], axis: int = 0) -> jax.Array:
@@ -90,16 +92,17 @@ def _stacked(matrix: np.ndarray, terms: list[jax.Array], axis: int = 0) -> jax.A
 
 
 def _kernel_transform(kernel: jax.Array, m: int) -> jax.Array:
-    """(3, 3, I, O) to (n², I, O), the place in the tile counted column by column."""
+    """(3, 3, I, O) to (n², O, I), the place in the tile counted column by column."""
     both = jnp.asarray(np.kron(MATRICES[m][1], MATRICES[m][1]), kernel.dtype)
-    rows = kernel.swapaxes(0, 1).reshape(9, -1)
-    return jnp.matmul(both, rows).reshape(-1, *kernel.shape[2:])
+    kernel = kernel.transpose(1, 0, 3, 2)
+    return jnp.matmul(both, kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
 
 
 def _kernel_transform_transposed(product: jax.Array, m: int) -> jax.Array:
-    """(n², I, O) to (3, 3, I, O)."""
+    """(n², O, I) to (3, 3, I, O)."""
     both = jnp.asarray(np.kron(MATRICES[m][1], MATRICES[m][1]).T, product.dtype)
-    return jnp.matmul(both, product.reshape(len(product), -1)).reshape(3, 3, *product.shape[1:]).swapaxes(0, 1)
+    kernel = jnp.matmul(both, product.reshape(len(product), -1)).reshape(3, 3, *product.shape[1:])
+    return kernel.transpose(1, 0, 3, 2)
 
 
 # Every transform works along the rows of pixels, then along the columns. The barrier between the two keeps XLA from

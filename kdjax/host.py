@@ -1,0 +1,30 @@
+"""Settings of this process that XLA's CPU backend runs faster with."""
+
+import ctypes
+import os
+import platform
+
+FAST_SUMS = "--xla_cpu_enable_fast_math=true"
+
+# mallopt's parameters, from glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+
+def prepare() -> None:
+    """Call once, before anything uses a JAX device.
+
+    - XLA may add up a sum in any order, and so in vector registers: on CPU a third less time for a student's training
+      step (measured). Infinities and NaNs keep their meaning, and the same program gives the same bits each time. An
+      XLA_FLAGS of the user that names the flag is left as it is.
+    - Memory that is freed stays with the process (glibc only). XLA's CPU client allocates the working memory of a
+      program anew in each call, hundreds of MB for a training step; handed back and fetched again, it costs a page
+      fault every 4 KB, as much time as the arithmetic of the step (measured).
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_enable_fast_math" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {FAST_SUMS}".strip()
+    if platform.libc_ver()[0] == "glibc":
+        # One arena: the others cannot grow beyond 64 MB and then map memory all the same.
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
+            mallopt(parameter, value)
