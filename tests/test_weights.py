@@ -13,7 +13,7 @@ from kdjax.weights import load_imagenet, named_tensors
 
 def variables(name, seed, **options):
     model = models.create(name, num_classes=5, width=0.25, **options)
-    return jax.tree.map(np.asarray, dict(model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))))
+    return jax.tree.map(np.asarray, dict(jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))))
 
 
 @pytest.mark.parametrize("naming", ["torchvision", "timm"])
