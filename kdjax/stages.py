@@ -79,7 +79,8 @@ def _initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, loa
     said = []
 
     def pretrained(variables: Any) -> Any:
-        variables, report = weights.load_imagenet(config.weights, config.model, variables)
+        hidden_layers = stage == "teacher" and config.head == "fc"
+        variables, report = weights.load_imagenet(config.weights, config.model, variables, head=hidden_layers)
         said.append(report)
         return variables
 

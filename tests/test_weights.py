@@ -11,8 +11,8 @@ from kdjax.errors import InputError
 from kdjax.weights import load_imagenet, named_tensors
 
 
-def variables(name, seed, **options):
-    model = models.create(name, num_classes=5, width=0.25, **options)
+def variables(name, seed, classes=5, **options):
+    model = models.create(name, num_classes=classes, **{"width": 0.25, **options})
     return jax.tree.map(np.asarray, dict(jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))))
 
 
@@ -27,6 +27,15 @@ def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
         for layer, leaves in tree.items():
             expected = (target if layer == "head" else source)[collection][layer]
             jax.tree.map(np.testing.assert_array_equal, leaves, expected)
+
+
+@pytest.mark.parametrize("naming", ["torchvision", "timm"])
+def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, naming):
+    source, target = (variables("vgg16", seed, classes, head="fc", width=0.05) for seed, classes in ((0, 9), (1, 5)))
+    save_file(named_tensors("vgg16", source, naming), tmp_path / "weights.safetensors")
+    loaded, _ = load_imagenet(tmp_path / "weights.safetensors", "vgg16", target, head=True)
+    for layer, expected in (("fc_1", source), ("fc_2", source), ("logits", target)):
+        jax.tree.map(np.testing.assert_array_equal, loaded["params"]["head"][layer], expected["params"]["head"][layer])
 
 
 @pytest.mark.parametrize(
