@@ -28,6 +28,7 @@ class Checkpoints:
         self._directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ("model", "optimizer", "best")},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(2),
                 # A donated buffer may be written to while an asynchronous save still reads it.
@@ -84,19 +85,25 @@ class Checkpoints:
     def _restore(self, **items: Any) -> Any:
         sharding = self._mapping.global_sharding
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), items)
-        try:
-            restored = self._manager.restore(
-                self.latest_step,
-                args=ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in abstract.items()}),
-            )
-        except (ValueError, KeyError) as error:
-            raise InputError(
-                f"checkpoint {self._directory}/{self.latest_step} does not fit this configuration: "
-                + str(error).splitlines()[0]
-            ) from error
+        # Compared before anything is read: a restore that fails half-way leaves reads behind that nobody awaits.
+        saved, wanted = _shapes(self._manager.item_metadata(self.latest_step)["model"].tree), _shapes(items["model"])
+        for name in sorted({*saved, *wanted}):
+            if saved.get(name) != wanted.get(name):
+                raise InputError(
+                    f"checkpoint {self._directory}/{self.latest_step} does not fit this configuration: "
+                    f"{name} has shape {saved.get(name)}, needed {wanted.get(name)}"
+                )
+        restored = self._manager.restore(
+            self.latest_step,
+            args=ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in abstract.items()}),
+        )
         return {name: self._mapping.from_global(restored[name]) for name in items}
 
 
 def _items(state: TrainState) -> tuple[Any, Any, Any]:
     model = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "alive")}
     return model, state.opt_state, state.best
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -12,9 +12,13 @@ STD = (0.229, 0.224, 0.225)
 class Normalised(nn.Module):
     """Adds the normalisation that kdjax's networks do inside; images are (b, 3, H, W) in [0, 1]."""
 
+    def __init__(self):
+        super().__init__()
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
+
     def normalise(self, x):
-        mean, std = (torch.tensor(value, dtype=x.dtype).reshape(1, 3, 1, 1) for value in (MEAN, STD))
-        return (x - mean) / std
+        return (x - self.mean) / self.std
 
 
 class VGG16(Normalised):

@@ -1,0 +1,54 @@
+"""What `host.prepare` sets, in a process of its own."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(code, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    ).stdout.split()
+
+
+def test_the_flags_of_the_user_stay():
+    code = "import os; from kdjax import host; host.prepare(); host.prepare(); print(os.environ['XLA_FLAGS'])"
+    assert run(code, XLA_FLAGS="--a=1") == ["--a=1", "--xla_cpu_enable_fast_math=true"]
+    assert run(code, XLA_FLAGS="--xla_cpu_enable_fast_math=false") == ["--xla_cpu_enable_fast_math=false"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is asked to keep memory")
+def test_working_memory_is_not_fetched_anew():
+    """A program with 256 MB of working memory: its second hundred pages cost no page faults."""
+    code = """
+import resource
+from kdjax import host
+host.prepare()
+import jax, jax.numpy as jnp
+f = jax.jit(lambda x: jnp.sum(jnp.dot(jnp.outer(x, x), jnp.outer(x, x))))
+x = jnp.ones(2048)
+f(x).block_until_ready()
+f(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+f(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    assert int(run(code, XLA_FLAGS="")[0]) < 2000
+
+
+def test_nans_and_infinities_keep_their_meaning():
+    code = """
+from kdjax import host
+host.prepare()
+import jax, jax.numpy as jnp
+x = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 1e4])
+print(*jax.jit(lambda x: jnp.isfinite(x) * 1)(x), *jax.jit(lambda x: jnp.isnan(jnp.maximum(x, 0)) * 1)(x))
+"""
+    assert run(code, XLA_FLAGS="") == ["0", "0", "0", "1", "1", "0", "0", "0"]
