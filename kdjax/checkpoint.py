@@ -25,7 +25,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, mapping: Mapping):
         self._mapping = mapping
-        self._directory = directory
+        self.directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ("model", "optimizer", "best")},
@@ -67,16 +67,16 @@ class Checkpoints:
         return TrainState(**restored["model"], opt_state=restored["optimizer"], best=restored["best"])
 
     def restore_best(self, like: TrainState) -> tuple[Best, jax.Array]:
-        """Each student's best so far, and which students are alive, from the latest checkpoint.
+        """Each student's best so far, and the step at which each failed (−1: never), from the latest checkpoint.
 
         Raises:
             InputError: there is no checkpoint.
         """
         if self.latest_step is None:
-            raise InputError(f"no checkpoint in {self._directory}: run the stage that trains it first")
+            raise InputError(f"no checkpoint in {self.directory}: run the stage that trains it first")
         model, _, best = _items(like)
         restored = self._restore(model=model, best=best)
-        return restored["best"], restored["model"]["alive"]
+        return restored["best"], restored["model"]["failed"]
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -90,7 +90,7 @@ class Checkpoints:
         for name in sorted({*saved, *wanted}):
             if saved.get(name) != wanted.get(name):
                 raise InputError(
-                    f"checkpoint {self._directory}/{self.latest_step} does not fit this configuration: "
+                    f"checkpoint {self.directory}/{self.latest_step} does not fit this configuration: "
                     f"{name} has shape {saved.get(name)}, needed {wanted.get(name)}"
                 )
         restored = self._manager.restore(
@@ -101,7 +101,7 @@ class Checkpoints:
 
 
 def _items(state: TrainState) -> tuple[Any, Any, Any]:
-    model = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "alive")}
+    model = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "failed")}
     return model, state.opt_state, state.best
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from kdjax import losses
+from kdjax import losses, teachers
 from kdjax.errors import InputError
 from kdjax.models import MODELS
 
@@ -19,7 +19,8 @@ ARMS = {
 """The paper's ablation. The weights are ours: the abstract of arXiv 2606.14886 does not state them."""
 
 ARM_OVERRIDES = ("temperature", "learning_rate", "weight_decay")
-"""What an arm may set for itself beside its weights."""
+"""What an arm may set for itself beside its weights. `family` makes it one of several trials: the results compare each
+family's best by validation."""
 
 
 def base() -> ml_collections.ConfigDict:
@@ -27,6 +28,7 @@ def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = "experiment"
     config.data_seed = 0  # split, views and the rendered demo
+    config.splits = 1  # repeat the whole run, teacher included, with data_seed, data_seed + 1, …
     config.seeds = (0,)  # one student per seed and arm: head initialisation, order of examples, dropout
     config.dtype = "auto"  # compute dtype: float32 on CPU, bfloat16 elsewhere; parameters and losses stay float32
 
@@ -56,6 +58,10 @@ def base() -> ml_collections.ConfigDict:
     config.teacher.convolution = "auto"  # winograd on CPU, conv elsewhere: equal to rounding
     config.teacher.weights = config_dict.placeholder(str)  # safetensors file or Hugging Face hub id; unset = scratch
     config.teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
+    config.teacher.onnx = config_dict.placeholder(str)  # an ONNX file as teacher, in place of training one
+    config.teacher.onnx_layout = "NHWC"  # of its input: NHWC | NCHW
+    config.teacher.onnx_input = "imagenet"  # its pixels: imagenet (mean and deviation) | unit (0 to 1) | uint8
+    config.teacher.onnx_classes = ()  # names in the order of its logits; () = as its metadata say
     config.teacher.seed = 0
     config.teacher.epochs = 8
     config.teacher.batch_size = 32
@@ -82,6 +88,8 @@ def base() -> ml_collections.ConfigDict:
 
     config.distill = ml_collections.ConfigDict()
     config.distill.views = config_dict.placeholder(int)  # views an example has; unset = min(16, epochs); 0 = online
+    config.distill.logits = ()  # folders of logits made before, in place of a teacher; of several the mean is taken
+    config.distill.mixup = 0.0  # Beta parameter of mixup, online teacher only (views = 0); 0 = none
     config.distill.temperature = 4.0  # ours: the paper's is not public
     config.distill.cosine_on = "logits"  # logits | probabilities (softened by the temperature)
     config.distill.arms = tuple(ARMS)  # names of the arms to train
@@ -89,6 +97,13 @@ def base() -> ml_collections.ConfigDict:
 
     config.run = ml_collections.ConfigDict()  # fields that cannot change results
     config.run.cache_dir = config_dict.placeholder(str)  # unset = kdjax in the user's cache directory
+    config.run.images = (
+        "auto"  # training images: device (in its memory) | host (read ahead) | auto (device if they fit)
+    )
+    config.run.arms_at_once = config_dict.placeholder(
+        int
+    )  # arms a step computes side by side; unset = as memory allows
+    config.run.profile = ()  # (first, last) step of a jax.profiler trace in the stage's folder
     config.run.log_seconds = 10.0
     config.run.tensorboard = True  # where its packages are installed
     config.run.note = ""  # sentence printed below the closing table
@@ -104,6 +119,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choice("dtype", config.dtype, ("auto", "float32", "bfloat16"))
     _whole("data_seed", config.data_seed, 0)
     _whole("teacher.seed", config.teacher.seed, 0)
+    _whole("splits", config.splits, 1)
+    if config.splits > 1 and config.dataset.splits:
+        raise InputError(f"splits is {config.splits}, but dataset.splits names one split: choose one of them")
+    if config.splits > 1 and config.distill.logits:
+        raise InputError(f"splits is {config.splits}, but distill.logits belong to one split: choose one of them")
     if not config.seeds:
         raise InputError("seeds is empty: give at least one, as (0,)")
     for seed in config.seeds:
@@ -132,6 +152,29 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choice("student.depthwise", config.student.depthwise, ("auto", "shift", "conv"))
     if config.distill.views is not None:
         _whole("distill.views", config.distill.views, 0)
+    _choice("teacher.onnx_layout", config.teacher.onnx_layout, teachers.ONNX_LAYOUTS)
+    _choice("teacher.onnx_input", config.teacher.onnx_input, teachers.ONNX_INPUTS)
+    if config.teacher.onnx and config.distill.logits:
+        raise InputError("teacher.onnx and distill.logits are both set: choose one teacher")
+    if config.distill.views == 0 and (config.teacher.onnx or config.distill.logits):
+        raise InputError(
+            f"distill.views is 0 (online), but {'teacher.onnx' if config.teacher.onnx else 'distill.logits'} is set: "
+            "only a network of kdjax's can run inside the step; set distill.views to at least 1"
+        )
+    _number("distill.mixup", config.distill.mixup, least=0)
+    if config.distill.mixup and config.distill.views != 0:
+        raise InputError(
+            f"distill.mixup is {config.distill.mixup}: mixtures have no stored teacher logits; "
+            "set distill.views=0 (online)"
+        )
+    _choice("run.images", config.run.images, ("auto", "device", "host"))
+    if config.run.arms_at_once is not None:
+        _whole("run.arms_at_once", config.run.arms_at_once, 1)
+    profile = tuple(config.run.profile)
+    if profile and not (
+        len(profile) == 2 and all(isinstance(n, int) for n in profile) and 0 <= profile[0] <= profile[1]
+    ):
+        raise InputError(f"run.profile is {profile}: give (first, last) with 0 <= first <= last")
     _number("distill.temperature", config.distill.temperature, above=0)
     _choice("distill.cosine_on", config.distill.cosine_on, losses.COSINE_ON)
     if not config.distill.arms:
@@ -142,7 +185,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _choice("distill.arms", name, tuple(config.arms))
     for name, arm in config.arms.items():
         for field, value in arm.items():
-            if field in losses.TERMS:
+            if field == "family":
+                if not isinstance(value, str) or not value:
+                    raise InputError(f"arms.{name}.family is {value!r}: give the name that its trials share")
+            elif field in losses.TERMS:
                 _number(f"arms.{name}.{field}", value, least=0)
             elif field not in ARM_OVERRIDES:
                 raise InputError(

@@ -25,7 +25,7 @@ def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any
         A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
         (seed, arm, N, classes) float32, the same in every process.
     """
-    step = mapping.map(functools.partial(steps.eval_step, model=model, size=size), split=(False, True))
+    step = mapping.map(functools.partial(steps.eval_step, model=model, size=size), ("rows", "batch"), "rows")
 
     def predict(variables: Any, images: np.ndarray) -> np.ndarray:
         batch = min(BATCH_PER_DEVICE * len(mapping.devices), _next_multiple(len(images), len(mapping.devices)))

@@ -98,6 +98,7 @@ def objective(
     temperature: jax.Array,
     *,
     cosine_on: str = "logits",
+    mixed: tuple[jax.Array, jax.Array] | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, dict[str, Average]]:
     """The weighted objective of one student on this device's share of the batch.
@@ -115,6 +116,8 @@ def objective(
         weights: a scalar for each of `TERMS`.
         temperature: positive scalar.
         cosine_on: "logits" or "probabilities" (softened by the temperature).
+        mixed: where images are mixtures (mixup, arXiv 1710.09412), the labels of the second image, (batch,) int, and
+            the share of the first, (batch,) in [0, 1]. The hard term is then the mixture of both labels' terms.
         axis_name: mapped device axis, or None on one device.
 
     Returns:
@@ -127,6 +130,10 @@ def objective(
         logits = jnp.where(weight == 0, jax.lax.stop_gradient(student_logits), student_logits)
         if name == "ce":
             values, counted = cross_entropy(logits, labels), labels >= 0
+            if mixed is not None:
+                other, share = mixed
+                values = share * values + (1 - share) * cross_entropy(logits, other)
+                counted = jnp.where(counted, share, 0) + jnp.where(other >= 0, 1 - share, 0)
         else:
             values = soft_term(name, jax.lax.stop_gradient(teacher_logits), logits, temperature, cosine_on=cosine_on)
             counted = jnp.ones_like(labels, bool)

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -45,16 +46,30 @@ def main(argv: list[str]) -> None:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(config.run.cache_dir or caches / "kdjax")
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    run = open_run(config, workdir, cache, log)
     actions = {
         "describe": stages.describe,
         "teacher": stages.train_teacher,
         "distill": stages.distill,
         "evaluate": stages.evaluate,
     }
-    for name in STAGES:
-        if name in _STAGES.value:
-            actions[name](run)
+    parts = [(config, workdir)]
+    if config.splits > 1:
+        parts = [_split(config, number, workdir) for number in range(config.splits)]
+    for one, directory in parts:
+        run = open_run(one, directory, cache, log)
+        for name in STAGES:
+            if name in _STAGES.value:
+                actions[name](run)
+    if config.splits > 1 and "evaluate" in _STAGES.value:
+        stages.combine_splits(workdir, [directory for _, directory in parts])
+
+
+def _split(config: ml_collections.ConfigDict, number: int, workdir: Path) -> tuple[ml_collections.ConfigDict, Path]:
+    """One of several splits as a run of its own."""
+    one = config.copy_and_resolve_references()
+    one.splits = 1
+    one.data_seed += number
+    return one, workdir / f"split-{number}"
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -3,6 +3,17 @@
 A step is a pure function of one device's share. Over several devices it is mapped with `jax.pmap`, on one it is
 compiled with `jax.jit`, and both compute the same. The state is replicated and comes out with `out_axes=None`: there
 are no stacked copies.
+
+A population with at least as many students as devices may share out its students instead of the batch (`RowMapping`):
+each device trains some of them on whole batches, and the devices need not talk to each other.
+
+What is shared out, and how, follows from the kind of an argument:
+    "rows"    leaves lead with (seed, arm), or are scalars
+    "arms"    leaves lead with (arm,)
+    "seeds"   leaves lead with (seed,)
+    "plan"    leaves lead with (step, seed, batch), and come from `split`
+    "batch"   leaves lead with (batch,), and come from `split`
+    "whole"   the same on every device
 """
 
 import functools
@@ -32,12 +43,15 @@ class Mapping:
         self.global_sharding = NamedSharding(self._mesh, PartitionSpec())
         self._replicated = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec())
 
-    def map(self, step: Callable[..., Any], *, split: Sequence[bool], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    def map(
+        self, step: Callable[..., Any], kinds: Sequence[str], out: str = "whole", *, donate: Sequence[int] = ()
+    ) -> Callable[..., Any]:
         """Compiles `step(*args, axis_name=...)` for the devices.
 
         Args:
             step: a pure function of one device's share whose result is the same on every device.
-            split: for each argument, True where it comes from `split`, False where it comes from `replicate`.
+            kinds: the kind of each argument, see above.
+            out: the kind of the result: "rows" or "whole".
             donate: indices of the arguments whose memory the result may take.
         """
         step = functools.partial(step, axis_name=self.axis_name)
@@ -46,15 +60,19 @@ class Mapping:
         return jax.pmap(
             step,
             axis_name=self.axis_name,
-            in_axes=tuple(0 if one else None for one in split),
+            in_axes=tuple(0 if kind in ("plan", "batch") else None for kind in kinds),
             out_axes=None,
             devices=None if self.devices == tuple(jax.devices()) else self.devices,
             donate_argnums=tuple(donate),
         )
 
-    def replicate(self, tree: Any) -> Any:
-        """Places a tree of arrays whole on every device of this process."""
+    def place(self, tree: Any, kind: str = "whole") -> Any:
+        """Puts a tree of arrays of a kind other than "plan" and "batch" on the devices of this process."""
         return jax.device_put(tree, self._replicated if self.axis_name else self.local[0])
+
+    def rows_a_device(self, seeds: int, arms: int) -> tuple[int, int]:
+        """How many seeds and arms of a population of (seeds, arms) each device trains."""
+        return seeds, arms
 
     def split(self, tree: Any, axis: int = 0) -> Any:
         """This process's shares of a tree of host arrays that are the same in every process.
@@ -87,4 +105,67 @@ class Mapping:
         """The inverse of `to_global`."""
         if jax.process_count() > 1:
             tree = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
-        return self.replicate(tree)
+        return self.place(tree, "rows")
+
+
+class RowMapping(Mapping):
+    """Students shared out over the devices of one process, in place of the batch.
+
+    Args:
+        shape: numbers of devices along the seeds and along the arms; each divides its axis.
+        devices: so many devices. Default: all there are.
+    """
+
+    def __init__(self, shape: tuple[int, int], devices: Sequence[jax.Device] | None = None):
+        super().__init__(devices)
+        self.axis_name = None
+        self._rows = Mesh(np.array(self.devices).reshape(shape), ("seeds", "arms"))
+
+    def map(
+        self, step: Callable[..., Any], kinds: Sequence[str], out: str = "whole", *, donate: Sequence[int] = ()
+    ) -> Callable[..., Any]:
+        """See `Mapping.map`."""
+        step = functools.partial(step, axis_name=None)
+
+        def mapped(*args: Any) -> Any:
+            specs = tuple(self._specs(arg, kind) for arg, kind in zip(args, kinds, strict=True))
+            shapes = jax.eval_shape(step, *args)
+            return jax.shard_map(
+                step, mesh=self._rows, in_specs=specs, out_specs=self._specs(shapes, out), check_vma=False
+            )(*args)
+
+        return jax.jit(mapped, donate_argnums=tuple(donate))
+
+    def place(self, tree: Any, kind: str = "whole") -> Any:
+        """See `Mapping.place`."""
+        sharding = lambda spec: NamedSharding(self._rows, spec)
+        return jax.device_put(tree, jax.tree.map(sharding, self._specs(tree, kind)))
+
+    def rows_a_device(self, seeds: int, arms: int) -> tuple[int, int]:
+        """See `Mapping.rows_a_device`."""
+        along_seeds, along_arms = self._rows.devices.shape
+        return seeds // along_seeds, arms // along_arms
+
+    def _specs(self, tree: Any, kind: str) -> Any:
+        spec = {
+            "rows": PartitionSpec("seeds", "arms"),
+            "arms": PartitionSpec("arms"),
+            "seeds": PartitionSpec("seeds"),
+            "plan": PartitionSpec(None, "seeds"),
+        }.get(kind, PartitionSpec())
+        return jax.tree.map(lambda leaf: spec if leaf.ndim >= len(spec) else PartitionSpec(), tree)
+
+
+def for_population(seeds: int, arms: int) -> Mapping:
+    """The mapping a population is trained with: its students over the devices where they can be shared out evenly.
+
+    Students are shared out where there is one process, and where the devices divide into a number that divides the
+    seeds times one that divides the arms. Else the batch is shared out.
+    """
+    devices = jax.device_count()
+    if devices > 1 and jax.process_count() == 1:
+        for along_seeds in range(devices, 0, -1):
+            along_arms, rest = divmod(devices, along_seeds)
+            if rest == 0 and seeds % along_seeds == 0 and arms % along_arms == 0:
+                return RowMapping((along_seeds, along_arms))
+    return Mapping()

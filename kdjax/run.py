@@ -10,12 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from kdjax import config as configuration
 from kdjax import data as datasets
-from kdjax import models, results
+from kdjax import memory, models, results
 from kdjax.errors import InputError
-from kdjax.parallel import Mapping
+from kdjax.parallel import Mapping, for_population
 
 
 @dataclasses.dataclass
@@ -26,6 +27,7 @@ class Run:
     workdir: Path
     cache_dir: Path
     mapping: Mapping
+    population_mapping: Mapping
     dataset: datasets.Dataset
     log: Callable[[str], None]
 
@@ -51,6 +53,12 @@ class Run:
     def arms(self) -> tuple[str, ...]:
         """Names of the arms, in the order of their axis."""
         return tuple(self.config.distill.arms)
+
+    def on_device(self, images: np.ndarray) -> bool:
+        """Whether all these images are held on the devices, or read from the host as they are needed."""
+        if self.config.run.images != "auto":
+            return self.config.run.images == "device"
+        return images.nbytes <= memory.capacity(self.mapping.local[0]) // 4
 
     def network(self, stage: str) -> nn.Module:
         """The teacher's or the students' network."""
@@ -84,8 +92,11 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
         if found:
             raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
     mapping = Mapping()
-    for stage in ("teacher", "student"):
-        if config[stage].batch_size % len(mapping.devices):
+    population = for_population(len(config.seeds), len(config.distill.arms))
+    trained = ("student",) if config.teacher.onnx or config.distill.logits else ("teacher", "student")
+    for stage in trained:
+        shared_out = mapping if stage == "teacher" else population
+        if shared_out.axis_name and config[stage].batch_size % len(mapping.devices):
             raise InputError(
                 f"{stage}.batch_size is {config[stage].batch_size}: must be divisible by the "
                 f"{len(mapping.devices)} devices"
@@ -94,11 +105,12 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
         if source and source.endswith(".safetensors") and not Path(source).is_file():
             raise InputError(f"{stage}.weights: no file {source}")
     dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
-    labelled = int((dataset.train.labels >= 0).sum())
-    for stage, images in (("teacher", labelled), ("student", len(dataset.train.labels))):
-        if config[stage].batch_size > images:
+    images = {"teacher": int((dataset.train.labels >= 0).sum()), "student": len(dataset.train.labels)}
+    for stage in trained:
+        if config[stage].batch_size > images[stage]:
             raise InputError(
-                f"{stage}.batch_size is {config[stage].batch_size}, more than the {images} images it is trained on"
+                f"{stage}.batch_size is {config[stage].batch_size}, more than the {images[stage]} images it is "
+                "trained on"
             )
     log(
         f"data: {dataset.name}, {len(dataset.classes)} classes, {len(dataset.train.labels)} training, "
@@ -106,7 +118,7 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
     )
     for note in dataset.notes:
         log(f"data: {note}")
-    run = Run(config, workdir, cache_dir, mapping, dataset, log)
+    run = Run(config, workdir, cache_dir, mapping, population, dataset, log)
     run.network("teacher"), run.network("student")
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)

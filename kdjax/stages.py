@@ -2,9 +2,10 @@
 
 The working directory:
     config.json splits.json          what was run, on which files
-    teacher/ distill/                checkpoints/ and metrics.jsonl; distill/teacher_logits.json
+    teacher/ distill/                checkpoints/ and metrics.jsonl; profile/ where asked for
+    teacher_logits.json              where the teacher's logits lie, and how many images it took to make them
     evaluation/                      metrics.jsonl; logits.npz: test and validation logits of the selected checkpoints
-    results.json                     the figures
+    results.json results.md results.csv   the figures
 """
 
 import functools
@@ -17,15 +18,19 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from kdjax import augment, metrics, models, optim, results, steps, weights
+from kdjax import augment, memory, metrics, models, optim, results, steps, tables, teachers, weights
 from kdjax import config as configuration
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
+from kdjax.data import Split
 from kdjax.data.plan import Plan
 from kdjax.errors import InputError
-from kdjax.evaluate import BATCH_PER_DEVICE, population_metrics, predictor
+from kdjax.evaluate import population_metrics, predictor
+from kdjax.feed import resident, streamed
+from kdjax.parallel import Mapping, RowMapping
 from kdjax.run import Run
-from kdjax.teacher_logits import cached_pass, tree_digest
+from kdjax.teacher_logits import LogitsFolder, cached, named, view_name
+from kdjax.trace import Trace
 from kdjax.train import Progress, fit
 from kdjax.writers import MetricsWriter
 
@@ -93,96 +98,153 @@ def _train(
     run: Run,
     stage: str,
     folder: str,
+    mapping: Mapping,
     *,
     seeds: Sequence[int],
     arms: dict[str, Any],
     views: int,
-    examples: steps.Examples,
-    online: tuple[nn.Module, Any] | None,
+    split: Split,
+    logits: np.ndarray | None = None,
+    online: tuple[nn.Module, Any] | None = None,
+    mixup: float = 0.0,
 ) -> None:
     """Trains one population to the end of its schedule, from its latest checkpoint where there is one."""
     config = run.config[stage]
-    total = _total_steps(config, len(examples.labels))
+    count = len(split.labels)
+    total = _total_steps(config, count)
     directory = run.workdir / folder
-    checkpoints = Checkpoints(directory / "checkpoints", run.mapping)
-    state = checkpoints.restore(_initial_state(run, stage, seeds, len(arms), load=False))
+    checkpoints = Checkpoints(directory / "checkpoints", mapping)
+    like = _initial_state(run, stage, seeds, len(arms), load=False)
+    state = checkpoints.restore(like)
     if state is None:
-        state = run.mapping.replicate(_initial_state(run, stage, seeds, len(arms), load=True))
+        state = mapping.place(_initial_state(run, stage, seeds, len(arms), load=True), "rows")
     else:
         run.log(f"{folder}: goes on from step {int(state.step)}")
-    model = run.network(stage)
+    model, size = run.network(stage), run.teacher_size if stage == "teacher" else run.student_size
+    on_device = run.on_device(split.images)
     program = functools.partial(
-        steps.planned_step,
-        student_size=run.teacher_size if stage == "teacher" else run.student_size,
+        steps.planned_steps,
+        student_size=size,
         teacher=online[0] if online else None,
         teacher_size=run.teacher_size,
         data_seed=run.config.data_seed,
         model=model,
         optimiser=_optimiser(config),
-        schedule=optim.schedule(total, round(config.warmup_epochs * len(examples.labels) / config.batch_size)),
+        schedule=optim.schedule(total, round(config.warmup_epochs * count / config.batch_size)),
         cosine_on=run.config.distill.cosine_on,
+        mixup=mixup,
+        arms_at_once=_arms_at_once(run, folder, model, size, config.batch_size, like, mapping),
     )
-    mapped = run.mapping.map(program, split=(False, False, False, False, False, True), donate=(0,))
-    constants = run.mapping.replicate(
-        (
-            examples,
-            online[1] if online else None,
-            _hyperparameters(config, list(arms.values()), run.config.distill.temperature),
-            np.array(seeds, np.int32),
-        )
-    )
+    kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
+    mapped = mapping.map(program, kinds, "rows", donate=(0,))
+    examples = mapping.place(steps.Examples(split.images if on_device else None, split.labels, logits))
+    teacher = mapping.place(online[1]) if online else None
+    empty = steps.empty_averages((len(seeds), len(arms)), soft=bool(online) or logits is not None)
+    hyper = mapping.place(_hyperparameters(config, list(arms.values()), run.config.distill.temperature), "arms")
+    seed_row = mapping.place(np.array(seeds, np.int32), "seeds")
+    plan = Plan(tuple(seeds), count, config.batch_size, views, partners=mixup > 0)
+    evaluate_every = -(-count // config.batch_size)
+    if on_device:
+        longest, feed = evaluate_every, resident(plan, mapping, evaluate_every)
+    else:
+        run.log(f"{folder}: the images do not fit into the devices' memory and are read from the host")
+        longest, feed = 1, streamed(plan, mapping, split.images, int(state.step), total)
+    trace = Trace(*run.config.run.profile, directory / "profile") if run.config.run.profile else None
     writer = MetricsWriter(directory, int(state.step), tensorboard=run.config.run.tensorboard)
-    fit(
-        lambda state, plan: mapped(state, *constants, plan),
-        state,
-        Plan(tuple(seeds), len(examples.labels), config.batch_size, views),
-        total_steps=total,
-        evaluate_every=-(-len(examples.labels) // config.batch_size),
-        predict=predictor(model, size=program.keywords["student_size"], mapping=run.mapping),
-        validation_images=run.dataset.validation.images,
-        validation_labels=run.dataset.validation.labels,
-        mapping=run.mapping,
-        checkpoints=checkpoints,
-        writer=writer,
-        progress=Progress(
-            folder, [[f"{arm}/{seed}" for arm in arms] for seed in seeds], run.config.run.log_seconds, run.log
-        ),
-    )
-    writer.close()
-    checkpoints.close()
+    try:
+        fit(
+            lambda state, averages, share, count: mapped(
+                state, averages, examples, teacher, hyper, seed_row, share, count
+            ),
+            state,
+            mapping.place(empty, "rows"),
+            plan,
+            feed,
+            total_steps=total,
+            evaluate_every=evaluate_every,
+            longest=longest,
+            predict=predictor(model, size=size, mapping=mapping),
+            validation_images=run.dataset.validation.images,
+            validation_labels=run.dataset.validation.labels,
+            mapping=mapping,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=Progress(
+                folder,
+                [[f"{arm}/{seed}" for arm in arms] for seed in seeds],
+                split.names,
+                run.config.run.log_seconds,
+                run.log,
+            ),
+            trace=trace,
+        )
+    finally:
+        if trace is not None:
+            trace.close()
+        writer.close()
+        checkpoints.close()
+
+
+def _arms_at_once(
+    run: Run, folder: str, model: nn.Module, size: int, batch: int, like: states.TrainState, mapping: Mapping
+) -> int | None:
+    """How many arms a step computes side by side: decided once for a run, and kept in its directory."""
+    record = run.workdir / folder / "program.json"
+    if record.exists():
+        return json.loads(record.read_text())["arms_at_once"]
+    chosen = run.config.run.arms_at_once
+    if chosen is None:
+        seeds, arms = mapping.rows_a_device(*like.failed.shape)
+        share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)
+        # The state, and the new one that a step makes beside it.
+        states_bytes = 2 * memory.tree_bytes(like) * seeds * arms // like.failed.size
+        free = int(memory.ROOM * memory.capacity(mapping.local[0])) - states_bytes
+        chosen = memory.arms_at_once(free, memory.activation_bytes(model, size, share), seeds, arms)
+    if jax.process_index() == 0:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        results.write(record, {"arms_at_once": chosen})
+    return chosen
 
 
 def train_teacher(run: Run) -> None:
     """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time."""
-    split = run.dataset.train
-    labelled = split.labels >= 0
-    if _done(run, "teacher", "teacher", int(labelled.sum())):
+    if run.config.distill.logits or run.config.teacher.onnx:
+        run.log(
+            "teacher: none to train, its logits come from "
+            + ("distill.logits" if run.config.distill.logits else "teacher.onnx")
+        )
         return
+    split = run.dataset.train
+    labelled = np.flatnonzero(split.labels >= 0)
+    if _done(run, "teacher", "teacher", len(labelled)):
+        return
+    if len(labelled) < len(split.labels):
+        split = Split(split.images[labelled], split.labels[labelled], tuple(split.names[i] for i in labelled))
     _train(
         run,
         "teacher",
         "teacher",
+        run.mapping,
         seeds=(run.config.teacher.seed,),
         arms={"teacher": TEACHER_ARM},
         views=0,
-        examples=steps.Examples(split.images[labelled], split.labels[labelled]),
-        online=None,
+        split=split,
     )
 
 
-def best_teacher(run: Run) -> Any:
-    """Variables of the selected teacher, without population axes, on the host's default device.
+def _best_teacher(run: Run) -> Any:
+    """Variables of the selected teacher, without population axes, on the host.
 
     Raises:
         InputError: there is no trained teacher, or it failed.
     """
-    best, step, alive = _best(run, "teacher", "teacher", (run.config.teacher.seed,), 1)
+    best, step, failed = _best(run, "teacher", "teacher", (run.config.teacher.seed,), 1)
+    if (failed >= 0).any():
+        raise InputError(f"the teacher in {run.workdir}/teacher failed at step {failed.max()}: see its metrics.jsonl")
     if step != _total_steps(run.config.teacher, int((run.dataset.train.labels >= 0).sum())):
         raise InputError(
             f"the teacher in {run.workdir}/teacher is at step {step}, not at its end: run --stages=teacher"
         )
-    if not alive.all() or (np.asarray(best.step) < 0).any():
-        raise InputError(f"the teacher in {run.workdir}/teacher failed: see its metrics.jsonl")
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], {"params": best.params, "batch_stats": best.batch_stats})
 
 
@@ -191,10 +253,53 @@ def _best(run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int) ->
     if not directory.is_dir():
         raise InputError(f"no checkpoint in {directory}: run the stage that trains it first")
     checkpoints = Checkpoints(directory, run.mapping)
-    best, alive = checkpoints.restore_best(_initial_state(run, stage, seeds, arms, load=False))
+    best, failed = checkpoints.restore_best(_initial_state(run, stage, seeds, arms, load=False))
     step = checkpoints.latest_step
     checkpoints.close()
-    return best, step, np.asarray(alive)
+    return best, step, np.asarray(failed)
+
+
+def _teacher(run: Run) -> teachers.Teacher | None:
+    """The run's teacher; None where its logits are given."""
+    config = run.config.teacher
+    if run.config.distill.logits:
+        return None
+    size, data_seed = run.teacher_size, run.config.data_seed
+    if config.onnx:
+        return teachers.from_onnx(
+            config.onnx,
+            layout=config.onnx_layout,
+            pixels=config.onnx_input,
+            order=config.onnx_classes,
+            classes=run.dataset.classes,
+            size=size,
+            data_seed=data_seed,
+        )
+    return teachers.from_network(
+        config.model,
+        run.network("teacher"),
+        _best_teacher(run),
+        size=size,
+        data_seed=data_seed,
+        dtype=str(run.dtype),
+        on_device=run.on_device(run.dataset.train.images),
+        mapping=run.mapping,
+        facts=_network_facts(run, "teacher", size),
+    )
+
+
+def _logits_folders(run: Run, teacher: teachers.Teacher | None) -> list[LogitsFolder]:
+    """Where the teacher's logits lie; several where the mean of several teachers is wanted."""
+    parts = {
+        "examples": run.dataset.fingerprint,
+        "augmentation": augment.describe(),
+        "data_seed": run.config.data_seed,
+        **(teacher.parts if teacher else {}),
+    }
+    classes = len(run.dataset.classes)
+    if teacher is None:
+        return named(run.config.distill.logits, parts, classes, run.log)
+    return [cached(run.cache_dir, parts, classes, run.log)]
 
 
 def distill(run: Run) -> None:
@@ -203,71 +308,94 @@ def distill(run: Run) -> None:
     split = run.dataset.train
     if _done(run, "student", "distill", len(split.labels)):
         return
-    teacher, variables = run.network("teacher"), best_teacher(run)
+    teacher = _teacher(run)
     views = config.distill.views
     if views is None:
         views = min(16, config.student.epochs)
     elif views > config.student.epochs:
         run.log(f"distill: {config.student.epochs} epochs visit no more than that many of the {views} views")
         views = config.student.epochs
-    logits = None
-    if views:
-        logits = _teacher_pass(run, teacher, variables, views)
+    logits = _view_logits(run, teacher, views) if views else None
     _train(
         run,
         "student",
         "distill",
+        run.population_mapping,
         seeds=config.seeds,
         arms={name: config.arms[name] for name in run.arms},
         views=views,
-        examples=steps.Examples(split.images, split.labels, logits),
-        online=None if views else (teacher, variables),
+        split=split,
+        logits=logits,
+        online=None if views else teacher.network,
+        mixup=config.distill.mixup,
     )
 
 
-def _teacher_pass(run: Run, teacher: nn.Module, variables: Any, views: int) -> np.ndarray:
-    """Teacher logits (views, examples, classes) of the training split, from disk where they are there."""
+def _view_logits(run: Run, teacher: teachers.Teacher | None, views: int) -> np.ndarray:
+    """Teacher logits (views, examples, classes) of the training split."""
     images = run.dataset.train.images
-    size = run.teacher_size
-    parts = {
-        "teacher": tree_digest(variables),
-        "model": run.config.teacher.model,
-        "examples": run.dataset.fingerprint,
-        "augmentation": augment.describe(),
-        "size": size,
-        "data_seed": run.config.data_seed,
-        "dtype": str(run.dtype),
-    }
-    step = run.mapping.map(
-        functools.partial(steps.teacher_view_step, model=teacher, size=size, data_seed=run.config.data_seed),
-        split=(False, False, True, True),
-    )
-    placed = run.mapping.replicate((variables, images))
-    batch = BATCH_PER_DEVICE * len(run.mapping.devices)
+    names = [view_name(view) for view in range(views)]
 
-    def compute_view(view: int) -> np.ndarray:
-        pieces = []
-        for start in range(0, len(images), batch):
-            # The last batch is filled up with its last image, and cut again.
-            chosen = np.minimum(np.arange(start, start + batch), len(images) - 1).astype(np.int32)
-            shares = run.mapping.split((chosen, np.full_like(chosen, view)))
-            pieces.append(np.asarray(step(*placed, *shares))[: len(images) - start])
-        run.log(f"teacher logits: view {view + 1} of {views}")
-        return np.concatenate(pieces)
+    def compute(name: str, start: int, end: int) -> np.ndarray:
+        return teacher.views(images, np.arange(start, end), names.index(name))
 
-    done = cached_pass(
-        run.cache_dir,
-        parts,
-        views=views,
-        shape=(len(images), len(run.dataset.classes)),
-        compute_view=compute_view,
-        log=run.log,
+    return np.stack(_stored_logits(run, teacher, "views", dict.fromkeys(names, len(images)), compute))
+
+
+def _clean_logits(run: Run, teacher: teachers.Teacher | None) -> dict[str, np.ndarray]:
+    """Teacher logits of the plain validation and test images."""
+    splits = {"validation": run.dataset.validation, "test": run.dataset.test}
+
+    def compute(name: str, start: int, end: int) -> np.ndarray:
+        return teacher.clean(splits[name].images[start:end])
+
+    rows = {name: len(split) for name, split in splits.items()}
+    return dict(zip(splits, _stored_logits(run, teacher, "clean", rows, compute), strict=True))
+
+
+def _stored_logits(
+    run: Run,
+    teacher: teachers.Teacher | None,
+    kind: str,
+    rows: dict[str, int],
+    compute: Callable[[str, int, int], np.ndarray],
+) -> list[np.ndarray]:
+    """The logits of each name, read where they are on disk; the images that went through the teacher are counted.
+
+    The count is of what was missing when this run first asked, so that an interruption does not change it; what had to
+    be computed again after one is counted apart.
+    """
+    record = run.workdir / "teacher_logits.json"
+    document = json.loads(record.read_text()) if record.exists() else {}
+    folders = _logits_folders(run, teacher)
+    if kind not in document:
+        missing = [end - start for name, count in rows.items() for start, end in folders[0].missing(name, count)]
+        document[kind] = {
+            "folders": [str(one.folder) for one in folders],
+            "forward_images": sum(missing) if teacher else 0,
+            "started_images": 0,
+        }
+    found = []
+    for number, (name, count) in enumerate(rows.items()):
+
+        def counted(start: int, end: int, name: str = name, number: int = number) -> np.ndarray:
+            run.log(f"teacher logits: {name} ({number + 1} of {len(rows)}), images {start} to {end}")
+            document[kind]["started_images"] += end - start
+            _write(record, document)
+            return compute(name, start, end)
+
+        found.append(np.mean([one.read(name, count, counted if teacher else None) for one in folders], axis=0))
+    _write(record, document)
+    run.log(
+        f"teacher logits: {', '.join(document[kind]['folders'])}: {kind} complete, "
+        f"{document[kind]['started_images']} images went through the teacher"
     )
-    record = run.workdir / "distill" / "teacher_logits.json"
-    record.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(record.read_text())["forward_images"] if record.exists() else 0
-    results.write(record, {"folder": str(done.folder), "views": views, "forward_images": before + done.forward_images})
-    return done.logits
+    return found
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    if jax.process_index() == 0:
+        results.write(path, document)
 
 
 def describe(run: Run) -> None:
@@ -286,25 +414,22 @@ def evaluate(run: Run) -> None:
     Reads checkpoints only: it gives the same figures in a fresh process, as often as it is run.
     """
     dataset, config = run.dataset, run.config
-    teacher = jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], best_teacher(run))
-    teacher_logits = _logits(run, "teacher", run.teacher_size, teacher)
-    best, step, alive = _best(run, "student", "distill", config.seeds, len(run.arms))
+    teacher = _teacher(run)
+    teacher_logits = _clean_logits(run, teacher)
+    best, step, failed = _best(run, "student", "distill", config.seeds, len(run.arms))
     total = _total_steps(config.student, len(dataset.train.labels))
     if step != total:
         run.log(f"evaluate: the students are at step {step} of {total}: these figures are not final")
-    student_logits = _logits(run, "student", run.student_size, {"params": best.params, "batch_stats": best.batch_stats})
+    student_logits = _student_logits(run, {"params": best.params, "batch_stats": best.batch_stats})
 
     tests = population_metrics(student_logits["test"], dataset.test.labels)
     validations = population_metrics(student_logits["validation"], dataset.validation.labels)
     arms = {}
     for column, name in enumerate(run.arms):
         arm = config.arms[name]
-        valid = [bool(alive[row, column]) and int(best.step[row, column]) >= 0 for row in range(len(config.seeds))]
+        valid = [failed[row, column] < 0 and int(best.step[row, column]) >= 0 for row in range(len(config.seeds))]
         measured = [
-            {
-                **tests[row][column],
-                **metrics.agreement(student_logits["test"][row, column], teacher_logits["test"][0, 0]),
-            }
+            {**tests[row][column], **metrics.agreement(student_logits["test"][row, column], teacher_logits["test"])}
             for row in range(len(config.seeds))
         ]
         arms[name] = {
@@ -314,7 +439,11 @@ def evaluate(run: Run) -> None:
             "test": [one if ok else None for one, ok in zip(measured, valid, strict=True)],
             "val_top1": [validations[row][column]["top1"] if ok else None for row, ok in enumerate(valid)],
             "selected_step": [int(one) for one in best.step[:, column]],
+            "correct": student_logits["test"][:, column].argmax(-1) == dataset.test.labels,
+            **({"family": arm.family} if "family" in arm else {}),
         }
+    record = json.loads((run.workdir / "teacher_logits.json").read_text())
+    facts = teacher.facts if teacher else {"model": "stored logits", "params": None, "macs": None}
     document = results.build(
         dataset={
             "name": dataset.name,
@@ -327,10 +456,12 @@ def evaluate(run: Run) -> None:
             "fingerprint": dataset.fingerprint,
         },
         teacher={
-            **_network_facts(run, "teacher", run.teacher_size),
-            "forward_images": _forward_images(run),
-            "val_top1": population_metrics(teacher_logits["validation"], dataset.validation.labels)[0][0]["top1"],
-            "test": population_metrics(teacher_logits["test"], dataset.test.labels)[0][0],
+            **facts,
+            "forward_images": record["views"]["forward_images"] if "views" in record else None,
+            "clean_images": record["clean"]["forward_images"],
+            "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in record.values()),
+            "val_top1": metrics.classification(teacher_logits["validation"], dataset.validation.labels)["top1"],
+            "test": metrics.classification(teacher_logits["test"], dataset.test.labels),
         },
         student=_network_facts(run, "student", run.student_size),
         arms=arms,
@@ -345,7 +476,17 @@ def evaluate(run: Run) -> None:
         writer.close()
         _save_logits(folder, teacher_logits, student_logits)
         results.write(run.workdir / "results.json", document)
-        print("\n" + results.table(document, config.run.note or None) + f"\n\n{run.workdir / 'results.json'}")
+        results.write_text(run.workdir / "results.md", tables.markdown(document, config.run.note or None))
+        results.write_text(run.workdir / "results.csv", tables.comma_separated(document))
+        print("\n" + tables.table(document, config.run.note or None) + f"\n\n{run.workdir / 'results.json'}")
+
+
+def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
+    """What the runs in `parts`, one a split, say together: results.json in `workdir`, and a table."""
+    if jax.process_index() == 0:
+        combined = results.combine([json.loads((part / "results.json").read_text()) for part in parts])
+        results.write(workdir / "results.json", combined)
+        print("\n" + tables.over_splits(combined) + f"\n\n{workdir / 'results.json'}")
 
 
 def _scalars(measured: list[list[dict[str, Any]]], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
@@ -357,11 +498,12 @@ def _scalars(measured: list[list[dict[str, Any]]], arms: Sequence[str], seeds: S
     }
 
 
-def _logits(run: Run, stage: str, size: int, variables: Any) -> dict[str, np.ndarray]:
-    predict = predictor(run.network(stage), size=size, mapping=run.mapping)
-    variables = run.mapping.replicate(variables)
+def _student_logits(run: Run, variables: Any) -> dict[str, np.ndarray]:
+    mapping = run.population_mapping
+    predict = predictor(run.network("student"), size=run.student_size, mapping=mapping)
+    placed = mapping.place(variables, "rows")
     splits = {"validation": run.dataset.validation, "test": run.dataset.test}
-    return {name: predict(variables, split.images) for name, split in splits.items()}
+    return {name: predict(placed, split.images) for name, split in splits.items()}
 
 
 def _network_facts(run: Run, stage: str, size: int) -> dict[str, Any]:
@@ -369,17 +511,11 @@ def _network_facts(run: Run, stage: str, size: int) -> dict[str, Any]:
     return {"model": config.model, "width": config.width, "image_size": size, **models.cost(run.network(stage), size)}
 
 
-def _forward_images(run: Run) -> int | None:
-    """Images the teacher saw for the array of logits; None for an online teacher, which sees every batch."""
-    record = run.workdir / "distill" / "teacher_logits.json"
-    return json.loads(record.read_text())["forward_images"] if record.exists() else None
-
-
 def _save_logits(folder: Path, teacher: dict[str, np.ndarray], student: dict[str, np.ndarray]) -> None:
     temporary = folder / "logits.tmp.npz"
     np.savez(
         temporary,
-        **{f"teacher_{name}": logits[0, 0] for name, logits in teacher.items()},
+        **{f"teacher_{name}": logits for name, logits in teacher.items()},
         **{f"student_{name}": logits for name, logits in student.items()},
     )
     temporary.replace(folder / "logits.npz")

@@ -45,9 +45,15 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
-    alive: jax.Array
-    """(seed, arm) bool: False once a loss or gradient was not finite; the student stays as it was before that."""
+    failed: jax.Array
+    """(seed, arm) int32: the step whose loss or gradient was not finite, −1 while there was none. The student stays as
+    it was before that step."""
     best: Best
+
+    @property
+    def alive(self) -> jax.Array:
+        """(seed, arm) bool: which students still train."""
+        return self.failed < 0
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def create(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         opt_state=jax.vmap(jax.vmap(optimiser(0.0, 0.0).init))(variables["params"]),
-        alive=jnp.ones(rows, bool),
+        failed=jnp.full(rows, -1, jnp.int32),
         best=Best(
             step=jnp.full(rows, -1, jnp.int32),
             top1=jnp.full(rows, -1, dtype),

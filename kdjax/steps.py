@@ -23,8 +23,8 @@ from kdjax.state import Hyperparameters, TrainState, rows_where
 class Examples:
     """A split in device memory, a whole copy on every device."""
 
-    images: jax.Array
-    """(examples, side, side, 3) uint8."""
+    images: jax.Array | None
+    """(examples, side, side, 3) uint8, or None where the plan brings the images along."""
     labels: jax.Array
     """(examples,) int32, −1 for unlabelled."""
     teacher_logits: jax.Array | None = None
@@ -33,7 +33,7 @@ class Examples:
 
 @struct.dataclass
 class PlanStep:
-    """What one step trains on: this device's share, with leading axes (seed, batch)."""
+    """What a step trains on: this device's share, with leading axes (seed, batch), or (step, seed, batch)."""
 
     examples: jax.Array
     """int32 index into the training split."""
@@ -41,6 +41,14 @@ class PlanStep:
     """int32 view of that example, which fixes its augmentation."""
     places: jax.Array
     """int32 place in the global batch, which keys the dropout."""
+    partners: jax.Array | None = None
+    """int32 index of the example that each is mixed with, or None."""
+    partner_views: jax.Array | None = None
+    """int32 view of the partner, or None."""
+    images: jax.Array | None = None
+    """(…, side, side, 3) uint8 of these examples where they are not in device memory, else None."""
+    partner_images: jax.Array | None = None
+    """The same of the partners."""
 
 
 @struct.dataclass
@@ -55,6 +63,8 @@ class Batch:
     """(seed, batch, classes) float, or None."""
     keys: jax.Array
     """(seed, batch) PRNG keys for dropout, shared by the arms of a seed."""
+    mixed: tuple[jax.Array, jax.Array] | None = None
+    """Labels of the second image and share of the first, (seed, batch) each, where images are mixtures."""
 
 
 def view_keys(data_seed: int, examples: jax.Array, views: jax.Array) -> jax.Array:
@@ -74,12 +84,23 @@ def dropout_keys(seeds: jax.Array, step: jax.Array, places: jax.Array) -> jax.Ar
     return jax.vmap(one)(seeds, places)
 
 
+def mixing_shares(keys: jax.Array, alpha: float) -> jax.Array:
+    """Shares of the first image in a mixture, from Beta(alpha, alpha): keys (...) to (...) float32 in [0, 1]."""
+    draw = lambda key: jax.random.beta(jax.random.fold_in(key, 1 << 16), alpha, alpha, dtype=jnp.float32)
+    return jnp.vectorize(draw)(keys)  # 1 << 16: far from the numbers of dropout layers
+
+
 def render(images: jax.Array, keys: jax.Array, size: int) -> jax.Array:
     """Augmented views: images (..., side, side, 3) uint8 and keys (...) to (..., size, size, 3) float in [0, 1]."""
     transform = lambda image, key: augment.augment(image, key, size, dtype=jnp.result_type(float))
     for _ in range(keys.ndim):
         transform = jax.vmap(transform)
     return transform(images, keys)
+
+
+def eval_views(images: jax.Array, size: int) -> jax.Array:
+    """Plainly resized images: (batch, side, side, 3) uint8 to (batch, size, size, 3) float in [0, 1]."""
+    return jax.vmap(lambda image: augment.eval_view(image, size, dtype=jnp.result_type(float)))(images)
 
 
 def teacher_logits(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
@@ -107,12 +128,13 @@ def train_step(
     optimiser: Callable[[jax.Array, jax.Array], optax.GradientTransformation],
     schedule: optax.Schedule,
     cosine_on: str,
+    arms_at_once: int | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Average]]:
     """One update of every student of the population on its seed's batch.
 
     A student whose loss or gradient is not finite, judged after the reduction over devices, keeps its last good
-    variables and is no longer alive.
+    variables and is marked as failed at this step.
 
     Args:
         state: leaves lead with (seed, arm).
@@ -122,6 +144,8 @@ def train_step(
         optimiser: from learning rate and weight decay to an optax transformation.
         schedule: factor on the learning rate as a function of `state.step`.
         cosine_on: see `losses.objective`.
+        arms_at_once: None computes all students side by side; a number computes one seed after the other, so many of
+            its arms side by side, in the memory of so many students.
         axis_name: mapped device axis.
 
     Returns:
@@ -130,7 +154,7 @@ def train_step(
     """
     model = model.clone(axis_name=axis_name)
 
-    def update(params, batch_stats, opt_state, images, labels, targets, keys, hyper):
+    def update(params, batch_stats, opt_state, images, labels, targets, keys, mixed, hyper):
         def contribution(params):
             logits, mutated = model.apply(
                 {"params": params, "batch_stats": batch_stats},
@@ -140,7 +164,14 @@ def train_step(
                 mutable=["batch_stats"],
             )
             loss, averages = losses.objective(
-                logits, targets, labels, hyper.weights, hyper.temperature, cosine_on=cosine_on, axis_name=axis_name
+                logits,
+                targets,
+                labels,
+                hyper.weights,
+                hyper.temperature,
+                cosine_on=cosine_on,
+                mixed=mixed,
+                axis_name=axis_name,
             )
             return loss, (averages, mutated.get("batch_stats", {}))
 
@@ -156,12 +187,24 @@ def train_step(
         return optax.apply_updates(params, updates), new_stats, opt_state, finite, averages
 
     rows = (state.params, state.batch_stats, state.opt_state)
-    over_arms = jax.vmap(update, in_axes=(0, 0, 0, None, None, None, None, 0))
-    over_seeds = jax.vmap(over_arms, in_axes=(0, 0, 0, 0, 0, 0, 0, None))
-    *new_rows, finite, averages = over_seeds(*rows, batch.images, batch.labels, batch.teacher_logits, batch.keys, hyper)
-    alive = state.alive & finite
-    params, batch_stats, opt_state = rows_where(alive, tuple(new_rows), rows)
-    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, alive=alive)
+    shared = (batch.images, batch.labels, batch.teacher_logits, batch.keys, batch.mixed)
+    if arms_at_once is None:
+        over_arms = jax.vmap(update, in_axes=(0, 0, 0, None, None, None, None, None, 0))
+        over_seeds = jax.vmap(over_arms, in_axes=(0, 0, 0, 0, 0, 0, 0, 0, None))
+        *new_rows, finite, averages = over_seeds(*rows, *shared, hyper)
+    else:
+
+        def one_seed(seed):
+            rows, shared = seed
+            one = lambda student: update(*student[0], *shared, student[1])
+            return jax.lax.map(one, (rows, hyper), batch_size=arms_at_once if arms_at_once > 1 else None)
+
+        *new_rows, finite, averages = jax.lax.map(one_seed, (rows, shared))
+    failed = jnp.where(state.alive & ~finite, state.step, state.failed)
+    params, batch_stats, opt_state = rows_where(failed < 0, tuple(new_rows), rows)
+    state = state.replace(
+        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, failed=failed
+    )
     return state, averages
 
 
@@ -180,7 +223,7 @@ def eval_step(
     Returns:
         (seed, arm, global batch, classes) float, the same on every device.
     """
-    inputs = jax.vmap(lambda image: augment.eval_view(image, size, dtype=jnp.result_type(float)))(images)
+    inputs = eval_views(images, size)
     one = lambda row: model.apply(row, inputs, train=False)
     logits = jax.vmap(jax.vmap(one))(variables)
     if axis_name is not None:
@@ -190,9 +233,10 @@ def eval_step(
 
 def teacher_view_step(
     variables: Any,
-    images: jax.Array,
+    everything: jax.Array | None,
     examples: jax.Array,
     views: jax.Array,
+    images: jax.Array | None,
     *,
     model: nn.Module,
     size: int,
@@ -203,9 +247,10 @@ def teacher_view_step(
 
     Args:
         variables: the teacher's, without population axes.
-        images: (all examples, side, side, 3) uint8.
+        everything: (all examples, side, side, 3) uint8, or None where `images` are given.
         examples: (batch,) int32, this device's share.
         views: (batch,) int32.
+        images: (batch, side, side, 3) uint8 of these examples where they are not in device memory, else None.
         model: the teacher.
         size: side of the teacher's input, px.
         data_seed: see `view_keys`.
@@ -214,7 +259,8 @@ def teacher_view_step(
     Returns:
         (global batch, classes) float, the same on every device.
     """
-    logits = teacher_logits(model, variables, render(images[examples], view_keys(data_seed, examples, views), size))
+    images = everything[examples] if images is None else images
+    logits = teacher_logits(model, variables, render(images, view_keys(data_seed, examples, views), size))
     if axis_name is not None:
         logits = jax.lax.all_gather(logits, axis_name, axis=0, tiled=True)
     return logits
@@ -232,6 +278,7 @@ def planned_step(
     teacher: nn.Module | None,
     teacher_size: int,
     data_seed: int,
+    mixup: float = 0.0,
     axis_name: str | None = None,
     **train_options: Any,
 ) -> tuple[TrainState, dict[str, Average]]:
@@ -251,22 +298,81 @@ def planned_step(
         teacher: an online teacher, or None.
         teacher_size: side of its input, px: the same crop at its own resolution.
         data_seed: see `view_keys`.
+        mixup: parameter of the Beta distribution of the mixing shares (arXiv 1710.09412); 0 mixes nothing. A mixture
+            has no stored logits: with `mixup` the teacher is online, or there is none.
         axis_name: mapped device axis.
         **train_options: further arguments of `train_step`.
     """
-    images = examples.images[plan.examples]
-    keys = view_keys(data_seed, plan.examples, plan.views)
-    inputs = render(images, keys, student_size)
-    logits = None
+    keys = dropout_keys(seeds, state.step, plan.places)
+    share = mixing_shares(keys, mixup) if mixup else None
+    drawn = view_keys(data_seed, plan.examples, plan.views)
+    images = examples.images[plan.examples] if plan.images is None else plan.images
+    if mixup:
+        partner_drawn = view_keys(data_seed, plan.partners, plan.partner_views)
+        partners = examples.images[plan.partners] if plan.partner_images is None else plan.partner_images
+
+    def pixels(size: int) -> jax.Array:
+        first = render(images, drawn, size)
+        if share is None:
+            return first
+        weight = share[..., None, None, None].astype(first.dtype)
+        return weight * first + (1 - weight) * render(partners, partner_drawn, size)
+
+    inputs, logits = pixels(student_size), None
     if teacher is not None:
         same = teacher_size == student_size
-        logits = teacher_logits(teacher, teacher_variables, inputs if same else render(images, keys, teacher_size))
+        logits = teacher_logits(teacher, teacher_variables, inputs if same else pixels(teacher_size))
     elif examples.teacher_logits is not None:
         logits = examples.teacher_logits[plan.views, plan.examples]
     batch = Batch(
         images=inputs,
         labels=examples.labels[plan.examples],
         teacher_logits=logits,
-        keys=dropout_keys(seeds, state.step, plan.places),
+        keys=keys,
+        mixed=None if share is None else (examples.labels[plan.partners], share.astype(inputs.dtype)),
     )
     return train_step(state, batch, hyper, axis_name=axis_name, **train_options)
+
+
+def empty_averages(rows: tuple[int, int], *, soft: bool) -> dict[str, Average]:
+    """Averages of nothing, to begin a window of `planned_steps` with.
+
+    Args:
+        rows: (seeds, arms).
+        soft: whether there are teacher logits, and so soft terms.
+    """
+    terms = losses.TERMS if soft else ("ce",)
+    return {name: Average(total=jnp.zeros(rows), count=jnp.zeros(rows)) for name in (*terms, "loss", "grad_norm")}
+
+
+def planned_steps(
+    state: TrainState,
+    averages: dict[str, Average],
+    examples: Examples,
+    teacher_variables: Any,
+    hyper: Hyperparameters,
+    seeds: jax.Array,
+    plan: PlanStep,
+    count: jax.Array,
+    **options: Any,
+) -> tuple[TrainState, dict[str, Average]]:
+    """`planned_step` over the first `count` steps of `plan`: one program, and the same result, whatever their number.
+
+    Args:
+        state: see `planned_step`.
+        averages: those of earlier steps, which go on, or `empty_averages`.
+        examples, teacher_variables, hyper, seeds: see `planned_step`.
+        plan: leaves lead with (step, seed, batch).
+        count: () int32, at most the length of the step axis.
+        **options: keyword arguments of `planned_step`.
+
+    Returns:
+        The state after these steps, and the averages over them and the earlier ones.
+    """
+
+    def body(index: jax.Array, carry: tuple[TrainState, dict[str, Average]]) -> tuple[TrainState, dict[str, Average]]:
+        now = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), plan)
+        state, latest = planned_step(carry[0], examples, teacher_variables, hyper, seeds, now, **options)
+        return state, {name: carry[1][name].merge(one) for name, one in latest.items()}
+
+    return jax.lax.fori_loop(0, count, body, (state, averages))

@@ -1,20 +1,29 @@
 """The one loop, for teacher and students alike."""
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from clu.metrics import Average
+from jax.experimental import multihost_utils
 
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
+from kdjax.errors import InputError
 from kdjax.evaluate import population_metrics
+from kdjax.feed import Feed
 from kdjax.parallel import Mapping
 from kdjax.state import TrainState, update_best
 from kdjax.steps import PlanStep
+from kdjax.trace import Trace
 from kdjax.writers import MetricsWriter
+
+CHUNK_SECONDS = 1.0
+"""Time of the steps that go to the devices at once: long beside what a dispatch costs, short beside a grace period."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,23 +33,28 @@ class Progress:
     Attributes:
         stage: name of the stage.
         students: names by (seed, arm), as "arm/seed".
+        examples: names of the training examples.
         seconds: between two lines.
         log: takes the lines.
     """
 
     stage: str
     students: Sequence[Sequence[str]]
+    examples: Sequence[str]
     seconds: float
     log: Callable[[str], None]
 
 
 def fit(
-    step: Callable[[TrainState, PlanStep], tuple[TrainState, dict[str, Any]]],
+    step: Callable[[TrainState, dict[str, Average], PlanStep, np.ndarray], tuple[TrainState, dict[str, Average]]],
     state: TrainState,
+    empty: dict[str, Average],
     plan: Plan,
+    feed: Feed,
     *,
     total_steps: int,
     evaluate_every: int,
+    longest: int,
     predict: Callable[[Any, np.ndarray], np.ndarray],
     validation_images: np.ndarray,
     validation_labels: np.ndarray,
@@ -48,15 +62,23 @@ def fit(
     checkpoints: Checkpoints,
     writer: MetricsWriter,
     progress: Progress,
+    trace: Trace | None = None,
 ) -> TrainState:
     """Trains a population from `state` to `total_steps`, evaluating and saving on the way.
 
+    Steps go to the devices several at a time, so many as take `CHUNK_SECONDS`; their number changes no result.
+    Evaluations, checkpoints and the end fall between two chunks.
+
     Args:
-        step: mapped train step of the state (donated) and this process's share of the plan.
+        step: mapped `steps.planned_steps` of the state (donated), the averages so far, this process's share of a plan,
+            and the number of steps.
         state: where to begin; its step number is the only clock.
+        empty: averages of nothing, on the devices.
         plan: examples and views of every step.
+        feed: brings its shares.
         total_steps: where to end.
         evaluate_every: steps between validations; each is followed by a checkpoint. There is one at the end too.
+        longest: the most steps that `feed` gives at once.
         predict: see `evaluate.predictor`.
         validation_images: (N, side, side, 3) uint8.
         validation_labels: (N,) int32.
@@ -64,36 +86,47 @@ def fit(
         checkpoints: where states are saved.
         writer: where metrics go.
         progress: what is told.
+        trace: steps to profile.
 
     Returns:
         The last state.
+
+    Raises:
+        InputError: no student is left whose loss and gradient are finite.
     """
     keep_best = jax.jit(update_best, donate_argnums=0)
-    clock = _Clock(progress, int(state.step), total_steps, plan.batch_size * len(plan.seeds))
-    alive = np.asarray(state.alive)
-    window: dict[str, Any] = {}
-    pending = None  # averages of the step before, fetched while the next one runs
-    for number in range(int(state.step), total_steps):
-        arrays = PlanStep(*plan(number))
-        state, averages = step(state, mapping.split(arrays, axis=1))
-        if pending is not None:
-            window = _merged(window, pending)
-            clock.tick(number, window)
-        pending = averages
-        if (number + 1) % evaluate_every == 0 or number + 1 == total_steps:
-            window, pending = _merged(window, pending), None
-            writer.write(number + 1, "train", _by_student(window, progress.students), epoch=_epoch(plan, number + 1))
-            logits = predict(state.variables, validation_images)
-            scores = population_metrics(logits, validation_labels)
-            top1, nll = _scores(scores, "top1", -1.0), _scores(scores, "nll", np.inf)
-            dtype = state.best.top1.dtype
-            state = keep_best(state, *mapping.replicate((top1.astype(dtype), nll.astype(dtype))))
-            validation = _by_student({"top1": top1, "nll": nll}, progress.students)
-            writer.write(number + 1, "validation", validation, epoch=_epoch(plan, number + 1))
-            alive = _tell_failed(alive, np.asarray(state.alive), number + 1, progress)
-            checkpoints.save(state)
-            clock.evaluated(number + 1, window, top1)
-            window = {}
+    number = int(state.step)
+    clock = _Clock(progress, number, total_steps, plan.batch_size * len(plan.seeds), longest)
+    failed = np.asarray(state.failed)
+    _refuse_if_none_left(failed, progress, checkpoints)
+    averages, before = empty, None  # before: averages that are fetched while the next chunk runs
+    while number < total_steps:
+        boundary = min((number // evaluate_every + 1) * evaluate_every, total_steps)
+        count = min(boundary - number, clock.chunk())
+        if trace is not None:
+            count = trace.before(number, count, state)
+        state, averages = step(state, averages, feed(number, count), np.int32(count))
+        if before is not None:
+            clock.tick(number, before)
+        before = averages
+        number += count
+        if trace is not None:
+            trace.after(number, state)
+        if number < boundary:
+            continue
+        clock.tick(number, averages)
+        writer.write(number, "train", _by_student(averages, progress.students), epoch=_epoch(plan, number))
+        scores = population_metrics(predict(state.variables, validation_images), validation_labels)
+        top1, nll = _scores(scores, "top1", -1.0), _scores(scores, "nll", np.inf)
+        dtype = state.best.top1.dtype
+        state = keep_best(state, *mapping.place((top1.astype(dtype), nll.astype(dtype)), "rows"))
+        validation = _by_student({"top1": top1, "nll": nll}, progress.students)
+        writer.write(number, "validation", validation, epoch=_epoch(plan, number))
+        checkpoints.save(state)
+        clock.evaluated(number, averages, top1)
+        failed = _tell_failed(failed, np.asarray(state.failed), plan, progress)
+        _refuse_if_none_left(failed, progress, checkpoints)
+        averages, before = empty, None
     return state
 
 
@@ -106,10 +139,6 @@ def _scores(metrics: list[list[dict[str, Any]]], name: str, worst: float) -> np.
     return np.array([[worst if one[name] is None else one[name] for one in row] for row in metrics])
 
 
-def _merged(window: dict[str, Any], averages: dict[str, Any]) -> dict[str, Any]:
-    return {name: window[name].merge(one) if name in window else one for name, one in averages.items()}
-
-
 def _by_student(values: dict[str, Any], students: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:
     arrays = {name: np.asarray(one.compute() if hasattr(one, "compute") else one) for name, one in values.items()}
     return {
@@ -119,41 +148,73 @@ def _by_student(values: dict[str, Any], students: Sequence[Sequence[str]]) -> di
     }
 
 
-def _tell_failed(before: np.ndarray, now: np.ndarray, step: int, progress: Progress) -> np.ndarray:
-    for row, column in np.argwhere(before & ~now):
+def _tell_failed(before: np.ndarray, now: np.ndarray, plan: Plan, progress: Progress) -> np.ndarray:
+    for row, column in np.argwhere((before < 0) & (now >= 0)):
+        step = int(now[row, column])
+        examples = ", ".join(progress.examples[index] for index in plan(step)[0][row])
         progress.log(
-            f"{progress.stage}: {progress.students[row][column]}: loss or gradient not finite before step {step}; "
-            "this student keeps its last good parameters"
+            f"{progress.stage}: {progress.students[row][column]}: loss or gradient not finite at step {step}; this "
+            f"student keeps its last good parameters. The batch was {examples}"
         )
     return now
 
 
+def _refuse_if_none_left(failed: np.ndarray, progress: Progress, checkpoints: Checkpoints) -> None:
+    if (failed >= 0).all():
+        raise InputError(
+            f"{progress.stage}: nothing is left to train, the last network failed at step {failed.max()}. "
+            f"{checkpoints.directory}/{checkpoints.latest_step} holds the last good parameters; "
+            "try a lower learning rate in another workdir"
+        )
+
+
 class _Clock:
-    """Progress lines: step, images/s, time left, loss terms."""
+    """How fast the steps go: progress lines (step, images/s, time left, loss terms), and the length of a chunk.
 
-    def __init__(self, progress: Progress, first: int, total: int, images_per_step: int):
-        self._progress, self._total, self._images = progress, total, images_per_step
-        self._from_step, self._from_time = first, time.monotonic()
-        self._line_time = self._from_time
+    Compiling, validation and saving are not counted.
+    """
 
-    def tick(self, step: int, window: dict[str, Any]) -> None:
-        if step and time.monotonic() - self._line_time >= self._progress.seconds:
-            self._say(step, window, "")
+    TIMED = 3  # chunks of one step that are timed before longer ones are sent
 
-    def evaluated(self, step: int, window: dict[str, Any], top1: np.ndarray) -> None:
+    def __init__(self, progress: Progress, first: int, total: int, images_per_step: int, longest: int):
+        self._progress, self._total, self._images, self._longest = progress, total, images_per_step, longest
+        self._step, self._time = first, None  # where and when the latest chunk ended; no time before the first
+        self._line_time = time.monotonic()
+        self._rates: list[float] = []  # steps/s of each chunk
+        self._chunk = 1
+
+    def chunk(self) -> int:
+        """How many steps to send at once: the same number in every process."""
+        return self._chunk
+
+    def tick(self, step: int, averages: dict[str, Average]) -> None:
+        """Waits for the chunk that ends at `step`."""
+        jax.block_until_ready(averages)
+        now = time.monotonic()
+        if self._time is not None and step > self._step:
+            self._rates.append((step - self._step) / (now - self._time))
+            if len(self._rates) == self.TIMED and self._longest > 1:
+                self._chunk = max(1, min(self._longest, int(CHUNK_SECONDS * statistics.median(self._rates))))
+                if jax.process_count() > 1:
+                    self._chunk = int(multihost_utils.broadcast_one_to_all(np.int32(self._chunk)))
+        self._step, self._time = step, now
+        if now - self._line_time >= self._progress.seconds:
+            self._say(step, averages, "")
+
+    def evaluated(self, step: int, averages: dict[str, Average], top1: np.ndarray) -> None:
         arms = [names.split("/")[0] for names in self._progress.students[0]]
         means = ", ".join(f"{arm} {one:.3f}" for arm, one in zip(arms, top1.mean(0), strict=True))
-        self._say(step, window, f"  validation top-1: {means}")
+        self._say(step, averages, f"  validation top-1: {means}")
+        self._time = time.monotonic()
 
-    def _say(self, step: int, window: dict[str, Any], rest: str) -> None:
-        now = time.monotonic()
-        rate = max(step - self._from_step, 1) / (now - self._from_time)
+    def _say(self, step: int, averages: dict[str, Average], rest: str) -> None:
+        speed = ""
+        if self._rates:
+            rate = statistics.median(self._rates[-20:])
+            left = (self._total - step) / rate
+            speed = f"{rate * self._images:.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left  "
         terms = " ".join(
-            f"{name} {float(np.mean(window[name].compute())):.3f}" for name in window if name != "grad_norm"
+            f"{name} {float(np.mean(averages[name].compute())):.3f}" for name in averages if name != "grad_norm"
         )
-        left = (self._total - step) / rate
-        self._progress.log(
-            f"{self._progress.stage}: step {step}/{self._total}  {rate * self._images:.0f} images/s  "
-            f"{left // 60:.0f}:{left % 60:02.0f} left  {terms}{rest}"
-        )
-        self._line_time = now
+        self._progress.log(f"{self._progress.stage}: step {step}/{self._total}  {speed}{terms}{rest}")
+        self._line_time = time.monotonic()

@@ -1,4 +1,4 @@
-"""The results dictionary, its file and the closing table."""
+"""The results dictionary and its file."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdjax import metrics, results
+from kdjax import metrics, results, tables
 
 TOP1 = {
     "student_alone": [0.70, 0.72, 0.74],
@@ -110,7 +110,7 @@ def test_a_failed_seed_leaves_every_comparison_it_is_in():
     assert arms["student_alone"]["test_top1"] == [0.70, None, 0.74]
     assert arms["kl_cosine"]["minus_alone"]["mean"] == pytest.approx((0.08 + 0.09) / 2)
     assert arms["kl_cosine"]["mean"] == pytest.approx(0.8)
-    text = results.table(results.build(**parts(top1)))
+    text = tables.table(results.build(**parts(top1)))
     assert "student_alone: seed 1 failed" in text
 
 
@@ -118,7 +118,7 @@ def test_all_seeds_failed():
     out = results.build(**parts({**TOP1, "kl": [None] * 3}))
     json.dumps(out, allow_nan=False)
     assert out["arms"]["kl"]["mean"] is None and out["arms"]["kl"]["p_vs_alone"] is None
-    assert "kl: seeds 0, 1, 2 failed" in results.table(out)
+    assert "kl: seeds 0, 1, 2 failed" in tables.table(out)
 
 
 def test_pairs_are_made_by_seed_not_by_place():
@@ -129,40 +129,6 @@ def test_pairs_are_made_by_seed_not_by_place():
     straight = results.build(**parts())["arms"]["kl"]
     turned = results.build(**given)["arms"]["kl"]
     assert turned["p_vs_alone"] == pytest.approx(straight["p_vs_alone"])
-
-
-def test_one_seed():
-    out = results.build(**parts({name: values[:1] for name, values in TOP1.items()}, seeds=(0,)))
-    for arm in out["arms"].values():
-        assert arm["std"] is None and arm["ci95"] is None and arm["p_vs_alone"] is None
-    text = results.table(out)
-    assert "One seed proves nothing" in text and "±" not in text and "95% interval" not in text
-    assert all(len(line) <= results.TABLE_WIDTH for line in text.splitlines())
-
-
-def test_table_of_several_seeds():
-    text = results.table(results.build(**parts()), closing="Trained from scratch.")
-    lines = text.splitlines()
-    assert all(len(line) <= results.TABLE_WIDTH for line in lines), max(map(len, lines))
-    row = next(line for line in lines if line.startswith("kl_cosine"))
-    for cell in ("80.00 ± 2.65", "73.43 to 86.57", "404 k", "5.6 M", " 4 "):
-        assert cell in row
-    teacher = next(line for line in lines if line.startswith("teacher"))
-    assert "90.00" in teacher and "3.69 M" in teacher
-    flat = " ".join(text.split())
-    assert "one split and one teacher" in flat and "says nothing about other splits" in flat
-    assert "400 test images: one of them is 0.25 points" in flat
-    assert "Holm-corrected over 3 arms" in flat and "kl_cosine -10.00" in flat
-    assert "weaker" not in flat and text.endswith("Trained from scratch.")
-
-
-def test_a_weaker_teacher_is_said_with_the_numbers():
-    flat = " ".join(results.table(results.build(**parts(teacher=0.71))).split())
-    assert "The teacher is the weaker network here: 71.00 % against 72.00 % of student_alone" in flat
-    assert "student_alone +1.00" in flat
-    few = {"kl_cosine": TOP1["kl_cosine"]}
-    flat = " ".join(results.table(results.build(**parts(few, teacher=0.71))).split())
-    assert "71.00 % against 80.00 % of kl_cosine" in flat and "p:" not in flat
 
 
 def test_alone_is_found_by_its_weights_where_no_arm_has_the_name():
@@ -232,3 +198,55 @@ def test_environment_names_versions_and_devices():
     for name in ("python", "jaxlib", "flax", "optax", "orbax", "platform", "cpu_count", "xla_flags"):
         assert name in facts
     assert sum(d["count"] for d in facts["devices"]) == jax.device_count()
+
+
+def test_of_a_family_the_trial_that_validation_prefers_is_compared():
+    given = parts()
+    arms = given["arms"]
+    for name, family, validation in (
+        ("student_alone", "student_alone", [0.6, 0.6, 0.6]),
+        ("kl", "soft", [0.5, 0.6, 0.7]),
+        ("cosine", "soft", [0.9, 0.8, None]),
+        ("kl_cosine", "student_alone", [0.5, 0.9, 0.3]),
+    ):
+        arms[name] |= {"family": family, "val_top1": validation}
+    out = results.build(**given)
+    assert out["selected"] == {"student_alone": "student_alone", "soft": "cosine"}
+    # One comparison, so Holm changes nothing; the trials that were not selected are compared with nothing.
+    expected = stats.ttest_rel(TOP1["cosine"], TOP1["student_alone"]).pvalue
+    assert out["arms"]["cosine"]["p_vs_alone"] == pytest.approx(expected)
+    assert out["arms"]["kl"]["p_vs_alone"] is None and out["arms"]["kl_cosine"]["p_vs_alone"] is None
+
+
+def test_the_bootstrap_pairs_seeds_and_leaves_failed_ones_out():
+    given = parts({**TOP1, "kl": [0.75, None, 0.77]})
+    rng = np.random.default_rng(0)
+    correct = {name: rng.random((3, 40)) < 0.7 for name in TOP1}
+    for name, arm in given["arms"].items():
+        arm["correct"] = correct[name]
+    out = results.build(**given)["arms"]
+    assert "correct" not in out["kl"] and out["student_alone"]["bootstrap"] is None
+    difference = correct["kl"][[0, 2]].mean() - correct["student_alone"][[0, 2]].mean()
+    assert out["kl"]["bootstrap"]["difference"] == pytest.approx(difference)
+    low, high = out["kl"]["bootstrap"]["ci95"]
+    assert low < difference < high
+
+
+def test_splits_are_repetitions_of_their_own():
+    runs = []
+    for number in range(3):
+        top1 = {name: [v + 0.01 * number for v in values] for name, values in TOP1.items()}
+        top1["kl"][0] += 0.03 * (number == 1)
+        runs.append(results.build(**parts(top1, config={"data_seed": 5 + number, "seeds": (0, 1, 2)})))
+    out = results.combine(runs)
+    json.dumps(out, allow_nan=False)
+    assert out["data_seeds"] == [5, 6, 7] and out["dataset"]["overlap"] == 400 / 800
+    means = {name: [run["arms"][name]["mean"] for run in runs] for name in TOP1}
+    assert out["arms"]["kl"]["test_top1"] == means["kl"]
+    assert out["arms"]["kl"]["mean"] == pytest.approx(np.mean(means["kl"]))
+    assert out["arms"]["kl"]["minus_alone"]["mean"] == pytest.approx(
+        np.mean(means["kl"]) - np.mean(means["student_alone"])
+    )
+    assert out["arms"]["student_alone"]["p_vs_alone"] is None and 0 < out["arms"]["kl"]["p_vs_alone"] < 1
+    text = tables.over_splits(out)
+    assert "Nadeau" in text and "data seeds 5, 6, 7" in text and "kl " in text

@@ -60,3 +60,23 @@ def test_holm_keeps_the_family_wise_error():
     rng = np.random.default_rng(0)
     families = [statistics.holm(dict(zip("abc", rng.random(3), strict=True))) for _ in range(4000)]
     assert np.mean([min(f.values()) < 0.05 for f in families]) == pytest.approx(0.05, abs=0.012)
+
+
+def test_the_bootstrap_interval_is_that_of_scipy():
+    rng = np.random.default_rng(1)
+    a, b = rng.random((2, 300)) < 0.9, rng.random((2, 300)) < 0.8
+    found = statistics.paired_bootstrap(a, b)
+    difference = a.mean(0) - b.mean(0)
+    expected = stats.bootstrap((difference,), np.mean, method="percentile", rng=rng).confidence_interval
+    assert found["difference"] == pytest.approx(difference.mean())
+    assert found["ci95"] == pytest.approx(list(expected), abs=0.004)
+    assert found == statistics.paired_bootstrap(a, b)  # the same draws each time
+
+
+def test_overlapping_splits_widen_the_interval():
+    a, b = [0.9, 0.92, 0.95], [0.88, 0.9, 0.9]
+    plain, wide = statistics.summary(a), statistics.summary(a, overlap=0.25)
+    widths = [one["ci95"][1] - one["ci95"][0] for one in (plain, wide)]
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt((1 / 3 + 0.25) / (1 / 3)))
+    t = stats.ttest_rel(a, b).statistic / np.sqrt((1 / 3 + 0.25) / (1 / 3))
+    assert statistics.paired_t(a, b, overlap=0.25) == pytest.approx(2 * stats.t.sf(t, 2))

@@ -10,6 +10,7 @@ import pytest
 from kdjax import models, optim, parallel, steps
 from kdjax import state as states
 from kdjax.data.plan import Plan
+from kdjax.feed import resident
 from kdjax.models import mobilenet_v2
 
 CLASSES, EXAMPLES, BATCH, SIZE = 5, 40, 16, 32
@@ -43,14 +44,16 @@ def double(tree):
 
 
 @functools.cache
-def program(devices, teacher):
-    """The mapped step, compiled once for each number of devices."""
-    return parallel.Mapping(devices).map(
+def program(mapping, teacher, arms_at_once):
+    """The mapped step, compiled once for each mapping."""
+    return mapping.map(
         functools.partial(
-            steps.planned_step, student_size=SIZE, teacher=teacher, teacher_size=SIZE, data_seed=0,
+            steps.planned_steps, student_size=SIZE, teacher=teacher, teacher_size=SIZE, data_seed=0,
             model=MODEL, optimiser=OPTIMISER, schedule=optim.schedule(100, 2), cosine_on="logits",
+            arms_at_once=arms_at_once,
         ),
-        split=(False,) * 5 + (True,),
+        ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole"),
+        "rows",
         donate=(0,),
     )  # fmt: skip
 
@@ -59,16 +62,23 @@ def initial(seeds, count):
     return double(states.create(MODEL, OPTIMISER, seeds=seeds, arms=count, image_size=SIZE))
 
 
-def run(devices, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None):
+@functools.cache
+def on(count):
+    return parallel.Mapping(jax.devices()[:count])
+
+
+def run(mapping, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None, arms_at_once=None):
     """Five steps in float64; returns the state and each step's averages."""
     hyper = arms() if hyper is None else hyper
-    mapping = parallel.Mapping(devices)
-    mapped = program(tuple(devices), teacher and teacher[0])
-    constants = mapping.replicate((data or examples(), teacher and teacher[1], hyper, np.array(seeds, np.int32)))
-    plan = Plan(tuple(seeds), EXAMPLES, BATCH, views=3)
-    state, seen = mapping.replicate(initial(seeds, len(hyper.temperature))), []
+    mapped = program(mapping, teacher and teacher[0], arms_at_once)
+    data, teacher = mapping.place((data or examples(), teacher and teacher[1]))
+    constants = data, teacher, mapping.place(hyper, "arms"), mapping.place(np.array(seeds, np.int32), "seeds")
+    feed = resident(Plan(tuple(seeds), EXAMPLES, BATCH, views=3), mapping, 1)
+    rows = len(seeds), len(hyper.temperature)
+    empty = mapping.place(steps.empty_averages(rows, soft=data.teacher_logits is not None or bool(teacher)), "rows")
+    state, seen = mapping.place(initial(seeds, rows[1]), "rows"), []
     for step in range(number):
-        state, averages = mapped(state, *constants, mapping.split(steps.PlanStep(*plan(step)), axis=1))
+        state, averages = mapped(state, empty, *constants, feed(step, 1), np.int32(1))
         seen.append(jax.tree.map(np.asarray, averages))
     return jax.tree.map(np.asarray, state), seen
 
@@ -87,12 +97,12 @@ def float64():
 
 @pytest.fixture(scope="module")
 def alone_on_one_device(float64):
-    return run(jax.devices()[:1])
+    return run(on(1))
 
 
 def test_eight_devices_equal_one(alone_on_one_device):
     assert len(jax.devices()) == 8
-    state, averages = run(jax.devices())
+    state, averages = run(on(8))
     close(averages, alone_on_one_device[1])
     close(
         (state.params, state.batch_stats, state.opt_state),
@@ -100,11 +110,27 @@ def test_eight_devices_equal_one(alone_on_one_device):
     )
 
 
+@pytest.mark.parametrize("arms_at_once", [1, 2])
+def test_a_population_split_into_parts_equals_the_whole(alone_on_one_device, arms_at_once):
+    state, averages = run(on(8), arms_at_once=arms_at_once)  # 2 does not divide the 3 arms
+    close(averages, alone_on_one_device[1])
+    close(
+        (state.params, state.batch_stats, state.opt_state),
+        tuple(getattr(alone_on_one_device[0], name) for name in ("params", "batch_stats", "opt_state")),
+    )
+
+
+def test_students_over_devices_equal_one_device(alone_on_one_device):
+    state, averages = run(parallel.RowMapping((2, 3), jax.devices()[:6]))
+    close(averages, alone_on_one_device[1])
+    close((state.params, state.batch_stats), (alone_on_one_device[0].params, alone_on_one_device[0].batch_stats))
+
+
 def test_each_student_follows_the_update_it_would_follow_alone(alone_on_one_device):
     together, _ = alone_on_one_device
     for row, seed in enumerate(SEEDS):
         for column in range(3):
-            alone, _ = run(jax.devices()[:1], seeds=(seed,), hyper=arms(slice(column, column + 1)))
+            alone, _ = run(on(1), seeds=(seed,), hyper=arms(slice(column, column + 1)))
             close(
                 jax.tree.map(lambda x: x[0, 0], (alone.params, alone.batch_stats)),
                 jax.tree.map(lambda x: x[row, column], (together.params, together.batch_stats)),  # noqa: B023
@@ -120,8 +146,8 @@ def test_arms_of_a_seed_start_alike_and_seeds_differ():
 def test_a_student_that_is_not_finite_freezes_alone(alone_on_one_device):
     hyper = arms()
     weights = {**hyper.weights, "kl": np.array([0.0, np.inf, 2.0])}
-    state, _ = run(jax.devices(), hyper=hyper.replace(weights=weights))
-    np.testing.assert_array_equal(state.alive, [[True, False, True]] * 2)
+    state, _ = run(on(8), hyper=hyper.replace(weights=weights))
+    np.testing.assert_array_equal(state.failed, [[-1, 0, -1]] * 2)
     before = initial(SEEDS, 3)
     row = lambda tree, column: jax.tree.map(lambda x: x[:, column], tree)
     close(row(state.params, 1), row(before.params, 1), rtol=1e-15)
@@ -134,15 +160,14 @@ def test_stored_logits_are_those_of_the_teacher_on_the_pixels_the_students_see()
     teacher = models.create("vgg16", num_classes=CLASSES, width=0.05)
     variables = {"batch_stats": {}, **double(dict(teacher.init(jax.random.key(1), jnp.zeros((1, SIZE, SIZE, 3)))))}
     data = examples().replace(teacher_logits=None)
-    mapping = parallel.Mapping(jax.devices()[:1])
-    view_step = mapping.map(
+    view_step = on(1).map(
         functools.partial(steps.teacher_view_step, model=teacher, size=SIZE, data_seed=0),
-        split=(False, False, True, True),
+        ("whole", "whole", "batch", "batch", "batch"),
     )
     everyone = np.arange(EXAMPLES, dtype=np.int32)
-    stored = [view_step(variables, data.images, everyone, np.full_like(everyone, view)) for view in range(3)]
-    _, online = run(jax.devices()[:1], data=data, teacher=(teacher, variables), number=2)
-    _, cached = run(jax.devices()[:1], data=data.replace(teacher_logits=jnp.stack(stored)), number=2)
+    stored = [view_step(variables, data.images, everyone, np.full_like(everyone, view), None) for view in range(3)]
+    _, online = run(on(1), data=data, teacher=(teacher, variables), number=2)
+    _, cached = run(on(1), data=data.replace(teacher_logits=jnp.stack(stored)), number=2)
     assert all(np.all(one["kl"].total > 0) for one in online)
     # Views are drawn in float32, and two programs may round them differently.
     close(online, cached, rtol=1e-5)
@@ -153,9 +178,9 @@ def test_best_is_higher_top1_then_lower_nll_then_earlier():
     scores = [([0.5, 0.5, 0.5], [1.0, 1.0, 1.0]), ([0.6, 0.5, 0.5], [9.0, 0.9, 1.0]), ([0.4, 0.5, 0.7], [0.1, 0.95, 1])]
     for step, (top1, nll) in enumerate(scores):
         marked = jax.tree.map(lambda x: jnp.full_like(x, step), state.params)  # noqa: B023
-        alive = jnp.array([[True, True, step < 2]])
+        failed = jnp.array([[-1, -1, -1 if step < 2 else 1]])
         state = states.update_best(
-            state.replace(step=jnp.int32(step), params=marked, alive=alive), jnp.float32([top1]), jnp.float32([nll])
+            state.replace(step=jnp.int32(step), params=marked, failed=failed), jnp.float32([top1]), jnp.float32([nll])
         )
     np.testing.assert_array_equal(state.best.step, [[1, 1, 0]])
     np.testing.assert_array_equal(state.best.params["head"]["bias"][0, :, 0], [1, 1, 0])

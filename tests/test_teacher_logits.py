@@ -1,69 +1,105 @@
-"""Teacher logits are computed once, and never trusted when damaged."""
+"""Teacher logits are computed once, and never trusted when damaged or made for other data."""
+
+import json
 
 import numpy as np
 import pytest
 
-from kdjax.teacher_logits import cached_pass, tree_digest
+from kdjax import teacher_logits
+from kdjax.errors import InputError
+from kdjax.teacher_logits import LogitsFolder, cached, named, tree_digest, view_name
 
-SHAPE = (5, 3)
+ROWS, CLASSES = 7, 3
+PARTS = {"teacher": "a", "size": 64, "examples": "x", "augmentation": {"scale": 1}, "data_seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(teacher_logits, "SHARD", 4)
 
 
 class Teacher:
-    """Counts its views; its logits tell view and example apart."""
+    """Counts what it is asked; its logits tell view and example apart."""
 
-    def __init__(self):
-        self.views = []
+    def __init__(self, view):
+        self.view, self.asked = view, []
 
-    def __call__(self, view):
-        self.views.append(view)
-        return np.arange(15, dtype=np.float32).reshape(SHAPE) + 100 * view
+    def __call__(self, start, end):
+        self.asked.append((start, end))
+        return self.all(self.view)[start:end]
 
-
-def run(folder, views, said=None, **parts):
-    teacher = Teacher()
-    log = (lambda line: None) if said is None else said.append
-    parts = {"teacher": "a", "size": 64, **parts}
-    return teacher, cached_pass(folder, parts, views=views, shape=SHAPE, compute_view=teacher, log=log)
+    @staticmethod
+    def all(view):
+        return np.arange(ROWS * CLASSES, dtype=np.float32).reshape(ROWS, CLASSES) + 100 * view
 
 
-def test_a_view_is_computed_once_and_more_views_add_to_it(tmp_path):
-    teacher, first = run(tmp_path, 2)
-    assert teacher.views == [0, 1] and first.forward_images == 10
-    np.testing.assert_array_equal(first.logits, np.stack([Teacher()(0), Teacher()(1)]))
-    teacher, second = run(tmp_path, 3)
-    assert teacher.views == [2] and second.forward_images == 5 and second.folder == first.folder
-    teacher, third = run(tmp_path, 3)
-    assert teacher.views == [] and third.forward_images == 0
-    np.testing.assert_array_equal(third.logits[:2], first.logits)
+def folder(path, said=None, **parts):
+    return cached(path, {**PARTS, **parts}, CLASSES, (lambda line: None) if said is None else said.append)
 
 
-def test_a_damaged_view_is_computed_again_and_said(tmp_path):
-    _, first = run(tmp_path, 2)
-    path = first.folder / "view-0001.npy"
-    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
-    said = []
-    teacher, second = run(tmp_path, 2, said)
-    assert teacher.views == [1] and any(str(path) in line for line in said)
-    np.testing.assert_array_equal(second.logits, first.logits)
+def test_a_shard_is_computed_once(tmp_path):
+    teacher = Teacher(2)
+    assert folder(tmp_path).missing("view-0002", ROWS) == [(0, 4), (4, 7)]
+    np.testing.assert_array_equal(folder(tmp_path).read(view_name(2), ROWS, teacher), Teacher.all(2))
+    assert teacher.asked == [(0, 4), (4, 7)]
+    np.testing.assert_array_equal(folder(tmp_path).read(view_name(2), ROWS, teacher), Teacher.all(2))
+    assert teacher.asked == [(0, 4), (4, 7)] and folder(tmp_path).missing("view-0002", ROWS) == []
+
+
+@pytest.mark.parametrize("damage", ["bit", "torn", "no digest"])
+def test_a_damaged_shard_is_computed_again_and_said(tmp_path, damage):
+    place = folder(tmp_path)
+    place.read("test", ROWS, Teacher(0))
+    path = place.folder / "test-0000004.npy"
+    content = path.read_bytes()
+    if damage == "no digest":
+        path.with_suffix(".sha256").unlink()
+    else:
+        path.write_bytes(content[:-4] + b"\0\0\0\1" if damage == "bit" else content[:50])
+    said, teacher = [], Teacher(0)
+    np.testing.assert_array_equal(folder(tmp_path, said).read("test", ROWS, teacher), Teacher.all(0))
+    assert teacher.asked == [(4, 7)] and any(str(path) in line for line in said)
+    assert path.read_bytes() == content
 
 
 def test_an_interrupted_pass_goes_on_where_it_stopped(tmp_path):
-    def stops(view):
-        if view == 1:
+    def stops(start, end):
+        if start:
             raise KeyboardInterrupt
-        return Teacher()(view)
+        return Teacher.all(0)[start:end]
 
     with pytest.raises(KeyboardInterrupt):
-        cached_pass(tmp_path, {"teacher": "a", "size": 64}, views=3, shape=SHAPE, compute_view=stops, log=print)
-    teacher, _ = run(tmp_path, 3)
-    assert teacher.views == [1, 2]
+        folder(tmp_path).read("view-0000", ROWS, stops)
+    teacher = Teacher(0)
+    folder(tmp_path).read("view-0000", ROWS, teacher)
+    assert teacher.asked == [(4, 7)]
 
 
 def test_another_fingerprint_is_another_folder_and_the_difference_is_said(tmp_path):
-    run(tmp_path, 1)
-    said = []
-    teacher, _ = run(tmp_path, 1, said, size=96)
-    assert teacher.views == [0] and any("differs in size" in line for line in said)
+    first, said = folder(tmp_path), []
+    assert folder(tmp_path, said, size=96).folder != first.folder
+    assert any("differs in size" in line for line in said)
+    assert json.loads((first.folder / "parts.json").read_text())["size"] == 64
+
+
+def test_named_folders_serve_where_the_data_agree(tmp_path):
+    made = folder(tmp_path)
+    made.read("view-0000", ROWS, Teacher(0))
+    (found,) = named([str(made.folder)], {**PARTS, "teacher": "someone else"}, CLASSES, print)
+    np.testing.assert_array_equal(found.read("view-0000", ROWS), Teacher.all(0))
+    with pytest.raises(InputError, match="lacks view-0001, rows 0 to 4"):
+        found.read("view-0001", ROWS)
+    for part in ("examples", "augmentation", "data_seed"):
+        with pytest.raises(InputError, match=f"its {part} is .*, needed 5"):
+            named([str(made.folder)], {**PARTS, part: 5}, CLASSES, print)
+    with pytest.raises(InputError, match="no parts.json"):
+        named([str(tmp_path)], PARTS, CLASSES, print)
+
+
+def test_an_array_of_other_shape_is_not_taken(tmp_path):
+    made = folder(tmp_path)
+    made.read("view-0000", ROWS, Teacher(0))
+    assert LogitsFolder(made.folder, CLASSES + 1, print).missing("view-0000", ROWS) == [(0, 4), (4, 7)]
 
 
 def test_digest_sees_values_names_and_dtypes():

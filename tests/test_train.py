@@ -16,9 +16,11 @@ from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
 from kdjax.errors import InputError
 from kdjax.evaluate import predictor
+from kdjax.feed import resident, streamed
 from kdjax.train import Progress, fit
 from kdjax.writers import MetricsWriter, finite
 
+NAMES = [f"{index}.png" for index in range(37)]
 OPTIMISER = functools.partial(optim.adamw, clip=1.0, head_factor=1.0)
 
 
@@ -40,54 +42,119 @@ def colours():
     return images, labels
 
 
-def train(directory, colours, *, devices, until, total=12):
+def train(directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0):
     """Trains to step `until` of a schedule of `total` steps; goes on from a checkpoint where there is one."""
     images, labels = colours
-    mapping = parallel.Mapping(devices)
     create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
     hyper = states.Hyperparameters(
         weights={name: np.float32([1, 1]) for name in ("ce", "kl", "cosine")}, temperature=np.float32([1, 2]),
-        learning_rate=np.float32([1.0, 0.5]), weight_decay=np.float32([0, 0.1]),
+        learning_rate=np.float32([1.0, 0.5]) * np.float32(rate), weight_decay=np.float32([0, 0.1]),
     )  # fmt: skip
     program = functools.partial(
-        steps.planned_step, student_size=8, teacher=None, teacher_size=8, data_seed=0, model=Linear(),
+        steps.planned_steps, student_size=8, teacher=None, teacher_size=8, data_seed=0, model=Linear(),
         optimiser=OPTIMISER, schedule=optim.schedule(total, 2), cosine_on="logits",
     )  # fmt: skip
-    mapped = mapping.map(program, split=(False,) * 5 + (True,), donate=(0,))
+    kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
+    mapped = mapping.map(program, kinds, "rows", donate=(0,))
     logits = np.tile(5 * np.eye(3, dtype=np.float32)[labels], (2, 1, 1))
-    constants = mapping.replicate((steps.Examples(images, labels, logits), None, hyper, np.int32([0, 1])))
+    examples = mapping.place(steps.Examples(None if host else images, labels, logits))
+    constants = examples, None, mapping.place(hyper, "arms"), mapping.place(np.int32([0, 1]), "seeds")
     checkpoints = Checkpoints(directory / "checkpoints", mapping)
-    state = checkpoints.restore(jax.eval_shape(create)) or mapping.replicate(create())
+    state = checkpoints.restore(jax.eval_shape(create)) or mapping.place(create(), "rows")
     writer = MetricsWriter(directory, int(state.step), tensorboard=False)
     lines = []
-    state = fit(
-        lambda state, plan: mapped(state, *constants, plan), state, Plan((0, 1), 37, 8, 2), total_steps=until,
-        evaluate_every=3, predict=predictor(Linear(), size=8, mapping=mapping), validation_images=images,
-        validation_labels=labels, mapping=mapping, checkpoints=checkpoints, writer=writer,
-        progress=Progress("students", [["a/0", "b/0"], ["a/1", "b/1"]], 0.0, lines.append),
-    )  # fmt: skip
-    writer.close()
-    checkpoints.close()
+    plan = Plan((0, 1), 37, 8, 2)
+    if host:
+        feed = streamed(plan, mapping, images, int(state.step), until)
+    else:
+        feed = resident(plan, mapping, longest)
+    try:
+        state = fit(
+            lambda state, averages, share, count: mapped(state, averages, *constants, share, count), state,
+            mapping.place(steps.empty_averages((2, 2), soft=True), "rows"), plan, feed, total_steps=until,
+            evaluate_every=3, longest=1 if host else longest,
+            predict=predictor(Linear(), size=8, mapping=mapping), validation_images=images,
+            validation_labels=labels, mapping=mapping, checkpoints=checkpoints, writer=writer,
+            progress=Progress("students", [["a/0", "b/0"], ["a/1", "b/1"]], NAMES, 0.0, lines.append),
+        )  # fmt: skip
+    finally:
+        writer.close()
+        checkpoints.close()
     records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return jax.tree.map(np.asarray, state), records, lines
 
 
-@pytest.mark.parametrize("count", [1, 8])
-def test_a_resumed_run_gives_the_same_bits(tmp_path, colours, count):
-    devices = jax.devices()[:count]
-    whole, records, lines = train(tmp_path / "whole", colours, devices=devices, until=12)
+MAPPINGS = {
+    "one": lambda: parallel.Mapping(jax.devices()[:1]),
+    "batch": parallel.Mapping,
+    "rows": lambda: parallel.RowMapping((2, 2), jax.devices()[:4]),
+}
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_a_resumed_run_gives_the_same_bits(tmp_path, colours, mapping, host):
+    how = {"mapping": MAPPINGS[mapping](), "host": host}
+    whole, records, lines = train(tmp_path / "whole", colours, **how, until=12)
     assert int(whole.step) == 12
-    train(tmp_path / "parts", colours, devices=devices, until=6)
+    train(tmp_path / "parts", colours, **how, until=6)
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "kind": "train"}\n{"step": 8, "ki')  # what a killed run leaves behind
-    resumed, again, _ = train(tmp_path / "parts", colours, devices=devices, until=12)
+    resumed, again, _ = train(tmp_path / "parts", colours, **how, until=12)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     assert again == records
     assert any("images/s" in line and "validation top-1: a " in line for line in lines)
 
 
+def test_images_from_the_host_are_the_same_images(tmp_path, colours):
+    """Streamed or held on the device: the same plan, pixels and (one program apart) parameters."""
+    mapping, plan = parallel.Mapping(jax.devices()[:4]), Plan((0, 1), 37, 8, 2)
+    held, read = resident(plan, mapping, 1), streamed(plan, mapping, colours[0], 2, 9)
+    for number in range(2, 9):
+        share, again = held(number, 1), read(number, 1)
+        assert again.images.shape == (4, 1, 2, 2, 8, 8, 3) and again.images.dtype == np.uint8
+        np.testing.assert_array_equal(again.images, colours[0][share.examples])
+        jax.tree.map(np.testing.assert_array_equal, again.replace(images=None), share)
+    one, _, _ = train(tmp_path / "device", colours, mapping=mapping, until=9)
+    other, _, _ = train(tmp_path / "host", colours, mapping=mapping, until=9, host=True)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
+
+
+@pytest.mark.parametrize("mapping", ["one", "batch"])
+def test_the_number_of_steps_sent_at_once_changes_nothing(tmp_path, colours, mapping):
+    runs = [
+        train(tmp_path / str(longest), colours, mapping=MAPPINGS[mapping](), until=12, longest=longest)
+        for longest in (1, 3)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+def test_students_shared_out_over_devices_train_as_they_do_on_one(tmp_path, colours):
+    rows, said, _ = train(tmp_path / "rows", colours, mapping=MAPPINGS["rows"](), until=12)
+    one, again, _ = train(tmp_path / "one", colours, mapping=MAPPINGS["one"](), until=12)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), rows, one)
+    assert [record["step"] for record in said] == [record["step"] for record in again]
+
+
+def test_rows_are_shared_out_where_they_divide_evenly():
+    assert len(jax.devices()) == 8
+    shape = lambda seeds, arms: getattr(parallel.for_population(seeds, arms), "_rows", None)
+    assert shape(2, 4).devices.shape == (2, 4)
+    assert shape(8, 3).devices.shape == (8, 1)
+    assert shape(3, 8).devices.shape == (1, 8)
+    assert shape(5, 4) is None and shape(1, 1) is None  # the batch is shared out instead
+
+
+def test_a_stage_ends_when_no_student_is_left(tmp_path, colours):
+    with pytest.raises(InputError, match=r"failed at step [0-9]+.*checkpoints/[0-9]+ holds"):
+        train(tmp_path, colours, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+    with pytest.raises(InputError, match="failed at step"):  # a second start does not train on
+        train(tmp_path, colours, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+
+
 def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colours):
-    state, records, _ = train(tmp_path, colours, devices=jax.devices()[:1], until=12)
+    state, records, _ = train(tmp_path, colours, mapping=parallel.Mapping(jax.devices()[:1]), until=12)
     for row in range(2):
         for column, arm in enumerate("ab"):
             scores = [
@@ -109,7 +176,7 @@ def test_evaluation_counts_every_example_once(colours):
 
 
 def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_path, colours):
-    train(tmp_path, colours, devices=jax.devices()[:1], until=12)
+    train(tmp_path, colours, mapping=parallel.Mapping(jax.devices()[:1]), until=12)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert kept == [9, 12]
     create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
@@ -122,7 +189,7 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_
 
 
 def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colours):
-    train(tmp_path, colours, devices=jax.devices()[:1], until=3)
+    train(tmp_path, colours, mapping=parallel.Mapping(jax.devices()[:1]), until=3)
     checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping(jax.devices()[:1]))
     other = jax.eval_shape(functools.partial(states.create, Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8))
     with pytest.raises(InputError, match="does not fit"):

@@ -27,6 +27,7 @@ from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
 from kdjax.evaluate import predictor
+from kdjax.feed import resident
 from kdjax.models import mobilenet_v2
 
 mobilenet_v2.STAGES = ((1, 16, 1, 1), (6, 24, 2, 2))
@@ -41,22 +42,24 @@ hyper = states.Hyperparameters(
 )  # fmt: skip
 mapping = parallel.Mapping()
 program = functools.partial(
-    steps.planned_step, student_size=32, teacher=None, teacher_size=32, data_seed=0, model=model,
+    steps.planned_steps, student_size=32, teacher=None, teacher_size=32, data_seed=0, model=model,
     optimiser=optimiser, schedule=optim.schedule(10, 1), cosine_on="logits",
 )  # fmt: skip
-step = mapping.map(program, split=(False,) * 5 + (True,), donate=(0,))
-constants = mapping.replicate((examples, None, hyper, np.array([0], np.int32)))
-plan = Plan((0,), 24, 8, 2)
-state = mapping.replicate(states.create(model, optimiser, seeds=(0,), arms=2, image_size=32))
+mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), "rows", donate=(0,))
+constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))
+empty = mapping.place(steps.empty_averages((1, 2), soft=True))
+feed = resident(Plan((0,), 24, 8, 2), mapping, 1)
+step = lambda state, number: mapped(state, empty, *constants, feed(number, 1), np.int32(1))
+state = mapping.place(states.create(model, optimiser, seeds=(0,), arms=2, image_size=32))
 like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
 for number in range(2):
-    state, _ = step(state, *constants, mapping.split(steps.PlanStep(*plan(number)), axis=1))
+    state, _ = step(state, number)
 checkpoints = Checkpoints(Path(directory), mapping)
 checkpoints.save(state)
 saved = jax.tree.map(np.asarray, state)
 restored = checkpoints.restore(like)
 jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b)), saved, restored)
-state, averages = step(restored, *constants, mapping.split(steps.PlanStep(*plan(2)), axis=1))
+state, averages = step(restored, 2)
 logits = predictor(model, size=32, mapping=mapping)(state.variables, images[:21])
 checkpoints.close()
 loss = np.asarray(averages["loss"].compute())

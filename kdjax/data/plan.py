@@ -20,26 +20,35 @@ class Plan:
         batch_size: global batch size.
         views: size of the pool of views of an example. Each example walks through the whole pool before a view comes
             again, starting at a place drawn per seed. 0 = no pool: a fresh view every time.
+        partners: whether each example is given a partner to be mixed with.
     """
 
     seeds: tuple[int, ...]
     examples: int
     batch_size: int
     views: int
+    partners: bool = False
 
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Example, view and place in the global batch of `step`, each int32 of shape (seed, batch)."""
+    def __call__(self, step: int) -> tuple[np.ndarray, ...]:
+        """Example, view and place in the global batch of `step`, and partner and its view where there are partners.
+
+        Each is int32 of shape (seed, batch).
+        """
         position = step * self.batch_size + np.arange(self.batch_size)
         epochs, offsets = np.divmod(position, self.examples)
         examples = np.empty((len(self.seeds), self.batch_size), np.int32)
-        views = np.empty_like(examples)
+        views, partners, partner_views = (np.empty_like(examples) for _ in range(3))
         for epoch in np.unique(epochs):
             here = epochs == epoch
             for row, seed in enumerate(self.seeds):
                 order, view = _epoch(seed, int(epoch), self.examples, self.views)
                 examples[row, here] = order[offsets[here]]
                 views[row, here] = view[examples[row, here]]
-        return examples, views, np.broadcast_to(np.arange(self.batch_size, dtype=np.int32), examples.shape)
+                if self.partners:
+                    partners[row, here] = _partners(seed, int(epoch), self.examples)[offsets[here]]
+                    partner_views[row, here] = view[partners[row, here]]
+        places = np.broadcast_to(np.arange(self.batch_size, dtype=np.int32), examples.shape)
+        return (examples, views, places, partners, partner_views) if self.partners else (examples, views, places)
 
 
 @functools.lru_cache(maxsize=64)
@@ -50,3 +59,9 @@ def _epoch(seed: int, epoch: int, examples: int, views: int) -> tuple[np.ndarray
         return order, np.random.default_rng((seed, epoch, 1)).integers(2**31, size=examples).astype(np.int32)
     start = np.random.default_rng((seed, 2)).integers(views, size=examples)
     return order, ((start + epoch) % views).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=64)
+def _partners(seed: int, epoch: int, examples: int) -> np.ndarray:
+    """The partners of an epoch, in its order: a permutation of its own, so that each serves as often as another."""
+    return np.random.default_rng((seed, epoch, 3)).permutation(examples).astype(np.int32)

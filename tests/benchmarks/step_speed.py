@@ -104,8 +104,8 @@ class Kdjax:
         model = self.models[network(row)]
         if row.endswith("forward"):
             program = lambda variables, images, axis_name: model.apply(variables, images, train=False)
-            forward = self.mapping.map(program, split=(False, True))
-            placed = self.mapping.replicate((variables[network(row)], data["images"]))
+            forward = self.mapping.map(program, ("whole", "whole"))
+            placed = self.mapping.place((variables[network(row)], data["images"]))
             self.step = lambda: forward(*placed)
             return float(jnp.square(self.step()).mean())
 
@@ -131,7 +131,7 @@ class Kdjax:
                 batch = batch.replace(teacher_logits=logits)
             return steps.train_step(students, batch, hyper, axis_name=axis_name, **options)
 
-        mapped = self.mapping.map(program, split=(False,) * 4, donate=(0,))
+        mapped = self.mapping.map(program, ("rows", "whole", "whole", "arms"), "rows", donate=(0,))
         students = state.create(
             model,
             optimiser,
@@ -141,7 +141,7 @@ class Kdjax:
             pretrained=lambda _: {"batch_stats": {}} | variables[network(row)],
         )
         teacher = variables["teacher"] if row == "online_distillation" else None
-        self.students, *rest = self.mapping.replicate((students, teacher, batch, hyper))
+        self.students, *rest = self.mapping.place((students, teacher, batch, hyper))
 
         def step():
             self.students, averages = mapped(self.students, *rest)

@@ -1,0 +1,20 @@
+"""The paper's ablation table, its four arms over five seeds, in one program.
+
+    launch/local.sh --config=configs/ablation.py --workdir=runs/ablation --config.dataset.path=data/uc_merced.zip
+
+The argument is another config of this folder, with its own argument after a comma: `configs/ablation.py:eurosat`,
+`configs/ablation.py:uc_merced,128`. `--config.splits=3` repeats all of it, teacher included, over three splits.
+Times and results of runs that were made are in the README.
+"""
+
+import runpy
+from pathlib import Path
+
+
+def get_config(arg=""):
+    """`arg` is NAME or NAME,ARGUMENT; "" means uc_merced."""
+    name, _, argument = (arg or "uc_merced").partition(",")
+    config = runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))["get_config"](argument)
+    config.name = f"ablation_{config.name}"
+    config.seeds = (0, 1, 2, 3, 4)
+    return config

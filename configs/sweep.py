@@ -1,0 +1,39 @@
+"""A grid over temperature, weights and learning rate: twelve trials of each arm, the best of each by validation.
+
+    launch/local.sh --config=configs/sweep.py --workdir=runs/sweep --config.dataset.path=data/uc_merced.zip
+
+Every arm of the ablation has the same number of trials, the student alone included, which has weight decays to try in
+place of temperatures and soft weights. All trials are students of one population and share one pass of the teacher. The
+argument is as in `ablation.py`.
+"""
+
+import itertools
+import runpy
+from pathlib import Path
+
+LEARNING_RATES = (5e-4, 1e-3, 2e-3)
+WEIGHT_DECAYS = (0.001, 0.01, 0.03, 0.1)
+COSINE_WEIGHTS = (0.1, 0.3, 1.0, 3.0)
+TEMPERATURES_AND_WEIGHTS = ((2.0, 0.3), (2.0, 1.0), (4.0, 0.3), (4.0, 1.0))
+
+# Four settings of each arm; each is tried with each learning rate. The cosine of logits knows no temperature.
+FAMILIES = {
+    "student_alone": [{"weight_decay": decay} for decay in WEIGHT_DECAYS],
+    "kl": [{"kl": w, "temperature": t} for t, w in TEMPERATURES_AND_WEIGHTS],
+    "cosine": [{"cosine": w} for w in COSINE_WEIGHTS],
+    "kl_cosine": [{"kl": w, "cosine": w, "temperature": t} for t, w in TEMPERATURES_AND_WEIGHTS],
+}
+
+
+def get_config(arg=""):
+    """`arg` is NAME or NAME,ARGUMENT; "" means uc_merced."""
+    name, _, argument = (arg or "uc_merced").partition(",")
+    config = runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))["get_config"](argument)
+    config.name = f"sweep_{config.name}"
+    arms = {}
+    for family, settings in FAMILIES.items():
+        for number, (rate, setting) in enumerate(itertools.product(LEARNING_RATES, settings)):
+            arms[f"{family}_{number:02d}"] = {"ce": 1.0, "learning_rate": rate, **setting, "family": family}
+    config.arms = arms
+    config.distill.arms = tuple(arms)
+    return config

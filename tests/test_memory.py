@@ -1,0 +1,33 @@
+"""Estimates of memory, against what the compiler says, and what follows from them."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kdjax import memory, models
+
+
+def test_what_fits_decides_how_many_arms_are_computed_at_once():
+    at_once = lambda free: memory.arms_at_once(free, student=10, seeds=3, arms=4)
+    assert at_once(120) is None
+    assert at_once(119) == 4
+    assert at_once(39) == 2  # 3 do not divide 4
+    assert at_once(19) == 1 and at_once(0) == 1  # one is always tried
+
+
+def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two():
+    model = models.create("mobilenet_v2", num_classes=5, width=0.35, depthwise="conv", dropout=0.0)
+    images = jnp.zeros((8, 64, 64, 3))
+    variables = model.init(jax.random.key(0), images)
+
+    def loss(params):
+        return model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])[0].sum()
+
+    used = jax.jit(jax.grad(loss)).lower(variables["params"]).compile().memory_analysis().temp_size_in_bytes
+    assert used / 2 < memory.activation_bytes(model, 64, 8) < used * 2
+
+
+def test_a_device_has_memory():
+    total = sum(memory.capacity(device) for device in jax.local_devices())
+    assert 2**28 < total < 2**45
+    assert memory.tree_bytes({"a": jnp.zeros((3, 2), jnp.bfloat16), "b": jnp.zeros(5)}) == pytest.approx(32)
