@@ -1,8 +1,10 @@
-"""Settings of this process that XLA's CPU backend runs faster with."""
+"""This process before JAX starts: settings that XLA's CPU backend runs faster with, and the other hosts of a run."""
 
 import ctypes
 import os
 import platform
+
+from kdjax.errors import InputError
 
 FAST_SUMS = "--xla_cpu_enable_fast_math=true"
 
@@ -28,3 +30,34 @@ def prepare() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
             mallopt(parameter, value)
+
+
+HEARTBEAT_SECONDS = 20
+"""A process that is silent for so long is taken for dead, and the others end."""
+
+
+def connect(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the other processes of a run, where it has any.
+
+    Args:
+        coordinator: HOST:PORT of the first process, or None to find the others by the environment: a Slurm step of
+            several tasks, a TPU slice of several hosts, an indexed Kubernetes job.
+        processes, process: their number, and which of them this one is; with `coordinator` only.
+
+    Raises:
+        InputError: the coordinator was not reached.
+    """
+    environment = os.environ
+    found = (
+        int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys()
+    )
+    if coordinator is None and not found:
+        return
+    import jax
+
+    try:
+        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the processes of this run did not find each other: {' '.join(str(error).split())}") from None

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kdjax import host
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 
 STAGES = ("describe", "teacher", "distill", "evaluate")
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +20,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run. Default: runs/NAME, NAME being config.name.")
 _STAGES = flags.DEFINE_list("stages", ["teacher", "distill", "evaluate"], f"Any of {', '.join(STAGES)}, in this order.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
 
 
 def log(line: str) -> None:
@@ -35,12 +38,17 @@ def main(argv: list[str]) -> None:
     for name in _STAGES.value:
         if name not in STAGES:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
+    if len({value is None for value in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)}) > 1:
+        raise InputError("--coordinator, --processes and --process go together: give all three or none")
     host.prepare()
     import jax  # after the flags are known to be right: it takes seconds
 
-    from kdjax import stages
+    host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    say = log if jax.process_index() == 0 else lambda line: None
+    from kdjax import preemption, stages
     from kdjax.run import open_run
 
+    preemption.install()
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -56,7 +64,7 @@ def main(argv: list[str]) -> None:
     if config.splits > 1:
         parts = [_split(config, number, workdir) for number in range(config.splits)]
     for one, directory in parts:
-        run = open_run(one, directory, cache, log)
+        run = open_run(one, directory, cache, say)
         for name in STAGES:
             if name in _STAGES.value:
                 actions[name](run)
@@ -87,6 +95,9 @@ def run() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Preempted as error:
+        print(f"{error}; the same command goes on from there", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it
 
 
 if __name__ == "__main__":

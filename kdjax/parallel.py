@@ -153,7 +153,7 @@ class RowMapping(Mapping):
             "seeds": PartitionSpec("seeds"),
             "plan": PartitionSpec(None, "seeds"),
         }.get(kind, PartitionSpec())
-        return jax.tree.map(lambda leaf: spec if leaf.ndim >= len(spec) else PartitionSpec(), tree)
+        return jax.tree.map(lambda leaf: spec if np.ndim(leaf) >= len(spec) else PartitionSpec(), tree)
 
 
 def for_population(seeds: int, arms: int) -> Mapping:

@@ -1,15 +1,12 @@
-"""The results file of a run: plain data into the dictionary of `results.json`, and that onto the disk.
+"""The content of `results.json`, from plain data.
 
 All accuracies are fractions.
 """
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
-import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -164,39 +161,6 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Writes JSON so that the file is either the old one or the whole new one.
-
-    Raises:
-      ValueError: the results hold NaN or infinity (those of `build` never do).
-      OSError: the folder cannot be written.
-    """
-    text = json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False)
-    # Lists of plain values (rows of a confusion matrix) on one line. JSON strings hold no raw line break, so only the
-    # breaks between values are touched.
-    write_text(path, re.sub(r"\[\n[^\[\]{}]*\]", _on_one_line, text) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the whole new one.
-
-    Raises:
-      OSError: the folder cannot be written.
-    """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
     _need(f"arms.{name}", arm, "weights", "temperature", "seeds", "test", "val_top1")
     seeds = list(arm["seeds"])
@@ -295,8 +259,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _on_one_line(found: re.Match[str]) -> str:
-    opened = re.sub(r"\[\n\s*", "[", found[0])
-    return re.sub(r"\n\s*", " ", re.sub(r"\n\s*\]", "]", opened))

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax import config as configuration
 from kdjax import data as datasets
-from kdjax import memory, models, results
+from kdjax import files, memory, models
 from kdjax.errors import InputError
 from kdjax.parallel import Mapping, for_population
 
@@ -30,6 +30,8 @@ class Run:
     population_mapping: Mapping
     dataset: datasets.Dataset
     log: Callable[[str], None]
+    lock: IO[str] | None
+    """Held by the first process for as long as it writes to `workdir`."""
 
     @property
     def dtype(self) -> Any:
@@ -118,10 +120,16 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
     )
     for note in dataset.notes:
         log(f"data: {note}")
-    run = Run(config, workdir, cache_dir, mapping, population, dataset, log)
+    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, None)
     run.network("teacher"), run.network("student")
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        results.write(workdir / "config.json", document)
-        results.write(workdir / "splits.json", dataset.splits_document())
+        try:
+            run.lock = files.lock(workdir / ".lock")
+        except BlockingIOError:
+            raise InputError(
+                f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
+            ) from None
+        files.write_json(workdir / "config.json", document)
+        files.write_json(workdir / "splits.json", dataset.splits_document())
     return run

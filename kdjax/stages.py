@@ -8,6 +8,7 @@ The working directory:
     results.json results.md results.csv   the figures
 """
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from kdjax import augment, memory, metrics, models, optim, results, steps, tables, teachers, weights
+from kdjax import augment, files, memory, metrics, models, optim, preemption, results, steps, tables, teachers, weights
 from kdjax import config as configuration
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
@@ -115,11 +116,14 @@ def _train(
     directory = run.workdir / folder
     checkpoints = Checkpoints(directory / "checkpoints", mapping)
     like = _initial_state(run, stage, seeds, len(arms), load=False)
-    state = checkpoints.restore(like)
-    if state is None:
-        state = mapping.place(_initial_state(run, stage, seeds, len(arms), load=True), "rows")
+    averages = steps.empty_averages((len(seeds), len(arms)), soft=bool(online) or logits is not None)
+    restored = checkpoints.restore(like, averages)
+    if restored is None:
+        initial = _initial_state(run, stage, seeds, len(arms), load=True)
+        restored = mapping.place((initial, averages), "rows")
     else:
-        run.log(f"{folder}: goes on from step {int(state.step)}")
+        run.log(f"{folder}: goes on from step {int(restored[0].step)}")
+    state, averages = restored
     model, size = run.network(stage), run.teacher_size if stage == "teacher" else run.student_size
     on_device = run.on_device(split.images)
     program = functools.partial(
@@ -127,7 +131,6 @@ def _train(
         student_size=size,
         teacher=online[0] if online else None,
         teacher_size=run.teacher_size,
-        data_seed=run.config.data_seed,
         model=model,
         optimiser=_optimiser(config),
         schedule=optim.schedule(total, round(config.warmup_epochs * count / config.batch_size)),
@@ -137,9 +140,9 @@ def _train(
     )
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
     mapped = mapping.map(program, kinds, "rows", donate=(0,))
-    examples = mapping.place(steps.Examples(split.images if on_device else None, split.labels, logits))
+    examples = steps.Examples(split.images if on_device else None, split.labels, logits, np.int32(run.config.data_seed))
+    placed = mapping.place(examples)
     teacher = mapping.place(online[1]) if online else None
-    empty = steps.empty_averages((len(seeds), len(arms)), soft=bool(online) or logits is not None)
     hyper = mapping.place(_hyperparameters(config, list(arms.values()), run.config.distill.temperature), "arms")
     seed_row = mapping.place(np.array(seeds, np.int32), "seeds")
     plan = Plan(tuple(seeds), count, config.batch_size, views, partners=mixup > 0)
@@ -151,13 +154,18 @@ def _train(
         longest, feed = 1, streamed(plan, mapping, split.images, int(state.step), total)
     trace = Trace(*run.config.run.profile, directory / "profile") if run.config.run.profile else None
     writer = MetricsWriter(directory, int(state.step), tensorboard=run.config.run.tensorboard)
-    try:
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(checkpoints.close)
+        cleanup.callback(writer.close)
+        if trace is not None:
+            cleanup.callback(trace.close)
+        cleanup.enter_context(preemption.deferred())
         fit(
             lambda state, averages, share, count: mapped(
-                state, averages, examples, teacher, hyper, seed_row, share, count
+                state, averages, placed, teacher, hyper, seed_row, share, count
             ),
             state,
-            mapping.place(empty, "rows"),
+            averages,
             plan,
             feed,
             total_steps=total,
@@ -178,11 +186,6 @@ def _train(
             ),
             trace=trace,
         )
-    finally:
-        if trace is not None:
-            trace.close()
-        writer.close()
-        checkpoints.close()
 
 
 def _arms_at_once(
@@ -202,7 +205,7 @@ def _arms_at_once(
         chosen = memory.arms_at_once(free, memory.activation_bytes(model, size, share), seeds, arms)
     if jax.process_index() == 0:
         record.parent.mkdir(parents=True, exist_ok=True)
-        results.write(record, {"arms_at_once": chosen})
+        files.write_json(record, {"arms_at_once": chosen})
     return chosen
 
 
@@ -253,8 +256,7 @@ def _best(run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int) ->
     if not directory.is_dir():
         raise InputError(f"no checkpoint in {directory}: run the stage that trains it first")
     checkpoints = Checkpoints(directory, run.mapping)
-    best, failed = checkpoints.restore_best(_initial_state(run, stage, seeds, arms, load=False))
-    step = checkpoints.latest_step
+    best, failed, step = checkpoints.restore_best(_initial_state(run, stage, seeds, arms, load=False))
     checkpoints.close()
     return best, step, np.asarray(failed)
 
@@ -395,7 +397,7 @@ def _stored_logits(
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     if jax.process_index() == 0:
-        results.write(path, document)
+        files.write_json(path, document)
 
 
 def describe(run: Run) -> None:
@@ -475,9 +477,9 @@ def evaluate(run: Run) -> None:
             writer.write(step, kind, _scalars(measured, run.arms, config.seeds))
         writer.close()
         _save_logits(folder, teacher_logits, student_logits)
-        results.write(run.workdir / "results.json", document)
-        results.write_text(run.workdir / "results.md", tables.markdown(document, config.run.note or None))
-        results.write_text(run.workdir / "results.csv", tables.comma_separated(document))
+        files.write_json(run.workdir / "results.json", document)
+        files.write_text(run.workdir / "results.md", tables.markdown(document, config.run.note or None))
+        files.write_text(run.workdir / "results.csv", tables.comma_separated(document))
         print("\n" + tables.table(document, config.run.note or None) + f"\n\n{run.workdir / 'results.json'}")
 
 
@@ -485,7 +487,7 @@ def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
     """What the runs in `parts`, one a split, say together: results.json in `workdir`, and a table."""
     if jax.process_index() == 0:
         combined = results.combine([json.loads((part / "results.json").read_text()) for part in parts])
-        results.write(workdir / "results.json", combined)
+        files.write_json(workdir / "results.json", combined)
         print("\n" + tables.over_splits(combined) + f"\n\n{workdir / 'results.json'}")
 
 

@@ -29,6 +29,8 @@ class Examples:
     """(examples,) int32, −1 for unlabelled."""
     teacher_logits: jax.Array | None = None
     """(views, examples, classes) float32, or None."""
+    data_seed: jax.Array | int = 0
+    """() int32, which keys the views."""
 
 
 @struct.dataclass
@@ -67,7 +69,7 @@ class Batch:
     """Labels of the second image and share of the first, (seed, batch) each, where images are mixtures."""
 
 
-def view_keys(data_seed: int, examples: jax.Array, views: jax.Array) -> jax.Array:
+def view_keys(data_seed: jax.Array | int, examples: jax.Array, views: jax.Array) -> jax.Array:
     """Augmentation keys of (data seed, example, view); `examples` and `views` are int arrays of one shape."""
     root = jax.random.key(data_seed)
     fold = jnp.vectorize(lambda example, view: jax.random.fold_in(jax.random.fold_in(root, example), view))
@@ -237,10 +239,10 @@ def teacher_view_step(
     examples: jax.Array,
     views: jax.Array,
     images: jax.Array | None,
+    data_seed: jax.Array | int,
     *,
     model: nn.Module,
     size: int,
-    data_seed: int,
     axis_name: str | None = None,
 ) -> jax.Array:
     """Teacher logits of augmented views, on the pixels that the students will see.
@@ -251,9 +253,9 @@ def teacher_view_step(
         examples: (batch,) int32, this device's share.
         views: (batch,) int32.
         images: (batch, side, side, 3) uint8 of these examples where they are not in device memory, else None.
+        data_seed: see `view_keys`.
         model: the teacher.
         size: side of the teacher's input, px.
-        data_seed: see `view_keys`.
         axis_name: mapped device axis.
 
     Returns:
@@ -277,7 +279,6 @@ def planned_step(
     student_size: int,
     teacher: nn.Module | None,
     teacher_size: int,
-    data_seed: int,
     mixup: float = 0.0,
     axis_name: str | None = None,
     **train_options: Any,
@@ -297,7 +298,6 @@ def planned_step(
         student_size: side of the students' input, px.
         teacher: an online teacher, or None.
         teacher_size: side of its input, px: the same crop at its own resolution.
-        data_seed: see `view_keys`.
         mixup: parameter of the Beta distribution of the mixing shares (arXiv 1710.09412); 0 mixes nothing. A mixture
             has no stored logits: with `mixup` the teacher is online, or there is none.
         axis_name: mapped device axis.
@@ -305,10 +305,10 @@ def planned_step(
     """
     keys = dropout_keys(seeds, state.step, plan.places)
     share = mixing_shares(keys, mixup) if mixup else None
-    drawn = view_keys(data_seed, plan.examples, plan.views)
+    drawn = view_keys(examples.data_seed, plan.examples, plan.views)
     images = examples.images[plan.examples] if plan.images is None else plan.images
     if mixup:
-        partner_drawn = view_keys(data_seed, plan.partners, plan.partner_views)
+        partner_drawn = view_keys(examples.data_seed, plan.partners, plan.partner_views)
         partners = examples.images[plan.partners] if plan.partner_images is None else plan.partner_images
 
     def pixels(size: int) -> jax.Array:

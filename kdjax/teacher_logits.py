@@ -12,7 +12,6 @@ arXiv 2106.05237.
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from kdjax import files
 from kdjax.errors import InputError
 
 FORMAT = 2
@@ -112,8 +112,8 @@ class LogitsFolder:
         buffer = io.BytesIO()
         np.save(buffer, shard, allow_pickle=False)
         path = self._path(name, start)
-        _write(path.with_suffix(".sha256"), hashlib.sha256(buffer.getvalue()).hexdigest().encode())
-        _write(path, buffer.getvalue())
+        files.write_bytes(path.with_suffix(".sha256"), hashlib.sha256(buffer.getvalue()).hexdigest().encode())
+        files.write_bytes(path, buffer.getvalue())
 
 
 def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
@@ -130,7 +130,7 @@ def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callabl
     if not (folder / "parts.json").exists() and jax.process_index() == 0:
         _log_nearest(folder, json.loads(document), log)
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "parts.json", document.encode())
+        files.write_bytes(folder / "parts.json", document.encode())
     return LogitsFolder(folder, classes, log)
 
 
@@ -177,13 +177,6 @@ def _from_first_process(shard: np.ndarray | None, shape: tuple[int, int]) -> np.
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, also where another run writes the same one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _log_nearest(folder: Path, parts: dict[str, Any], log: Callable[[str], None]) -> None:

@@ -74,8 +74,8 @@ def from_network(
         facts: passed on.
     """
     step = mapping.map(
-        functools.partial(steps.teacher_view_step, model=model, size=size, data_seed=data_seed),
-        ("whole", "whole", "batch", "batch", "batch"),
+        functools.partial(steps.teacher_view_step, model=model, size=size),
+        ("whole", "whole", "batch", "batch", "batch", "whole"),
     )
     # Placed once, when first used: most runs find all logits on disk.
     placed = functools.cache(lambda: mapping.place(variables))
@@ -93,7 +93,7 @@ def from_network(
             return *shares, None if on_device else images[shares[0]]
 
         pieces = [
-            np.asarray(step(placed(), held.get(id(images)), *shares))
+            np.asarray(step(placed(), held.get(id(images)), *shares, np.int32(data_seed)))
             for shares in read_ahead(range(0, len(examples), batch), read)
         ]
         return np.concatenate(pieces)[: len(examples)]
@@ -165,6 +165,8 @@ def from_onnx(
         if logits.ndim != 2 or logits.shape[1] <= max(places):
             raise InputError(f"teacher.onnx: {path} gives {logits.shape}, needed (batch, at least {max(places) + 1})")
         return logits[:, places].astype(np.float32)
+
+    run(np.zeros((1, size, size, 3), np.float32))  # refused now rather than after the first views were rendered
 
     def by_batch(count: int, one: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         # Batches of one length, so that the rendering is compiled once.

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu.metrics import Average
 from jax.experimental import multihost_utils
 
+from kdjax import preemption
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 from kdjax.evaluate import population_metrics
 from kdjax.feed import Feed
 from kdjax.parallel import Mapping
@@ -48,7 +50,7 @@ class Progress:
 def fit(
     step: Callable[[TrainState, dict[str, Average], PlanStep, np.ndarray], tuple[TrainState, dict[str, Average]]],
     state: TrainState,
-    empty: dict[str, Average],
+    averages: dict[str, Average],
     plan: Plan,
     feed: Feed,
     *,
@@ -73,7 +75,7 @@ def fit(
         step: mapped `steps.planned_steps` of the state (donated), the averages so far, this process's share of a plan,
             and the number of steps.
         state: where to begin; its step number is the only clock.
-        empty: averages of nothing, on the devices.
+        averages: those since the last evaluation, on the devices; of nothing where training begins.
         plan: examples and views of every step.
         feed: brings its shares.
         total_steps: where to end.
@@ -92,15 +94,21 @@ def fit(
         The last state.
 
     Raises:
-        InputError: no student is left whose loss and gradient are finite.
+        InputError: no student is left whose loss and gradient are finite, or a checkpoint could not be written.
+        Preempted: the run was asked to end; a checkpoint was saved.
     """
     keep_best = jax.jit(update_best, donate_argnums=0)
     number = int(state.step)
     clock = _Clock(progress, number, total_steps, plan.batch_size * len(plan.seeds), longest)
     failed = np.asarray(state.failed)
     _refuse_if_none_left(failed, progress, checkpoints)
-    averages, before = empty, None  # before: averages that are fetched while the next chunk runs
+    empty = jax.tree.map(jnp.zeros_like, averages)
+    before = None  # averages that are fetched while the next chunk runs
     while number < total_steps:
+        if preemption.requested(number):
+            if checkpoints.latest_step != number:
+                checkpoints.save(state, averages)
+            raise Preempted(f"{progress.stage}: ended by SIGTERM; step {number} is saved")
         boundary = min((number // evaluate_every + 1) * evaluate_every, total_steps)
         count = min(boundary - number, clock.chunk())
         if trace is not None:
@@ -114,19 +122,20 @@ def fit(
             trace.after(number, state)
         if number < boundary:
             continue
-        clock.tick(number, averages)
-        writer.write(number, "train", _by_student(averages, progress.students), epoch=_epoch(plan, number))
+        measured = averages
+        clock.tick(number, measured)
+        writer.write(number, "train", _by_student(measured, progress.students), epoch=_epoch(plan, number))
         scores = population_metrics(predict(state.variables, validation_images), validation_labels)
         top1, nll = _scores(scores, "top1", -1.0), _scores(scores, "nll", np.inf)
         dtype = state.best.top1.dtype
         state = keep_best(state, *mapping.place((top1.astype(dtype), nll.astype(dtype)), "rows"))
         validation = _by_student({"top1": top1, "nll": nll}, progress.students)
         writer.write(number, "validation", validation, epoch=_epoch(plan, number))
-        checkpoints.save(state)
-        clock.evaluated(number, averages, top1)
+        averages, before = empty, None
+        checkpoints.save(state, averages)
+        clock.evaluated(number, measured, top1)
         failed = _tell_failed(failed, np.asarray(state.failed), plan, progress)
         _refuse_if_none_left(failed, progress, checkpoints)
-        averages, before = empty, None
     return state
 
 

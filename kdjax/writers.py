@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdjax.files import write_text
+
 
 def finite(value: Any) -> Any:
     """`value` with every NaN and infinity in it replaced by None: JSON knows neither."""
@@ -33,9 +35,7 @@ class MetricsWriter:
         lines = self._path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_at]
         if kept != lines:
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(kept))
-            temporary.replace(self._path)
+            write_text(self._path, "".join(kept))
         self._file = self._path.open("a")
         self._tensorboard = None
         if tensorboard and all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):

@@ -2,6 +2,9 @@
 
 import os
 
+import numpy as np
+import pytest
+
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     # Tests compile much and compute little.
@@ -10,3 +13,11 @@ FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture
+def colours():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 37).astype(np.int32)
+    images = (rng.integers(0, 90, (37, 8, 8, 3)) + 120 * np.eye(3)[labels][:, None, None]).astype(np.uint8)
+    return images, labels

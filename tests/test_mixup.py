@@ -37,7 +37,7 @@ def step(plan, mixup, images=IMAGES):
         weights=dict.fromkeys(losses.TERMS, one), temperature=one, learning_rate=one, weight_decay=0 * one
     )
     program = functools.partial(
-        steps.planned_step, student_size=8, teacher=Linear(), teacher_size=8, data_seed=0, mixup=mixup, model=Linear(),
+        steps.planned_step, student_size=8, teacher=Linear(), teacher_size=8, mixup=mixup, model=Linear(),
         optimiser=OPTIMISER, schedule=lambda step: 1.0, cosine_on="logits",
     )  # fmt: skip
     examples = steps.Examples(images, LABELS)

@@ -1,7 +1,6 @@
 """The results dictionary and its file."""
 
 import json
-import os
 
 import jax.numpy as jnp
 import ml_collections
@@ -160,34 +159,6 @@ def test_configs_and_arrays_become_plain():
     out = results.build(**given)
     assert out["config"] == {"a": {"b": [1, 2.5], "d": None}, "c": None}
     assert out["arms"]["kl"]["seconds"] == [1.5, None]
-
-
-def test_file_is_replaced_whole_and_reads_back(tmp_path):
-    out = results.build(
-        **parts(config={"pattern": "a [1,  2] {b}", "list": ["[", " x ", "y ["], "more": ["a", "b ]", "  c"]})
-    )
-    path = tmp_path / "results.json"
-    path.write_text("old")
-    results.write(path, out)
-    assert json.loads(path.read_text(encoding="utf-8")) == out
-    assert "[1, 1, 0]" in path.read_text(encoding="utf-8")  # a row of the confusion matrix on one line
-    with pytest.raises(ValueError):
-        results.write(path, {"x": float("nan")})
-    assert json.loads(path.read_text(encoding="utf-8")) == out
-    assert os.listdir(tmp_path) == ["results.json"]
-
-
-def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    path.write_text("old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        results.write(path, {})
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["results.json"]
 
 
 def test_environment_names_versions_and_devices():

@@ -48,7 +48,7 @@ def program(mapping, teacher, arms_at_once):
     """The mapped step, compiled once for each mapping."""
     return mapping.map(
         functools.partial(
-            steps.planned_steps, student_size=SIZE, teacher=teacher, teacher_size=SIZE, data_seed=0,
+            steps.planned_steps, student_size=SIZE, teacher=teacher, teacher_size=SIZE,
             model=MODEL, optimiser=OPTIMISER, schedule=optim.schedule(100, 2), cosine_on="logits",
             arms_at_once=arms_at_once,
         ),
@@ -161,11 +161,11 @@ def test_stored_logits_are_those_of_the_teacher_on_the_pixels_the_students_see()
     variables = {"batch_stats": {}, **double(dict(teacher.init(jax.random.key(1), jnp.zeros((1, SIZE, SIZE, 3)))))}
     data = examples().replace(teacher_logits=None)
     view_step = on(1).map(
-        functools.partial(steps.teacher_view_step, model=teacher, size=SIZE, data_seed=0),
-        ("whole", "whole", "batch", "batch", "batch"),
+        functools.partial(steps.teacher_view_step, model=teacher, size=SIZE),
+        ("whole", "whole", "batch", "batch", "batch", "whole"),
     )
     everyone = np.arange(EXAMPLES, dtype=np.int32)
-    stored = [view_step(variables, data.images, everyone, np.full_like(everyone, view), None) for view in range(3)]
+    stored = [view_step(variables, data.images, everyone, np.full_like(everyone, view), None, 0) for view in range(3)]
     _, online = run(on(1), data=data, teacher=(teacher, variables), number=2)
     _, cached = run(on(1), data=data.replace(teacher_logits=jnp.stack(stored)), number=2)
     assert all(np.all(one["kl"].total > 0) for one in online)

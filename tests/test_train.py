@@ -34,15 +34,7 @@ class Linear(nn.Module):
         return nn.Dense(3, name="head")(images.mean((1, 2)))
 
 
-@pytest.fixture
-def colours():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 37).astype(np.int32)
-    images = (rng.integers(0, 90, (37, 8, 8, 3)) + 120 * np.eye(3)[labels][:, None, None]).astype(np.uint8)
-    return images, labels
-
-
-def train(directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0):
+def train(directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0, log=None):
     """Trains to step `until` of a schedule of `total` steps; goes on from a checkpoint where there is one."""
     images, labels = colours
     create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
@@ -51,7 +43,7 @@ def train(directory, colours, *, mapping, until, total=12, longest=3, host=False
         learning_rate=np.float32([1.0, 0.5]) * np.float32(rate), weight_decay=np.float32([0, 0.1]),
     )  # fmt: skip
     program = functools.partial(
-        steps.planned_steps, student_size=8, teacher=None, teacher_size=8, data_seed=0, model=Linear(),
+        steps.planned_steps, student_size=8, teacher=None, teacher_size=8, model=Linear(),
         optimiser=OPTIMISER, schedule=optim.schedule(total, 2), cosine_on="logits",
     )  # fmt: skip
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
@@ -60,7 +52,9 @@ def train(directory, colours, *, mapping, until, total=12, longest=3, host=False
     examples = mapping.place(steps.Examples(None if host else images, labels, logits))
     constants = examples, None, mapping.place(hyper, "arms"), mapping.place(np.int32([0, 1]), "seeds")
     checkpoints = Checkpoints(directory / "checkpoints", mapping)
-    state = checkpoints.restore(jax.eval_shape(create)) or mapping.place(create(), "rows")
+    empty = steps.empty_averages((2, 2), soft=True)
+    restored = checkpoints.restore(jax.eval_shape(create), empty)
+    state, averages = restored or mapping.place((create(), empty), "rows")
     writer = MetricsWriter(directory, int(state.step), tensorboard=False)
     lines = []
     plan = Plan((0, 1), 37, 8, 2)
@@ -71,11 +65,11 @@ def train(directory, colours, *, mapping, until, total=12, longest=3, host=False
     try:
         state = fit(
             lambda state, averages, share, count: mapped(state, averages, *constants, share, count), state,
-            mapping.place(steps.empty_averages((2, 2), soft=True), "rows"), plan, feed, total_steps=until,
+            averages, plan, feed, total_steps=until,
             evaluate_every=3, longest=1 if host else longest,
             predict=predictor(Linear(), size=8, mapping=mapping), validation_images=images,
             validation_labels=labels, mapping=mapping, checkpoints=checkpoints, writer=writer,
-            progress=Progress("students", [["a/0", "b/0"], ["a/1", "b/1"]], NAMES, 0.0, lines.append),
+            progress=Progress("students", [["a/0", "b/0"], ["a/1", "b/1"]], NAMES, 0.0, log or lines.append),
         )  # fmt: skip
     finally:
         writer.close()
@@ -181,10 +175,10 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_
     assert kept == [9, 12]
     create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
     checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping())
-    best, alive = checkpoints.restore_best(jax.eval_shape(create))
-    whole = checkpoints.restore(jax.eval_shape(create))
+    best, failed, step = checkpoints.restore_best(jax.eval_shape(create))
+    whole, _ = checkpoints.restore(jax.eval_shape(create), steps.empty_averages((2, 2), soft=True))
     jax.tree.map(np.testing.assert_array_equal, best, whole.best)
-    assert np.all(alive)
+    assert np.all(failed == -1) and step == 12
     checkpoints.close()
 
 
@@ -193,7 +187,7 @@ def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colours):
     checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping(jax.devices()[:1]))
     other = jax.eval_shape(functools.partial(states.create, Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8))
     with pytest.raises(InputError, match="does not fit"):
-        checkpoints.restore(other)
+        checkpoints.restore(other, steps.empty_averages((1, 2), soft=True))
     checkpoints.close()
 
 

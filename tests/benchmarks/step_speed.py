@@ -38,6 +38,13 @@ def network(row: str) -> str:
     return "teacher" if row.startswith("teacher") else "student"
 
 
+def population(row: str) -> tuple[int, int]:
+    """Seeds and arms that a row trains: "population_16" is four of each, "population_4" four arms of one seed."""
+    count = int(row.split("_")[1]) if row.startswith("population") else 1
+    arms = 4 if count % 4 == 0 else 1
+    return count // arms, arms
+
+
 def passes(row: str, macs: dict[str, int]) -> int:
     """Multiply-adds an image: a training step is three forward passes."""
     if row.endswith("forward"):
@@ -110,20 +117,24 @@ class Kdjax:
             return float(jnp.square(self.step()).mean())
 
         optimiser = functools.partial(optim.adamw, clip=CLIP, head_factor=1.0)
-        soft = jnp.full(1, float("distillation" in row))
+        cached = row == "cached_distillation" or row.startswith("population")
+        seeds, arms = population(row)
+        soft = jnp.full(arms, float(cached or row == "online_distillation"))
         hyper = state.Hyperparameters(
-            weights={"ce": jnp.ones(1), "kl": soft, "cosine": soft},
-            temperature=jnp.full(1, TEMPERATURE),
-            learning_rate=jnp.full(1, LEARNING_RATE),
-            weight_decay=jnp.full(1, WEIGHT_DECAY),
+            weights={"ce": jnp.ones(arms), "kl": soft, "cosine": soft},
+            temperature=jnp.full(arms, TEMPERATURE),
+            learning_rate=jnp.full(arms, LEARNING_RATE),
+            weight_decay=jnp.full(arms, WEIGHT_DECAY),
         )
+        each_seed = lambda array: np.stack([array] * seeds)
         batch = steps.Batch(
-            images=data["images"][None],
-            labels=data["labels"].astype(np.int32)[None],
-            teacher_logits=data["teacher_logits"][None] if row == "cached_distillation" else None,
-            keys=jax.random.split(jax.random.key(0), (1, self.batch)),
+            images=each_seed(data["images"]),
+            labels=each_seed(data["labels"].astype(np.int32)),
+            teacher_logits=each_seed(data["teacher_logits"]) if cached else None,
+            keys=jax.random.split(jax.random.key(0), (seeds, self.batch)),
         )
         options = {"model": model, "optimiser": optimiser, "schedule": lambda step: 1.0, "cosine_on": "logits"}
+        options["arms_at_once"] = int(mode) if mode.isdigit() else None
 
         def program(students, teacher, batch, hyper, axis_name):
             if teacher is not None:
@@ -135,8 +146,8 @@ class Kdjax:
         students = state.create(
             model,
             optimiser,
-            seeds=(0,),
-            arms=1,
+            seeds=tuple(range(seeds)),
+            arms=arms,
             image_size=self.size,
             pretrained=lambda _: {"batch_stats": {}} | variables[network(row)],
         )
@@ -148,7 +159,19 @@ class Kdjax:
             return averages["loss"].total
 
         self.step = step
-        return float(np.squeeze(step()))
+        return float(np.mean(step()))
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: the state of the students, and the most that the process (CPU) or the device held."""
+        import resource
+
+        import jax
+
+        from kdjax import memory
+
+        stats = jax.devices()[0].memory_stats() or {}
+        peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return {"state": memory.tree_bytes(self.students), "peak": peak}
 
     def run(self, steps: int) -> tuple[float, float]:
         """Seconds that so many steps take: by the clock, and of all the process's processor time."""

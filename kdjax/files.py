@@ -1,0 +1,68 @@
+"""Files that are either the old ones or the whole new ones, and files held against other processes."""
+
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file whole or not at all, also where another process writes the same one.
+
+    Raises:
+      OSError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """`write_bytes` of text, in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
+    """`write_bytes` of a JSON document, made to be read.
+
+    Raises:
+      ValueError: it holds NaN or infinity.
+      OSError: see `write_bytes`.
+    """
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    # Lists of plain values (rows of a confusion matrix) on one line. JSON strings hold no raw line break, so only the
+    # breaks between values are touched.
+    write_text(path, re.sub(r"\[\n[^\[\]{}]*\]", _on_one_line, text) + "\n")
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    opened = re.sub(r"\[\n\s*", "[", found[0])
+    return re.sub(r"\n\s*", " ", re.sub(r"\n\s*\]", "]", opened))
+
+
+def lock(path: Path) -> IO[str]:
+    """Holds a file against other processes for as long as the result is open, at most until this process ends.
+
+    Raises:
+      BlockingIOError: another process holds it.
+    """
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    return file

@@ -1,0 +1,49 @@
+"""SIGTERM, as schedulers send it: a checkpoint, and an exit status that asks to be started again.
+
+A training loop defers the signal to the end of its chunk of steps. Everywhere else the run ends at once: what is on
+disk is whole, and the same command goes on from there.
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+from kdjax.errors import Preempted
+
+
+class _Signal:
+    deferred = False
+    received = False
+
+
+def install() -> None:
+    """Takes SIGTERM from now on. With several processes JAX's own service takes it, so that all end at one step."""
+    if jax.process_count() == 1:
+        signal.signal(signal.SIGTERM, _handle)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    _Signal.received = True
+    if not _Signal.deferred:
+        raise Preempted("ended by SIGTERM")
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within this context the signal only makes `requested` true."""
+    _Signal.deferred = True
+    try:
+        yield
+    finally:
+        _Signal.deferred = False
+
+
+def requested(step: int) -> bool:
+    """Whether to save and end before `step`: asked before each chunk, and answered alike in every process."""
+    if jax.process_count() > 1:
+        return multihost_utils.reached_preemption_sync_point(step)
+    return _Signal.received
