@@ -1,17 +1,23 @@
 """The command: `python -m kdjax.main --config=configs/demo.py --workdir=… --stages=teacher,distill,evaluate`."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from kdjax import host
+from kdjax import export, host
 from kdjax.errors import InputError
 
-STAGES = ("describe", "teacher", "distill", "evaluate")
+if TYPE_CHECKING:
+    from kdjax.run import Run
+
+STAGES = ("describe", "teacher", "distill", "evaluate", "export")
 ROOT = Path(__file__).resolve().parent.parent
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -34,27 +40,42 @@ def main(argv: list[str]) -> None:
     for name in _STAGES.value:
         if name not in STAGES:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
-    host.prepare()
-    import jax  # after the flags are known to be right: it takes seconds
+    config = _CONFIG.value
+    if "export" in _STAGES.value:
+        export.check(config)
+    run = opened(config, Path(_WORKDIR.value or Path("runs") / config.name))
 
     from kdjax import stages
-    from kdjax.run import open_run
 
-    config = _CONFIG.value
-    workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = Path(config.run.cache_dir or caches / "kdjax")
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    run = open_run(config, workdir, cache, log)
     actions = {
         "describe": stages.describe,
         "teacher": stages.train_teacher,
         "distill": stages.distill,
         "evaluate": stages.evaluate,
+        "export": _export,
     }
     for name in STAGES:
         if name in _STAGES.value:
             actions[name](run)
+
+
+def opened(config: ConfigDict, workdir: Path) -> Run:
+    """Sets the process up and opens the run, see `run.open_run`."""
+    host.prepare()
+    import jax  # after the flags are known to be right: it takes seconds
+
+    from kdjax.run import open_run
+
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(config.run.cache_dir or caches / "kdjax")
+    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
+    return open_run(config, workdir, cache, log)
+
+
+def _export(run: Run) -> None:
+    from kdjax.export.stage import export as export_student  # needs the extra `export`
+
+    export_student(run)
 
 
 def _parse(argv: list[str]) -> list[str]:

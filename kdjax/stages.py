@@ -270,14 +270,28 @@ def _teacher_pass(run: Run, teacher: nn.Module, variables: Any, views: int) -> n
     return done.logits
 
 
+def finished_students(run: Run) -> tuple[states.Best, np.ndarray]:
+    """Each student's selected network, leaves leading with (seed, arm), and which are usable, (seed, arm) bool.
+
+    Raises:
+        InputError: the students are not at the end of their training.
+    """
+    best, step, alive = _best(run, "student", "distill", run.config.seeds, len(run.arms))
+    total = _total_steps(run.config.student, len(run.dataset.train.labels))
+    if step != total:
+        raise InputError(f"the students in {run.workdir}/distill are at step {step} of {total}: run --stages=distill")
+    return best, alive & (np.asarray(best.step) >= 0)
+
+
 def describe(run: Run) -> None:
     """Stage `describe`: data and networks, without training."""
-    for stage, size in (("teacher", run.teacher_size), ("student", run.student_size)):
-        cost = models.cost(run.network(stage), size)
+    facts = {stage: network_facts(run, stage) for stage in ("teacher", "student")}
+    for stage, cost in facts.items():
         run.log(
-            f"{stage}: {run.config[stage].model} at {size} px: {cost['params']:,} parameters, "
-            f"{cost['macs']:,} multiply-adds an image"
+            f"{stage}: {cost['model']} at {cost['image_size']} px: {cost['params']:,} parameters, "
+            f"{cost['macs']:,} multiply-adds and {cost['activation_bytes']:,} bytes of activations an image"
         )
+    run.log(results.compression(facts["teacher"], facts["student"]))
 
 
 def evaluate(run: Run) -> None:
@@ -327,12 +341,12 @@ def evaluate(run: Run) -> None:
             "fingerprint": dataset.fingerprint,
         },
         teacher={
-            **_network_facts(run, "teacher", run.teacher_size),
+            **network_facts(run, "teacher"),
             "forward_images": _forward_images(run),
             "val_top1": population_metrics(teacher_logits["validation"], dataset.validation.labels)[0][0]["top1"],
             "test": population_metrics(teacher_logits["test"], dataset.test.labels)[0][0],
         },
-        student=_network_facts(run, "student", run.student_size),
+        student=network_facts(run, "student"),
         arms=arms,
         environment=results.environment(),
         config=json.loads(config.to_json()),
@@ -364,9 +378,13 @@ def _logits(run: Run, stage: str, size: int, variables: Any) -> dict[str, np.nda
     return {name: predict(variables, split.images) for name, split in splits.items()}
 
 
-def _network_facts(run: Run, stage: str, size: int) -> dict[str, Any]:
-    config = run.config[stage]
-    return {"model": config.model, "width": config.width, "image_size": size, **models.cost(run.network(stage), size)}
+def network_facts(run: Run, stage: str) -> dict[str, Any]:
+    """What the teacher or the student is and costs, as results.json has it."""
+    config, network = run.config[stage], run.network(stage)
+    size = run.teacher_size if stage == "teacher" else run.student_size
+    facts = {"model": config.model, "width": config.width, "image_size": size, **models.cost(network, size)}
+    heads = models.cost_by_head(network, size)
+    return {**facts, "head": config.head, "heads": heads} if stage == "teacher" and heads else facts
 
 
 def _forward_images(run: Run) -> int | None:
