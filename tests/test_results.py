@@ -114,6 +114,20 @@ def test_a_failed_seed_leaves_every_comparison_it_is_in():
     assert "student_alone: seed 1 failed" in text
 
 
+def test_compression_is_said_with_and_without_the_hidden_layers():
+    student = {"params": 2_000_000, "macs": 10_000_000, "activation_bytes": 500_000}
+    teacher = {"params": 14_000_000, "macs": 1_000_000_000, "activation_bytes": 2_000_000, "head": "average"}
+    heads = {"average": {"params": 14_000_000}, "fc": {"params": 134_000_000}}
+    text = results.compression({**teacher, "heads": heads}, student)
+    assert "7 times the parameters" in text and "100 times the multiply-adds" in text and "4 times the bytes" in text
+    assert "With VGG16's fully connected head" in text and "134 M" in text and "67 times the student's" in text
+    text = results.compression({**teacher, "params": 134_000_000, "head": "fc", "heads": heads}, student)
+    assert "67 times the parameters" in text and "Without" in text and "7 times the student's" in text
+    assert " ".join(results.compression(**{k: parts()[k] for k in ("teacher", "student")}).split()) in " ".join(
+        results.table(results.build(**parts())).split()
+    )
+
+
 def test_all_seeds_failed():
     out = results.build(**parts({**TOP1, "kl": [None] * 3}))
     json.dumps(out, allow_nan=False)

@@ -1,4 +1,4 @@
-"""A finished student as files for deployment: safetensors, ONNX in float32 and int8, StableHLO; and how they measure."""
+"""A finished student as files for deployment: safetensors, ONNX in float32 and int8, StableHLO; each measured."""
 
 import importlib.util
 from typing import Any

@@ -1,6 +1,5 @@
 """The command: `python -m kdjax.export --workdir=… [--arm=NAME] [--seed=N]`."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from ml_collections import ConfigDict
 
 from kdjax import export
 from kdjax.errors import InputError
-from kdjax.main import log, opened
+from kdjax.main import opened
 from kdjax.predict import Parser
 
 

@@ -62,8 +62,8 @@ def text(
         *files,
         "",
         f"Input: {metadata['input']}. Before that: {metadata['resize']}.",
-        f"Output: {metadata['output']}. `labels.json` names them in order. `python -m kdjax.predict student.onnx IMAGES` "
-        "does all of this.",
+        f"Output: {metadata['output']}. `labels.json` names them in order.",
+        "`python -m kdjax.predict student.onnx IMAGES` does all of this.",
         "",
         "## Figures",
         "",
@@ -96,8 +96,8 @@ def text(
         "## Limits",
         "",
         "- It names one of its classes for any image. It has no class for what it does not know.",
-        "- The figures are of one split of one data set. Other sensors, seasons, regions and resolutions were not tested.",
-        f"- It sees {student['image_size']} x {student['image_size']} px. What is smaller than a pixel there is not seen.",
+        "- The figures are of one split of one data set. Other sensors, seasons and regions were not tested.",
+        f"- It sees {student['image_size']} x {student['image_size']} px. Smaller things than a pixel there are lost.",
         "- The 8-bit file's figures are of the CPU it was exported on. On x86 CPUs without VNNI "
         + (
             "they should hold: its weights have 7 bits."

@@ -2,7 +2,7 @@
 
 What is left is data (`Network`), which `onnx_graph` and `stablehlo` write down in their own ways.
 
-- BatchNorm in evaluation is affine and joins the convolution in front of it (Jacob et al., arXiv 1712.05877, section 3.2).
+- BatchNorm in evaluation is affine and joins the convolution in front of it (Jacob et al., arXiv 1712.05877, 3.2).
 - The division by 255 and by the standard deviation joins the stem's kernel. The subtraction of the mean does not: the
   stem pads with zeros of the *normalised* image, which are not zeros of the pixels.
 - The network reads the images at the size they are stored in, uint8, and makes them its own size itself, as two

@@ -1,9 +1,13 @@
 """A folded network as an ONNX graph, shaped as PyTorch would write it: NCHW, one node a layer."""
 
+import json
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+import kdjax
 from kdjax.export.fold import CEILING, Convolution, Network
 
 # Old enough for the runtimes of some years ago, new enough for quantisation by channel.
@@ -11,12 +15,41 @@ OPSET, IR_VERSION = 17, 8
 INPUT, OUTPUT = "images", "logits"
 
 
-def build(network: Network, metadata: dict[str, str], *, preprocessed: bool = False) -> onnx.ModelProto:
+def metadata(network: Network, classes: Sequence[str], value_range: Sequence[float]) -> dict[str, str]:
+    """What the model files say of themselves: for `kdjax.predict`, and in words for people.
+
+    Args:
+      network: for its sizes.
+      classes: class names, in the order of the logits.
+      value_range: (low, high) that 16-bit and float images are mapped by, () where there were none.
+    """
+    side, size = network.storage_size, network.image_size
+    return {
+        "kdjax_version": kdjax.__version__,
+        "classes": json.dumps(classes, ensure_ascii=False),
+        "storage_size": str(side),
+        "image_size": str(size),
+        "value_range": json.dumps(value_range),
+        "input": f"uint8, (batch, {side}, {side}, 3), RGB, 0 to 255; resizing to {size} px and normalisation are inside",
+        "resize": (
+            "decode (EXIF orientation applied, alpha dropped, grey and palette made RGB), then Pillow's Lanczos filter "
+            f"to {side} x {side} px; an image that is not square is squeezed, not cropped"
+        ),
+        "output": "logits, float32; their softmax gives the probabilities of the classes",
+    }
+
+
+def sum_name(number: int) -> str:
+    """Name of the tensor that the residual addition of a block (counted from 1) gives."""
+    return f"features.{number}"
+
+
+def build(network: Network, properties: dict[str, str], *, preprocessed: bool = False) -> onnx.ModelProto:
     """The network as a checked ONNX model.
 
     Args:
       network: see `fold.fold`.
-      metadata: goes into the model's metadata_props.
+      properties: go into the model's metadata_props, such as `metadata`.
       preprocessed: leave out resize and subtraction of the mean: the input is then float32 (batch, 3, image_size,
         image_size), pixels 0 to 255 minus the mean.
 
@@ -63,7 +96,7 @@ def build(network: Network, metadata: dict[str, str], *, preprocessed: bool = Fa
         y = x
         for layer in block.convolutions:
             y = convolution(y, layer)
-        x = node("Add", [x, y], f"features.{number}") if block.residual else y
+        x = node("Add", [x, y], sum_name(number)) if block.residual else y
     x = convolution(x, network.last)
     x = node("Flatten", [node("GlobalAveragePool", [x], "pooled")], "features")
     head = [constant("classifier.1.weight", network.weight), constant("classifier.1.bias", network.bias)]
@@ -83,6 +116,6 @@ def build(network: Network, metadata: dict[str, str], *, preprocessed: bool = Fa
     model = helper.make_model(
         graph, producer_name="kdjax", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
-    helper.set_model_props(model, metadata)
+    helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     return model
