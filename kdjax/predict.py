@@ -9,7 +9,7 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,8 @@ class Classifier:
 
 
 def classify(
-    classifier: Classifier, files: Iterator[tuple[str, bytes | decode.DecodeError]], batch: int
-) -> Iterator[tuple[str, np.ndarray]]:
+    classifier: Classifier, files: Iterable[tuple[str, bytes | decode.DecodeError]], batch: int
+) -> list[tuple[str, np.ndarray]]:
     """Name and probabilities (classes,) float64 of every image.
 
     Args:
@@ -96,18 +96,18 @@ def classify(
       batch: images that go through the network together.
 
     Raises:
-      InputError: at the end, with the names of all images that are not readable.
+      InputError: with the names of all images that are not readable.
     """
+    results: list[tuple[str, np.ndarray]] = []
     waiting: list[tuple[str, np.ndarray]] = []
     failed: list[str] = []
 
-    def results() -> Iterator[tuple[str, np.ndarray]]:
+    def run() -> None:
         if waiting:
             names, images = zip(*waiting, strict=True)
             waiting.clear()
-            yield from zip(
-                names, np.exp(log_softmax(classifier.logits(np.stack(images)).astype(np.float64))), strict=True
-            )
+            logits = classifier.logits(np.stack(images)).astype(np.float64)
+            results.extend(zip(names, np.exp(log_softmax(logits)), strict=True))
 
     for name, data in files:
         try:
@@ -117,13 +117,14 @@ def classify(
         except decode.DecodeError as error:
             failed.append(f"{name} ({error})")
         if len(waiting) == batch:
-            yield from results()
-    yield from results()
+            run()
+    run()
     if failed:
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         raise InputError(
             f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}: {'; '.join(failed[:NAMES_SHOWN])}{more}"
         )
+    return results
 
 
 def read_all(paths: Sequence[str]) -> Iterator[tuple[str, bytes | decode.DecodeError]]:
@@ -216,7 +217,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--batch", type=_positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
     classifier = Classifier(options.artefact)
-    results = list(classify(classifier, read_all(options.images), options.batch))
+    results = classify(classifier, read_all(options.images), options.batch)
     print(rendered(results, classifier.classes, form=options.format, top=options.top))
 
 

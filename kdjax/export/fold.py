@@ -6,8 +6,9 @@ What is left is data (`Network`), which `onnx_graph` and `stablehlo` write down 
 - The division by 255 and by the standard deviation joins the stem's kernel. The subtraction of the mean does not: the
   stem pads with zeros of the *normalised* image, which are not zeros of the pixels.
 - The network reads the images at the size they are stored in, uint8, and makes them its own size itself, as two
-  products with a constant matrix. Evaluation in training does that in floats; an input of the network's size would have
-  to round the resized image to uint8 once more, and then the logits are no longer those that were measured.
+  products with a constant matrix. Evaluation in training does that in floats. An input of the network's size would have
+  to be rounded to uint8 once more: on UC Merced that moved logits by up to 0.25 and one class in 420, against 2e-5 and
+  none this way.
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ def metadata(network: Network, classes: Sequence[str], value_range: Sequence[flo
         "storage_size": str(side),
         "image_size": str(size),
         "value_range": json.dumps(value_range),
-        "input": f"uint8, (batch, {side}, {side}, 3), RGB, 0 to 255; resizing to {size} px and normalisation are inside",
+        "input": f"uint8, (batch, {side}, {side}, 3), RGB, 0 to 255; resize to {size} px and normalisation are inside",
         "resize": (
             "decode (EXIF orientation applied, alpha dropped, grey and palette made RGB), then Pillow's Lanczos filter "
             f"to {side} x {side} px; an image that is not square is squeezed, not cropped"
