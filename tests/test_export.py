@@ -229,14 +229,18 @@ def test_missing_packages_and_other_networks_are_refused(monkeypatch):
         export.check(config)
 
 
-def test_an_old_export_is_replaced_whole(tmp_path):
+def test_an_old_export_is_replaced_whole_or_not_at_all(tmp_path):
     for generation in ("first", "second"):
-        new = tmp_path / ".export-new"
-        new.mkdir()
-        (new / generation).touch()
-        stage._replace(tmp_path / "export", new)
-        assert [path.name for path in tmp_path.iterdir()] == ["export"]
-        assert [path.name for path in (tmp_path / "export").iterdir()] == [generation]
+        with stage.replacing(tmp_path / "export") as place:
+            (place / generation).touch()
+            assert not (tmp_path / "export" / generation).exists()
+    with pytest.raises(OSError), stage.replacing(tmp_path / "export") as place:
+        (place / "third").touch()
+        raise OSError("the disk is full")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "export",
+        "export/second",
+    ]
 
 
 def test_compared_with_the_reference():

@@ -134,6 +134,10 @@ def check_export(workdir, results, tiles):
         assert one["bytes"] == (folder / name).stat().st_size
         if name != "student.int8.onnx":
             assert one["agreement"] == 1 and one["largest_logit_difference"] < 1e-3
+    card = (folder / "model_card.md").read_text()
+    assert (
+        f"| test | {tested} | {100 * chosen['test']['top1']:.2f} |" in card and "Licence of the data: not known" in card
+    )
     assert [one["chosen"] for one in parity["int8_candidates"]].count(True) == 1
     assert json.loads((folder / "labels.json").read_text()) == ["field", "forest", "water"]
     # From the command line, over all tiles: the deep image among them takes the range of training.

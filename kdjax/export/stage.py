@@ -7,13 +7,14 @@ model_card.md                    what it is, for people
 parity.json                      how each file measures on the test images
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import platform
-import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,13 @@ def choose(
     row = max((row for row in rows if usable[row, column]), key=lambda row: rank([(row, column)]))
     reasons = [] if arm is not None or len(columns) == 1 else ["the arm with the best mean validation top-1"]
     reasons += [] if seed is not None or len(rows) == 1 else ["its best seed on validation"]
-    return Choice(row, column, arms[column], seeds[row], " and ".join(reasons) or "as asked")
+    return Choice(
+        row,
+        column,
+        arms[column],
+        seeds[row],
+        " and ".join(reasons) or ("the only one" if arm is seed is None else "as asked"),
+    )
 
 
 def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
@@ -112,23 +119,24 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
     placed = run.mapping.replicate(jax.tree.map(lambda leaf: leaf[None, None], variables))
     logits = {side: predict(placed, getattr(run.dataset, side).images)[0, 0] for side in ("validation", "test")}
     if jax.process_index() == 0:
-        target = run.workdir / "export"
-        building = Path(tempfile.mkdtemp(prefix=".export-", dir=run.workdir))
-        try:
-            _write(run, building, chosen, step, variables, logits)
-            os.chmod(building, 0o755)  # mkdtemp makes it private
-            _replace(target, building)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-        run.log(f"export: {target}")
+        with replacing(run.workdir / "export") as place:
+            _write(run, place, chosen, step, variables, logits)
+        run.log(f"export: {run.workdir / 'export'}")
 
 
-def _replace(target: Path, new: Path) -> None:
-    old = Path(tempfile.mkdtemp(prefix=".export-old-", dir=target.parent))
-    if target.exists():
-        os.replace(target, old / "export")
-    os.replace(new, target)
-    shutil.rmtree(old)
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `target` when the block ends.
+
+    A block that raises leaves all as it was.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+        new = Path(beside) / "new"
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(Path(beside) / "old")
+        new.rename(target)
 
 
 def _write(
