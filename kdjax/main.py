@@ -1,18 +1,23 @@
 """The command: `python -m kdjax.main --config=configs/demo.py --workdir=… --stages=teacher,distill,evaluate`."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from kdjax import host
+from kdjax import export, host
 from kdjax.errors import InputError, Preempted
 
-STAGES = ("describe", "teacher", "distill", "evaluate")
+if TYPE_CHECKING:
+    from kdjax.run import Run
+
+STAGES = ("describe", "teacher", "distill", "evaluate", "export")
 ROOT = Path(__file__).resolve().parent.parent
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -40,31 +45,27 @@ def main(argv: list[str]) -> None:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
     if len({value is None for value in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)}) > 1:
         raise InputError("--coordinator, --processes and --process go together: give all three or none")
+    config = _CONFIG.value
+    if "export" in _STAGES.value:
+        export.check(config)
+    workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     host.prepare()
-    import jax  # after the flags are known to be right: it takes seconds
-
     host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    say = log if jax.process_index() == 0 else lambda line: None
-    from kdjax import preemption, stages
-    from kdjax.run import open_run
+    from kdjax import preemption, stages  # after the flags are known to be right: JAX takes seconds
 
     preemption.install()
-    config = _CONFIG.value
-    workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = Path(config.run.cache_dir or caches / "kdjax")
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
     actions = {
         "describe": stages.describe,
         "teacher": stages.train_teacher,
         "distill": stages.distill,
         "evaluate": stages.evaluate,
+        "export": _export,
     }
     parts = [(config, workdir)]
     if config.splits > 1:
         parts = [_split(config, number, workdir) for number in range(config.splits)]
     for one, directory in parts:
-        run = open_run(one, directory, cache, say)
+        run = opened(one, directory)
         for name in STAGES:
             if name in _STAGES.value:
                 actions[name](run)
@@ -72,12 +73,31 @@ def main(argv: list[str]) -> None:
         stages.combine_splits(workdir, [directory for _, directory in parts])
 
 
-def _split(config: ml_collections.ConfigDict, number: int, workdir: Path) -> tuple[ml_collections.ConfigDict, Path]:
+def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:
     """One of several splits as a run of its own."""
     one = config.copy_and_resolve_references()
     one.splits = 1
     one.data_seed += number
     return one, workdir / f"split-{number}"
+
+
+def opened(config: ConfigDict, workdir: Path) -> Run:
+    """Sets the process up and opens the run, see `run.open_run`."""
+    host.prepare()
+    import jax  # after the flags are known to be right: it takes seconds
+
+    from kdjax.run import open_run
+
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(config.run.cache_dir or caches / "kdjax")
+    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
+    return open_run(config, workdir, cache, log if jax.process_index() == 0 else lambda line: None)
+
+
+def _export(run: Run) -> None:
+    from kdjax.export.stage import export as export_student  # needs the extra `export`
+
+    export_student(run)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -286,7 +286,7 @@ def _teacher(run: Run) -> teachers.Teacher | None:
         dtype=str(run.dtype),
         on_device=run.on_device(run.dataset.train.images),
         mapping=run.mapping,
-        facts=_network_facts(run, "teacher", size),
+        facts=network_facts(run, "teacher"),
     )
 
 
@@ -400,14 +400,28 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         files.write_json(path, document)
 
 
+def finished_students(run: Run) -> tuple[states.Best, np.ndarray]:
+    """Each student's selected network, leaves leading with (seed, arm), and which are usable, (seed, arm) bool.
+
+    Raises:
+        InputError: the students are not at the end of their training.
+    """
+    best, step, failed = _best(run, "student", "distill", run.config.seeds, len(run.arms))
+    total = _total_steps(run.config.student, len(run.dataset.train.labels))
+    if step != total:
+        raise InputError(f"the students in {run.workdir}/distill are at step {step} of {total}: run --stages=distill")
+    return best, (failed < 0) & (np.asarray(best.step) >= 0)
+
+
 def describe(run: Run) -> None:
     """Stage `describe`: data and networks, without training."""
-    for stage, size in (("teacher", run.teacher_size), ("student", run.student_size)):
-        cost = models.cost(run.network(stage), size)
+    facts = {stage: network_facts(run, stage) for stage in ("teacher", "student")}
+    for stage, cost in facts.items():
         run.log(
-            f"{stage}: {run.config[stage].model} at {size} px: {cost['params']:,} parameters, "
-            f"{cost['macs']:,} multiply-adds an image"
+            f"{stage}: {cost['model']} at {cost['image_size']} px: {cost['params']:,} parameters, "
+            f"{cost['macs']:,} multiply-adds and {cost['activation_bytes']:,} bytes of activations an image"
         )
+    run.log(tables.compression(facts["teacher"], facts["student"]))
 
 
 def evaluate(run: Run) -> None:
@@ -465,7 +479,7 @@ def evaluate(run: Run) -> None:
             "val_top1": metrics.classification(teacher_logits["validation"], dataset.validation.labels)["top1"],
             "test": metrics.classification(teacher_logits["test"], dataset.test.labels),
         },
-        student=_network_facts(run, "student", run.student_size),
+        student=network_facts(run, "student"),
         arms=arms,
         environment=results.environment(),
         config=json.loads(config.to_json()),
@@ -508,9 +522,13 @@ def _student_logits(run: Run, variables: Any) -> dict[str, np.ndarray]:
     return {name: predict(placed, split.images) for name, split in splits.items()}
 
 
-def _network_facts(run: Run, stage: str, size: int) -> dict[str, Any]:
-    config = run.config[stage]
-    return {"model": config.model, "width": config.width, "image_size": size, **models.cost(run.network(stage), size)}
+def network_facts(run: Run, stage: str) -> dict[str, Any]:
+    """What the teacher or the student is and costs, as results.json has it."""
+    config, network = run.config[stage], run.network(stage)
+    size = run.teacher_size if stage == "teacher" else run.student_size
+    facts = {"model": config.model, "width": config.width, "image_size": size, **models.cost(network, size)}
+    heads = models.cost_by_head(network, size)
+    return {**facts, "head": config.head, "heads": heads} if stage == "teacher" and heads else facts
 
 
 def _save_logits(folder: Path, teacher: dict[str, np.ndarray], student: dict[str, np.ndarray]) -> None:

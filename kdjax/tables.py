@@ -214,7 +214,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
                 f"{name}: {'seed' if len(failed) == 1 else 'seeds'} {', '.join(failed)} failed (no finite "
                 "result) and is left out of its mean and of every comparison with it."
             )
-    return notes + _teacher_notes(teacher, arms, alone)
+    return [*notes, *_teacher_notes(teacher, arms, alone), compression(teacher, results["student"])]
 
 
 def _teacher_notes(teacher: Mapping[str, Any], arms: Mapping[str, Any], alone: str | None) -> list[str]:
@@ -242,6 +242,32 @@ def _teacher_notes(teacher: Mapping[str, Any], arms: Mapping[str, Any], alone: s
             f"% of {best}."
         )
     return notes
+
+
+def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
+    """How much smaller the student is, with and without VGG16's fully connected head, in plain words.
+
+    Args:
+      teacher, student: params, macs and, where known, activation_bytes; teacher: head and heads (head -> its params),
+        where there is a choice of heads.
+    """
+    kinds = {"params": "parameters", "macs": "multiply-adds", "activation_bytes": "bytes of activations"}
+    ratios = [
+        f"{teacher[key] / student[key]:.3g} times the {words} ({_short(teacher[key])} to {_short(student[key])})"
+        for key, words in kinds.items()
+        if teacher.get(key) and student.get(key)
+    ]
+    text = f"Teacher to student: {', '.join(ratios)}."
+    if "activation_bytes" in teacher:
+        text += " Activations: the largest input and output of one layer together, float32, one image."
+    for head, cost in teacher.get("heads", {}).items():
+        if head != teacher["head"]:
+            which = "With VGG16's fully connected head" if head == "fc" else "Without its fully connected head"
+            text += (
+                f" {which} the teacher would have {_short(cost['params'])} parameters, "
+                f"{cost['params'] / student['params']:.3g} times the student's."
+            )
+    return text
 
 
 def _over_seeds(arm: Mapping[str, Any], measure: str) -> float | None:

@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from kdjax.data import load
+from kdjax.data.folder import read_named
 from kdjax.errors import InputError
 
 OPTIONS = dict(source="folder", image_size=16, storage_size=16, data_seed=0, cache_dir=None, log=lambda line: None)
@@ -67,6 +68,15 @@ def image_of(data, name):
         if name in split.names:
             return split.images[split.names.index(name)]
     raise KeyError(name)
+
+
+@pytest.mark.parametrize("kind", ["directory", "wrapped zip"])
+def test_examples_are_found_again_by_name(plain, tmp_path, kind):
+    path = plain if kind == "directory" else pack(plain, tmp_path / "tiles.zip", "deep/er/")
+    data = load(path=str(path), **OPTIONS)
+    assert list(read_named(str(path), data.test.names)) == [(plain / name).read_bytes() for name in data.test.names]
+    with pytest.raises(InputError, match="field/gone.png"):
+        list(read_named(str(path), ["field/gone.png"]))
 
 
 def test_shapes_types_and_counts(plain):
@@ -129,6 +139,7 @@ def test_mixed_kinds_of_images(mixed):
 
 def test_value_range_as_configured(mixed):
     data = load(path=str(mixed), **OPTIONS | {"value_range": (0, 40 * 255)})
+    assert data.value_range == (0, 40 * 255)
     expected = np.asarray(Image.fromarray(picture(3, 20, 20)).resize((16, 16), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(image_of(data, "lake/deep.tif"), expected)
     assert any("values 0..10200 became 0..255 (as configured)" in note for note in data.notes)

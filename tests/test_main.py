@@ -81,9 +81,25 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
 
     # Evaluation in a fresh process, from checkpoints alone, gives the same figures.
     (tmp_path / "a" / "results.json").unlink()
-    kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--stages=evaluate")
+    done = kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--stages=describe,evaluate,export")
     again = json.loads((tmp_path / "a" / "results.json").read_text())
     assert again == results
+    assert "times the parameters" in done.stdout and "times the multiply-adds" in done.stdout
+    check_export(tmp_path / "a", results, tiles)
+
+    # One student by name, in place of the other; what is not there leaves the export as it is.
+    export = (sys.executable, "-m", "kdjax.export", f"--workdir={tmp_path / 'a'}")
+    options = dict(cwd=ROOT, capture_output=True, text=True, timeout=900)
+    subprocess.run([*export, "--arm=cosine", "--seed=1"], check=True, **options)
+    exported = json.loads((tmp_path / "a" / "export" / "parity.json").read_text())["student"]
+    assert (exported["arm"], exported["seed"]) == ("cosine", 1)
+    assert exported["test"]["top1"] == pytest.approx(results["arms"]["cosine"]["test_top1"][1], abs=0.09)
+    refused = subprocess.run([*export, "--arm=nobody"], **options)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "kl_cosine" in refused.stderr
+    assert json.loads((tmp_path / "a" / "export" / "parity.json").read_text())["student"] == exported
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "config.json", "distill", "evaluation", "export", "results.json", "splits.json", "teacher",
+    ]  # fmt: skip
 
     # Another run with the same teacher takes every logit from disk.
     kdjax(f"--workdir={tmp_path / 'b'}", *flags, "--config.distill.arms=('kl_cosine',)")
@@ -95,6 +111,48 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
     refused = kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--config.distill.temperature=2", check=False)
     assert refused.returncode == 2
     assert "distill.temperature is 2.0, was 4.0" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def check_export(workdir, results, tiles):
+    """The folder `export` of a run on `tiles` with two seeds and all arms."""
+    folder = workdir / "export"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "labels.json", "model_card.md", "parity.json", "student.int8.onnx", "student.onnx", "student.safetensors",
+        "student.stablehlo", "timm_names.json",
+    ]  # fmt: skip
+    parity = json.loads((folder / "parity.json").read_text())
+    chosen, arms = parity["student"], results["arms"]
+    mean = {name: np.mean(arm["val_top1"]) for name, arm in arms.items()}
+    assert mean[chosen["arm"]] == max(mean.values())
+    seed = arms[chosen["arm"]]["seeds"].index(chosen["seed"])
+    assert chosen["validation"]["top1"] == arms[chosen["arm"]]["val_top1"][seed]
+    assert chosen["test"]["top1"] == arms[chosen["arm"]]["test_top1"][seed]
+    # The files themselves, decoded anew, are what was trained on; the float forms say what the student says.
+    tested = results["dataset"]["splits"]["test"]
+    assert parity["test_images"] == {"count": tested, "read_from": "files", "equal_to_the_stored_ones": tested}
+    for name, one in parity["artefacts"].items():
+        assert one["bytes"] == (folder / name).stat().st_size
+        if name != "student.int8.onnx":
+            assert one["agreement"] == 1 and one["largest_logit_difference"] < 1e-3
+    card = (folder / "model_card.md").read_text()
+    assert (
+        f"| test | {tested} | {100 * chosen['test']['top1']:.2f} |" in card and "Licence of the data: not known" in card
+    )
+    assert [one["chosen"] for one in parity["int8_candidates"]].count(True) == 1
+    assert json.loads((folder / "labels.json").read_text()) == ["field", "forest", "water"]
+    # From the command line, over all tiles: the deep image among them takes the range of training.
+    done = subprocess.run(
+        [sys.executable, "-m", "kdjax.predict", folder / "student.onnx", tiles, "--format=json"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    said = {Path(one["image"]).relative_to(tiles).as_posix(): one["classes"][0] for one in json.loads(done.stdout)}
+    logits = np.load(workdir / "evaluation" / "logits.npz")["student_test"]
+    names = json.loads((workdir / "splits.json").read_text())["test"]
+    column = list(arms).index(chosen["arm"])
+    for name, row in zip(names, logits[seed, column], strict=True):
+        odds = np.exp(row.astype(np.float64) - row.max())
+        assert said[name]["class"] == ("field", "forest", "water")[row.argmax()]
+        assert said[name]["probability"] == pytest.approx(odds.max() / odds.sum(), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -158,13 +216,15 @@ def bad(tiles, tmp_path_factory):
         ("--config.dataset.source=web", "dataset.source"),
         ("--stages=dream", "--stages"),
         ("--stages=evaluate", "no checkpoint"),
+        ("--stages=export", "no checkpoint"),
         ("--colour=red", "colour"),
         ("stray", "stray"),
     ],
 )
 def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag, said):
     assert said in bad(capsys, tmp_path / "run", flag)
-    assert flag == "--stages=evaluate" or not (tmp_path / "run").exists()
+    assert flag.startswith("--stages=e") or not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "export").exists()
 
 
 def test_unknown_loss_term_is_refused(bad, capsys, tmp_path):

@@ -113,5 +113,16 @@ def test_costs_are_the_published_ones():
     """MobileNetV2: 300 M multiply-adds, 3.5 M parameters (arXiv 1801.04381, table 4); VGG16: 15.5 G and 138 M."""
     student = models.cost(models.create("mobilenet_v2", num_classes=1000), 224)
     teacher = models.cost(models.create("vgg16", num_classes=1000, head="fc"), 224)
-    assert student == {"params": 3_504_872, "macs": 300_774_272}
-    assert teacher == {"params": 138_357_544, "macs": 15_470_264_320}
+    assert (student["params"], student["macs"]) == (3_504_872, 300_774_272)
+    assert (teacher["params"], teacher["macs"]) == (138_357_544, 15_470_264_320)
+    # The largest layers: 96 channels from 112 to 56 px in the second block; 64 to 64 channels at 224 px.
+    assert student["activation_bytes"] == 4 * 96 * (112**2 + 56**2)
+    assert teacher["activation_bytes"] == 4 * 64 * 2 * 224**2
+
+
+def test_the_cost_of_each_head():
+    heads = models.cost_by_head(models.create("vgg16", num_classes=21), 64)
+    assert heads["fc"]["params"] - heads["average"]["params"] == (
+        (25088 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 21 - (512 + 1) * 21
+    )
+    assert models.cost_by_head(models.create("mobilenet_v2", num_classes=21), 64) == {}

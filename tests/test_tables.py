@@ -82,3 +82,17 @@ def test_the_table_of_a_sweep_shows_the_selected_trials():
     rows = [line.split()[0] for line in text.splitlines() if line and line[0] != "-"]
     assert "cosine" in rows and "kl" not in rows
     assert "student_alone of 1, soft of 3" in " ".join(text.split())
+
+
+def test_compression_is_said_with_and_without_the_hidden_layers():
+    student = {"params": 2_000_000, "macs": 10_000_000, "activation_bytes": 500_000}
+    teacher = {"params": 14_000_000, "macs": 1_000_000_000, "activation_bytes": 2_000_000, "head": "average"}
+    heads = {"average": {"params": 14_000_000}, "fc": {"params": 134_000_000}}
+    text = tables.compression({**teacher, "heads": heads}, student)
+    assert "7 times the parameters" in text and "100 times the multiply-adds" in text and "4 times the bytes" in text
+    assert "With VGG16's fully connected head" in text and "134 M" in text and "67 times the student's" in text
+    text = tables.compression({**teacher, "params": 134_000_000, "head": "fc", "heads": heads}, student)
+    assert "67 times the parameters" in text and "Without" in text and "7 times the student's" in text
+    assert " ".join(tables.compression(**{k: parts()[k] for k in ("teacher", "student")}).split()) in " ".join(
+        tables.table(results.build(**parts())).split()
+    )

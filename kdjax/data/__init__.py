@@ -81,7 +81,7 @@ def load(
         on_error,
         value_range,
     )
-    used_range: tuple[float, ...] = tuple(value_range)
+    used_range: tuple[float, ...] = ()
     if source == "demo":
         pool = demo.load_demo(
             classes=demo_classes,
@@ -147,7 +147,7 @@ def load(
         members["unlabelled"] = added
         notes += more
     mark = fingerprint(pool.classes, {"train": train, "validation": validation, "test": test})
-    return Dataset(pool.name, pool.classes, train, validation, test, mark, notes, members)
+    return Dataset(pool.name, pool.classes, train, validation, test, mark, notes, members, used_range)
 
 
 def _check(

@@ -39,6 +39,7 @@ class Dataset:
       fingerprint: sha256 (hex) of classes, names, labels, pixels and their order in the splits.
       notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
       members: names per split before label_fraction drops any, and the names it touched.
+      value_range: (low, high) that 16-bit and float images were mapped by, () where there were none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...]
     members: dict[str, tuple[str, ...]]
+    value_range: tuple[float, ...] = ()
 
     def splits_document(self) -> dict[str, list[str]]:
         """Names per split, as plain JSON data.

@@ -5,10 +5,13 @@ Every failure is a `DecodeError` with a short reason; the caller knows the file'
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import logging
+import warnings
+from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
@@ -54,6 +57,19 @@ class Decoded:
     @property
     def deep(self) -> bool:
         return self.pixels.dtype != np.uint8
+
+
+@contextlib.contextmanager
+def warnings_settled() -> Iterator[None]:
+    """Decoding belongs inside: no warnings about odd metadata, and one about a very large image is a DecodeError.
+
+    The filters are process-wide, so they are set around threads, not inside.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Pillow warns before our own limit is checked.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def decode(data: bytes) -> Decoded:

@@ -36,7 +36,7 @@ _SIDES = {
 }
 
 
-class _Files(Protocol):
+class Files(Protocol):
     """A directory or an archive: paths of its images with '/', something that changes with the content, the bytes."""
 
     paths: tuple[str, ...]
@@ -44,6 +44,20 @@ class _Files(Protocol):
     identity: str
 
     def read(self, index: int) -> bytes: ...
+
+
+def read_file(path: pathlib.Path) -> bytes:
+    """The bytes of one image file.
+
+    Raises:
+      DecodeError: it cannot be read, or is too large.
+    """
+    try:
+        if path.stat().st_size > decode.MAX_FILE_BYTES:
+            raise decode.DecodeError(f"the file is larger than {decode.MAX_FILE_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise decode.DecodeError(error.strerror or str(error)) from error
 
 
 def _wanted(parts: Sequence[str]) -> bool:
@@ -86,13 +100,7 @@ class _Directory:
         self.stamps = tuple(f"{path} {text}" for path, text in found)
 
     def read(self, index: int) -> bytes:
-        path = self._root / self.paths[index]
-        try:
-            if path.stat().st_size > decode.MAX_FILE_BYTES:
-                raise decode.DecodeError(f"the file is larger than {decode.MAX_FILE_BYTES // 2**20} MiB")
-            return path.read_bytes()
-        except OSError as error:
-            raise decode.DecodeError(error.strerror or str(error)) from error
+        return read_file(self._root / self.paths[index])
 
 
 class _Archive:
@@ -133,7 +141,16 @@ class _Archive:
 
 
 @contextlib.contextmanager
-def _open(path: str, field: str) -> Iterator[_Files]:
+def open_files(path: str, field: str) -> Iterator[Files]:
+    """The image files below a directory or in a zip archive, in the order of their paths.
+
+    Args:
+      path: the directory or archive.
+      field: what named it, for messages.
+
+    Raises:
+      InputError: it does not exist or cannot be read, or is no zip archive.
+    """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
         yield _Directory(place)
@@ -158,6 +175,21 @@ def _strip_wrappers(paths: Sequence[str]) -> list[tuple[str, ...]]:
     return split
 
 
+def read_named(path: str, names: Sequence[str]) -> Iterator[bytes]:
+    """The encoded bytes of examples of `load_folder`, by their names, one after the other.
+
+    Raises:
+      InputError: as `open_files`, or a name is not there any more.
+      DecodeError: a file cannot be read.
+    """
+    with open_files(path, "dataset.path") as files:
+        places = {"/".join(parts): index for index, parts in enumerate(_strip_wrappers(files.paths))}
+        for name in names:
+            if name not in places:
+                raise InputError(f"dataset.path: {path} holds no {name} any more")
+            yield files.read(places[name])
+
+
 def load_folder(
     path: str | None,
     *,
@@ -178,7 +210,7 @@ def load_folder(
     field = "dataset.path"
     if not path:
         raise InputError("dataset.path: source 'folder' needs the path of a directory or zip of class folders")
-    with _open(path, field) as files:
+    with open_files(path, field) as files:
         if not files.paths:
             raise InputError(f"{field}: {path} holds no image files ({', '.join(SUFFIXES)})")
         split = _strip_wrappers(files.paths)
@@ -273,7 +305,7 @@ def load_unlabelled(
       InputError: missing or not a zip; no images; unreadable images unless skipped.
     """
     field = "dataset.unlabelled_dir"
-    with _open(path, field) as files:
+    with open_files(path, field) as files:
         if not files.paths:
             raise InputError(f"{field}: {path} holds no image files ({', '.join(SUFFIXES)})")
         names = [f"unlabelled:{name}" for name in files.paths]

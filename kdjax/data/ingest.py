@@ -9,12 +9,10 @@ import dataclasses
 import os
 import pathlib
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from kdjax.data import cache, decode
 from kdjax.errors import InputError
@@ -180,11 +178,7 @@ def _decode_all(
                 said = now
                 log(f"decoding {field}: {done}/{len(todo)} images, {done / (now - started):.0f} images/s")
 
-    # The filters are process-wide, so they are set around the threads, not inside. Pillow warns about odd metadata;
-    # its warning about very large images comes before our own limit is checked.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with decode.warnings_settled():
         run(range(len(images)))
         notes = []
         if samples:

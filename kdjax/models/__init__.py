@@ -6,11 +6,11 @@ from typing import Any
 import flax.linen as nn
 
 from kdjax.errors import InputError
-from kdjax.models.cost import cost
+from kdjax.models.cost import cost, cost_by_head
 from kdjax.models.mobilenet_v2 import MobileNetV2
 from kdjax.models.vgg16 import VGG16
 
-__all__ = ["MobileNetV2", "VGG16", "cost", "create"]
+__all__ = ["MobileNetV2", "VGG16", "cost", "cost_by_head", "create"]
 
 MODELS = {"vgg16": VGG16, "vgg16_bn": functools.partial(VGG16, batch_norm=True), "mobilenet_v2": MobileNetV2}
 CHOICES = {"head": ("average", "fc"), "depthwise": ("shift", "conv"), "convolution": ("winograd", "conv")}

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds."""
+"""What a network costs: parameters, multiply-adds and memory for activations."""
 
 import math
 from collections.abc import Iterator
@@ -11,14 +11,19 @@ from jax.extend import core
 
 
 def cost(model: nn.Module, image_size: int) -> dict[str, int]:
-    """Parameters and multiply-adds (MACs) of one forward pass over one square image in evaluation mode.
+    """Parameters, multiply-adds (MACs) and activation memory of one forward pass over one square image in evaluation.
 
     Counted from the traced program: every convolution and matrix product, biases, BatchNorm and activations left
-    out, as is usual. `params` leaves out BatchNorm's running statistics.
+    out, as is usual.
 
     Args:
       model: a network of this package.
       image_size: side of the image in pixels.
+
+    Returns:
+      params: without BatchNorm's running statistics. macs. activation_bytes: the largest input and output of one
+      convolution or matrix product together, in float32. That is what a layer-by-layer run must have room for; what a
+      residual connection keeps beside them is left out.
     """
     # The other forms of a convolution have other operations to count.
     model = model.clone(**{form: "conv" for form in ("depthwise", "convolution") if hasattr(model, form)})
@@ -26,17 +31,29 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, image)
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-    return {"params": params, "macs": sum(_macs(program.jaxpr))}
+    macs, elements = zip(*_products(program.jaxpr), strict=True)
+    return {"params": params, "macs": sum(macs), "activation_bytes": 4 * max(elements)}
 
 
-def _macs(jaxpr: Any) -> Iterator[int]:
+def cost_by_head(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
+    """`cost` with each head that the network can have, by the head's name; {} where there is no choice."""
+    if not hasattr(model, "head"):
+        return {}
+    return {head: cost(model.clone(head=head), image_size) for head in ("average", "fc")}
+
+
+def _products(jaxpr: Any) -> Iterator[tuple[int, int]]:
+    """Multiply-adds, and elements of input and output, of each convolution and matrix product."""
     for equation in jaxpr.eqns:
+        # The activations are the first operand, the weights the second.
         out = math.prod(equation.outvars[0].aval.shape)
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            yield out * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            x = equation.invars[0].aval.shape
+            yield out * math.prod(x[axis] for axis in contracted), math.prod(x) + out
         elif equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
-            yield out * math.prod(kernel) // kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            macs = out * math.prod(kernel) // kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            yield macs, math.prod(equation.invars[0].aval.shape) + out
         for inner in core.jaxprs_in_params(equation.params):
-            yield from _macs(inner)
+            yield from _products(inner)

@@ -1,0 +1,48 @@
+"""The command: `python -m kdjax.export --workdir=… [--arm=NAME] [--seed=N]`."""
+
+import json
+import sys
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdjax import export
+from kdjax.errors import InputError
+from kdjax.main import opened
+from kdjax.predict import Parser
+
+
+def main(argv: list[str]) -> None:
+    """Exports a student of a finished run.
+
+    Raises:
+        InputError: what a person can mend.
+    """
+    parser = Parser(prog="python -m kdjax.export", description="Writes WORKDIR/export from a finished run.")
+    parser.add_argument("--workdir", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--arm", help="default: the best on validation")
+    parser.add_argument("--seed", type=int, help="default: the best on validation")
+    options = parser.parse_args(argv)
+    document = options.workdir / "config.json"
+    if not document.is_file():
+        raise InputError(f"--workdir: no run in {options.workdir} (it has no config.json)")
+    config = ConfigDict(json.loads(document.read_text()))
+    export.check(config)
+    run = opened(config, options.workdir)
+
+    from kdjax.export.stage import export as export_student
+
+    export_student(run, options.arm, options.seed)
+
+
+def run() -> None:
+    """Entry point: bad input ends in one line and exit status 2."""
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()
