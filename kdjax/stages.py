@@ -261,8 +261,12 @@ def _best(run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int) ->
     return best, step, np.asarray(failed)
 
 
-def _teacher(run: Run) -> teachers.Teacher | None:
-    """The run's teacher; None where its logits are given."""
+def open_teacher(run: Run) -> teachers.Teacher | None:
+    """The run's teacher; None where its logits are given.
+
+    Raises:
+        InputError: there is no trained teacher, or it failed.
+    """
     config = run.config.teacher
     if run.config.distill.logits:
         return None
@@ -310,7 +314,7 @@ def distill(run: Run) -> None:
     split = run.dataset.train
     if _done(run, "student", "distill", len(split.labels)):
         return
-    teacher = _teacher(run)
+    teacher = open_teacher(run)
     views = config.distill.views
     if views is None:
         views = min(16, config.student.epochs)
@@ -430,7 +434,7 @@ def evaluate(run: Run) -> None:
     Reads checkpoints only: it gives the same figures in a fresh process, as often as it is run.
     """
     dataset, config = run.dataset, run.config
-    teacher = _teacher(run)
+    teacher = open_teacher(run)
     teacher_logits = _clean_logits(run, teacher)
     best, step, failed = _best(run, "student", "distill", config.seeds, len(run.arms))
     total = _total_steps(config.student, len(dataset.train.labels))
