@@ -31,9 +31,10 @@ def write_map(
       tags: what to note in the file.
     """
     height, width = (-(-length // stride) for length in raster.shape)
+    a, b, c, d, e, f = raster.transform[:6]  # pixels `stride` times as large, from the same corner
     profile = {
         "driver": "GTiff", "width": width, "height": height, "count": 1, "crs": raster.crs,
-        "transform": raster.transform * rasterio.Affine.scale(stride), "compress": "deflate", "BIGTIFF": "IF_SAFER",
+        "transform": rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f), "compress": "deflate", "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
 
     def classify(images: np.ndarray) -> np.ndarray:
@@ -63,8 +64,8 @@ def write_map(
                 best = np.where(known, row.argmax(1), NODATA).astype(np.uint8)
                 confidence = np.where(known, row.max(1), NO_CONFIDENCE).astype(np.float32)
                 window = Window(0, number, width, 1)
-                indices.write(best, 1, window=window)
-                confidences.write(confidence, 1, window=window)
+                indices.write(best[None, None], window=window)
+                confidences.write(confidence[None, None], window=window)
                 counts += np.bincount(best[known], minlength=len(counts))
                 _progress(number + 1, height)
         (Path(beside) / f"{out.name}.aux.xml").write_text(attribute_table(classifier.classes, counts))
