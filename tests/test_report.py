@@ -354,8 +354,17 @@ def test_the_leading_arm_is_chosen_on_validation_among_the_taught():
     assert summary.leading_arm(found) == "kl"
 
 
-@pytest.mark.parametrize(("low", "high", "log"), [(0, 15, False), (56, 98.2, False), (0.98, 0.981, False),
-                                                  (0.0053, 41.2, True), (1.1, 1.7, True), (2.2e6, 1.5e7, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [
+        (0, 15, False),
+        (56, 98.2, False),
+        (0.98, 0.981, False),
+        (0.0053, 41.2, True),
+        (1.1, 1.7, True),
+        (2.2e6, 1.5e7, True),
+    ],
+)
 def test_ticks_are_few_round_values_inside(low, high, log):
     ticks = charts.Axis(low, high, 0, 100, log).ticks(5)
     assert 2 <= len(ticks) <= 10 and ticks == sorted(set(ticks))

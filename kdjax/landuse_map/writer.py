@@ -32,9 +32,10 @@ def write_map(
     """
     height, width = (-(-length // stride) for length in raster.shape)
     a, b, c, d, e, f = raster.transform[:6]  # pixels `stride` times as large, from the same corner
+    transform = rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f)
     profile = {
-        "driver": "GTiff", "width": width, "height": height, "count": 1, "crs": raster.crs,
-        "transform": rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f), "compress": "deflate", "BIGTIFF": "IF_SAFER",
+        "driver": "GTiff", "width": width, "height": height, "count": 1, "crs": raster.crs, "transform": transform,
+        "compress": "deflate", "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
 
     def classify(images: np.ndarray) -> np.ndarray:

@@ -98,6 +98,8 @@ def curves(series: Sequence[Series], *, alt: str, y_label: str, log: bool = Fals
             shortest = min(map(len, one.lines))
             mean = np.mean([line[:shortest] for line in one.lines], axis=0)
             lines = [faint, element("path", element("title", one.name), d=_path(mean, x, y), class_="curve")]
+        end = np.mean([line[-1] for line in one.lines], axis=0)
+        lines.append(marker(one.style, x.place(end[0]), y.place(end[1]), 4))
         drawn.append(element("g", *lines, class_=one.style))
     return _svg(344, 222, alt, _frame(x, y, "epoch", y_label), *drawn)
 
@@ -144,7 +146,7 @@ def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[floa
     present = [v for _, _, values in rows for v in values if v is not None]
     lowest = 10 * math.floor(min(present, default=0) / 10)
     x = Axis(min(lowest, 90), 100, 150, 404)
-    height = 20 * len(classes)
+    height = 22 * len(classes)
     parts = [
         joined(
             element("line", x1=x.place(t), x2=x.place(t), y1=4, y2=height + 8, class_="grid"),
@@ -153,12 +155,12 @@ def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[floa
         for t in x.ticks(5)
     ]
     for number, name in enumerate(classes):
-        centre = 16 + 20 * number
+        centre = 16 + 22 * number
         parts.append(element("text", _short(name), element("title", name), x=142, y=centre + 4, class_="end"))
         parts.append(element("line", x1=150, x2=404, y1=centre, y2=centre, class_="grid"))
         for row, (network, style, values) in enumerate(rows):
             if values[number] is not None:
-                lane = centre + 4.5 * (row - (len(rows) - 1) / 2)
+                lane = centre + 5.5 * (row - (len(rows) - 1) / 2)
                 said = element("title", f"{name}, {network}: {values[number]:.1f} %")
                 parts.append(element("g", marker(style, x.place(values[number]), lane, 4), said, class_=style))
     parts.append(element("text", "recall on test images, %", x=277, y=height + 42, class_="middle axis"))
@@ -213,7 +215,7 @@ def confusion(classes: Sequence[str], counts: np.ndarray, *, alt: str) -> Markup
         offset = cell * number
         parts.append(element("line", x1=left, x2=left + side, y1=top + offset, y2=top + offset, class_="grid"))
         parts.append(element("line", y1=top, y2=top + side, x1=left + offset, x2=left + offset, class_="grid"))
-    parts.append(element("text", "true class ↓   predicted class →", x=left - 8, y=14, class_="end axis"))
+    parts.append(element("text", "true ↓ predicted →", x=left - 8, y=top - 8, class_="end axis"))
     # Names lean out to the right of the last column.
     return _svg(left + side + 70, top + side + 6, alt, *parts, class_="matrix")
 

@@ -21,7 +21,7 @@ def confused(material: Material) -> list[Markup]:
     intro = f"Mistakes of {students} (all arms and seeds of the table) on the test images, the most frequent first" + (
         f"; {PAIRS} of {len(pairs)} pairs." if len(pairs) > PAIRS else "."
     )
-    parts = [element("p", intro)]
+    shown_pairs = []
     for pair in pairs[:PAIRS]:
         shown = list(zip(pair.images, pair.networks, strict=True))[:PAIR_IMAGES]
         tiles = (
@@ -34,8 +34,9 @@ def confused(material: Material) -> list[Markup]:
             + f"; the teacher made {by_teacher.get((pair.true, pair.predicted), 0)}."
         )
         heading = element("h3", f"{classes[pair.true]} taken for {classes[pair.predicted]}")
-        parts.append(element("div", heading, figure(element("div", *tiles, class_="tiles"), caption), class_="pair"))
-    return parts
+        pictures = figure(element("div", *tiles, class_="tiles"), caption)
+        shown_pairs.append(element("div", heading, pictures, class_="pair"))
+    return [element("p", intro), element("div", *shown_pairs, class_="pairs")]
 
 
 def hardest(material: Material) -> list[Markup]:

@@ -102,23 +102,27 @@ def classes(material: Material) -> list[Markup]:
     dots = charts.recalls(
         names,
         [(one, marks[one], recall[one]) for one in compared],
-        alt=f"Recall of each class for {', '.join(compared)}; the figures are in the table below",
+        alt=f"Recall of each class for {', '.join(compared)}; the figures are in the table beside it",
     )
     caption = (
         f"Share of the test images of a class that are put into it; {per_class} images a class, so one image is up to "
         f"{100 / max(fewest, 1):.1f} points. Students: mean over seeds."
     )
-    rows = (
-        (name, images[k], *("–" if one[k] is None else f"{one[k]:.1f}" for one in recall.values()))
-        for k, name in enumerate(names)
+    figures = table(
+        "Recall, %",
+        ("class", "images", *recall),
+        (
+            (name, images[k], *("–" if one[k] is None else f"{one[k]:.1f}" for one in recall.values()))
+            for k, name in enumerate(names)
+        ),
+        "dense",
     )
     first = leading or "teacher"
     others = [_matrix(names, one, counts[one], len(shown[one])) for one in shown if one != first]
     return [
         element("h3", "Recall"),
         charts.legend([(one, marks[one]) for one in compared]),
-        figure(dots, caption),
-        details("Recall of all networks as a table, %", table("Recall, %", ("class", "images", *recall), rows)),
+        element("div", figure(dots, caption), figure(figures, "Recall of all networks, %."), class_="beside"),
         _matrix(names, first, counts[first], len(shown[first])),
         *([details("Confusion matrices of the others", *others)] if others else []),
     ]
@@ -179,9 +183,10 @@ def cost(material: Material) -> list[Markup]:
         if points:
             drawn.append((f"Top-1 over {unit}", _scattered(points, f"{unit}, log scale")))
     artefacts = parity["artefacts"] if parity else {}
+    exported = _styles(material).get(parity["student"]["arm"], "s0") if parity else None
     timed = [
-        charts.Point(name, f"s{number}", one["latency_ms"]["1"], 100 * one["top1"])
-        for number, (name, one) in enumerate(artefacts.items())
+        charts.Point(name, exported, one["latency_ms"]["1"], 100 * one["top1"])
+        for name, one in artefacts.items()
         if one["latency_ms"] and one["top1"] is not None
     ]
     caption = (

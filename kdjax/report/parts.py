@@ -63,7 +63,7 @@ def file_name(name: str) -> Markup:
 
 def says(who: str, name: str, probability: float) -> Markup:
     """Whom a network takes an image for."""
-    return joined(f"{who} ", element("b", name), f" {100 * probability:.0f} %")
+    return joined(f"{who} ", element("b", name), f" {100 * probability:.0f}\u00a0%")
 
 
 def teacher_says(log_probabilities: np.ndarray, classes: Sequence[str]) -> Markup:
@@ -78,7 +78,8 @@ def students_say(log_probabilities: np.ndarray, classes: Sequence[str]) -> Marku
         best = int(log_probabilities[0].argmax())
         return says("student", classes[best], np.exp(log_probabilities[0, best]))
     named = [
-        joined(element("b", classes[one]), f" {count}") for one, count in findings.votes(log_probabilities.argmax(-1))
+        joined(f"{count}\u00a0", element("b", classes[one]))
+        for one, count in findings.votes(log_probabilities.argmax(-1))
     ]
     return joined("students ", named[0], *(joined(", ", one) for one in named[1:]))
 
