@@ -315,6 +315,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
         raster.write_text("not a raster")
     elif kind == "truncated":
         raster.write_bytes(raster.read_bytes()[:2000])
+        out.write_bytes(b"an older map")
     elif kind == "out is the raster":
         out = raster
     elif kind == "no folder":

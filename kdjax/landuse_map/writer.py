@@ -22,7 +22,7 @@ NODATA, NO_CONFIDENCE = 255, -1.0
 def write_map(
     classifier: Classifier, raster: Raster, out: Path, *, tile: int, stride: int, batch: int, tags: dict[str, Any]
 ) -> list[int]:
-    """Writes OUT.tif and the files beside it, all of them or none; returns the number of cells of each class.
+    """Writes OUT.tif and the files beside it when all are complete; returns the number of cells of each class.
 
     Args:
       classifier, raster: what to map.
@@ -79,4 +79,5 @@ def write_map(
 
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\rmap: row {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        # An error message, which ends the command, is printed over it.
+        print(f"map: row {done} of {total}", end="\n" if done == total else "\r", file=sys.stderr, flush=True)
