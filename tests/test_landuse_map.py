@@ -1,8 +1,10 @@
 """The map of a raster: blending against a sum over pixels, georeferencing, nodata, and what bad input ends in."""
 
+import subprocess
 import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from kdjax.landuse_map import __main__ as command  # noqa: E402
 from kdjax.landuse_map import legend, windows  # noqa: E402
 
 CLASSES = ("field", "forest <&>", "water")
+ROOT = Path(__file__).parent.parent
 SIDE = 8
 UTM = rasterio.CRS.from_epsg(32631)
 NORTH_UP = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 4_600_000)
@@ -184,6 +187,15 @@ def test_the_map_of_a_raster(artefact, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png", "scene.tif",
     ]  # fmt: skip
+
+
+def test_no_jax_is_needed():
+    code = (
+        "import sys\n"
+        "for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow', 'onnx'): sys.modules[name] = None\n"
+        "from kdjax.landuse_map import __main__, writer"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 def test_a_turned_raster_keeps_its_place(artefact, tmp_path):

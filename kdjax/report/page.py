@@ -59,7 +59,7 @@ def render(material: Material) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
         element("link", rel="icon", href="data:,"),  # else browsers ask for favicon.ico
-        element("style", Markup(Path(__file__).with_name("style.css").read_text())),
+        element("style", Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))),
         element("script", Markup(_SCRIPT)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"

@@ -102,8 +102,8 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     train, classes = run.dataset.train, len(run.dataset.classes)
     spread = np.unique(np.linspace(0, classes - 1, min(classes, VIEWED_IMAGES)).round().astype(int))
     examples = np.array(findings.one_of_each(train.labels, spread), int)
-    # With stored logits there are no more views than were stored; an online teacher sees a new one every time.
-    count = min(VIEWS, run.config.distill.views or VIEWS)
+    # No more than there were in training: an epoch visits one view of each image.
+    count = min(VIEWS, run.config.student.epochs, run.config.distill.views or VIEWS)
     images = train.images[examples]
     keys = steps.view_keys(run.config.data_seed, *np.broadcast_arrays(examples[:, None], np.arange(count)[None]))
     repeated = np.broadcast_to(images[:, None], (len(images), count, *images.shape[1:]))
