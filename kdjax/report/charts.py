@@ -24,6 +24,12 @@ class Series:
     style: str
     lines: tuple[np.ndarray, ...]
 
+    @property
+    def mean(self) -> np.ndarray:
+        """Over the lines that go to the end: that of a student that failed is shorter."""
+        longest = max(map(len, self.lines))
+        return np.mean([line for line in self.lines if len(line) == longest], axis=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
@@ -68,14 +74,7 @@ class Axis:
 
 def legend(entries: Sequence[tuple[str, str]]) -> Markup:
     """Names beside their line and marker; entries are (name, style)."""
-    return element(
-        "ul",
-        *(
-            element("li", _swatch(style), name)
-            for name, style in entries
-        ),
-        class_="legend",
-    )  # fmt: skip
+    return element("ul", *(element("li", _swatch(style), name) for name, style in entries), class_="legend")
 
 
 def _swatch(style: str) -> Markup:
@@ -83,8 +82,8 @@ def _swatch(style: str) -> Markup:
     return element("svg", line, marker(style, 13, 6), viewBox="0 0 26 12", class_=f"swatch {style}", aria_hidden="true")
 
 
-def curves(series: Sequence[Series], *, alt: str, y_label: str, log: bool = False) -> Markup:
-    """Curves over epochs."""
+def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = False) -> Markup:
+    """Curves over epochs; `log` holds only where all values are positive."""
     values = np.concatenate([line for one in series for line in one.lines])
     log = log and values[:, 1].min() > 0
     low, high = _range(values[:, 1], log)
@@ -95,13 +94,10 @@ def curves(series: Sequence[Series], *, alt: str, y_label: str, log: bool = Fals
         lines = [element("path", d=_path(line, x, y), class_="curve") for line in one.lines]
         if len(lines) > 1:
             faint = element("g", *lines, class_="faint")
-            shortest = min(map(len, one.lines))
-            mean = np.mean([line[:shortest] for line in one.lines], axis=0)
-            lines = [faint, element("path", element("title", one.name), d=_path(mean, x, y), class_="curve")]
-        end = np.mean([line[-1] for line in one.lines], axis=0)
-        lines.append(marker(one.style, x.place(end[0]), y.place(end[1]), 4))
+            lines = [faint, element("path", element("title", one.name), d=_path(one.mean, x, y), class_="curve")]
+        lines.append(marker(one.style, x.place(one.mean[-1, 0]), y.place(one.mean[-1, 1]), 4))
         drawn.append(element("g", *lines, class_=one.style))
-    return _svg(344, 222, alt, _frame(x, y, "epoch", y_label), *drawn)
+    return _svg(344, 222, alt, _frame(x, y, "epoch", "log scale" if log else unit), *drawn)
 
 
 def scatter(points: Sequence[Point], *, alt: str, x_label: str, y_label: str) -> Markup:
@@ -223,8 +219,10 @@ def confusion(classes: Sequence[str], counts: np.ndarray, *, alt: str) -> Markup
 def marker(style: str, x: float, y: float, radius: float = 5) -> Markup:
     """The marker of a style; the teacher's is a cross, so that colour is not needed to tell them apart."""
     if style == "t":
-        r = radius * 0.9
-        return element("path", d=f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x - r:.1f} {y + r:.1f}L{x + r:.1f} {y - r:.1f}", class_="cross")  # fmt: skip  # noqa: E501
+        arm = radius * 0.9
+        ends = ((-arm, -arm, arm, arm), (-arm, arm, arm, -arm))
+        strokes = (f"M{x + a:.1f} {y + b:.1f}L{x + c:.1f} {y + d:.1f}" for a, b, c, d in ends)
+        return element("path", d="".join(strokes), class_="cross")
     corners = {
         "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
         "triangle": [(0, -1.1), (1, 0.8), (-1, 0.8)],

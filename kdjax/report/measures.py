@@ -41,15 +41,15 @@ def curves(material: Material) -> list[Markup]:
     for term, name in TERMS.items():
         if series := students.get(("train", term)):
             alt = f"{name} over epochs: {_listed(series)}"
-            drawn.append((name, charts.curves(series, alt=alt, y_label="log scale", log=True)))
+            drawn.append((name, charts.curves(series, alt=alt, log=True)))
     key = ("validation", "top1")
     if series := [*teacher.get(key, []), *students.get(key, [])]:
         series = [dataclasses.replace(one, lines=tuple(line * [1, 100] for line in one.lines)) for one in series]
         alt = f"Validation top-1 over epochs: {_listed(series)}"
-        drawn.append(("Validation top-1, %", charts.curves(series, alt=alt, y_label="%")))
+        drawn.append(("Validation top-1, %", charts.curves(series, alt=alt, unit="%")))
     if series := teacher.get(("train", "ce")):
         name = "The teacher's cross-entropy, nats"
-        drawn.append((name, charts.curves(series, alt=f"{name}, over epochs", y_label="log scale", log=True)))
+        drawn.append((name, charts.curves(series, alt=f"{name}, over epochs", log=True)))
     caption = (
         ("Thick: mean over seeds; thin: each seed. " if len(material.results["config"]["seeds"]) > 1 else "One seed. ")
         + "Training losses are means over the steps since the point before, on augmented views. A term is drawn for "
@@ -64,7 +64,7 @@ def curves(material: Material) -> list[Markup]:
 
 def _listed(series: Sequence[charts.Series]) -> str:
     """Where each curve ends, as the alternative text."""
-    return "; ".join(f"{one.name} ends at {np.mean([line[-1, 1] for line in one.lines]):.3g}" for one in series)
+    return "; ".join(f"{one.name} ends at {one.mean[-1, 1]:.3g}" for one in series)
 
 
 def _series(
