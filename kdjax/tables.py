@@ -259,6 +259,8 @@ def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
         for key, words in kinds.items()
         if teacher.get(key) and student.get(key)
     ]
+    if not ratios:
+        return "How large the teacher is, is not known."
     text = f"Teacher to student: {', '.join(ratios)}."
     if "activation_bytes" in teacher:
         text += " Activations: the largest input and output of one layer together, float32, one image."

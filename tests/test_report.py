@@ -69,7 +69,7 @@ PARITY = {
 }
 
 
-def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False):
+def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False, stored=False):
     """A run made up from random logits; `failed` are (arm, seed)."""
     rng = np.random.default_rng(0)
     students = [(arm, seed) for arm in ARMS for seed in seeds if (arm, seed) not in failed]
@@ -103,8 +103,8 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False)
         },
         teacher={
             "model": "vgg16",
-            "params": 14_700_000,
-            "macs": 1_250_000_000,
+            "params": None if stored else 14_700_000,
+            "macs": None if stored else 1_250_000_000,
             "forward_images": None if online else 180,
             "test": metrics.classification(test.teacher, test.labels),
         },
@@ -180,6 +180,7 @@ VARIANTS = {
     "all failed": {"failed": tuple((arm, seed) for arm in ARMS for seed in (0, 1))},
     "families": {"families": True},
     "online": {"online": True},
+    "stored logits": {"stored": True},
 }
 
 
@@ -207,6 +208,7 @@ def test_every_kind_of_run_has_a_page_with_all_figures(kind):
     assert ("One seed proves nothing" in said) == (kind == "one seed")
     assert ("failed (no finite result)" in said) == ("failed" in kind)
     assert ("nothing to compare" in said) == (kind == "all failed")
+    assert ("How large the teacher is, is not known" in said) == (kind == "stored logits")
     assert ("mixed (mixup 0.3)" in said) == (kind == "online")
     assert "Rendered scenes." in said and "60 test images" in said
     assert page.render(material(**VARIANTS[kind])) == text
