@@ -30,6 +30,8 @@ class Run:
     population_mapping: Mapping
     dataset: datasets.Dataset
     log: Callable[[str], None]
+    follows: bool
+    """Whether another process writes this run: then only `evaluation/` is written here."""
     lock: IO[str] | None
     """Held by the first process for as long as it writes to `workdir`."""
 
@@ -40,6 +42,11 @@ class Run:
         if name == "auto":
             name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         return jnp.dtype(name)
+
+    @property
+    def results_dir(self) -> Path:
+        """Where the figures are written."""
+        return self.workdir / "evaluation" if self.follows else self.workdir
 
     @property
     def teacher_size(self) -> int:
@@ -79,8 +86,22 @@ def _resolved(form: str, fastest: str) -> str:
     return fastest if form == "auto" else form
 
 
-def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, log: Callable[[str], None]) -> Run:
+def open_run(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    cache_dir: Path,
+    log: Callable[[str], None],
+    *,
+    follows: bool = False,
+) -> Run:
     """Checks the configuration against the working directory, the data and the devices, and loads the data.
+
+    Args:
+        config: the configuration.
+        workdir: the working directory; made if absent, unless `follows`.
+        cache_dir: for decoded images and teacher logits.
+        log: takes lines for the person who waits.
+        follows: another process writes this run; this one writes `evaluation/` only, and holds no lock.
 
     Raises:
         InputError: names what does not fit. Nothing was written then.
@@ -120,9 +141,9 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
     )
     for note in dataset.notes:
         log(f"data: {note}")
-    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, None)
+    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, follows, None)
     run.network("teacher"), run.network("student")
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and not follows:
         workdir.mkdir(parents=True, exist_ok=True)
         try:
             run.lock = files.lock(workdir / ".lock")

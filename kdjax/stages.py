@@ -30,7 +30,7 @@ from kdjax.evaluate import population_metrics, predictor
 from kdjax.feed import resident, streamed
 from kdjax.parallel import Mapping, RowMapping
 from kdjax.run import Run
-from kdjax.teacher_logits import LogitsFolder, cached, named, view_name
+from kdjax.teacher_logits import LogitsFolder, cached, named, tree_digest, view_name
 from kdjax.trace import Trace
 from kdjax.train import Progress, fit
 from kdjax.writers import MetricsWriter
@@ -50,7 +50,8 @@ def _hyperparameters(config: Any, arms: Sequence[Any], temperature: float) -> st
     )
 
 
-def _total_steps(config: Any, examples: int) -> int:
+def total_steps(config: Any, examples: int) -> int:
+    """Updates of a stage with this configuration on so many examples."""
     return -(-config.epochs * examples // config.batch_size)
 
 
@@ -60,7 +61,7 @@ def _done(run: Run, stage: str, folder: str, examples: int) -> bool:
     if not directory.is_dir():
         return False
     checkpoints = Checkpoints(directory, run.mapping)
-    done = checkpoints.latest_step == _total_steps(run.config[stage], examples)
+    done = checkpoints.latest_step == total_steps(run.config[stage], examples)
     checkpoints.close()
     if done:
         run.log(f"{folder}: done already")
@@ -71,7 +72,7 @@ def _optimiser(config: Any) -> Callable[..., Any]:
     return functools.partial(optim.adamw, clip=config.clip, head_factor=config.head_factor)
 
 
-def _initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, load: bool) -> states.TrainState:
+def initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, load: bool) -> states.TrainState:
     """A new state, or only its shapes and dtypes where `load` is False."""
     config = run.config[stage]
     size = run.teacher_size if stage == "teacher" else run.student_size
@@ -112,14 +113,14 @@ def _train(
     """Trains one population to the end of its schedule, from its latest checkpoint where there is one."""
     config = run.config[stage]
     count = len(split.labels)
-    total = _total_steps(config, count)
+    total = total_steps(config, count)
     directory = run.workdir / folder
     checkpoints = Checkpoints(directory / "checkpoints", mapping)
-    like = _initial_state(run, stage, seeds, len(arms), load=False)
+    like = initial_state(run, stage, seeds, len(arms), load=False)
     averages = steps.empty_averages((len(seeds), len(arms)), soft=bool(online) or logits is not None)
     restored = checkpoints.restore(like, averages)
     if restored is None:
-        initial = _initial_state(run, stage, seeds, len(arms), load=True)
+        initial = initial_state(run, stage, seeds, len(arms), load=True)
         restored = mapping.place((initial, averages), "rows")
     else:
         run.log(f"{folder}: goes on from step {int(restored[0].step)}")
@@ -241,24 +242,28 @@ def _best_teacher(run: Run) -> Any:
     Raises:
         InputError: there is no trained teacher, or it failed.
     """
-    best, step, failed = _best(run, "teacher", "teacher", (run.config.teacher.seed,), 1)
+    best, _, step, failed = _best(run, "teacher", "teacher", (run.config.teacher.seed,), 1)
     if (failed >= 0).any():
         raise InputError(f"the teacher in {run.workdir}/teacher failed at step {failed.max()}: see its metrics.jsonl")
-    if step != _total_steps(run.config.teacher, int((run.dataset.train.labels >= 0).sum())):
+    if step != total_steps(run.config.teacher, int((run.dataset.train.labels >= 0).sum())):
         raise InputError(
             f"the teacher in {run.workdir}/teacher is at step {step}, not at its end: run --stages=teacher"
         )
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], {"params": best.params, "batch_stats": best.batch_stats})
 
 
-def _best(run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int) -> tuple[states.Best, int, np.ndarray]:
+def _best(
+    run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int
+) -> tuple[states.Best, dict[str, Any], int, np.ndarray]:
+    """Each student's best, its variables at the latest step, that step, and the step at which each failed."""
     directory = run.workdir / folder / "checkpoints"
     if not directory.is_dir():
         raise InputError(f"no checkpoint in {directory}: run the stage that trains it first")
-    checkpoints = Checkpoints(directory, run.mapping)
-    best, failed, step = checkpoints.restore_best(_initial_state(run, stage, seeds, arms, load=False))
+    checkpoints = Checkpoints(directory, run.mapping, read_only=run.follows)
+    best, model = checkpoints.restore_best(initial_state(run, stage, seeds, arms, load=False))
     checkpoints.close()
-    return best, step, np.asarray(failed)
+    last = {name: model[name] for name in ("params", "batch_stats")}
+    return best, last, int(model["step"]), np.asarray(model["failed"])
 
 
 def _teacher(run: Run) -> teachers.Teacher | None:
@@ -367,7 +372,7 @@ def _stored_logits(
     The count is of what was missing when this run first asked, so that an interruption does not change it; what had to
     be computed again after one is counted apart.
     """
-    record = run.workdir / "teacher_logits.json"
+    record = run.results_dir / "teacher_logits.json"
     document = json.loads(record.read_text()) if record.exists() else {}
     folders = _logits_folders(run, teacher)
     if kind not in document:
@@ -406,8 +411,8 @@ def finished_students(run: Run) -> tuple[states.Best, np.ndarray]:
     Raises:
         InputError: the students are not at the end of their training.
     """
-    best, step, failed = _best(run, "student", "distill", run.config.seeds, len(run.arms))
-    total = _total_steps(run.config.student, len(run.dataset.train.labels))
+    best, _, step, failed = _best(run, "student", "distill", run.config.seeds, len(run.arms))
+    total = total_steps(run.config.student, len(run.dataset.train.labels))
     if step != total:
         raise InputError(f"the students in {run.workdir}/distill are at step {step} of {total}: run --stages=distill")
     return best, (failed < 0) & (np.asarray(best.step) >= 0)
@@ -432,8 +437,8 @@ def evaluate(run: Run) -> None:
     dataset, config = run.dataset, run.config
     teacher = _teacher(run)
     teacher_logits = _clean_logits(run, teacher)
-    best, step, failed = _best(run, "student", "distill", config.seeds, len(run.arms))
-    total = _total_steps(config.student, len(dataset.train.labels))
+    best, last, step, failed = _best(run, "student", "distill", config.seeds, len(run.arms))
+    total = total_steps(config.student, len(dataset.train.labels))
     if step != total:
         run.log(f"evaluate: the students are at step {step} of {total}: these figures are not final")
     student_logits = _student_logits(run, {"params": best.params, "batch_stats": best.batch_stats})
@@ -455,10 +460,12 @@ def evaluate(run: Run) -> None:
             "test": [one if ok else None for one, ok in zip(measured, valid, strict=True)],
             "val_top1": [validations[row][column]["top1"] if ok else None for row, ok in enumerate(valid)],
             "selected_step": [int(one) for one in best.step[:, column]],
+            "final_sha256": [_digest(last, row, column) for row in range(len(config.seeds))],
             "correct": student_logits["test"][:, column].argmax(-1) == dataset.test.labels,
             **({"family": arm.family} if "family" in arm else {}),
         }
-    record = json.loads((run.workdir / "teacher_logits.json").read_text())
+    paths = {run.workdir / "teacher_logits.json", run.results_dir / "teacher_logits.json"}
+    record = {kind: one for path in paths if path.exists() for kind, one in json.loads(path.read_text()).items()}
     facts = teacher.facts if teacher else {"model": "stored logits", "params": None, "macs": None}
     document = results.build(
         dataset={
@@ -473,6 +480,7 @@ def evaluate(run: Run) -> None:
         },
         teacher={
             **facts,
+            **({"sha256": teacher.parts["teacher"]} if teacher else {}),
             "forward_images": record["views"]["forward_images"] if "views" in record else None,
             "clean_images": record["clean"]["forward_images"],
             "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in record.values()),
@@ -488,13 +496,14 @@ def evaluate(run: Run) -> None:
         folder = run.workdir / "evaluation"
         writer = MetricsWriter(folder, -1, tensorboard=False)  # an evaluation replaces the one before
         for kind, measured in (("validation", validations), ("test", tests)):
-            writer.write(step, kind, _scalars(measured, run.arms, config.seeds))
+            writer.write(step, kind, scalars(measured, run.arms, config.seeds))
         writer.close()
         _save_logits(folder, teacher_logits, student_logits)
-        files.write_json(run.workdir / "results.json", document)
-        files.write_text(run.workdir / "results.md", tables.markdown(document, config.run.note or None))
-        files.write_text(run.workdir / "results.csv", tables.comma_separated(document))
-        print("\n" + tables.table(document, config.run.note or None) + f"\n\n{run.workdir / 'results.json'}")
+        note = config.run.note or None
+        files.write_json(run.results_dir / "results.json", document)
+        files.write_text(run.results_dir / "results.md", tables.markdown(document, note))
+        files.write_text(run.results_dir / "results.csv", tables.comma_separated(document))
+        print("\n" + tables.table(document, note) + f"\n\n{run.results_dir / 'results.json'}")
 
 
 def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
@@ -505,7 +514,12 @@ def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
         print("\n" + tables.over_splits(combined) + f"\n\n{workdir / 'results.json'}")
 
 
-def _scalars(measured: list[list[dict[str, Any]]], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+def _digest(variables: Any, row: int, column: int) -> str:
+    """SHA-256 of one student's variables."""
+    return tree_digest(jax.tree.map(lambda leaf: np.asarray(leaf)[row, column], variables))
+
+
+def scalars(measured: list[list[dict[str, Any]]], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """The figures of `population_metrics` that are one number each, by student."""
     return {
         f"{arm}/{seed}": {name: value for name, value in one.items() if not isinstance(value, list)}
