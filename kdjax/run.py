@@ -127,6 +127,11 @@ def open_run(
         source = config[stage].weights
         if source and source.endswith(".safetensors") and not Path(source).is_file():
             raise InputError(f"{stage}.weights: no file {source}")
+    if config.teacher.onnx and not Path(config.teacher.onnx).is_file():
+        raise InputError(f"teacher.onnx: no file {config.teacher.onnx}")
+    for folder in config.distill.logits:
+        if not (Path(folder) / "parts.json").is_file():
+            raise InputError(f"distill.logits: {folder} is no folder of teacher logits: it has no parts.json")
     dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
     images = {"teacher": int((dataset.train.labels >= 0).sum()), "student": len(dataset.train.labels)}
     for stage in trained:

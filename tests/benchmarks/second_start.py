@@ -2,8 +2,8 @@
 
     python tests/benchmarks/second_start.py --config=configs/uc_merced.py --config.dataset.path=uc_merced.zip
 
-The first start has an empty cache: images are decoded and programs compiled. The second finds both. The process is ended
-after its first step. All arguments go to kdjax.main.
+The first start has an empty cache: images are decoded and programs compiled. The second finds both. The process is
+ended after its first step. All arguments go to kdjax.main.
 """
 
 import json
