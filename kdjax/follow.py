@@ -8,10 +8,11 @@ from pathlib import Path
 
 import jax
 
-from kdjax import stages
 from kdjax.checkpoint import Checkpoints
 from kdjax.errors import InputError
 from kdjax.evaluate import population_metrics, predictor
+from kdjax.evaluation import evaluate, scalars
+from kdjax.networks import initial_state, total_steps
 from kdjax.run import Run
 from kdjax.writers import MetricsWriter
 
@@ -28,8 +29,8 @@ def follow(run: Run) -> None:
         run: opened with `follows`.
     """
     config, validation = run.config, run.dataset.validation
-    total = stages.total_steps(config.student, len(run.dataset.train.labels))
-    like = stages.initial_state(run, "student", config.seeds, len(run.arms), load=False)
+    total = total_steps(config.student, len(run.dataset.train.labels))
+    like = initial_state(run, "student", config.seeds, len(run.arms), load=False)
     predict = predictor(run.network("student"), size=run.student_size, mapping=run.population_mapping)
     directory = run.workdir / "distill" / "checkpoints"
     seen, waiting = -1, False
@@ -55,7 +56,7 @@ def follow(run: Run) -> None:
         measured = population_metrics(predict(variables, validation.images), validation.labels)
         if jax.process_index() == 0:
             writer = MetricsWriter(run.workdir / "evaluation" / "follow", seen - 1, tensorboard=config.run.tensorboard)
-            writer.write(seen, "validation", stages.scalars(measured, run.arms, config.seeds))
+            writer.write(seen, "validation", scalars(measured, run.arms, config.seeds))
             writer.close()
         top1 = [[one["top1"] for one in row] for row in measured]
         means = ", ".join(
@@ -63,7 +64,7 @@ def follow(run: Run) -> None:
             for arm, column in zip(run.arms, zip(*top1, strict=True), strict=True)
         )
         run.log(f"evaluate: step {seen}/{total}  validation top-1: {means}")
-    stages.evaluate(run)
+    evaluate(run)
 
 
 def _steps_after(step: int, directory: Path, run: Run) -> list[int]:

@@ -56,15 +56,15 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     host.prepare()
     host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    from kdjax import preemption, stages  # after the flags are known to be right: JAX takes seconds
+    from kdjax import evaluation, preemption, stages  # after the flags are known to be right: JAX takes seconds
     from kdjax.follow import follow
 
     preemption.install()
     actions = {
-        "describe": stages.describe,
+        "describe": evaluation.describe,
         "teacher": stages.train_teacher,
         "distill": stages.distill,
-        "evaluate": stages.evaluate,
+        "evaluate": evaluation.evaluate,
         "export": _export,
     }
     if _FOLLOW.value:
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
             if name in _STAGES.value:
                 actions[name](run)
     if config.splits > 1 and "evaluate" in _STAGES.value:
-        stages.combine_splits(workdir, [directory for _, directory in parts])
+        evaluation.combine_splits(workdir, [directory for _, directory in parts])
 
 
 def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:
