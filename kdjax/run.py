@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -32,8 +32,6 @@ class Run:
     log: Callable[[str], None]
     follows: bool
     """Whether another process writes this run: then only `evaluation/` is written here."""
-    lock: IO[str] | None
-    """Held by the first process for as long as it writes to `workdir`."""
 
     @property
     def dtype(self) -> Any:
@@ -146,12 +144,12 @@ def open_run(
     )
     for note in dataset.notes:
         log(f"data: {note}")
-    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, follows, None)
+    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, follows)
     run.network("teacher"), run.network("student")
     if jax.process_index() == 0 and not follows:
         workdir.mkdir(parents=True, exist_ok=True)
         try:
-            run.lock = files.lock(workdir / ".lock")
+            files.lock(workdir / ".lock")  # until this process ends
         except BlockingIOError:
             raise InputError(
                 f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"

@@ -200,7 +200,7 @@ def bad(tiles, tmp_path_factory):
         ("--config.dataset.path=/nowhere/tiles", "/nowhere/tiles"),
         ("--config.dataset.image_size=0", "dataset.image_size"),
         ("--config.student.batch_size=4000", "student.batch_size"),
-        ("--config.student.batch_size=12", "divisible by the 8 devices"),
+        ("--config.teacher.batch_size=12", "divisible by the 8 devices"),
         ("--config.teacher.model=resnet", "teacher.model"),
         ("--config.distill.arms=('nobody',)", "distill.arms"),
         ("--config.distill.temperature=-1.0", "distill.temperature"),
