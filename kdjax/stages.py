@@ -199,6 +199,8 @@ def _arms_at_once(
         states_bytes = 2 * memory.tree_bytes(like) * seeds * arms // like.failed.size
         free = int(memory.ROOM * memory.capacity(mapping.local[0])) - states_bytes
         chosen = memory.arms_at_once(free, memory.activation_bytes(model, size, share), seeds, arms)
+        if chosen is None and seeds > 1 and jax.default_backend() == "cpu":
+            chosen = arms  # one seed after the other keeps more in cache: half the time at 4 x 4 students (measured)
     if jax.process_index() == 0:
         record.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(record, {"arms_at_once": chosen})

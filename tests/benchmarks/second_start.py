@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def seconds_to_first_step(directory: Path, arguments: list[str]) -> float:
     command = [
-        sys.executable, "-m", "kdjax.main", f"--workdir={directory / 'run'}",
-        f"--config.run.cache_dir={directory / 'cache'}", "--config.run.log_seconds=0", *arguments,
+        sys.executable, "-m", "kdjax.main", *arguments, f"--workdir={directory / 'run'}",
+        f"--config.run.cache_dir={directory / 'cache'}", "--config.run.log_seconds=0",
     ]  # fmt: skip
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
