@@ -84,8 +84,9 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             # tensorstore tells a full disk as a ValueError.
             code = re.search(r"os_error_code='(\d+)'", str(error))  # behind a page of tensorstore's own
-            why = os.strerror(int(code[1])) if code else " ".join(str(error).split())[:300]
-            raise self._unwritten(step, why) from error
+            if not code and not isinstance(error, OSError):
+                raise
+            raise self._unwritten(step, os.strerror(int(code[1])) if code else str(error)) from error
 
     def restore(self, like: TrainState, averages: dict[str, Average]) -> tuple[TrainState, dict[str, Average]] | None:
         """The latest state and the averages saved with it, or None where there is none.
@@ -101,8 +102,8 @@ class Checkpoints:
         state = TrainState(**restored["model"], opt_state=restored["optimizer"], best=restored["best"])
         return state, restored["averages"]
 
-    def restore_best(self, like: TrainState) -> tuple[Best, jax.Array, int]:
-        """Each student's best so far, the step at which each failed (−1: never), and the step of the latest checkpoint.
+    def restore_best(self, like: TrainState) -> tuple[Best, dict[str, Any]]:
+        """Each student's best so far, and the latest `step`, `params`, `batch_stats` and `failed`; not the optimiser.
 
         Raises:
             InputError: there is no checkpoint.
@@ -111,7 +112,25 @@ class Checkpoints:
         restored = self._restore(model=model, best=best)
         if restored is None:
             raise InputError(f"no checkpoint in {self.directory}: run the stage that trains it first")
-        return restored["best"], restored["model"]["failed"], int(restored["model"]["step"])
+        return restored["best"], restored["model"]
+
+    def restore_model(self, like: TrainState, step: int) -> dict[str, Any]:
+        """Variables of the students as they were at `step`, leaves leading with (seed, arm).
+
+        Raises:
+            OSError, ValueError, KeyError: the checkpoint is gone, or goes while it is read.
+        """
+        model, _, _ = _items(like)
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._mapping.global_sharding), model
+        )
+        restored = self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))
+        model = self._mapping.from_global(restored["model"])
+        return {name: model[name] for name in ("params", "batch_stats")}
+
+    def all_steps(self) -> list[int]:
+        """Steps of all checkpoints there are, in order."""
+        return sorted(self._manager.all_steps())
 
     def close(self) -> None:
         """Waits for what is being written."""

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -53,16 +53,19 @@ def _on_one_line(found: re.Match[str]) -> str:
     return re.sub(r"\n\s*", " ", re.sub(r"\n\s*\]", "]", opened))
 
 
-def lock(path: Path) -> IO[str]:
-    """Holds a file against other processes for as long as the result is open, at most until this process ends.
+def lock(path: Path) -> int:
+    """Holds a file against other processes, by the kernel's own lock: it goes when this process does, however it ends.
+
+    Returns:
+      The descriptor that holds it; closing it lets go.
 
     Raises:
       BlockingIOError: another process holds it.
     """
-    file = path.open("w")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
+    return descriptor

@@ -28,6 +28,9 @@ _STAGES = flags.DEFINE_list("stages", ["teacher", "distill", "evaluate"], f"Any 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+_FOLLOW = flags.DEFINE_boolean(
+    "follow", False, "With --stages=evaluate: evaluate each new checkpoint of a run that another process trains."
+)
 
 
 def log(line: str) -> None:
@@ -45,23 +48,29 @@ def main(argv: list[str]) -> None:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
     if len({value is None for value in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)}) > 1:
         raise InputError("--coordinator, --processes and --process go together: give all three or none")
+    if _FOLLOW.value and _STAGES.value != ["evaluate"]:
+        raise InputError("--follow goes with --stages=evaluate: it writes evaluation/ only")
     config = _CONFIG.value
     if "export" in _STAGES.value:
         export.check(config)
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     host.prepare()
     host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    from kdjax import preemption, stages  # after the flags are known to be right: JAX takes seconds
+    from kdjax import evaluation, preemption, stages  # after the flags are known to be right: JAX takes seconds
+    from kdjax.follow import follow
 
     preemption.install()
     actions = {
-        "describe": stages.describe,
+        "describe": evaluation.describe,
         "teacher": stages.train_teacher,
         "distill": stages.distill,
-        "evaluate": stages.evaluate,
+        "evaluate": evaluation.evaluate,
         "export": _export,
         "report": _report,
     }
+    if _FOLLOW.value:
+        follow(opened(config, workdir, follows=True))
+        return
     parts = [(config, workdir)]
     if config.splits > 1:
         parts = [_split(config, number, workdir) for number in range(config.splits)]
@@ -71,7 +80,7 @@ def main(argv: list[str]) -> None:
             if name in _STAGES.value:
                 actions[name](run)
     if config.splits > 1 and "evaluate" in _STAGES.value:
-        stages.combine_splits(workdir, [directory for _, directory in parts])
+        evaluation.combine_splits(workdir, [directory for _, directory in parts])
 
 
 def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:
@@ -82,7 +91,7 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
     return one, workdir / f"split-{number}"
 
 
-def opened(config: ConfigDict, workdir: Path) -> Run:
+def opened(config: ConfigDict, workdir: Path, *, follows: bool = False) -> Run:
     """Sets the process up and opens the run, see `run.open_run`."""
     host.prepare()
     import jax  # after the flags are known to be right: it takes seconds
@@ -92,7 +101,8 @@ def opened(config: ConfigDict, workdir: Path) -> Run:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(config.run.cache_dir or caches / "kdjax")
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    return open_run(config, workdir, cache, log if jax.process_index() == 0 else lambda line: None)
+    say = log if jax.process_index() == 0 else lambda line: None
+    return open_run(config, workdir, cache, say, follows=follows)
 
 
 def _export(run: Run) -> None:
@@ -122,6 +132,17 @@ def run() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        jax = sys.modules.get("jax")
+        if jax is None or jax.process_count() == 1:
+            raise
+        print(
+            f"error: another process of this run has ended or is not reached ({' '.join(str(error).split())[:200]}); "
+            "start all of them again with the same command, it goes on from the latest checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(os.EX_TEMPFAIL)  # JAX's own shutdown would wait for the process that is gone
     except Preempted as error:
         print(f"{error}; the same command goes on from there", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it

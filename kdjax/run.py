@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -30,8 +30,8 @@ class Run:
     population_mapping: Mapping
     dataset: datasets.Dataset
     log: Callable[[str], None]
-    lock: IO[str] | None
-    """Held by the first process for as long as it writes to `workdir`."""
+    follows: bool
+    """Whether another process writes this run: then only `evaluation/` is written here."""
 
     @property
     def dtype(self) -> Any:
@@ -40,6 +40,11 @@ class Run:
         if name == "auto":
             name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         return jnp.dtype(name)
+
+    @property
+    def results_dir(self) -> Path:
+        """Where the figures are written."""
+        return self.workdir / "evaluation" if self.follows else self.workdir
 
     @property
     def teacher_size(self) -> int:
@@ -79,8 +84,22 @@ def _resolved(form: str, fastest: str) -> str:
     return fastest if form == "auto" else form
 
 
-def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, log: Callable[[str], None]) -> Run:
+def open_run(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    cache_dir: Path,
+    log: Callable[[str], None],
+    *,
+    follows: bool = False,
+) -> Run:
     """Checks the configuration against the working directory, the data and the devices, and loads the data.
+
+    Args:
+        config: the configuration.
+        workdir: the working directory; made if absent, unless `follows`.
+        cache_dir: for decoded images and teacher logits.
+        log: takes lines for the person who waits.
+        follows: another process writes this run; this one writes `evaluation/` only, and holds no lock.
 
     Raises:
         InputError: names what does not fit. Nothing was written then.
@@ -106,6 +125,11 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
         source = config[stage].weights
         if source and source.endswith(".safetensors") and not Path(source).is_file():
             raise InputError(f"{stage}.weights: no file {source}")
+    if config.teacher.onnx and not Path(config.teacher.onnx).is_file():
+        raise InputError(f"teacher.onnx: no file {config.teacher.onnx}")
+    for folder in config.distill.logits:
+        if not (Path(folder) / "parts.json").is_file():
+            raise InputError(f"distill.logits: {folder} is no folder of teacher logits: it has no parts.json")
     dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
     images = {"teacher": int((dataset.train.labels >= 0).sum()), "student": len(dataset.train.labels)}
     for stage in trained:
@@ -120,12 +144,12 @@ def open_run(config: ml_collections.ConfigDict, workdir: Path, cache_dir: Path, 
     )
     for note in dataset.notes:
         log(f"data: {note}")
-    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, None)
+    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, follows)
     run.network("teacher"), run.network("student")
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and not follows:
         workdir.mkdir(parents=True, exist_ok=True)
         try:
-            run.lock = files.lock(workdir / ".lock")
+            files.lock(workdir / ".lock")  # until this process ends
         except BlockingIOError:
             raise InputError(
                 f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"

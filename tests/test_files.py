@@ -32,3 +32,11 @@ def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         files.write_json(path, {})
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_lock_holds_until_it_is_closed(tmp_path):
+    held = files.lock(tmp_path / ".lock")
+    with pytest.raises(BlockingIOError):
+        files.lock(tmp_path / ".lock")
+    os.close(held)
+    os.close(files.lock(tmp_path / ".lock"))

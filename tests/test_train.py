@@ -175,10 +175,10 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_
     assert kept == [9, 12]
     create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
     checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping())
-    best, failed, step = checkpoints.restore_best(jax.eval_shape(create))
+    best, model = checkpoints.restore_best(jax.eval_shape(create))
     whole, _ = checkpoints.restore(jax.eval_shape(create), steps.empty_averages((2, 2), soft=True))
     jax.tree.map(np.testing.assert_array_equal, best, whole.best)
-    assert np.all(failed == -1) and step == 12
+    assert np.all(model["failed"] == -1) and model["step"] == 12
     checkpoints.close()
 
 

@@ -32,9 +32,9 @@ from kdjax.errors import InputError
 from kdjax.evaluate import predictor
 from kdjax.export import MODEL, card, onnx_graph, parity, quantise, stablehlo
 from kdjax.export.fold import Network, fold
+from kdjax.networks import finished_students, network_facts
 from kdjax.predict import Classifier
 from kdjax.run import Run
-from kdjax.stages import finished_students, network_facts
 from kdjax.state import Best
 
 BATCHES = (1, 32)

@@ -14,10 +14,11 @@ from kdjax.data import Split
 from kdjax.errors import InputError
 from kdjax.evaluate import predictor
 from kdjax.metrics import log_softmax
+from kdjax.networks import finished_students
 from kdjax.report import findings, page
 from kdjax.report.material import Material, Side, Views
 from kdjax.run import Run
-from kdjax.stages import finished_students, open_teacher
+from kdjax.targets import teacher_of
 
 VIEWED_IMAGES, VIEWS = 6, 3
 
@@ -120,7 +121,7 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     predict = predictor(run.network("student"), size=run.student_size, mapping=run.population_mapping)
     placed = run.population_mapping.place({"params": best.params, "batch_stats": best.batch_stats}, "rows")
     population = by_view(predict(placed, seen.reshape(-1, *seen.shape[2:])))
-    teacher = open_teacher(run)
+    teacher = teacher_of(run)
     if teacher is not None:
         shown = pictures(run.teacher_size)
         teacher = by_view(teacher.clean(shown.reshape(-1, *shown.shape[2:])))

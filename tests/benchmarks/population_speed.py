@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="64x32", help="SIZExBATCH")
     parser.add_argument("--populations", default="1,4,16")
-    parser.add_argument("--at-once", default="all", help="arms computed side by side: all, or a number")
+    parser.add_argument("--at-once", default="4", help="arms computed side by side: all of all seeds, or a number")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=9)

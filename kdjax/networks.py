@@ -1,0 +1,100 @@
+"""The networks of a run: as they begin, and as its checkpoints hold them."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import models, optim, weights
+from kdjax import state as states
+from kdjax.checkpoint import Checkpoints
+from kdjax.errors import InputError
+from kdjax.run import Run
+
+
+def total_steps(config: Any, examples: int) -> int:
+    """Updates of a stage with this configuration on so many examples."""
+    return -(-config.epochs * examples // config.batch_size)
+
+
+def optimiser(config: Any) -> Callable[..., Any]:
+    """The optimiser of a stage, from learning rate and weight decay; see `optim.adamw`."""
+    return functools.partial(optim.adamw, clip=config.clip, head_factor=config.head_factor)
+
+
+def initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, load: bool) -> states.TrainState:
+    """A new state, or only its shapes and dtypes where `load` is False."""
+    config = run.config[stage]
+    size = run.teacher_size if stage == "teacher" else run.student_size
+    create = functools.partial(
+        states.create, run.network(stage), optimiser(config), seeds=seeds, arms=arms, image_size=size
+    )
+    if not load:
+        return jax.eval_shape(create)
+    if not config.weights:
+        return create()
+    said = []
+
+    def pretrained(variables: Any) -> Any:
+        hidden_layers = stage == "teacher" and config.head == "fc"
+        variables, report = weights.load_imagenet(config.weights, config.model, variables, head=hidden_layers)
+        said.append(report)
+        return variables
+
+    state = create(pretrained=pretrained)
+    run.log(f"{stage}: {said[0]}")
+    return state
+
+
+def best_students(
+    run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int
+) -> tuple[states.Best, dict[str, Any], int, np.ndarray]:
+    """Each student's best, its variables at the latest step, that step, and the step at which each failed."""
+    directory = run.workdir / folder / "checkpoints"
+    if not directory.is_dir():
+        raise InputError(f"no checkpoint in {directory}: run the stage that trains it first")
+    checkpoints = Checkpoints(directory, run.mapping, read_only=run.follows)
+    best, model = checkpoints.restore_best(initial_state(run, stage, seeds, arms, load=False))
+    checkpoints.close()
+    last = {name: model[name] for name in ("params", "batch_stats")}
+    return best, last, int(model["step"]), np.asarray(model["failed"])
+
+
+def best_teacher(run: Run) -> Any:
+    """Variables of the selected teacher, without population axes, on the host.
+
+    Raises:
+        InputError: there is no trained teacher, or it failed.
+    """
+    best, _, step, failed = best_students(run, "teacher", "teacher", (run.config.teacher.seed,), 1)
+    if (failed >= 0).any():
+        raise InputError(f"the teacher in {run.workdir}/teacher failed at step {failed.max()}: see its metrics.jsonl")
+    if step != total_steps(run.config.teacher, int((run.dataset.train.labels >= 0).sum())):
+        raise InputError(
+            f"the teacher in {run.workdir}/teacher is at step {step}, not at its end: run --stages=teacher"
+        )
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], {"params": best.params, "batch_stats": best.batch_stats})
+
+
+def finished_students(run: Run) -> tuple[states.Best, np.ndarray]:
+    """Each student's selected network, leaves leading with (seed, arm), and which are usable, (seed, arm) bool.
+
+    Raises:
+        InputError: the students are not at the end of their training.
+    """
+    best, _, step, failed = best_students(run, "student", "distill", run.config.seeds, len(run.arms))
+    total = total_steps(run.config.student, len(run.dataset.train.labels))
+    if step != total:
+        raise InputError(f"the students in {run.workdir}/distill are at step {step} of {total}: run --stages=distill")
+    return best, (failed < 0) & (np.asarray(best.step) >= 0)
+
+
+def network_facts(run: Run, stage: str) -> dict[str, Any]:
+    """What the teacher or the student is and costs, as results.json has it."""
+    config, network = run.config[stage], run.network(stage)
+    size = run.teacher_size if stage == "teacher" else run.student_size
+    facts = {"model": config.model, "width": config.width, "image_size": size, **models.cost(network, size)}
+    heads = models.cost_by_head(network, size)
+    return {**facts, "head": config.head, "heads": heads} if stage == "teacher" and heads else facts

@@ -1,0 +1,139 @@
+"""Kills a small run again and again, and checks that it ends as if nothing had happened.
+
+    python tests/faults/kill_loop.py --kills 50 [--seed 0] [--directory DIR]
+
+A run through all stages, in a fresh process each time, gets SIGKILL at a random instant and is started again with the
+same command until it ends by itself. Then its checkpoints (every array, bit by bit), its exported student and its
+results.json (but for environment and repeated work) must be those of a run that was never killed; and the whole begins
+anew with another working directory and cache, until there were so many kills. The compiled programs are shared by all.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STAGES = "teacher,distill,evaluate,export"
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+
+
+def command(directory: Path, programs: Path) -> list[str]:
+    cache = directory / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / "programs").exists():
+        (cache / "programs").symlink_to(programs)
+    return [
+        sys.executable, "-m", "kdjax.main", f"--config={ROOT / 'tests' / 'tiny.py'}", "--config.dataset.source=demo",
+        f"--workdir={directory / 'run'}", f"--config.run.cache_dir={cache}", f"--stages={STAGES}",
+    ]  # fmt: skip
+
+
+def start(directory: Path, programs: Path) -> subprocess.Popen:
+    environment = {**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
+    log = open(directory / "log.txt", "a")
+    return subprocess.Popen(command(directory, programs), cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def arrays(directory: Path) -> dict[str, np.ndarray]:
+    """Every array of the latest checkpoints."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    found = {}
+    for stage in ("teacher", "distill"):
+        folder = directory / "run" / stage / "checkpoints"
+        step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+        for item in ("model", "optimizer", "best", "averages"):
+            with ocp.StandardCheckpointer() as checkpointer:
+                tree = checkpointer.restore((folder / str(step) / item).absolute())
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                found[f"{stage}/{step}/{item}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    return found
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What tells two finished runs apart."""
+    found = []
+    left, right = arrays(one), arrays(other)
+    found += sorted(set(left) ^ set(right))
+    found += [name for name in left if name in right and left[name].tobytes() != right[name].tobytes()]
+    documents = []
+    for directory in (one, other):
+        document = json.loads((directory / "run" / "results.json").read_text())
+        document.pop("environment"), document["config"].pop("run"), document["teacher"].pop("repeated_images")
+        documents.append(document)
+    found += [f"results.json: {name}" for name in documents[0] if documents[0][name] != documents[1][name]]
+    for name in ("student.safetensors", "student.onnx", "labels.json"):
+        contents = [(directory / "run" / "export" / name).read_bytes() for directory in (one, other)]
+        found += [name] if contents[0] != contents[1] else []
+    for stage in ("teacher", "distill"):
+        contents = [(directory / "run" / stage / "metrics.jsonl").read_text() for directory in (one, other)]
+        found += [f"{stage}/metrics.jsonl"] if contents[0] != contents[1] else []
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    parser.add_argument("--directory", type=Path, help="where the runs are kept; default: a temporary directory")
+    options = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    sys.path.insert(0, str(ROOT))
+    draw = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = options.directory or Path(temporary)
+        programs = root / "programs"
+        programs.mkdir(parents=True, exist_ok=True)
+        for name in ("first", "whole"):  # the second finds its programs compiled: its time is that of a start
+            (root / name).mkdir()
+            began = time.monotonic()
+            if start(root / name, programs).wait():
+                raise SystemExit(
+                    f"the run fails without being killed:\n{(root / name / 'log.txt').read_text()[-3000:]}"
+                )
+            duration = time.monotonic() - began
+        print(f"an uninterrupted run takes {duration:.0f} s", flush=True)
+        assert not differences(root / "first", root / "whole"), "two uninterrupted runs differ"
+        kills = rounds = same = 0
+        while kills < options.kills:
+            rounds += 1
+            directory = root / f"round-{rounds}"
+            directory.mkdir()
+            here = 0
+            while True:
+                process = start(directory, programs)
+                if kills + here < options.kills:
+                    try:
+                        status = process.wait(timeout=draw.uniform(0, duration))
+                    except subprocess.TimeoutExpired:
+                        process.send_signal(signal.SIGKILL)
+                        process.wait()
+                        here += 1
+                        continue
+                else:
+                    status = process.wait()
+                if status:
+                    text = (directory / "log.txt").read_text()[-3000:]
+                    raise SystemExit(f"round {rounds}: exit status {status} after {here} kills:\n{text}")
+                break
+            kills += here
+            found = differences(root / "whole", directory)
+            same += here * (not found)
+            verdict = "DIFFERS: " + ", ".join(found) if found else "bit-identical"
+            print(f"round {rounds}: {here} kills, {verdict}", flush=True)
+    print(f"{same} of {kills} kills ended bit-identical")
+    raise SystemExit(same < kills)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Runs that are killed, followed, locked or preempted, as real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+
+
+def start(directory, *flags):
+    command = [
+        sys.executable, "-m", "kdjax.main", f"--config={ROOT / 'tests' / 'tiny.py'}", "--config.dataset.source=demo",
+        f"--workdir={directory / 'run'}", f"--config.run.cache_dir={directory / 'cache'}", *flags,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "XLA_FLAGS": FLAGS}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def until(process, said):
+    """Reads lines until one holds `said`; returns all of them."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if said in line:
+            return lines
+    raise AssertionError(f"{said!r} was never said:\n{''.join(lines)[-3000:]}")
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(tmp_path):
+    script = ROOT / "tests" / "faults" / "kill_loop.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--kills=5", f"--directory={tmp_path}"],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "5 of 5 kills ended bit-identical"
+
+
+@pytest.mark.slow
+def test_followed_locked_and_preempted(tmp_path):
+    """One training, watched by another process, asked to end by SIGTERM, and started again."""
+    trains = start(tmp_path, "--config.student.epochs=6", "--stages=teacher,distill")
+    until(trains, "distill: step 3/18")
+    follows = start(tmp_path, "--config.student.epochs=6", "--stages=evaluate", "--follow")
+    second = start(tmp_path, "--config.student.epochs=6")
+    out, _ = second.communicate(timeout=300)
+    assert second.returncode == 2 and "is in use: another run writes to it" in out.splitlines()[-1]
+    trains.send_signal(signal.SIGTERM)
+    out, _ = trains.communicate(timeout=300)
+    if trains.returncode != 0:  # it may have ended before the signal came
+        assert trains.returncode == os.EX_TEMPFAIL and "is saved; the same command goes on" in out.splitlines()[-1]
+    again = start(tmp_path, "--config.student.epochs=6", "--stages=teacher,distill")
+    out, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, out
+    out, _ = follows.communicate(timeout=300)
+    assert follows.returncode == 0 and "step 18/18  validation top-1" in out, out
+    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    assert len(results["arms"]["kl"]["test_top1"]) == 2
+    assert not (tmp_path / "run" / "results.json").exists()  # the reader wrote its own folder only
+    lines = (tmp_path / "run" / "evaluation" / "follow" / "metrics.jsonl").read_text().splitlines()
+    told = {json.loads(line)["step"]: json.loads(line)["students"] for line in lines}
+    assert 18 in told
+    # What the reader measured is what the training measured at the same steps.
+    lines = (tmp_path / "run" / "distill" / "metrics.jsonl").read_text().splitlines()
+    for record in map(json.loads, lines):
+        if record["kind"] == "validation" and record["step"] in told:
+            for student, measured in record["students"].items():
+                assert told[record["step"]][student]["top1"] == pytest.approx(measured["top1"])
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_of_the_others_within_a_minute(tmp_path):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ("--config.student.epochs=40", "--stages=teacher,distill", f"--coordinator={address}", "--processes=2")
+    pair = [start(tmp_path, *flags, f"--process={rank}") for rank in range(2)]
+    until(pair[0], "distill: step 3/")
+    pair[1].kill()
+    began = time.monotonic()
+    out, _ = pair[0].communicate(timeout=90)
+    assert time.monotonic() - began < 60
+    assert pair[0].returncode not in (0, None)
+    assert "another process of this run" in out, out[-3000:]
