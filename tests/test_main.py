@@ -165,7 +165,8 @@ def check_report(workdir, results):
     for arm in results["arms"].values():
         assert f"{100 * arm['mean']:.2f} ± {100 * arm['std']:.2f}" in page
     assert "ms for 1 image" in page and page.count("view 2 of") == 3  # one training image of each class
-    assert page.count("<b>") == page.count("</b>") > 20
+    tested = results["dataset"]["splits"]["test"]
+    assert page.count('alt="test image ') >= tested  # 12 or fewer: all are among the hardest
 
 
 @pytest.mark.slow
