@@ -102,7 +102,8 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "kl_cosine" in refused.stderr
     assert json.loads((tmp_path / "a" / "export" / "parity.json").read_text())["student"] == exported
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
-        "config.json", "distill", "evaluation", "export", "report.html", "results.json", "splits.json", "teacher",
+        ".lock", "config.json", "distill", "evaluation", "export", "report.html", "results.csv", "results.json",
+        "results.md", "splits.json", "teacher", "teacher_logits.json",
     ]  # fmt: skip
 
     # Another run with the same teacher takes every logit from disk.
