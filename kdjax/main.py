@@ -17,7 +17,7 @@ from kdjax.errors import InputError, Preempted
 if TYPE_CHECKING:
     from kdjax.run import Run
 
-STAGES = ("describe", "teacher", "distill", "evaluate", "export")
+STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
 ROOT = Path(__file__).resolve().parent.parent
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
         "distill": stages.distill,
         "evaluate": evaluation.evaluate,
         "export": _export,
+        "report": _report,
     }
     if _FOLLOW.value:
         follow(opened(config, workdir, follows=True))
@@ -108,6 +109,12 @@ def _export(run: Run) -> None:
     from kdjax.export.stage import export as export_student  # needs the extra `export`
 
     export_student(run)
+
+
+def _report(run: Run) -> None:
+    from kdjax.report.stage import report  # only those who ask for it wait for its imports
+
+    report(run)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -193,7 +193,8 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1 from the command line."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
@@ -213,8 +214,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx or student.int8.onnx")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, directories or zip archives")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    parser.add_argument("--top", type=_positive, default=1, help="classes to name for every image")
-    parser.add_argument("--batch", type=_positive, default=32, help="images that go through the network together")
+    parser.add_argument("--top", type=positive, default=1, help="classes to name for every image")
+    parser.add_argument("--batch", type=positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
     classifier = Classifier(options.artefact)
     results = classify(classifier, read_all(options.images), options.batch)

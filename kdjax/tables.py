@@ -25,11 +25,11 @@ def table(results: Mapping[str, Any], closing: str | None = None) -> str:
     Returns:
         Lines of text without a trailing newline.
     """
-    header, rows = _rows(results)
-    notes = [*_notes(results), *([closing] if closing else [])]
+    header, rows = table_rows(results)
+    notes = [*table_notes(results), *([closing] if closing else [])]
     return "\n".join(
         [
-            _title(results),
+            title(results),
             "",
             *_align(header, rows),
             "",
@@ -40,12 +40,12 @@ def table(results: Mapping[str, Any], closing: str | None = None) -> str:
 
 def markdown(results: Mapping[str, Any], closing: str | None = None) -> str:
     """The same as `table`, in Markdown."""
-    header, rows = _rows(results)
+    header, rows = table_rows(results)
     line = lambda cells: "| " + " | ".join(cells) + " |"
-    notes = [*_notes(results), *([closing] if closing else [])]
+    notes = [*table_notes(results), *([closing] if closing else [])]
     return "\n".join(
         [
-            _title(results),
+            title(results),
             "",
             line(header),
             line(["---", *["---:"] * (len(header) - 1)]),
@@ -103,7 +103,8 @@ def comma_separated(results: Mapping[str, Any]) -> str:
     return buffer.getvalue()
 
 
-def _title(results: Mapping[str, Any]) -> str:
+def title(results: Mapping[str, Any]) -> str:
+    """Data, splits and student in one line."""
     dataset, splits = results["dataset"], results["dataset"]["splits"]
     return (
         f"{dataset['name']}: {len(dataset['classes'])} classes, {splits['train']} / {splits['val']} / "
@@ -111,7 +112,7 @@ def _title(results: Mapping[str, Any]) -> str:
     )
 
 
-def _shown(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def shown_arms(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The arms of the table: of a family its selected trial."""
     names = results["selected"].values() if "selected" in results else results["arms"]
     return {name: results["arms"][name] for name in names}
@@ -121,8 +122,9 @@ def _many(results: Mapping[str, Any]) -> bool:
     return any(len(arm["seeds"]) > 1 for arm in results["arms"].values())
 
 
-def _rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    teacher, student, arms = results["teacher"], results["student"], _shown(results)
+def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the closing table, the teacher first; columns that are empty throughout are left out."""
+    teacher, student, arms = results["teacher"], results["student"], shown_arms(results)
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
     header = ["", *terms, "T", "test top-1 %", "95% interval", "p (Holm)"]
     header += ["macro-F1 %", "NLL", "ECE %", "params", "MACs"]
@@ -162,9 +164,9 @@ def _rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return kept(header), [kept(row) for row in rows]
 
 
-def _notes(results: Mapping[str, Any]) -> list[str]:
+def table_notes(results: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read the table, one sentence or two each."""
-    dataset, teacher, arms, many = results["dataset"], results["teacher"], _shown(results), _many(results)
+    dataset, teacher, arms, many = results["dataset"], results["teacher"], shown_arms(results), _many(results)
     alone, tested = find_alone(arms), dataset["splits"]["test"]
     notes = []
     if tested:
@@ -257,6 +259,8 @@ def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
         for key, words in kinds.items()
         if teacher.get(key) and student.get(key)
     ]
+    if not ratios:
+        return "How large the teacher is, is not known."
     text = f"Teacher to student: {', '.join(ratios)}."
     if "activation_bytes" in teacher:
         text += " Activations: the largest input and output of one layer together, float32, one image."

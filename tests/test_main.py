@@ -81,11 +81,15 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
 
     # Evaluation in a fresh process, from checkpoints alone, gives the same figures.
     (tmp_path / "a" / "results.json").unlink()
-    done = kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--stages=describe,evaluate,export")
+    done = kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--stages=describe,evaluate,export,report")
     again = json.loads((tmp_path / "a" / "results.json").read_text())
     assert again == results
     assert "times the parameters" in done.stdout and "times the multiply-adds" in done.stdout
     check_export(tmp_path / "a", results, tiles)
+    check_report(tmp_path / "a", results)
+    page = (tmp_path / "a" / "report.html").read_bytes()
+    kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--stages=report")
+    assert (tmp_path / "a" / "report.html").read_bytes() == page
 
     # One student by name, in place of the other; what is not there leaves the export as it is.
     export = (sys.executable, "-m", "kdjax.export", f"--workdir={tmp_path / 'a'}")
@@ -98,7 +102,7 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "kl_cosine" in refused.stderr
     assert json.loads((tmp_path / "a" / "export" / "parity.json").read_text())["student"] == exported
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
-        "config.json", "distill", "evaluation", "export", "results.json", "splits.json", "teacher",
+        "config.json", "distill", "evaluation", "export", "report.html", "results.json", "splits.json", "teacher",
     ]  # fmt: skip
 
     # Another run with the same teacher takes every logit from disk.
@@ -155,15 +159,26 @@ def check_export(workdir, results, tiles):
         assert said[name]["probability"] == pytest.approx(odds.max() / odds.sum(), abs=1e-4)
 
 
+def check_report(workdir, results):
+    """The page of a run with two seeds and all arms; `test_report` looks at what pages hold."""
+    page = (workdir / "report.html").read_text()
+    for arm in results["arms"].values():
+        assert f"{100 * arm['mean']:.2f} ± {100 * arm['std']:.2f}" in page
+    assert "ms for 1 image" in page and page.count("view 2 of") == 3  # one training image of each class
+    tested = results["dataset"]["splits"]["test"]
+    assert page.count('alt="test image ') >= tested  # 12 or fewer: all are among the hardest
+
+
 @pytest.mark.slow
 def test_online_teacher_on_the_demo(tmp_path):
     kdjax(
         f"--workdir={tmp_path}", f"--config.run.cache_dir={tmp_path / 'cache'}", "--config.distill.views=0",
-        "--config.dataset.source=demo", "--config.seeds=(3,)",
+        "--config.dataset.source=demo", "--config.seeds=(3,)", "--stages=teacher,distill,evaluate,report",
     )  # fmt: skip
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["teacher"]["forward_images"] is None
     assert results["arms"]["kl"]["ci95"] is None and results["arms"]["kl"]["p_vs_alone"] is None
+    assert "Latency is not here" in (tmp_path / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -228,13 +243,14 @@ def bad(tiles, tmp_path_factory):
         ("--stages=dream", "--stages"),
         ("--stages=evaluate", "no checkpoint"),
         ("--stages=export", "no checkpoint"),
+        ("--stages=report", "run --stages=evaluate first"),
         ("--colour=red", "colour"),
         ("stray", "stray"),
     ],
 )
 def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag, said):
     assert said in bad(capsys, tmp_path / "run", flag)
-    assert flag.startswith("--stages=e") or not (tmp_path / "run").exists()
+    assert flag.startswith(("--stages=e", "--stages=r")) or not (tmp_path / "run").exists()
     assert not (tmp_path / "run" / "export").exists()
 
 

@@ -1,0 +1,100 @@
+"""Class probabilities of a raster's cells from a sliding window: pure NumPy."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
+"""From row, column, height and width to pixels (height, width, 3) uint8 and whether they are data (height, width)."""
+
+
+def starts(length: int, tile: int, stride: int) -> list[int]:
+    """First pixels of the windows along an axis; the last window ends with the axis."""
+    regular = list(range(0, length - tile + 1, stride))
+    return regular if regular[-1] + tile == length else [*regular, length - tile]
+
+
+def probabilities(
+    read: Read,
+    classify: Callable[[np.ndarray], np.ndarray],
+    shape: tuple[int, int],
+    *,
+    classes: int,
+    tile: int,
+    stride: int,
+    batch: int,
+) -> Iterator[np.ndarray]:
+    """The map's rows from top to bottom, each (columns, classes) float64, NaN where there is no data.
+
+    A window of which less than half is data is not classified. A cell has no data where no other window covers it, or
+    where less than half of its pixels are data, each counted once for every window over it.
+
+    Args:
+      read: gives pixels; it is never asked for more than tile x (tile + (batch - 1) stride) at once.
+      classify: from images (n, tile, tile, 3) uint8 to probabilities (n, classes).
+      shape: height and width of the raster, px; neither is below `tile`.
+      classes: how many.
+      tile: side of the window, px.
+      stride: side of a cell and step of the window, px; at most `tile`.
+      batch: windows that are read and classified together.
+    """
+    height, width = shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    across, down = starts(width, tile, stride), starts(height, tile, stride)
+    waiting: dict[int, _Row] = {}
+    done = 0
+    for top in down:
+        # No later window reaches the rows above this one.
+        for row in range(done, top // stride):
+            yield waiting.pop(row).mean()
+        done = top // stride
+        for row in range(done, (top + tile - 1) // stride + 1):
+            waiting.setdefault(row, _Row(columns, classes))
+        for first in range(0, len(across), batch):
+            lefts = across[first : first + batch]
+            pixels, valid = read(top, lefts[0], tile, lefts[-1] + tile - lefts[0])
+            offsets = [left - lefts[0] for left in lefts]
+            chosen = [valid[:, at : at + tile].mean() >= 0.5 for at in offsets]
+            seen = [pixels[:, at : at + tile] for at, taken in zip(offsets, chosen, strict=True) if taken]
+            found = iter(classify(np.stack(seen)) if seen else ())
+            for left, at, taken in zip(lefts, offsets, chosen, strict=True):
+                values = next(found) if taken else None
+                _add(waiting, top, left, valid[:, at : at + tile], values, stride)
+    for row in range(done, rows):
+        yield waiting.pop(row).mean()
+
+
+class _Row:
+    """Sums over the windows that cover a row of cells."""
+
+    def __init__(self, columns: int, classes: int):
+        self.probabilities = np.zeros((columns, classes))
+        self.classified, self.covered, self.valid = np.zeros((3, columns))
+
+    def mean(self) -> np.ndarray:
+        known = (2 * self.valid >= self.covered) & (self.classified > 0)
+        return np.where(known[:, None], self.probabilities / np.maximum(self.classified, 1)[:, None], np.nan)
+
+
+def _add(rows: dict[int, _Row], top: int, left: int, valid: np.ndarray, values: np.ndarray | None, stride: int) -> None:
+    """Adds a window (tile, tile) to the cells that it covers, weighted by the pixels that they share."""
+    tile = len(valid)
+    (rows_of, heights, row_edges), (columns_of, widths, column_edges) = (
+        _cells(start, tile, stride) for start in (top, left)
+    )
+    data = np.add.reduceat(np.add.reduceat(valid.astype(np.int64), row_edges, 0), column_edges, 1)
+    for number, row in enumerate(rows_of):
+        sums = rows[row]
+        area = heights[number] * widths
+        sums.covered[columns_of] += area
+        sums.valid[columns_of] += data[number]
+        if values is not None:
+            sums.classified[columns_of] += area
+            sums.probabilities[columns_of] += area[:, None] * values
+
+
+def _cells(start: int, tile: int, stride: int) -> tuple[range, np.ndarray, np.ndarray]:
+    """Along an axis: the cells a window covers, the pixels it shares with each, and where they begin in the window."""
+    cells = range(start // stride, (start + tile - 1) // stride + 1)
+    edges = np.clip(stride * np.arange(cells.start, cells.stop + 1) - start, 0, tile)
+    return cells, np.diff(edges), edges[:-1]

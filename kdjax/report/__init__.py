@@ -1,0 +1,1 @@
+"""One page about a finished run, WORKDIR/report.html: figures, curves, and the images worth a look."""

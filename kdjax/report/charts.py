@@ -1,0 +1,291 @@
+"""The charts of the report as SVG. Colours are CSS classes, so that they follow the page into the dark and onto paper.
+
+A series' `style` names its colour and its marker: "t" is the teacher, "s0", "s1", … the students.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdjax.report.findings import Bin
+from kdjax.report.markup import Markup, element, joined
+
+LABEL_LETTERS = 20
+_MARKERS = ("circle", "square", "triangle", "diamond")
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Lines of one arm: `lines` are (n, 2) arrays of x and y, one a seed; they are drawn faint below their mean."""
+
+    name: str
+    style: str
+    lines: tuple[np.ndarray, ...]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Over the lines that go to the end: that of a student that failed is shorter."""
+        longest = max(map(len, self.lines))
+        return np.mean([line for line in self.lines if len(line) == longest], axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One network in a plane. `interval` is that of y, or None."""
+
+    name: str
+    style: str
+    x: float
+    y: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Values from `low` to `high` on pixels from `start` to `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Where a value lies, px."""
+        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self, count: int) -> list[float]:
+        """About `count` round values inside."""
+        if self.log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            for steps in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
+                inside = [s * 10.0**d for d in decades for s in steps if self.low <= s * 10.0**d <= self.high]
+                if len(inside) >= min(count, 3):
+                    return inside[:: -(-len(inside) // (2 * count))]
+        rough = (self.high - self.low) / count
+        size = 10.0 ** math.floor(math.log10(rough))
+        step = next(size * s for s in (1, 2, 2.5, 5, 10) if size * s >= rough * 0.999)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> Markup:
+    """Names beside their line and marker; entries are (name, style)."""
+    return element("ul", *(element("li", _swatch(style), name) for name, style in entries), class_="legend")
+
+
+def _swatch(style: str) -> Markup:
+    line = element("line", x1=1, y1=6, x2=25, y2=6, class_="curve")
+    return element("svg", line, marker(style, 13, 6), viewBox="0 0 26 12", class_=f"swatch {style}", aria_hidden="true")
+
+
+def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = False) -> Markup:
+    """Curves over epochs; `log` holds only where all values are positive."""
+    values = np.concatenate([line for one in series for line in one.lines])
+    log = log and values[:, 1].min() > 0
+    low, high = _range(values[:, 1], log)
+    x = Axis(0, float(values[:, 0].max()) * 1.02, 46, 334)
+    y = Axis(low, high, 186, 22, log)
+    drawn = []
+    for one in series:
+        lines = [element("path", d=_path(line, x, y), class_="curve") for line in one.lines]
+        if len(lines) > 1:
+            faint = element("g", *lines, class_="faint")
+            lines = [faint, element("path", element("title", one.name), d=_path(one.mean, x, y), class_="curve")]
+        lines.append(marker(one.style, x.place(one.mean[-1, 0]), y.place(one.mean[-1, 1]), 4))
+        drawn.append(element("g", *lines, class_=one.style))
+    return _svg(344, 222, alt, _frame(x, y, "epoch", "log scale" if log else unit), *drawn)
+
+
+def scatter(points: Sequence[Point], *, alt: str, x_label: str, y_label: str) -> Markup:
+    """Networks in a plane, named beside their markers; x is logarithmic."""
+    xs = [point.x for point in points]
+    ys = [value for point in points for value in (point.y, *(point.interval or ()))]
+    margin = max(max(xs) / min(xs), 2) ** 0.12
+    x = Axis(min(xs) / margin, max(xs) * margin, 46, 334, log=True)
+    low, high = _range(np.array(ys), False)
+    y = Axis(low, high, 186, 22)
+    drawn = []
+    middle = math.sqrt(x.low * x.high)
+    # Names of networks of one size would lie upon each other: each side is spread from the top down.
+    for left in (True, False):
+        side = sorted((p for p in points if (p.x <= middle) == left), key=lambda p: -p.y)
+        height = y.end
+        for number, point in enumerate(side):
+            here, across = y.place(point.y), x.place(point.x)
+            height = min(max(here, height), 184 - 13 * (len(side) - 1 - number))
+            if point.interval:
+                bounds = [y.place(v) for v in point.interval]
+                drawn.append(
+                    element("line", x1=across, x2=across, y1=bounds[0], y2=bounds[1], class_=f"bar {point.style}")
+                )
+            text = across + (14 if left else -14)
+            drawn.append(
+                element(
+                    "g",
+                    element("line", x1=across, y1=here, x2=text, y2=height, class_="leader"),
+                    marker(point.style, across, here),
+                    element("text", _short(point.name), x=text, y=height + 4, class_=None if left else "end"),
+                    element("title", f"{point.name}: {point.y:.2f}"),
+                    class_=point.style,
+                )
+            )
+            height += 13
+    return _svg(344, 222, alt, _frame(x, y, x_label, y_label), *drawn)
+
+
+def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[float | None]]], *, alt: str) -> Markup:
+    """A line for every class with one marker for each network; rows are (name, style, percent for each class)."""
+    present = [v for _, _, values in rows for v in values if v is not None]
+    lowest = 10 * math.floor(min(present, default=0) / 10)
+    x = Axis(min(lowest, 90), 100, 150, 404)
+    height = 22 * len(classes)
+    parts = [
+        joined(
+            element("line", x1=x.place(t), x2=x.place(t), y1=4, y2=height + 8, class_="grid"),
+            element("text", f"{t:g}", x=x.place(t), y=height + 24, class_="middle"),
+        )
+        for t in x.ticks(5)
+    ]
+    for number, name in enumerate(classes):
+        centre = 16 + 22 * number
+        parts.append(element("text", _short(name), element("title", name), x=142, y=centre + 4, class_="end"))
+        parts.append(element("line", x1=150, x2=404, y1=centre, y2=centre, class_="grid"))
+        for row, (network, style, values) in enumerate(rows):
+            if values[number] is not None:
+                lane = centre + 5.5 * (row - (len(rows) - 1) / 2)
+                said = element("title", f"{name}, {network}: {values[number]:.1f} %")
+                parts.append(element("g", marker(style, x.place(values[number]), lane, 4), said, class_=style))
+    parts.append(element("text", "recall on test images, %", x=277, y=height + 42, class_="middle axis"))
+    return _svg(420, height + 50, alt, *parts)
+
+
+def reliability(bins: Sequence[Bin], style: str, *, alt: str) -> Markup:
+    """Accuracy over confidence: the area of a dot is its number of predictions, the diagonal is perfect calibration."""
+    x, y = Axis(0, 100, 44, 214), Axis(0, 100, 186, 22)
+    total = sum(one.count for one in bins)
+    diagonal = element("line", x1=x.start, y1=y.start, x2=x.end, y2=y.end, class_="diagonal")
+    dots = []
+    for one in bins:
+        across, here = x.place(100 * one.confidence), y.place(100 * one.accuracy)
+        said = f"confidence {100 * one.confidence:.1f} %, right {100 * one.accuracy:.1f} %, {one.count} predictions"
+        dots.append(element("line", x1=across, x2=across, y1=here, y2=y.place(100 * one.confidence), class_="gap"))
+        radius = max(2.5, 15 * math.sqrt(one.count / total))
+        dots.append(element("circle", element("title", said), cx=across, cy=here, r=radius, class_="dot"))
+    return _svg(
+        236, 222, alt, _frame(x, y, "confidence, %", "right, %", 5), diagonal, element("g", *dots, class_=style)
+    )
+
+
+def confusion(classes: Sequence[str], counts: np.ndarray, *, alt: str) -> Markup:
+    """A confusion matrix (C, C), rows the true class; colour is the share of the row."""
+    cell, left, top = 24, 150, 118
+    side = cell * len(classes)
+    parts = [element("rect", x=left, y=top, width=side, height=side, class_="empty")]
+    for number, name in enumerate(classes):
+        centre = cell * number + cell / 2
+        parts.append(
+            element("text", _short(name), element("title", name), x=left - 8, y=top + centre + 4, class_="end")
+        )
+        turned = f"translate({left + centre + 4:g} {top - 8}) rotate(-55)"
+        parts.append(element("text", _short(name), element("title", name), transform=turned))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    for row, column in zip(*counts.nonzero(), strict=True):
+        share = float(shares[row, column])
+        x, y = float(left + cell * column), float(top + cell * row)
+        said = element("title", f"{classes[row]} taken for {classes[column]}: {counts[row, column]}")
+        kind = "right" if row == column else "wrong"
+        parts.append(
+            element(
+                "g",
+                said,
+                element("rect", x=x, y=y, width=cell, height=cell, fill_opacity=0.18 + 0.82 * share),
+                element("text", counts[row, column], x=x + cell / 2, y=y + 16, class_="middle"),
+                class_=f"{kind} full" if share > 0.45 else kind,
+            )
+        )
+    for number in range(len(classes) + 1):
+        offset = cell * number
+        parts.append(element("line", x1=left, x2=left + side, y1=top + offset, y2=top + offset, class_="grid"))
+        parts.append(element("line", y1=top, y2=top + side, x1=left + offset, x2=left + offset, class_="grid"))
+    parts.append(element("text", "true ↓ predicted →", x=left - 8, y=top - 8, class_="end axis"))
+    # Names lean out to the right of the last column.
+    return _svg(left + side + 70, top + side + 6, alt, *parts, class_="matrix")
+
+
+def marker(style: str, x: float, y: float, radius: float = 5) -> Markup:
+    """The marker of a style; the teacher's is a cross, so that colour is not needed to tell them apart."""
+    if style == "t":
+        arm = radius * 0.9
+        ends = ((-arm, -arm, arm, arm), (-arm, arm, arm, -arm))
+        strokes = (f"M{x + a:.1f} {y + b:.1f}L{x + c:.1f} {y + d:.1f}" for a, b, c, d in ends)
+        return element("path", d="".join(strokes), class_="cross")
+    corners = {
+        "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
+        "triangle": [(0, -1.1), (1, 0.8), (-1, 0.8)],
+        "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
+    }
+    kind = _MARKERS[int(style[1:]) % len(_MARKERS)]
+    if kind == "circle":
+        return element("circle", cx=float(x), cy=float(y), r=float(radius), class_="mark")
+    points = " ".join(f"{x + radius * dx:.1f},{y + radius * dy:.1f}" for dx, dy in corners[kind])
+    return element("polygon", points=points, class_="mark")
+
+
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str, count: int = 5) -> Markup:
+    """Grid, ticks and labels of two axes."""
+    across = [
+        joined(
+            element("line", x1=x.place(t), x2=x.place(t), y1=y.start, y2=y.start + 4, class_="tick"),
+            element("text", _number(t), x=x.place(t), y=y.start + 17, class_="middle"),
+        )
+        for t in x.ticks(count)
+    ]
+    up = [
+        joined(
+            element("line", x1=x.start, x2=x.end, y1=y.place(t), y2=y.place(t), class_="grid"),
+            element("text", _number(t), x=x.start - 6, y=y.place(t) + 4, class_="end"),
+        )
+        for t in y.ticks(count)
+    ]
+    base = element("line", x1=x.start, x2=x.end, y1=y.start, y2=y.start, class_="tick")
+    middle = (x.start + x.end) / 2
+    labels = (
+        element("text", x_label, x=middle, y=y.start + 33, class_="middle axis"),
+        element("text", y_label, x=4, y=9, class_="axis"),
+    )
+    return joined(*up, *across, base, *labels)
+
+
+def _svg(width: float, height: float, alt: str, *parts: Markup, class_: str = "chart") -> Markup:
+    return element(
+        "svg", *parts, viewBox=f"0 0 {width:g} {height:g}", width=width, height=height, role="img", aria_label=alt,
+        class_=class_,
+    )  # fmt: skip
+
+
+def _path(line: np.ndarray, x: Axis, y: Axis) -> str:
+    return "M" + "L".join(f"{x.place(a):.1f} {y.place(b):.1f}" for a, b in line)
+
+
+def _range(values: np.ndarray, log: bool) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if log:
+        factor = max(high / low, 1.5) ** 0.06
+        return low / factor, high * factor
+    room = max(0.08 * (high - low), 1e-3 * abs(high), 1e-9)
+    return low - room, high + room
+
+
+def _number(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):g} {unit}"
+    return f"{value:g}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LABEL_LETTERS else name[: LABEL_LETTERS - 1] + "…"

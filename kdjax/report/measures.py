@@ -1,0 +1,239 @@
+"""The sections of figures: learning curves, classes, calibration, cost."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdjax import metrics, statistics, tables
+from kdjax.report import charts, findings
+from kdjax.report.markup import Markup, element
+from kdjax.report.material import Material
+from kdjax.report.parts import details, figure, panels, scroll, table
+from kdjax.report.summary import leading_arm
+
+STYLES = 8
+TERMS = {
+    "loss": "Weighted sum of the terms",
+    "ce": "Cross-entropy on the labels, nats",
+    "kl": "KL to the teacher, × T²",
+    "cosine": "Cosine distance to the teacher",
+}
+
+
+def _styles(material: Material) -> dict[str, str]:
+    """The style of each arm that is shown."""
+    return {name: f"s{number % STYLES}" for number, name in enumerate(tables.shown_arms(material.results))}
+
+
+def _of_arm(material: Material, arm: str) -> list[int]:
+    """The networks of an arm."""
+    return [number for number, (name, _) in enumerate(material.students) if name == arm]
+
+
+def curves(material: Material) -> list[Markup]:
+    """Every loss term and validation top-1 over epochs."""
+    styles = _styles(material)
+    students = _series(material.records["distill"], styles)
+    teacher = _series(material.records["teacher"], {"teacher": "t"})
+    drawn = []
+    for term, name in TERMS.items():
+        if series := students.get(("train", term)):
+            alt = f"{name} over epochs: {_listed(series)}"
+            drawn.append((name, charts.curves(series, alt=alt, log=True)))
+    key = ("validation", "top1")
+    if series := [*teacher.get(key, []), *students.get(key, [])]:
+        series = [dataclasses.replace(one, lines=tuple(line * [1, 100] for line in one.lines)) for one in series]
+        alt = f"Validation top-1 over epochs: {_listed(series)}"
+        drawn.append(("Validation top-1, %", charts.curves(series, alt=alt, unit="%")))
+    if series := teacher.get(("train", "ce")):
+        name = "The teacher's cross-entropy, nats"
+        drawn.append((name, charts.curves(series, alt=f"{name}, over epochs", log=True)))
+    caption = (
+        ("Thick: mean over seeds; thin: each seed. " if len(material.results["config"]["seeds"]) > 1 else "One seed. ")
+        + "Training losses are means over the steps since the point before, on augmented views. A term is drawn for "
+        "every student, also where its weight is 0 and it only watches. "
+        f"Validation: {material.results['dataset']['splits']['val']} images, which choose the step of each student."
+    )
+    if not teacher:
+        caption += " The teacher was not trained in this run, so it has no curves."
+    legend = charts.legend([*([("teacher", "t")] if teacher else []), *styles.items()])
+    return [legend, figure(panels(drawn), caption)]
+
+
+def _listed(series: Sequence[charts.Series]) -> str:
+    """Where each curve ends, as the alternative text."""
+    return "; ".join(f"{one.name} ends at {one.mean[-1, 1]:.3g}" for one in series)
+
+
+def _series(
+    records: Sequence[Mapping[str, Any]], styles: Mapping[str, str]
+) -> dict[tuple[str, str], list[charts.Series]]:
+    """Curves by kind of record and measure, for the arms that have a style."""
+    found: dict[tuple[str, str], dict[str, dict[str, list[tuple[float, float]]]]] = {}
+    for record in records:
+        for student, measured in record["students"].items():
+            arm = student.rpartition("/")[0]
+            for measure, value in measured.items() if arm in styles else ():
+                if value is not None:
+                    of_arm = found.setdefault((record["kind"], measure), {}).setdefault(arm, {})
+                    of_arm.setdefault(student, []).append((record["epoch"], value))
+    return {
+        key: [charts.Series(arm, styles[arm], tuple(map(np.array, runs.values()))) for arm, runs in arms.items()]
+        for key, arms in found.items()
+    }
+
+
+def classes(material: Material) -> list[Markup]:
+    """Recall of each class, and confusion matrices."""
+    test, styles = material.test, _styles(material)
+    names, leading = material.results["dataset"]["classes"], leading_arm(material.results)
+    shown = {"teacher": test.teacher[None]}
+    shown |= {arm: test.students[rows] for arm in styles if (rows := _of_arm(material, arm))}
+    counts = {network: findings.confusion(logits, test.labels) for network, logits in shown.items()}
+    recall = {network: _recall(matrix) for network, matrix in counts.items()}
+    # More than three in one row cannot be told apart.
+    compared = [one for one in dict.fromkeys(("teacher", "student_alone", leading)) if one in shown]
+    marks = {"teacher": "t", **styles}
+    images = np.bincount(test.labels, minlength=len(names))
+    fewest, most = int(images.min()), int(images.max())
+    per_class = str(fewest) if fewest == most else f"{fewest} to {most}"
+    dots = charts.recalls(
+        names,
+        [(one, marks[one], recall[one]) for one in compared],
+        alt=f"Recall of each class for {', '.join(compared)}; the figures are in the table beside it",
+    )
+    caption = (
+        f"Share of the test images of a class that are put into it; {per_class} images a class, so one image is up to "
+        f"{100 / max(fewest, 1):.1f} points. Students: mean over seeds."
+    )
+    figures = table(
+        "Recall, %",
+        ("class", "images", *recall),
+        (
+            (name, images[k], *("–" if one[k] is None else f"{one[k]:.1f}" for one in recall.values()))
+            for k, name in enumerate(names)
+        ),
+        "dense",
+    )
+    first = leading or "teacher"
+    others = [_matrix(names, one, counts[one], len(shown[one])) for one in shown if one != first]
+    return [
+        element("h3", "Recall"),
+        charts.legend([(one, marks[one]) for one in compared]),
+        element("div", figure(dots, caption), figure(figures, "Recall of all networks, %."), class_="beside"),
+        _matrix(names, first, counts[first], len(shown[first])),
+        *([details("Confusion matrices of the others", *others)] if others else []),
+    ]
+
+
+def _recall(counts: np.ndarray) -> list[float | None]:
+    return [100 * float(row[k] / row.sum()) if row.sum() else None for k, row in enumerate(counts)]
+
+
+def _matrix(names: Sequence[str], network: str, counts: np.ndarray, seeds: int) -> Markup:
+    said = f"{counts.sum() - np.trace(counts)} of {counts.sum()} predictions are wrong"
+    chart = charts.confusion(names, counts, alt=f"Confusion matrix of {network}; {said}")
+    caption = (
+        f"{counts.sum() // seeds} test images"
+        + (f", counted for each of {seeds} seeds" if seeds > 1 else "")
+        + f". {said}. "
+        "Colour: share of the row; blue is right, orange is wrong."
+    )
+    heading = element("h3", f"Confusion matrix: {network}")
+    return element("div", heading, figure(scroll(chart, f"Confusion matrix of {network}"), caption))
+
+
+def calibration(material: Material) -> list[Markup]:
+    """Reliability diagrams."""
+    results, test = material.results, material.test
+    shown = [("teacher", "t", test.teacher[None], results["teacher"]["test"].get("ece"))]
+    for name, style in _styles(material).items():
+        if rows := _of_arm(material, name):
+            errors = [measured and measured["ece"] for measured in results["arms"][name]["test_metrics"]]
+            shown.append((name, style, test.students[rows], statistics.summary(errors)["mean"]))
+    drawn = []
+    for name, style, log_probabilities, error in shown:
+        heading = name if error is None else f"{name}, ECE {100 * error:.2f} %"
+        bins = findings.calibration(log_probabilities, test.labels)
+        drawn.append((heading, charts.reliability(bins, style, alt=f"Reliability diagram of {heading}")))
+    caption = (
+        f"{metrics.ECE_BINS} bins of equal width over {len(test.labels)} test images; the area of a dot is its number "
+        "of predictions, those of all seeds together. Above the dashed line a network is too modest, below it too "
+        "sure. Small dots are a few images: read nothing into them. ECE is the mean distance from the line; students: "
+        "mean over seeds."
+    )
+    return [
+        element("p", "When a network says 80 %, is it right four times in five?"),
+        figure(panels(drawn, "panels small"), caption),
+    ]
+
+
+def cost(material: Material) -> list[Markup]:
+    """Accuracy over size, arithmetic and, where it was measured, latency."""
+    results, parity = material.results, material.parity
+    drawn = []
+    for key, unit in (("params", "parameters"), ("macs", "multiply-adds")):
+        points = [
+            charts.Point(name, style, network[key], 100 * top1, interval)
+            for name, style, network, top1, interval in _accuracies(material)
+            if network.get(key) and top1 is not None
+        ]
+        if points:
+            drawn.append((f"Top-1 over {unit}", _scattered(points, f"{unit}, log scale")))
+    artefacts = parity["artefacts"] if parity else {}
+    exported = _styles(material).get(parity["student"]["arm"], "s0") if parity else None
+    timed = [
+        charts.Point(name, exported, one["latency_ms"]["1"], 100 * one["top1"])
+        for name, one in artefacts.items()
+        if one["latency_ms"] and one["top1"] is not None
+    ]
+    caption = (
+        f"{results['dataset']['splits']['test']} test images. Students are means over seeds, with the 95 % interval "
+        "where there are several."
+    )
+    if timed:
+        heading = f"Top-1 over latency, exported {parity['student']['arm']}"
+        drawn.append((heading, _scattered(timed, "ms for one image, log scale")))
+        caption += " Latency was measured on the exported files; the teacher is not exported, so it has none."
+    else:
+        caption += " Latency is not here: it is measured when a student is exported (--stages=export)."
+    sentence = element("p", tables.compression(results["teacher"], results["student"]))
+    return [sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
+
+
+def _scattered(points: Sequence[charts.Point], x_label: str) -> Markup:
+    alt = f"Test top-1 over {x_label}: " + "; ".join(f"{p.name} {p.y:.2f} % at {p.x:.3g}" for p in points)
+    return charts.scatter(points, alt=alt, x_label=x_label, y_label="test top-1, %")
+
+
+def _accuracies(material: Material) -> Iterator[tuple[str, str, Mapping[str, Any], float | None, Any]]:
+    results = material.results
+    yield "teacher", "t", results["teacher"], results["teacher"]["test"].get("top1"), None
+    for name, style in _styles(material).items():
+        arm = results["arms"][name]
+        interval = tuple(100 * value for value in arm["ci95"]) if arm["ci95"] else None
+        yield name, style, results["student"], arm["mean"], interval
+
+
+def _files(parity: Mapping[str, Any]) -> list[Markup]:
+    percent = lambda fraction: "–" if fraction is None else f"{100 * fraction:.2f}"
+    chosen, machine, tested = parity["student"], parity["machine"], parity["test_images"]["count"]
+    rows = (
+        (
+            name,
+            f"{one['bytes'] / 1e6:.2f}",
+            percent(one["top1"]),
+            percent(one["agreement"]),
+            *(f"{one['latency_ms'][batch]:.2f}" if one["latency_ms"] else "–" for batch in ("1", "32")),
+        )
+        for name, one in parity["artefacts"].items()
+    )
+    header = ("file", "MB", "test top-1 %", "same class as the student, %", "ms for 1 image", "ms for 32")
+    caption = (
+        f"The exported student {chosen['arm']}, seed {chosen['seed']}, on {tested} test images. Median times with "
+        f"onnxruntime {machine['onnxruntime']} on {machine['cpu_count']} CPUs ({machine['machine']}), beside whatever "
+        "else ran there."
+    )
+    return [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]

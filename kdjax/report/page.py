@@ -1,0 +1,112 @@
+"""The page: its head, the table, and the sections in their order."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+from kdjax import tables
+from kdjax.report import images, measures
+from kdjax.report.markup import Markup, element, joined
+from kdjax.report.material import Material
+from kdjax.report.parts import details, figure, scroll
+from kdjax.report.summary import finding, leading_arm
+
+# Details are opened for printing: a closed one would not be on paper.
+_SCRIPT = """addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details:not([open])")) { one.open = true; one.dataset.closed = ""; }
+});
+addEventListener("afterprint", () => {
+  for (const one of document.querySelectorAll("details[data-closed]")) { one.open = false; delete one.dataset.closed; }
+});
+"""
+
+
+def render(material: Material) -> str:
+    """The whole page as one HTML document that needs no other file."""
+    results = material.results
+    sections = [
+        ("curves", "Learning curves", measures.curves(material)),
+        ("classes", "Class by class", measures.classes(material)),
+        ("calibration", "Calibration", measures.calibration(material)),
+        ("cost", "Accuracy and cost", measures.cost(material)),
+        ("confused", "Classes taken for each other", images.confused(material)),
+        ("hardest", "Hardest test images", images.hardest(material)),
+        ("suspects", "Labels to check", images.suspects(material)),
+        ("views", "What the networks are shown", images.views(material)),
+        ("setup", "Setup", _setup(material)),
+    ]
+    title = f"{results['config']['name']}: {results['student']['model']} taught by {results['teacher']['model']}"
+    contents = element("ul", *(element("li", element("a", name, href=f"#{mark}")) for mark, name, _ in sections))
+    body = element(
+        "body",
+        element("header", element("h1", title), element("p", tables.title(results), class_="what")),
+        element(
+            "main",
+            element("p", finding(results), class_="finding"),
+            *_table(material),
+            element("nav", contents, aria_label="Sections"),
+            *(element("section", element("h2", name), *parts, id=mark) for mark, name, parts in sections),
+        ),
+    )
+    # The page itself forbids whatever a hostile name might try: it loads nothing and runs this one script.
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("link", rel="icon", href="data:,"),  # else browsers ask for favicon.ico
+        element("style", Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))),
+        element("script", Markup(_SCRIPT)),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _table(material: Material) -> list[Markup]:
+    """The closing table of the run and its notes."""
+    header, rows = tables.table_rows(material.results)
+    leading = leading_arm(material.results)
+    body = (
+        element(
+            "tr",
+            element("th", row[0], scope="row"),
+            *(element("td", cell) for cell in row[1:]),
+            class_="leading" if row[0] == leading else None,
+        )
+        for row in rows
+    )
+    head = element("thead", element("tr", *(element("th", cell, scope="col") for cell in header)))
+    caption = "ce, kl, cosine: weights of the loss terms; T: temperature. Accuracies and losses are of the test images."
+    if leading:
+        caption += f" Shaded: {leading}, which is looked at closely below."
+    table = element("table", head, element("tbody", *body), class_="results")
+    notes = [*tables.table_notes(material.results), *([material.note] if material.note else [])]
+    return [
+        figure(scroll(table, "Results"), caption),
+        element("ul", *(element("li", note) for note in notes), class_="notes"),
+    ]
+
+
+def _setup(material: Material) -> list[Markup]:
+    results = material.results
+    devices = ", ".join(f"{one['count']} × {one['kind']}" for one in results["environment"]["devices"])
+    facts = {
+        **results["environment"],
+        "devices": devices,
+        "fingerprint of the data": results["dataset"]["fingerprint"],
+    }
+    rows = (
+        element("tr", element("th", name, scope="row"), element("td", value, class_="name"))
+        for name, value in facts.items()
+        if value not in (None, "")
+    )
+    config = json.dumps(results["config"], indent=2, ensure_ascii=False)
+    return [
+        element("h3", "Environment"),
+        scroll(element("table", element("tbody", *rows), class_="text"), "Environment"),
+        element("h3", "Configuration"),
+        details("All fields", joined(element("pre", config, tabindex=0))),
+    ]

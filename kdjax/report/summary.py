@@ -1,0 +1,82 @@
+"""What a run found, in plain words and with its uncertainty."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax import statistics, tables
+from kdjax.results import find_alone
+
+
+def leading_arm(results: Mapping[str, Any]) -> str | None:
+    """The arm that is looked at closely: of those taught by the teacher the one with the best mean validation top-1.
+
+    Where no student was taught, or all of those failed, the best of the others; None where all failed.
+    """
+    arms = tables.shown_arms(results)
+    score = {name: statistics.summary(arm["val_top1"])["mean"] for name, arm in arms.items()}
+    finished = [name for name, arm in arms.items() if arm["mean"] is not None and score[name] is not None]
+    taught = [name for name in finished if any(v for term, v in arms[name]["weights"].items() if term != "ce")]
+    return max(taught or finished, key=score.get, default=None)
+
+
+def finding(results: Mapping[str, Any]) -> str:
+    """What the leading arm reaches, against the student alone and the teacher, and what that is worth.
+
+    Args:
+        results: the content of results.json.
+    """
+    arms, name = tables.shown_arms(results), leading_arm(results)
+    if name is None:
+        return "No student ended with a finite result, so there is nothing to compare."
+    arm, alone = arms[name], find_alone(arms)
+    tested = results["dataset"]["splits"]["test"]
+    chosen = " (chosen on validation)" if len(arms) > 2 else ""
+    compared = alone is not None and name != alone and arms[alone]["mean"] is not None
+    said = f"The student {name}{chosen} is right on {_percent(arm['mean'])} % of the {tested} test images"
+    if compared:
+        said += f", the student trained alone on {_percent(arms[alone]['mean'])} %"
+    teacher = results["teacher"]["test"].get("top1")
+    said += f", the teacher on {_percent(teacher)} %." if teacher is not None else "."
+    if name == alone:
+        return f"{said} No student that learned from the teacher is there to compare with."
+    if not compared:
+        return f"{said} No student trained without the teacher is there to compare with."
+    gain = arm["minus_alone"]
+    if gain is None or gain["mean"] is None:
+        return f"{said} The two students have no seed in common that ended well, so they cannot be compared."
+    return f"{said} {_uncertainty(arm, gain, len(arms))}"
+
+
+def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], arms: int) -> str:
+    difference = f"{_signed(gain['mean'])} points"
+    if gain["ci95"] is None:
+        boot = arm.get("bootstrap")
+        over_images = (
+            f"Other test images might have shown {_signed(boot['ci95'][0])} to {_signed(boot['ci95'][1])} points. "
+            if boot
+            else ""
+        )
+        return (
+            f"The difference is {difference}, from one seed. {over_images}How far another seed would move it is not "
+            "known: one seed proves nothing."
+        )
+    low, high = gain["ci95"]
+    seeds = sum(value is not None for value in arm["test_top1"])
+    p = arm["p_vs_alone"]
+    said = f"Over {seeds} seeds the difference is {difference}, 95 % interval {_signed(low)} to {_signed(high)}"
+    if p is not None:
+        said += f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" + (" after Holm's correction" if arms > 2 else "")
+    if low <= 0 <= high:
+        return f"{said}. The interval contains 0: these seeds do not show that distillation helps or harms."
+    direction = "helps" if gain["mean"] > 0 else "harms"
+    if p is None or p < 0.05:
+        return f"{said}. On this split and with this teacher, distillation {direction}."
+    return f"{said}. The interval lies on one side of 0, but p is not below 0.05: weak evidence that it {direction}."
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def _signed(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}".replace("-", "−")
