@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # NOT RUN on a TPU: none was at hand. Unproven are gcloud's part, the metadata below, the extra `tpu`, and kdjax on a TPU.
+# Seen, with stand-ins for gcloud, the metadata and local.sh: both of two workers get the commit and their flags.
 # Runs kdjax on a TPU VM, on all workers of the slice at once:
 #
 #     launch/tpu_vm.sh NAME ZONE --config=configs/uc_merced.py --workdir=/mnt/shared/uc_merced [other flags of kdjax]

@@ -93,10 +93,10 @@ def start_pair(directory, *flags):
 @pytest.mark.slow
 def test_two_processes_save_and_end_at_one_step(tmp_path):
     """The second gets SIGTERM; both end, at a step that both have saved, between chunks of several steps."""
-    pair = start_pair(tmp_path, "--config.student.epochs=400")
-    until(pair[0], "distill: step 30/")
+    pair = start_pair(tmp_path, "--config.student.epochs=40")
+    until(pair[0], "distill: step 9/")
     pair[1].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=120)[0] for process in pair]
+    said = [process.communicate(timeout=300)[0] for process in pair]
     assert [process.returncode for process in pair] == [os.EX_TEMPFAIL] * 2, said
     steps = [re.search(r"distill: ended by SIGTERM; step (\d+) is saved", text)[1] for text in said]
     assert steps[0] == steps[1]

@@ -63,7 +63,7 @@ def test_a_process_alone_on_its_slurm_node_takes_all_gpus(nodes, places, gpus):
 from kdjax import host
 host.connect(None, None, None)
 import jax
-print(jax.process_count(), jax.process_index(), jax.config.jax_cuda_visible_devices)
+print(jax.process_count(), jax.process_index(), jax.config.read("jax_cuda_visible_devices"))
 """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
