@@ -106,7 +106,7 @@ check_term() {
   await "$job" PENDING && await "$job" COMPLETED && requeued "$job" && same plain term
 }
 check_limit() {
-  job=$(submit --time=3 --signal=TERM@30 launch/slurm.sbatch "${long[@]}" --config.student.epochs=600 \
+  job=$(submit --time=5 --signal=TERM@60 launch/slurm.sbatch "${long[@]}" --config.student.epochs=600 \
     --workdir="$work/limit")
   await "$job" PENDING && requeued "$job" && scancel "$job"
 }
