@@ -55,9 +55,14 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     )
     if coordinator is None and not found:
         return
+    # In a Slurm step JAX gives a process one GPU, by its place among those of the node. Alone there it takes all: [].
+    alone = environment.get("SLURM_STEP_NUM_TASKS", "") == environment.get("SLURM_STEP_NUM_NODES")
+    devices: list[int] | None = [] if alone and "JAX_LOCAL_DEVICE_IDS" not in environment else None
     import jax
 
     try:
-        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(
+            coordinator, processes, process, devices, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"the processes of this run did not find each other: {' '.join(str(error).split())}") from None

@@ -18,6 +18,7 @@ from kdjax.errors import Preempted
 class _Signal:
     deferred = False
     received = False
+    asked = 0
 
 
 def install() -> None:
@@ -42,8 +43,11 @@ def deferred() -> Iterator[None]:
         _Signal.deferred = False
 
 
-def requested(step: int) -> bool:
-    """Whether to save and end before `step`: asked before each chunk, and answered alike in every process."""
+def requested() -> bool:
+    """Whether to save and end now: asked before each chunk, and answered alike in every process."""
     if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point(step)
+        # JAX answers yes to one number only, the one after the highest that a process has asked with when the signal
+        # comes. Steps would leave that number out, and begin anew with each stage.
+        _Signal.asked += 1
+        return multihost_utils.reached_preemption_sync_point(_Signal.asked)
     return _Signal.received

@@ -105,7 +105,7 @@ def fit(
     empty = jax.tree.map(jnp.zeros_like, averages)
     before = None  # averages that are fetched while the next chunk runs
     while number < total_steps:
-        if preemption.requested(number):
+        if preemption.requested():
             if checkpoints.latest_step != number:
                 checkpoints.save(state, averages)
             raise Preempted(f"{progress.stage}: ended by SIGTERM; step {number} is saved")

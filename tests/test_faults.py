@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -80,15 +82,30 @@ def test_followed_locked_and_preempted(tmp_path):
                 assert told[record["step"]][student]["top1"] == pytest.approx(measured["top1"])
 
 
-@pytest.mark.slow
-def test_a_killed_process_ends_the_run_of_the_others_within_a_minute(tmp_path):
-    import socket
-
+def start_pair(directory, *flags):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = ("--config.student.epochs=40", "--stages=teacher,distill", f"--coordinator={address}", "--processes=2")
-    pair = [start(tmp_path, *flags, f"--process={rank}") for rank in range(2)]
+    flags = (*flags, "--stages=teacher,distill", f"--coordinator={address}", "--processes=2")
+    return [start(directory, *flags, f"--process={rank}") for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_save_and_end_at_one_step(tmp_path):
+    """The second gets SIGTERM; both end, at a step that both have saved, between chunks of several steps."""
+    pair = start_pair(tmp_path, "--config.student.epochs=40")
+    until(pair[0], "distill: step 9/")
+    pair[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=300)[0] for process in pair]
+    assert [process.returncode for process in pair] == [os.EX_TEMPFAIL] * 2, said
+    steps = [re.search(r"distill: ended by SIGTERM; step (\d+) is saved", text)[1] for text in said]
+    assert steps[0] == steps[1]
+    assert (tmp_path / "run" / "distill" / "checkpoints" / steps[0]).is_dir()
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_of_the_others_within_a_minute(tmp_path):
+    pair = start_pair(tmp_path, "--config.student.epochs=40")
     until(pair[0], "distill: step 3/")
     pair[1].kill()
     began = time.monotonic()

@@ -2,8 +2,10 @@
 
 import os
 import platform
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,27 @@ x = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 1e4])
 print(*jax.jit(lambda x: jnp.isfinite(x) * 1)(x), *jax.jit(lambda x: jnp.isnan(jnp.maximum(x, 0)) * 1)(x))
 """
     assert run(code, XLA_FLAGS="") == ["0", "0", "0", "1", "1", "0", "0", "0"]
+
+
+@pytest.mark.parametrize(("nodes", "places", "gpus"), [("2", "00", ["all", "all"]), ("1", "01", ["0", "1"])])
+def test_a_process_alone_on_its_slurm_node_takes_all_gpus(nodes, places, gpus):
+    """Two processes find each other by the environment of a Slurm step, on two nodes or on one."""
+    code = """
+from kdjax import host
+host.connect(None, None, None)
+import jax
+print(jax.process_count(), jax.process_index(), jax.config.read("jax_cuda_visible_devices"))
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    step = {
+        "SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_NUM_NODES": nodes, "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2", "JAX_COORDINATOR_PORT": port,
+    }  # fmt: skip
+    with ThreadPoolExecutor() as both:
+        said = [
+            both.submit(run, code, **step, SLURM_PROCID=rank, SLURM_LOCALID=place)
+            for rank, place in zip("01", places, strict=True)
+        ]
+    assert [one.result() for one in said] == [["2", rank, gpu] for rank, gpu in zip("01", gpus, strict=True)]
