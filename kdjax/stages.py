@@ -17,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from kdjax import files, losses, memory, optim, preemption, steps
 from kdjax import state as states
@@ -222,7 +223,11 @@ def _hyperparameters(config: Any, arms: Sequence[Any], temperature: float) -> st
 def _done(run: Run, stage: str, folder: str, examples: int) -> bool:
     """Whether a stage's checkpoints stand at the end of its schedule."""
     directory = run.workdir / folder / "checkpoints"
-    if not directory.is_dir():
+    there = directory.is_dir()
+    if jax.process_count() > 1:
+        # The first process may have made it when another looks, and all must open the checkpoints or none.
+        there = bool(multihost_utils.broadcast_one_to_all(np.int32(there)))
+    if not there:
         return False
     checkpoints = Checkpoints(directory, run.mapping)
     done = checkpoints.latest_step == total_steps(run.config[stage], examples)
