@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,12 +29,16 @@ def start(directory, *flags):
 
 
 def until(process, said):
-    """Reads lines until one holds `said`; returns all of them."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if said in line:
-            return lines
+    """Reads lines until one holds `said`; returns all of them. A process that does not say it in time is killed."""
+    lines, timer = [], threading.Timer(400, process.kill)
+    timer.start()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if said in line:
+                return lines
+    finally:
+        timer.cancel()
     raise AssertionError(f"{said!r} was never said:\n{''.join(lines)[-3000:]}")
 
 
