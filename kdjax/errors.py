@@ -1,5 +1,8 @@
 """The exceptions that end a run in one line: input a person can mend, and being asked to end."""
 
+import sys
+from collections.abc import Callable
+
 
 class InputError(Exception):
     """Bad configuration, data, weights or checkpoint.
@@ -11,3 +14,12 @@ class InputError(Exception):
 
 class Preempted(Exception):
     """The run was asked to end, and what it has done is saved."""
+
+
+def in_one_line(main: Callable[[list[str]], None]) -> None:
+    """Runs a command on the arguments of this process; bad input ends in one line and exit status 2."""
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

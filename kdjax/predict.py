@@ -8,7 +8,6 @@ import csv
 import importlib.util
 import io
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import decode, folder
-from kdjax.errors import InputError
+from kdjax.errors import InputError, in_one_line
 from kdjax.metrics import log_softmax
 
 NAMES_SHOWN = 10
@@ -222,14 +221,5 @@ def main(argv: Sequence[str]) -> None:
     print(rendered(results, classifier.classes, form=options.format, top=options.top))
 
 
-def run() -> None:
-    """Entry point: bad input ends in one line and exit status 2."""
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    run()
+    in_one_line(main)

@@ -1,13 +1,12 @@
 """The command: `python -m kdjax.export --workdir=… [--arm=NAME] [--seed=N]`."""
 
 import json
-import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from kdjax import export
-from kdjax.errors import InputError
+from kdjax.errors import InputError, in_one_line
 from kdjax.main import opened
 from kdjax.predict import Parser
 
@@ -35,14 +34,5 @@ def main(argv: list[str]) -> None:
     export_student(run, options.arm, options.seed)
 
 
-def run() -> None:
-    """Entry point: bad input ends in one line and exit status 2."""
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    run()
+    in_one_line(main)

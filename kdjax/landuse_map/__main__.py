@@ -4,13 +4,12 @@ import argparse
 import importlib.util
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, in_one_line
 from kdjax.predict import Classifier, Parser, positive
 
 CACHE_BYTES = 64 * 2**20
@@ -100,14 +99,5 @@ def main(argv: Sequence[str]) -> None:
             print(f"{100 * counts[k] / total:5.1f} %  {classifier.classes[k]}")
 
 
-def run() -> None:
-    """Entry point: bad input ends in one line and exit status 2."""
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    run()
+    in_one_line(main)
