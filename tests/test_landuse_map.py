@@ -17,6 +17,7 @@ rasterio = pytest.importorskip("rasterio")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
 
+from kdjax import errors  # noqa: E402
 from kdjax.landuse_map import __main__ as command  # noqa: E402
 from kdjax.landuse_map import legend, windows  # noqa: E402
 
@@ -265,7 +266,7 @@ def refused(capfd, *arguments):
     sys.argv = ["landuse_map", *map(str, arguments)]
     try:
         with pytest.raises(SystemExit) as stop:
-            command.run()
+            errors.in_one_line(command.main)
     finally:
         sys.argv = argv
     said = capfd.readouterr()

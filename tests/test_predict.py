@@ -18,7 +18,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from scipy.special import softmax  # noqa: E402
 from test_export import CLASSES, folded, student  # noqa: E402
 
-from kdjax import predict  # noqa: E402
+from kdjax import errors, predict  # noqa: E402
 from kdjax.export import onnx_graph  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +86,7 @@ def test_no_jax_is_needed(artefact, tiles):
     code = (
         "import sys\n"
         "for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow', 'onnx'): sys.modules[name] = None\n"
-        "from kdjax import predict; predict.run()"
+        "from kdjax import errors, predict; errors.in_one_line(predict.main)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, artefact, tiles], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -101,7 +101,7 @@ def refused(capfd, *arguments):
     sys.argv = ["predict", *map(str, arguments)]
     try:
         with pytest.raises(SystemExit) as stop:
-            predict.run()
+            errors.in_one_line(predict.main)
     finally:
         sys.argv = argv
     said = capfd.readouterr()
