@@ -44,14 +44,20 @@ class Mapping:
         self._replicated = NamedSharding(Mesh(np.array(self.local), (AXIS,)), PartitionSpec())
 
     def map(
-        self, step: Callable[..., Any], kinds: Sequence[str], out: str = "whole", *, donate: Sequence[int] = ()
+        self,
+        step: Callable[..., Any],
+        kinds: Sequence[str],
+        out: str | tuple[int, ...] = "whole",
+        *,
+        donate: Sequence[int] = (),
     ) -> Callable[..., Any]:
         """Compiles `step(*args, axis_name=...)` for the devices.
 
         Args:
             step: a pure function of one device's share whose result is the same on every device.
             kinds: the kind of each argument, see above.
-            out: the kind of the result: "rows" or "whole".
+            out: the kind of the result: "whole", or "rows" without scalars. Or the result is a tuple of trees with the
+                structure of arguments: their indices.
             donate: indices of the arguments whose memory the result may take.
         """
         step = functools.partial(step, axis_name=self.axis_name)
@@ -108,6 +114,16 @@ class Mapping:
         return self.place(tree, "rows")
 
 
+_SPECS = {
+    "rows": PartitionSpec("seeds", "arms"),
+    "arms": PartitionSpec("arms"),
+    "seeds": PartitionSpec("seeds"),
+    "plan": PartitionSpec(None, "seeds"),
+    "batch": PartitionSpec(),
+    "whole": PartitionSpec(),
+}
+
+
 class RowMapping(Mapping):
     """Students shared out over the devices of one process, in place of the batch.
 
@@ -122,17 +138,20 @@ class RowMapping(Mapping):
         self._rows = Mesh(np.array(self.devices).reshape(shape), ("seeds", "arms"))
 
     def map(
-        self, step: Callable[..., Any], kinds: Sequence[str], out: str = "whole", *, donate: Sequence[int] = ()
+        self,
+        step: Callable[..., Any],
+        kinds: Sequence[str],
+        out: str | tuple[int, ...] = "whole",
+        *,
+        donate: Sequence[int] = (),
     ) -> Callable[..., Any]:
         """See `Mapping.map`."""
         step = functools.partial(step, axis_name=None)
 
         def mapped(*args: Any) -> Any:
             specs = tuple(self._specs(arg, kind) for arg, kind in zip(args, kinds, strict=True))
-            shapes = jax.eval_shape(step, *args)
-            return jax.shard_map(
-                step, mesh=self._rows, in_specs=specs, out_specs=self._specs(shapes, out), check_vma=False
-            )(*args)
+            result = _SPECS[out] if isinstance(out, str) else tuple(specs[index] for index in out)
+            return jax.shard_map(step, mesh=self._rows, in_specs=specs, out_specs=result, check_vma=False)(*args)
 
         return jax.jit(mapped, donate_argnums=tuple(donate))
 
@@ -147,12 +166,7 @@ class RowMapping(Mapping):
         return seeds // along_seeds, arms // along_arms
 
     def _specs(self, tree: Any, kind: str) -> Any:
-        spec = {
-            "rows": PartitionSpec("seeds", "arms"),
-            "arms": PartitionSpec("arms"),
-            "seeds": PartitionSpec("seeds"),
-            "plan": PartitionSpec(None, "seeds"),
-        }.get(kind, PartitionSpec())
+        spec = _SPECS[kind]
         return jax.tree.map(lambda leaf: spec if np.ndim(leaf) >= len(spec) else PartitionSpec(), tree)
 
 

@@ -136,7 +136,7 @@ def _train(
         arms_at_once=_arms_at_once(run, folder, model, size, config.batch_size, like, mapping),
     )
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
-    mapped = mapping.map(program, kinds, "rows", donate=(0,))
+    mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
     examples = steps.Examples(split.images if on_device else None, split.labels, logits, np.int32(run.config.data_seed))
     placed = mapping.place(examples)
     teacher = mapping.place(online[1]) if online else None
@@ -193,7 +193,7 @@ def _arms_at_once(
     if record.exists():
         return json.loads(record.read_text())["arms_at_once"]
     chosen = run.config.run.arms_at_once
-    if chosen is None:
+    if chosen is None and like.failed.size > 1:
         seeds, arms = mapping.rows_a_device(*like.failed.shape)
         share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)
         # The state, and the new one that a step makes beside it.

@@ -81,30 +81,35 @@ def create(
         pretrained: replaces freshly initialised variables of one network by pretrained ones.
     """
     example = jnp.zeros((1, image_size, image_size, 3))
+    init = jax.jit(lambda key: model.init(key, example, train=False))
 
     def one(seed: int) -> dict[str, Any]:
-        variables = dict(jax.jit(lambda key: model.init(key, example, train=False))(jax.random.key(seed)))
+        variables = dict(init(jax.random.key(seed)))
         return pretrained({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
 
-    def stack(*leaves: jax.Array) -> jax.Array:
-        leaf = jnp.stack(leaves)[:, None]
-        return jnp.broadcast_to(leaf, (len(seeds), arms, *leaf.shape[2:]))
+    @jax.jit  # one program, where leaf by leaf each shape would be compiled on its own
+    def population(networks: list[dict[str, Any]]) -> TrainState:
+        def stack(*leaves: jax.Array) -> jax.Array:
+            leaf = jnp.stack(leaves)[:, None]
+            return jnp.broadcast_to(leaf, (len(seeds), arms, *leaf.shape[2:]))
 
-    variables = jax.tree.map(stack, *[one(seed) for seed in seeds])
-    rows = (len(seeds), arms)
-    dtype = jnp.zeros(()).dtype
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        opt_state=jax.vmap(jax.vmap(optimiser(0.0, 0.0).init))(variables["params"]),
-        failed=jnp.full(rows, -1, jnp.int32),
-        best=Best(
-            step=jnp.full(rows, -1, jnp.int32),
-            top1=jnp.full(rows, -1, dtype),
-            nll=jnp.full(rows, jnp.inf, dtype),
-            **jax.tree.map(jnp.copy, variables),  # the state is donated, and no buffer may be donated twice
-        ),
-        **variables,
-    )
+        variables = jax.tree.map(stack, *networks)
+        rows = (len(seeds), arms)
+        dtype = jnp.zeros(()).dtype
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            opt_state=jax.vmap(jax.vmap(optimiser(0.0, 0.0).init))(variables["params"]),
+            failed=jnp.full(rows, -1, jnp.int32),
+            best=Best(
+                step=jnp.full(rows, -1, jnp.int32),
+                top1=jnp.full(rows, -1, dtype),
+                nll=jnp.full(rows, jnp.inf, dtype),
+                **jax.tree.map(jnp.copy, variables),  # the state is donated, and no buffer may be donated twice
+            ),
+            **variables,
+        )
+
+    return population([one(seed) for seed in seeds])
 
 
 def rows_where(condition: jax.Array, new: Any, old: Any) -> Any:

@@ -21,3 +21,17 @@ def colours():
     labels = rng.integers(0, 3, 37).astype(np.int32)
     images = (rng.integers(0, 90, (37, 8, 8, 3)) + 120 * np.eye(3)[labels][:, None, None]).astype(np.uint8)
     return images, labels
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture
+def cache(tmp_path, programs):
+    """An empty cache folder for the command; only the compiled programs are those of all tests."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "programs").symlink_to(programs)
+    return folder

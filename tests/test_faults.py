@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cache")]
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
 
 
@@ -42,8 +43,8 @@ def until(process, said):
     raise AssertionError(f"{said!r} was never said:\n{''.join(lines)[-3000:]}")
 
 
-@pytest.mark.slow
-def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(tmp_path):
+def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(tmp_path, programs):
+    (tmp_path / "programs").symlink_to(programs)
     script = ROOT / "tests" / "faults" / "kill_loop.py"
     done = subprocess.run(
         [sys.executable, str(script), "--kills=5", f"--directory={tmp_path}"],
@@ -55,7 +56,6 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(tmp_path):
     assert done.stdout.splitlines()[-1] == "5 of 5 kills ended bit-identical"
 
 
-@pytest.mark.slow
 def test_followed_locked_and_preempted(tmp_path):
     """One training, watched by another process, asked to end by SIGTERM, and started again."""
     trains = start(tmp_path, "--config.student.epochs=6", "--stages=teacher,distill")
@@ -95,7 +95,6 @@ def start_pair(directory, *flags):
     return [start(directory, *flags, f"--process={rank}") for rank in range(2)]
 
 
-@pytest.mark.slow
 def test_two_processes_save_and_end_at_one_step(tmp_path):
     """The second gets SIGTERM; both end, at a step that both have saved, between chunks of several steps."""
     pair = start_pair(tmp_path, "--config.student.epochs=40")
@@ -108,7 +107,6 @@ def test_two_processes_save_and_end_at_one_step(tmp_path):
     assert (tmp_path / "run" / "distill" / "checkpoints" / steps[0]).is_dir()
 
 
-@pytest.mark.slow
 def test_a_killed_process_ends_the_run_of_the_others_within_a_minute(tmp_path):
     pair = start_pair(tmp_path, "--config.student.epochs=40")
     until(pair[0], "distill: step 3/")

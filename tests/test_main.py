@@ -56,8 +56,8 @@ def without_time_and_place(results):
 
 
 @pytest.mark.slow
-def test_folder_to_results_and_evaluation_again(tiles, tmp_path):
-    flags = (f"--config.dataset.path={tiles}", f"--config.run.cache_dir={tmp_path / 'cache'}")
+def test_folder_to_results_and_evaluation_again(tiles, tmp_path, cache):
+    flags = (f"--config.dataset.path={tiles}", f"--config.run.cache_dir={cache}")
     first = kdjax(f"--workdir={tmp_path / 'a'}", *flags)
     results = json.loads((tmp_path / "a" / "results.json").read_text())
     assert str(tmp_path / "a" / "results.json") in first.stdout and "kl_cosine" in first.stdout
@@ -171,9 +171,9 @@ def check_report(workdir, results):
 
 
 @pytest.mark.slow
-def test_online_teacher_on_the_demo(tmp_path):
+def test_online_teacher_on_the_demo(tmp_path, cache):
     kdjax(
-        f"--workdir={tmp_path}", f"--config.run.cache_dir={tmp_path / 'cache'}", "--config.distill.views=0",
+        f"--workdir={tmp_path}", f"--config.run.cache_dir={cache}", "--config.distill.views=0",
         "--config.dataset.source=demo", "--config.seeds=(3,)", "--stages=teacher,distill,evaluate,report",
     )  # fmt: skip
     results = json.loads((tmp_path / "results.json").read_text())

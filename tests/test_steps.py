@@ -53,7 +53,7 @@ def program(mapping, teacher, arms_at_once):
             arms_at_once=arms_at_once,
         ),
         ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole"),
-        "rows",
+        (0, 1),
         donate=(0,),
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ def train(directory, colours, *, mapping, until, total=12, longest=3, host=False
         optimiser=OPTIMISER, schedule=optim.schedule(total, 2), cosine_on="logits",
     )  # fmt: skip
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
-    mapped = mapping.map(program, kinds, "rows", donate=(0,))
+    mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
     logits = np.tile(5 * np.eye(3, dtype=np.float32)[labels], (2, 1, 1))
     examples = mapping.place(steps.Examples(None if host else images, labels, logits))
     constants = examples, None, mapping.place(hyper, "arms"), mapping.place(np.int32([0, 1]), "seeds")

@@ -45,7 +45,7 @@ program = functools.partial(
     steps.planned_steps, student_size=32, teacher=None, teacher_size=32, model=model,
     optimiser=optimiser, schedule=optim.schedule(10, 1), cosine_on="logits",
 )  # fmt: skip
-mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), "rows", donate=(0,))
+mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), (0, 1), donate=(0,))
 constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))
 empty = mapping.place(steps.empty_averages((1, 2), soft=True))
 feed = resident(Plan((0,), 24, 8, 2), mapping, 1)

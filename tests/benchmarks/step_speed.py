@@ -142,7 +142,7 @@ class Kdjax:
                 batch = batch.replace(teacher_logits=logits)
             return steps.train_step(students, batch, hyper, axis_name=axis_name, **options)
 
-        mapped = self.mapping.map(program, ("rows", "whole", "whole", "arms"), "rows", donate=(0,))
+        mapped = self.mapping.map(program, ("rows", "whole", "whole", "arms"), donate=(0,))
         students = state.create(
             model,
             optimiser,

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
         optimiser=optimiser, schedule=lambda step: 1.0, cosine_on="logits",
     )  # fmt: skip
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
-    mapped = mapping.map(program, kinds, "rows", donate=(0,))
+    mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
     one = np.ones(1, np.float32)
     hyper = states.Hyperparameters(weights={"ce": one}, temperature=one, learning_rate=1e-4 * one, weight_decay=0 * one)
     on_device = run.on_device(images)
