@@ -100,7 +100,8 @@ def opened(config: ConfigDict, workdir: Path, *, follows: bool = False) -> Run:
 
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(config.run.cache_dir or caches / "kdjax")
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
+    # Resolved, as JAX makes the name of the folder a part of what a program is found by.
+    jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # many small ones add up to seconds
     say = log if jax.process_index() == 0 else lambda line: None
     return open_run(config, workdir, cache, say, follows=follows)
