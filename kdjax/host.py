@@ -32,8 +32,8 @@ def prepare() -> None:
             mallopt(parameter, value)
 
 
-HEARTBEAT_SECONDS = 20
-"""A process that is silent for so long is taken for dead, and the others end."""
+HEARTBEAT_SECONDS = 40
+"""JAX aborts this process when another is silent for so long; `watch` comes before."""
 
 
 def connect(coordinator: str | None, processes: int | None, process: int | None) -> None:

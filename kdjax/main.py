@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,10 +57,11 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     host.prepare()
     host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    from kdjax import evaluation, preemption, stages  # after the flags are known to be right: JAX takes seconds
+    from kdjax import evaluation, preemption, stages, watch  # after the flags are known to be right: JAX takes seconds
     from kdjax.follow import follow
 
     preemption.install()
+    watch.start(_lost)
     actions = {
         "describe": evaluation.describe,
         "teacher": stages.train_teacher,
@@ -133,21 +135,41 @@ def run() -> None:
         app.run(main, flags_parser=_parse)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except RuntimeError as error:
-        jax = sys.modules.get("jax")
-        if jax is None or jax.process_count() == 1:
-            raise
-        print(
-            f"error: another process of this run has ended or is not reached ({' '.join(str(error).split())[:200]}); "
-            "start all of them again with the same command, it goes on from the latest checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(os.EX_TEMPFAIL)  # JAX's own shutdown would wait for the process that is gone
-    except Preempted as error:
+        _end(2)
+    except Preempted as error:  # of several processes all end so
         print(f"{error}; the same command goes on from there", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it
+    except Exception as error:
+        if not _others():
+            raise
+        if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
+            _lost(" ".join(str(error).split())[:200])
+        traceback.print_exc()
+        _end(1)
+
+
+def _lost(why: str) -> None:
+    print(
+        f"error: another process of this run has ended or is not reached ({why}); start all of them again with the "
+        "same command, it goes on from the latest checkpoint",
+        file=sys.stderr,
+    )
+    _end(os.EX_TEMPFAIL)
+
+
+def _others() -> bool:
+    """Whether this is one of several processes."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _end(status: int) -> None:
+    """Ends this process, at once where there are others: JAX's own shutdown would wait until they end as well."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _others():
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

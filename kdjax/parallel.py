@@ -114,6 +114,13 @@ class Mapping:
         return self.place(tree, "rows")
 
 
+def first_process_says(answer: bool) -> bool:
+    """The answer of the first process, in every process: where only that one can tell, or all must do the same."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
+
+
 _SPECS = {
     "rows": PartitionSpec("seeds", "arms"),
     "arms": PartitionSpec("arms"),

@@ -16,7 +16,7 @@ from kdjax import config as configuration
 from kdjax import data as datasets
 from kdjax import files, memory, models
 from kdjax.errors import InputError
-from kdjax.parallel import Mapping, for_population
+from kdjax.parallel import Mapping, first_process_says, for_population
 
 
 @dataclasses.dataclass
@@ -146,14 +146,24 @@ def open_run(
         log(f"data: {note}")
     run = Run(config, workdir, cache_dir, mapping, population, dataset, log, follows)
     run.network("teacher"), run.network("student")
-    if jax.process_index() == 0 and not follows:
-        workdir.mkdir(parents=True, exist_ok=True)
-        try:
-            files.lock(workdir / ".lock")  # until this process ends
-        except BlockingIOError:
-            raise InputError(
-                f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
-            ) from None
+    if follows:
+        return run
+    first = jax.process_index() == 0
+    if not first_process_says(first and _locked(workdir)):
+        raise InputError(
+            f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
+        )
+    if first:
         files.write_json(workdir / "config.json", document)
         files.write_json(workdir / "splits.json", dataset.splits_document())
     return run
+
+
+def _locked(workdir: Path) -> bool:
+    """Whether this process got the lock of the working directory, until it ends."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        files.lock(workdir / ".lock")
+    except BlockingIOError:
+        return False
+    return True

@@ -17,7 +17,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from kdjax import files, losses, memory, optim, preemption, steps
 from kdjax import state as states
@@ -27,7 +26,7 @@ from kdjax.data.plan import Plan
 from kdjax.evaluate import predictor
 from kdjax.feed import resident, streamed
 from kdjax.networks import initial_state, optimiser, total_steps
-from kdjax.parallel import Mapping, RowMapping
+from kdjax.parallel import Mapping, RowMapping, first_process_says
 from kdjax.run import Run
 from kdjax.targets import teacher_of, view_logits
 from kdjax.trace import Trace
@@ -223,11 +222,8 @@ def _hyperparameters(config: Any, arms: Sequence[Any], temperature: float) -> st
 def _done(run: Run, stage: str, folder: str, examples: int) -> bool:
     """Whether a stage's checkpoints stand at the end of its schedule."""
     directory = run.workdir / folder / "checkpoints"
-    there = directory.is_dir()
-    if jax.process_count() > 1:
-        # The first process may have made it when another looks, and all must open the checkpoints or none.
-        there = bool(multihost_utils.broadcast_one_to_all(np.int32(there)))
-    if not there:
+    # The first process may have made it when another looks, and all must open the checkpoints or none.
+    if not first_process_says(directory.is_dir()):
         return False
     checkpoints = Checkpoints(directory, run.mapping)
     done = checkpoints.latest_step == total_steps(run.config[stage], examples)
