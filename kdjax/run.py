@@ -108,7 +108,13 @@ def open_run(
     document = json.loads(config.to_json())
     # Until there is a checkpoint the directory may change its mind.
     if any(workdir.glob("*/checkpoints/[0-9]*")):
-        before = json.loads((workdir / "config.json").read_text())
+        try:
+            before = json.loads((workdir / "config.json").read_text())
+        except (FileNotFoundError, ValueError):
+            raise InputError(
+                f"workdir {workdir} holds checkpoints, but no readable config.json that tells of which run: put it "
+                "back or choose another workdir"
+            ) from None
         found = configuration.first_difference({**document, "run": None}, {**before, "run": None})
         if found:
             raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")

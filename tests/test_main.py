@@ -264,6 +264,14 @@ def test_unknown_loss_term_is_refused(bad, capsys, tmp_path):
     assert "arms.kl.focal" in line and "cosine" in line
 
 
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_checkpoints_without_their_config_are_refused(bad, capsys, tmp_path, content):
+    (tmp_path / "run" / "teacher" / "checkpoints" / "3").mkdir(parents=True)
+    if content is not None:
+        (tmp_path / "run" / "config.json").write_text(content)
+    assert "no readable config.json" in bad(capsys, tmp_path / "run")
+
+
 def test_weights_of_another_architecture_are_refused(bad, capsys, tmp_path):
     from safetensors.numpy import save_file
 

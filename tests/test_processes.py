@@ -13,10 +13,10 @@ import pytest
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def start(address, processes, process, devices, directory):
+def start(address, processes, process, devices, dtype, directory):
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     environment["PYTHONPATH"] = str(SCRIPT.parent.parent)
-    command = [sys.executable, str(SCRIPT), address, str(processes), str(process), str(devices), str(directory)]
+    command = [sys.executable, SCRIPT, address, *map(str, (processes, process, devices)), dtype, directory]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -30,12 +30,15 @@ def results(processes):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-5)])
+def test_two_processes_equal_one(tmp_path, dtype, tolerance):
+    """Two processes with four devices each, and one with eight: five steps, a checkpoint after the second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    pair = results([start(address, 2, rank, 2, tmp_path / "pair") for rank in range(2)])
-    (alone,) = results([start("", 1, 0, 4, tmp_path / "alone")])
+    started = [start(address, 2, rank, 4, dtype, tmp_path / "pair") for rank in range(2)]
+    *pair, alone = results([*started, start("", 1, 0, 8, dtype, tmp_path / "alone")])
+    assert np.shape(alone["losses"]) == (5, 1, 2)
     for one in pair:
-        for name in ("loss", "params", "logits"):
-            np.testing.assert_allclose(one[name], alone[name], rtol=1e-9, atol=1e-9)
+        for name in ("losses", "params", "logits"):
+            np.testing.assert_allclose(one[name], alone[name], rtol=tolerance, atol=tolerance)

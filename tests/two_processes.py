@@ -1,8 +1,9 @@
-"""One of several processes of a run over loopback: trains two steps, saves, restores, trains one more.
+"""One of several processes of a run over loopback: trains two steps, saves, restores, trains three more.
 
-    python tests/two_processes.py ADDRESS PROCESSES PROCESS DEVICES_PER_PROCESS DIRECTORY
+    python tests/two_processes.py ADDRESS PROCESSES PROCESS DEVICES_PER_PROCESS DTYPE DIRECTORY
 
-Prints the sum of the parameters and the loss as JSON. With PROCESSES = 1 the same without `jax.distributed`.
+Prints each step's loss, the squared norm of the parameters and logits as JSON. With PROCESSES = 1 the same without
+`jax.distributed`.
 """
 
 import functools
@@ -11,10 +12,10 @@ import os
 import sys
 from pathlib import Path
 
-address, processes, process, devices, directory = sys.argv[1:]
+address, processes, process, devices, dtype, directory = sys.argv[1:]
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_ENABLE_X64"] = str(int(dtype == "float64"))
 
 import jax
 import numpy as np
@@ -33,12 +34,13 @@ from kdjax.models import mobilenet_v2
 mobilenet_v2.STAGES = ((1, 16, 1, 1), (6, 24, 2, 2))
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
-examples = steps.Examples(images, rng.integers(0, 3, 24).astype(np.int32), rng.normal(size=(2, 24, 3)))
+examples = steps.Examples(images, rng.integers(0, 3, 24).astype(np.int32), rng.normal(size=(2, 24, 3)).astype(dtype))
 model = models.create("mobilenet_v2", num_classes=3, width=0.1)
 optimiser = functools.partial(optim.adamw, clip=1.0, head_factor=1.0)
+# A low learning rate: Adam makes the rounding of a gradient near zero a step of up to that size.
 hyper = states.Hyperparameters(
-    weights={name: np.ones(2) for name in ("ce", "kl", "cosine")}, temperature=np.full(2, 2.0),
-    learning_rate=np.full(2, 1e-3), weight_decay=np.zeros(2),
+    weights={name: np.ones(2, dtype) for name in ("ce", "kl", "cosine")}, temperature=np.full(2, 2, dtype),
+    learning_rate=np.full(2, 1e-4, dtype), weight_decay=np.zeros(2, dtype),
 )  # fmt: skip
 mapping = parallel.Mapping()
 program = functools.partial(
@@ -52,16 +54,19 @@ feed = resident(Plan((0,), 24, 8, 2), mapping, 1)
 step = lambda state, number: mapped(state, empty, *constants, feed(number, 1), np.int32(1))
 state = mapping.place(states.create(model, optimiser, seeds=(0,), arms=2, image_size=32))
 like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+losses = []
 for number in range(2):
-    state, _ = step(state, number)
+    state, averages = step(state, number)
+    losses.append(np.asarray(averages["loss"].compute()).tolist())
 checkpoints = Checkpoints(Path(directory), mapping)
 checkpoints.save(state, empty)
 saved = jax.tree.map(np.asarray, state)
-restored, _ = checkpoints.restore(like, empty)
-jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b)), saved, restored)
-state, averages = step(restored, 2)
+state, _ = checkpoints.restore(like, empty)
+jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b)), saved, state)
+for number in range(2, 5):
+    state, averages = step(state, number)
+    losses.append(np.asarray(averages["loss"].compute()).tolist())
 logits = predictor(model, size=32, mapping=mapping)(state.variables, images[:21])
 checkpoints.close()
-loss = np.asarray(averages["loss"].compute())
 total = sum(float(np.sum(np.asarray(leaf) ** 2)) for leaf in jax.tree.leaves(state.params))
-print(json.dumps({"loss": loss.tolist(), "params": total, "logits": logits.astype(float).tolist()}))
+print(json.dumps({"losses": losses, "params": total, "logits": logits.astype(float).tolist()}))

@@ -34,6 +34,7 @@ def command(directory: Path, programs: Path) -> list[str]:
     return [
         sys.executable, "-m", "kdjax.main", f"--config={ROOT / 'tests' / 'tiny.py'}", "--config.dataset.source=demo",
         f"--workdir={directory / 'run'}", f"--config.run.cache_dir={cache}", f"--stages={STAGES}",
+        "--config.seeds=(0,)", "--config.distill.arms=('student_alone','kl_cosine')",
     ]  # fmt: skip
 
 
