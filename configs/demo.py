@@ -16,15 +16,16 @@ def get_config(arg=""):
     config.dataset.storage_size = 56
     config.teacher.model = "vgg16_bn"
     config.teacher.width = 0.5
-    config.teacher.epochs = 10
+    config.teacher.epochs = 8
     config.teacher.learning_rate = 1e-3
     config.teacher.head_factor = 1.0
     config.teacher.dropout = 0.2
     config.student.width = 0.35
     config.student.epochs = 12
-    config.student.batch_size = 32
+    config.student.batch_size = 16
     config.student.learning_rate = 3e-3
     config.distill.views = 8
+    config.distill.temperature = 2.0
     config.run.note = (
         "The demo trains from scratch on rendered scenes: its teacher is VGG16-BN at width 0.5 and its students are "
         "MobileNetV2 at width 0.35. It shows the path, not what the networks reach on real images."
