@@ -45,6 +45,25 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert int(run(code, XLA_FLAGS="")[0]) < 2000
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is asked to keep memory")
+def test_more_than_two_gigabytes_are_kept_as_well():
+    """The working memory of a student's step at 128 px and batch 64. None of it is touched here."""
+    code = """
+import ctypes
+from kdjax import host
+host.prepare()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
+libc.malloc.argtypes, libc.free.argtypes, libc.sbrk.argtypes = [ctypes.c_size_t], [ctypes.c_void_p], [ctypes.c_ssize_t]
+first = libc.sbrk(0)
+block = libc.malloc(3 << 30)
+top = libc.sbrk(0)
+libc.free(block)
+print(top - first >= 3 << 30, libc.sbrk(0) == top)
+"""
+    assert run(code, XLA_FLAGS="") == ["True", "True"]
+
+
 def test_nans_and_infinities_keep_their_meaning():
     code = """
 from kdjax import host

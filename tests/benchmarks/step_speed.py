@@ -349,6 +349,26 @@ class Worker:
         self.log.close()
 
 
+def cached_over_alone(folder: Path, size: int, batch: int, turns: int) -> float:
+    """Time of a cached distillation step over that of a step without teacher, in two fresh processes.
+
+    The median of the ratios of neighbouring turns: what else goes on on the machine changes both of a pair.
+    """
+    rows = ("student_train", "cached_distillation")
+    workers = [Worker("kdjax", folder, size, batch) for _ in rows]
+    for row, worker in zip(rows, workers, strict=True):
+        worker.call("prepare", row, "kdjax")
+        worker.call("run", 2)
+    ratios = []
+    for turn in range(turns):
+        order = (0, 1) if turn % 2 else (1, 0)
+        seconds = {which: workers[which].call("run", 2)[0] for which in order}
+        ratios.append(seconds[1] / seconds[0])
+    for worker in workers:
+        worker.close()
+    return statistics.median(ratios)
+
+
 def measure(shape: tuple[int, int], rows: tuple[str, ...], modes: tuple[str, ...] | None, repeats: int) -> dict:
     """All rows of one shape (size, batch)."""
     size, batch = shape
@@ -396,18 +416,9 @@ def measure(shape: tuple[int, int], rows: tuple[str, ...], modes: tuple[str, ...
         for worker in theirs.values():
             worker.close()
         if {"student_train", "cached_distillation"} <= set(rows):
-            pair = {"student_train": ours, "cached_distillation": Worker("kdjax", Path(folder), size, batch)}
-            for row, worker in pair.items():
-                worker.call("prepare", row, "kdjax")
-                worker.call("run", 1)
-            seconds = {row: [] for row in pair}
-            for _ in range(2 * repeats):
-                for row, worker in pair.items():
-                    seconds[row].append(worker.call("run", 2)[0])
-            alone, cached = (statistics.median(values) for values in seconds.values())
-            table["cached_over_alone_time"] = cached / alone
-            print(f"    cached distillation step ÷ student-alone step, taking turns: {cached / alone:.3f}", flush=True)
-            pair["cached_distillation"].close()
+            table["cached_over_alone_time"] = cached_over_alone(Path(folder), size, batch, 3 * repeats)
+            ratio = table["cached_over_alone_time"]
+            print(f"    cached distillation step ÷ step without teacher: {ratio:.3f}", flush=True)
         ours.close()
     return {"size": size, "batch": batch, "known": known, "rows": table}
 
