@@ -99,7 +99,7 @@ class Checkpoints:
         restored = self._restore(model=model, optimizer=optimiser, best=best, averages=averages)
         if restored is None:
             return None
-        state = TrainState(**restored["model"], opt_state=restored["optimizer"], best=restored["best"])
+        state = TrainState(**{"ema": {}, **restored["model"]}, opt_state=restored["optimizer"], best=restored["best"])
         return state, restored["averages"]
 
     def restore_best(self, like: TrainState) -> tuple[Best, dict[str, Any]]:
@@ -115,7 +115,7 @@ class Checkpoints:
         return restored["best"], restored["model"]
 
     def restore_model(self, like: TrainState, step: int) -> dict[str, Any]:
-        """Variables of the students as they were at `step`, leaves leading with (seed, arm).
+        """Variables of the students as they were evaluated at `step`, leaves leading with (seed, arm).
 
         Raises:
             OSError, ValueError, KeyError: the checkpoint is gone, or goes while it is read.
@@ -126,7 +126,7 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))
         model = self._mapping.from_global(restored["model"])
-        return {name: model[name] for name in ("params", "batch_stats")}
+        return model.get("ema") or {name: model[name] for name in ("params", "batch_stats")}
 
     def all_steps(self) -> list[int]:
         """Steps of all checkpoints there are, in order."""
@@ -228,6 +228,8 @@ class Checkpoints:
 
 def _items(state: TrainState) -> tuple[Any, Any, Any]:
     model = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "failed")}
+    if state.ema:
+        model["ema"] = state.ema
     return model, state.opt_state, state.best
 
 

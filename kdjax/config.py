@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from kdjax import losses, teachers
+from kdjax import teachers, terms
 from kdjax.errors import InputError
 from kdjax.models import MODELS
 
@@ -17,6 +17,14 @@ ARMS = {
     "kl_cosine": {"ce": 1.0, "kl": 1.0, "cosine": 1.0},
 }
 """The paper's ablation. The weights are ours: the abstract of arXiv 2606.14886 does not state them."""
+
+FURTHER_ARMS = {
+    "dist": {"ce": 1.0, "dist_inter": 1.0, "dist_intra_batch": 1.0},
+    "decoupled": {"ce": 1.0, "target_class": 1.0, "other_classes": 2.0},
+    "kl_standardised": {"ce": 1.0, "kl_standardised": 1.0, "temperature": 2.0},
+    "cosine_batch": {"ce": 1.0, "cosine_batch": 1.0},
+}
+"""Objectives of other papers, see `terms`, for `distill.arms`. Weights and temperatures are ours."""
 
 ARM_OVERRIDES = ("temperature", "learning_rate", "weight_decay")
 """What an arm may set for itself beside its weights. `family` makes it one of several trials: the results compare each
@@ -71,6 +79,7 @@ def base() -> ml_collections.ConfigDict:
     config.teacher.warmup_epochs = 0.5
     config.teacher.clip = 1.0  # largest global gradient norm; 0 = none
     config.teacher.dropout = 0.5
+    config.teacher.ema = 0.0  # decay of moving averages, which are then what is evaluated and selected; 0 = none
 
     config.student = ml_collections.ConfigDict()
     config.student.model = "mobilenet_v2"
@@ -85,15 +94,17 @@ def base() -> ml_collections.ConfigDict:
     config.student.warmup_epochs = 1.0
     config.student.clip = 1.0
     config.student.dropout = 0.2
+    config.student.ema = 0.0
 
     config.distill = ml_collections.ConfigDict()
     config.distill.views = config_dict.placeholder(int)  # views an example has; unset = min(16, epochs); 0 = online
+    config.distill.target = "view"  # teacher logits of the view that is shown | mean of those of all views
     config.distill.logits = ()  # folders of logits made before, in place of a teacher; of several the mean is taken
     config.distill.mixup = 0.0  # Beta parameter of mixup, online teacher only (views = 0); 0 = none
     config.distill.temperature = 4.0  # ours: the paper's is not public
     config.distill.cosine_on = "logits"  # logits | probabilities (softened by the temperature)
     config.distill.arms = tuple(ARMS)  # names of the arms to train
-    config.arms = ml_collections.ConfigDict(ARMS)
+    config.arms = ml_collections.ConfigDict({**ARMS, **FURTHER_ARMS})
 
     config.run = ml_collections.ConfigDict()  # fields that cannot change results
     config.run.cache_dir = config_dict.placeholder(str)  # unset = kdjax in the user's cache directory
@@ -141,12 +152,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _whole(f"{stage}.batch_size", network.batch_size, 2)
         for field in ("width", "learning_rate", "head_factor"):
             _number(f"{stage}.{field}", network[field], above=0)
-        for field in ("weight_decay", "warmup_epochs", "clip", "dropout"):
+        for field in ("weight_decay", "warmup_epochs", "clip", "dropout", "ema"):
             _number(f"{stage}.{field}", network[field], least=0)
         if network.warmup_epochs >= network.epochs:
             raise InputError(f"{stage}.warmup_epochs is {network.warmup_epochs}: must be below {stage}.epochs")
-        if network.dropout >= 1:
-            raise InputError(f"{stage}.dropout is {network.dropout}: must be below 1")
+        for field in ("dropout", "ema"):
+            if network[field] >= 1:
+                raise InputError(f"{stage}.{field} is {network[field]}: must be below 1")
     _choice("teacher.head", config.teacher.head, ("average", "fc"))
     _choice("teacher.convolution", config.teacher.convolution, ("auto", "winograd", "conv"))
     _choice("student.depthwise", config.student.depthwise, ("auto", "shift", "conv"))
@@ -161,6 +173,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"distill.views is 0 (online), but {'teacher.onnx' if config.teacher.onnx else 'distill.logits'} is set: "
             "only a network of kdjax's can run inside the step; set distill.views to at least 1"
         )
+    _choice("distill.target", config.distill.target, ("view", "mean"))
+    if config.distill.target == "mean" and config.distill.views == 0:
+        raise InputError("distill.target is 'mean', but distill.views is 0 (online): there are no views to average")
     _number("distill.mixup", config.distill.mixup, least=0)
     if config.distill.mixup and config.distill.views != 0:
         raise InputError(
@@ -176,7 +191,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     ):
         raise InputError(f"run.profile is {profile}: give (first, last) with 0 <= first <= last")
     _number("distill.temperature", config.distill.temperature, above=0)
-    _choice("distill.cosine_on", config.distill.cosine_on, losses.COSINE_ON)
+    _choice("distill.cosine_on", config.distill.cosine_on, terms.COSINE_ON)
     if not config.distill.arms:
         raise InputError("distill.arms is empty: name at least one of " + ", ".join(config.arms))
     if len(set(config.distill.arms)) < len(config.distill.arms):
@@ -188,19 +203,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
             if field == "family":
                 if not isinstance(value, str) or not value:
                     raise InputError(f"arms.{name}.family is {value!r}: give the name that its trials share")
-            elif field in losses.TERMS:
+            elif field in terms.TERMS:
                 _number(f"arms.{name}.{field}", value, least=0)
             elif field not in ARM_OVERRIDES:
                 raise InputError(
-                    f"arms.{name}.{field}: unknown loss term; choose from {', '.join(losses.TERMS)}, "
+                    f"arms.{name}.{field}: unknown loss term; choose from {', '.join(terms.TERMS)}, "
                     f"or an override of {', '.join(ARM_OVERRIDES)}"
                 )
             elif field == "weight_decay":
                 _number(f"arms.{name}.{field}", value, least=0)
             else:
                 _number(f"arms.{name}.{field}", value, above=0)
-        if not any(arm.get(term, 0) for term in losses.TERMS):
-            raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(losses.TERMS)}")
+        if not any(arm.get(term, 0) for term in terms.TERMS):
+            raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(terms.TERMS)}")
 
 
 def first_difference(new: Any, old: Any, path: str = "") -> str | None:

@@ -45,6 +45,7 @@ def evaluate(run: Run) -> None:
     tests = population_metrics(student_logits["test"], dataset.test.labels)
     validations = population_metrics(student_logits["validation"], dataset.validation.labels)
     arms = {}
+    weighed = losses.measured_terms(config.arms[name] for name in run.arms)
     for column, name in enumerate(run.arms):
         arm = config.arms[name]
         valid = [failed[row, column] < 0 and int(best.step[row, column]) >= 0 for row in range(len(config.seeds))]
@@ -53,7 +54,7 @@ def evaluate(run: Run) -> None:
             for row in range(len(config.seeds))
         ]
         arms[name] = {
-            "weights": {term: arm.get(term, 0.0) for term in losses.TERMS},
+            "weights": {term: arm.get(term, 0.0) for term in weighed},
             "temperature": arm.get("temperature", config.distill.temperature),
             "seeds": list(config.seeds),
             "test": [one if ok else None for one, ok in zip(measured, valid, strict=True)],

@@ -29,7 +29,13 @@ def initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, load
     config = run.config[stage]
     size = run.teacher_size if stage == "teacher" else run.student_size
     create = functools.partial(
-        states.create, run.network(stage), optimiser(config), seeds=seeds, arms=arms, image_size=size
+        states.create,
+        run.network(stage),
+        optimiser(config),
+        seeds=seeds,
+        arms=arms,
+        image_size=size,
+        ema=config.ema > 0,
     )
     if not load:
         return jax.eval_shape(create)

@@ -76,6 +76,8 @@ def distill(run: Run) -> None:
         run.log(f"distill: {config.student.epochs} epochs visit no more than that many of the {views} views")
         views = config.student.epochs
     logits = view_logits(run, teacher, views) if views else None
+    if config.distill.target == "mean":
+        logits = np.broadcast_to(logits.mean(0), logits.shape)
     _train(
         run,
         "student",
@@ -112,7 +114,8 @@ def _train(
     directory = run.workdir / folder
     checkpoints = Checkpoints(directory / "checkpoints", mapping)
     like = initial_state(run, stage, seeds, len(arms), load=False)
-    averages = steps.empty_averages((len(seeds), len(arms)), soft=bool(online) or logits is not None)
+    measured = losses.measured_terms(arms.values()) if online or logits is not None else ("ce",)
+    averages = steps.empty_averages((len(seeds), len(arms)), measured)
     restored = checkpoints.restore(like, averages)
     if restored is None:
         initial = initial_state(run, stage, seeds, len(arms), load=True)
@@ -131,6 +134,7 @@ def _train(
         optimiser=optimiser(config),
         schedule=optim.schedule(total, round(config.warmup_epochs * count / config.batch_size)),
         cosine_on=run.config.distill.cosine_on,
+        ema=config.ema,
         mixup=mixup,
         arms_at_once=_arms_at_once(run, folder, model, size, config.batch_size, like, mapping),
     )
@@ -212,7 +216,7 @@ def _hyperparameters(config: Any, arms: Sequence[Any], temperature: float) -> st
         return np.array([arm.get(name, default) for arm in arms], np.float32)
 
     return states.Hyperparameters(
-        weights={name: column(name, 0.0) for name in losses.TERMS},
+        weights={name: column(name, 0.0) for name in losses.measured_terms(arms)},
         temperature=column("temperature", temperature),
         learning_rate=column("learning_rate", config.learning_rate),
         weight_decay=column("weight_decay", config.weight_decay),

@@ -17,7 +17,7 @@ class Hyperparameters:
     """What arms may differ in. Every leaf is a float array of shape (arms,)."""
 
     weights: dict[str, jax.Array]
-    """Weight of each term of `losses.TERMS`."""
+    """Weight of each term that is measured, by its name in `terms.TERMS`."""
     temperature: jax.Array
     learning_rate: jax.Array
     """Peak learning rate, before the schedule's factor."""
@@ -45,6 +45,8 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema: dict[str, Any]
+    """Exponential moving averages of `params` and `batch_stats` under these names, or {} where none are kept."""
     failed: jax.Array
     """(seed, arm) int32: the step whose loss or gradient was not finite, −1 while there was none. The student stays as
     it was before that step."""
@@ -57,8 +59,8 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Variables for `model.apply`, with leading (seed, arm) axes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What is evaluated and selected, for `model.apply`, with leading (seed, arm) axes: the averages where kept."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def create(
@@ -68,6 +70,7 @@ def create(
     seeds: Sequence[int],
     arms: int,
     image_size: int,
+    ema: bool = False,
     pretrained: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
 ) -> TrainState:
     """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves as initialised.
@@ -78,6 +81,7 @@ def create(
         seeds: one integer a seed.
         arms: number of arms.
         image_size: side of the square input, px.
+        ema: whether moving averages are kept.
         pretrained: replaces freshly initialised variables of one network by pretrained ones.
     """
     example = jnp.zeros((1, image_size, image_size, 3))
@@ -98,13 +102,15 @@ def create(
         dtype = jnp.zeros(()).dtype
         return TrainState(
             step=jnp.zeros((), jnp.int32),
+            # Copies, as the state is donated, and no buffer may be donated twice.
             opt_state=jax.vmap(jax.vmap(optimiser(0.0, 0.0).init))(variables["params"]),
+            ema=jax.tree.map(jnp.copy, variables) if ema else {},
             failed=jnp.full(rows, -1, jnp.int32),
             best=Best(
                 step=jnp.full(rows, -1, jnp.int32),
                 top1=jnp.full(rows, -1, dtype),
                 nll=jnp.full(rows, jnp.inf, dtype),
-                **jax.tree.map(jnp.copy, variables),  # the state is donated, and no buffer may be donated twice
+                **jax.tree.map(jnp.copy, variables),
             ),
             **variables,
         )

@@ -5,7 +5,7 @@ computes what it computes on one, up to rounding: sums and counts are reduced ap
 global batch, and random bits are keyed by the place in the global batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -130,6 +130,7 @@ def train_step(
     optimiser: Callable[[jax.Array, jax.Array], optax.GradientTransformation],
     schedule: optax.Schedule,
     cosine_on: str,
+    ema: float = 0.0,
     arms_at_once: int | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Average]]:
@@ -146,6 +147,8 @@ def train_step(
         optimiser: from learning rate and weight decay to an optax transformation.
         schedule: factor on the learning rate as a function of `state.step`.
         cosine_on: see `losses.objective`.
+        ema: decay of the moving averages of parameters and statistics, for a state that keeps them. In step n (from 0)
+            it is min(ema, (1 + n) / (10 + n)), so that the first parameters are soon forgotten.
         arms_at_once: None computes all students side by side; a number computes one seed after the other, so many of
             its arms side by side, in the memory of so many students.
         axis_name: mapped device axis.
@@ -204,6 +207,14 @@ def train_step(
         *new_rows, finite, averages = jax.lax.map(one_seed, (rows, shared))
     failed = jnp.where(state.alive & ~finite, state.step, state.failed)
     params, batch_stats, opt_state = rows_where(failed < 0, tuple(new_rows), rows)
+    if state.ema:
+        decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+        averaged = jax.tree.map(
+            lambda mean, new: (decay * mean + (1 - decay) * new).astype(mean.dtype),
+            state.ema,
+            {"params": params, "batch_stats": batch_stats},
+        )
+        state = state.replace(ema=rows_where(failed < 0, averaged, state.ema))
     state = state.replace(
         step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, failed=failed
     )
@@ -334,14 +345,13 @@ def planned_step(
     return train_step(state, batch, hyper, axis_name=axis_name, **train_options)
 
 
-def empty_averages(rows: tuple[int, int], *, soft: bool) -> dict[str, Average]:
+def empty_averages(rows: tuple[int, int], terms: Sequence[str]) -> dict[str, Average]:
     """Averages of nothing, to begin a window of `planned_steps` with.
 
     Args:
         rows: (seeds, arms).
-        soft: whether there are teacher logits, and so soft terms.
+        terms: names of the terms that are measured, see `losses.measured_terms`; without a teacher "ce" alone.
     """
-    terms = losses.TERMS if soft else ("ce",)
     return {name: Average(total=jnp.zeros(rows), count=jnp.zeros(rows)) for name in (*terms, "loss", "grad_norm")}
 
 

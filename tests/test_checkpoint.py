@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from test_train import MAPPINGS, OPTIMISER, Linear, train
 
-from kdjax import parallel, steps
+from kdjax import parallel, steps, terms
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.errors import InputError, Preempted
 
 ONE = MAPPINGS["one"]
-EMPTY = steps.empty_averages((2, 2), soft=True)
+EMPTY = steps.empty_averages((2, 2), terms.CORE)
 
 
 def like():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from kdjax import losses
+from kdjax import losses, terms
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = RNG.normal(size=(6, 5)) * 3, RNG.normal(size=(6, 5)) * 3
@@ -27,23 +27,23 @@ def numpy_objective(student, teacher, labels, w, temperature, on):
     return w[0] * ce + w[1] * kl + w[2] * cosine, (ce, kl, cosine)
 
 
-@pytest.mark.parametrize("on", losses.COSINE_ON)
+@pytest.mark.parametrize("on", terms.COSINE_ON)
 @pytest.mark.parametrize("w", [(1, 0, 0), (1, 1, 0), (1, 0, 1), (0.5, 2, 3), (0, 1, 1)])
 def test_objective_equals_numpy(on, w):
     with jax.enable_x64(True):
-        arrays = {name: jnp.float64(one) for name, one in zip(losses.TERMS, w, strict=True)}
+        arrays = {name: jnp.float64(one) for name, one in zip(terms.CORE, w, strict=True)}
         compiled = jax.jit(losses.objective, static_argnames="cosine_on")
         loss, averages = compiled(
             jnp.array(STUDENT), jnp.array(TEACHER), jnp.array(LABELS), arrays, jnp.float64(2.5), cosine_on=on
         )
-    expected, terms = numpy_objective(STUDENT, TEACHER, LABELS, w, 2.5, on)
+    expected, each = numpy_objective(STUDENT, TEACHER, LABELS, w, 2.5, on)
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
-    np.testing.assert_allclose([averages[name].compute() for name in losses.TERMS], terms, rtol=1e-12)
+    np.testing.assert_allclose([averages[name].compute() for name in terms.CORE], each, rtol=1e-12)
 
 
 def test_gradient_equals_finite_differences():
     with jax.enable_x64(True):
-        arrays = {name: jnp.float64(one) for name, one in zip(losses.TERMS, (1.0, 0.5, 2.0), strict=True)}
+        arrays = {name: jnp.float64(one) for name, one in zip(terms.CORE, (1.0, 0.5, 2.0), strict=True)}
         gradient = jax.grad(lambda s: losses.objective(s, jnp.array(TEACHER), LABELS, arrays, jnp.float64(4.0))[0])(
             jnp.array(STUDENT)
         )
@@ -61,7 +61,7 @@ def test_no_gradient_reaches_the_teacher():
     assert not np.any(gradient)
 
 
-@pytest.mark.parametrize("on", losses.COSINE_ON)
+@pytest.mark.parametrize("on", terms.COSINE_ON)
 @pytest.mark.parametrize("student", ["zero", "equal", "huge"])
 @pytest.mark.parametrize("teacher", ["zero", "equal", "huge"])
 def test_finite_at_the_edges(on, student, teacher):
@@ -95,16 +95,14 @@ def test_all_unlabelled_leaves_the_soft_terms():
 
 
 def test_softmax_ignores_a_common_offset_and_the_raw_cosine_does_not():
-    kl = losses.kl_divergence(TEACHER, STUDENT + 7, 4.0)
-    np.testing.assert_allclose(kl, losses.kl_divergence(TEACHER, STUDENT, 4.0), atol=1e-5)
-    assert np.all(
-        np.abs(losses.cosine_distance(TEACHER, STUDENT + 7) - losses.cosine_distance(TEACHER, STUDENT)) > 1e-3
-    )
+    kl = terms.kl_divergence(TEACHER, STUDENT + 7, 4.0)
+    np.testing.assert_allclose(kl, terms.kl_divergence(TEACHER, STUDENT, 4.0), atol=1e-5)
+    assert np.all(np.abs(terms.cosine_distance(TEACHER, STUDENT + 7) - terms.cosine_distance(TEACHER, STUDENT)) > 1e-3)
 
 
 def test_one_program_trains_arms_that_differ_in_weights_and_temperature():
     arms = {
-        name: jnp.array(column) for name, column in zip(losses.TERMS, [[1.0, 1.0], [0.0, 1.0], [0.0, 2.0]], strict=True)
+        name: jnp.array(column) for name, column in zip(terms.CORE, [[1.0, 1.0], [0.0, 1.0], [0.0, 2.0]], strict=True)
     }
     both = jax.vmap(lambda w, t: losses.objective(jnp.array(STUDENT), jnp.array(TEACHER), LABELS, w, t)[0])(
         arms, jnp.array([4.0, 2.0])

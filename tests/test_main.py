@@ -107,10 +107,12 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path, cache):
     ]  # fmt: skip
 
     # Another run with the same teacher takes every logit from disk.
-    kdjax(f"--workdir={tmp_path / 'b'}", *flags, "--config.distill.arms=('kl_cosine',)")
+    options = ("--config.distill.arms=('kl_cosine','dist')", "--config.distill.target=mean", "--config.student.ema=0.9")
+    kdjax(f"--workdir={tmp_path / 'b'}", *flags, *options)
     other = json.loads((tmp_path / "b" / "results.json").read_text())
     assert other["teacher"]["forward_images"] == 0
     assert other["teacher"]["test"] == results["teacher"]["test"]
+    assert other["arms"]["dist"]["weights"]["dist_intra_batch"] == 1
 
     # The workdir belongs to its config.
     refused = kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--config.distill.temperature=2", check=False)
@@ -232,6 +234,8 @@ def bad(tiles, tmp_path_factory):
         ("--config.dataset.source=web", "dataset.source"),
         ("--config.distill.logits=('/nowhere',)", "distill.logits: /nowhere is no folder of teacher logits"),
         ("--config.distill.mixup=0.2", "distill.views=0"),
+        ("--config.distill.target=best", "distill.target"),
+        ("--config.student.ema=1.0", "student.ema"),
         ("--config.distill.views=-1", "distill.views"),
         ("--config.teacher.onnx=/nowhere/teacher.onnx", "no file /nowhere/teacher.onnx"),
         ("--config.teacher.onnx_layout=HWC", "teacher.onnx_layout"),

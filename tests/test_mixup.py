@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import losses, optim, steps
+from kdjax import losses, optim, steps, terms
 from kdjax import state as states
 from kdjax.data.plan import Plan
 from kdjax.feed import streamed
@@ -34,7 +34,7 @@ def step(plan, mixup, images=IMAGES):
     teacher = Linear().init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
     one = jnp.ones(1)
     hyper = states.Hyperparameters(
-        weights=dict.fromkeys(losses.TERMS, one), temperature=one, learning_rate=one, weight_decay=0 * one
+        weights=dict.fromkeys(terms.CORE, one), temperature=one, learning_rate=one, weight_decay=0 * one
     )
     program = functools.partial(
         steps.planned_step, student_size=8, teacher=Linear(), teacher_size=8, mixup=mixup, model=Linear(),
@@ -81,7 +81,7 @@ def test_pixels_and_labels_are_mixed_by_the_same_share_for_student_and_teacher()
     teacher = Linear().init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
     for row in range(2):
         variables = jax.tree.map(lambda x: x[row, 0], {"params": state.params})  # noqa: B023
-        cosine = losses.cosine_distance(Linear().apply(teacher, pixels[row]), Linear().apply(variables, pixels[row]))
+        cosine = terms.cosine_distance(Linear().apply(teacher, pixels[row]), Linear().apply(variables, pixels[row]))
         np.testing.assert_allclose(averages["cosine"].compute()[row, 0], cosine.mean(), rtol=1e-3, atol=1e-5)
 
 

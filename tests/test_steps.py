@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import models, optim, parallel, steps
+from kdjax import models, optim, parallel, steps, terms
 from kdjax import state as states
 from kdjax.data.plan import Plan
 from kdjax.feed import resident
@@ -75,7 +75,9 @@ def run(mapping, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None, 
     constants = data, teacher, mapping.place(hyper, "arms"), mapping.place(np.array(seeds, np.int32), "seeds")
     feed = resident(Plan(tuple(seeds), EXAMPLES, BATCH, views=3), mapping, 1)
     rows = len(seeds), len(hyper.temperature)
-    empty = mapping.place(steps.empty_averages(rows, soft=data.teacher_logits is not None or bool(teacher)), "rows")
+    empty = mapping.place(
+        steps.empty_averages(rows, terms.CORE if data.teacher_logits is not None or teacher else ("ce",)), "rows"
+    )
     state, seen = mapping.place(initial(seeds, rows[1]), "rows"), []
     for step in range(number):
         state, averages = mapped(state, empty, *constants, feed(step, 1), np.int32(1))

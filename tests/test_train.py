@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import optim, parallel, steps
+from kdjax import optim, parallel, steps, terms
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
@@ -34,17 +34,17 @@ class Linear(nn.Module):
         return nn.Dense(3, name="head")(images.mean((1, 2)))
 
 
-def train(directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0, log=None):
+def train(directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0, log=None, ema=0.0):
     """Trains to step `until` of a schedule of `total` steps; goes on from a checkpoint where there is one."""
     images, labels = colours
-    create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
+    create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8, ema=ema > 0)
     hyper = states.Hyperparameters(
         weights={name: np.float32([1, 1]) for name in ("ce", "kl", "cosine")}, temperature=np.float32([1, 2]),
         learning_rate=np.float32([1.0, 0.5]) * np.float32(rate), weight_decay=np.float32([0, 0.1]),
     )  # fmt: skip
     program = functools.partial(
         steps.planned_steps, student_size=8, teacher=None, teacher_size=8, model=Linear(),
-        optimiser=OPTIMISER, schedule=optim.schedule(total, 2), cosine_on="logits",
+        optimiser=OPTIMISER, schedule=optim.schedule(total, 2), cosine_on="logits", ema=ema,
     )  # fmt: skip
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
     mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
@@ -52,7 +52,7 @@ def train(directory, colours, *, mapping, until, total=12, longest=3, host=False
     examples = mapping.place(steps.Examples(None if host else images, labels, logits))
     constants = examples, None, mapping.place(hyper, "arms"), mapping.place(np.int32([0, 1]), "seeds")
     checkpoints = Checkpoints(directory / "checkpoints", mapping)
-    empty = steps.empty_averages((2, 2), soft=True)
+    empty = steps.empty_averages((2, 2), terms.CORE)
     restored = checkpoints.restore(jax.eval_shape(create), empty)
     state, averages = restored or mapping.place((create(), empty), "rows")
     writer = MetricsWriter(directory, int(state.step), tensorboard=False)
@@ -176,7 +176,7 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_
     create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
     checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping())
     best, model = checkpoints.restore_best(jax.eval_shape(create))
-    whole, _ = checkpoints.restore(jax.eval_shape(create), steps.empty_averages((2, 2), soft=True))
+    whole, _ = checkpoints.restore(jax.eval_shape(create), steps.empty_averages((2, 2), terms.CORE))
     jax.tree.map(np.testing.assert_array_equal, best, whole.best)
     assert np.all(model["failed"] == -1) and model["step"] == 12
     checkpoints.close()
@@ -187,7 +187,7 @@ def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colours):
     checkpoints = Checkpoints(tmp_path / "checkpoints", parallel.Mapping(jax.devices()[:1]))
     other = jax.eval_shape(functools.partial(states.create, Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8))
     with pytest.raises(InputError, match="does not fit"):
-        checkpoints.restore(other, steps.empty_averages((1, 2), soft=True))
+        checkpoints.restore(other, steps.empty_averages((1, 2), terms.CORE))
     checkpoints.close()
 
 

@@ -23,7 +23,7 @@ import numpy as np
 if int(processes) > 1:
     jax.distributed.initialize(address, int(processes), int(process))
 
-from kdjax import models, optim, parallel, steps
+from kdjax import models, optim, parallel, steps, terms
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
@@ -49,7 +49,7 @@ program = functools.partial(
 )  # fmt: skip
 mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), (0, 1), donate=(0,))
 constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))
-empty = mapping.place(steps.empty_averages((1, 2), soft=True))
+empty = mapping.place(steps.empty_averages((1, 2), terms.CORE))
 feed = resident(Plan((0,), 24, 8, 2), mapping, 1)
 step = lambda state, number: mapped(state, empty, *constants, feed(number, 1), np.int32(1))
 state = mapping.place(states.create(model, optimiser, seeds=(0,), arms=2, image_size=32))

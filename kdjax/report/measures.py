@@ -19,6 +19,12 @@ TERMS = {
     "ce": "Cross-entropy on the labels, nats",
     "kl": "KL to the teacher, × T²",
     "cosine": "Cosine distance to the teacher",
+    "kl_standardised": "KL of standardised logits, × T²",
+    "target_class": "KL of the labelled class, × T²",
+    "other_classes": "KL among the other classes, × T²",
+    "dist_inter": "Correlation distance over classes, × T²",
+    "dist_intra_batch": "Correlation distance over the batch, × T²",
+    "cosine_batch": "Cosine distance over the batch",
 }
 
 

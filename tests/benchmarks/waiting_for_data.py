@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     plan = Plan((0,), len(labels), config.student.batch_size, 0)
     total = (2 * _TURNS.value + 4) * _STEPS.value
     feed = resident(plan, mapping, 1) if on_device else streamed(plan, mapping, images, 0, total)
-    empty = mapping.place(steps.empty_averages((1, 1), soft=False))
+    empty = mapping.place(steps.empty_averages((1, 1), ("ce",)))
     state = mapping.place(states.create(run.network("student"), optimiser, seeds=(0,), arms=1, image_size=size))
     position = 0
 
