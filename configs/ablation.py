@@ -7,14 +7,15 @@ The argument is another config of this folder, with its own argument after a com
 Times and results of runs that were made are in the README.
 """
 
-import runpy
 from pathlib import Path
+
+from kdjax.config import from_file
 
 
 def get_config(arg=""):
     """`arg` is NAME or NAME,ARGUMENT; "" means uc_merced."""
     name, _, argument = (arg or "uc_merced").partition(",")
-    config = runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))["get_config"](argument)
+    config = from_file(Path(__file__).with_name(f"{name}.py"), argument)
     config.name = f"ablation_{config.name}"
     config.seeds = (0, 1, 2, 3, 4)
     return config

@@ -8,8 +8,9 @@ argument is as in `ablation.py`.
 """
 
 import itertools
-import runpy
 from pathlib import Path
+
+from kdjax.config import from_file
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 WEIGHT_DECAYS = (0.001, 0.01, 0.03, 0.1)
@@ -28,7 +29,7 @@ FAMILIES = {
 def get_config(arg=""):
     """`arg` is NAME or NAME,ARGUMENT; "" means uc_merced."""
     name, _, argument = (arg or "uc_merced").partition(",")
-    config = runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))["get_config"](argument)
+    config = from_file(Path(__file__).with_name(f"{name}.py"), argument)
     config.name = f"sweep_{config.name}"
     arms = {}
     for family, settings in FAMILIES.items():

@@ -1,6 +1,8 @@
 """The configuration: every field with its default, and the checks made before anything runs."""
 
 import math
+import runpy
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -52,6 +54,7 @@ def base() -> ml_collections.ConfigDict:
     config.dataset.splits = config_dict.placeholder(str)  # a splits.json of an earlier run to use again
     config.dataset.unlabelled_dir = config_dict.placeholder(str)  # tiles without labels for the training split
     config.dataset.label_fraction = 1.0  # fraction of training and validation images that keep their labels
+    config.dataset.unlabelled = "keep"  # training images without a label: keep (soft losses count them) | drop
     config.dataset.on_error = "refuse"  # unreadable images: refuse | skip
     config.dataset.value_range = ()  # (low, high) of 16-bit and float images; () = inferred, and logged
     config.dataset.demo_classes = 10
@@ -119,6 +122,17 @@ def base() -> ml_collections.ConfigDict:
     config.run.tensorboard = True  # where its packages are installed
     config.run.note = ""  # sentence printed below the closing table
     return config
+
+
+def from_file(path: Path | str, argument: str = "") -> ml_collections.ConfigDict:
+    """The config of another file, for a file that varies it: what its `get_config(argument)` returns.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"config: there is no file {path}")
+    return runpy.run_path(str(path))["get_config"](argument)
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

@@ -44,12 +44,9 @@ def train_teacher(run: Run) -> None:
             + ("distill.logits" if run.config.distill.logits else "teacher.onnx")
         )
         return
-    split = run.dataset.train
-    labelled = np.flatnonzero(split.labels >= 0)
-    if _done(run, "teacher", "teacher", len(labelled)):
+    split = run.dataset.train.labelled()
+    if _done(run, "teacher", "teacher", len(split)):
         return
-    if len(labelled) < len(split.labels):
-        split = Split(split.images[labelled], split.labels[labelled], tuple(split.names[i] for i in labelled))
     _train(
         run,
         "teacher",

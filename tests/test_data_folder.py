@@ -311,6 +311,8 @@ def test_bad_input_is_one_clear_line(plain, tmp_path):
         ({"validation_fraction": 0}, "dataset.validation_fraction: 0"),
         ({"label_fraction": 0}, "dataset.label_fraction: 0"),
         ({"label_fraction": 1.5}, "dataset.label_fraction: 1.5"),
+        ({"unlabelled": "hide"}, "dataset.unlabelled: 'hide'"),
+        ({"unlabelled": "drop", "unlabelled_dir": str(plain)}, "dataset.unlabelled is 'drop'"),
         ({"source": "web"}, "dataset.source: 'web'"),
         ({"on_error": "ignore"}, "dataset.on_error: 'ignore'"),
         ({"value_range": (5, 5)}, "dataset.value_range"),

@@ -184,6 +184,19 @@ def test_label_fraction_is_nested_and_spares_the_test_split(tiles):
     assert data.fingerprint == whole.fingerprint
 
 
+def test_unlabelled_images_can_be_dropped(tiles):
+    kept = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.34})
+    dropped = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.34, "unlabelled": "drop"})
+    labelled = [i for i, label in enumerate(kept.train.labels) if label >= 0]
+    assert 0 < len(labelled) < len(kept.train)
+    assert dropped.train.names == tuple(kept.train.names[i] for i in labelled)
+    np.testing.assert_array_equal(dropped.train.labels, kept.train.labels[labelled])
+    np.testing.assert_array_equal(dropped.train.images, kept.train.images[labelled])
+    assert dropped.validation.names == kept.validation.names and dropped.test.names == kept.test.names
+    assert dropped.splits_document() == kept.splits_document()
+    assert f"{len(kept.train) - len(labelled)} training images without a label are left out" in dropped.notes
+
+
 def test_unlabelled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
     whole = load(path=str(tiles), **OPTIONS)
     more = tmp_path / "more" / "deep" / "down"

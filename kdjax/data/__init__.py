@@ -33,6 +33,7 @@ def load(
     splits: str | None = None,
     unlabelled_dir: str | None = None,
     label_fraction: float = 1.0,
+    unlabelled: str = "keep",
     on_error: str = "refuse",
     value_range: Sequence[float] = (),
     demo_classes: int = 10,
@@ -57,6 +58,7 @@ def load(
       splits: path of a splits.json to use again.
       unlabelled_dir: directory or zip of tiles to add to train without labels.
       label_fraction: share of the labels kept in train and validation, in (0, 1].
+      unlabelled: 'keep' or 'drop' the training images that have no label.
       on_error: 'refuse' or 'skip' unreadable images.
       value_range: () or (low, high), the values of 16-bit and float images that become 0 and 255.
       demo_classes, demo_train, demo_validation, demo_test: the numbers of classes and images of the demo.
@@ -78,6 +80,8 @@ def load(
         validation_fraction,
         tfds_splits,
         label_fraction,
+        unlabelled,
+        unlabelled_dir,
         on_error,
         value_range,
     )
@@ -131,6 +135,9 @@ def load(
             f"label_fraction {label_fraction:g}: {(train.labels >= 0).sum()} of {len(train)} training labels "
             f"and {len(validation)} of {len(assigned.validation)} validation examples are kept",
         )
+    if unlabelled == "drop":
+        notes += (f"{(train.labels < 0).sum()} training images without a label are left out",)
+        train = train.labelled()
     members["unlabelled"] = ()
     if unlabelled_dir:
         held = {pool.digests[i] for i in (*assigned.validation, *assigned.test)}
@@ -158,6 +165,8 @@ def _check(
     validation_fraction: float,
     tfds_splits: Sequence[str],
     label_fraction: float,
+    unlabelled: str,
+    unlabelled_dir: str | None,
     on_error: str,
     value_range: Sequence[float],
 ) -> None:
@@ -171,6 +180,12 @@ def _check(
             raise InputError(f"dataset.{field}: {fraction:g} is out of range, it must lie between 0 and 1")
     if not 0 < label_fraction <= 1:
         raise InputError(f"dataset.label_fraction: {label_fraction:g} is out of range, it must be above 0, at most 1")
+    if unlabelled not in ("keep", "drop"):
+        raise InputError(f"dataset.unlabelled: {unlabelled!r} is unknown, choose 'keep' or 'drop'")
+    if unlabelled == "drop" and unlabelled_dir:
+        raise InputError(
+            "dataset.unlabelled is 'drop', but dataset.unlabelled_dir adds such images: choose one of them"
+        )
     if on_error not in ("refuse", "skip"):
         raise InputError(f"dataset.on_error: {on_error!r} is unknown, choose 'refuse' or 'skip'")
     if len(tfds_splits) not in (0, 3):

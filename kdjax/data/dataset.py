@@ -27,6 +27,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def labelled(self) -> Split:
+        """The examples that have a label, in their order; copied where there are others."""
+        rows = np.flatnonzero(self.labels >= 0)
+        if len(rows) == len(self):
+            return self
+        return Split(self.images[rows], self.labels[rows], tuple(self.names[i] for i in rows))
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -1,0 +1,45 @@
+"""Few labels, many tiles: what the soft losses gain where a fraction of the labels is kept.
+
+    launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10 \
+        --config.dataset.path=data/uc_merced.zip
+    launch/local.sh --config=configs/label_fraction.py:0.1,labelled --workdir=runs/labels_10_only …
+
+The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the
+same number of steps. A name of this folder and its argument may follow, as in `0.1,tiles,eurosat`. Teacher and
+validation have the same fraction of the labels. The upper bound, a teacher that knows all labels, is the logits of
+another run of the same split: `--config.distill.logits="('FOLDER',)"`, as its teacher_logits.json names it.
+"""
+
+from pathlib import Path
+
+from kdjax.config import from_file
+
+LEARNING_RATES = (1e-3, 2e-3)  # the trials of each family
+
+
+def get_config(arg=""):
+    """`arg` is FRACTION[,tiles|labelled[,NAME[,ARGUMENT]]]; "" means 0.1 of uc_merced."""
+    fraction, which, name, argument = ((arg or "0.1").split(",", 3) + ["", "", ""])[:4]
+    fraction, which = float(fraction), which or "tiles"
+    if not 0 < fraction <= 1 or which not in ("tiles", "labelled"):
+        raise ValueError(f"{arg}: give FRACTION or FRACTION,labelled, with a fraction above 0 and at most 1")
+    config = from_file(Path(__file__).with_name(f"{name or 'uc_merced'}.py"), argument)
+    config.name = f"{config.name}_labels_{100 * fraction:g}" + ("_only" if which == "labelled" else "")
+    config.seeds = (0, 1, 2)
+    config.dataset.label_fraction = fraction
+    # An epoch of the teacher is one of the labelled tiles: more of them where it is short.
+    config.teacher.epochs = round(config.teacher.epochs * min(4, 1 / fraction))
+    families = {"student_alone": {"ce": 1.0}}
+    if which == "labelled":
+        config.dataset.unlabelled = "drop"
+        config.student.epochs = round(config.student.epochs / fraction)
+    else:
+        families["kl_cosine"] = {"ce": 1.0, "kl": 1.0, "cosine": 1.0}
+        config.distill.target = "mean"
+    config.arms = {
+        f"{family}_{number}": {**weights, "learning_rate": rate, "family": family}
+        for family, weights in families.items()
+        for number, rate in enumerate(LEARNING_RATES)
+    }
+    config.distill.arms = tuple(config.arms)
+    return config

@@ -1,0 +1,59 @@
+"""Every file of configs/ is a config that may run; those that vary another change what they name."""
+
+from pathlib import Path
+
+import pytest
+
+from kdjax.config import ARMS, from_file, validate
+from kdjax.errors import InputError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def load(name, argument=""):
+    config = from_file(CONFIGS / f"{name}.py", argument)
+    validate(config)
+    return config
+
+
+def trials(config):
+    """The number of arms of each family."""
+    families = [config.arms[arm].get("family", arm) for arm in config.distill.arms]
+    return {family: families.count(family) for family in families}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.py")))
+def test_every_config_is_valid_as_it_stands(name):
+    assert load(name).name
+
+
+def test_a_config_of_another_file_keeps_its_argument():
+    assert load("ablation", "uc_merced,96").dataset.image_size == 96
+    assert load("sweep", "eurosat").dataset.path == load("eurosat").dataset.path
+    with pytest.raises(InputError, match="absent.py"):
+        load("ablation", "absent")
+
+
+def test_a_sweep_gives_every_arm_the_same_number_of_trials():
+    assert trials(load("sweep")) == dict.fromkeys(ARMS, 12)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
+def test_the_baseline_of_few_labels_has_as_many_steps_and_trials(fraction):
+    tiles, labelled = load("label_fraction", f"{fraction}"), load("label_fraction", f"{fraction},labelled")
+    assert tiles.dataset.label_fraction == labelled.dataset.label_fraction == fraction
+    assert labelled.dataset.unlabelled == "drop" and tiles.dataset.unlabelled == "keep"
+    assert labelled.student.epochs * fraction == pytest.approx(tiles.student.epochs)
+    assert set(trials(tiles).values()) == set(trials(labelled).values()) == {2}
+
+
+def test_a_teacher_may_see_more_pixels_than_its_students():
+    config = load("resolution", "64,128")
+    assert (config.dataset.image_size, config.teacher.image_size) == (64, 128)
+    assert config.dataset.storage_size == load("uc_merced", "128").dataset.storage_size
+
+
+def test_narrow_students_start_from_scratch():
+    assert load("width", "0.5,eurosat").student.width == 0.5
+    assert load("width", "0.5").student.weights is None and load("width", "1.0").student.weights is not None
+    assert load("scratch").student.weights is None and load("scratch").teacher.weights is not None
