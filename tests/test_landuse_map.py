@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from refusal import refused
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -17,7 +18,6 @@ rasterio = pytest.importorskip("rasterio")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
 
-from kdjax import errors  # noqa: E402
 from kdjax.landuse_map import __main__ as command  # noqa: E402
 from kdjax.landuse_map import legend, windows  # noqa: E402
 
@@ -260,22 +260,6 @@ def test_the_window_is_resized_to_the_model(artefact, tmp_path):
         np.testing.assert_array_equal(file.read(1), [[0, 1], [0, 1]])
 
 
-def refused(capfd, *arguments):
-    """The one line that bad input ends in."""
-    argv = sys.argv
-    sys.argv = ["landuse_map", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stop:
-            errors.in_one_line(command.main)
-    finally:
-        sys.argv = argv
-    said = capfd.readouterr()
-    assert stop.value.code == 2 and not said.out
-    (line,) = said.err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 BAD = {
     "corrupt artefact": "ONNX",
     "missing raster": "no file",
@@ -343,7 +327,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
         "bad tile": ["--tile=0"],
     }.get(kind, [])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert BAD[kind] in refused(capfd, artefact, raster, out, *flags)
+    assert BAD[kind] in refused(capfd, command.main, artefact, raster, out, *flags)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

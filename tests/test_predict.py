@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from refusal import refused
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -18,7 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from scipy.special import softmax  # noqa: E402
 from test_export import CLASSES, folded, student  # noqa: E402
 
-from kdjax import errors, predict  # noqa: E402
+from kdjax import predict  # noqa: E402
 from kdjax.export import onnx_graph  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -95,22 +96,6 @@ def test_no_jax_is_needed(artefact, tiles):
     assert len(done.stdout.splitlines()) == 7
 
 
-def refused(capfd, *arguments):
-    """The one line that bad input ends in; nothing else is printed, not by onnxruntime either."""
-    argv = sys.argv
-    sys.argv = ["predict", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stop:
-            errors.in_one_line(predict.main)
-    finally:
-        sys.argv = argv
-    said = capfd.readouterr()
-    assert stop.value.code == 2 and not said.out
-    (line,) = said.err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 def without(model, key):
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != key}
     onnx.helper.set_model_props(model, kept)
@@ -131,7 +116,7 @@ def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
         content = {"corrupt": b"no model" * 100, "empty": b"", "half": whole[: len(whole) // 2]}
         path.write_bytes(content.get(kind, model.SerializeToString()))
     said = {"missing": "no file", "foreign": "not exported by kdjax", "labels": "1 classes", "size": "99 px"}
-    line = refused(capfd, path, tiles)
+    line = refused(capfd, predict.main, path, tiles)
     assert str(path) in line and said.get(kind, "ONNX") in line
 
 
@@ -147,7 +132,7 @@ def test_bad_images_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
         path.write_bytes(sorted(tiles.rglob("*.png"))[3].read_bytes()[:300])
     elif kind == "deep":
         Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(path)
-    line = refused(capfd, artefact, *([] if kind == "nothing" else [tiles, path]))
+    line = refused(capfd, predict.main, artefact, *([] if kind == "nothing" else [tiles, path]))
     assert (str(path) in line) or kind == "nothing"
     if kind == "deep":
         assert "uint16" in line
@@ -155,7 +140,7 @@ def test_bad_images_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
 
 @pytest.mark.parametrize("flag", ["--top=0", "--batch=x", "--format=xml", "--colour=red"])
 def test_bad_flags_end_in_one_line(artefact, tiles, capfd, flag):
-    assert flag.split("=")[0] in refused(capfd, artefact, tiles, flag)
+    assert flag.split("=")[0] in refused(capfd, predict.main, artefact, tiles, flag)
 
 
 def test_deep_images_take_the_range_of_training(artefact, tmp_path, capsys):

@@ -79,7 +79,9 @@ def _table(material: Material) -> list[Markup]:
         for row in rows
     )
     head = element("thead", element("tr", *(element("th", cell, scope="col") for cell in header)))
-    caption = "ce, kl, cosine: weights of the loss terms; T: temperature. Accuracies and losses are of the test images."
+    caption = (
+        "T: temperature; the columns before it: weights of the losses. Accuracies and losses are of the test images."
+    )
     if leading:
         caption += f" Shaded: {leading}, which is looked at closely below."
     table = element("table", head, element("tbody", *body), class_="results")

@@ -1,0 +1,23 @@
+"""How a command refuses bad input."""
+
+import sys
+
+import pytest
+
+from kdjax import errors
+
+
+def refused(capfd, main, *arguments):
+    """The one line that bad input ends in; nothing else is printed, not by libraries in C++ either."""
+    argv = sys.argv
+    sys.argv = ["command", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stop:
+            errors.in_one_line(main)
+    finally:
+        sys.argv = argv
+    said = capfd.readouterr()
+    assert stop.value.code == 2 and not said.out
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    return line
