@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STAGES = "teacher,distill,evaluate,export"
+STAGES = "teacher,distill,evaluate,export,report"
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
 
 
@@ -76,6 +76,9 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in ("student.safetensors", "student.onnx", "labels.json"):
         contents = [(directory / "run" / "export" / name).read_bytes() for directory in (one, other)]
         found += [name] if contents[0] != contents[1] else []
+    for directory in (one, other):  # the page has times in it, so no two are equal
+        page = directory / "run" / "report.html"
+        found += [] if page.read_text().rstrip().endswith("</html>") else [str(page)]
     for stage in ("teacher", "distill"):
         contents = [(directory / "run" / stage / "metrics.jsonl").read_text() for directory in (one, other)]
         found += [f"{stage}/metrics.jsonl"] if contents[0] != contents[1] else []
