@@ -39,9 +39,8 @@ def command(directory: Path, programs: Path) -> list[str]:
 
 
 def start(directory: Path, programs: Path) -> subprocess.Popen:
-    environment = {**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
     log = open(directory / "log.txt", "a")
-    return subprocess.Popen(command(directory, programs), cwd=ROOT, env=environment, stdout=log, stderr=log)
+    return subprocess.Popen(command(directory, programs), cwd=ROOT, stdout=log, stderr=log)
 
 
 def arrays(directory: Path) -> dict[str, np.ndarray]:
@@ -91,7 +90,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--directory", type=Path, help="where the runs are kept; default: a temporary directory")
     options = parser.parse_args()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.update(XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu")  # also of this process, which reads the checkpoints
     sys.path.insert(0, str(ROOT))
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
