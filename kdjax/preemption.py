@@ -1,7 +1,8 @@
 """SIGTERM, as schedulers send it: a checkpoint, and an exit status that asks to be started again.
 
 A training loop defers the signal to the end of its chunk of steps. Everywhere else the run ends at once: what is on
-disk is whole, and the same command goes on from there.
+disk is whole, and the same command goes on from there. Several processes end together, so they end where they ask:
+before each chunk of steps, and before each shard of teacher logits.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether to save and end now: asked before each chunk, and answered alike in every process."""
+    """Whether to save and end now: asked by all processes at the same places, and answered alike in each."""
     if jax.process_count() > 1:
         # JAX answers yes to one number only, the one after the highest that a process has asked with when the signal
         # comes. Steps would leave that number out, and begin anew with each stage.

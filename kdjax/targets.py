@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import augment, files, teachers
+from kdjax import augment, files, preemption, teachers
+from kdjax.errors import Preempted
 from kdjax.networks import best_teacher, network_facts
 from kdjax.run import Run
 from kdjax.teacher_logits import LogitsFolder, cached, named, view_name
@@ -105,6 +106,8 @@ def _stored_logits(
     for number, (name, count) in enumerate(rows.items()):
 
         def counted(start: int, end: int, name: str = name, number: int = number) -> np.ndarray:
+            if preemption.requested():  # one process alone ends at once; several must end at the same shard
+                raise Preempted("teacher logits: ended by SIGTERM; the shards computed so far are saved")
             run.log(f"teacher logits: {name} ({number + 1} of {len(rows)}), images {start} to {end}")
             document[kind]["started_images"] += end - start
             _write(record, document)
