@@ -29,10 +29,10 @@ SIDE = 16
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """(n, SIDE, SIDE, 3) float32 of mean 0 and norm 1, from (n, S, S, 3) uint8."""
+    """(n, SIDE, SIDE, 3) float32, each channel of mean 0, each image of norm 1, from (n, S, S, 3) uint8."""
     small = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX)) for image in images]
     small = np.stack(small).astype(np.float32)
-    small -= small.mean((1, 2, 3), keepdims=True)
+    small -= small.mean((1, 2), keepdims=True)  # else plain surfaces of like colour would be near-duplicates
     return small / np.maximum(np.sqrt(np.square(small).sum((1, 2, 3), keepdims=True)), 1e-6)
 
 
