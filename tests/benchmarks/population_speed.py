@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from step_speed import MODES, Worker
+from sides import MODES, Worker
 
 
 def main() -> None:
