@@ -44,14 +44,12 @@ def sum_name(number: int) -> str:
     return f"features.{number}"
 
 
-def build(network: Network, properties: dict[str, str], *, preprocessed: bool = False) -> onnx.ModelProto:
+def build(network: Network, properties: dict[str, str]) -> onnx.ModelProto:
     """The network as a checked ONNX model.
 
     Args:
       network: see `fold.fold`.
       properties: go into the model's metadata_props, such as `metadata`.
-      preprocessed: leave out resize and subtraction of the mean: the input is then float32 (batch, 3, image_size,
-        image_size), pixels 0 to 255 minus the mean.
 
     Returns:
       A model from images (batch, storage_size, storage_size, 3) uint8 to logits (batch, classes) float32; the batch is
@@ -82,15 +80,13 @@ def build(network: Network, properties: dict[str, str], *, preprocessed: bool = 
         return node("Clip", [x, zero, ceiling], f"{layer.name}.relu6") if layer.rectified else x
 
     zero, ceiling = constant("zero", np.float32(0)), constant("ceiling", np.float32(CEILING))
-    x = INPUT
-    if not preprocessed:
-        x = node("Transpose", [x], "nchw", perm=[0, 3, 1, 2])
-        x = node("Cast", [x], "pixels", to=TensorProto.FLOAT)
-        if network.resize is not None:
-            # The columns first: a product with a matrix on the right is one product for the whole batch.
-            x = node("MatMul", [x, constant("resize.columns", np.ascontiguousarray(network.resize.T))], "narrower")
-            x = node("MatMul", [constant("resize.rows", network.resize), x], "resized")
-        x = node("Sub", [x, constant("mean", network.mean.reshape(3, 1, 1))], "centred")
+    x = node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
+    x = node("Cast", [x], "pixels", to=TensorProto.FLOAT)
+    if network.resize is not None:
+        # The columns first: a product with a matrix on the right is one product for the whole batch.
+        x = node("MatMul", [x, constant("resize.columns", np.ascontiguousarray(network.resize.T))], "narrower")
+        x = node("MatMul", [constant("resize.rows", network.resize), x], "resized")
+    x = node("Sub", [x, constant("mean", network.mean.reshape(3, 1, 1))], "centred")
     x = convolution(x, network.stem)
     for number, block in enumerate(network.blocks, 1):
         y = x
@@ -101,15 +97,11 @@ def build(network: Network, properties: dict[str, str], *, preprocessed: bool = 
     x = node("Flatten", [node("GlobalAveragePool", [x], "pooled")], "features")
     head = [constant("classifier.1.weight", network.weight), constant("classifier.1.bias", network.bias)]
     node("Gemm", [x, *head], OUTPUT, transB=1)
-    kind, shape = (
-        (TensorProto.FLOAT, ["batch", 3, network.image_size, network.image_size])
-        if preprocessed
-        else (TensorProto.UINT8, ["batch", network.storage_size, network.storage_size, 3])
-    )
+    shape = ["batch", network.storage_size, network.storage_size, 3]
     graph = helper.make_graph(
         nodes,
         "mobilenet_v2",
-        [helper.make_tensor_value_info(INPUT, kind, shape)],
+        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(network.bias)])],
         constants,
     )
