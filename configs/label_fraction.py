@@ -6,8 +6,7 @@
 
 The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the
 same number of steps. A name of this folder and its argument may follow, as in `0.1,tiles,eurosat`. Teacher and
-validation have the same fraction of the labels. The upper bound, a teacher that knows all labels, is the logits of
-another run of the same split: `--config.distill.logits="('FOLDER',)"`, as its teacher_logits.json names it.
+validation have the same fraction of the labels.
 """
 
 from pathlib import Path
