@@ -69,6 +69,7 @@ def base() -> ml_collections.ConfigDict:
     config.teacher.convolution = "auto"  # winograd on CPU, conv elsewhere: equal to rounding
     config.teacher.weights = config_dict.placeholder(str)  # safetensors file or Hugging Face hub id; unset = scratch
     config.teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
+    config.teacher.workdir = config_dict.placeholder(str)  # a run whose trained teacher is taken
     config.teacher.onnx = config_dict.placeholder(str)  # an ONNX file as teacher, in place of training one
     config.teacher.onnx_layout = "NHWC"  # of its input: NHWC | NCHW
     config.teacher.onnx_input = "imagenet"  # its pixels: imagenet (mean and deviation) | unit (0 to 1) | uint8
@@ -147,8 +148,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _whole("splits", config.splits, 1)
     if config.splits > 1 and config.dataset.splits:
         raise InputError(f"splits is {config.splits}, but dataset.splits names one split: choose one of them")
-    if config.splits > 1 and config.distill.logits:
-        raise InputError(f"splits is {config.splits}, but distill.logits belong to one split: choose one of them")
+    for field, value in (("distill.logits", config.distill.logits), ("teacher.workdir", config.teacher.workdir)):
+        if config.splits > 1 and value:
+            raise InputError(f"splits is {config.splits}, but {field} belongs to one split: choose one of them")
     if not config.seeds:
         raise InputError("seeds is empty: give at least one, as (0,)")
     for seed in config.seeds:
@@ -180,8 +182,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _whole("distill.views", config.distill.views, 0)
     _choice("teacher.onnx_layout", config.teacher.onnx_layout, teachers.ONNX_LAYOUTS)
     _choice("teacher.onnx_input", config.teacher.onnx_input, teachers.ONNX_INPUTS)
-    if config.teacher.onnx and config.distill.logits:
-        raise InputError("teacher.onnx and distill.logits are both set: choose one teacher")
+    given_teacher(config)
     if config.distill.views == 0 and (config.teacher.onnx or config.distill.logits):
         raise InputError(
             f"distill.views is 0 (online), but {'teacher.onnx' if config.teacher.onnx else 'distill.logits'} is set: "
@@ -230,6 +231,23 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 _number(f"arms.{name}.{field}", value, above=0)
         if not any(arm.get(term, 0) for term in terms.TERMS):
             raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(terms.TERMS)}")
+
+
+def given_teacher(config: ml_collections.ConfigDict) -> str | None:
+    """The field that gives the teacher, in place of training one; None where the run trains its own.
+
+    Raises:
+        InputError: several do.
+    """
+    fields = {
+        "teacher.workdir": config.teacher.workdir,
+        "teacher.onnx": config.teacher.onnx,
+        "distill.logits": config.distill.logits,
+    }
+    chosen = [field for field, value in fields.items() if value]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(chosen)} are set: choose one teacher")
+    return chosen[0] if chosen else None
 
 
 def first_difference(new: Any, old: Any, path: str = "") -> str | None:

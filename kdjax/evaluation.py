@@ -36,7 +36,9 @@ def evaluate(run: Run) -> None:
     dataset, config = run.dataset, run.config
     teacher = teacher_of(run)
     teacher_logits = clean_logits(run, teacher)
-    best, last, step, failed = best_students(run, "student", "distill", config.seeds, len(run.arms))
+    best, last, step, failed = best_students(
+        run, "student", run.workdir / "distill" / "checkpoints", config.seeds, len(run.arms)
+    )
     total = total_steps(config.student, len(dataset.train.labels))
     if step != total:
         run.log(f"evaluate: the students are at step {step} of {total}: these figures are not final")

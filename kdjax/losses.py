@@ -23,6 +23,11 @@ def measured_terms(arms: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
     return (*terms.CORE, *(name for name in terms.FURTHER if any(arm.get(name, 0) for arm in arms)))
 
 
+def needs_teacher(arms: Iterable[Mapping[str, float]]) -> bool:
+    """Whether an arm gives weight to a term that compares with teacher logits."""
+    return any(arm.get(name, 0) for arm in arms for name in terms.TERMS if name != "ce")
+
+
 def objective(
     student_logits: jax.Array,
     teacher_logits: jax.Array | None,

@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from kdjax import models, optim, weights
+from kdjax import models, optim, teacher_run, weights
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.errors import InputError
@@ -55,13 +56,25 @@ def initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, load
 
 
 def best_students(
-    run: Run, stage: str, folder: str, seeds: Sequence[int], arms: int
+    run: Run, stage: str, directory: Path, seeds: Sequence[int], arms: int
 ) -> tuple[states.Best, dict[str, Any], int, np.ndarray]:
-    """Each student's best, its variables at the latest step, that step, and the step at which each failed."""
-    directory = run.workdir / folder / "checkpoints"
+    """Each student's best, its variables at the latest step, that step, and the step at which each failed.
+
+    Args:
+        run: the run.
+        stage: 'teacher' or 'student'.
+        directory: of the stage's checkpoints.
+        seeds: names of the rows.
+        arms: number of columns.
+
+    Raises:
+        InputError: there is no checkpoint.
+    """
     if not directory.is_dir():
         raise InputError(f"no checkpoint in {directory}: run the stage that trains it first")
-    checkpoints = Checkpoints(directory, run.mapping, read_only=run.follows)
+    checkpoints = Checkpoints(
+        directory, run.mapping, read_only=run.follows or not directory.is_relative_to(run.workdir)
+    )
     best, model = checkpoints.restore_best(initial_state(run, stage, seeds, arms, load=False))
     checkpoints.close()
     last = {name: model[name] for name in ("params", "batch_stats")}
@@ -69,18 +82,21 @@ def best_students(
 
 
 def best_teacher(run: Run) -> Any:
-    """Variables of the selected teacher, without population axes, on the host.
+    """Variables of the selected teacher, without population axes, on the host: this run's, or the run's it names.
 
     Raises:
         InputError: there is no trained teacher, or it failed.
     """
-    best, _, step, failed = best_students(run, "teacher", "teacher", (run.config.teacher.seed,), 1)
+    config = run.config.teacher
+    if config.workdir:
+        folder, total = Path(config.workdir) / "teacher", teacher_run.total_steps(run.config)
+    else:
+        folder, total = run.workdir / "teacher", total_steps(config, int((run.dataset.train.labels >= 0).sum()))
+    best, _, step, failed = best_students(run, "teacher", folder / "checkpoints", (config.seed,), 1)
     if (failed >= 0).any():
-        raise InputError(f"the teacher in {run.workdir}/teacher failed at step {failed.max()}: see its metrics.jsonl")
-    if step != total_steps(run.config.teacher, int((run.dataset.train.labels >= 0).sum())):
-        raise InputError(
-            f"the teacher in {run.workdir}/teacher is at step {step}, not at its end: run --stages=teacher"
-        )
+        raise InputError(f"the teacher in {folder} failed at step {failed.max()}: see its metrics.jsonl")
+    if step != total:
+        raise InputError(f"the teacher in {folder} is at step {step}, not at its end: run --stages=teacher there")
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], {"params": best.params, "batch_stats": best.batch_stats})
 
 
@@ -90,7 +106,9 @@ def finished_students(run: Run) -> tuple[states.Best, np.ndarray]:
     Raises:
         InputError: the students are not at the end of their training.
     """
-    best, _, step, failed = best_students(run, "student", "distill", run.config.seeds, len(run.arms))
+    best, _, step, failed = best_students(
+        run, "student", run.workdir / "distill" / "checkpoints", run.config.seeds, len(run.arms)
+    )
     total = total_steps(run.config.student, len(run.dataset.train.labels))
     if step != total:
         raise InputError(f"the students in {run.workdir}/distill are at step {step} of {total}: run --stages=distill")

@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax import config as configuration
 from kdjax import data as datasets
-from kdjax import files, memory, models
+from kdjax import files, memory, models, teacher_run
 from kdjax.errors import InputError
 from kdjax.parallel import Mapping, first_process_says, for_population
 
@@ -120,7 +120,9 @@ def open_run(
             raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
     mapping = Mapping()
     population = for_population(len(config.seeds), len(config.distill.arms))
-    trained = ("student",) if config.teacher.onnx or config.distill.logits else ("teacher", "student")
+    if config.teacher.workdir:
+        teacher_run.check_config(config)
+    trained = ("student",) if configuration.given_teacher(config) else ("teacher", "student")
     for stage in trained:
         shared_out = mapping if stage == "teacher" else population
         if shared_out.axis_name and config[stage].batch_size % len(mapping.devices):
@@ -137,6 +139,8 @@ def open_run(
         if not (Path(folder) / "parts.json").is_file():
             raise InputError(f"distill.logits: {folder} is no folder of teacher logits: it has no parts.json")
     dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
+    if config.teacher.workdir:
+        teacher_run.check_data(config, dataset)
     images = {"teacher": int((dataset.train.labels >= 0).sum()), "student": len(dataset.train.labels)}
     for stage in trained:
         if config[stage].batch_size > images[stage]:

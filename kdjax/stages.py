@@ -21,6 +21,7 @@ import numpy as np
 from kdjax import files, losses, memory, optim, preemption, steps
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
+from kdjax.config import given_teacher
 from kdjax.data import Split
 from kdjax.data.plan import Plan
 from kdjax.evaluate import predictor
@@ -38,11 +39,9 @@ TEACHER_ARM = {"ce": 1.0}
 
 def train_teacher(run: Run) -> None:
     """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time."""
-    if run.config.distill.logits or run.config.teacher.onnx:
-        run.log(
-            "teacher: none to train, its logits come from "
-            + ("distill.logits" if run.config.distill.logits else "teacher.onnx")
-        )
+    given = given_teacher(run.config)
+    if given:
+        run.log(f"teacher: none to train, it comes from {given}")
         return
     split = run.dataset.train.labelled()
     if _done(run, "teacher", "teacher", len(split)):
@@ -60,32 +59,38 @@ def train_teacher(run: Run) -> None:
 
 
 def distill(run: Run) -> None:
-    """Stage `distill`: teacher logits once, then all arms and seeds as one program."""
+    """Stage `distill`: teacher logits once, where an arm needs them, then all arms and seeds as one program."""
     config = run.config
     split = run.dataset.train
     if _done(run, "student", "distill", len(split.labels)):
         return
-    teacher = teacher_of(run)
+    arms = {name: config.arms[name] for name in run.arms}
     views = config.distill.views
     if views is None:
         views = min(16, config.student.epochs)
     elif views > config.student.epochs:
         run.log(f"distill: {config.student.epochs} epochs visit no more than that many of the {views} views")
         views = config.student.epochs
-    logits = view_logits(run, teacher, views) if views else None
-    if config.distill.target == "mean":
-        logits = np.broadcast_to(logits.mean(0), logits.shape)
+    logits = online = None
+    if losses.needs_teacher(arms.values()):
+        teacher = teacher_of(run)
+        if views:
+            logits = view_logits(run, teacher, views)
+            if config.distill.target == "mean":
+                logits = np.broadcast_to(logits.mean(0), logits.shape)
+        else:
+            online = teacher.network
     _train(
         run,
         "student",
         "distill",
         run.population_mapping,
         seeds=config.seeds,
-        arms={name: config.arms[name] for name in run.arms},
+        arms=arms,
         views=views,
         split=split,
         logits=logits,
-        online=None if views else teacher.network,
+        online=online,
         mixup=config.distill.mixup,
     )
 
@@ -133,7 +138,7 @@ def _train(
         cosine_on=run.config.distill.cosine_on,
         ema=config.ema,
         mixup=mixup,
-        arms_at_once=_arms_at_once(run, folder, model, size, config.batch_size, like, mapping),
+        arms_at_once=_arms_at_once(run, folder, model, size, config.batch_size, like, mapping, total),
     )
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
     mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
@@ -186,9 +191,19 @@ def _train(
 
 
 def _arms_at_once(
-    run: Run, folder: str, model: nn.Module, size: int, batch: int, like: states.TrainState, mapping: Mapping
+    run: Run,
+    folder: str,
+    model: nn.Module,
+    size: int,
+    batch: int,
+    like: states.TrainState,
+    mapping: Mapping,
+    total: int,
 ) -> int | None:
-    """How many arms a step computes side by side: decided once for a run, and kept in its directory."""
+    """How many arms a step computes side by side: decided once for a run, and kept in its directory.
+
+    The `total` steps are written there too, for runs that take this one's teacher.
+    """
     record = run.workdir / folder / "program.json"
     if record.exists():
         return json.loads(record.read_text())["arms_at_once"]
@@ -204,7 +219,7 @@ def _arms_at_once(
             chosen = arms  # one seed after the other keeps more in cache: half the time at 4 x 4 students (measured)
     if jax.process_index() == 0:
         record.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(record, {"arms_at_once": chosen})
+        files.write_json(record, {"arms_at_once": chosen, "steps": total})
     return chosen
 
 

@@ -114,6 +114,17 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path, cache):
     assert other["teacher"]["test"] == results["teacher"]["test"]
     assert other["arms"]["dist"]["weights"]["dist_intra_batch"] == 1
 
+    # A run may take the teacher of another, and students that learn from labels alone need none of its logits.
+    options = (f"--config.teacher.workdir={tmp_path / 'a'}", "--config.distill.arms=('student_alone',)")
+    kdjax(f"--workdir={tmp_path / 'c'}", *flags, *options)
+    alone = json.loads((tmp_path / "c" / "results.json").read_text())
+    assert alone["teacher"]["forward_images"] is None and not (tmp_path / "c" / "teacher").exists()
+    assert alone["teacher"]["test"] == results["teacher"]["test"]
+    assert alone["teacher"]["sha256"] == results["teacher"]["sha256"]
+    refused = kdjax(f"--workdir={tmp_path / 'd'}", *flags, *options, "--config.data_seed=1", check=False)
+    assert refused.returncode == 2
+    assert "splits.json" in refused.stderr and refused.stderr.count("\n") == 1
+
     # The workdir belongs to its config.
     refused = kdjax(f"--workdir={tmp_path / 'a'}", *flags, "--config.distill.temperature=2", check=False)
     assert refused.returncode == 2

@@ -65,9 +65,9 @@ class Dataset:
         'train', 'validation' and 'test' can be given back through `dataset.splits`, also with another
         label_fraction: they hold the full split. 'label_hidden' are the names in train and validation whose
         label label_fraction put away (in validation these examples are not used). 'unlabelled' are the tiles
-        that unlabelled_dir added to train.
+        that unlabelled_dir added to train. 'classes' are the class names in the order of the labels.
         """
-        return {key: list(names) for key, names in self.members.items()}
+        return {**{key: list(names) for key, names in self.members.items()}, "classes": list(self.classes)}
 
 
 @dataclasses.dataclass(frozen=True)

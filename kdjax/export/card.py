@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from kdjax import tables
+from kdjax import losses, tables, terms
 from kdjax.data import Dataset
 
 FILES = {
@@ -36,8 +36,8 @@ def text(
     chosen, arm = document["student"], config["arms"][document["student"]["arm"]]
     data, distill = config["dataset"], config["distill"]
     splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    terms = ", ".join(f"{name} {arm[name]:g}" for name in ("ce", "kl", "cosine") if arm.get(name))
-    taught = any(value for name, value in arm.items() if name in ("kl", "cosine"))
+    weights = ", ".join(f"{name} {arm[name]:g}" for name in terms.TERMS if arm.get(name))
+    taught = losses.needs_teacher([arm])
     temperature = arm.get("temperature", distill["temperature"])
     quantised = next(one for one in document["int8_candidates"] if one["chosen"])
     files = [
@@ -83,7 +83,7 @@ def text(
         "## Recipe",
         "",
         f"Arm `{chosen['arm']}`, seed {chosen['seed']}, step {chosen['step']} ({chosen['chosen']}). "
-        f"Loss weights: {terms}{f'; temperature {temperature:g}' if taught else ''}. "
+        f"Loss weights: {weights}{f'; temperature {temperature:g}' if taught else ''}. "
         f"{config['student']['epochs']} epochs at {student['image_size']} px, batch {config['student']['batch_size']}, "
         f"width {student['width']:g}, {_start(config['student']['weights'])}.",
         "",

@@ -262,24 +262,8 @@ def _measured(
         "student.int8.onnx": int8.logits,
         "student.stablehlo": lambda batch: np.asarray(program.call(batch)),
     }
-    # What others export: the same layers, on images of the right size.
-    unresized = dataclasses.replace(network, storage_size=network.image_size, resize=None)
-    session = onnxruntime.InferenceSession(
-        onnx_graph.build(unresized, {}).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    times: dict[str, dict[str, float]] = {}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    for batch in BATCHES:
-        shown = np.resize(images, (batch, *images.shape[1:]))
-        plain = np.resize(images, (batch, network.image_size, network.image_size, 3))
-        for name, taken in parity.latencies(
-            {
-                "student.onnx": lambda shown=shown: float_.logits(shown),
-                "student.int8.onnx": lambda shown=shown: int8.logits(shown),
-                "torchvision_shaped": lambda plain=plain: session.run(None, {onnx_graph.INPUT: plain}),
-            }
-        ).items():
-            times.setdefault(name, {})[str(batch)] = round(taken, 3)
+    times = _latencies(place, network, images)
     return {
         "test_images": {
             "count": len(images),
@@ -297,11 +281,39 @@ def _measured(
         "torchvision_shaped_latency_ms": times["torchvision_shaped"],
         "machine": {
             "onnxruntime": onnxruntime.__version__,
+            "latency_threads": 1,
             "machine": platform.machine(),
             "cpu_count": os.cpu_count(),
             "load_average_before": load,
         },
     }
+
+
+def _latencies(place: Path, network: Network, images: np.ndarray) -> dict[str, dict[str, float]]:
+    """Milliseconds by model and batch, on one thread: the idle threads of several sessions take each other's cores."""
+    # What others export: the same layers, on images of the right size.
+    unresized = dataclasses.replace(network, storage_size=network.image_size, resize=None)
+    models = {
+        "student.onnx": (place / "student.onnx").read_bytes(),
+        "student.int8.onnx": (place / "student.int8.onnx").read_bytes(),
+        "torchvision_shaped": onnx_graph.build(unresized, {}).SerializeToString(),
+    }
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = {
+        name: onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        for name, model in models.items()
+    }
+    times: dict[str, dict[str, float]] = {name: {} for name in models}
+    for batch in BATCHES:
+        calls = {}
+        for name, session in sessions.items():
+            side = session.get_inputs()[0].shape[1]
+            shown = {onnx_graph.INPUT: np.resize(images, (batch, side, side, 3))}
+            calls[name] = functools.partial(session.run, None, shown)
+        for name, taken in parity.latencies(calls).items():
+            times[name][str(batch)] = round(taken, 3)
+    return times
 
 
 def _test_images(run: Run, classifier: Classifier) -> tuple[np.ndarray, str]:

@@ -239,7 +239,7 @@ def _files(parity: Mapping[str, Any]) -> list[Markup]:
     header = ("file", "MB", "test top-1 %", "same class as the student, %", "ms for 1 image", "ms for 32")
     caption = (
         f"The exported student {chosen['arm']}, seed {chosen['seed']}, on {tested} test images. Median times with "
-        f"onnxruntime {machine['onnxruntime']} on {machine['cpu_count']} CPUs ({machine['machine']}), beside whatever "
-        "else ran there."
+        f"onnxruntime {machine['onnxruntime']} on one of {machine['cpu_count']} CPUs ({machine['machine']}), beside "
+        "whatever else ran there."
     )
     return [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]

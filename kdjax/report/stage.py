@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from kdjax import files, steps, tables
+from kdjax.config import given_teacher
 from kdjax.data import Split
 from kdjax.errors import InputError
 from kdjax.evaluate import predictor
@@ -43,7 +44,7 @@ def report(run: Run) -> None:
         if measured is not None and measured["top1"] is not None
     ]
     records = {"teacher": [], "distill": _records(_existing(run.workdir / "distill" / "metrics.jsonl", "distill"))}
-    if not (run.config.teacher.onnx or run.config.distill.logits):
+    if given_teacher(run.config) is None:
         records["teacher"] = _records(_existing(run.workdir / "teacher" / "metrics.jsonl", "teacher"))
     parity = run.workdir / "export" / "parity.json"
     material = Material(

@@ -1,0 +1,73 @@
+"""The trained teacher of another run: whether it fits this one."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdjax.data import Dataset
+from kdjax.errors import InputError
+
+FIELD = "teacher.workdir"
+FREE = ("workdir", "weights", "convolution")
+"""Fields of `config.teacher` that may differ from that run's: where it was read from, and forms equal to rounding."""
+
+
+def check_config(config: Any) -> None:
+    """Compares this run's teacher, as configured, with that of the run it names.
+
+    Raises:
+        InputError: no such run, a teacher that is not at its end, or the first field that differs.
+    """
+    there = _read(config, "config.json", "teacher", "dataset")
+    theirs, ours = dict(there["teacher"]), dict(json.loads(config.teacher.to_json()))
+    for teacher, dataset in ((theirs, there["dataset"]), (ours, config.dataset)):
+        teacher["image_size"] = teacher["image_size"] or dataset["image_size"]
+    for field in sorted(ours.keys() - FREE):
+        if theirs.get(field) != ours[field]:
+            raise InputError(
+                f"{FIELD}: teacher.{field} is {ours[field]!r} here and {theirs.get(field)!r} in "
+                f"{config.teacher.workdir}: set teacher.{field} to what it was"
+            )
+    total_steps(config)
+
+
+def check_data(config: Any, dataset: Dataset) -> None:
+    """Makes sure that the teacher names the same classes, and saw none of this run's validation and test images.
+
+    Raises:
+        InputError: other classes, or images on another side.
+    """
+    there = _read(config, "splits.json", "classes", "train", "unlabelled")
+    if there["classes"] != list(dataset.classes):
+        raise InputError(
+            f"{FIELD}: {config.teacher.workdir} has not the classes of this data set, or not in their order"
+        )
+    seen = {*there["train"], *there["unlabelled"]}
+    for side in ("validation", "test"):
+        both = seen.intersection(getattr(dataset, side).names)
+        if both:
+            raise InputError(
+                f"{FIELD}: {config.teacher.workdir} trained on {len(both)} of this run's {side} images, such as "
+                f"{min(both)}: set dataset.splits={config.teacher.workdir}/splits.json or data_seed to that run's"
+            )
+
+
+def total_steps(config: Any) -> int:
+    """Updates of that teacher's whole training.
+
+    Raises:
+        InputError: no teacher was trained there.
+    """
+    return _read(config, "teacher/program.json", "steps")["steps"]
+
+
+def _read(config: Any, name: str, *keys: str) -> Mapping[str, Any]:
+    path = Path(config.teacher.workdir) / name
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        document = {}
+    if not document or not document.keys() >= set(keys):
+        raise InputError(f"{FIELD}: {path} is not there, or not of this version: give a run that has trained a teacher")
+    return document
