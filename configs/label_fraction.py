@@ -5,8 +5,12 @@
     launch/local.sh --config=configs/label_fraction.py:0.1,labelled --workdir=runs/labels_10_only …
 
 The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the
-same number of steps. A name of this folder and its argument may follow, as in `0.1,tiles,eurosat`. Teacher and
-validation have the same fraction of the labels.
+same number of steps, in a new crop in every epoch. A name of this folder and its argument may follow, as in
+`0.1,tiles,eurosat`. Teacher and validation have the same fraction of the labels. What a teacher with all labels would
+teach, an upper bound, is
+
+    launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_upper \
+        --config.teacher.workdir=runs/uc_merced_64 --config.teacher.epochs=10 …
 """
 
 from pathlib import Path
@@ -31,7 +35,7 @@ def get_config(arg=""):
     families = {"student_alone": {"ce": 1.0}}
     if which == "labelled":
         config.dataset.unlabelled = "drop"
-        config.student.epochs = round(config.student.epochs / fraction)
+        config.student.epochs = config.distill.views = round(config.student.epochs / fraction)
     else:
         families["kl_cosine"] = {"ce": 1.0, "kl": 1.0, "cosine": 1.0}
         config.distill.target = "mean"

@@ -32,12 +32,10 @@ def figure(name: str, xlabel: str, ylabel: str, draw) -> None:
 
 def views_curve(axes) -> None:
     curve = read("views_curve")["validation_top1"]
-    for arm, marker in (("student_alone", "s"), ("kl_cosine", "o")):
-        summaries = [statistics.summary(one[arm]) for one in curve.values()]
-        mean, spread = ([100 * (one[key] or 0) for one in summaries] for key in ("mean", "std"))
-        axes.errorbar(range(len(curve)), mean, spread, marker=marker, capsize=3, label=arm)
+    for place, seeds in enumerate(curve.values()):
+        axes.plot([place] * len(seeds), [100 * one for one in seeds], "o", color="0.7", markersize=4)
+    axes.plot(range(len(curve)), [100 * statistics.summary(seeds)["mean"] for seeds in curve.values()], "o-")
     axes.set_xticks(range(len(curve)), list(curve))
-    axes.legend(frameon=False)
 
 
 def label_gain(percent: int) -> tuple[float, float, float]:
