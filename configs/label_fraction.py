@@ -2,7 +2,8 @@
 
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10 \
         --config.dataset.path=data/uc_merced.zip
-    launch/local.sh --config=configs/label_fraction.py:0.1,labelled --workdir=runs/labels_10_only …
+    launch/local.sh --config=configs/label_fraction.py:0.1,labelled --workdir=runs/labels_10_only \
+        --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_10
 
 The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the
 same number of steps, in a new crop in every epoch. A name of this folder and its argument may follow, as in
@@ -10,7 +11,8 @@ same number of steps, in a new crop in every epoch. A name of this folder and it
 teach, an upper bound, is
 
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_upper \
-        --config.teacher.workdir=runs/uc_merced_64 --config.teacher.epochs=10 …
+        --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/uc_merced_64 \
+        --config.teacher.epochs=10 --config.distill.arms="('kl_cosine_0','kl_cosine_1')"
 """
 
 from pathlib import Path

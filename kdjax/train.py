@@ -218,7 +218,7 @@ class _Clock:
 
     def _say(self, step: int, averages: dict[str, Average], rest: str) -> None:
         speed = ""
-        if self._rates:
+        if len(self._rates) >= self.TIMED:  # one chunk alone may have ended long before it was waited for
             rate = statistics.median(self._rates[-20:])
             left = (self._total - step) / rate
             speed = f"{rate * self._images:.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left  "
