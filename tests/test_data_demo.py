@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax.data import load
-from kdjax.data.demo import SCENES, render
+from kdjax.data.demo import render
+from kdjax.data.scenes import SCENES
 from kdjax.errors import InputError
 
 OPTIONS = dict(

@@ -1,0 +1,299 @@
+"""A canvas for scenes seen from above: pose, light, brushes for what lies on the ground, and a photograph of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+ZOOM = 3  # drawn this many times larger than stored
+
+Colour = tuple[float, float, float]
+Points = np.ndarray  # (n, 2) in scene coordinates: the view is -0.5..0.5 before rotation and scaling
+
+# Ground colours: the middle of a range, see `Canvas.tint`.
+GRASS = (104, 126, 70)
+MEADOW = (130, 146, 84)
+DRY = (166, 150, 108)
+SOIL = (134, 106, 80)
+WOOD = (56, 80, 48)
+SAND = (212, 194, 154)
+CONCRETE = (160, 157, 150)
+ASPHALT = (92, 92, 95)
+WATERS = ((46, 78, 104), (62, 92, 84), (34, 60, 72), (84, 116, 128))
+CARS = ((225, 225, 225), (40, 42, 46), (150, 30, 30), (40, 60, 120), (130, 132, 136), (200, 196, 180))
+ROOFS = ((158, 88, 66), (128, 78, 62), (120, 116, 112), (170, 160, 146), (92, 84, 80), (188, 120, 88))
+
+
+class Canvas:
+    """A canvas with a random pose. Lengths are fractions of the view's side; colours are 0..255."""
+
+    def __init__(self, rng: np.random.Generator, size: int):
+        self.rng = rng
+        self.side = size * ZOOM
+        self.angle = rng.uniform(0, 2 * np.pi)
+        self.scale = float(np.exp(rng.uniform(np.log(0.95), np.log(1.35))))
+        self.shift = rng.uniform(-0.1, 0.1, 2)
+        c, s = np.cos(self.angle), np.sin(self.angle)
+        self.turn = np.array([[c, s], [-s, c]]) * self.scale * self.side
+        self._floats = self.turn.tolist()
+        self.origin = ((self.shift + 0.5) * self.side).tolist()
+        # The sun: shadows fall one way in a scene.
+        sun = rng.uniform(0, 2 * np.pi)
+        self.shadow = np.array([np.cos(sun), np.sin(sun)]) * rng.uniform(0.3, 1.2)
+        self._shadow = self.shadow.tolist()
+        self.image = Image.new("RGB", (self.side, self.side))
+        self.draw = ImageDraw.Draw(self.image)
+
+    # Chance and colours ------------------------------------------------------------------------------------------
+
+    def chance(self, p: float) -> bool:
+        return bool(self.rng.random() < p)
+
+    def between(self, low: float, high: float) -> float:
+        return float(self.rng.uniform(low, high))
+
+    def tint(self, colour: Colour, spread: float = 10) -> Colour:
+        """The colour, lighter or darker, and a little off in hue."""
+        light, *hue = self.rng.normal(0, spread, 4).tolist()
+        return tuple(min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(colour, hue, strict=True))
+
+    def pick(self, colours: tuple[Colour, ...], spread: float = 9) -> Colour:
+        return self.tint(colours[self.rng.integers(len(colours))], spread)
+
+    def noise(self, cells: float) -> np.ndarray:
+        """Smooth noise float32 (side, side), about -1..1, with `cells` bumps across the view."""
+        n = max(2, int(round(cells)) + 2)
+        field = Image.fromarray(self.rng.normal(0, 0.6, (n, n)).astype(np.float32))
+        return np.asarray(field.resize((self.side, self.side), Image.Resampling.BICUBIC))
+
+    # Ground ------------------------------------------------------------------------------------------------------
+
+    def fill(self, colour: Colour, second: Colour | None = None, patches: float = 3) -> None:
+        """Covers the view with mottled ground; with a second colour in soft-edged patches."""
+        base = np.array(colour, np.float32)
+        ground = np.broadcast_to(base, (self.side, self.side, 3)).copy()
+        if second is not None:
+            weight = np.clip(self.noise(patches) * 3 + self.rng.normal(0, 0.7), 0, 1)[..., None]
+            ground += weight * (np.array(second, np.float32) - base)
+        texture = 6 * self.noise(5) + 6 * self.noise(14) + 5 * self.noise(self.side / 5)
+        ground += texture[..., None] * self.between(0.5, 1.3)
+        self.image.paste(Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)))
+
+    def country(self) -> None:
+        """Open land of a random kind."""
+        kinds = (GRASS, MEADOW, DRY, GRASS)
+        self.fill(self.pick(kinds), self.pick(kinds))
+
+    def ground_photo(self, mask: Image.Image, colour: Colour, rough: float = 1.0) -> None:
+        """Covers the masked part with one mottled colour."""
+        texture = rough * (5 * self.noise(6) + 4 * self.noise(self.side / 6))
+        layer = np.clip(np.array(colour, np.float32) + texture[..., None], 0, 255).astype(np.uint8)
+        self.image.paste(Image.fromarray(layer), mask=mask)
+
+    # Shapes ------------------------------------------------------------------------------------------------------
+
+    def pixels(self, points: Points) -> list[float]:
+        """Scene coordinates -> canvas pixels x, y, x, y, ... with the scene's rotation, scale and shift."""
+        return (np.asarray(points) @ self.turn + self.origin).ravel().tolist()
+
+    def polygon(self, points: Points, colour: Colour) -> None:
+        self.draw.polygon(self.pixels(points), fill=rgb(colour))
+
+    def shadowed(self, points: Points, colour: Colour, height: float) -> None:
+        """A polygon with its shadow on the ground; `height` is the shadow's length."""
+        self.draw.polygon(self.pixels(np.asarray(points) + self.shadow * height), fill=(38, 40, 44))
+        self.polygon(points, colour)
+
+    def block(self, x: float, y: float, w: float, h: float, angle: float, colour: Colour, height: float = 0.0) -> None:
+        """A turned rectangle of length w and breadth h around (x, y), with the shadow of something `height` high."""
+        # Plain floats: a car park has hundreds of these, and NumPy is slow on four points.
+        (a, b), (c, d) = self._floats
+        u, v = x * a + y * c + self.origin[0], x * b + y * d + self.origin[1]
+        reach = (w + h) * self.scale * self.side
+        if not (-reach < u < self.side + reach and -reach < v < self.side + reach):
+            return
+        if height:
+            dx, dy = self._shadow
+            self.block(x + dx * height, y + dy * height, w, h, angle, (44, 44, 48))
+        cos, sin = math.cos(angle) / 2, math.sin(angle) / 2
+        lx, ly, sx, sy = w * cos, w * sin, -h * sin, h * cos
+        lu, lv, su, sv = lx * a + ly * c, lx * b + ly * d, sx * a + sy * c, sx * b + sy * d
+        self.draw.polygon(
+            (u - lu - su, v - lv - sv, u + lu - su, v + lv - sv, u + lu + su, v + lv + sv, u - lu + su, v - lv + sv),
+            fill=rgb(colour),
+        )
+
+    def mask(self, points: Points) -> Image.Image:
+        mask = Image.new("L", self.image.size)
+        ImageDraw.Draw(mask).polygon(self.pixels(points), fill=255)
+        return mask
+
+    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
+        (a, b), (c, d) = self._floats
+        u, v, r = x * a + y * c + self.origin[0], x * b + y * d + self.origin[1], radius * self.scale * self.side
+        if -r < u < self.side + r and -r < v < self.side + r:
+            self.draw.ellipse((u - r, v - r, u + r, v + r), fill=rgb(colour))
+
+    def band(self, path: Points, width: float | np.ndarray, colour: Colour) -> None:
+        """A strip of the given width along a path (n, 2)."""
+        self.polygon(outline(path, width), colour)
+
+    def dashes(self, path: Points, width: float, dash: float, gap: float, colour: Colour) -> None:
+        """Paint marks along a path."""
+        steps = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+        for start in np.arange(self.between(0, dash), steps[-1], dash + gap):
+            at = np.linspace(start, min(start + dash, steps[-1]), 3)
+            self.band(np.stack([np.interp(at, steps, path[:, 0]), np.interp(at, steps, path[:, 1])], 1), width, colour)
+
+    # Things ------------------------------------------------------------------------------------------------------
+
+    def tree(self, x: float, y: float, radius: float) -> None:
+        """A crown: its shadow, its body, its lit side."""
+        green = self.tint((62, 88, 46), 12)
+        dx, dy = self._shadow[0] * radius, self._shadow[1] * radius
+        self.disc(x + dx * 0.7, y + dy * 0.7, radius, (30, 36, 30))
+        self.disc(x, y, radius, green)
+        self.disc(x - dx * 0.3, y - dy * 0.3, radius * 0.55, lighter(green, 1.22))
+
+    def trees(self, count: int, within: float = 0.7) -> None:
+        for x, y in self.rng.uniform(-within, within, (count, 2)):
+            self.tree(x, y, self.between(0.012, 0.03))
+
+    def trees_few(self) -> None:
+        self.trees(self.rng.integers(3, 14))
+
+    def copse(self) -> None:
+        """A clump of trees away from the middle."""
+        a = self.between(0, 2 * np.pi)
+        cx, cy = 0.45 * np.cos(a), 0.45 * np.sin(a)
+        spread = self.between(0.05, 0.14)
+        for x, y in self.rng.normal(0, spread, (self.rng.integers(8, 30), 2)):
+            self.tree(cx + x, cy + y, self.between(0.015, 0.035))
+
+    def house(self, x: float, y: float, w: float, h: float, angle: float) -> None:
+        """A pitched roof: one half lit, one in shade."""
+        roof = self.pick(ROOFS, 10)
+        self.block(x, y, w, h, angle, lighter(roof, 0.88), 0.018)
+        if self.chance(0.75):
+            self.block(x - h / 4 * math.sin(angle), y + h / 4 * math.cos(angle), w, h / 2, angle, lighter(roof, 1.12))
+
+    def hamlet(self) -> None:
+        """A few houses near an edge."""
+        a = self.between(0, 2 * np.pi)
+        cx, cy, turn = 0.42 * np.cos(a), 0.42 * np.sin(a), self.between(0, np.pi)
+        for _ in range(self.rng.integers(2, 6)):
+            dx, dy = self.rng.normal(0, 0.09, 2)
+            self.house(cx + dx, cy + dy, self.between(0.04, 0.08), self.between(0.03, 0.05), turn)
+
+    def lane(self) -> None:
+        """A narrow road or track somewhere."""
+        a = self.between(0, np.pi)
+        off = self.between(-0.35, 0.35)
+        u, v = np.array([np.cos(a), np.sin(a)]), np.array([-np.sin(a), np.cos(a)])
+        t = np.linspace(-1.2, 1.2, 24)
+        bend = off + self.between(-0.12, 0.12) * np.sin(t * self.between(1, 4) + self.between(0, 6))
+        path = t[:, None] * u + bend[:, None] * v
+        self.band(path, self.between(0.018, 0.04), self.pick((ASPHALT, CONCRETE, DRY)))
+
+    def pond(self) -> None:
+        a = self.between(0, 2 * np.pi)
+        shore = blob(self.rng, 0.42 * np.cos(a), 0.42 * np.sin(a), self.between(0.05, 0.13))
+        self.polygon(shore, self.pick(WATERS))
+
+    def plot(self) -> None:
+        """A neighbouring field, with furrows or without."""
+        a = self.between(0, 2 * np.pi)
+        field = box(0.6 * np.cos(a), 0.6 * np.sin(a), self.between(0.3, 0.6), self.between(0.3, 0.6), a)
+        colour = self.pick((GRASS, DRY, SOIL, MEADOW))
+        self.polygon(field, colour)
+        if self.chance(0.5):
+            for t in np.linspace(0.05, 0.95, 9):
+                self.band(
+                    np.stack([field[0] + t * (field[3] - field[0]), field[1] + t * (field[2] - field[1])]),
+                    0.014,
+                    lighter(colour, 0.86),
+                )
+
+    def car(self, x: float, y: float, angle: float, length: float = 0.034) -> None:
+        self.block(x, y, length, length * 0.46, angle, self.pick(CARS, 8), 0.008)
+
+    def clutter(self, things: str, most: int = 2) -> None:
+        """Up to `most` of the named things ('lane pond ...'), each of which may also be a mark of another class."""
+        names = things.split()
+        for name in self.rng.permutation(names)[: self.rng.integers(0, most + 1)]:
+            getattr(self, name)()
+
+    # The picture -------------------------------------------------------------------------------------------------
+
+    def photograph(self) -> np.ndarray:
+        """Light, haze, optics and noise; float canvas -> uint8 (size, size, 3)."""
+        size = self.side // ZOOM
+        blur = abs(self.rng.normal(0, 0.2)) * ZOOM * size / 48
+        image = self.image.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.3 else self.image
+        small = np.asarray(image.reduce(ZOOM), np.float32) / 255
+        if self.chance(0.12):  # the shadow of a cloud, or thin cloud
+            veil = np.clip(np.asarray(Image.fromarray(self.noise(2)).resize((size, size))) * 2, 0, 1)[..., None]
+            small = small * (1 - 0.45 * veil) if self.chance(0.6) else small + 0.3 * veil * (0.95 - small)
+        small = np.maximum(small, 0) ** self.between(0.9, 1.15)
+        small = small * self.between(0.85, 1.15) * self.rng.normal(1, 0.03, 3)
+        grey = small.mean(-1, keepdims=True)
+        small = grey + (small - grey) * self.between(0.8, 1.2)
+        haze = self.between(0, 0.15) * self.rng.random()
+        small = small * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])
+        small = small + self.rng.normal(0, self.between(0.004, 0.018), small.shape)
+        return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
+
+
+def rgb(colour: Colour) -> tuple[int, int, int]:
+    r, g, b = colour
+    return min(255, max(0, round(float(r)))), min(255, max(0, round(float(g)))), min(255, max(0, round(float(b))))
+
+
+def lighter(colour: Colour, factor: float) -> Colour:
+    r, g, b = colour
+    return r * factor, g * factor, b * factor
+
+
+def ring(x: float, y: float, radius: float, corners: int) -> Points:
+    a = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return np.stack([x + radius * np.cos(a), y + radius * np.sin(a)], 1)
+
+
+def box(x: float, y: float, w: float, h: float, angle: float) -> Points:
+    """Corners of a rectangle around (x, y), turned; the side 0-1 is a long one of length w."""
+    c, s = np.cos(angle), np.sin(angle)
+    corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
+    return corners @ np.array([[c, s], [-s, c]]) + (x, y)
+
+
+def blob(rng: np.random.Generator, x: float, y: float, radius: float, stretch: float = 1.0) -> Points:
+    """A closed, wobbly outline."""
+    a = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    r = np.ones_like(a)
+    for k in (1, 2, 3, 4):
+        r += rng.normal(0, 0.16 / k) * np.cos(k * a + rng.uniform(0, 6.3))
+    turn = rng.uniform(0, np.pi)
+    u, v = radius * r * np.cos(a) * stretch, radius * r * np.sin(a)
+    return np.stack([x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn)], 1)
+
+
+def outline(path: Points, width: float | np.ndarray) -> Points:
+    path = np.asarray(path, float)
+    tangent = np.gradient(path, axis=0)
+    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
+    side = np.stack([-tangent[:, 1], tangent[:, 0]], 1) * (np.broadcast_to(width, len(path))[:, None] / 2)
+    return np.concatenate([path + side, (path - side)[::-1]])
+
+
+def along(bend: np.ndarray | float = 0.0, count: int = 49) -> Points:
+    """A path across the view along x, displaced by `bend` (count,) in y."""
+    t = np.linspace(-1.3, 1.3, count)
+    return np.stack([t, np.broadcast_to(bend, t.shape)], 1)
+
+
+def meander(rng: np.random.Generator, strength: float, count: int = 49) -> np.ndarray:
+    t = np.linspace(-1.3, 1.3, count)
+    y = sum(rng.normal(0, 1) / k * np.sin(k * t * 1.9 + rng.uniform(0, 6.3)) for k in (1, 2, 3))
+    return strength * (y - np.interp(0, t, y))
