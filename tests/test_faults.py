@@ -43,19 +43,6 @@ def until(process, said):
     raise AssertionError(f"{said!r} was never said:\n{''.join(lines)[-3000:]}")
 
 
-def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(tmp_path, programs):
-    (tmp_path / "programs").symlink_to(programs)
-    script = ROOT / "tests" / "faults" / "kill_loop.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--kills=5", f"--directory={tmp_path}"],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "5 of 5 kills ended bit-identical"
-
-
 def test_followed_locked_and_preempted(tmp_path):
     """One training, watched by another process, asked to end by SIGTERM, and started again."""
     trains = start(tmp_path, "--config.student.epochs=6", "--stages=teacher,distill")

@@ -400,7 +400,9 @@ def test_what_is_missing_is_named_with_its_stage(tmp_path, missing, named):
     (tmp_path / "results.json").write_text(json.dumps(given.results))
     np.savez(tmp_path / "evaluation" / "logits.npz", teacher_test=np.zeros(3))
     dataset = SimpleNamespace(fingerprint="f00d", test=given.test.names)
-    config = SimpleNamespace(teacher=SimpleNamespace(onnx=None), distill=SimpleNamespace(logits=()), seeds=(0,))
+    config = SimpleNamespace(
+        teacher=SimpleNamespace(workdir=None, onnx=None), distill=SimpleNamespace(logits=()), seeds=(0,)
+    )
     run = SimpleNamespace(workdir=tmp_path, dataset=dataset, config=config, arms=tuple(ARMS))
     if missing == "fingerprint":
         dataset.fingerprint = "another"
