@@ -24,7 +24,6 @@ def get_config(arg=""):
     config.student.epochs = 12
     config.student.batch_size = 16
     config.student.learning_rate = 3e-3
-    config.distill.views = 8
     config.distill.temperature = 2.0
     config.run.note = (
         "The demo trains from scratch on rendered scenes: its teacher is VGG16-BN at width 0.5 and its students are "

@@ -26,5 +26,4 @@ def get_config(arg=""):
     config.teacher.dropout = 0.2
     config.student.weights = "timm/mobilenetv2_100.ra_in1k"
     config.student.epochs = 15
-    config.distill.views = 8
     return config

@@ -101,7 +101,7 @@ def base() -> ml_collections.ConfigDict:
     config.student.ema = 0.0
 
     config.distill = ml_collections.ConfigDict()
-    config.distill.views = config_dict.placeholder(int)  # views an example has; unset = min(16, epochs); 0 = online
+    config.distill.views = config_dict.placeholder(int)  # views an example has; unset = min(8, epochs); 0 = online
     config.distill.target = "view"  # teacher logits of the view that is shown | mean of those of all views
     config.distill.logits = ()  # folders of logits made before, in place of a teacher; of several the mean is taken
     config.distill.mixup = 0.0  # Beta parameter of mixup, online teacher only (views = 0); 0 = none

@@ -35,6 +35,8 @@ from kdjax.train import Progress, fit
 from kdjax.writers import MetricsWriter
 
 TEACHER_ARM = {"ce": 1.0}
+DEFAULT_VIEWS = 8
+"""Validation accuracy rises up to here, see the README."""
 
 
 def train_teacher(run: Run) -> None:
@@ -67,7 +69,7 @@ def distill(run: Run) -> None:
     arms = {name: config.arms[name] for name in run.arms}
     views = config.distill.views
     if views is None:
-        views = min(16, config.student.epochs)
+        views = min(DEFAULT_VIEWS, config.student.epochs)
     elif views > config.student.epochs:
         run.log(f"distill: {config.student.epochs} epochs visit no more than that many of the {views} views")
         views = config.student.epochs
