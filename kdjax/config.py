@@ -120,6 +120,7 @@ def base() -> ml_collections.ConfigDict:
     )  # arms a step computes side by side; unset = as memory allows
     config.run.profile = ()  # (first, last) step of a jax.profiler trace in the stage's folder
     config.run.log_seconds = 10.0
+    config.run.test_symmetries = False  # report, beside the rest, the mean over the eight symmetries of a test image
     config.run.tensorboard = True  # where its packages are installed
     config.run.note = ""  # sentence printed below the closing table
     return config

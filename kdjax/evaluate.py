@@ -40,6 +40,20 @@ def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any
     return predict
 
 
+def mean_over_symmetries(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    """Mean probabilities over the eight rotations and reflections of each image: an aerial image has no upright.
+
+    Args:
+        predict: from images to logits (..., N, classes).
+        images: (N, side, side, 3).
+
+    Returns:
+        (..., N, classes) float64 logarithms of the means.
+    """
+    orientations = (np.rot90(one, turns, (1, 2)) for one in (images, images[:, :, ::-1]) for turns in range(4))
+    return np.logaddexp.reduce([metrics.log_softmax(predict(one)) for one in orientations]) - np.log(8)
+
+
 def _next_multiple(value: int, of: int) -> int:
     return -(-value // of) * of
 

@@ -1,7 +1,8 @@
 """The stages that measure: describe, evaluate, and what several splits say together."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from kdjax import files, losses, metrics, results, tables
-from kdjax.evaluate import population_metrics, predictor
+from kdjax.evaluate import mean_over_symmetries, population_metrics, predictor
 from kdjax.networks import best_students, network_facts, total_steps
 from kdjax.run import Run
 from kdjax.targets import clean_logits, teacher_of
@@ -42,10 +43,14 @@ def evaluate(run: Run) -> None:
     total = total_steps(config.student, len(dataset.train.labels))
     if step != total:
         run.log(f"evaluate: the students are at step {step} of {total}: these figures are not final")
-    student_logits = _student_logits(run, {"params": best.params, "batch_stats": best.batch_stats})
+    predict = _students(run, {"params": best.params, "batch_stats": best.batch_stats})
+    student_logits = {"validation": predict(dataset.validation.images), "test": predict(dataset.test.images)}
 
     tests = population_metrics(student_logits["test"], dataset.test.labels)
     validations = population_metrics(student_logits["validation"], dataset.validation.labels)
+    symmetric = None
+    if config.run.test_symmetries:
+        symmetric = population_metrics(mean_over_symmetries(predict, dataset.test.images), dataset.test.labels)
     arms = {}
     weighed = losses.measured_terms(config.arms[name] for name in run.arms)
     for column, name in enumerate(run.arms):
@@ -66,6 +71,9 @@ def evaluate(run: Run) -> None:
             "correct": student_logits["test"][:, column].argmax(-1) == dataset.test.labels,
             **({"family": arm.family} if "family" in arm else {}),
         }
+        if symmetric:
+            top1 = [symmetric[row][column]["top1"] if ok else None for row, ok in enumerate(valid)]
+            arms[name]["symmetries_top1"] = top1
     paths = {run.workdir / "teacher_logits.json", run.results_dir / "teacher_logits.json"}
     record = {kind: one for path in paths if path.exists() for kind, one in json.loads(path.read_text()).items()}
     facts = teacher.facts if teacher else {"model": "stored logits", "params": None, "macs": None}
@@ -116,12 +124,11 @@ def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
         print("\n" + tables.over_splits(combined) + f"\n\n{workdir / 'results.json'}")
 
 
-def _student_logits(run: Run, variables: Any) -> dict[str, np.ndarray]:
+def _students(run: Run, variables: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """From images to the logits (seed, arm, N, classes) of the students with these variables."""
     mapping = run.population_mapping
     predict = predictor(run.network("student"), size=run.student_size, mapping=mapping)
-    placed = mapping.place(variables, "rows")
-    splits = {"validation": run.dataset.validation, "test": run.dataset.test}
-    return {name: predict(placed, split.images) for name, split in splits.items()}
+    return functools.partial(predict, mapping.place(variables, "rows"))
 
 
 def _digest(variables: Any, row: int, column: int) -> str:

@@ -200,6 +200,18 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
             )
             + ". It says what other test images might have shown of these students, not what other seeds would."
         )
+    symmetric = {
+        name: statistics.summary(arm["symmetries_top1"]) for name, arm in arms.items() if "symmetries_top1" in arm
+    }
+    if symmetric:
+        notes.append(
+            "With the mean probabilities over the eight symmetries of each test image, at eight times the cost: "
+            + ", ".join(
+                f"{name} {_percent(one['mean'])}" + (f" ± {_percent(one['std'])}" if one["std"] is not None else "")
+                for name, one in symmetric.items()
+            )
+            + " %."
+        )
     if "selected" in results:
         trials = {name: 0 for name in results["selected"]}
         for name, arm in results["arms"].items():

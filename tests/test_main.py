@@ -116,8 +116,9 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path, cache):
 
     # A run may take the teacher of another, and students that learn from labels alone need none of its logits.
     options = (f"--config.teacher.workdir={tmp_path / 'a'}", "--config.distill.arms=('student_alone',)")
-    kdjax(f"--workdir={tmp_path / 'c'}", *flags, *options)
+    done = kdjax(f"--workdir={tmp_path / 'c'}", *flags, *options, "--config.run.test_symmetries=True")
     alone = json.loads((tmp_path / "c" / "results.json").read_text())
+    assert len(alone["arms"]["student_alone"]["symmetries_top1"]) == 2 and "eight symmetries" in done.stdout
     assert alone["teacher"]["forward_images"] is None and not (tmp_path / "c" / "teacher").exists()
     assert alone["teacher"]["test"] == results["teacher"]["test"]
     assert alone["teacher"]["sha256"] == results["teacher"]["sha256"]

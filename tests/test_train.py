@@ -15,7 +15,7 @@ from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
 from kdjax.errors import InputError
-from kdjax.evaluate import predictor
+from kdjax.evaluate import mean_over_symmetries, predictor
 from kdjax.feed import resident, streamed
 from kdjax.train import Progress, fit
 from kdjax.writers import MetricsWriter, finite
@@ -167,6 +167,22 @@ def test_evaluation_counts_every_example_once(colours):
     kernel, bias = (np.asarray(variables["params"]["head"][name]) for name in ("kernel", "bias"))
     expected = np.einsum("nc,sack->sank", images.mean((1, 2)) / 255, kernel) + bias[:, :, None]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_over_the_eight_symmetries(colours):
+    """Against all eight written out, with logits that depend on where a pixel is; turning an image changes nothing."""
+    images = colours[0]
+    weights = np.random.default_rng(1).normal(0, 2e-3, (8, 8, 3, 3))
+    predict = lambda one: np.einsum("nhwc,hwck->nk", one.astype(float), weights)[None]
+    swapped = images.swapaxes(1, 2)
+    flips = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    eight = [one[:, :: 1 - 2 * a, :: 1 - 2 * b] for one in (images, swapped) for a, b in flips]
+    odds = np.exp([predict(one) for one in eight])
+    expected = (odds / odds.sum(-1, keepdims=True)).mean(0)
+    got = mean_over_symmetries(predict, images)
+    assert got.shape == (1, len(images), 3)
+    np.testing.assert_allclose(np.exp(got), expected, rtol=1e-12)
+    np.testing.assert_allclose(mean_over_symmetries(predict, swapped[:, ::-1]), got, rtol=1e-12)
 
 
 def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_path, colours):
