@@ -112,7 +112,7 @@ def base() -> ml_collections.ConfigDict:
 
     config.run = ml_collections.ConfigDict()  # fields that cannot change results
     config.run.cache_dir = config_dict.placeholder(str)  # unset = kdjax in the user's cache directory
-    config.run.images = "auto"  # training images: device (in its memory) | host (read ahead) | auto (device if they fit)
+    config.run.images = "auto"  # training images: device (its memory) | host (read ahead) | auto (device if they fit)
     config.run.arms_at_once = config_dict.placeholder(int)  # arms side by side in a step; unset = as memory allows
     config.run.profile = ()  # (first, last) step of a jax.profiler trace in the stage's folder
     config.run.log_seconds = 10.0
