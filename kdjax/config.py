@@ -1,5 +1,6 @@
 """The configuration: every field with its default, and the checks made before anything runs."""
 
+import json
 import math
 import runpy
 from pathlib import Path
@@ -84,6 +85,7 @@ def base() -> ml_collections.ConfigDict:
     config.teacher.clip = 1.0  # largest global gradient norm; 0 = none
     config.teacher.dropout = 0.5
     config.teacher.ema = 0.0  # decay of moving averages, which are then what is evaluated and selected; 0 = none
+    config.teacher.select = "best"  # step that is used: best on validation | last, for validation splits that are tiny
 
     config.student = ml_collections.ConfigDict()
     config.student.model = "mobilenet_v2"
@@ -99,6 +101,7 @@ def base() -> ml_collections.ConfigDict:
     config.student.clip = 1.0
     config.student.dropout = 0.2
     config.student.ema = 0.0
+    config.student.select = "best"
 
     config.distill = ml_collections.ConfigDict()
     config.distill.views = config_dict.placeholder(int)  # views an example has; unset = min(8, epochs); 0 = online
@@ -161,6 +164,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for stage in ("teacher", "student"):
         network = config[stage]
         _choice(f"{stage}.model", network.model, tuple(MODELS))
+        _choice(f"{stage}.select", network.select, ("best", "last"))
         _whole(f"{stage}.epochs", network.epochs, 1)
         _whole(f"{stage}.batch_size", network.batch_size, 2)
         for field in ("width", "learning_rate", "head_factor"):
@@ -245,6 +249,13 @@ def given_teacher(config: ml_collections.ConfigDict) -> str | None:
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(chosen)} are set: choose one teacher")
     return chosen[0] if chosen else None
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """The content of a config.json, with the fields that it is too old to have at their defaults."""
+    defaults = json.loads(base().to_json())
+    sections = ("dataset", "teacher", "student", "distill")  # of arms each run has its own
+    return {**document, **{name: {**defaults[name], **document[name]} for name in sections if name in document}}
 
 
 def first_difference(new: Any, old: Any, path: str = "") -> str | None:

@@ -109,7 +109,7 @@ def open_run(
     # Until there is a checkpoint the directory may change its mind.
     if any(workdir.glob("*/checkpoints/[0-9]*")):
         try:
-            before = json.loads((workdir / "config.json").read_text())
+            before = configuration.completed(json.loads((workdir / "config.json").read_text()))
         except (FileNotFoundError, ValueError):
             raise InputError(
                 f"workdir {workdir} holds checkpoints, but no readable config.json that tells of which run: put it "

@@ -173,6 +173,7 @@ def _train(
             plan,
             feed,
             total_steps=total,
+            select=config.select,
             evaluate_every=evaluate_every,
             longest=longest,
             predict=predictor(model, size=size, mapping=mapping),

@@ -127,7 +127,7 @@ def rows_where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(select, new, old)
 
 
-def update_best(state: TrainState, top1: jax.Array, nll: jax.Array) -> TrainState:
+def update_best(state: TrainState, top1: jax.Array, nll: jax.Array, *, latest: bool = False) -> TrainState:
     """Keeps each student's best evaluation: higher top-1, then lower NLL, then the earlier.
 
     Students that are not alive keep what they have.
@@ -136,8 +136,9 @@ def update_best(state: TrainState, top1: jax.Array, nll: jax.Array) -> TrainStat
         state: the state that was evaluated.
         top1: (seed, arm) validation accuracy, a fraction.
         nll: (seed, arm) validation negative log-likelihood, nats.
+        latest: keeps this evaluation, whatever the one before was.
     """
     best = state.best
-    better = ((top1 > best.top1) | ((top1 == best.top1) & (nll < best.nll))) & state.alive
+    better = ((top1 > best.top1) | ((top1 == best.top1) & (nll < best.nll)) | latest) & state.alive
     new = Best(step=jnp.broadcast_to(state.step, top1.shape), top1=top1, nll=nll, **state.variables)
     return state.replace(best=rows_where(better, new, best))

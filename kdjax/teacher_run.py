@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdjax import config as configuration
 from kdjax.data import Dataset
 from kdjax.errors import InputError
 
@@ -19,7 +20,7 @@ def check_config(config: Any) -> None:
     Raises:
         InputError: no such run, a teacher that is not at its end, or the first field that differs.
     """
-    there = _read(config, "config.json", "teacher", "dataset")
+    there = configuration.completed(_read(config, "config.json", "teacher", "dataset"))
     theirs, ours = dict(there["teacher"]), dict(json.loads(config.teacher.to_json()))
     for teacher, dataset in ((theirs, there["dataset"]), (ours, config.dataset)):
         teacher["image_size"] = teacher["image_size"] or dataset["image_size"]

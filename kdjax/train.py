@@ -1,6 +1,7 @@
 """The one loop, for teacher and students alike."""
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ def fit(
     feed: Feed,
     *,
     total_steps: int,
+    select: str,
     evaluate_every: int,
     longest: int,
     predict: Callable[[Any, np.ndarray], np.ndarray],
@@ -79,6 +81,7 @@ def fit(
         plan: examples and views of every step.
         feed: brings its shares.
         total_steps: where to end.
+        select: which evaluation is kept beside the latest state: the best one | the last one.
         evaluate_every: steps between validations; each is followed by a checkpoint. There is one at the end too.
         longest: the most steps that `feed` gives at once.
         predict: see `evaluate.predictor`.
@@ -97,7 +100,7 @@ def fit(
         InputError: no student is left whose loss and gradient are finite, or a checkpoint could not be written.
         Preempted: the run was asked to end; a checkpoint was saved.
     """
-    keep_best = jax.jit(update_best, donate_argnums=0)
+    keep_best = jax.jit(functools.partial(update_best, latest=select == "last"), donate_argnums=0)
     number = int(state.step)
     clock = _Clock(progress, number, total_steps, plan.batch_size * len(plan.seeds), longest)
     failed = np.asarray(state.failed)

@@ -186,3 +186,7 @@ def test_best_is_higher_top1_then_lower_nll_then_earlier():
         )
     np.testing.assert_array_equal(state.best.step, [[1, 1, 0]])
     np.testing.assert_array_equal(state.best.params["head"]["bias"][0, :, 0], [1, 1, 0])
+    worse, alive = jnp.float32([[0.1, 0.1, 0.1]]), state.replace(step=jnp.int32(9))
+    last = states.update_best(alive, worse, worse, latest=True).best
+    np.testing.assert_array_equal(last.step, [[9, 9, 0]])  # the one that failed keeps what it had
+    np.testing.assert_array_equal(last.params["head"]["bias"][0, :, 0], [2, 2, 0])

@@ -40,6 +40,16 @@ def test_the_same_teacher_is_taken(config):
     teacher_run.check_config(config)
 
 
+def test_a_run_older_than_a_field_had_its_default(config, tmp_path):
+    there = json.loads((tmp_path / "config.json").read_text())
+    del there["teacher"]["select"]
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    teacher_run.check_config(config)
+    config.teacher.select = "last"
+    with pytest.raises(InputError, match="teacher.select is 'last' here and 'best'"):
+        teacher_run.check_config(config)
+
+
 @pytest.mark.parametrize(("field", "value"), [("model", "vgg16_bn"), ("width", 0.5), ("epochs", 3), ("image_size", 96)])
 def test_another_teacher_is_refused_with_the_field(config, field, value):
     config.teacher[field] = value

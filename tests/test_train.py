@@ -34,7 +34,9 @@ class Linear(nn.Module):
         return nn.Dense(3, name="head")(images.mean((1, 2)))
 
 
-def train(directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0, log=None, ema=0.0):
+def train(
+    directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0, log=None, ema=0.0, select="best"
+):  # fmt: skip
     """Trains to step `until` of a schedule of `total` steps; goes on from a checkpoint where there is one."""
     images, labels = colours
     create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8, ema=ema > 0)
@@ -66,7 +68,7 @@ def train(directory, colours, *, mapping, until, total=12, longest=3, host=False
         state = fit(
             lambda state, averages, share, count: mapped(state, averages, *constants, share, count), state,
             averages, plan, feed, total_steps=until,
-            evaluate_every=3, longest=1 if host else longest,
+            select=select, evaluate_every=3, longest=1 if host else longest,
             predict=predictor(Linear(), size=8, mapping=mapping), validation_images=images,
             validation_labels=labels, mapping=mapping, checkpoints=checkpoints, writer=writer,
             progress=Progress("students", [["a/0", "b/0"], ["a/1", "b/1"]], NAMES, 0.0, log or lines.append),
@@ -157,6 +159,12 @@ def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colours):
             ]  # fmt: skip
             assert state.best.step[row, column] == -max(scores)[2]
     assert state.best.top1.min() > 0.5  # the task is easy: it learned
+
+
+def test_the_last_step_is_kept_where_that_is_asked_for(tmp_path, colours):
+    state, _, _ = train(tmp_path, colours, mapping=parallel.Mapping(jax.devices()[:1]), until=12, select="last")
+    assert np.all(state.best.step == 12)
+    jax.tree.map(np.testing.assert_array_equal, state.best.params, state.params)
 
 
 def test_evaluation_counts_every_example_once(colours):

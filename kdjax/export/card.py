@@ -91,7 +91,8 @@ def text(
         if taught
         else "No teacher: this student learned from labels alone.",
         "",
-        "The step, the student and the settings of the 8-bit file were chosen on validation images.",
+        f"The {'step, the ' if config['student']['select'] == 'best' else ''}student and the settings of the 8-bit "
+        "file were chosen on validation images.",
         "",
         "## Limits",
         "",
