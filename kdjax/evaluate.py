@@ -1,16 +1,22 @@
 """Exact evaluation: every example once, the last partial batch padded and its padding cut away again."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from kdjax import metrics, steps
+from kdjax.models import cost
 from kdjax.parallel import Mapping
 
 BATCH_PER_DEVICE = 64
+LAYER_BYTES = 1 << 30
+"""What a layer of all students together may have as input and output on a device: large populations at large sizes take
+smaller batches. A constant, so that the same program runs on every machine of a kind."""
 
 
 def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, np.ndarray], np.ndarray]:
@@ -25,10 +31,14 @@ def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any
         A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
         (seed, arm, N, classes) float32, the same in every process.
     """
+    image_bytes = cost(model, size)["activation_bytes"]
     step = mapping.map(functools.partial(steps.eval_step, model=model, size=size), ("rows", "batch"), "rows")
 
     def predict(variables: Any, images: np.ndarray) -> np.ndarray:
-        batch = min(BATCH_PER_DEVICE * len(mapping.devices), _next_multiple(len(images), len(mapping.devices)))
+        batch = min(
+            len(mapping.devices) * batch_per_device(variables, image_bytes),
+            _next_multiple(len(images), len(mapping.devices)),
+        )
         pieces = []
         for start in range(0, len(images), batch):
             piece = images[start : start + batch]
@@ -38,6 +48,17 @@ def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any
         return np.concatenate(pieces, axis=2)
 
     return predict
+
+
+def batch_per_device(variables: Any, image_bytes: int) -> int:
+    """How many images a population, whose leaves lead with (seed, arm), is shown at once.
+
+    Args:
+        variables: of the population.
+        image_bytes: the largest input and output of a layer, one image and one student, see `models.cost`.
+    """
+    students = math.prod(jax.tree.leaves(variables)[0].shape[:2])
+    return max(1, min(BATCH_PER_DEVICE, LAYER_BYTES // (students * image_bytes)))
 
 
 def mean_over_symmetries(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:

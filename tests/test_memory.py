@@ -1,10 +1,12 @@
 """Estimates of memory, against what the compiler says, and what follows from them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from kdjax import memory, models
+from kdjax import evaluate, memory, models, steps
 
 
 def test_what_fits_decides_how_many_arms_are_computed_at_once():
@@ -25,6 +27,25 @@ def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two():
 
     used = jax.jit(jax.grad(loss)).lower(variables["params"]).compile().memory_analysis().temp_size_in_bytes
     assert used / 2 < memory.activation_bytes(model, 64, 8) < used * 2
+
+
+def test_evaluation_of_a_large_population_takes_smaller_batches(monkeypatch):
+    """By the compiler's own count: six students at 64 px, where 64 images at once would take several times as much."""
+    monkeypatch.setattr(evaluate, "LAYER_BYTES", 1 << 24)
+    model = models.create("mobilenet_v2", num_classes=5, width=0.35, depthwise="conv", dropout=0.0)
+    one = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
+    population = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, 3, *leaf.shape), leaf.dtype), one)
+    batch = evaluate.batch_per_device(population, models.cost(model, 64)["activation_bytes"])
+    step = jax.jit(functools.partial(steps.eval_step, model=model, size=64))
+
+    def used(batch):
+        images = jax.ShapeDtypeStruct((batch, 64, 64, 3), jnp.uint8)
+        return step.lower(population, images).compile().memory_analysis().temp_size_in_bytes
+
+    assert 1 <= batch < evaluate.BATCH_PER_DEVICE
+    assert used(batch) < 4 * evaluate.LAYER_BYTES < used(evaluate.BATCH_PER_DEVICE)
+    many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2000, 3, *leaf.shape[2:]), leaf.dtype), population)
+    assert evaluate.batch_per_device(many, 1 << 20) == 1
 
 
 def test_a_device_has_memory():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import optim, parallel, steps, terms
+from kdjax import evaluate, optim, parallel, steps, terms
 from kdjax import state as states
 from kdjax.checkpoint import Checkpoints
 from kdjax.data.plan import Plan
@@ -167,7 +167,7 @@ def test_the_last_step_is_kept_where_that_is_asked_for(tmp_path, colours):
     jax.tree.map(np.testing.assert_array_equal, state.best.params, state.params)
 
 
-def test_evaluation_counts_every_example_once(colours):
+def test_evaluation_counts_every_example_once(colours, monkeypatch):
     """37 examples in padded batches on 8 devices equal one example after the other."""
     images, _ = colours
     variables = states.create(Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8).variables
@@ -175,6 +175,9 @@ def test_evaluation_counts_every_example_once(colours):
     kernel, bias = (np.asarray(variables["params"]["head"][name]) for name in ("kernel", "bias"))
     expected = np.einsum("nc,sack->sank", images.mean((1, 2)) / 255, kernel) + bias[:, :, None]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(evaluate, "LAYER_BYTES", 1)  # one image a device at once
+    again = predictor(Linear(), size=8, mapping=parallel.Mapping())(variables, images)
+    np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mean_over_the_eight_symmetries(colours):
