@@ -13,6 +13,13 @@ teach, an upper bound, is
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_upper \
         --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/uc_merced_64 \
         --config.teacher.epochs=10 --config.distill.arms="('kl_cosine_0','kl_cosine_1')"
+
+and the objectives of other papers, on the same tiles with the same teacher, are
+
+    launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_objectives \
+        --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_10 \
+        --config.distill.arms="('dist_0','dist_1','decoupled_0','decoupled_1','kl_standardised_0',
+        'kl_standardised_1','cosine_batch_0','cosine_batch_1')"
 """
 
 from pathlib import Path
@@ -36,17 +43,17 @@ def get_config(arg=""):
     config.teacher.select = config.student.select = "last"
     # An epoch of the teacher is one of the labelled tiles: more of them where it is short.
     config.teacher.epochs = round(config.teacher.epochs * min(4, 1 / fraction))
-    families = {"student_alone": {"ce": 1.0}}
+    families = ("student_alone", "kl_cosine")
     if which == "labelled":
+        families = ("student_alone",)
         config.dataset.unlabelled = "drop"
         config.student.epochs = config.distill.views = round(config.student.epochs / fraction)
     else:
-        families["kl_cosine"] = {"ce": 1.0, "kl": 1.0, "cosine": 1.0}
         config.distill.target = "mean"
     config.arms = {
         f"{family}_{number}": {**weights, "learning_rate": rate, "family": family}
-        for family, weights in families.items()
+        for family, weights in config.arms.items()
         for number, rate in enumerate(LEARNING_RATES)
     }
-    config.distill.arms = tuple(config.arms)
+    config.distill.arms = tuple(f"{family}_{number}" for family in families for number in range(len(LEARNING_RATES)))
     return config

@@ -3,8 +3,9 @@
     python configs/results/draw.py
 
 views_curve.json is of tests/benchmarks/views_curve.py. labels_P.json and labels_P_only.json are the results of
-configs/label_fraction.py with P percent of the labels, and of its baseline. uc_merced_64_validation.jsonl has the lines
-of kind "validation" of that run's distill/metrics.jsonl.
+configs/label_fraction.py with P percent of the labels, and of its baseline; labels_P_upper.json is with a teacher that
+had all labels. width_35.json is of configs/width.py. uc_merced_64_validation.jsonl has the lines of kind "validation"
+of that run's distill/metrics.jsonl.
 """
 
 import json
@@ -29,6 +30,13 @@ def save(name: str, width: float, draw) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(HERE / f"{name}.png", dpi=150, metadata={"Software": None})
     pyplot.close(figure)
+
+
+def draw_gains(axes, places, gains: list[dict], label: str | None = None) -> None:
+    """Means with their 95 % intervals, in points, above a line at 0."""
+    bars = [100 * (gain["mean"] - gain["ci95"][0]) for gain in gains]
+    axes.errorbar(places, [100 * gain["mean"] for gain in gains], bars, fmt="o", capsize=3, label=label)
+    axes.axhline(0, color="grey", linewidth=0.8)
 
 
 def views_curve(figure) -> None:
@@ -56,41 +64,83 @@ def learning_curves(figure) -> None:
     left.legend(frameon=False)
 
 
-def label_fraction(figure) -> None:
-    """Left the accuracies, right the gain over the better baseline with its interval, paired by seed."""
+def trial(name: str, family: str) -> dict | None:
+    """Of the results `name`, the trial of `family` that validation prefers; None without such results."""
+    if not (HERE / f"{name}.json").exists():
+        return None
+    arms = read(name)["arms"]
+    return arms[results.select(arms)[family]]
+
+
+def label_rows() -> dict[int, dict[str, dict | None]]:
+    """By percent of labels kept: students of each kind, the teacher, and what `kl_cosine` gains, paired by seed."""
     percents = sorted((int(p.stem.split("_")[1]) for p in HERE.glob("labels_*[0-9].json")), reverse=True)
-    top1 = {"teacher": [], "student alone, labelled tiles": [], "student alone, all tiles": [], "kl_cosine": []}
-    gains = []
+    rows = {}
     for percent in percents:
-        run, only = read(f"labels_{percent}"), read(f"labels_{percent}_only")["arms"]
-        chosen = results.select(run["arms"])
-        distilled, mixed = (run["arms"][chosen[family]] for family in ("kl_cosine", "student_alone"))
-        labelled = only[results.select(only)["student_alone"]]
-        for name, mean in zip(
-            top1,
-            (run["teacher"]["test"]["top1"], labelled["mean"], mixed["mean"], distilled["mean"]),
-            strict=True,
-        ):
-            top1[name].append(100 * mean)
+        rows[percent] = row = {
+            "teacher": {"mean": read(f"labels_{percent}")["teacher"]["test"]["top1"], "std": None},
+            "alone, labelled tiles": trial(f"labels_{percent}_only", "student_alone"),
+            "alone, all tiles": trial(f"labels_{percent}", "student_alone"),
+            "kl_cosine": trial(f"labels_{percent}", "kl_cosine"),
+            "kl_cosine, teacher with all labels": trial(f"labels_{percent}_upper", "kl_cosine"),
+        }
         # The better on test, so that chance in the choice between them favours the baseline.
-        better = max(labelled, mixed, key=lambda arm: arm["mean"])
-        gains.append(statistics.summary(statistics.paired_differences(distilled["test_top1"], better["test_top1"])))
-    places = range(len(percents))
+        baselines = (arm for name, arm in row.items() if name.startswith("alone") and arm)
+        better = max(baselines, key=lambda arm: arm["mean"])["test_top1"]
+        differences = statistics.paired_differences(row["kl_cosine"]["test_top1"], better)
+        row["gain"] = statistics.summary(differences)
+    return rows
+
+
+def label_table(rows: dict[int, dict[str, dict | None]]) -> str:
+    """`label_rows` in Markdown, top-1 on test in percent."""
+    names = list(next(iter(rows.values())))
+    lines = ["| labels kept | " + " | ".join(names) + " |", "|" + "---:|" * (len(names) + 1)]
+    for percent, row in rows.items():
+        cells = [f"{percent} %"]
+        for name, arm in row.items():
+            if arm is None:
+                cells.append("")
+            elif name == "gain":
+                cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in (arm["mean"], *arm["ci95"]))))
+            else:
+                cells.append(f"{100 * arm['mean']:.1f}" + (f" ± {100 * arm['std']:.1f}" if arm["std"] else ""))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def label_fraction(figure) -> None:
+    """Left the accuracies, right the gain over the better baseline with its interval."""
+    rows = label_rows()
     left, right = figure.subplots(1, 2)
-    for name, means in top1.items():
-        left.plot(places, means, "o--" if name == "teacher" else "o-", label=name)
+    for name in next(iter(rows.values())):
+        known = [(place, row[name]) for place, row in enumerate(rows.values()) if row[name] is not None]
+        if known and name != "gain":
+            style = "o--" if "teacher" in name else "o-"
+            left.plot([place for place, _ in known], [100 * arm["mean"] for _, arm in known], style, label=name)
     left.set(xlabel="labels kept", ylabel="test top-1, %")
     left.legend(frameon=False, fontsize="small")
-    mean = [100 * gain["mean"] for gain in gains]
-    bars = [[100 * (gain["mean"] - gain["ci95"][0]) for gain in gains] for _ in range(2)]
-    right.axhline(0, color="grey", linewidth=0.8)
-    right.errorbar(places, mean, bars, marker="o", linestyle="none", capsize=3)
+    draw_gains(right, range(len(rows)), [row["gain"] for row in rows.values()])
     right.set(xlabel="labels kept", ylabel="gain of kl_cosine, points")
     for axes in (left, right):
-        axes.set_xticks(places, [f"{percent} %" for percent in percents])
+        axes.set_xticks(range(len(rows)), [f"{percent} %" for percent in rows])
+
+
+def width(figure) -> None:
+    """What each soft objective gains over the student alone, by the student's width."""
+    axes = figure.subplots()
+    runs = {"1.0, from ImageNet weights": "uc_merced_64", "0.35, from scratch": "width_35"}
+    for number, arm in enumerate(("kl", "cosine", "kl_cosine")):
+        places = [place + 0.12 * (number - 1) for place in range(len(runs))]
+        draw_gains(axes, places, [read(name)["arms"][arm]["minus_alone"] for name in runs.values()], arm)
+    axes.set_xticks(range(len(runs)), list(runs))
+    axes.set(xlabel="width of the student", ylabel="gain, points", xlim=(-0.5, len(runs) - 0.5))
+    axes.legend(frameon=False)
 
 
 if __name__ == "__main__":
     save("views_curve", 5, views_curve)
     save("learning_curves", 8, learning_curves)
     save("label_fraction", 8, label_fraction)
+    save("width", 5, width)
+    print(label_table(label_rows()))
