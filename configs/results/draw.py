@@ -1,14 +1,17 @@
-"""Draws the figures of the README from the JSON files beside it. Needs matplotlib.
+"""Draws the figures of the README, and prints its tables, from the JSON files beside it. Needs matplotlib.
 
     python configs/results/draw.py
 
-views_curve.json is of tests/benchmarks/views_curve.py. labels_P.json and labels_P_only.json are the results of
-configs/label_fraction.py with P percent of the labels, and of its baseline; labels_P_upper.json is with a teacher that
-had all labels. width_35.json is of configs/width.py. uc_merced_64_validation.jsonl has the lines of kind "validation"
-of that run's distill/metrics.jsonl.
+Each file is the results.json of the command that the README gives, but for:
+views_curve.json: what tests/benchmarks/views_curve.py writes.
+uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64.
+Of label_fraction.py, labels_P is a run with P percent of the labels, labels_P_only its baseline on the labelled tiles,
+labels_P_upper with a teacher that had all labels, labels_10_split2 another split, labels_10_objectives further arms,
+and labels_P_gain what tests/tools/compare_runs.py prints of kl_cosine and the baseline that is better on test.
 """
 
 import json
+import re
 from pathlib import Path
 
 from matplotlib import pyplot
@@ -72,58 +75,76 @@ def trial(name: str, family: str) -> dict | None:
     return arms[results.select(arms)[family]]
 
 
-def label_rows() -> dict[int, dict[str, dict | None]]:
-    """By percent of labels kept: students of each kind, the teacher, and what `kl_cosine` gains, paired by seed."""
-    percents = sorted((int(p.stem.split("_")[1]) for p in HERE.glob("labels_*[0-9].json")), reverse=True)
-    rows = {}
-    for percent in percents:
-        rows[percent] = row = {
-            "teacher": {"mean": read(f"labels_{percent}")["teacher"]["test"]["top1"], "std": None},
-            "alone, labelled tiles": trial(f"labels_{percent}_only", "student_alone"),
-            "alone, all tiles": trial(f"labels_{percent}", "student_alone"),
-            "kl_cosine": trial(f"labels_{percent}", "kl_cosine"),
-            "kl_cosine, teacher with all labels": trial(f"labels_{percent}_upper", "kl_cosine"),
-        }
-        # The better on test, so that chance in the choice between them favours the baseline.
-        baselines = (arm for name, arm in row.items() if name.startswith("alone") and arm)
-        better = max(baselines, key=lambda arm: arm["mean"])["test_top1"]
-        differences = statistics.paired_differences(row["kl_cosine"]["test_top1"], better)
-        row["gain"] = statistics.summary(differences)
-    return rows
+def label_row(name: str) -> dict[str, dict | None]:
+    """Of the run `name` of label_fraction.py: teacher, students of each kind, and the gain."""
+    gain = read(f"{name}_gain")
+    return {
+        "teacher": {"mean": read(name)["teacher"]["test"]["top1"], "std": None},
+        "alone, labelled tiles": trial(f"{name}_only", "student_alone"),
+        "alone, all tiles": trial(name, "student_alone"),
+        "kl_cosine": trial(name, "kl_cosine"),
+        "kl_cosine, teacher with all labels": trial(f"{name}_upper", "kl_cosine"),
+        "gain, over seeds": gain["over_seeds"],
+        "over test images": {"mean": None, **gain["over_images"]},
+    }
 
 
-def label_table(rows: dict[int, dict[str, dict | None]]) -> str:
-    """`label_rows` in Markdown, top-1 on test in percent."""
+def label_table(rows: dict[str, dict[str, dict | None]]) -> str:
+    """Several `label_row` in Markdown, top-1 on test in percent."""
     names = list(next(iter(rows.values())))
-    lines = ["| labels kept | " + " | ".join(names) + " |", "|" + "---:|" * (len(names) + 1)]
-    for percent, row in rows.items():
-        cells = [f"{percent} %"]
+    lines = ["| labels kept | " + " | ".join(names) + " |", "|---" + "|---:" * len(names) + "|"]
+    for labels, row in rows.items():
+        cells = [labels]
         for name, arm in row.items():
             if arm is None:
                 cells.append("")
-            elif name == "gain":
-                cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in (arm["mean"], *arm["ci95"]))))
+            elif "over" in name:
+                low, high = (100 * one for one in arm["ci95"])
+                mean = f"{100 * arm['mean']:+.1f}, " if arm["mean"] is not None else ""
+                cells.append(f"{mean}{low:+.1f} to {high:+.1f}")
             else:
-                cells.append(f"{100 * arm['mean']:.1f}" + (f" ± {100 * arm['std']:.1f}" if arm["std"] else ""))
+                cells.append(f"{100 * arm['mean']:.1f}" + ("" if arm["std"] is None else f" ± {100 * arm['std']:.1f}"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def label_fractions() -> dict[str, dict[str, dict | None]]:
+    """`label_row` of each fraction, the most labels first."""
+    names = {re.fullmatch(r"labels_(\d+)", path.stem) for path in HERE.glob("labels_*.json")} - {None}
+    names = sorted(names, key=lambda name: int(name[1]), reverse=True)
+    return {f"{name[1]} %": label_row(name[0]) for name in names}
+
+
 def label_fraction(figure) -> None:
     """Left the accuracies, right the gain over the better baseline with its interval."""
-    rows = label_rows()
+    rows = label_fractions()
     left, right = figure.subplots(1, 2)
     for name in next(iter(rows.values())):
         known = [(place, row[name]) for place, row in enumerate(rows.values()) if row[name] is not None]
-        if known and name != "gain":
+        if known and "over" not in name:
             style = "o--" if "teacher" in name else "o-"
             left.plot([place for place, _ in known], [100 * arm["mean"] for _, arm in known], style, label=name)
     left.set(xlabel="labels kept", ylabel="test top-1, %")
     left.legend(frameon=False, fontsize="small")
-    draw_gains(right, range(len(rows)), [row["gain"] for row in rows.values()])
+    draw_gains(right, range(len(rows)), [row["gain, over seeds"] for row in rows.values()])
     right.set(xlabel="labels kept", ylabel="gain of kl_cosine, points")
     for axes in (left, right):
-        axes.set_xticks(range(len(rows)), [f"{percent} %" for percent in rows])
+        axes.set_xticks(range(len(rows)), list(rows))
+
+
+def objectives() -> str:
+    """The objectives of other papers beside `kl_cosine` at 10 % of the labels, in Markdown."""
+    ours = trial("labels_10", "kl_cosine")
+    lines = ["| objective | test top-1 % | minus kl_cosine, points |", "|---|---:|---:|"]
+    for family in ("dist", "decoupled", "kl_standardised", "cosine_batch"):
+        arm = trial("labels_10_objectives", family)
+        difference = statistics.summary(statistics.paired_differences(arm["test_top1"], ours["test_top1"]))
+        low, high = difference["ci95"]
+        lines.append(
+            f"| {family} | {100 * arm['mean']:.1f} ± {100 * arm['std']:.1f} "
+            f"| {100 * difference['mean']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) |"
+        )
+    return "\n".join(lines)
 
 
 def width(figure) -> None:
@@ -143,4 +164,5 @@ if __name__ == "__main__":
     save("learning_curves", 8, learning_curves)
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
-    print(label_table(label_rows()))
+    print(label_table({**label_fractions(), "10 %, another split": label_row("labels_10_split2")}))
+    print(objectives())

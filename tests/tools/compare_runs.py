@@ -1,0 +1,57 @@
+"""An arm of one run against an arm of another, on the test images that both have, paired by seed.
+
+    python tests/tools/compare_runs.py runs/labels_10:kl_cosine runs/labels_10_only:student_alone
+
+An arm may be a family of trials, of which the one that validation prefers is taken. Printed as JSON are the accuracies
+of both, their mean difference with Student's t interval over the seeds, and with that of a bootstrap over the test
+images. The runs are of class folders, whose names tell the labels.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from kdjax import results, statistics  # noqa: E402
+
+
+def right(name: str) -> tuple[list[str], list[int], np.ndarray]:
+    """Test images, seeds, and (seeds, images) bool: what the arm of "RUN:ARM" has right."""
+    folder, _, arm = name.rpartition(":")
+    if not (Path(folder) / "results.json").is_file():
+        raise SystemExit(f"{name}: give RUN:ARM, the directory of an evaluated run and one of its arms")
+    document = json.loads((Path(folder) / "results.json").read_text())
+    arm = results.select(document["arms"]).get(arm, arm)
+    if arm not in document["arms"]:
+        raise SystemExit(f"{name}: {folder} has the arms {', '.join(document['arms'])}")
+    splits = json.loads((Path(folder) / "splits.json").read_text())
+    images, classes = splits["test"], splits["classes"]
+    strange = [image for image in images if image.split("/")[0] not in classes]
+    if strange:
+        raise SystemExit(f"{name}: {strange[0]} does not lie in a folder of its class")
+    labels = np.array([classes.index(image.split("/")[0]) for image in images])
+    logits = np.load(Path(folder) / "evaluation" / "logits.npz")["student_test"][:, list(document["arms"]).index(arm)]
+    return images, document["arms"][arm]["seeds"], logits.argmax(-1) == labels
+
+
+def main(first: str, second: str) -> None:
+    (images, seeds, ours), (their_images, their_seeds, theirs) = right(first), right(second)
+    if images != their_images or seeds != their_seeds:
+        raise SystemExit(f"{first} and {second} have not the same test images and seeds")
+    means = ours.mean(1).tolist(), theirs.mean(1).tolist()
+    document = {
+        "arms": [first, second],
+        "test_top1": means,
+        "over_seeds": statistics.summary(statistics.paired_differences(*means)),
+        "over_images": statistics.paired_bootstrap(ours, theirs),
+    }
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])
