@@ -6,8 +6,8 @@ Each file is the results.json of the command that the README gives, but for:
 views_curve.json: what tests/benchmarks/views_curve.py writes.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64.
 Of label_fraction.py, labels_P is a run with P percent of the labels, labels_P_only its baseline on the labelled tiles,
-labels_P_upper with a teacher that had all labels, labels_10_split2 another split, labels_10_objectives further arms,
-and labels_P_gain what tests/tools/compare_runs.py prints of kl_cosine and the baseline that is better on test.
+labels_P_upper with a teacher that had all labels, and labels_P_gain what tests/tools/compare_runs.py prints of
+kl_cosine and the baseline that is better on test.
 """
 
 import json
@@ -132,21 +132,6 @@ def label_fraction(figure) -> None:
         axes.set_xticks(range(len(rows)), list(rows))
 
 
-def objectives() -> str:
-    """The objectives of other papers beside `kl_cosine` at 10 % of the labels, in Markdown."""
-    ours = trial("labels_10", "kl_cosine")
-    lines = ["| objective | test top-1 % | minus kl_cosine, points |", "|---|---:|---:|"]
-    for family in ("dist", "decoupled", "kl_standardised", "cosine_batch"):
-        arm = trial("labels_10_objectives", family)
-        difference = statistics.summary(statistics.paired_differences(arm["test_top1"], ours["test_top1"]))
-        low, high = difference["ci95"]
-        lines.append(
-            f"| {family} | {100 * arm['mean']:.1f} ± {100 * arm['std']:.1f} "
-            f"| {100 * difference['mean']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) |"
-        )
-    return "\n".join(lines)
-
-
 def width(figure) -> None:
     """What each soft objective gains over the student alone, by the student's width."""
     axes = figure.subplots()
@@ -164,5 +149,4 @@ if __name__ == "__main__":
     save("learning_curves", 8, learning_curves)
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
-    print(label_table({**label_fractions(), "10 %, another split": label_row("labels_10_split2")}))
-    print(objectives())
+    print(label_table(label_fractions()))
