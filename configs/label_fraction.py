@@ -8,10 +8,10 @@
 The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the
 same number of steps, in a new crop in every epoch. A name of this folder and its argument may follow, as in
 `0.1,tiles,eurosat`. Teacher and validation have the same fraction of the labels. What a teacher with all labels would
-teach, an upper bound, is
+teach, an upper bound, is, after a run `labels_100` of `label_fraction.py:1`,
 
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_upper \
-        --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/uc_merced_64 \
+        --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_100 \
         --config.teacher.epochs=10 --config.distill.arms="('kl_cosine_0','kl_cosine_1')"
 
 and the objectives of other papers, on the same tiles with the same teacher, are

@@ -84,8 +84,8 @@ def label_row(name: str) -> dict[str, dict | None]:
         "alone, all tiles": trial(name, "student_alone"),
         "kl_cosine": trial(name, "kl_cosine"),
         "kl_cosine, teacher with all labels": trial(f"{name}_upper", "kl_cosine"),
-        "gain, over seeds": gain["over_seeds"],
-        "over test images": {"mean": None, **gain["over_images"]},
+        "gain, 95 % over seeds": gain["over_seeds"],
+        "95 % over test images": {"mean": None, **gain["over_images"]},
     }
 
 
@@ -126,7 +126,7 @@ def label_fraction(figure) -> None:
             left.plot([place for place, _ in known], [100 * arm["mean"] for _, arm in known], style, label=name)
     left.set(xlabel="labels kept", ylabel="test top-1, %")
     left.legend(frameon=False, fontsize="small")
-    draw_gains(right, range(len(rows)), [row["gain, over seeds"] for row in rows.values()])
+    draw_gains(right, range(len(rows)), [row["gain, 95 % over seeds"] for row in rows.values()])
     right.set(xlabel="labels kept", ylabel="gain of kl_cosine, points")
     for axes in (left, right):
         axes.set_xticks(range(len(rows)), list(rows))
