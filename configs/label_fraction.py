@@ -13,13 +13,6 @@ teach, an upper bound, is, after a run `labels_100` of `label_fraction.py:1`,
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_upper \
         --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_100 \
         --config.teacher.epochs=10 --config.distill.arms="('kl_cosine_0','kl_cosine_1')"
-
-and the objectives of other papers, on the same tiles with the same teacher, are
-
-    launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_objectives \
-        --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_10 \
-        --config.distill.arms="('dist_0','dist_1','decoupled_0','decoupled_1','kl_standardised_0',
-        'kl_standardised_1','cosine_batch_0','cosine_batch_1')"
 """
 
 from pathlib import Path

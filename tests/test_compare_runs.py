@@ -19,7 +19,8 @@ def write_run(folder, arms, test=TEST):
         name: {"seeds": [0, 1], "val_top1": [validation] * 2, **({"family": family} if family else {})}
         for name, (_, family, validation) in arms.items()
     }
-    (folder / "results.json").write_text(json.dumps({"arms": document}))
+    config = {"distill": {"arms": list(arms)}}
+    (folder / "results.json").write_text(json.dumps({"arms": document, "config": config}))
     (folder / "splits.json").write_text(json.dumps({"classes": ["field", "wood"], "test": test}))
     said = np.array([classes for classes, _, _ in arms.values()]).swapaxes(0, 1)
     np.savez(folder / "evaluation" / "logits.npz", student_test=np.eye(2)[said])

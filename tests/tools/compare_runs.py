@@ -33,7 +33,8 @@ def right(name: str) -> tuple[list[str], list[int], np.ndarray]:
     if strange:
         raise SystemExit(f"{name}: {strange[0]} does not lie in a folder of its class")
     labels = np.array([classes.index(image.split("/")[0]) for image in images])
-    logits = np.load(Path(folder) / "evaluation" / "logits.npz")["student_test"][:, list(document["arms"]).index(arm)]
+    column = document["config"]["distill"]["arms"].index(arm)
+    logits = np.load(Path(folder) / "evaluation" / "logits.npz")["student_test"][:, column]
     return images, document["arms"][arm]["seeds"], logits.argmax(-1) == labels
 
 
