@@ -5,10 +5,10 @@
     launch/local.sh --config=configs/label_fraction.py:0.1,labelled --workdir=runs/labels_10_only \
         --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_10
 
-The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the
-same number of steps, in a new crop in every epoch. A name of this folder and its argument may follow, as in
-`0.1,tiles,eurosat`. Teacher and validation have the same fraction of the labels. What a teacher with all labels would
-teach, an upper bound, is, after a run `labels_100` of `label_fraction.py:1`,
+The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the same
+number of steps with the same warm-up, in a new crop in every epoch. A name of this folder and its argument may follow,
+as in `0.1,tiles,eurosat`. Teacher and validation have the same fraction of the labels. What a teacher with all labels
+would teach, an upper bound, is, after a run `labels_100` of `label_fraction.py:1`,
 
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_upper \
         --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_100 \
@@ -41,6 +41,7 @@ def get_config(arg=""):
         families = ("student_alone",)
         config.dataset.unlabelled = "drop"
         config.student.epochs = config.distill.views = round(config.student.epochs / fraction)
+        config.student.warmup_epochs /= fraction
     else:
         config.distill.target = "mean"
     config.arms = {

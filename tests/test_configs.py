@@ -39,11 +39,12 @@ def test_a_sweep_gives_every_arm_the_same_number_of_trials():
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
-def test_the_baseline_of_few_labels_has_as_many_steps_and_trials(fraction):
+def test_the_baseline_of_few_labels_has_the_same_schedule_and_as_many_trials(fraction):
     tiles, labelled = load("label_fraction", f"{fraction}"), load("label_fraction", f"{fraction},labelled")
     assert tiles.dataset.label_fraction == labelled.dataset.label_fraction == fraction
     assert labelled.dataset.unlabelled == "drop" and tiles.dataset.unlabelled == "keep"
-    assert labelled.student.epochs * fraction == pytest.approx(tiles.student.epochs)
+    for field in ("epochs", "warmup_epochs"):  # of a fraction of the images: as many steps
+        assert labelled.student[field] * fraction == pytest.approx(tiles.student[field])
     assert set(trials(tiles).values()) == set(trials(labelled).values()) == {2}
 
 
