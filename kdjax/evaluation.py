@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax import files, losses, metrics, results, tables
 from kdjax.evaluate import mean_over_symmetries, population_metrics, predictor
-from kdjax.networks import best_students, network_facts, total_steps
+from kdjax.networks import best_students, network_facts, teacher_facts, total_steps
 from kdjax.run import Run
 from kdjax.targets import clean_logits, teacher_of
 from kdjax.teacher_logits import tree_digest
@@ -20,12 +20,13 @@ from kdjax.writers import MetricsWriter
 
 def describe(run: Run) -> None:
     """Stage `describe`: data and networks, without training."""
-    facts = {stage: network_facts(run, stage) for stage in ("teacher", "student")}
+    facts = {"teacher": teacher_facts(run), "student": network_facts(run, "student")}
     for stage, cost in facts.items():
-        run.log(
-            f"{stage}: {cost['model']} at {cost['image_size']} px: {cost['params']:,} parameters, "
-            f"{cost['macs']:,} multiply-adds and {cost['activation_bytes']:,} bytes of activations an image"
+        size = (
+            f" at {cost['image_size']} px: {cost['params']:,} parameters, {cost['macs']:,} multiply-adds and "
+            f"{cost['activation_bytes']:,} bytes of activations an image"
         )
+        run.log(f"{stage}: {cost['model']}{size if cost['params'] else ''}")
     run.log(tables.compression(facts["teacher"], facts["student"]))
 
 
@@ -76,7 +77,6 @@ def evaluate(run: Run) -> None:
             arms[name]["symmetries_top1"] = top1
     paths = {run.workdir / "teacher_logits.json", run.results_dir / "teacher_logits.json"}
     record = {kind: one for path in paths if path.exists() for kind, one in json.loads(path.read_text()).items()}
-    facts = teacher.facts if teacher else {"model": "stored logits", "params": None, "macs": None}
     document = results.build(
         dataset={
             "name": dataset.name,
@@ -87,9 +87,10 @@ def evaluate(run: Run) -> None:
                 "test": len(dataset.test.labels),
             },
             "fingerprint": dataset.fingerprint,
+            "overlap": dataset.overlap,
         },
         teacher={
-            **facts,
+            **teacher_facts(run),
             **({"sha256": teacher.parts["teacher"]} if teacher else {}),
             "forward_images": record["views"]["forward_images"] if "views" in record else None,
             "clean_images": record["clean"]["forward_images"],

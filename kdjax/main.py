@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     if config.splits > 1:
         parts = [_split(config, number, workdir) for number in range(config.splits)]
     for one, directory in parts:
-        run = opened(one, directory)
+        run = opened(one, directory, one_of_splits=config.splits > 1)
         for name in STAGES:
             if name in _STAGES.value:
                 actions[name](run)
@@ -93,8 +93,8 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
     return one, workdir / f"split-{number}"
 
 
-def opened(config: ConfigDict, workdir: Path, *, follows: bool = False) -> Run:
-    """Sets the process up and opens the run, see `run.open_run`."""
+def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
+    """Sets the process up and opens the run with the options of `run.open_run`."""
     host.prepare()
     import jax  # after the flags are known to be right: it takes seconds
 
@@ -106,7 +106,7 @@ def opened(config: ConfigDict, workdir: Path, *, follows: bool = False) -> Run:
     jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # many small ones add up to seconds
     say = log if jax.process_index() == 0 else lambda line: None
-    return open_run(config, workdir, cache, say, follows=follows)
+    return open_run(config, workdir, cache, say, **options)
 
 
 def _export(run: Run) -> None:

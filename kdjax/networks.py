@@ -115,6 +115,12 @@ def finished_students(run: Run) -> tuple[states.Best, np.ndarray]:
     return best, (failed < 0) & (np.asarray(best.step) >= 0)
 
 
+def teacher_facts(run: Run) -> dict[str, Any]:
+    """What the teacher is and costs, as results.json has it; of one that is no network of kdjax's, its name."""
+    given = "stored logits" if run.config.distill.logits else run.config.teacher.onnx
+    return {"model": Path(given).name, "params": None, "macs": None} if given else network_facts(run, "teacher")
+
+
 def network_facts(run: Run, stage: str) -> dict[str, Any]:
     """What the teacher or the student is and costs, as results.json has it."""
     config, network = run.config[stage], run.network(stage)

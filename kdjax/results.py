@@ -41,7 +41,8 @@ def build(
     """Assembles the content of results.json.
 
     Args:
-      dataset: name, classes (tuple of str), splits ({train, val, test: number of images}), fingerprint, and any more.
+      dataset: name, classes (tuple of str), splits ({train, val, test: number of images}), fingerprint, overlap (as in
+        `data.Dataset`), and any more.
       teacher: model, params, macs, forward_images (images the teacher was run on for distillation), test (the dict of
         `metrics.classification`), and any more.
       student: model, params, macs, and any more.
@@ -65,7 +66,7 @@ def build(
     Raises:
       ValueError: a key is missing, lists of an arm have different lengths, seeds repeat, or `alone` is no arm.
     """
-    _need("dataset", dataset, "name", "classes", "splits", "fingerprint")
+    _need("dataset", dataset, "name", "classes", "splits", "fingerprint", "overlap")
     _need("dataset.splits", dataset["splits"], "train", "val", "test")
     _need("teacher", teacher, "model", "params", "macs", "forward_images", "test")
     _need("student", student, "model", "params", "macs")
@@ -116,8 +117,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       overlap of the splits, see `statistics.summary`; p-values are Holm-corrected over the arms.
     """
     first = runs[0]
-    sizes = first["dataset"]["splits"]
-    overlap = sizes["test"] / (sizes["train"] + sizes["val"])
+    overlap = first["dataset"]["overlap"]
     shown = [select(run["arms"]) for run in runs]
     top1 = {
         family: [run["arms"][chosen[family]]["mean"] for run, chosen in zip(runs, shown, strict=True)]

@@ -91,6 +91,7 @@ def open_run(
     log: Callable[[str], None],
     *,
     follows: bool = False,
+    one_of_splits: bool = False,
 ) -> Run:
     """Checks the configuration against the working directory, the data and the devices, and loads the data.
 
@@ -100,6 +101,7 @@ def open_run(
         cache_dir: for decoded images and teacher logits.
         log: takes lines for the person who waits.
         follows: another process writes this run; this one writes `evaluation/` only, and holds no lock.
+        one_of_splits: other runs differ from this one in their data seed, which must therefore change the test split.
 
     Raises:
         InputError: names what does not fit. Nothing was written then.
@@ -139,6 +141,11 @@ def open_run(
         if not (Path(folder) / "parts.json").is_file():
             raise InputError(f"distill.logits: {folder} is no folder of teacher logits: it has no parts.json")
     dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
+    if one_of_splits and dataset.overlap is None:
+        raise InputError(
+            f"splits: {dataset.name} has a test split of its own, the same for every data_seed: set splits=1, and more "
+            "seeds for repetitions"
+        )
     if config.teacher.workdir:
         teacher_run.check_data(config, dataset)
     images = {"teacher": int((dataset.train.labels >= 0).sum()), "student": len(dataset.train.labels)}

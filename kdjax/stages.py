@@ -121,7 +121,8 @@ def _train(
     measured = losses.measured_terms(arms.values()) if online or logits is not None else ("ce",)
     averages = steps.empty_averages((len(seeds), len(arms)), measured)
     restored = checkpoints.restore(like, averages)
-    if restored is None:
+    resumed = restored is not None
+    if not resumed:
         initial = initial_state(run, stage, seeds, len(arms), load=True)
         restored = mapping.place((initial, averages), "rows")
     else:
@@ -140,7 +141,7 @@ def _train(
         cosine_on=run.config.distill.cosine_on,
         ema=config.ema,
         mixup=mixup,
-        arms_at_once=_arms_at_once(run, folder, model, size, config.batch_size, like, mapping, total),
+        arms_at_once=_arms_at_once(run, folder, model, size, config.batch_size, like, mapping, total, resumed),
     )
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
     mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
@@ -202,15 +203,16 @@ def _arms_at_once(
     like: states.TrainState,
     mapping: Mapping,
     total: int,
+    resumed: bool,
 ) -> int | None:
-    """How many arms a step computes side by side: decided once for a run, and kept in its directory.
+    """How many arms a step computes side by side: as configured, or decided once and kept in the run's directory.
 
     The `total` steps are written there too, for runs that take this one's teacher.
     """
     record = run.workdir / folder / "program.json"
-    if record.exists():
-        return json.loads(record.read_text())["arms_at_once"]
     chosen = run.config.run.arms_at_once
+    if chosen is None and resumed and record.exists():
+        return json.loads(record.read_text())["arms_at_once"]
     if chosen is None and like.failed.size > 1:
         seeds, arms = mapping.rows_a_device(*like.failed.shape)
         share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)

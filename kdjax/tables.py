@@ -74,8 +74,13 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     note = (
         f"Over {len(combined['data_seeds'])} splits (data seeds {', '.join(map(str, combined['data_seeds']))}), each "
         f"with a teacher of its own and {len(combined['seeds'])} seeds an arm: mean ± standard deviation over splits "
-        "of the mean over seeds. Random splits share images, so intervals and p-values (paired, Holm-corrected) use "
-        "the corrected variance of Nadeau and Bengio (2003)."
+        "of the mean over seeds. "
+        + (
+            "Random splits share images, so intervals and p-values (paired, Holm-corrected) use the corrected variance "
+            "of Nadeau and Bengio (2003)."
+            if combined["dataset"]["overlap"]
+            else "No two splits share an image. p-values are paired and Holm-corrected."
+        )
     )
     header = ["", "test top-1 %", "95% interval", "points over alone", "p (Holm)"]
     text = textwrap.fill(note, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ")

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdjax import augment, files, preemption, teachers
 from kdjax.errors import Preempted
-from kdjax.networks import best_teacher, network_facts
+from kdjax.networks import best_teacher
 from kdjax.run import Run
 from kdjax.teacher_logits import LogitsFolder, cached, named, view_name
 
@@ -40,7 +40,6 @@ def teacher_of(run: Run) -> teachers.Teacher | None:
         dtype=str(run.dtype),
         on_device=run.on_device(run.dataset.train.images),
         mapping=run.mapping,
-        facts=network_facts(run, "teacher"),
     )
 
 
@@ -95,10 +94,11 @@ def _stored_logits(
     record = run.results_dir / "teacher_logits.json"
     document = json.loads(record.read_text()) if record.exists() else {}
     folders = _logits_folders(run, teacher)
-    if kind not in document:
+    if kind not in document or document[kind].get("images", rows) != rows:  # the configuration was changed since
         missing = [end - start for name, count in rows.items() for start, end in folders[0].missing(name, count)]
         document[kind] = {
             "folders": [str(one.folder) for one in folders],
+            "images": rows,
             "forward_images": sum(missing) if teacher else 0,
             "started_images": 0,
         }

@@ -36,22 +36,34 @@ def check_config(config: Any) -> None:
 def check_data(config: Any, dataset: Dataset) -> None:
     """Makes sure that the teacher names the same classes, and saw none of this run's validation and test images.
 
+    A teacher whose best step was chosen on validation images saw these too: they may not be this run's test images.
+
     Raises:
         InputError: other classes, or images on another side.
     """
-    there = _read(config, "splits.json", "classes", "train", "unlabelled")
+    there = _read(config, "splits.json", "classes", "train", "validation", "unlabelled")
     if there["classes"] != list(dataset.classes):
         raise InputError(
             f"{FIELD}: {config.teacher.workdir} has not the classes of this data set, or not in their order"
         )
-    seen = {*there["train"], *there["unlabelled"]}
-    for side in ("validation", "test"):
-        both = seen.intersection(getattr(dataset, side).names)
+    trained = (*there["train"], *there["unlabelled"])
+    chosen = there["validation"] if config.teacher.select == "best" else ()
+    for did, images, side in (
+        ("trained on", trained, "validation"),
+        ("trained on", trained, "test"),
+        ("was selected on", chosen, "test"),
+    ):
+        both = set(images).intersection(getattr(dataset, side).names)
         if both:
             raise InputError(
-                f"{FIELD}: {config.teacher.workdir} trained on {len(both)} of this run's {side} images, such as "
+                f"{FIELD}: {config.teacher.workdir} {did} {len(both)} of this run's {side} images, such as "
                 f"{min(both)}: set dataset.splits={config.teacher.workdir}/splits.json or data_seed to that run's"
             )
+
+
+def weights(config: Any) -> str | None:
+    """What that teacher's training started from; None = from scratch. Raises InputError as `check_config`."""
+    return _read(config, "config.json", "teacher")["teacher"]["weights"]
 
 
 def total_steps(config: Any) -> int:

@@ -35,14 +35,12 @@ class Teacher:
 
     Attributes:
         parts: what its logits depend on beside the data, as JSON values.
-        facts: model, params and macs, for the results file.
         views: from training images (N, side, side, 3) uint8, example indices (n,) and a view to logits (n, classes).
         clean: from images (n, side, side, 3) uint8 to the logits (n, classes) of the plainly resized images.
         network: the flax module and its variables, where it is one: only such a teacher can be online.
     """
 
     parts: dict[str, Any]
-    facts: dict[str, Any]
     views: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
     clean: Callable[[np.ndarray], np.ndarray]
     network: tuple[nn.Module, Any] | None = None
@@ -58,7 +56,6 @@ def from_network(
     dtype: str,
     on_device: bool,
     mapping: Mapping,
-    facts: dict[str, Any],
 ) -> Teacher:
     """A network of kdjax's as teacher.
 
@@ -71,7 +68,6 @@ def from_network(
         dtype: compute dtype, part of the fingerprint.
         on_device: whether all images are held on the devices at once, or read from the host batch by batch.
         mapping: the devices.
-        facts: passed on.
     """
     step = mapping.map(
         functools.partial(steps.teacher_view_step, model=model, size=size),
@@ -104,7 +100,7 @@ def from_network(
         return predict(mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables)), images)[0, 0]
 
     parts = {"teacher": tree_digest(variables), "model": name, "size": size, "dtype": dtype}
-    return Teacher(parts, facts, views, clean, (model, variables))
+    return Teacher(parts, views, clean, (model, variables))
 
 
 def from_onnx(
@@ -192,7 +188,7 @@ def from_onnx(
         "dtype": "float32",
         "input": [layout, pixels, list(map(int, places))],
     }
-    return Teacher(parts, {"model": Path(path).name, "params": None, "macs": None}, views, clean)
+    return Teacher(parts, views, clean)
 
 
 def _class_places(path: str, session: Any, order: Sequence[str], classes: Sequence[str]) -> np.ndarray:

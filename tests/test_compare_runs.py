@@ -12,12 +12,17 @@ SCRIPT = Path(__file__).parent / "tools" / "compare_runs.py"
 TEST = ["field/1.png", "field/2.png", "wood/1.png", "wood/2.png"]
 
 
-def write_run(folder, arms, test=TEST):
-    """A run of two seeds; `arms` gives the classes that each seed says, family and validation accuracy."""
+def write_run(folder, arms, test=TEST, failed=()):
+    """A run of seeds 0, 1, ...; `arms` gives the classes that each seed says, family and validation accuracy."""
     (folder / "evaluation").mkdir(parents=True)
     document = {
-        name: {"seeds": [0, 1], "val_top1": [validation] * 2, **({"family": family} if family else {})}
-        for name, (_, family, validation) in arms.items()
+        name: {
+            "seeds": list(range(len(classes))),
+            "val_top1": [validation] * len(classes),
+            "test_top1": [None if seed in failed else 0.5 for seed in range(len(classes))],
+            **({"family": family} if family else {}),
+        }
+        for name, (classes, family, validation) in arms.items()
     }
     config = {"distill": {"arms": list(arms)}}
     (folder / "results.json").write_text(json.dumps({"arms": document, "config": config}))
@@ -52,6 +57,12 @@ def test_the_difference_is_paired_by_seed_and_image(runs):
     assert document["over_seeds"]["mean"] == 0.25 and document["over_seeds"]["std"] == 0
     assert document["over_images"]["difference"] == 0.25  # the third image alone differs, in both seeds
     assert document["over_images"]["ci95"] == [0.0, 0.75]  # of draws of 4 from 4: none of it, or three times
+
+
+def test_seeds_that_failed_or_are_of_one_run_only_are_left_out(runs):
+    write_run(runs / "c", {"alone": ([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]], None, 0.5)}, failed=[0])
+    document = json.loads(compare(f"{runs}/a:kl", f"{runs}/c:alone").stdout)
+    assert document["seeds"] == [1] and document["test_top1"] == [[0.75], [0.75]]
 
 
 def test_an_unknown_arm_and_other_images_are_refused(runs):

@@ -44,6 +44,14 @@ def test_every_example_is_on_one_side_and_classes_keep_their_share():
     assert counts == [[72, 36, 7], [8, 4, 1], [20, 10, 2]]
 
 
+def test_an_example_without_a_label_is_dropped_where_a_held_out_one_is_identical():
+    labels = [0] * 40 + [-1] * 40  # each labelled example has its like among the others
+    result, names = assign(labels, digests=[str(i % 40) for i in range(80)])
+    held = {*result.test, *result.validation}
+    assert len(held) == 8 + 3 and not held & {i % 40 for i in result.train}
+    assert sorted(result.train) == [i for i in range(80) if i % 40 not in held]
+
+
 def test_seeds_differ_and_repeat():
     labels = [0] * 50 + [1] * 50
     first, again, other = (assign(labels, seed=seed)[0].test.tolist() for seed in (0, 0, 1))

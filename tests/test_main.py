@@ -316,3 +316,15 @@ def test_bad_folders_end_in_one_line(bad, capsys, tmp_path, tiles, kind):
         path.write_bytes(b"not an image" if kind == "text as jpg" else path.read_bytes()[:600])
         said = "broken.jpg"
     assert said in bad(capsys, tmp_path / "run", f"--config.dataset.path={folder}")
+
+
+def test_several_splits_need_a_test_split_that_the_seed_draws(bad, capsys, tmp_path, tiles):
+    import shutil
+
+    for side in ("train", "val", "test"):
+        shutil.copytree(tiles, tmp_path / "tiles" / side)
+        for path in (tmp_path / "tiles" / side).glob("*/*.png"):
+            Image.fromarray(np.asarray(Image.open(path).convert("RGB")) // (2 + len(side))).save(path)
+    line = bad(capsys, tmp_path / "run", f"--config.dataset.path={tmp_path / 'tiles'}", "--config.splits=2")
+    assert "splits: " in line and "a test split of its own" in line
+    assert not (tmp_path / "run").exists()

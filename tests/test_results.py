@@ -44,6 +44,7 @@ def parts(top1=TOP1, seeds=(0, 1, 2), teacher=0.9, **changes):
                 "classes": ("a", "b", "c"),
                 "fingerprint": "f00",
                 "splits": {"train": 600, "val": 200, "test": 400},
+                "overlap": 0.5,
             },
             teacher={
                 "model": "vgg16_bn",
@@ -211,7 +212,7 @@ def test_splits_are_repetitions_of_their_own():
         runs.append(results.build(**parts(top1, config={"data_seed": 5 + number, "seeds": (0, 1, 2)})))
     out = results.combine(runs)
     json.dumps(out, allow_nan=False)
-    assert out["data_seeds"] == [5, 6, 7] and out["dataset"]["overlap"] == 400 / 800
+    assert out["data_seeds"] == [5, 6, 7] and out["dataset"]["overlap"] == 0.5
     means = {name: [run["arms"][name]["mean"] for run in runs] for name in TOP1}
     assert out["arms"]["kl"]["test_top1"] == means["kl"]
     assert out["arms"]["kl"]["mean"] == pytest.approx(np.mean(means["kl"]))
@@ -221,3 +222,9 @@ def test_splits_are_repetitions_of_their_own():
     assert out["arms"]["student_alone"]["p_vs_alone"] is None and 0 < out["arms"]["kl"]["p_vs_alone"] < 1
     text = tables.over_splits(out)
     assert "Nadeau" in text and "data seeds 5, 6, 7" in text and "kl " in text
+    for run in runs:
+        run["dataset"]["overlap"] = 0.0  # independent sets of images
+    independent = results.combine(runs)
+    width = lambda out: np.ptp(out["arms"]["kl"]["ci95"])
+    assert width(out) / width(independent) == pytest.approx(np.sqrt((1 / 3 + 0.5) / (1 / 3)))
+    assert "Nadeau" not in tables.over_splits(independent)

@@ -30,7 +30,7 @@ def run(tmp_path, colours):
 def teacher():
     """Its logits tell of which example and view they are."""
     views = lambda images, examples, view: np.stack([examples, 0 * examples, 0 * examples + view], 1)
-    return Teacher({"teacher": "numbers"}, {}, views, clean=None)
+    return Teacher({"teacher": "numbers"}, views, clean=None)
 
 
 def test_a_pass_ends_between_shards_when_asked_to(run, teacher, monkeypatch):
@@ -46,3 +46,16 @@ def test_a_pass_ends_between_shards_when_asked_to(run, teacher, monkeypatch):
     np.testing.assert_array_equal(logits[:, :, 2], [[0] * count, [1] * count])
     record = json.loads((run.results_dir / "teacher_logits.json").read_text())["views"]
     assert record["forward_images"] == record["started_images"] == 2 * count  # nothing was computed twice
+
+
+def test_the_count_is_of_the_views_that_are_asked_for(run, teacher):
+    run.results_dir.mkdir()
+    count = len(run.dataset.train)
+    record = lambda: json.loads((run.results_dir / "teacher_logits.json").read_text())["views"]
+    view_logits(run, teacher, views=2)
+    assert record()["forward_images"] == 2 * count
+    view_logits(run, teacher, views=2)  # again, from disk: the count stays what this run asked for
+    assert record()["forward_images"] == record()["started_images"] == 2 * count
+    view_logits(run, teacher, views=3)  # another configuration, of which two views are there already
+    assert record()["forward_images"] == record()["started_images"] == count
+    assert record()["images"] == {f"view-{view:04d}": count for view in range(3)}

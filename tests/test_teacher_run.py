@@ -35,7 +35,7 @@ def test_the_same_teacher_is_taken(config):
     validate(config)
     teacher_run.check_config(config)
     teacher_run.check_data(config, dataset())
-    assert teacher_run.total_steps(config) == 12
+    assert teacher_run.total_steps(config) == 12 and teacher_run.weights(config) == "elsewhere.safetensors"
     config.teacher.image_size = config.dataset.image_size  # what 0 means
     teacher_run.check_config(config)
 
@@ -62,6 +62,13 @@ def test_another_teacher_is_refused_with_the_field(config, field, value):
 def test_a_teacher_that_saw_the_images_to_measure_is_refused(config, side, name):
     with pytest.raises(InputError, match=f"1 of this run's {side} images, such as {name}"):
         teacher_run.check_data(config, dataset(**{side: (name, "a/9")}))
+
+
+def test_a_teacher_selected_on_the_test_images_is_refused(config, tmp_path):
+    with pytest.raises(InputError, match="was selected on 1 of this run's test images, such as a/2"):
+        teacher_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")))
+    config.teacher.select = "last"  # then no image chose anything
+    teacher_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")))
 
 
 def test_other_classes_are_refused(config):

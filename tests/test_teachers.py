@@ -36,7 +36,7 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices):
     variables = jax.tree.map(np.asarray, dict(model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))))
     teacher = teachers.from_network(
         "vgg16", model, variables, size=SIZE, data_seed=5, dtype="float32", on_device=on_device,
-        mapping=Mapping(jax.devices()[:devices]), facts={},
+        mapping=Mapping(jax.devices()[:devices]),
     )  # fmt: skip
     chosen = np.array([3, 9, 0])
     expected = model.apply(variables, pixels(view=2)[chosen])

@@ -154,7 +154,10 @@ def load(
         members["unlabelled"] = added
         notes += more
     mark = fingerprint(pool.classes, {"train": train, "validation": validation, "test": test})
-    return Dataset(pool.name, pool.classes, train, validation, test, mark, notes, members, used_range)
+    overlap = 0.0 if source == "demo" else None
+    if assigned.test_drawn:
+        overlap = len(test) / int((pool.labels[np.concatenate([assigned.train, assigned.validation])] >= 0).sum())
+    return Dataset(pool.name, pool.classes, train, validation, test, mark, notes, members, overlap, used_range)
 
 
 def _check(

@@ -46,6 +46,8 @@ class Dataset:
       fingerprint: sha256 (hex) of classes, names, labels, pixels and their order in the splits.
       notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
       members: names per split before label_fraction drops any, and the names it touched.
+      overlap: test images ÷ the other labelled images, where another data seed would draw another test split of them;
+        0 where it would draw new images; None where the test split is the source's own or a file's.
       value_range: (low, high) that 16-bit and float images were mapped by, () where there were none.
     """
 
@@ -57,6 +59,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...]
     members: dict[str, tuple[str, ...]]
+    overlap: float | None
     value_range: tuple[float, ...] = ()
 
     def splits_document(self) -> dict[str, list[str]]:

@@ -22,12 +22,13 @@ SIDES = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """Indices (int64) of the examples on each side, ascending, and notes."""
+    """Indices (int64) of the examples on each side, ascending; notes; whether the seed drew the test split."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
     notes: tuple[str, ...]
+    test_drawn: bool
 
 
 def ranked(purpose: str, seed: int, names: Sequence[str], indices: Sequence[int]) -> list[int]:
@@ -109,7 +110,8 @@ def assign(
                     side[first[head]] = target
                     order.remove(head)
                     left -= len(first[head])
-    return _finish(side, labels, classes, notes)
+    notes += _drop_shared(side, digests)  # examples without a label stayed in train
+    return _finish(side, labels, classes, notes, test_drawn="test" in carve)
 
 
 def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:
@@ -174,7 +176,7 @@ def reuse(
             f"{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, but it has no label"
         )
     notes += _drop_shared(side, digests)
-    return _finish(side, labels, classes, notes)
+    return _finish(side, labels, classes, notes, test_drawn=False)
 
 
 def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -223,7 +225,9 @@ def _describe_groups(groups: dict[str, list[int]], labels: np.ndarray) -> list[s
     return [note]
 
 
-def _finish(side: np.ndarray, labels: np.ndarray, classes: Sequence[str], notes: list[str]) -> Assignment:
+def _finish(
+    side: np.ndarray, labels: np.ndarray, classes: Sequence[str], notes: list[str], *, test_drawn: bool
+) -> Assignment:
     counts = {s: collections.Counter(labels[side == s].tolist()) for s in SIDES}
     for c, name in enumerate(classes):
         if not counts["train"][c]:
@@ -234,4 +238,4 @@ def _finish(side: np.ndarray, labels: np.ndarray, classes: Sequence[str], notes:
         absent = [name for c, name in enumerate(classes) if not counts[s][c]]
         if absent:
             notes = notes + [f"no {s} example of: {', '.join(absent)}"]
-    return Assignment(*(np.flatnonzero(side == s) for s in SIDES), notes=tuple(notes))
+    return Assignment(*(np.flatnonzero(side == s) for s in SIDES), notes=tuple(notes), test_drawn=test_drawn)

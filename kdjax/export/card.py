@@ -21,6 +21,7 @@ def text(
     config: Mapping[str, Any],
     dataset: Dataset,
     teacher: Mapping[str, Any],
+    teacher_weights: str | None,
     student: Mapping[str, Any],
     metadata: Mapping[str, str],
 ) -> str:
@@ -30,7 +31,8 @@ def text(
       document: the content of parity.json.
       config: the run's configuration.
       dataset: what it was trained on.
-      teacher, student: as `stages.network_facts` gives them.
+      teacher, student: as `networks.teacher_facts` and `networks.network_facts` give them.
+      teacher_weights: what the teacher's training started from; None = from scratch.
       metadata: what the ONNX files say of themselves.
     """
     chosen, arm = document["student"], config["arms"][document["student"]["arm"]]
@@ -87,9 +89,7 @@ def text(
         f"{config['student']['epochs']} epochs at {student['image_size']} px, batch {config['student']['batch_size']}, "
         f"width {student['width']:g}, {_start(config['student']['weights'])}.",
         "",
-        f"Teacher: {teacher['model']} at {teacher['image_size']} px, {_start(config['teacher']['weights'])}."
-        if taught
-        else "No teacher: this student learned from labels alone.",
+        _teacher(teacher, teacher_weights) if taught else "No teacher: this student learned from labels alone.",
         "",
         f"The {'step, the ' if config['student']['select'] == 'best' else ''}student and the settings of the 8-bit "
         "file were chosen on validation images.",
@@ -108,6 +108,12 @@ def text(
         "- Latencies in `parity.json` were taken while whatever else ran on that machine was running.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _teacher(facts: Mapping[str, Any], weights: str | None) -> str:
+    if "image_size" not in facts:
+        return f"Teacher: {facts['model']}, from elsewhere."
+    return f"Teacher: {facts['model']} at {facts['image_size']} px, {_start(weights)}."
 
 
 def _start(source: str | None) -> str:

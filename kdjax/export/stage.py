@@ -26,13 +26,13 @@ import onnx
 import onnxruntime
 from safetensors.numpy import save_file
 
-from kdjax import files, metrics, steps, weights
+from kdjax import files, metrics, steps, teacher_run, weights
 from kdjax.data import decode, folder
 from kdjax.errors import InputError
 from kdjax.evaluate import predictor
 from kdjax.export import MODEL, card, onnx_graph, parity, quantise, stablehlo
 from kdjax.export.fold import Network, fold
-from kdjax.networks import finished_students, network_facts
+from kdjax.networks import finished_students, network_facts, teacher_facts
 from kdjax.predict import Classifier
 from kdjax.run import Run
 from kdjax.state import Best
@@ -170,7 +170,8 @@ def _write(
             document,
             config=json.loads(config.to_json()),
             dataset=dataset,
-            teacher=network_facts(run, "teacher"),
+            teacher=teacher_facts(run),
+            teacher_weights=teacher_run.weights(config) if config.teacher.workdir else config.teacher.weights,
             student=network_facts(run, "student"),
             metadata=metadata,
         )

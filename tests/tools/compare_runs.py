@@ -1,4 +1,4 @@
-"""An arm of one run against an arm of another, on the test images that both have, paired by seed.
+"""An arm of one run against an arm of another, on the same test images, paired by the seeds that both have.
 
     python tests/tools/compare_runs.py runs/labels_10:kl_cosine runs/labels_10_only:student_alone
 
@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from kdjax import results, statistics  # noqa: E402
 
 
-def right(name: str) -> tuple[list[str], list[int], np.ndarray]:
-    """Test images, seeds, and (seeds, images) bool: what the arm of "RUN:ARM" has right."""
+def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
+    """Test images, and by seed (images,) bool: what the arm of "RUN:ARM" has right; without the seeds that failed."""
     folder, _, arm = name.rpartition(":")
     if not (Path(folder) / "results.json").is_file():
         raise SystemExit(f"{name}: give RUN:ARM, the directory of an evaluated run and one of its arms")
@@ -35,16 +35,21 @@ def right(name: str) -> tuple[list[str], list[int], np.ndarray]:
     labels = np.array([classes.index(image.split("/")[0]) for image in images])
     column = document["config"]["distill"]["arms"].index(arm)
     logits = np.load(Path(folder) / "evaluation" / "logits.npz")["student_test"][:, column]
-    return images, document["arms"][arm]["seeds"], logits.argmax(-1) == labels
+    one = document["arms"][arm]
+    correct = zip(one["seeds"], one["test_top1"], logits.argmax(-1) == labels, strict=True)
+    return images, {seed: row for seed, top1, row in correct if top1 is not None}
 
 
 def main(first: str, second: str) -> None:
-    (images, seeds, ours), (their_images, their_seeds, theirs) = right(first), right(second)
-    if images != their_images or seeds != their_seeds:
-        raise SystemExit(f"{first} and {second} have not the same test images and seeds")
+    (images, ours), (their_images, theirs) = right(first), right(second)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if images != their_images or not seeds:
+        raise SystemExit(f"{first} and {second} have not the same test images, or no seed in common")
+    ours, theirs = (np.array([one[seed] for seed in seeds]) for one in (ours, theirs))
     means = ours.mean(1).tolist(), theirs.mean(1).tolist()
     document = {
         "arms": [first, second],
+        "seeds": seeds,
         "test_top1": means,
         "over_seeds": statistics.summary(statistics.paired_differences(*means)),
         "over_images": statistics.paired_bootstrap(ours, theirs),
