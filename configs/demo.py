@@ -7,7 +7,9 @@ from kdjax.config import base
 
 
 def get_config(arg=""):
-    """`arg` is not used."""
+    """Takes no `arg`."""
+    if arg:
+        raise ValueError(f"demo.py takes no argument, got {arg}")
     config = base()
     config.name = "demo"
     config.seeds = (0, 1, 2)

@@ -2,24 +2,25 @@
 
     launch/local.sh --config=configs/eurosat.py --workdir=runs/eurosat --config.dataset.path=data/eurosat_rgb.zip
 
-The same tiles through TensorFlow Datasets, prepared once (extra `tensorflow`):
+The image size is the argument of the config, 64 px by default. The same tiles through TensorFlow Datasets, where they
+are not prepared yet the message says how:
 
-    tfds build eurosat/rgb --file_format=array_record
-    launch/local.sh --config=configs/eurosat.py --workdir=runs/eurosat \
-        --config.dataset.source=tfds --config.dataset.builder=eurosat/rgb
+    launch/local.sh --config=configs/eurosat.py --workdir=runs/eurosat --config.dataset.source=tfds \
+        --config.dataset.builder=eurosat/rgb --config.dataset.path=~/tensorflow_datasets
 """
 
 from kdjax.config import base
 
 
 def get_config(arg=""):
-    """`arg` is not used."""
+    """`arg` is the image size in px; "" means 64."""
+    size = int(arg or 64)
     config = base()
-    config.name = "eurosat"
+    config.name = f"eurosat_{size}"
     config.dataset.source = "folder"
     config.dataset.path = "data/eurosat_rgb.zip"
-    config.dataset.image_size = 64
-    config.dataset.storage_size = 64
+    config.dataset.image_size = size
+    config.dataset.storage_size = size
     config.teacher.weights = "timm/vgg16.tv_in1k"
     config.teacher.epochs = 8
     config.teacher.batch_size = 64

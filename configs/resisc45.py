@@ -2,11 +2,11 @@
 
     launch/local.sh --config=configs/resisc45.py --workdir=runs/resisc45 --config.dataset.path=data/NWPU-RESISC45.zip
 
-The same images through TensorFlow Datasets, prepared once by hand-downloaded archive (extra `tensorflow`):
+The image size is the argument of the config, 224 px by default. The same images through TensorFlow Datasets, where they
+are not prepared yet the message says how (the archive has to be downloaded by hand):
 
-    tfds build resisc45 --file_format=array_record
-    launch/local.sh --config=configs/resisc45.py --workdir=runs/resisc45 \
-        --config.dataset.source=tfds --config.dataset.builder=resisc45
+    launch/local.sh --config=configs/resisc45.py --workdir=runs/resisc45 --config.dataset.source=tfds \
+        --config.dataset.builder=resisc45 --config.dataset.path=~/tensorflow_datasets
 """
 
 from kdjax.config import base

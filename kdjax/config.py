@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import runpy
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         InputError: names the first field that is wrong.
     """
     _choice("dtype", config.dtype, ("auto", "float32", "bfloat16"))
-    _whole("data_seed", config.data_seed, 0)
-    _whole("teacher.seed", config.teacher.seed, 0)
+    _seed("data_seed", config.data_seed)
+    _seed("teacher.seed", config.teacher.seed)
     _whole("splits", config.splits, 1)
     if config.splits > 1 and config.dataset.splits:
         raise InputError(f"splits is {config.splits}, but dataset.splits names one split: choose one of them")
@@ -154,13 +155,25 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if not config.seeds:
         raise InputError("seeds is empty: give at least one, as (0,)")
     for seed in config.seeds:
-        _whole("seeds", seed, 0)
+        _seed("seeds", seed)
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"seeds {tuple(config.seeds)} repeat: give each once")
     _choice("dataset.source", config.dataset.source, ("demo", "folder", "tfds"))
+    for field, sources in (("path", ("folder", "tfds")), ("builder", ("tfds",))):
+        if config.dataset[field] and config.dataset.source not in sources:
+            raise InputError(
+                f"dataset.{field} is {config.dataset[field]}, but dataset.source is {config.dataset.source!r} and does "
+                f"not read it: set dataset.source={sources[0]}, or give a config that does, as configs/folder.py"
+            )
     _whole("dataset.image_size", config.dataset.image_size, 32)
     _whole("dataset.storage_size", config.dataset.storage_size, 32)
     _whole("teacher.image_size", config.teacher.image_size or 32, 32)
+    largest = max(config.dataset.image_size, config.teacher.image_size)
+    if config.dataset.storage_size < largest:
+        raise InputError(
+            f"dataset.storage_size is {config.dataset.storage_size}: images kept at that size would be enlarged to the "
+            f"{largest} px of image_size; set it to {largest * 9 // 8}, or give the size as argument of the config"
+        )
     for stage in ("teacher", "student"):
         network = config[stage]
         _choice(f"{stage}.model", network.model, tuple(MODELS))
@@ -171,6 +184,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
             _number(f"{stage}.{field}", network[field], above=0)
         for field in ("weight_decay", "warmup_epochs", "clip", "dropout", "ema"):
             _number(f"{stage}.{field}", network[field], least=0)
+        if network.weights == "None":
+            raise InputError(f"{stage}.weights is 'None': for a start from scratch give --config.{stage}.weights=")
         if network.warmup_epochs >= network.epochs:
             raise InputError(f"{stage}.warmup_epochs is {network.warmup_epochs}: must be below {stage}.epochs")
         for field in ("dropout", "ema"):
@@ -199,6 +214,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "set distill.views=0 (online)"
         )
     _choice("run.images", config.run.images, ("auto", "device", "host"))
+    _number("run.log_seconds", config.run.log_seconds, least=0)
     if config.run.arms_at_once is not None:
         _whole("run.arms_at_once", config.run.arms_at_once, 1)
     profile = tuple(config.run.profile)
@@ -254,8 +270,22 @@ def given_teacher(config: ml_collections.ConfigDict) -> str | None:
 def completed(document: dict[str, Any]) -> dict[str, Any]:
     """The content of a config.json, with the fields that it is too old to have at their defaults."""
     defaults = json.loads(base().to_json())
-    sections = ("dataset", "teacher", "student", "distill")  # of arms each run has its own
+    sections = ("dataset", "teacher", "student", "distill", "run")  # of arms each run has its own
     return {**document, **{name: {**defaults[name], **document[name]} for name in sections if name in document}}
+
+
+def expand_paths(config: ml_collections.ConfigDict) -> None:
+    """Replaces a leading ~ in paths, in place: behind --config.field= the shell leaves it as it is."""
+    fields = (
+        (config.teacher, ("weights", "workdir", "onnx")),
+        (config.student, ("weights",)),
+        (config.run, ("cache_dir",)),
+    )
+    for section, names in fields:
+        for name in names:
+            if section[name]:
+                section[name] = os.path.expanduser(section[name])
+    config.distill.logits = tuple(os.path.expanduser(folder) for folder in config.distill.logits)
 
 
 def first_difference(new: Any, old: Any, path: str = "") -> str | None:
@@ -277,6 +307,12 @@ def _choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
 def _whole(field: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{field} is {value!r}: give a whole number of at least {least}")
+
+
+def _seed(field: str, value: Any) -> None:
+    _whole(field, value, 0)
+    if value >= 2**31:
+        raise InputError(f"{field} is {value}: must be below {2**31}")
 
 
 def _number(field: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:

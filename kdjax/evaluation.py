@@ -98,7 +98,7 @@ def evaluate(run: Run) -> None:
             "val_top1": metrics.classification(teacher_logits["validation"], dataset.validation.labels)["top1"],
             "test": metrics.classification(teacher_logits["test"], dataset.test.labels),
         },
-        student=network_facts(run, "student"),
+        student={**network_facts(run, "student"), "step": step, "total_steps": total},
         arms=arms,
         environment=results.environment(),
         config=json.loads(config.to_json()),

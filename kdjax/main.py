@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -13,16 +14,17 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from kdjax import export, host
+from kdjax.config import expand_paths
 from kdjax.errors import InputError, Preempted
 
 if TYPE_CHECKING:
     from kdjax.run import Run
 
 STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
-ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", str(ROOT / "configs" / "demo.py"), "File with get_config().", lock_config=True
+    "config", None, f"File with get_config(). Default: {DEFAULT_CONFIG}.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run. Default: runs/NAME, NAME being config.name.")
 _STAGES = flags.DEFINE_list("stages", ["teacher", "distill", "evaluate"], f"Any of {', '.join(STAGES)}, in this order.")
@@ -49,12 +51,19 @@ def main(argv: list[str]) -> None:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
     if len({value is None for value in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)}) > 1:
         raise InputError("--coordinator, --processes and --process go together: give all three or none")
+    config = _CONFIG.value
     if _FOLLOW.value and _STAGES.value != ["evaluate"]:
         raise InputError("--follow goes with --stages=evaluate: it writes evaluation/ only")
-    config = _CONFIG.value
+    if _FOLLOW.value and config.splits > 1:
+        raise InputError(
+            "--follow follows one run: set splits=1, data_seed and --workdir to those of one of the splits"
+        )
     if "export" in _STAGES.value:
         export.check(config)
-    workdir = Path(_WORKDIR.value or Path("runs") / config.name)
+    workdir = Path(_WORKDIR.value or Path("runs") / config.name).expanduser()
+    if (workdir / ("config.json" if config.splits > 1 else "split-0")).exists():
+        held = "a run of one split" if config.splits > 1 else "the runs of several splits"
+        raise InputError(f"workdir {workdir} holds {held}, but splits is {config.splits}: choose another workdir")
     host.prepare()
     host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     from kdjax import evaluation, preemption, stages, watch  # after the flags are known to be right: JAX takes seconds
@@ -95,13 +104,13 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
 
 def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     """Sets the process up and opens the run with the options of `run.open_run`."""
+    expand_paths(config)
     host.prepare()
     import jax  # after the flags are known to be right: it takes seconds
 
     from kdjax.run import open_run
 
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = Path(config.run.cache_dir or caches / "kdjax")
+    cache = Path(config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kdjax")
     # Resolved, as JAX makes the name of the folder a part of what a program is found by.
     jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # many small ones add up to seconds
@@ -123,10 +132,30 @@ def _report(run: Run) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """Flags, with one line for each mistake in them."""
+    if not any(re.match("--?config(=|$)", argument) for argument in argv):
+        argv.insert(1, f"--config={DEFAULT_CONFIG}")
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        rest = flags.FLAGS(argv)
+        if not _CONFIG.value.get("name"):
+            raise InputError("--config: its get_config() gives no configuration: let it begin with kdjax.config.base()")
+    except (AttributeError, KeyError) as error:
+        fields = [argument.split("=")[0] for argument in argv if argument.startswith("--config.")]
+        words = set(re.findall(r"\w+", str(error)))
+        wrong = next((field for field in fields if words & set(field.split(".")[1:])), None)
+        if wrong is None:  # a mistake in the code of the config file
+            raise
+        near = re.search('Did you mean "(.+?)"', str(error))
+        hint = f"did you mean {near[1]}?" if near else "kdjax/config.py has all"
+        raise InputError(f"{wrong}: there is no such field; {hint}") from error
+    except (flags.Error, TypeError, ValueError, OSError, InputError) as error:
+        # What a config file raises comes as the text of its traceback, after the flag.
+        flag, _, trace = str(error).partition("Error whilst parsing config file:")
+        if isinstance(error, OSError):
+            flag, trace = "--config:", str(error)
+        raise InputError(
+            " ".join(f"{flag} {trace.strip().splitlines()[-1]}".split() if trace else flag.split())
+        ) from error
+    return rest
 
 
 def run() -> None:

@@ -55,6 +55,24 @@ def initial_state(run: Run, stage: str, seeds: Sequence[int], arms: int, *, load
     return state
 
 
+def check_weights(run: Run, *stages: str) -> None:
+    """Makes sure that the networks of these stages can start from the weights they are to start from.
+
+    Raises:
+        InputError: names the field, and what does not fit.
+    """
+    for stage in stages:
+        config, network = run.config[stage], run.network(stage)
+        if config.weights:
+            size = run.teacher_size if stage == "teacher" else run.student_size
+            example = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+            variables = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), example)
+            try:
+                weights.check(config.weights, config.model, dict(variables))
+            except InputError as error:
+                raise InputError(f"{stage}.{error}; --config.{stage}.weights= (nothing) starts from scratch") from None
+
+
 def best_students(
     run: Run, stage: str, directory: Path, seeds: Sequence[int], arms: int
 ) -> tuple[states.Best, dict[str, Any], int, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,14 +110,9 @@ def open_run(
     configuration.validate(config)
     document = json.loads(config.to_json())
     # Until there is a checkpoint the directory may change its mind.
-    if any(workdir.glob("*/checkpoints/[0-9]*")):
-        try:
-            before = configuration.completed(json.loads((workdir / "config.json").read_text()))
-        except (FileNotFoundError, ValueError):
-            raise InputError(
-                f"workdir {workdir} holds checkpoints, but no readable config.json that tells of which run: put it "
-                "back or choose another workdir"
-            ) from None
+    begun = any(workdir.glob("*/checkpoints/[0-9]*"))
+    if begun:
+        before = configuration.completed(_record(workdir, "config.json"))
         found = configuration.first_difference({**document, "run": None}, {**before, "run": None})
         if found:
             raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
@@ -140,14 +136,23 @@ def open_run(
     for folder in config.distill.logits:
         if not (Path(folder) / "parts.json").is_file():
             raise InputError(f"distill.logits: {folder} is no folder of teacher logits: it has no parts.json")
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache_dir).close()
+    except OSError as error:
+        raise InputError(
+            f"run.cache_dir: {cache_dir} cannot be written ({error.strerror}): set it to a folder that can"
+        ) from None
     dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
+    if begun:
+        _check_same_data(workdir, dataset, log)
     if one_of_splits and dataset.overlap is None:
         raise InputError(
             f"splits: {dataset.name} has a test split of its own, the same for every data_seed: set splits=1, and more "
             "seeds for repetitions"
         )
     if config.teacher.workdir:
-        teacher_run.check_data(config, dataset)
+        teacher_run.check_data(config, dataset, log)
     images = {"teacher": int((dataset.train.labels >= 0).sum()), "student": len(dataset.train.labels)}
     for stage in trained:
         if config[stage].batch_size > images[stage]:
@@ -172,15 +177,51 @@ def open_run(
         )
     if first:
         files.write_json(workdir / "config.json", document)
-        files.write_json(workdir / "splits.json", dataset.splits_document())
+        files.write_json(workdir / "splits.json", _splits(dataset))
     return run
 
 
 def _locked(workdir: Path) -> bool:
     """Whether this process got the lock of the working directory, until it ends."""
-    workdir.mkdir(parents=True, exist_ok=True)
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
         files.lock(workdir / ".lock")
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise InputError(f"workdir {workdir} cannot be written ({error.strerror}): choose another workdir") from None
     return True
+
+
+def _record(workdir: Path, name: str) -> dict[str, Any]:
+    """What a run with checkpoints has written down of itself."""
+    try:
+        return json.loads((workdir / name).read_text())
+    except (OSError, ValueError):
+        raise InputError(
+            f"workdir {workdir} holds checkpoints, but no readable {name} that tells of which run: put it back or "
+            "choose another workdir"
+        ) from None
+
+
+def _splits(dataset: datasets.Dataset) -> dict[str, Any]:
+    """The content of splits.json: the splits, and what tells whether their names still mean the same images."""
+    return {**dataset.splits_document(), "fingerprint": dataset.fingerprint}
+
+
+def _check_same_data(workdir: Path, dataset: datasets.Dataset, log: Callable[[str], None]) -> None:
+    """Refuses data of other names than the run's; other pixels under the same names are told.
+
+    Other versions of the decoding libraries may change the last bit of a pixel. Other names would put images that were
+    trained on among those that measure.
+    """
+    before, now = _record(workdir, "splits.json"), _splits(dataset)
+    for side in now.keys() - {"fingerprint"}:
+        differing = set(before.get(side, ())) ^ set(now[side])
+        if differing:
+            raise InputError(
+                f"workdir {workdir} holds a run on other data: {len(differing)} names under {side!r} of its "
+                f"splits.json differ, such as {min(differing)}: put the data back or choose another workdir"
+            )
+    if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
+        log("data: the images are not those that this run began with: decoded by other versions, or changed")

@@ -26,7 +26,7 @@ from kdjax.data import Split
 from kdjax.data.plan import Plan
 from kdjax.evaluate import predictor
 from kdjax.feed import resident, streamed
-from kdjax.networks import initial_state, optimiser, total_steps
+from kdjax.networks import check_weights, initial_state, optimiser, total_steps
 from kdjax.parallel import Mapping, RowMapping, first_process_says
 from kdjax.run import Run
 from kdjax.targets import teacher_of, view_logits
@@ -48,6 +48,7 @@ def train_teacher(run: Run) -> None:
     split = run.dataset.train.labelled()
     if _done(run, "teacher", "teacher", len(split)):
         return
+    _check_weights(run, teacher="teacher", student="distill")
     _train(
         run,
         "teacher",
@@ -66,6 +67,7 @@ def distill(run: Run) -> None:
     split = run.dataset.train
     if _done(run, "student", "distill", len(split.labels)):
         return
+    _check_weights(run, student="distill")
     arms = {name: config.arms[name] for name in run.arms}
     views = config.distill.views
     if views is None:
@@ -94,6 +96,14 @@ def distill(run: Run) -> None:
         logits=logits,
         online=online,
         mixup=config.distill.mixup,
+    )
+
+
+def _check_weights(run: Run, **folders: str) -> None:
+    """Refuses weights that do not fit now rather than after hours, for the stages that have no checkpoint yet."""
+    check_weights(
+        run,
+        *(stage for stage, folder in folders.items() if not any((run.workdir / folder).glob("checkpoints/[0-9]*"))),
     )
 
 
@@ -137,7 +147,7 @@ def _train(
         teacher_size=run.teacher_size,
         model=model,
         optimiser=optimiser(config),
-        schedule=optim.schedule(total, round(config.warmup_epochs * count / config.batch_size)),
+        schedule=optim.schedule(total, min(round(config.warmup_epochs * count / config.batch_size), total - 1)),
         cosine_on=run.config.distill.cosine_on,
         ema=config.ema,
         mixup=mixup,

@@ -173,7 +173,9 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read the table, one sentence or two each."""
     dataset, teacher, arms, many = results["dataset"], results["teacher"], shown_arms(results), _many(results)
     alone, tested = find_alone(arms), dataset["splits"]["test"]
-    notes = []
+    notes, student = [], results["student"]
+    if student.get("step") != student.get("total_steps"):
+        notes.append(f"NOT FINAL: the students are at step {student['step']} of {student['total_steps']}.")
     if tested:
         notes.append(f"{tested} test images: one of them is {_points(1 / tested)} points of top-1.")
     if many:

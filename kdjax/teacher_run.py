@@ -1,7 +1,7 @@
 """The trained teacher of another run: whether it fits this one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,24 @@ def check_config(config: Any) -> None:
     total_steps(config)
 
 
-def check_data(config: Any, dataset: Dataset) -> None:
+def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> None:
     """Makes sure that the teacher names the same classes, and saw none of this run's validation and test images.
 
     A teacher whose best step was chosen on validation images saw these too: they may not be this run's test images.
+    Images are known by their names; where the two data sets share none, that is told.
 
     Raises:
         InputError: other classes, or images on another side.
     """
-    there = _read(config, "splits.json", "classes", "train", "validation", "unlabelled")
+    there = _read(config, "splits.json", "classes", "train", "validation", "test", "unlabelled")
     if there["classes"] != list(dataset.classes):
         raise InputError(
             f"{FIELD}: {config.teacher.workdir} has not the classes of this data set, or not in their order"
+        )
+    if not {*there["train"], *there["validation"], *there["test"]} & set(dataset.test.names):
+        log(
+            f"{FIELD}: no test image of this run is known by its name in {config.teacher.workdir}: make sure that the "
+            "teacher was not trained on them under other names"
         )
     trained = (*there["train"], *there["unlabelled"])
     chosen = there["validation"] if config.teacher.select == "best" else ()

@@ -57,18 +57,9 @@ def load_imagenet(
     Raises:
       InputError: no such file, not safetensors, or tensors missing, unexpected or misshapen (named).
     """
-    path = _locate(source)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, TypeError) as error:
-        raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
-    naming = _naming(found)
+    path, naming, found, table = _read(source, model_name, variables)
     leaves = traverse_util.flatten_dict(variables)
-    table = {leaf: _tensor(leaf, np.shape(value), model_name, naming, leaves) for leaf, value in leaves.items()}
-    backbone = {leaf: tensor for leaf, tensor in table.items() if leaf[1] != "head"}
-    _check(path, model_name, naming, found, backbone.values())
-    taken = dict(backbone)
+    taken = {leaf: tensor for leaf, tensor in table.items() if leaf[1] != "head"}
     if head:
         fits = lambda tensor: tensor.name in found and found[tensor.name].shape == tensor.shape
         layers = {leaf[:-1] for leaf in table if leaf[1] == "head"}
@@ -87,6 +78,28 @@ def load_imagenet(
         f"{'kept as initialised: ' + ', '.join(kept) if kept else 'nothing kept as initialised'}"
     )
     return {**variables, **traverse_util.unflatten_dict(leaves)}, report
+
+
+def check(source: str | Path, model_name: str, variables: dict[str, Any]) -> None:
+    """Raises InputError where `load_imagenet` would. Of the leaves of `variables` only the shapes are read."""
+    _read(source, model_name, variables)
+
+
+def _read(
+    source: str | Path, model_name: str, variables: dict[str, Any]
+) -> tuple[Path, str, dict[str, np.ndarray], dict[tuple[str, ...], _Tensor]]:
+    """Of a file that fits the variables: path, naming, its tensors, and where each leaf lies among them."""
+    path = _locate(source)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, TypeError) as error:
+        raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
+    naming = _naming(found)
+    leaves = traverse_util.flatten_dict(variables)
+    table = {leaf: _tensor(leaf, np.shape(value), model_name, naming, leaves) for leaf, value in leaves.items()}
+    _check(path, model_name, naming, found, [tensor for leaf, tensor in table.items() if leaf[1] != "head"])
+    return path, naming, found, table
 
 
 def named_tensors(model_name: str, variables: dict[str, Any], naming: str = "torchvision") -> dict[str, np.ndarray]:

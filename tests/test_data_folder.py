@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -325,6 +327,39 @@ def test_bad_input_is_one_clear_line(plain, tmp_path):
         with pytest.raises(InputError, match=pattern) as error:
             load(**OPTIONS | {"path": str(plain)} | change)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_files_that_are_no_images_by_name_are_noted(plain, tmp_path, archive):
+    path = shutil.copytree(plain, tmp_path / "tiles")
+    for name in ("glacier/1.webp", "glacier/2.webp", "field/notes.txt", "field/.hidden.txt", "README"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_bytes(b"-")
+    if archive:
+        path = pack(path, tmp_path / "tiles.zip")
+    data = load(path=str(path), **OPTIONS)
+    note = next(note for note in data.notes if "left out that are no" in note)
+    assert note.startswith("4 files") and "2 .webp" in note and "1 .txt" in note and "1 without suffix" in note
+    assert "glacier" not in data.classes
+    more = load(path=str(plain), **OPTIONS | {"unlabelled_dir": str(path)})
+    assert any("unlabelled tiles: 4 files left out" in note for note in more.notes)
+
+
+@pytest.mark.parametrize("preview", ["preview.png", "top/preview.png"])
+def test_an_image_beside_wrapped_classes_hides_no_class(plain, tmp_path, preview):
+    shutil.copytree(plain, tmp_path / "tiles" / "top")
+    shutil.copy(next(plain.glob("*/*.png")), tmp_path / "tiles" / preview)
+    data = load(path=str(tmp_path / "tiles"), **OPTIONS)
+    assert data.fingerprint == load(path=str(plain), **OPTIONS).fingerprint
+    assert any(preview in note and "outside class folders" in note for note in data.notes)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "tiles")
+    with open(os.fsencode(tmp_path) + b"/tiles/field/caf\xe9.png", "wb") as file:
+        file.write(next(plain.glob("*/*.png")).read_bytes())
+    with pytest.raises(InputError, match="caf.*is not UTF-8: rename it"):
+        load(path=str(tmp_path / "tiles"), **OPTIONS)
 
 
 def test_stray_images_are_noted(plain, tmp_path):

@@ -209,10 +209,8 @@ def bad(tiles, tmp_path_factory):
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)  # ml_collections makes one for each override it meets
         flags.FLAGS.unparse_flags()
-        sys.argv = [
-            "kdjax", f"--config={config}", f"--workdir={workdir}", f"--config.dataset.path={tiles}",
-            f"--config.run.cache_dir={cache}", *arguments,
-        ]  # fmt: skip
+        given = [f"--config={config}", f"--config.dataset.path={tiles}", f"--config.run.cache_dir={cache}"]
+        sys.argv = ["kdjax", f"--workdir={workdir}", *(given if config else ()), *arguments]
         with pytest.raises(SystemExit) as stop:
             main.run()
         assert stop.value.code == 2
@@ -235,11 +233,18 @@ def bad(tiles, tmp_path_factory):
         ("--config.distill.arms=('nobody',)", "distill.arms"),
         ("--config.distill.temperature=-1.0", "distill.temperature"),
         ("--config.distill.temperature=abc", "temperature"),
-        ("--config.distill.temprature=2", "temprature"),
+        ("--config.distill.temprature=2", "--config.distill.temprature: there is no such field; did you mean temp"),
+        ("--config.dataset.storage_size=24", "dataset.storage_size is 24"),
+        ("--config.dataset.builder=eurosat", "dataset.builder is eurosat, but dataset.source is 'folder'"),
+        ("--config.dataset.value_range=('a','b')", "dataset.value_range"),
+        ("--config.run.log_seconds=inf", "run.log_seconds"),
+        ("--config.run.cache_dir=/dev/null/cache", "run.cache_dir"),
+        ("--config.student.weights=None", "--config.student.weights="),
         ("--config.distill.cosine_on=pixels", "distill.cosine_on"),
         ("--config.arms.kl.kl=-1.0", "arms.kl.kl"),
         ("--config.seeds=()", "seeds"),
         ("--config.seeds=(1,1)", "seeds"),
+        ("--config.seeds=(3000000000,)", "seeds is 3000000000: must be below"),
         ("--config.student.warmup_epochs=99.0", "student.warmup_epochs"),
         ("--config.teacher.weights=/nowhere/vgg.safetensors", "teacher.weights"),
         ("--config.dataset.label_fraction=0.0", "dataset.label_fraction"),
@@ -256,6 +261,7 @@ def bad(tiles, tmp_path_factory):
         ("--config.run.images=tape", "run.images"),
         ("--config.run.arms_at_once=0", "run.arms_at_once"),
         ("--follow", "--follow goes with --stages=evaluate"),
+        ("--workdir=/dev/null/run", "workdir /dev/null/run cannot be written"),
         ("--coordinator=127.0.0.1:1", "--coordinator, --processes and --process go together"),
         ("--stages=dream", "--stages"),
         ("--stages=evaluate", "no checkpoint"),
@@ -269,6 +275,47 @@ def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag,
     assert said in bad(capsys, tmp_path / "run", flag)
     assert flag.startswith(("--stages=e", "--stages=r")) or not (tmp_path / "run").exists()
     assert not (tmp_path / "run" / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--config.student.nofield=3"], "--config.student.nofield: there is no such field"),
+        (["--config.dataset.path=tiles"], "dataset.source is 'demo'"),
+        (["--config=/nowhere/config.py"], "/nowhere/config.py"),
+        (["--config=/nowhere/config.py", "--config.data_seed=1"], "/nowhere/config.py"),
+        ([f"--config={ROOT}/configs/folder.py:abc"], "folder.py:abc: ValueError: invalid literal"),
+        ([f"--config={ROOT}/configs/ablation.py:absent"], "no file"),
+        (["--follow", "--stages=evaluate", "--config.splits=2"], "--follow follows one run"),
+    ],
+)
+def test_bad_flags_without_the_usual_config_end_in_one_line(bad, capsys, tmp_path, flags, said):
+    assert said in bad(capsys, tmp_path / "run", *flags, config=None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_file_without_a_configuration_is_refused(bad, capsys, tmp_path):
+    (tmp_path / "config.py").write_text("def get_config():\n    return {}\n")
+    line = bad(capsys, tmp_path / "run", f"--config={tmp_path / 'config.py'}", config=None)
+    assert "kdjax.config.base()" in line
+
+
+def test_one_split_and_several_share_no_workdir(bad, capsys, tmp_path):
+    (tmp_path / "several" / "split-0").mkdir(parents=True)
+    assert "holds the runs of several splits" in bad(capsys, tmp_path / "several")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text("{}")
+    assert "holds a run of one split" in bad(capsys, tmp_path / "one", "--config.splits=2")
+
+
+def test_weights_that_do_not_fit_the_student_are_refused_before_the_teacher_is_trained(bad, capsys, tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "resnet.safetensors"
+    save_file({"layer1.0.conv1.weight": np.zeros((64, 64, 1, 1), np.float32)}, path)
+    line = bad(capsys, tmp_path / "run", f"--config.student.weights={path}", "--stages=teacher")
+    assert line.startswith(f"error: student.weights {path} do not fit mobilenet_v2")
+    assert not (tmp_path / "run" / "teacher").exists()
 
 
 def test_unknown_loss_term_is_refused(bad, capsys, tmp_path):
@@ -286,6 +333,30 @@ def test_checkpoints_without_their_config_are_refused(bad, capsys, tmp_path, con
     if content is not None:
         (tmp_path / "run" / "config.json").write_text(content)
     assert "no readable config.json" in bad(capsys, tmp_path / "run")
+
+
+def test_a_run_with_checkpoints_refuses_other_data(bad, capsys, tmp_path, tiles):
+    import shutil
+
+    copy = shutil.copytree(tiles, tmp_path / "tiles")
+    flags = (f"--config.dataset.path={copy}", "--stages=evaluate")
+    assert "no checkpoint" in bad(capsys, tmp_path / "new", *flags)  # config and splits are written
+
+    def begun(name):
+        folder = shutil.copytree(tmp_path / "new", tmp_path / name, ignore=shutil.ignore_patterns(".lock"))
+        (folder / "distill" / "checkpoints" / "3").mkdir(parents=True)  # of which nothing is read here
+        return folder
+
+    assert "no checkpoint" in bad(capsys, begun("same"), *flags)
+    (copy / "water" / "10.png").rename(copy / "water" / "99.png")
+    assert "no checkpoint" in bad(capsys, tmp_path / "empty", *flags)  # nothing is trained yet
+    other = begun("other")
+    before = (other / "splits.json").read_bytes()
+    line = bad(capsys, other, *flags)
+    assert "holds a run on other data" in line and "water/" in line
+    assert (other / "splits.json").read_bytes() == before
+    (other / "splits.json").unlink()
+    assert "no readable splits.json" in bad(capsys, other, *flags)
 
 
 def test_weights_of_another_architecture_are_refused(bad, capsys, tmp_path):

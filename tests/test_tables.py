@@ -84,6 +84,14 @@ def test_the_table_of_a_sweep_shows_the_selected_trials():
     assert "student_alone of 1, soft of 3" in " ".join(text.split())
 
 
+def test_figures_of_unfinished_students_are_marked():
+    given = parts()
+    given["student"] |= {"step": 8, "total_steps": 8}
+    assert "NOT FINAL" not in " ".join(tables.table_notes(results.build(**given)))
+    given["student"] |= {"step": 6}
+    assert tables.table_notes(results.build(**given))[0] == "NOT FINAL: the students are at step 6 of 8."
+
+
 def test_compression_is_said_with_and_without_the_hidden_layers():
     student = {"params": 2_000_000, "macs": 10_000_000, "activation_bytes": 500_000}
     teacher = {"params": 14_000_000, "macs": 1_000_000_000, "activation_bytes": 2_000_000, "head": "average"}

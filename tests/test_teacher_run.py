@@ -34,7 +34,7 @@ def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3")):
 def test_the_same_teacher_is_taken(config):
     validate(config)
     teacher_run.check_config(config)
-    teacher_run.check_data(config, dataset())
+    teacher_run.check_data(config, dataset(), print)
     assert teacher_run.total_steps(config) == 12 and teacher_run.weights(config) == "elsewhere.safetensors"
     config.teacher.image_size = config.dataset.image_size  # what 0 means
     teacher_run.check_config(config)
@@ -61,19 +61,27 @@ def test_another_teacher_is_refused_with_the_field(config, field, value):
 @pytest.mark.parametrize("name", ["b/1", "tile"])
 def test_a_teacher_that_saw_the_images_to_measure_is_refused(config, side, name):
     with pytest.raises(InputError, match=f"1 of this run's {side} images, such as {name}"):
-        teacher_run.check_data(config, dataset(**{side: (name, "a/9")}))
+        teacher_run.check_data(config, dataset(**{side: (name, "a/9")}), print)
 
 
 def test_a_teacher_selected_on_the_test_images_is_refused(config, tmp_path):
     with pytest.raises(InputError, match="was selected on 1 of this run's test images, such as a/2"):
-        teacher_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")))
+        teacher_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
     config.teacher.select = "last"  # then no image chose anything
-    teacher_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")))
+    teacher_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
+
+
+def test_data_that_share_no_name_with_the_teachers_are_told(config):
+    said = []
+    teacher_run.check_data(config, dataset(validation=("x/2",), test=("x/3",)), said.append)
+    assert len(said) == 1 and "under other names" in said[0]
+    teacher_run.check_data(config, dataset(), said.append)
+    assert len(said) == 1
 
 
 def test_other_classes_are_refused(config):
     with pytest.raises(InputError, match="classes"):
-        teacher_run.check_data(config, dataset(classes=("b", "a")))
+        teacher_run.check_data(config, dataset(classes=("b", "a")), print)
 
 
 @pytest.mark.parametrize("name", ["config.json", "teacher/program.json"])

@@ -196,7 +196,12 @@ def _check(
             f"dataset.tfds_splits: give none or three split strings (train, validation, test), not {len(tfds_splits)}"
         )
     if len(value_range) not in (0, 2) or (
-        len(value_range) == 2 and not (np.isfinite(value_range).all() and value_range[0] < value_range[1])
+        len(value_range) == 2
+        and not (
+            all(isinstance(value, (int, float)) for value in value_range)
+            and np.isfinite(value_range).all()
+            and value_range[0] < value_range[1]
+        )
     ):
         raise InputError(f"dataset.value_range: {tuple(value_range)} must be () or (low, high) with low < high")
 

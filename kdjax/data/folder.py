@@ -3,13 +3,16 @@
     <class>/<name>.jpg              or inside wrapping folders: uc_merced/<class>/<name>.jpg
     train/<class>/<name>.jpg        the folder's own split is kept: train, val or validation, test
 
-A name in the data set is the path below the wrapping folders, with '/'. Hidden files, `__MACOSX` and files that are no
-jpg, jpeg, png, tif, tiff or bmp are not looked at. An archive is read in memory: nothing is extracted.
+A name in the data set is the path below the wrapping folders, with '/'. Hidden files and `__MACOSX` are not looked at;
+files that are no jpg, jpeg, png, tif, tiff or bmp are counted in a note. An archive is read in memory: nothing is
+extracted.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import os
 import pathlib
 import re
@@ -37,9 +40,13 @@ _SIDES = {
 
 
 class Files(Protocol):
-    """A directory or an archive: paths of its images with '/', something that changes with the content, the bytes."""
+    """A directory or an archive: paths of its images with '/', something that changes with the content, the bytes.
+
+    `others` are the paths of the files that are no images by their names.
+    """
 
     paths: tuple[str, ...]
+    others: tuple[str, ...]
     stamps: tuple[str, ...]
     identity: str
 
@@ -60,10 +67,8 @@ def read_file(path: pathlib.Path) -> bytes:
         raise decode.DecodeError(error.strerror or str(error)) from error
 
 
-def _wanted(parts: Sequence[str]) -> bool:
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-        return False
-    return parts[-1].lower().endswith(SUFFIXES)
+def _hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _refuse(error: OSError) -> None:
@@ -76,6 +81,7 @@ class _Directory:
         # mtimes may agree in two copies of one archive, so the place counts as well.
         self.identity = f"directory {root.resolve()}"
         found = []
+        others = []
         seen = set()
         for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
             real = os.path.realpath(folder)
@@ -87,15 +93,20 @@ class _Directory:
             for file in files:
                 path = pathlib.Path(folder, file)
                 relative = path.relative_to(root)
-                if _wanted(relative.parts):
-                    try:
-                        info = path.stat()
-                    except OSError:  # a broken link: listed, so that reading it names it
-                        found.append((relative.as_posix(), "0 0"))
-                        continue
-                    if stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
-                        found.append((relative.as_posix(), f"{info.st_size} {info.st_mtime_ns}"))
+                if _hidden(relative.parts):
+                    continue
+                if not file.lower().endswith(SUFFIXES):
+                    others.append(relative.as_posix())
+                    continue
+                try:
+                    info = path.stat()
+                except OSError:  # a broken link: listed, so that reading it names it
+                    found.append((relative.as_posix(), "0 0"))
+                    continue
+                if stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
+                    found.append((relative.as_posix(), f"{info.st_size} {info.st_mtime_ns}"))
         found.sort()
+        self.others = tuple(sorted(others))
         self.paths = tuple(path for path, _ in found)
         self.stamps = tuple(f"{path} {text}" for path, text in found)
 
@@ -108,6 +119,7 @@ class _Archive:
         self._archive = archive
         self.identity = "zip"
         members: dict[str, zipfile.ZipInfo] = {}
+        others = []
         for member in archive.infolist():
             # Archives made on Windows may hold backslashes.
             parts = member.filename.replace("\\", "/").split("/")
@@ -118,8 +130,13 @@ class _Archive:
                     f"{field}: {path} holds the member {member.filename!r}, which points outside the "
                     "archive; make the archive anew"
                 )
-            if _wanted(parts):
-                members["/".join(part for part in parts if part != ".")] = member
+            parts = [part for part in parts if part != "."]
+            if not _hidden(parts):
+                if parts[-1].lower().endswith(SUFFIXES):
+                    members["/".join(parts)] = member
+                else:
+                    others.append("/".join(parts))
+        self.others = tuple(sorted(others))
         self.paths = tuple(sorted(members))
         self._members = tuple(members[name] for name in self.paths)
         self.stamps = tuple(
@@ -149,11 +166,17 @@ def open_files(path: str, field: str) -> Iterator[Files]:
       field: what named it, for messages.
 
     Raises:
-      InputError: it does not exist or cannot be read, or is no zip archive.
+      InputError: it does not exist or cannot be read, is no zip archive, or an image's name is not UTF-8.
     """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
-        yield _Directory(place)
+        files = _Directory(place)
+        for name in files.paths:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"{field}: the name of {ascii(name)} in {place} is not UTF-8: rename it") from None
+        yield files
         return
     if not place.exists():
         raise InputError(f"{field}: {place} does not exist")
@@ -168,11 +191,20 @@ def open_files(path: str, field: str) -> Iterator[Files]:
 
 
 def _strip_wrappers(paths: Sequence[str]) -> list[tuple[str, ...]]:
-    """Splits paths and removes leading folders that hold everything, as long as class folders remain below."""
+    """Splits paths and removes leading folders that hold all folders, as long as class folders remain below."""
     split = [tuple(path.split("/")) for path in paths]
-    while split and all(len(parts) >= 3 and parts[0] == split[0][0] for parts in split):
-        split = [parts[1:] for parts in split]
+    while len({parts[0] for parts in split if len(parts) > 1}) == 1 and any(len(parts) >= 3 for parts in split):
+        split = [parts[1:] if len(parts) > 1 else parts for parts in split]
     return split
+
+
+def _note_others(paths: Sequence[str]) -> list[str]:
+    """A note on the files that are no images by their names, as a class may have vanished with them."""
+    if not paths:
+        return []
+    kinds = collections.Counter(pathlib.PurePosixPath(path).suffix or "without suffix" for path in paths)
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    return [f"{len(paths)} files left out that are no {', '.join(SUFFIXES)}: {told}, such as {paths[0]}"]
 
 
 def read_named(path: str, names: Sequence[str]) -> Iterator[bytes]:
@@ -214,7 +246,7 @@ def load_folder(
         if not files.paths:
             raise InputError(f"{field}: {path} holds no image files ({', '.join(SUFFIXES)})")
         split = _strip_wrappers(files.paths)
-        notes = []
+        notes = _note_others(files.others)
         stray = [files.paths[i] for i, parts in enumerate(split) if len(parts) < 2]
         if stray:
             shown = ", ".join(stray[:3]) + (", ..." if len(stray) > 3 else "")
@@ -309,7 +341,7 @@ def load_unlabelled(
         if not files.paths:
             raise InputError(f"{field}: {path} holds no image files ({', '.join(SUFFIXES)})")
         names = [f"unlabelled:{name}" for name in files.paths]
-        return ingest(
+        taken = ingest(
             field,
             names,
             files.stamps,
@@ -321,3 +353,4 @@ def load_unlabelled(
             cache_dir=cache_dir,
             log=log,
         )
+    return dataclasses.replace(taken, notes=tuple(_note_others(files.others)) + taken.notes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdjax import export
+from kdjax.config import completed
 from kdjax.errors import InputError, in_one_line
 from kdjax.main import opened
 from kdjax.predict import Parser
@@ -22,12 +23,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--arm", help="default: the best on validation")
     parser.add_argument("--seed", type=int, help="default: the best on validation")
     options = parser.parse_args(argv)
-    document = options.workdir / "config.json"
-    if not document.is_file():
-        raise InputError(f"--workdir: no run in {options.workdir} (it has no config.json)")
-    config = ConfigDict(json.loads(document.read_text()))
+    workdir = options.workdir.expanduser()
+    try:
+        config = ConfigDict(completed(json.loads((workdir / "config.json").read_text())))
+    except (OSError, ValueError):
+        raise InputError(f"--workdir: no run in {workdir} (it has no readable config.json)") from None
     export.check(config)
-    run = opened(config, options.workdir)
+    run = opened(config, workdir)
 
     from kdjax.export.stage import export as export_student
 
