@@ -7,7 +7,8 @@ views_curve.json: what tests/benchmarks/views_curve.py writes.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64.
 Of label_fraction.py, labels_P is a run with P percent of the labels, labels_P_only its baseline on the labelled tiles,
 labels_P_upper with a teacher that had all labels, and labels_P_gain what tests/tools/compare_runs.py prints of
-kl_cosine and the baseline that is better on test.
+kl_cosine and the baseline that is better on test. labels_10_split2 is the same on another split, labels_10_objectives has
+other objectives on the first, labels_10_OBJECTIVE_gain each beside kl_cosine.
 """
 
 import json
@@ -115,6 +116,25 @@ def label_fractions() -> dict[str, dict[str, dict | None]]:
     return {f"{name[1]} %": label_row(name[0]) for name in names}
 
 
+def objective_table() -> str:
+    """The objectives of other papers with 10 % of the labels, beside kl_cosine, in Markdown."""
+    lines = [
+        "| objective | test top-1 % | over kl_cosine, 95 % over seeds | 95 % over test images |",
+        "|---|---:|---:|---:|",
+    ]
+    interval = lambda ci95: " to ".join(f"{100 * end:+.1f}" for end in ci95)
+    ours = trial("labels_10", "kl_cosine")
+    lines.append(f"| kl_cosine | {100 * ours['mean']:.1f} ± {100 * ours['std']:.1f} | | |")
+    for name in results.select(read("labels_10_objectives")["arms"]):
+        arm, gain = trial("labels_10_objectives", name), read(f"labels_10_{name}_gain")
+        over_seeds = f"{100 * gain['over_seeds']['mean']:+.1f}, {interval(gain['over_seeds']['ci95'])}"
+        lines.append(
+            f"| {name} | {100 * arm['mean']:.1f} ± {100 * arm['std']:.1f} | {over_seeds} | "
+            f"{interval(gain['over_images']['ci95'])} |"
+        )
+    return "\n".join(lines)
+
+
 def label_fraction(figure) -> None:
     """Left the accuracies, right the gain over the better baseline with its interval."""
     rows = label_fractions()
@@ -149,4 +169,5 @@ if __name__ == "__main__":
     save("learning_curves", 8, learning_curves)
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
-    print(label_table(label_fractions()))
+    print(label_table({**label_fractions(), "10 %, another split": label_row("labels_10_split2")}))
+    print(objective_table())
