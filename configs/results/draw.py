@@ -7,8 +7,8 @@ views_curve.json: what tests/benchmarks/views_curve.py writes.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64.
 Of label_fraction.py, labels_P is a run with P percent of the labels, labels_P_only its baseline on the labelled tiles,
 labels_P_upper with a teacher that had all labels, and labels_P_gain what tests/tools/compare_runs.py prints of
-kl_cosine and the baseline that is better on test. labels_10_split2 is the same on another split, labels_10_objectives has
-other objectives on the first, labels_10_OBJECTIVE_gain each beside kl_cosine.
+kl_cosine and the baseline that is better on test. labels_10_split2 is the same on another split, labels_10_objectives
+has other objectives on the first, labels_10_OBJECTIVE_gain each beside kl_cosine.
 """
 
 import json
