@@ -105,7 +105,7 @@ def open_run(
         one_of_splits: other runs differ from this one in their data seed, which must therefore change the test split.
 
     Raises:
-        InputError: names what does not fit. Nothing was written then.
+        InputError: names what does not fit. Nothing was written into `workdir` then.
     """
     configuration.validate(config)
     document = json.loads(config.to_json())

@@ -217,6 +217,11 @@ def test_own_split_folders_are_kept(tmp_path):
         file.unlink()
     data = load(path=str(root), **OPTIONS)
     assert {name.split("/")[0] for name in data.validation.names} == {"Train"} and len(data.test) == 6
+    for file in [*(root / "test").rglob("*.png")]:
+        file.rename(root / "test" / f"{file.parent.name}-{file.name}")
+    with pytest.raises(InputError, match="the images of test lie in none.*unlabelled_dir"):
+        load(path=str(root), **OPTIONS)
+    shutil.rmtree(root / "test")
     write_classes(root / "extra", ("a", "b"), 2)
     with pytest.raises(InputError, match="both split folders"):
         load(path=str(root), **OPTIONS)

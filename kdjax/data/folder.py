@@ -314,6 +314,12 @@ def _sides_of(split: Sequence[tuple[str, ...]], where: str) -> dict[str, str]:
     if not sides & {"train", "training"}:
         return {}
     others = sorted(top for top in tops if top.lower() not in sides)
+    flat = [top for top in others if top.lower() in _SIDES]
+    if flat:
+        raise InputError(
+            f"{where} has class folders in {', '.join(sorted(sides))}, but the images of {flat[0]} lie in none: move "
+            "that folder elsewhere; without labels its images can be dataset.unlabelled_dir"
+        )
     if others:
         raise InputError(
             f"{where} has both split folders ({', '.join(sorted(sides))}) and other folders "
