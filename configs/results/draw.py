@@ -169,5 +169,5 @@ if __name__ == "__main__":
     save("learning_curves", 8, learning_curves)
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
-    print(label_table({**label_fractions(), "10 %, another split": label_row("labels_10_split2")}))
+    print(label_table({**label_fractions(), "10 %, another split, 5 seeds": label_row("labels_10_split2")}))
     print(objective_table())
