@@ -8,7 +8,9 @@ uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics
 Of label_fraction.py, labels_P is a run with P percent of the labels, labels_P_only its baseline on the labelled tiles,
 labels_P_upper with a teacher that had all labels, and labels_P_gain what tests/tools/compare_runs.py prints of
 kl_cosine and the baseline that is better on test. labels_10_split2 is the same on another split, labels_10_objectives
-has other objectives on the first, labels_10_OBJECTIVE_gain each beside kl_cosine.
+has other objectives on the first, labels_10_OBJECTIVE_gain each beside kl_cosine. labels_10_only_soft is kl_cosine on
+the labelled tiles only, labels_10_only_soft_gain beside the baseline, labels_10_unlabelled_gain kl_cosine on all beside
+it.
 """
 
 import json
