@@ -88,6 +88,7 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False,
             "classes": CLASSES,
             "splits": {"train": 90, "val": 20, "test": 60},
             "fingerprint": "f00d",
+            "overlap": 0.25,
         },
         teacher={
             "model": "vgg16",
