@@ -31,15 +31,30 @@ def start(gone: Callable[[str], None]) -> None:
         return
     from jax._src.distributed import global_state  # JAX has no public way to its key-value store
 
-    leaving = threading.Event()
-    atexit.register(leaving.set)  # who ends first waits for the others, still beating, and then all go at once
-    arguments = (global_state.client, jax.process_index(), jax.process_count(), leaving, gone)
-    threading.Thread(target=_watch, args=arguments, daemon=True).start()
+    leaving, left = threading.Event(), threading.Event()
+    arguments = (global_state.client, jax.process_index(), jax.process_count(), leaving, left, gone)
+    thread = threading.Thread(target=_watch, args=arguments, daemon=True)
+
+    def leave() -> None:
+        leaving.set()
+        try:
+            jax.distributed.shutdown()  # who ends first waits here for the others, still beating, then all go at once
+        finally:
+            left.set()
+            # A thread that is inside the client when the interpreter ends would abort the process.
+            thread.join(SILENT_SECONDS)
+
+    atexit.register(leave)
+    thread.start()
 
 
-def _watch(client: Any, own: int, count: int, leaving: threading.Event, gone: Callable[[str], None]) -> None:
+def _watch(
+    client: Any, own: int, count: int, leaving: threading.Event, left: threading.Event, gone: Callable[[str], None]
+) -> None:
     heard = dict.fromkeys(range(count), ("", time.monotonic()))
     for beat in itertools.count():
+        if left.is_set():
+            return
         try:
             client.key_value_set(f"{FOLDER}/{own}", str(beat), allow_overwrite=True)
             beats = dict(client.key_value_dir_get(FOLDER))
@@ -55,4 +70,4 @@ def _watch(client: Any, own: int, count: int, leaving: threading.Event, gone: Ca
             which = "0" if own in silent else ", ".join(map(str, silent))
             gone(f"process {which} was silent for {SILENT_SECONDS:.0f} s")
             return
-        time.sleep(BEAT_SECONDS)
+        left.wait(BEAT_SECONDS)

@@ -109,3 +109,17 @@ def test_a_process_that_is_gone_ends_the_run_of_the_others_within_a_minute(tmp_p
     assert time.monotonic() - began < 60
     assert pair[0].returncode == os.EX_TEMPFAIL, out[-3000:]
     assert "another process of this run" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_beat_under_way_at_the_end_aborts_no_process(attempt):
+    """With beats this dense nearly every end meets one; without waiting for it the process died of SIGABRT."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = (
+        "import sys; from kdjax import host, watch; watch.BEAT_SECONDS = 2e-4; host.prepare(); "
+        f"host.connect('127.0.0.1:{port}', 2, int(sys.argv[1])); watch.start(print); sys.exit(75)"
+    )
+    pair = [subprocess.Popen([sys.executable, "-c", program, str(rank)], cwd=ROOT) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in pair] == [75, 75]
