@@ -10,9 +10,10 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from kdjax import teachers, terms
 from kdjax.errors import InputError
-from kdjax.models import MODELS
+from kdjax.networks import MODELS
+from kdjax.objective import terms
+from kdjax.teacher import teachers
 
 ARMS = {
     "student_alone": {"ce": 1.0, "kl": 0.0, "cosine": 0.0},

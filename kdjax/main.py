@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from kdjax import export, host
 from kdjax.config import expand_paths
+from kdjax.deploy import export
 from kdjax.errors import InputError, Preempted
+from kdjax.runtime import host
 
 if TYPE_CHECKING:
-    from kdjax.run import Run
+    from kdjax.run.run import Run
 
 STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
@@ -66,16 +67,17 @@ def main(argv: list[str]) -> None:
         raise InputError(f"workdir {workdir} holds {held}, but splits is {config.splits}: choose another workdir")
     host.prepare()
     host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    from kdjax import evaluation, preemption, stages, watch  # after the flags are known to be right: JAX takes seconds
-    from kdjax.follow import follow
+    from kdjax.runtime import preemption, watch
+    from kdjax.stages import evaluate, train  # after the flags are known to be right: JAX takes seconds
+    from kdjax.stages.follow import follow
 
     preemption.install()
     watch.start(_lost)
     actions = {
-        "describe": evaluation.describe,
-        "teacher": stages.train_teacher,
-        "distill": stages.distill,
-        "evaluate": evaluation.evaluate,
+        "describe": evaluate.describe,
+        "teacher": train.train_teacher,
+        "distill": train.distill,
+        "evaluate": evaluate.evaluate,
         "export": _export,
         "report": _report,
     }
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> None:
             if name in _STAGES.value:
                 actions[name](run)
     if config.splits > 1 and "evaluate" in _STAGES.value:
-        evaluation.combine_splits(workdir, [directory for _, directory in parts])
+        evaluate.combine_splits(workdir, [directory for _, directory in parts])
 
 
 def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:
@@ -108,7 +110,7 @@ def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     host.prepare()
     import jax  # after the flags are known to be right: it takes seconds
 
-    from kdjax.run import open_run
+    from kdjax.run.run import open_run
 
     cache = Path(config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kdjax")
     # Resolved, as JAX makes the name of the folder a part of what a program is found by.
@@ -119,7 +121,7 @@ def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
 
 
 def _export(run: Run) -> None:
-    from kdjax.export.stage import export as export_student  # needs the extra `export`
+    from kdjax.deploy.export.stage import export as export_student  # needs the extra `export`
 
     export_student(run)
 

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 
-from kdjax import metrics, results
 from kdjax.report.material import Material, Side, Views
+from kdjax.results import document as results
+from kdjax.results import metrics
 
 CLASSES = ("field", "forest", "sea", "town")
 ARMS = {

@@ -92,7 +92,7 @@ def test_folder_to_results_and_evaluation_again(tiles, tmp_path, cache):
     assert (tmp_path / "a" / "report.html").read_bytes() == page
 
     # One student by name, in place of the other; what is not there leaves the export as it is.
-    export = (sys.executable, "-m", "kdjax.export", f"--workdir={tmp_path / 'a'}")
+    export = (sys.executable, "-m", "kdjax.deploy.export", f"--workdir={tmp_path / 'a'}")
     options = dict(cwd=ROOT, capture_output=True, text=True, timeout=900)
     subprocess.run([*export, "--arm=cosine", "--seed=1"], check=True, **options)
     exported = json.loads((tmp_path / "a" / "export" / "parity.json").read_text())["student"]
@@ -161,7 +161,7 @@ def check_export(workdir, results, tiles):
     assert json.loads((folder / "labels.json").read_text()) == ["field", "forest", "water"]
     # From the command line, over all tiles: the deep image among them takes the range of training.
     done = subprocess.run(
-        [sys.executable, "-m", "kdjax.predict", folder / "student.onnx", tiles, "--format=json"],
+        [sys.executable, "-m", "kdjax.deploy.predict", folder / "student.onnx", tiles, "--format=json"],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     said = {Path(one["image"]).relative_to(tiles).as_posix(): one["classes"][0] for one in json.loads(done.stdout)}

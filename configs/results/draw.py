@@ -19,7 +19,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
-from kdjax import results, statistics
+from kdjax.results import document, intervals
 
 HERE = Path(__file__).parent
 
@@ -50,7 +50,7 @@ def views_curve(figure) -> None:
     curve = read("views_curve")["validation_top1"]
     for place, seeds in enumerate(curve.values()):
         axes.plot([place] * len(seeds), [100 * one for one in seeds], "o", color="0.7", markersize=4)
-    axes.plot(range(len(curve)), [100 * statistics.summary(seeds)["mean"] for seeds in curve.values()], "o-")
+    axes.plot(range(len(curve)), [100 * intervals.summary(seeds)["mean"] for seeds in curve.values()], "o-")
     axes.set_xticks(range(len(curve)), list(curve))
     axes.set(xlabel="views of each training image", ylabel="validation top-1, %")
 
@@ -64,7 +64,7 @@ def learning_curves(figure) -> None:
     for axes, metric, scale in ((left, "top1", 100), (right, "nll", 1)):
         for arm in arms:
             seeds = ([v[metric] for k, v in line["students"].items() if k.startswith(f"{arm}/")] for line in lines)
-            axes.plot(epochs, [scale * statistics.summary(one)["mean"] for one in seeds], label=arm)
+            axes.plot(epochs, [scale * intervals.summary(one)["mean"] for one in seeds], label=arm)
     left.set(xlabel="epoch", ylabel="validation top-1, %")
     right.set(xlabel="epoch", ylabel="validation NLL, nats")
     left.legend(frameon=False)
@@ -75,7 +75,7 @@ def trial(name: str, family: str) -> dict | None:
     if not (HERE / f"{name}.json").exists():
         return None
     arms = read(name)["arms"]
-    return arms[results.select(arms)[family]]
+    return arms[document.select(arms)[family]]
 
 
 def label_row(name: str) -> dict[str, dict | None]:
@@ -127,7 +127,7 @@ def objective_table() -> str:
     interval = lambda ci95: " to ".join(f"{100 * end:+.1f}" for end in ci95)
     ours = trial("labels_10", "kl_cosine")
     lines.append(f"| kl_cosine | {100 * ours['mean']:.1f} ± {100 * ours['std']:.1f} | | |")
-    for name in results.select(read("labels_10_objectives")["arms"]):
+    for name in document.select(read("labels_10_objectives")["arms"]):
         arm, gain = trial("labels_10_objectives", name), read(f"labels_10_{name}_gain")
         over_seeds = f"{100 * gain['over_seeds']['mean']:+.1f}, {interval(gain['over_seeds']['ci95'])}"
         lines.append(

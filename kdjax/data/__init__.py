@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kdjax.data import demo
 from kdjax.data import splits as split_rules
 from kdjax.data.dataset import UNLABELLED, Dataset, Pool, Split, fingerprint
-from kdjax.data.folder import load_folder, load_unlabelled
+from kdjax.data.sources import demo
+from kdjax.data.sources.folder import load_folder, load_unlabelled
 from kdjax.errors import InputError
 
 __all__ = ["Dataset", "Split", "load"]
@@ -101,7 +101,7 @@ def load(
         )
     else:
         # tfds takes seconds to import: only those who use it pay.
-        from kdjax.data.tfds_source import load_tfds
+        from kdjax.data.sources.tfds import load_tfds
 
         pool, used_range = load_tfds(
             builder,

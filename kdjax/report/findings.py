@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdjax.metrics import ECE_BINS
+from kdjax.results.metrics import ECE_BINS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from kdjax import metrics, statistics, tables
 from kdjax.report import charts, findings
 from kdjax.report.markup import Markup, element
 from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, panels, scroll, table
 from kdjax.report.summary import leading_arm
+from kdjax.results import intervals, metrics, tables
 
 STYLES = 8
 TERMS = {
@@ -158,7 +158,7 @@ def calibration(material: Material) -> list[Markup]:
     for name, style in _styles(material).items():
         if rows := _of_arm(material, name):
             errors = [measured and measured["ece"] for measured in results["arms"][name]["test_metrics"]]
-            shown.append((name, style, test.students[rows], statistics.summary(errors)["mean"]))
+            shown.append((name, style, test.students[rows], intervals.summary(errors)["mean"]))
     drawn = []
     for name, style, log_probabilities, error in shown:
         heading = name if error is None else f"{name}, ECE {100 * error:.2f} %"

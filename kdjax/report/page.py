@@ -5,12 +5,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from kdjax import tables
 from kdjax.report import images, measures
 from kdjax.report.markup import Markup, element, joined
 from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, scroll
 from kdjax.report.summary import finding, leading_arm
+from kdjax.results import tables
 
 # Details are opened for printing: a closed one would not be on paper.
 _SCRIPT = """addEventListener("beforeprint", () => {

@@ -9,17 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import files, steps, tables
 from kdjax.config import given_teacher
 from kdjax.data import Split
 from kdjax.errors import InputError
-from kdjax.evaluate import predictor
-from kdjax.metrics import log_softmax
-from kdjax.networks import finished_students
 from kdjax.report import findings, page
 from kdjax.report.material import Material, Side, Views
-from kdjax.run import Run
-from kdjax.targets import teacher_of
+from kdjax.results import tables
+from kdjax.results.metrics import log_softmax
+from kdjax.run.learners import finished_students
+from kdjax.run.run import Run
+from kdjax.runtime import files
+from kdjax.teacher.targets import teacher_of
+from kdjax.training import step
+from kdjax.training.predictor import predictor
 
 VIEWED_IMAGES, VIEWS = 6, 3
 
@@ -107,11 +109,11 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     # No more than there were in training: an epoch visits one view of each image.
     count = min(VIEWS, run.config.student.epochs, run.config.distill.views or VIEWS)
     images = train.images[examples]
-    keys = steps.view_keys(run.config.data_seed, *np.broadcast_arrays(examples[:, None], np.arange(count)[None]))
+    keys = step.view_keys(run.config.data_seed, *np.broadcast_arrays(examples[:, None], np.arange(count)[None]))
     repeated = np.broadcast_to(images[:, None], (len(images), count, *images.shape[1:]))
 
     def pictures(size: int) -> np.ndarray:
-        views = jax.jit(functools.partial(steps.render, size=size))(repeated, keys)
+        views = jax.jit(functools.partial(step.render, size=size))(repeated, keys)
         return np.rint(255 * np.asarray(views)).astype(np.uint8)
 
     def by_view(logits: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax import statistics, tables
-from kdjax.results import find_alone
+from kdjax.results import intervals, tables
+from kdjax.results.document import find_alone
 
 
 def leading_arm(results: Mapping[str, Any]) -> str | None:
@@ -13,7 +13,7 @@ def leading_arm(results: Mapping[str, Any]) -> str | None:
     Where no student was taught, or all of those failed, the best of the others; None where all failed.
     """
     arms = tables.shown_arms(results)
-    score = {name: statistics.summary(arm["val_top1"])["mean"] for name, arm in arms.items()}
+    score = {name: intervals.summary(arm["val_top1"])["mean"] for name, arm in arms.items()}
     finished = [name for name, arm in arms.items() if arm["mean"] is not None and score[name] is not None]
     taught = [name for name in finished if any(v for term, v in arms[name]["weights"].items() if term != "ce")]
     return max(taught or finished, key=score.get, default=None)

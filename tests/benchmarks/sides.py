@@ -38,12 +38,13 @@ class Kdjax:
 
     def __init__(self, folder: Path, size: int, batch: int):
         sys.path.insert(0, str(ROOT))
-        from kdjax import host
+        from kdjax.runtime import host
 
         host.prepare()
         import jax
 
-        from kdjax import models, parallel
+        from kdjax import networks
+        from kdjax.runtime import devices
 
         self.folder, self.size, self.batch = folder, size, batch
         self.kind = "cpu" if jax.default_backend() == "cpu" else "gpu"
@@ -51,22 +52,23 @@ class Kdjax:
             (None, "shift", "winograd") if self.kind == "cpu" else (jax.numpy.bfloat16, "conv", "conv")
         )
         self.models = {
-            "student": models.create("mobilenet_v2", CLASSES, dropout=0.0, depthwise=shift, dtype=dtype),
-            "teacher": models.create("vgg16", CLASSES, convolution=winograd, dtype=dtype),
+            "student": networks.create("mobilenet_v2", CLASSES, dropout=0.0, depthwise=shift, dtype=dtype),
+            "teacher": networks.create("vgg16", CLASSES, convolution=winograd, dtype=dtype),
         }
-        self.mapping = parallel.Mapping(jax.devices()[:1])
+        self.mapping = devices.Mapping(jax.devices()[:1])
 
     def describe(self) -> dict:
         """Writes the weights and the batch; returns what is known of the machine and the networks."""
         import jax
         from safetensors.numpy import save_file
 
-        from kdjax import models, weights
+        from kdjax import networks
+        from kdjax.networks import pretrained
 
         example = np.zeros((1, self.size, self.size, 3), np.float32)
         for role, model in self.models.items():
             variables = jax.jit(model.init)(jax.random.key(1), example)
-            save_file(weights.named_tensors(NAMES[role], variables), self.folder / f"{role}.safetensors")
+            save_file(pretrained.named_tensors(NAMES[role], variables), self.folder / f"{role}.safetensors")
         rng = np.random.default_rng(0)
         np.savez(
             self.folder / "batch.npz",
@@ -75,7 +77,7 @@ class Kdjax:
             teacher_logits=rng.normal(0, 3, (self.batch, CLASSES)).astype(np.float32),
         )
         known = {"kind": self.kind, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
-        known["macs"] = {role: models.cost(model, self.size)["macs"] for role, model in self.models.items()}
+        known["macs"] = {role: networks.cost(model, self.size)["macs"] for role, model in self.models.items()}
         if self.kind == "gpu":
             known["matrix_product_flops"] = matrix_product_flops()
         return known
@@ -85,7 +87,8 @@ class Kdjax:
         import jax
         import jax.numpy as jnp
 
-        from kdjax import optim, state, steps
+        from kdjax.training import optimizer, state
+        from kdjax.training import step as steps
 
         data = np.load(self.folder / "batch.npz")
         variables = {role: self._variables(role) for role in self.models}
@@ -97,7 +100,7 @@ class Kdjax:
             self.step = lambda: forward(*placed)
             return float(jnp.square(self.step()).mean())
 
-        optimiser = functools.partial(optim.adamw, clip=CLIP, head_factor=1.0)
+        optimiser = functools.partial(optimizer.adamw, clip=CLIP, head_factor=1.0)
         cached = row == "cached_distillation" or row.startswith("population")
         seeds, arms = population(row)
         soft = jnp.full(arms, float(cached or row == "online_distillation"))
@@ -148,7 +151,7 @@ class Kdjax:
 
         import jax
 
-        from kdjax import memory
+        from kdjax.runtime import memory
 
         stats = jax.devices()[0].memory_stats() or {}
         peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -167,12 +170,12 @@ class Kdjax:
     def _variables(self, role: str) -> dict:
         import jax
 
-        from kdjax import weights
+        from kdjax.networks import pretrained
 
         example = np.zeros((1, self.size, self.size, 3), np.float32)
         shapes = jax.eval_shape(self.models[role].init, jax.random.key(0), example)
         blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
-        return weights.load_imagenet(self.folder / f"{role}.safetensors", NAMES[role], blank, head=True)[0]
+        return pretrained.load_imagenet(self.folder / f"{role}.safetensors", NAMES[role], blank, head=True)[0]
 
 
 class PyTorch:

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from kdjax import host  # noqa: E402
+from kdjax.runtime import host  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().", lock_config=True)
 _STEPS = flags.DEFINE_integer("steps", 5, "Steps a turn.")
@@ -33,17 +33,18 @@ def main(argv: list[str]) -> None:
     host.prepare()
     import jax
 
-    from kdjax import optim, steps
-    from kdjax import state as states
     from kdjax.data.plan import Plan
-    from kdjax.feed import resident, streamed
-    from kdjax.run import open_run
+    from kdjax.inputs.feed import resident, streamed
+    from kdjax.run.run import open_run
+    from kdjax.training import optimizer
+    from kdjax.training import state as states
+    from kdjax.training import step as steps
 
     config = _CONFIG.value
     with tempfile.TemporaryDirectory() as workdir:
         run = open_run(config, Path(workdir), Path(_CACHE.value), print)
     images, labels, mapping, size = run.dataset.train.images, run.dataset.train.labels, run.mapping, run.student_size
-    optimiser = functools.partial(optim.adamw, clip=1.0, head_factor=1.0)
+    optimiser = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
     program = functools.partial(
         steps.planned_steps, student_size=size, teacher=None, teacher_size=size, model=run.network("student"),
         optimiser=optimiser, schedule=lambda step: 1.0, cosine_on="logits",

@@ -15,7 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from kdjax import results, statistics  # noqa: E402
+from kdjax.results import document as results  # noqa: E402
+from kdjax.results import intervals
 
 
 def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
@@ -51,8 +52,8 @@ def main(first: str, second: str) -> None:
         "arms": [first, second],
         "seeds": seeds,
         "test_top1": means,
-        "over_seeds": statistics.summary(statistics.paired_differences(*means)),
-        "over_images": statistics.paired_bootstrap(ours, theirs),
+        "over_seeds": intervals.summary(intervals.paired_differences(*means)),
+        "over_images": intervals.paired_bootstrap(ours, theirs),
     }
     print(json.dumps(document, indent=2))
 

@@ -1,0 +1,1 @@
+"""Rendered land-use scenes, for the demo and for tests."""

@@ -1,0 +1,1 @@
+"""A finished student leaves the house: export, prediction, maps."""

@@ -1,0 +1,40 @@
+"""The command: `python -m kdjax.deploy.export --workdir=… [--arm=NAME] [--seed=N]`."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdjax.config import completed
+from kdjax.deploy import export
+from kdjax.deploy.predict import Parser
+from kdjax.errors import InputError, in_one_line
+from kdjax.main import opened
+
+
+def main(argv: list[str]) -> None:
+    """Exports a student of a finished run.
+
+    Raises:
+        InputError: what a person can mend.
+    """
+    parser = Parser(prog="python -m kdjax.deploy.export", description="Writes WORKDIR/export from a finished run.")
+    parser.add_argument("--workdir", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--arm", help="default: the best on validation")
+    parser.add_argument("--seed", type=int, help="default: the best on validation")
+    options = parser.parse_args(argv)
+    workdir = options.workdir.expanduser()
+    try:
+        config = ConfigDict(completed(json.loads((workdir / "config.json").read_text())))
+    except (OSError, ValueError):
+        raise InputError(f"--workdir: no run in {workdir} (it has no readable config.json)") from None
+    export.check(config)
+    run = opened(config, workdir)
+
+    from kdjax.deploy.export.stage import export as export_student
+
+    export_student(run, options.arm, options.seed)
+
+
+if __name__ == "__main__":
+    in_one_line(main)

@@ -1,0 +1,129 @@
+"""The model card: what an exported student is, for people, in Markdown."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from kdjax.data import Dataset
+from kdjax.objective import objective, terms
+from kdjax.results import tables
+
+FILES = {
+    "student.onnx": "ONNX, float32",
+    "student.int8.onnx": "ONNX, 8-bit weights and activations",
+    "student.stablehlo": "StableHLO for CPU, CUDA and TPU: `jax.export.deserialize(bytearray(data)).call(images)`",
+    "student.safetensors": "the trained tensors, BatchNorm not folded, torchvision's names (`timm_names.json`: timm's)",
+}
+
+
+def text(
+    document: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    teacher: Mapping[str, Any],
+    teacher_weights: str | None,
+    student: Mapping[str, Any],
+    metadata: Mapping[str, str],
+) -> str:
+    """The card.
+
+    Args:
+      document: the content of parity.json.
+      config: the run's configuration.
+      dataset: what it was trained on.
+      teacher, student: as `networks.teacher_facts` and `networks.network_facts` give them.
+      teacher_weights: what the teacher's training started from; None = from scratch.
+      metadata: what the ONNX files say of themselves.
+    """
+    chosen, arm = document["student"], config["arms"][document["student"]["arm"]]
+    data, distill = config["dataset"], config["distill"]
+    splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    weights = ", ".join(f"{name} {arm[name]:g}" for name in terms.TERMS if arm.get(name))
+    taught = objective.needs_teacher([arm])
+    temperature = arm.get("temperature", distill["temperature"])
+    quantised = next(one for one in document["int8_candidates"] if one["chosen"])
+    files = [
+        f"| `{name}` | {what} | {one['bytes'] / 1e6:.2f} MB | {_percent(one['top1'])} | {_percent(one['agreement'])} |"
+        for name, what in FILES.items()
+        for one in [document["artefacts"][name]]
+    ]
+    figures = [
+        f"| {side} | {chosen[side]['count']} | {_percent(chosen[side]['top1'])} | {_percent(chosen[side]['macro_f1'])} "
+        f"| {_number(chosen[side]['nll'])} | {_percent(chosen[side]['ece'])} |"
+        for side in ("validation", "test")
+    ]
+    lines = [
+        f"# {config['name']}: {student['model']} for {len(dataset.classes)} land-use classes",
+        "",
+        f"Classes: {', '.join(dataset.classes)}.",
+        "",
+        "## Files",
+        "",
+        "| file | what | size | test top-1 % | same class as in training, % |",
+        "|---|---|---|---|---|",
+        *files,
+        "",
+        f"Input: {metadata['input']}. Before that: {metadata['resize']}.",
+        f"Output: {metadata['output']}. `labels.json` names them in order.",
+        "`python -m kdjax.deploy.predict student.onnx IMAGES` does all of this.",
+        "",
+        "## Figures",
+        "",
+        "| split | images | top-1 % | macro-F1 % | NLL | ECE % |",
+        "|---|---|---|---|---|---|",
+        *figures,
+        "",
+        tables.compression(teacher, student),
+        "",
+        "## Data",
+        "",
+        f"{dataset.name}: " + ", ".join(f"{len(split)} {name} images" for name, split in splits.items()) + ". "
+        f"Source: {data['source']}. Split seed: {config['data_seed']}. Fingerprint: `{dataset.fingerprint[:16]}`.",
+        "",
+        "Licence of the data: not known to kdjax. To be filled in by whoever passes this model on.",
+        "",
+        "## Recipe",
+        "",
+        f"Arm `{chosen['arm']}`, seed {chosen['seed']}, step {chosen['step']} ({chosen['chosen']}). "
+        f"Loss weights: {weights}{f'; temperature {temperature:g}' if taught else ''}. "
+        f"{config['student']['epochs']} epochs at {student['image_size']} px, batch {config['student']['batch_size']}, "
+        f"width {student['width']:g}, {_start(config['student']['weights'])}.",
+        "",
+        _teacher(teacher, teacher_weights) if taught else "No teacher: this student learned from labels alone.",
+        "",
+        f"The {'step, the ' if config['student']['select'] == 'best' else ''}student and the settings of the 8-bit "
+        "file were chosen on validation images.",
+        "",
+        "## Limits",
+        "",
+        "- It names one of its classes for any image. It has no class for what it does not know.",
+        "- The figures are of one split of one data set. Other sensors, seasons and regions were not tested.",
+        f"- It sees {student['image_size']} x {student['image_size']} px. Smaller things than a pixel there are lost.",
+        "- The 8-bit file's figures are of the CPU it was exported on. On x86 CPUs without VNNI "
+        + (
+            "they should hold: its weights have 7 bits."
+            if quantised["reduce_range"]
+            else "sums of 8-bit products can saturate: measure it there before use."
+        ),
+        "- Latencies in `parity.json` were taken while whatever else ran on that machine was running.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _teacher(facts: Mapping[str, Any], weights: str | None) -> str:
+    if "image_size" not in facts:
+        return f"Teacher: {facts['model']}, from elsewhere."
+    return f"Teacher: {facts['model']} at {facts['image_size']} px, {_start(weights)}."
+
+
+def _start(source: str | None) -> str:
+    return f"started from {PurePosixPath(source).name}" if source else "trained from scratch"
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,333 @@
+"""Stage `export`: one finished student as the folder WORKDIR/export.
+
+student.safetensors              the trained tensors, torchvision's names; timm_names.json: their names in timm
+student.onnx student.int8.onnx   for onnxruntime; student.stablehlo: for JAX, see `stablehlo`
+labels.json                      class names in the order of the logits
+model_card.md                    what it is, for people
+parity.json                      how each file measures on the test images
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+from safetensors.numpy import save_file
+
+from kdjax.data import decode
+from kdjax.data.sources import folder
+from kdjax.deploy.export import MODEL, card, onnx_graph, parity, quantise, stablehlo
+from kdjax.deploy.export.fold import Network, fold
+from kdjax.deploy.predict import Classifier
+from kdjax.errors import InputError
+from kdjax.networks import pretrained
+from kdjax.results import metrics
+from kdjax.run import other_run
+from kdjax.run.learners import finished_students, network_facts, teacher_facts
+from kdjax.run.run import Run
+from kdjax.runtime import files
+from kdjax.training import step as steps
+from kdjax.training.predictor import predictor
+from kdjax.training.state import Best
+
+BATCHES = (1, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The student to export: its place on the axes (seed, arm), its names, and why it was taken."""
+
+    row: int
+    column: int
+    arm: str
+    seed: int
+    reason: str
+
+
+def choose(
+    best: Best, usable: np.ndarray, arms: tuple[str, ...], seeds: tuple[int, ...], arm: Any, seed: Any
+) -> Choice:
+    """The student that was asked for; by default the best seed of the best arm, by validation alone.
+
+    Args:
+        best: each student's selected network; only `top1` and `nll`, (seed, arm), are read.
+        usable: (seed, arm) bool.
+        arms, seeds: names along the axes.
+        arm, seed: what was asked for, or None. Without an arm that with the best mean validation top-1 over its usable
+            seeds is taken, then the lower mean NLL counts; without a seed the best of the arm, by the same measures.
+
+    Raises:
+        InputError: an unknown arm or seed, or a student that failed.
+    """
+    for field, value, known in (("arm", arm, arms), ("seed", seed, seeds)):
+        if value is not None and value not in known:
+            raise InputError(f"--{field}: the run has no {field} {value!r}; it has {', '.join(map(str, known))}")
+    rows = [row for row, one in enumerate(seeds) if seed in (None, one)]
+    columns = [
+        column for column, one in enumerate(arms) if arm in (None, one) and any(usable[row, column] for row in rows)
+    ]
+    if not columns:
+        asked = f"{arm or 'any arm'}/{'any seed' if seed is None else seed}"
+        raise InputError(f"export: no student to export, {asked} failed in training: see distill/metrics.jsonl")
+    top1, nll = np.asarray(best.top1, np.float64), np.asarray(best.nll, np.float64)
+
+    def rank(places: list[tuple[int, int]]) -> tuple[float, float]:
+        return np.mean([top1[place] for place in places]), -np.mean([nll[place] for place in places])
+
+    column = max(columns, key=lambda column: rank([(row, column) for row in rows if usable[row, column]]))
+    row = max((row for row in rows if usable[row, column]), key=lambda row: rank([(row, column)]))
+    reasons = [] if arm is not None or len(columns) == 1 else ["the arm with the best mean validation top-1"]
+    reasons += [] if seed is not None or len(rows) == 1 else ["its best seed on validation"]
+    return Choice(
+        row,
+        column,
+        arms[column],
+        seeds[row],
+        " and ".join(reasons) or ("the only one" if arm is seed is None else "as asked"),
+    )
+
+
+def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
+    """Writes WORKDIR/export from the checkpoints; a folder that is there is replaced when the new one is complete.
+
+    Args:
+        run: its students must be trained.
+        arm, seed: which student, see `choose`.
+
+    Raises:
+        InputError: no finished student, or none of that name. Nothing was written then.
+    """
+    best, usable = finished_students(run)
+    chosen = choose(best, usable, run.arms, tuple(run.config.seeds), arm, seed)
+    step = int(best.step[chosen.row, chosen.column])
+    top1 = float(best.top1[chosen.row, chosen.column])
+    name = f"student {chosen.arm}/{chosen.seed} of step {step}"
+    run.log(f"export: {name}, validation top-1 {100 * top1:.2f} %: {chosen.reason}")
+    variables = jax.tree.map(
+        lambda leaf: np.asarray(leaf)[chosen.row, chosen.column],
+        {"params": best.params, "batch_stats": best.batch_stats},
+    )
+    # As `evaluate` measures it. All processes take part in this.
+    predict = predictor(run.network("student"), size=run.student_size, mapping=run.mapping)
+    placed = run.mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables))
+    logits = {side: predict(placed, getattr(run.dataset, side).images)[0, 0] for side in ("validation", "test")}
+    if jax.process_index() == 0:
+        with replacing(run.workdir / "export") as place:
+            _write(run, place, chosen, step, variables, logits)
+        run.log(f"export: {run.workdir / 'export'}")
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `target` when the block ends.
+
+    A block that raises leaves all as it was.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+        new = Path(beside) / "new"
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(Path(beside) / "old")
+        new.rename(target)
+
+
+def _write(
+    run: Run, place: Path, chosen: Choice, step: int, variables: dict[str, Any], logits: dict[str, np.ndarray]
+) -> None:
+    """All files of the export."""
+    dataset, config = run.dataset, run.config
+    tensors = pretrained.named_tensors(MODEL, variables)
+    _write_tensors(place, tensors, variables)
+    network = fold(tensors, storage_size=config.dataset.storage_size, image_size=run.student_size)
+    metadata = onnx_graph.metadata(network, dataset.classes, dataset.value_range)
+    onnx.save(onnx_graph.build(network, metadata), place / "student.onnx")
+    model, tried = _best_quantised(run, network, metadata)
+    onnx.save(model, place / "student.int8.onnx")
+    (place / "student.stablehlo").write_bytes(stablehlo.serialise(network))
+    (place / "labels.json").write_text(json.dumps(dataset.classes, indent=1, ensure_ascii=False) + "\n")
+    document = {
+        "student": {
+            "arm": chosen.arm,
+            "seed": chosen.seed,
+            "step": step,
+            "chosen": chosen.reason,
+            **{side: _figures(logits[side], getattr(dataset, side).labels) for side in logits},
+        },
+        **_measured(run, place, network, variables, logits["test"]),
+        "int8_candidates": tried,
+    }
+    files.write_json(place / "parity.json", document)
+    (place / "model_card.md").write_text(
+        card.text(
+            document,
+            config=json.loads(config.to_json()),
+            dataset=dataset,
+            teacher=teacher_facts(run),
+            teacher_weights=other_run.weights(config) if config.teacher.workdir else config.teacher.weights,
+            student=network_facts(run, "student"),
+            metadata=metadata,
+        )
+    )
+
+
+def _write_tensors(place: Path, tensors: dict[str, np.ndarray], variables: dict[str, Any]) -> None:
+    """student.safetensors with every entry of torchvision's state dict, and timm_names.json."""
+    counters = {
+        name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)  # PyTorch reads it in training only
+        for name in tensors
+        if name.endswith("running_mean")
+    }
+    save_file(tensors | counters, place / "student.safetensors", metadata={"format": "pt"})
+    (place / "student.safetensors").chmod(0o644)  # safetensors makes it private
+    # Both tables list the same leaves in the same order.
+    names = dict(zip(tensors, pretrained.named_tensors(MODEL, variables, "timm"), strict=True))
+    names |= {
+        name: names[name.replace("num_batches_tracked", "running_mean")].replace("running_mean", "num_batches_tracked")
+        for name in counters
+    }
+    (place / "timm_names.json").write_text(json.dumps(names, indent=1) + "\n")
+
+
+def _best_quantised(
+    run: Run, network: Network, metadata: dict[str, str]
+) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
+    """The candidate with the validation logits nearest to the float graph's (root mean square); and all figures.
+
+    Top-1 would be a coarse judge: candidates differ by one or two validation images, which is chance.
+    """
+    train, validation = run.dataset.train.images, run.dataset.validation
+    # The examples are ordered by class, so an even choice takes of all classes. No augmentation.
+    even = np.linspace(0, len(train) - 1, min(len(train), quantise.CALIBRATION_IMAGES)).astype(int)
+    expected = _outputs(onnx_graph.build(network, metadata), validation.images)
+    found, tried = None, []
+    for settings in quantise.CANDIDATES:
+        model = quantise.quantise(network, train[even], settings, metadata)
+        logits = _outputs(model, validation.images)
+        top1 = metrics.classification(logits, validation.labels)["top1"]
+        error = float(np.sqrt(np.mean(np.square(logits - expected))))
+        tried.append(
+            {**dataclasses.asdict(settings), "validation_top1": top1, "logit_rms_error": error, "chosen": False}
+        )
+        run.log(
+            f"export: int8 {_words(settings)}: validation top-1 {100 * top1:.2f} %, logits off by {error:.3f} (rms)"
+        )
+        if found is None or error < found[0]:
+            found = error, model, tried[-1]
+    found[2]["chosen"] = True
+    return found[1], tried
+
+
+def _words(settings: quantise.Settings) -> str:
+    return ", ".join(
+        [
+            *["equalised"] * settings.equalised,
+            "per channel" if settings.per_channel else "per tensor",
+            settings.calibration,
+            *["7-bit weights"] * settings.reduce_range,
+        ]
+    )
+
+
+def _outputs(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return parity.in_batches(lambda batch: session.run(None, {onnx_graph.INPUT: batch})[0], images)
+
+
+def _figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    figures = metrics.classification(logits, labels)
+    return {name: figures[name] for name in ("count", "top1", "macro_f1", "nll", "ece")}
+
+
+def _measured(
+    run: Run, place: Path, network: Network, variables: dict[str, Any], reference: np.ndarray
+) -> dict[str, Any]:
+    """Accuracy on the test images, size and speed of each file."""
+    test = run.dataset.test
+    float_, int8 = (Classifier(place / name) for name in ("student.onnx", "student.int8.onnx"))
+    images, source = _test_images(run, float_)
+    loaded, _ = pretrained.load_imagenet(place / "student.safetensors", MODEL, variables, head=True)
+    program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
+    evaluated = jax.jit(functools.partial(steps.eval_step, model=run.network("student"), size=run.student_size))
+    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded)
+    outputs = {
+        "student.safetensors": lambda batch: np.asarray(evaluated(placed, batch))[0, 0],
+        "student.onnx": float_.logits,
+        "student.int8.onnx": int8.logits,
+        "student.stablehlo": lambda batch: np.asarray(program.call(batch)),
+    }
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    times = _latencies(place, network, images)
+    return {
+        "test_images": {
+            "count": len(images),
+            "read_from": source,
+            "equal_to_the_stored_ones": int((images == test.images).all((1, 2, 3)).sum()),
+        },
+        "artefacts": {
+            name: {
+                **parity.compare(parity.in_batches(function, images), reference, test.labels),
+                "bytes": (place / name).stat().st_size,
+                "latency_ms": times.get(name),
+            }
+            for name, function in outputs.items()
+        },
+        "torchvision_shaped_latency_ms": times["torchvision_shaped"],
+        "machine": {
+            "onnxruntime": onnxruntime.__version__,
+            "latency_threads": 1,
+            "machine": platform.machine(),
+            "cpu_count": os.cpu_count(),
+            "load_average_before": load,
+        },
+    }
+
+
+def _latencies(place: Path, network: Network, images: np.ndarray) -> dict[str, dict[str, float]]:
+    """Milliseconds by model and batch, on one thread: the idle threads of several sessions take each other's cores."""
+    # What others export: the same layers, on images of the right size.
+    unresized = dataclasses.replace(network, storage_size=network.image_size, resize=None)
+    models = {
+        "student.onnx": (place / "student.onnx").read_bytes(),
+        "student.int8.onnx": (place / "student.int8.onnx").read_bytes(),
+        "torchvision_shaped": onnx_graph.build(unresized, {}).SerializeToString(),
+    }
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = {
+        name: onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        for name, model in models.items()
+    }
+    times: dict[str, dict[str, float]] = {name: {} for name in models}
+    for batch in BATCHES:
+        calls = {}
+        for name, session in sessions.items():
+            side = session.get_inputs()[0].shape[1]
+            shown = {onnx_graph.INPUT: np.resize(images, (batch, side, side, 3))}
+            calls[name] = functools.partial(session.run, None, shown)
+        for name, taken in parity.latencies(calls).items():
+            times[name][str(batch)] = round(taken, 3)
+    return times
+
+
+def _test_images(run: Run, classifier: Classifier) -> tuple[np.ndarray, str]:
+    """The test images (n, storage_size, storage_size, 3) uint8, read from the files as `kdjax.deploy.predict` does."""
+    test, config = run.dataset.test, run.config.dataset
+    if config.source != "folder":
+        return test.images, "stored images"
+    try:
+        return np.stack([classifier.prepare(data) for data in folder.read_named(config.path, test.names)]), "files"
+    except decode.DecodeError as error:
+        raise InputError(f"dataset.path: a test image of {config.path} cannot be read any more: {error}") from error

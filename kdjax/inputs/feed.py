@@ -1,0 +1,70 @@
+"""How the examples of a step reach the devices.
+
+A data set that fits lies in the memory of every device, and a step gathers from it: only indices travel. One that does
+not is read from the host by grain, ahead of the steps. Both follow the same plan and give the same pixels.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from kdjax.data.plan import Plan
+from kdjax.runtime.devices import Mapping
+from kdjax.training.step import PlanStep
+
+Feed = Callable[[int, int], PlanStep]
+"""From a first step and a number of steps to this process's share of their plan, ready for `steps.planned_steps`."""
+
+THREADS, AHEAD = 4, 8
+"""Threads that read images from the host, and how many steps they may be ahead."""
+
+
+def resident(plan: Plan, mapping: Mapping, longest: int) -> Feed:
+    """Indices into images that lie on the devices.
+
+    Args:
+        plan: examples and views of every step.
+        mapping: the devices.
+        longest: the most steps that are asked for at once; all shares have that length; what is too much is not used.
+    """
+
+    def feed(first: int, count: int) -> PlanStep:
+        steps = [PlanStep(*plan(first + index)) for index in range(count)]
+        padded = steps + steps[-1:] * (longest - count)
+        return mapping.split(jax.tree.map(lambda *values: np.stack(values), *padded), axis=2)
+
+    return feed
+
+
+def streamed(plan: Plan, mapping: Mapping, images: np.ndarray, first: int, last: int) -> Feed:
+    """Images read from the host, one step at a time, in order.
+
+    Args:
+        plan: examples and views of every step.
+        mapping: the devices. Each process reads its own share only.
+        images: (examples, side, side, 3) uint8, in memory or mapped from a file.
+        first, last: the steps that will be asked for, without `last`.
+    """
+
+    def read(number: int) -> PlanStep:
+        share = mapping.split(PlanStep(*(values[None] for values in plan(number))), axis=2)
+        share = share.replace(images=images[share.examples])
+        return share if share.partners is None else share.replace(partner_images=images[share.partners])
+
+    shares = read_ahead(range(first, last), read)
+
+    def feed(first: int, count: int) -> PlanStep:
+        if count != 1:
+            raise ValueError(f"{count} steps at once: streamed images come one step at a time")
+        return next(shares)
+
+    return feed
+
+
+def read_ahead(numbers: range, read: Callable[[int], Any]) -> Iterator[Any]:
+    """`read` of each number, in order, by grain's threads while the caller works on earlier ones."""
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+    return iter(grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(read).to_iter_dataset(options))

@@ -1,0 +1,1 @@
+"""The layers' operations in layouts that are fast on a backend."""

@@ -1,0 +1,182 @@
+"""The layers both networks are built from, with torchvision's semantics.
+
+Every layer takes its compute dtype from its input and keeps its parameters and statistics in float32 (float64 when the
+input is float64). Only weights that take weight decay are called `kernel`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.networks.forms import examples_first, examples_last
+
+# How a layer computes and lays out its activations: the values of `depthwise` (MobileNetV2) and `convolution` (VGG16).
+FORMS = {"conv": examples_first, "shift": examples_last, "winograd": examples_last}
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# torchvision: kaiming_normal_(mode='fan_out') for convolutions, normal_(0, 0.01) for linear layers.
+LINEAR_INIT = nn.initializers.normal(0.01)
+
+
+def kaiming_fan_out(fan_out: int) -> nn.initializers.Initializer:
+    """Normal with variance 2 / fan_out (He et al. 2015, arXiv 1502.01852, equation 14)."""
+    return nn.initializers.normal((2.0 / fan_out) ** 0.5)
+
+
+def wide(dtype) -> jnp.dtype:
+    """The dtype of parameters, statistics and logits beside a compute dtype: at least float32."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def normalise(images: jax.Array, dtype=None) -> jax.Array:
+    """RGB in [0, 1], (b, H, W, 3), to zero mean and unit variance by ImageNet's constants, in the compute dtype.
+
+    The arithmetic is done in at least float32; `dtype` None keeps that dtype.
+    """
+    images = images.astype(wide(images.dtype))
+    mean = jnp.asarray(IMAGENET_MEAN, images.dtype)
+    std = jnp.asarray(IMAGENET_STD, images.dtype)
+    return ((images - mean[None, None, None, :]) / std[None, None, None, :]).astype(dtype or images.dtype)
+
+
+def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
+    """(b, H, W, C) to (b, size, size, C): mean over the bins of PyTorch's AdaptiveAvgPool2d."""
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length != size:
+            bins = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+            x = jnp.stack([lax.slice_in_dim(x, a, b, axis=axis).mean(axis) for a, b in bins], axis)
+    return x
+
+
+def dropout(x: jax.Array, rate: float, example_keys: jax.Array, layer: int) -> jax.Array:
+    """Zero each value of x (b, features) with probability `rate` and scale the rest by 1 / (1 - rate).
+
+    Each example draws its own mask from its own key (b,), so the mask does not depend on how a batch is split;
+    `layer` tells apart the dropout layers of one network.
+    """
+    draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - rate, x.shape[1:])
+    return jnp.where(jax.vmap(draw)(example_keys), x / (1.0 - rate), jnp.zeros_like(x))
+
+
+class Linear(nn.Module):
+    """x (b, I) @ kernel (I, O) + bias (O,), accumulated and returned in at least float32."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", LINEAR_INIT, (x.shape[-1], self.features), wide(x.dtype))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
+        product = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=wide(x.dtype))
+        return product + bias.astype(product.dtype)[None, :]
+
+
+class Pointwise(nn.Module):
+    """1 x 1 convolution without bias, a matrix product; kernel (I, O)."""
+
+    features: int
+    form: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        shape = x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param("kernel", kaiming_fan_out(self.features), shape, wide(x.dtype))
+        return form.pointwise(x, kernel.astype(x.dtype))
+
+
+class Convolution(nn.Module):
+    """3 x 3 convolution, padding 1 on every side; kernel (3, 3, I, O)."""
+
+    features: int
+    form: str
+    stride: int = 1
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        shape = 3, 3, x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param("kernel", kaiming_fan_out(9 * self.features), shape, wide(x.dtype))
+        y = form.convolution(x, kernel.astype(x.dtype), self.stride)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
+            y = form.add_bias(y, bias.astype(x.dtype))
+        return y
+
+
+class ConvolutionReLU(nn.Module):
+    """3 x 3 convolution with bias and ReLU, padding 1 on every side, kernel (3, 3, I, O), then maybe a 2 x 2 maximum.
+
+    The maximum is taken first: bias and ReLU keep the order, so the value is the same for a quarter of their work.
+    """
+
+    features: int
+    form: str
+    pool: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        shape = 3, 3, x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param("kernel", kaiming_fan_out(9 * self.features), shape, wide(x.dtype))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
+        y = form.convolution(x, kernel.astype(x.dtype))
+        return form.bias_relu(form.max_pool(y) if self.pool else y, bias.astype(x.dtype))
+
+
+class Depthwise(nn.Module):
+    """3 x 3 convolution of every channel on its own, padding 1 on every side also for stride 2; kernel (3, 3, C)."""
+
+    stride: int
+    form: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        channels = x.shape[form.CHANNEL_AXIS]
+        kernel = self.param("kernel", kaiming_fan_out(9 * channels), (3, 3, channels), wide(x.dtype))
+        return form.depthwise(x, kernel.astype(x.dtype), self.stride)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
+
+    eps 1e-5; the running statistics move by a tenth a step, the running variance with n / (n - 1). In train mode the
+    batch is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`
+    min(max(·, 0), ceiling) follows.
+    """
+
+    form: str
+    ceiling: float | None = None
+    axis_name: str | None = None
+    eps: float = 1e-5
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        form, dtype = FORMS[self.form], wide(x.dtype)
+        shape = (x.shape[form.CHANNEL_AXIS],)
+        scale = self.param("scale", nn.initializers.ones, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
+        if train:
+            mean, var = form.moments(x.astype(dtype))
+            if self.axis_name is not None:
+                local = mean
+                mean = lax.pmean(local, self.axis_name)
+                var = lax.pmean(var + jnp.square(local - mean), self.axis_name)
+            if not self.is_initializing():
+                count = x.size // shape[0] * (1 if self.axis_name is None else lax.axis_size(self.axis_name))
+                for running, value in ((running_mean, mean), (running_var, var * (count / max(count - 1, 1)))):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
+        else:
+            mean, var = running_mean.value.astype(dtype), running_var.value.astype(dtype)
+        factor = scale.astype(dtype) * lax.rsqrt(var + self.eps)
+        offset = bias.astype(dtype) - mean * factor
+        return form.affine(x.astype(dtype), factor, offset, self.ceiling).astype(x.dtype)

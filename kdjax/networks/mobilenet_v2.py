@@ -1,0 +1,99 @@
+"""MobileNetV2: Sandler et al., "Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381, table 2."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.networks import layers
+
+# Rows of table 2: expansion, output channels, blocks, stride of the first block.
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def scaled(channels: float) -> int:
+    """The nearest multiple of 8, at least 8 and never below nine tenths (torchvision's _make_divisible)."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; the input is added where shapes allow."""
+
+    features: int
+    expansion: int
+    stride: int
+    depthwise: str
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        norm = functools.partial(layers.BatchNorm, self.depthwise, axis_name=self.axis_name)
+        channels = x.shape[layers.FORMS[self.depthwise].CHANNEL_AXIS]
+        y = x
+        if self.expansion != 1:
+            y = layers.Pointwise(self.expansion * channels, self.depthwise, name="expand")(y)
+            y = norm(ceiling=6.0, name="expand_bn")(y, train)
+        y = layers.Depthwise(self.stride, self.depthwise, name="depthwise")(y)
+        y = norm(ceiling=6.0, name="depthwise_bn")(y, train)
+        y = layers.Pointwise(self.features, self.depthwise, name="project")(y)
+        y = norm(name="project_bn")(y, train)
+        return x + y if self.stride == 1 and channels == self.features else y
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 over RGB images in [0, 1], (b, H, W, 3); normalised inside.
+
+    Args:
+      num_classes: length of the logits.
+      width: multiplies every channel count, rounded to multiples of 8; the last layer keeps at least 1280.
+      dropout: rate on the pooled features in front of the head.
+      depthwise: 'shift' (CPU) or 'conv' (accelerators, export): how all layers compute and lay out their activations;
+        the same parameters, values and gradients.
+      dtype: compute dtype; None is that of the images, at least float32.
+      axis_name: mapped axis of devices whose batches BatchNorm takes together.
+
+    Parameters: `stem`, `stem_bn`, `block_1` ... `block_17` {expand, expand_bn, depthwise, depthwise_bn, project,
+    project_bn}, `last`, `last_bn`, `head`. Source: arXiv 1801.04381 and torchvision.models.mobilenet_v2 for padding,
+    rounding, dropout and initialisation.
+    """
+
+    num_classes: int
+    width: float = 1.0
+    dropout: float = 0.2
+    depthwise: str = "shift"
+    dtype: jnp.dtype | None = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> jax.Array:
+        """Logits (b, num_classes) in at least float32.
+
+        Args:
+          images: (b, H, W, 3) floats in [0, 1].
+          train: batch statistics instead of running ones, and dropout where `example_keys` are given.
+          example_keys: typed keys (b,), one an example; None means no dropout.
+        """
+        x = layers.normalise(images, self.dtype)
+        norm = functools.partial(layers.BatchNorm, self.depthwise, 6.0, self.axis_name)
+        x = layers.FORMS[self.depthwise].arrange(x)
+        x = layers.Convolution(scaled(32 * self.width), self.depthwise, stride=2, name="stem")(x)
+        x = norm(name="stem_bn")(x, train)
+        number = 0
+        for expansion, channels, blocks, stride in STAGES:
+            for block in range(blocks):
+                number += 1
+                x = InvertedResidual(
+                    scaled(channels * self.width),
+                    expansion,
+                    stride if block == 0 else 1,
+                    self.depthwise,
+                    self.axis_name,
+                    name=f"block_{number}",
+                )(x, train)
+        x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.depthwise, name="last")(x)
+        x = layers.FORMS[self.depthwise].average(norm(name="last_bn")(x, train))
+        if train and example_keys is not None and self.dropout:
+            x = layers.dropout(x, self.dropout, example_keys, 1)
+        return layers.Linear(self.num_classes, name="head")(x)

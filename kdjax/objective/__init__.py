@@ -1,0 +1,1 @@
+"""What a student is asked for: the terms and their weighted sum. Pure functions."""

@@ -1,0 +1,1 @@
+"""Figures of a run: measures, intervals, documents, tables. Plain data."""

@@ -1,0 +1,1 @@
+"""A run: configuration, working directory, devices and data, checked against each other."""

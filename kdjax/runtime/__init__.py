@@ -1,0 +1,1 @@
+"""This process and its machines: files, the host, signals, devices, memory."""

@@ -1,0 +1,1 @@
+"""What `main` runs: train, evaluate, follow, describe."""

@@ -1,0 +1,1 @@
+"""Teachers, and the arrays of their outputs on disk."""

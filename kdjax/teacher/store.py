@@ -1,0 +1,187 @@
+"""Teacher logits once: `teacher_logits[view, example, class]`, an array on disk.
+
+The logits of a teacher lie in a folder named by its fingerprint: those of each view of the training split, and those of
+the plain validation and test images ("clean" logits). A shard that is there is never computed again, by any student,
+epoch or later run. Logits are stored, not probabilities, so that any temperature can follow. Cached consistent views:
+arXiv 2106.05237.
+
+    parts.json                  all that the logits depend on; its hash names the folder
+    NAME-START.npy, .sha256     rows from START on, (rows, classes) float32; NAME is view-0000, …, validation or test
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kdjax.errors import InputError
+from kdjax.runtime import files
+
+FORMAT = 2
+"""Version of the layout on disk; part of the fingerprint."""
+
+SHARD = 2048
+"""Most rows of a file: what an interruption can cost."""
+
+DATA_PARTS = ("examples", "augmentation", "data_seed", "format")
+"""Parts that an array made elsewhere must share with the run that uses it. The others say who the teacher is."""
+
+
+def tree_digest(tree: Any) -> str:
+    """SHA-256 of the names, shapes, dtypes and bytes of a tree of arrays, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def view_name(view: int) -> str:
+    """Name of the logits of a view."""
+    return f"view-{view:04d}"
+
+
+class LogitsFolder:
+    """The logits of one teacher on one data set, read where they are on disk.
+
+    Args:
+        folder: the folder, with parts.json.
+        classes: length of a row.
+        log: takes lines for the person who waits.
+    """
+
+    def __init__(self, folder: Path, classes: int, log: Callable[[str], None]):
+        self.folder, self._classes, self._log = folder, classes, log
+
+    def missing(self, name: str, rows: int) -> list[tuple[int, int]]:
+        """The shards (first row, end) of `rows` rows that have to be computed."""
+        shards = [(start, min(start + SHARD, rows)) for start in range(0, rows, SHARD)]
+        return [shard for shard in shards if self._load(name, *shard, say=False) is None]
+
+    def read(self, name: str, rows: int, compute: Callable[[int, int], np.ndarray] | None = None) -> np.ndarray:
+        """The logits (rows, classes) float32 of that name.
+
+        Args:
+            name: a view's name, "validation" or "test".
+            rows: number of examples.
+            compute: from first row and end to their logits, called for each shard that is missing or damaged, whose
+                result is then stored.
+
+        Raises:
+            InputError: a shard is missing or damaged, and there is no `compute`.
+        """
+        logits = np.empty((rows, self._classes), np.float32)
+        for start in range(0, rows, SHARD):
+            end = min(start + SHARD, rows)
+            shard = _from_first_process(self._load(name, start, end, say=True), (end - start, self._classes))
+            if shard is None and compute is None:
+                raise InputError(f"{self.folder} lacks {name}, rows {start} to {end}: compute them with their teacher")
+            if shard is None:
+                shard = np.asarray(compute(start, end), np.float32)
+                if jax.process_index() == 0:
+                    self._store(name, start, shard)
+            logits[start:end] = shard
+        return logits
+
+    def _path(self, name: str, start: int) -> Path:
+        return self.folder / f"{name}-{start:07d}.npy"
+
+    def _load(self, name: str, start: int, end: int, *, say: bool) -> np.ndarray | None:
+        """A stored shard, or None where there is none or it is damaged."""
+        path = self._path(name, start)
+        if not path.exists():
+            return None
+        content = path.read_bytes()
+        digest = path.with_suffix(".sha256")
+        if digest.exists() and digest.read_text() == hashlib.sha256(content).hexdigest():
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+            if array.shape == (end - start, self._classes):
+                return array
+        if say:
+            self._log(f"teacher logits: {path} is damaged and is computed again")
+        return None
+
+    def _store(self, name: str, start: int, shard: np.ndarray) -> None:
+        buffer = io.BytesIO()
+        np.save(buffer, shard, allow_pickle=False)
+        path = self._path(name, start)
+        files.write_bytes(path.with_suffix(".sha256"), hashlib.sha256(buffer.getvalue()).hexdigest().encode())
+        files.write_bytes(path, buffer.getvalue())
+
+
+def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
+    """The folder of these parts in a cache that runs may share; made if absent.
+
+    Args:
+        cache_dir: the cache.
+        parts: all that the logits depend on, as JSON values. Its hash is the fingerprint.
+        classes: number of classes.
+        log: is told in what a new entry differs from the nearest one.
+    """
+    document = json.dumps({**parts, "format": FORMAT}, sort_keys=True, indent=1)
+    folder = cache_dir / "teacher_logits" / hashlib.sha256(document.encode()).hexdigest()[:16]
+    if not (folder / "parts.json").exists() and jax.process_index() == 0:
+        _log_nearest(folder, json.loads(document), log)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(folder / "parts.json", document.encode())
+    return LogitsFolder(folder, classes, log)
+
+
+def named(
+    paths: Sequence[str], parts: Mapping[str, Any], classes: int, log: Callable[[str], None]
+) -> list[LogitsFolder]:
+    """Folders of logits made before, to be used in place of a teacher.
+
+    Args:
+        paths: the folders.
+        parts: as in `cached`; those of `DATA_PARTS` must agree with each folder's.
+        classes: number of classes.
+        log: passed on.
+
+    Raises:
+        InputError: a folder is absent, or was made for other data; names the part that differs.
+    """
+    wanted = json.loads(json.dumps({**parts, "format": FORMAT}))
+    folders = []
+    for path in paths:
+        try:
+            there = json.loads((Path(path) / "parts.json").read_text())
+        except (OSError, ValueError):
+            raise InputError(f"distill.logits: {path} is no folder of teacher logits: it has no parts.json") from None
+        for name in DATA_PARTS:
+            if there.get(name) != wanted[name]:
+                raise InputError(
+                    f"distill.logits: {path} does not fit this run: its {name} is {_short(there.get(name))}, "
+                    f"needed {_short(wanted[name])}"
+                )
+        folders.append(LogitsFolder(Path(path), classes, log))
+    return folders
+
+
+def _from_first_process(shard: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """What the first process found, in every process: they compute together, and each may have a disk of its own."""
+    if jax.process_count() == 1:
+        return shard
+    found = multihost_utils.broadcast_one_to_all(np.int32(shard is not None))
+    shard = np.zeros(shape, np.float32) if shard is None else shard
+    return np.asarray(multihost_utils.broadcast_one_to_all(shard)) if found else None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _log_nearest(folder: Path, parts: dict[str, Any], log: Callable[[str], None]) -> None:
+    """Says in what the entry about to be made differs from the nearest one there is."""
+    others = [json.loads(path.read_text()) for path in folder.parent.glob("*/parts.json")]
+    differing = [sorted(name for name in parts if other.get(name) != parts[name]) for other in others]
+    if differing:
+        log(f"teacher logits: not cached; the nearest entry differs in {', '.join(min(differing, key=len))}")

@@ -1,0 +1,1 @@
+"""Training a population: state, step, optimizer, loop, checkpoints."""

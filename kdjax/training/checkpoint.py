@@ -1,0 +1,245 @@
+"""Checkpoints of a population, through orbax.
+
+Model, optimiser, best-so-far and the averages since the last evaluation are separate items, so that evaluation
+restores only what it needs. The latest two are kept; each student's best is part of the state and needs no checkpoint
+of its own.
+
+A checkpoint appears under its step's name when it is complete. Beside it, `STEP.crc32.json` holds a checksum of each of
+its files: one that was damaged later is put aside, and the one before it is used.
+"""
+
+import json
+import os
+import re
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from clu.metrics import Average
+from jax.experimental import multihost_utils
+
+from kdjax.errors import InputError
+from kdjax.runtime.devices import Mapping
+from kdjax.runtime.files import write_text
+from kdjax.runtime.memory import tree_bytes
+from kdjax.training.state import Best, TrainState
+
+ITEMS = ("model", "optimizer", "best", "averages")
+
+
+class Checkpoints:
+    """The checkpoints in one directory.
+
+    Args:
+        directory: made if absent, unless `read_only`.
+        mapping: where restored states are placed.
+        read_only: another process writes here. Nothing is made, put aside or deleted.
+    """
+
+    def __init__(self, directory: Path, mapping: Mapping, *, read_only: bool = False):
+        self._mapping = mapping
+        self.directory = directory
+        self._read_only = read_only
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(2),
+                # A donated buffer may be written to while an asynchronous save still reads it.
+                enable_async_checkpointing=False,
+                read_only=read_only,
+                create=not read_only,
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the latest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, averages: dict[str, Average]) -> None:
+        """Saves `state` under its step, with the averages since the last evaluation. Every process calls this.
+
+        Raises:
+            InputError: it could not be written; the checkpoints before are as they were.
+        """
+        state, averages = self._mapping.to_global((state, averages))
+        step = int(state.step.addressable_data(0))
+        model, optimiser, best = _items(state)
+        items = {"model": model, "optimizer": optimiser, "best": best, "averages": averages}
+        needed, free = tree_bytes(items), shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise self._unwritten(step, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+        try:
+            self._manager.save(
+                step, args=ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in items.items()})
+            )
+            if jax.process_index() == 0:
+                self._seal(step)
+        except (OSError, ValueError) as error:
+            # tensorstore tells a full disk as a ValueError.
+            code = re.search(r"os_error_code='(\d+)'", str(error))  # behind a page of tensorstore's own
+            if not code and not isinstance(error, OSError):
+                raise
+            raise self._unwritten(step, os.strerror(int(code[1])) if code else str(error)) from error
+
+    def restore(self, like: TrainState, averages: dict[str, Average]) -> tuple[TrainState, dict[str, Average]] | None:
+        """The latest state and the averages saved with it, or None where there is none.
+
+        Args:
+            like: a state of the same layout; shapes and dtypes suffice.
+            averages: averages of the same layout.
+        """
+        model, optimiser, best = _items(like)
+        restored = self._restore(model=model, optimizer=optimiser, best=best, averages=averages)
+        if restored is None:
+            return None
+        state = TrainState(**{"ema": {}, **restored["model"]}, opt_state=restored["optimizer"], best=restored["best"])
+        return state, restored["averages"]
+
+    def restore_best(self, like: TrainState) -> tuple[Best, dict[str, Any]]:
+        """Each student's best so far, and the latest `step`, `params`, `batch_stats` and `failed`; not the optimiser.
+
+        Raises:
+            InputError: there is no checkpoint.
+        """
+        model, _, best = _items(like)
+        restored = self._restore(model=model, best=best)
+        if restored is None:
+            raise InputError(f"no checkpoint in {self.directory}: run the stage that trains it first")
+        return restored["best"], restored["model"]
+
+    def restore_model(self, like: TrainState, step: int) -> dict[str, Any]:
+        """Variables of the students as they were evaluated at `step`, leaves leading with (seed, arm).
+
+        Raises:
+            OSError, ValueError, KeyError: the checkpoint is gone, or goes while it is read.
+        """
+        model, _, _ = _items(like)
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._mapping.global_sharding), model
+        )
+        restored = self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))
+        model = self._mapping.from_global(restored["model"])
+        return model.get("ema") or {name: model[name] for name in ("params", "batch_stats")}
+
+    def all_steps(self) -> list[int]:
+        """Steps of all checkpoints there are, in order."""
+        return sorted(self._manager.all_steps())
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.close()
+
+    def _restore(self, **items: Any) -> Any:
+        """The items of the latest checkpoint that is whole, or None where there is none at all."""
+        sharding = self._mapping.global_sharding
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), items)
+        step = self._latest_whole()
+        if step is None:
+            return None
+        self._check_layout(step, items)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in abstract.items()}),
+        )
+        return {name: self._mapping.from_global(restored[name]) for name in items}
+
+    def _latest_whole(self) -> int | None:
+        """Step of the latest checkpoint that is not damaged, None where there is none at all.
+
+        The first process looks, and all follow it.
+        """
+        steps, found = sorted(self._manager.all_steps(), reverse=True), -1
+        for step in steps if jax.process_index() == 0 else ():
+            damage = self._damage(step)
+            if damage is None:
+                found = step
+                break
+            logging.warning("checkpoint %s/%d is damaged (%s); the one before it is used", self.directory, step, damage)
+            self._put_aside(step)
+        if jax.process_count() > 1:
+            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        if found < 0 and steps:
+            raise InputError(
+                f"every checkpoint in {self.directory} is damaged: remove {self.directory.parent} to train this stage "
+                "again, or put back a copy"
+            )
+        return None if found < 0 else found
+
+    def _check_layout(self, step: int, items: dict[str, Any]) -> None:
+        # Compared before anything is read: a restore that fails half-way leaves reads behind that nobody awaits.
+        saved, wanted = _shapes(self._manager.item_metadata(step)["model"].tree), _shapes(items["model"])
+        for name in sorted({*saved, *wanted}):
+            if saved.get(name) != wanted.get(name):
+                raise InputError(
+                    f"checkpoint {self.directory}/{step} does not fit this configuration: "
+                    f"{name} has shape {saved.get(name)}, needed {wanted.get(name)}"
+                )
+
+    def _seal(self, step: int) -> None:
+        """Writes the checksums of a checkpoint and removes those of checkpoints that are gone."""
+        folder = self.directory / str(step)
+        sums = {str(path.relative_to(folder)): _crc32(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        write_text(self._sums(step), json.dumps(sums, indent=0))
+        kept = {self._sums(one) for one in self._manager.all_steps()}
+        for path in self.directory.glob("*.crc32.json"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def _sums(self, step: int) -> Path:
+        return self.directory / f"{step}.crc32.json"
+
+    def _damage(self, step: int) -> str | None:
+        """What is wrong with a checkpoint, or None. One whose process died before it was sealed is taken as it is."""
+        if not self._sums(step).exists():
+            return None
+        folder = self.directory / str(step)
+        try:
+            sums = json.loads(self._sums(step).read_text())
+            for name, expected in sums.items():
+                if not (folder / name).is_file():
+                    return f"{name} is missing"
+                if _crc32(folder / name) != expected:
+                    return f"{name} has changed"
+        except (OSError, ValueError) as error:
+            return str(error)
+        return None
+
+    def _put_aside(self, step: int) -> None:
+        if self._read_only:
+            return
+        os.replace(self.directory / str(step), self.directory / f"damaged-{step}")
+        self._sums(step).unlink(missing_ok=True)
+        self._manager.reload()
+
+    def _unwritten(self, step: int, why: str) -> InputError:
+        last = max((one for one in self._manager.all_steps() if one < step), default=None)
+        return InputError(
+            f"checkpoint {self.directory}/{step} could not be written: {why}. The last good one is that of step "
+            f"{last}; make room and run the same command again"
+        )
+
+
+def _items(state: TrainState) -> tuple[Any, Any, Any]:
+    model = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "failed")}
+    if state.ema:
+        model["ema"] = state.ema
+    return model, state.opt_state, state.best
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value

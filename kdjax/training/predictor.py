@@ -1,0 +1,85 @@
+"""Exact evaluation: every example once, the last partial batch padded and its padding cut away again."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from kdjax.networks import cost
+from kdjax.results import metrics
+from kdjax.runtime.devices import Mapping
+from kdjax.training import step as steps
+
+BATCH_PER_DEVICE = 64
+LAYER_BYTES = 1 << 30
+"""What a layer of all students together may have as input and output on a device: large populations at large sizes take
+smaller batches. A constant, so that the same program runs on every machine of a kind."""
+
+
+def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """A compiled function from the variables of a population and images to logits.
+
+    Args:
+        model: the network.
+        size: side of its input, px; images are resized to it.
+        mapping: the devices.
+
+    Returns:
+        A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
+        (seed, arm, N, classes) float32, the same in every process.
+    """
+    image_bytes = cost(model, size)["activation_bytes"]
+    step = mapping.map(functools.partial(steps.eval_step, model=model, size=size), ("rows", "batch"), "rows")
+
+    def predict(variables: Any, images: np.ndarray) -> np.ndarray:
+        batch = min(
+            len(mapping.devices) * batch_per_device(variables, image_bytes),
+            _next_multiple(len(images), len(mapping.devices)),
+        )
+        pieces = []
+        for start in range(0, len(images), batch):
+            piece = images[start : start + batch]
+            padded = np.zeros((batch, *piece.shape[1:]), piece.dtype)
+            padded[: len(piece)] = piece
+            pieces.append(np.asarray(step(variables, mapping.split(padded)))[:, :, : len(piece)])
+        return np.concatenate(pieces, axis=2)
+
+    return predict
+
+
+def batch_per_device(variables: Any, image_bytes: int) -> int:
+    """How many images a population, whose leaves lead with (seed, arm), is shown at once.
+
+    Args:
+        variables: of the population.
+        image_bytes: the largest input and output of a layer, one image and one student, see `models.cost`.
+    """
+    students = math.prod(jax.tree.leaves(variables)[0].shape[:2])
+    return max(1, min(BATCH_PER_DEVICE, LAYER_BYTES // (students * image_bytes)))
+
+
+def mean_over_symmetries(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    """Mean probabilities over the eight rotations and reflections of each image: an aerial image has no upright.
+
+    Args:
+        predict: from images to logits (..., N, classes).
+        images: (N, side, side, 3).
+
+    Returns:
+        (..., N, classes) float64 logarithms of the means.
+    """
+    orientations = (np.rot90(one, turns, (1, 2)) for one in (images, images[:, :, ::-1]) for turns in range(4))
+    return np.logaddexp.reduce([metrics.log_softmax(predict(one)) for one in orientations]) - np.log(8)
+
+
+def _next_multiple(value: int, of: int) -> int:
+    return -(-value // of) * of
+
+
+def population_metrics(logits: np.ndarray, labels: np.ndarray) -> list[list[dict[str, Any]]]:
+    """`metrics.classification` for every (seed, arm) of logits (seed, arm, N, classes) and labels (N,)."""
+    return [[metrics.classification(one, labels) for one in row] for row in logits]

@@ -1,0 +1,239 @@
+"""Splits: stratified, seeded, duplicates on one side, reusable; hidden labels; unlabelled tiles."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data_folder import OPTIONS, names_of, picture, write_classes
+
+from kdjax.data import load, splits
+from kdjax.errors import InputError
+
+UC_MERCED = pathlib.Path(__file__).parents[2] / "../shared/data/uc_merced.zip"
+
+
+def assign(labels, digests=None, sides=None, seed=0, test_fraction=0.2, validation_fraction=0.1, classes="abcdefgh"):
+    count = len(labels)
+    names = [f"image{i}" for i in range(count)]
+    digests = digests or [str(i) for i in range(count)]
+    classes = classes[: max(labels) + 1]
+    result = splits.assign(
+        names,
+        np.array(labels),
+        digests,
+        sides or [""] * count,
+        classes,
+        seed=seed,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+    )
+    return result, names
+
+
+def test_every_example_is_on_one_side_and_classes_keep_their_share():
+    labels = [0] * 100 + [1] * 50 + [2] * 10
+    result, _ = assign(labels)
+    together = np.concatenate([result.train, result.validation, result.test])
+    assert sorted(together) == list(range(160))
+    counts = [
+        np.bincount(np.array(labels)[part], minlength=3).tolist()
+        for part in (result.train, result.validation, result.test)
+    ]
+    assert counts == [[72, 36, 7], [8, 4, 1], [20, 10, 2]]
+
+
+def test_an_example_without_a_label_is_dropped_where_a_held_out_one_is_identical():
+    labels = [0] * 40 + [-1] * 40  # each labelled example has its like among the others
+    result, names = assign(labels, digests=[str(i % 40) for i in range(80)])
+    held = {*result.test, *result.validation}
+    assert len(held) == 8 + 3 and not held & {i % 40 for i in result.train}
+    assert sorted(result.train) == [i for i in range(80) if i % 40 not in held]
+
+
+def test_seeds_differ_and_repeat():
+    labels = [0] * 50 + [1] * 50
+    first, again, other = (assign(labels, seed=seed)[0].test.tolist() for seed in (0, 0, 1))
+    assert first == again != other
+    assert 2 < len(set(first) & set(other)) + 3 and len(set(first) & set(other)) < 15
+
+
+def test_the_order_of_the_files_does_not_matter():
+    names = [f"n{i}" for i in range(40)]
+    labels = np.arange(40) % 2
+    back = np.arange(40)[::-1]
+    options = dict(test_fraction=0.25, validation_fraction=0.2, seed=3)
+    one = splits.assign(names, labels, names, [""] * 40, "ab", **options)
+    two = splits.assign([names[i] for i in back], labels[back], [names[i] for i in back], [""] * 40, "ab", **options)
+    assert {names[i] for i in one.test} == {names[back[i]] for i in two.test}
+
+
+def test_small_classes_keep_a_training_example():
+    result, _ = assign([0] * 20 + [1] * 2 + [2] * 3)
+    assert sorted(np.bincount(np.array([0] * 20 + [1] * 2 + [2] * 3)[result.train])) == [1, 1, 14]
+    assert {20, 21} & set(result.test) and {22, 23, 24} & set(result.test) and {22, 23, 24} & set(result.validation)
+    assert any("no validation example of: b" in note for note in result.notes)
+    with pytest.raises(InputError, match="class 'b' has 1 image: training and test need one each"):
+        assign([0] * 20 + [1])
+    with pytest.raises(InputError, match=r"class 'b' has 3 images \(all identical\)"):
+        assign([0] * 20 + [1] * 3, digests=[str(i) for i in range(20)] + ["same"] * 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_identical_images_stay_together(seed):
+    labels = [0] * 30 + [1] * 30
+    digests = [str(i // 3) for i in range(60)]
+    digests[59] = digests[0]  # across classes too
+    result, _ = assign(labels, digests, seed=seed)
+    sides = [{digests[i] for i in part} for part in (result.train, result.validation, result.test)]
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+    assert sum(map(len, (result.train, result.validation, result.test))) == 60
+    assert any("1 of these groups carry different labels" in note for note in result.notes)
+    # Groups of three cannot always meet the fraction, but must come near.
+    assert abs(len(result.test) - 12) <= 3
+
+
+def test_official_splits_are_kept_and_cleaned():
+    sides = ["train"] * 20 + ["validation"] * 6 + ["test"] * 6
+    labels = [i % 2 for i in range(32)]
+    digests = [str(i) for i in range(32)]
+    digests[0] = digests[30]  # train = test
+    digests[1] = digests[21]  # train = validation
+    digests[22] = digests[31]  # validation = test
+    result, _ = assign(labels, digests, sides)
+    assert result.train.tolist() == list(range(2, 20))
+    assert result.validation.tolist() == [20, 21, 23, 24, 25]
+    assert result.test.tolist() == list(range(26, 32))
+    assert "2 images dropped from train" in result.notes[0] and "1 images dropped from validation" in result.notes[1]
+
+
+def test_missing_official_splits_are_carved_from_train():
+    sides = ["train"] * 40 + ["test"] * 10
+    result, _ = assign([i % 2 for i in range(50)], sides=sides)
+    assert result.test.tolist() == list(range(40, 50)) and len(result.validation) == 4 and len(result.train) == 36
+    sides = ["train"] * 40 + ["validation"] * 10
+    result, _ = assign([i % 2 for i in range(50)], sides=sides)
+    assert result.validation.tolist() == list(range(40, 50)) and len(result.test) == 8
+
+
+def test_a_class_absent_from_official_train_is_refused():
+    with pytest.raises(InputError, match="class 'b' has no training example"):
+        assign([0, 0, 0, 0, 1, 0, 1, 0], sides=["train"] * 4 + ["validation"] * 2 + ["test"] * 2)
+
+
+def test_unlabelled_examples_stay_in_train_only():
+    labels = [0, 1] * 10 + [-1, -1, -1]
+    sides = ["train"] * 16 + ["validation"] * 2 + ["test"] * 2 + ["train", "validation", "test"]
+    result, _ = assign(labels, sides=sides)
+    assert 20 in result.train and 21 not in result.validation and 22 not in result.test
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    return write_classes(tmp_path / "tiles")
+
+
+def test_splits_json_can_be_used_again(tiles, tmp_path):
+    first = load(path=str(tiles), **OPTIONS)
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(first.splits_document()))
+    again = load(path=str(tiles), **OPTIONS | {"data_seed": 99, "splits": str(path)})
+    assert again.fingerprint == first.fingerprint
+    # Also from a run that hid labels: its file holds the whole split.
+    part = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.3})
+    path.write_text(json.dumps(part.splits_document()))
+    assert load(path=str(tiles), **OPTIONS | {"splits": str(path)}).fingerprint == first.fingerprint
+    assert (
+        load(path=str(tiles), **OPTIONS | {"splits": str(path), "label_fraction": 0.3}).fingerprint == part.fingerprint
+    )
+
+
+def test_bad_splits_files_are_refused(tiles, tmp_path):
+    good = load(path=str(tiles), **OPTIONS).splits_document()
+    first = good["train"][0]
+    cases = [
+        ("no json", "is not JSON"),
+        ("[]", "must hold"),
+        ("{}", 'needs a list of names under "train"'),
+        (good | {"test": []}, 'under "test"'),
+        (good | {"test": [1]}, 'under "test"'),
+        (good | {"test": good["test"] + ["lake/nowhere.png"]}, 'names 1 images under "test".*lake/nowhere.png'),
+        (good | {"test": good["test"] + [first]}, f"lists {first} twice"),
+        (good | {"train": [name for name in good["train"] if "lake" not in name]}, "class 'lake' has no training"),
+    ]
+    path = tmp_path / "splits.json"
+    for content, pattern in cases:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises(InputError, match=pattern):
+            load(path=str(tiles), **OPTIONS | {"splits": str(path)})
+    path.write_text(json.dumps(good | {"train": good["train"][1:]}))
+    fewer = load(path=str(tiles), **OPTIONS | {"splits": str(path)})
+    assert len(names_of(fewer)) == 59 and any(f"left out: {first}" in note for note in fewer.notes)
+
+
+def test_label_fraction_is_nested_and_spares_the_test_split(tiles):
+    whole = load(path=str(tiles), **OPTIONS)
+    kept_before: set[str] = set()
+    valid_before: set[str] = set()
+    for fraction in (0.01, 0.1, 0.34, 0.5, 0.99, 1.0):
+        data = load(path=str(tiles), **OPTIONS | {"label_fraction": fraction})
+        assert data.train.names == whole.train.names and data.test.names == whole.test.names
+        np.testing.assert_array_equal(data.test.labels, whole.test.labels)
+        kept = {name for name, label in zip(data.train.names, data.train.labels, strict=True) if label >= 0}
+        assert kept >= kept_before and set(data.validation.names) >= valid_before
+        kept_before, valid_before = kept, set(data.validation.names)
+        labelled = data.train.labels >= 0
+        np.testing.assert_array_equal(data.train.labels[labelled], whole.train.labels[labelled])
+        assert np.bincount(data.train.labels[labelled], minlength=3).tolist() == [max(1, round(fraction * 14))] * 3
+        assert np.bincount(data.validation.labels, minlength=3).tolist() == [max(1, round(fraction * 2))] * 3
+        hidden = set(data.splits_document()["label_hidden"])
+        assert hidden == (set(whole.train.names) - kept) | (set(whole.validation.names) - valid_before)
+    assert data.fingerprint == whole.fingerprint
+
+
+def test_unlabelled_images_can_be_dropped(tiles):
+    kept = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.34})
+    dropped = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.34, "unlabelled": "drop"})
+    labelled = [i for i, label in enumerate(kept.train.labels) if label >= 0]
+    assert 0 < len(labelled) < len(kept.train)
+    assert dropped.train.names == tuple(kept.train.names[i] for i in labelled)
+    np.testing.assert_array_equal(dropped.train.labels, kept.train.labels[labelled])
+    np.testing.assert_array_equal(dropped.train.images, kept.train.images[labelled])
+    assert dropped.validation.names == kept.validation.names and dropped.test.names == kept.test.names
+    assert dropped.splits_document() == kept.splits_document()
+    assert f"{len(kept.train) - len(labelled)} training images without a label are left out" in dropped.notes
+
+
+def test_unlabelled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
+    whole = load(path=str(tiles), **OPTIONS)
+    more = tmp_path / "more" / "deep" / "down"
+    more.mkdir(parents=True)
+    for i in range(7):
+        Image.fromarray(picture([50, i], 20, 21)).save(more / f"extra{i}.png")
+    for k, name in enumerate((whole.test.names[0], whole.validation.names[0])):
+        # Another file format: other bytes, the same pixels.
+        Image.open(tiles / name).save(more / f"copy{k}.bmp")
+    Image.open(tiles / whole.train.names[0]).save(more / "trained.bmp")
+    data = load(path=str(tiles), **OPTIONS | {"unlabelled_dir": str(tmp_path / "more")})
+    added = data.train.names[len(whole.train) :]
+    assert data.train.names[: len(whole.train)] == whole.train.names
+    assert added == tuple(
+        f"unlabelled:deep/down/{name}" for name in [f"extra{i}.png" for i in range(7)] + ["trained.bmp"]
+    )
+    assert (data.train.labels[len(whole.train) :] == -1).all() and data.train.labels.dtype == np.int32
+    assert any("2 unlabelled tiles dropped" in note for note in data.notes)
+    assert data.splits_document()["unlabelled"] == list(added)
+    assert data.test.names == whole.test.names and data.fingerprint != whole.fingerprint
+
+
+@pytest.mark.skipif(not UC_MERCED.exists(), reason="../shared/data/uc_merced.zip is not there")
+def test_uc_merced_keeps_its_identical_aeroplanes_on_one_side(tmp_path):
+    """The published set holds airplane01 and airplane02 with the same pixels."""
+    for seed in range(3):
+        data = load(**OPTIONS | {"path": str(UC_MERCED), "data_seed": seed, "cache_dir": tmp_path})
+        assert len(data.classes) == 21 and len(names_of(data)) == 2100
+        assert (len(data.train), len(data.validation), len(data.test)) == (1512, 168, 420)
+        pair = {"airplane/airplane01.jpg", "airplane/airplane02.jpg"}
+        assert any(pair <= set(split.names) for split in (data.train, data.validation, data.test))
+        assert np.bincount(data.test.labels).tolist() == [20] * 21

@@ -1,0 +1,76 @@
+"""One of several processes of a run over loopback: trains two steps, saves, restores, trains three more.
+
+    python tests/two_processes.py ADDRESS PROCESSES PROCESS DEVICES_PER_PROCESS DTYPE DIRECTORY
+
+Prints each step's loss, the squared norm of the parameters and logits as JSON. With PROCESSES = 1 the same without
+`jax.distributed`.
+"""
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+
+address, processes, process, devices, dtype, directory = sys.argv[1:]
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_ENABLE_X64"] = str(int(dtype == "float64"))
+
+import jax
+import numpy as np
+
+if int(processes) > 1:
+    jax.distributed.initialize(address, int(processes), int(process))
+
+from kdjax import networks
+from kdjax.data.plan import Plan
+from kdjax.inputs.feed import resident
+from kdjax.networks import mobilenet_v2
+from kdjax.objective import terms
+from kdjax.runtime.devices import Mapping
+from kdjax.training import optimizer
+from kdjax.training import state as states
+from kdjax.training import step as steps
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.predictor import predictor
+
+mobilenet_v2.STAGES = ((1, 16, 1, 1), (6, 24, 2, 2))
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+examples = steps.Examples(images, rng.integers(0, 3, 24).astype(np.int32), rng.normal(size=(2, 24, 3)).astype(dtype))
+model = networks.create("mobilenet_v2", num_classes=3, width=0.1)
+optimiser = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
+# A low learning rate: Adam makes the rounding of a gradient near zero a step of up to that size.
+hyper = states.Hyperparameters(
+    weights={name: np.ones(2, dtype) for name in ("ce", "kl", "cosine")}, temperature=np.full(2, 2, dtype),
+    learning_rate=np.full(2, 1e-4, dtype), weight_decay=np.zeros(2, dtype),
+)  # fmt: skip
+mapping = Mapping()
+program = functools.partial(
+    steps.planned_steps, student_size=32, teacher=None, teacher_size=32, model=model,
+    optimiser=optimiser, schedule=optimizer.schedule(10, 1), cosine_on="logits",
+)  # fmt: skip
+mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), (0, 1), donate=(0,))
+constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))
+empty = mapping.place(steps.empty_averages((1, 2), terms.CORE))
+feed = resident(Plan((0,), 24, 8, 2), mapping, 1)
+step = lambda state, number: mapped(state, empty, *constants, feed(number, 1), np.int32(1))
+state = mapping.place(states.create(model, optimiser, seeds=(0,), arms=2, image_size=32))
+like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+losses = []
+for number in range(2):
+    state, averages = step(state, number)
+    losses.append(np.asarray(averages["loss"].compute()).tolist())
+checkpoints = Checkpoints(Path(directory), mapping)
+checkpoints.save(state, empty)
+saved = jax.tree.map(np.asarray, state)
+state, _ = checkpoints.restore(like, empty)
+jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b)), saved, state)
+for number in range(2, 5):
+    state, averages = step(state, number)
+    losses.append(np.asarray(averages["loss"].compute()).tolist())
+logits = predictor(model, size=32, mapping=mapping)(state.variables, images[:21])
+checkpoints.close()
+total = sum(float(np.sum(np.asarray(leaf) ** 2)) for leaf in jax.tree.leaves(state.params))
+print(json.dumps({"losses": losses, "params": total, "logits": logits.astype(float).tolist()}))

@@ -1,0 +1,189 @@
+"""Operations with written-out derivatives against JAX's own, and against NumPy."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.networks import layers
+from kdjax.networks.forms import examples_first, examples_last, winograd
+
+rng = np.random.default_rng(0)
+same = lambda x: x
+last = lambda x: jnp.transpose(x, (3, 1, 2, 0))  # (b, H, W, C) to (C, H, W, b)
+first = lambda x: jnp.transpose(x, (3, 1, 2, 0))  # and back
+
+
+def both(name, x, *arguments, **static):
+    """Value and gradients of one operation in the two layouts, with images as (b, H, W, C)."""
+    found = []
+    for module, turn, back in ((examples_first, same, same), (examples_last, last, first)):
+        operation = functools.partial(getattr(module, name), **static)
+        value, pull = jax.vjp(operation, turn(x), *arguments)
+        if name == "moments":
+            dx, *rest = pull(tuple(jnp.cos(jnp.arange(m.size, dtype=m.dtype)) for m in value))
+        else:
+            value = back(value)
+            dx, *rest = pull(turn(jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)))
+        found.append((value, back(dx), *rest))
+    return found
+
+
+CASES = {
+    "depthwise": lambda c: ((3, 3, c),),
+    "pointwise": lambda c: ((c, 5),),
+    "convolution": lambda c: ((3, 3, c, 5),),
+    "affine": lambda c: ((c,), (c,)),
+    "bias_relu": lambda c: ((c,),),
+    "moments": lambda c: (),
+    "max_pool": lambda c: (),
+}
+STATIC = {
+    "depthwise": ({"stride": 1}, {"stride": 2}),
+    "convolution": ({"stride": 1}, {"stride": 2}),
+    "affine": ({"ceiling": None}, {"ceiling": 0.5}, {"ceiling": math.inf}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "static"), [(name, static) for name in CASES for static in STATIC.get(name, ({},))], ids=str
+)
+@pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 1, 3, 17)], ids=str)
+def test_layouts_agree_in_value_and_gradient(name, static, shape):
+    with jax.enable_x64(True):
+        x = jnp.array(rng.normal(size=shape))
+        arguments = [jnp.array(rng.normal(size=size)) for size in CASES[name](shape[-1])]
+        if name == "max_pool" and min(shape[1:3]) < 2:
+            pytest.skip("nothing to pool")
+        expected, found = both(name, x, *arguments, **static)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11), expected, found)
+
+
+@pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
+def test_of_equal_values_the_first_takes_the_gradient(module):
+    turn = same if module is examples_first else last
+    image = jnp.array([[1.0, 1.0], [1.0, 1.0]]).reshape(1, 2, 2, 1)
+    gradient = jax.grad(lambda x: module.max_pool(turn(x)).sum())(image)
+    np.testing.assert_array_equal(gradient.reshape(2, 2), [[1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
+def test_no_gradient_at_the_corners(module):
+    turn = same if module is examples_first else last
+    corners = jnp.array([-1.0, 0.0, 3.0, 6.0, 7.0]).reshape(5, 1, 1, 1)
+    apply = lambda x: module.affine(turn(x), jnp.ones(1), jnp.zeros(1), ceiling=6.0).sum()
+    np.testing.assert_array_equal(jax.grad(apply)(corners).reshape(-1), [0, 0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
+def test_moments_keep_their_digits_far_from_zero(module):
+    """In float32 the variance of values around 1000 would be lost between two squares."""
+    x = (1000 + rng.normal(size=(4, 8, 8, 3))).astype(np.float32)
+    mean, var = module.moments(jnp.array(x) if module is examples_first else last(x))
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(var, x.var((0, 1, 2), dtype=np.float64), rtol=1e-3)
+
+
+def test_a_constant_channel_has_variance_zero():
+    for module, turn in ((examples_first, same), (examples_last, last)):
+        x = jnp.full((2, 3, 3, 2), 0.1)
+        gradient = jax.grad(lambda x, module=module, turn=turn: sum(jnp.sum(m) for m in module.moments(turn(x))))(x)
+        np.testing.assert_array_equal(module.moments(turn(x))[1], 0)
+        assert np.isfinite(gradient).all()
+
+
+# Sides that both tile sizes cut evenly and do not; the second number is what `_tile` picks there.
+TILES = [((20, 7, 5, 2), 2), ((16, 16, 16, 8), 4), ((16, 9, 13, 20), 4), ((17, 1, 2, 3), 2)]
+
+
+@pytest.mark.parametrize(("shape", "tile"), TILES, ids=str)
+def test_winograd_is_the_convolution(shape, tile):
+    assert winograd._tile(shape) == tile
+    with jax.enable_x64(True):
+        x, kernel = jnp.array(rng.normal(size=shape)), jnp.array(rng.normal(size=(3, 3, shape[0], 6)))
+        direct = lambda x, kernel: last(examples_first.convolution(first(x), kernel))
+        expected, pull = jax.vjp(direct, x, kernel)
+        found, pull_found = jax.vjp(winograd.convolution, x, kernel)
+        g = jnp.array(rng.normal(size=expected.shape))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+        for a, b in zip(pull_found(g), pull(g), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_winograd_loses_few_digits_in_float32():
+    x = np.maximum(rng.normal(size=(128, 16, 16, 8)), 0).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 128, 16)).astype(np.float32)
+    found = jax.jit(winograd.convolution)(x, kernel)
+    with jax.enable_x64(True):
+        expected = last(examples_first.convolution(jnp.float64(first(x)), jnp.float64(kernel)))
+    assert np.abs(np.asarray(found) - np.asarray(expected)).max() < 1e-5 * np.abs(np.asarray(expected)).max()
+
+
+@pytest.mark.parametrize("form", ["shift", "conv"])
+def test_batch_norm_takes_the_batches_of_all_devices_together(form):
+    """Value, gradients and statistics over eight devices are those of the whole batch, and NumPy's."""
+    devices = jax.device_count()
+    with jax.enable_x64(True):
+        x = jnp.array(rng.normal(size=(2 * devices, 3, 4, 5)) * 2 + 1)
+        target = jnp.array(rng.normal(size=x.shape))
+        turn = last if form == "shift" else same
+        variables = layers.BatchNorm(form).init(jax.random.key(0), turn(x), True)
+
+        def loss(params, x, target, axis_name=None):
+            y, mutated = layers.BatchNorm(form, axis_name=axis_name).apply(
+                {**variables, "params": params}, turn(x), True, mutable=["batch_stats"]
+            )
+            return jnp.sum(turn(target) * jnp.sin(y)), mutated["batch_stats"]
+
+        def step(params, x, target, axis_name=None):
+            gradient, stats = jax.grad(loss, (0, 1), has_aux=True)(params, x, target, axis_name)
+            if axis_name is not None:
+                gradient = jax.lax.psum(gradient[0], axis_name), gradient[1]
+            return gradient, stats
+
+        (params, dx), stats = jax.jit(step)(variables["params"], x, target)
+        share = lambda x: x.reshape(devices, -1, *x.shape[1:])
+        mapped = jax.pmap(
+            functools.partial(step, axis_name="devices"),
+            axis_name="devices",
+            in_axes=(None, 0, 0),
+            out_axes=((None, 0), None),
+        )
+        (params_mapped, dx_mapped), stats_mapped = mapped(variables["params"], share(x), share(target))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
+    jax.tree.map(close, (params_mapped, stats_mapped), (params, stats))
+    close(np.asarray(dx_mapped).reshape(x.shape), dx)
+    x = np.asarray(x)
+    close(stats["mean"], 0.1 * x.mean((0, 1, 2)))
+    close(stats["var"], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1))
+
+
+def test_a_population_of_networks_computes_what_each_does_alone():
+    """Under two vmaps inside a scan: both forms of the student's block and the teacher's convolution."""
+    arms, seeds = 2, 3
+    x = jnp.array(rng.normal(size=(seeds, 16, 4, 4, 2)), jnp.float32)  # (C, H, W, b), shared by the arms of a seed
+    kernels = {
+        "wide": jnp.array(rng.normal(size=(seeds, arms, 3, 3, 16, 16)), jnp.float32),
+        "deep": jnp.array(rng.normal(size=(seeds, arms, 3, 3, 16)), jnp.float32),
+    }
+
+    def loss(kernels, x):
+        y = examples_last.convolution(x, kernels["wide"])
+        y = examples_last.bias_relu(examples_last.depthwise(y, kernels["deep"], 2), jnp.ones(16))
+        mean, var = examples_last.moments(examples_last.max_pool(y))
+        return jnp.sum(jnp.sin(examples_last.affine(y, mean, var, 6.0)))
+
+    alone = jax.jit(jax.grad(loss))
+    population = jax.vmap(jax.vmap(jax.grad(loss), (0, None)))
+    together = jax.jit(lambda k, x: jax.lax.scan(lambda carry, _: (carry, population(k, x)), 0, None, length=2)[1])
+    found = together(kernels, x)
+    for seed in range(seeds):
+        for arm in range(arms):
+            expected = alone(jax.tree.map(lambda k, at=(seed, arm): k[at], kernels), x[seed])
+            row = jax.tree.map(lambda g, at=(1, seed, arm): g[at], found)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max()), row, expected
+            )

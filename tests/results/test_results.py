@@ -1,0 +1,230 @@
+"""The results dictionary and its file."""
+
+import json
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from scipy import stats
+
+from kdjax.results import document, metrics, tables
+
+TOP1 = {
+    "student_alone": [0.70, 0.72, 0.74],
+    "kl": [0.75, 0.78, 0.77],
+    "cosine": [0.71, 0.74, 0.73],
+    "kl_cosine": [0.78, 0.79, 0.83],
+}
+WEIGHTS = {"student_alone": (1, 0, 0), "kl": (1, 1, 0), "cosine": (1, 0, 1), "kl_cosine": (1, 1, 1)}
+
+
+def measured(top1, classes=3):
+    logits = np.eye(classes)[[0, 1, 2, 0]] * 3
+    out = {**metrics.classification(logits, np.array([0, 1, 2, 1])), **metrics.agreement(logits, logits[::-1])}
+    return {**out, "top1": top1}
+
+
+def parts(top1=TOP1, seeds=(0, 1, 2), teacher=0.9, **changes):
+    arms = {
+        name: {
+            "weights": dict(zip(("ce", "kl", "cosine"), WEIGHTS[name], strict=True)),
+            "temperature": 4.0,
+            "seeds": seeds,
+            "val_top1": [np.float32(0.5)] * len(seeds),
+            "best_step": [10] * len(seeds),
+            "test": [None if v is None else measured(v) for v in values],
+        }
+        for name, values in top1.items()
+    }
+    return {
+        **dict(
+            dataset={
+                "name": "demo",
+                "classes": ("a", "b", "c"),
+                "fingerprint": "f00",
+                "splits": {"train": 600, "val": 200, "test": 400},
+                "overlap": 0.5,
+            },
+            teacher={
+                "model": "vgg16_bn",
+                "params": 3_690_000,
+                "macs": 178_000_000,
+                "forward_images": 4800,
+                "test": measured(teacher),
+            },
+            student={"model": "mobilenet_v2", "params": np.int64(404_000), "macs": 5_600_000},
+            arms=arms,
+            environment=document.environment(),
+            config={"seeds": seeds, "rate": float("inf")},
+        ),
+        **changes,
+    }
+
+
+def test_keys_are_those_of_the_contract_and_json_knows_them():
+    out = document.build(**parts())
+    assert set(out) == {"dataset", "teacher", "student", "arms", "environment", "config"}
+    assert {"name", "classes", "splits", "fingerprint"} <= set(out["dataset"])
+    assert set(out["dataset"]["splits"]) == {"train", "val", "test"}
+    assert {"model", "params", "macs", "forward_images", "test"} <= set(out["teacher"])
+    assert set(out["student"]) == {"model", "params", "macs"}
+    for arm in out["arms"].values():
+        assert {"weights", "seeds", "test_top1", "val_top1", "mean", "std", "ci95", "p_vs_alone"} <= set(arm)
+        assert arm["best_step"] == [10, 10, 10]
+        assert {"macro_f1", "nll", "ece", "agreement", "kl", "per_class_recall", "confusion"} <= set(
+            arm["test_metrics"][0]
+        )
+    assert out["config"]["rate"] is None
+    assert json.loads(json.dumps(out, allow_nan=False)) == out
+
+
+def test_numbers_agree_with_scipy():
+    out = document.build(**parts())["arms"]
+    alone = np.array(TOP1["student_alone"])
+    raw = {name: stats.ttest_rel(TOP1[name], alone).pvalue for name in TOP1 if name != "student_alone"}
+    order = sorted(raw, key=raw.get)
+    largest = 0.0
+    for rank, name in enumerate(order):
+        largest = max(largest, min(1, (3 - rank) * raw[name]))
+        assert out[name]["p_vs_alone"] == pytest.approx(largest)
+        difference = np.array(TOP1[name]) - alone
+        assert out[name]["minus_alone"]["mean"] == pytest.approx(difference.mean())
+    assert out["student_alone"]["p_vs_alone"] is None and out["student_alone"]["minus_alone"] is None
+    for name, values in TOP1.items():
+        assert out[name]["mean"] == pytest.approx(np.mean(values))
+        assert out[name]["std"] == pytest.approx(np.std(values, ddof=1))
+        assert out[name]["ci95"] == pytest.approx(stats.t.interval(0.95, 2, np.mean(values), stats.sem(values)))
+
+
+def test_a_failed_seed_leaves_every_comparison_it_is_in():
+    top1 = {**TOP1, "kl": [0.75, None, 0.77]}
+    arms = document.build(**parts(top1))["arms"]
+    assert arms["kl"]["test_top1"] == [0.75, None, 0.77] and arms["kl"]["test_metrics"][1] is None
+    assert arms["kl"]["mean"] == pytest.approx(0.76)
+    assert arms["kl"]["minus_alone"]["mean"] == pytest.approx(0.04)
+    assert arms["cosine"]["minus_alone"]["mean"] == pytest.approx(0.02 / 3)
+
+    top1 = {**TOP1, "student_alone": [0.70, float("nan"), 0.74]}  # a NaN counts as failed too
+    arms = document.build(**parts(top1))["arms"]
+    assert arms["student_alone"]["test_top1"] == [0.70, None, 0.74]
+    assert arms["kl_cosine"]["minus_alone"]["mean"] == pytest.approx((0.08 + 0.09) / 2)
+    assert arms["kl_cosine"]["mean"] == pytest.approx(0.8)
+    text = tables.table(document.build(**parts(top1)))
+    assert "student_alone: seed 1 failed" in text
+
+
+def test_all_seeds_failed():
+    out = document.build(**parts({**TOP1, "kl": [None] * 3}))
+    json.dumps(out, allow_nan=False)
+    assert out["arms"]["kl"]["mean"] is None and out["arms"]["kl"]["p_vs_alone"] is None
+    assert "kl: seeds 0, 1, 2 failed" in tables.table(out)
+
+
+def test_pairs_are_made_by_seed_not_by_place():
+    given = parts()
+    kl = given["arms"]["kl"]
+    for key in ("seeds", "test"):
+        kl[key] = list(kl[key])[::-1]
+    straight = document.build(**parts())["arms"]["kl"]
+    turned = document.build(**given)["arms"]["kl"]
+    assert turned["p_vs_alone"] == pytest.approx(straight["p_vs_alone"])
+
+
+def test_alone_is_found_by_its_weights_where_no_arm_has_the_name():
+    given = parts()
+    given["arms"]["plain"] = given["arms"].pop("student_alone")
+    out = document.build(**given)["arms"]
+    assert out["plain"]["p_vs_alone"] is None and out["kl"]["p_vs_alone"] is not None
+    assert document.build(**given, alone="cosine")["arms"]["cosine"]["p_vs_alone"] is None
+    with pytest.raises(ValueError, match="nobody"):
+        document.build(**given, alone="nobody")
+
+
+def test_missing_and_misfitting_parts_are_named():
+    with pytest.raises(ValueError, match="dataset.*fingerprint"):
+        document.build(**parts(dataset={"name": "x", "classes": (), "splits": {}}))
+    given = parts()
+    given["arms"]["kl"]["val_top1"] = [0.5]
+    with pytest.raises(ValueError, match="arms.kl.val_top1"):
+        document.build(**given)
+    with pytest.raises(TypeError, match="config.thing"):
+        document.build(**parts(config={"thing": object()}))
+
+
+def test_configs_and_arrays_become_plain():
+    config = ml_collections.ConfigDict({"a": {"b": (1, 2.5)}, "c": None})
+    config.a.d = ml_collections.config_dict.placeholder(int)
+    given = parts(config=config)
+    given["arms"]["kl"]["seconds"] = jnp.asarray([1.5, jnp.nan])
+    out = document.build(**given)
+    assert out["config"] == {"a": {"b": [1, 2.5], "d": None}, "c": None}
+    assert out["arms"]["kl"]["seconds"] == [1.5, None]
+
+
+def test_environment_names_versions_and_devices():
+    import jax
+
+    facts = document.environment()
+    assert facts["jax"] == jax.__version__ and facts["numpy"] == np.__version__
+    for name in ("python", "jaxlib", "flax", "optax", "orbax", "platform", "cpu_count", "xla_flags"):
+        assert name in facts
+    assert sum(d["count"] for d in facts["devices"]) == jax.device_count()
+
+
+def test_of_a_family_the_trial_that_validation_prefers_is_compared():
+    given = parts()
+    arms = given["arms"]
+    for name, family, validation in (
+        ("student_alone", "student_alone", [0.6, 0.6, 0.6]),
+        ("kl", "soft", [0.5, 0.6, 0.7]),
+        ("cosine", "soft", [0.9, 0.8, None]),
+        ("kl_cosine", "student_alone", [0.5, 0.9, 0.3]),
+    ):
+        arms[name] |= {"family": family, "val_top1": validation}
+    out = document.build(**given)
+    assert out["selected"] == {"student_alone": "student_alone", "soft": "cosine"}
+    # One comparison, so Holm changes nothing; the trials that were not selected are compared with nothing.
+    expected = stats.ttest_rel(TOP1["cosine"], TOP1["student_alone"]).pvalue
+    assert out["arms"]["cosine"]["p_vs_alone"] == pytest.approx(expected)
+    assert out["arms"]["kl"]["p_vs_alone"] is None and out["arms"]["kl_cosine"]["p_vs_alone"] is None
+
+
+def test_the_bootstrap_pairs_seeds_and_leaves_failed_ones_out():
+    given = parts({**TOP1, "kl": [0.75, None, 0.77]})
+    rng = np.random.default_rng(0)
+    correct = {name: rng.random((3, 40)) < 0.7 for name in TOP1}
+    for name, arm in given["arms"].items():
+        arm["correct"] = correct[name]
+    out = document.build(**given)["arms"]
+    assert "correct" not in out["kl"] and out["student_alone"]["bootstrap"] is None
+    difference = correct["kl"][[0, 2]].mean() - correct["student_alone"][[0, 2]].mean()
+    assert out["kl"]["bootstrap"]["difference"] == pytest.approx(difference)
+    low, high = out["kl"]["bootstrap"]["ci95"]
+    assert low < difference < high
+
+
+def test_splits_are_repetitions_of_their_own():
+    runs = []
+    for number in range(3):
+        top1 = {name: [v + 0.01 * number for v in values] for name, values in TOP1.items()}
+        top1["kl"][0] += 0.03 * (number == 1)
+        runs.append(document.build(**parts(top1, config={"data_seed": 5 + number, "seeds": (0, 1, 2)})))
+    out = document.combine(runs)
+    json.dumps(out, allow_nan=False)
+    assert out["data_seeds"] == [5, 6, 7] and out["dataset"]["overlap"] == 0.5
+    means = {name: [run["arms"][name]["mean"] for run in runs] for name in TOP1}
+    assert out["arms"]["kl"]["test_top1"] == means["kl"]
+    assert out["arms"]["kl"]["mean"] == pytest.approx(np.mean(means["kl"]))
+    assert out["arms"]["kl"]["minus_alone"]["mean"] == pytest.approx(
+        np.mean(means["kl"]) - np.mean(means["student_alone"])
+    )
+    assert out["arms"]["student_alone"]["p_vs_alone"] is None and 0 < out["arms"]["kl"]["p_vs_alone"] < 1
+    text = tables.over_splits(out)
+    assert "Nadeau" in text and "data seeds 5, 6, 7" in text and "kl " in text
+    for run in runs:
+        run["dataset"]["overlap"] = 0.0  # independent sets of images
+    independent = document.combine(runs)
+    width = lambda out: np.ptp(out["arms"]["kl"]["ci95"])
+    assert width(out) / width(independent) == pytest.approx(np.sqrt((1 / 3 + 0.5) / (1 / 3)))
+    assert "Nadeau" not in tables.over_splits(independent)

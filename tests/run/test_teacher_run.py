@@ -1,0 +1,101 @@
+"""A teacher of another run is taken where it fits, and refused with the reason where it does not."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from kdjax.config import base, given_teacher, validate
+from kdjax.errors import InputError
+from kdjax.run import other_run
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration that names a run of the same teacher, in tmp_path."""
+    there = base()
+    there.teacher.weights = "elsewhere.safetensors"
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "config.json").write_text(there.to_json())
+    splits = {"train": ["a/1", "b/1"], "validation": ["a/2"], "test": ["a/3", "b/3"], "unlabelled": ["tile"]}
+    (tmp_path / "splits.json").write_text(json.dumps({**splits, "classes": ["a", "b"]}))
+    (tmp_path / "teacher" / "program.json").write_text('{"arms_at_once": null, "steps": 12}')
+    here = base()
+    here.teacher.workdir = str(tmp_path)
+    return here
+
+
+def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3")):
+    return SimpleNamespace(
+        classes=classes, validation=SimpleNamespace(names=validation), test=SimpleNamespace(names=test)
+    )
+
+
+def test_the_same_teacher_is_taken(config):
+    validate(config)
+    other_run.check_config(config)
+    other_run.check_data(config, dataset(), print)
+    assert other_run.total_steps(config) == 12 and other_run.weights(config) == "elsewhere.safetensors"
+    config.teacher.image_size = config.dataset.image_size  # what 0 means
+    other_run.check_config(config)
+
+
+def test_a_run_older_than_a_field_had_its_default(config, tmp_path):
+    there = json.loads((tmp_path / "config.json").read_text())
+    del there["teacher"]["select"]
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    other_run.check_config(config)
+    config.teacher.select = "last"
+    with pytest.raises(InputError, match="teacher.select is 'last' here and 'best'"):
+        other_run.check_config(config)
+
+
+@pytest.mark.parametrize(("field", "value"), [("model", "vgg16_bn"), ("width", 0.5), ("epochs", 3), ("image_size", 96)])
+def test_another_teacher_is_refused_with_the_field(config, field, value):
+    config.teacher[field] = value
+    with pytest.raises(InputError, match=f"teacher.{field} is {value!r} here"):
+        other_run.check_config(config)
+
+
+@pytest.mark.parametrize("side", ["validation", "test"])
+@pytest.mark.parametrize("name", ["b/1", "tile"])
+def test_a_teacher_that_saw_the_images_to_measure_is_refused(config, side, name):
+    with pytest.raises(InputError, match=f"1 of this run's {side} images, such as {name}"):
+        other_run.check_data(config, dataset(**{side: (name, "a/9")}), print)
+
+
+def test_a_teacher_selected_on_the_test_images_is_refused(config, tmp_path):
+    with pytest.raises(InputError, match="was selected on 1 of this run's test images, such as a/2"):
+        other_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
+    config.teacher.select = "last"  # then no image chose anything
+    other_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
+
+
+def test_data_that_share_no_name_with_the_teachers_are_told(config):
+    said = []
+    other_run.check_data(config, dataset(validation=("x/2",), test=("x/3",)), said.append)
+    assert len(said) == 1 and "under other names" in said[0]
+    other_run.check_data(config, dataset(), said.append)
+    assert len(said) == 1
+
+
+def test_other_classes_are_refused(config):
+    with pytest.raises(InputError, match="classes"):
+        other_run.check_data(config, dataset(classes=("b", "a")), print)
+
+
+@pytest.mark.parametrize("name", ["config.json", "teacher/program.json"])
+def test_a_directory_without_a_teacher_is_refused(config, tmp_path, name):
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=f"{name} is not there"):
+        other_run.check_config(config)
+
+
+def test_only_one_teacher_may_be_given(config):
+    assert given_teacher(config) == "teacher.workdir" and given_teacher(base()) is None
+    config.teacher.onnx = "teacher.onnx"
+    with pytest.raises(InputError, match="teacher.workdir and teacher.onnx are set"):
+        validate(config)
+    config.teacher.onnx, config.splits = None, 2
+    with pytest.raises(InputError, match="teacher.workdir belongs to one split"):
+        validate(config)

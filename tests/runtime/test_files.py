@@ -1,0 +1,42 @@
+"""Files that are the old ones or the whole new ones."""
+
+import json
+import os
+
+import pytest
+
+from kdjax.runtime import files
+
+
+def test_file_is_replaced_whole_and_reads_back(tmp_path):
+    out = {"pattern": "a [1,  2] {b}", "list": ["[", " x ", "y ["], "more": ["a", "b ]", "  c"], "rows": [[1, 1, 0]]}
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    files.write_json(path, out)
+    assert json.loads(path.read_text(encoding="utf-8")) == out
+    assert "[1, 1, 0]" in path.read_text(encoding="utf-8")  # a row of the confusion matrix on one line
+    with pytest.raises(ValueError):
+        files.write_json(path, {"x": float("nan")})
+    assert json.loads(path.read_text(encoding="utf-8")) == out
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_json(path, {})
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_lock_holds_until_it_is_closed(tmp_path):
+    held = files.lock(tmp_path / ".lock")
+    with pytest.raises(BlockingIOError):
+        files.lock(tmp_path / ".lock")
+    os.close(held)
+    os.close(files.lock(tmp_path / ".lock"))

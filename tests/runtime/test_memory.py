@@ -1,0 +1,57 @@
+"""Estimates of memory, against what the compiler says, and what follows from them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kdjax import networks
+from kdjax.runtime import memory
+from kdjax.training import predictor
+from kdjax.training import step as steps
+
+
+def test_what_fits_decides_how_many_arms_are_computed_at_once():
+    at_once = lambda free: memory.arms_at_once(free, student=10, seeds=3, arms=4)
+    assert at_once(120) is None
+    assert at_once(119) == 4
+    assert at_once(39) == 2  # 3 do not divide 4
+    assert at_once(19) == 1 and at_once(0) == 1  # one is always tried
+
+
+def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two():
+    model = networks.create("mobilenet_v2", num_classes=5, width=0.35, depthwise="conv", dropout=0.0)
+    images = jnp.zeros((8, 64, 64, 3))
+    variables = model.init(jax.random.key(0), images)
+
+    def loss(params):
+        return model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])[0].sum()
+
+    used = jax.jit(jax.grad(loss)).lower(variables["params"]).compile().memory_analysis().temp_size_in_bytes
+    assert used / 2 < memory.activation_bytes(model, 64, 8) < used * 2
+
+
+def test_evaluation_of_a_large_population_takes_smaller_batches(monkeypatch):
+    """By the compiler's own count: six students at 64 px, where 64 images at once would take several times as much."""
+    monkeypatch.setattr(predictor, "LAYER_BYTES", 1 << 24)
+    model = networks.create("mobilenet_v2", num_classes=5, width=0.35, depthwise="conv", dropout=0.0)
+    one = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
+    population = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, 3, *leaf.shape), leaf.dtype), one)
+    batch = predictor.batch_per_device(population, networks.cost(model, 64)["activation_bytes"])
+    step = jax.jit(functools.partial(steps.eval_step, model=model, size=64))
+
+    def used(batch):
+        images = jax.ShapeDtypeStruct((batch, 64, 64, 3), jnp.uint8)
+        return step.lower(population, images).compile().memory_analysis().temp_size_in_bytes
+
+    assert 1 <= batch < predictor.BATCH_PER_DEVICE
+    assert used(batch) < 4 * predictor.LAYER_BYTES < used(predictor.BATCH_PER_DEVICE)
+    many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2000, 3, *leaf.shape[2:]), leaf.dtype), population)
+    assert predictor.batch_per_device(many, 1 << 20) == 1
+
+
+def test_a_device_has_memory():
+    total = sum(memory.capacity(device) for device in jax.local_devices())
+    assert 2**28 < total < 2**45
+    assert memory.tree_bytes({"a": jnp.zeros((3, 2), jnp.bfloat16), "b": jnp.zeros(5)}) == pytest.approx(32)

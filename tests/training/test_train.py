@@ -1,0 +1,234 @@
+"""The loop, its checkpoints and its evaluation, on a network small enough for exact comparisons."""
+
+import functools
+import json
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.data.plan import Plan
+from kdjax.errors import InputError
+from kdjax.inputs.feed import resident, streamed
+from kdjax.objective import terms
+from kdjax.runtime import devices
+from kdjax.runtime.metrics_writer import MetricsWriter, finite
+from kdjax.training import optimizer, step
+from kdjax.training import predictor as evaluate
+from kdjax.training import state as states
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.loop import Progress, fit
+from kdjax.training.predictor import mean_over_symmetries, predictor
+
+NAMES = [f"{index}.png" for index in range(37)]
+OPTIMISER = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
+
+
+class Linear(nn.Module):
+    """Mean colour to three classes."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train=False, example_keys=None):
+        return nn.Dense(3, name="head")(images.mean((1, 2)))
+
+
+def train(
+    directory, colours, *, mapping, until, total=12, longest=3, host=False, rate=1.0, log=None, ema=0.0, select="best"
+):  # fmt: skip
+    """Trains to step `until` of a schedule of `total` steps; goes on from a checkpoint where there is one."""
+    images, labels = colours
+    create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8, ema=ema > 0)
+    hyper = states.Hyperparameters(
+        weights={name: np.float32([1, 1]) for name in ("ce", "kl", "cosine")}, temperature=np.float32([1, 2]),
+        learning_rate=np.float32([1.0, 0.5]) * np.float32(rate), weight_decay=np.float32([0, 0.1]),
+    )  # fmt: skip
+    program = functools.partial(
+        step.planned_steps, student_size=8, teacher=None, teacher_size=8, model=Linear(),
+        optimiser=OPTIMISER, schedule=optimizer.schedule(total, 2), cosine_on="logits", ema=ema,
+    )  # fmt: skip
+    kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
+    mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
+    logits = np.tile(5 * np.eye(3, dtype=np.float32)[labels], (2, 1, 1))
+    examples = mapping.place(step.Examples(None if host else images, labels, logits))
+    constants = examples, None, mapping.place(hyper, "arms"), mapping.place(np.int32([0, 1]), "seeds")
+    checkpoints = Checkpoints(directory / "checkpoints", mapping)
+    empty = step.empty_averages((2, 2), terms.CORE)
+    restored = checkpoints.restore(jax.eval_shape(create), empty)
+    state, averages = restored or mapping.place((create(), empty), "rows")
+    writer = MetricsWriter(directory, int(state.step), tensorboard=False)
+    lines = []
+    plan = Plan((0, 1), 37, 8, 2)
+    if host:
+        feed = streamed(plan, mapping, images, int(state.step), until)
+    else:
+        feed = resident(plan, mapping, longest)
+    try:
+        state = fit(
+            lambda state, averages, share, count: mapped(state, averages, *constants, share, count), state,
+            averages, plan, feed, total_steps=until,
+            select=select, evaluate_every=3, longest=1 if host else longest,
+            predict=predictor(Linear(), size=8, mapping=mapping), validation_images=images,
+            validation_labels=labels, mapping=mapping, checkpoints=checkpoints, writer=writer,
+            progress=Progress("students", [["a/0", "b/0"], ["a/1", "b/1"]], NAMES, 0.0, log or lines.append),
+        )  # fmt: skip
+    finally:
+        writer.close()
+        checkpoints.close()
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return jax.tree.map(np.asarray, state), records, lines
+
+
+MAPPINGS = {
+    "one": lambda: devices.Mapping(jax.devices()[:1]),
+    "batch": devices.Mapping,
+    "rows": lambda: devices.RowMapping((2, 2), jax.devices()[:4]),
+}
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_a_resumed_run_gives_the_same_bits(tmp_path, colours, mapping, host):
+    how = {"mapping": MAPPINGS[mapping](), "host": host}
+    whole, records, lines = train(tmp_path / "whole", colours, **how, until=12)
+    assert int(whole.step) == 12
+    train(tmp_path / "parts", colours, **how, until=6)
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "kind": "train"}\n{"step": 8, "ki')  # what a killed run leaves behind
+    resumed, again, _ = train(tmp_path / "parts", colours, **how, until=12)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert again == records
+    assert any("images/s" in line and "validation top-1: a " in line for line in lines)
+
+
+def test_images_from_the_host_are_the_same_images(tmp_path, colours):
+    """Streamed or held on the device: the same plan, pixels and (one program apart) parameters."""
+    mapping, plan = devices.Mapping(jax.devices()[:4]), Plan((0, 1), 37, 8, 2)
+    held, read = resident(plan, mapping, 1), streamed(plan, mapping, colours[0], 2, 9)
+    for number in range(2, 9):
+        share, again = held(number, 1), read(number, 1)
+        assert again.images.shape == (4, 1, 2, 2, 8, 8, 3) and again.images.dtype == np.uint8
+        np.testing.assert_array_equal(again.images, colours[0][share.examples])
+        jax.tree.map(np.testing.assert_array_equal, again.replace(images=None), share)
+    one, _, _ = train(tmp_path / "device", colours, mapping=mapping, until=9)
+    other, _, _ = train(tmp_path / "host", colours, mapping=mapping, until=9, host=True)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
+
+
+@pytest.mark.parametrize("mapping", ["one", "batch"])
+def test_the_number_of_steps_sent_at_once_changes_nothing(tmp_path, colours, mapping):
+    runs = [
+        train(tmp_path / str(longest), colours, mapping=MAPPINGS[mapping](), until=12, longest=longest)
+        for longest in (1, 3)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+def test_students_shared_out_over_devices_train_as_they_do_on_one(tmp_path, colours):
+    rows, said, _ = train(tmp_path / "rows", colours, mapping=MAPPINGS["rows"](), until=12)
+    one, again, _ = train(tmp_path / "one", colours, mapping=MAPPINGS["one"](), until=12)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), rows, one)
+    assert [record["step"] for record in said] == [record["step"] for record in again]
+
+
+def test_rows_are_shared_out_where_they_divide_evenly():
+    assert len(jax.devices()) == 8
+    shape = lambda seeds, arms: getattr(devices.for_population(seeds, arms), "_rows", None)
+    assert shape(2, 4).devices.shape == (2, 4)
+    assert shape(8, 3).devices.shape == (8, 1)
+    assert shape(3, 8).devices.shape == (1, 8)
+    assert shape(5, 4) is None and shape(1, 1) is None  # the batch is shared out instead
+
+
+def test_a_stage_ends_when_no_student_is_left(tmp_path, colours):
+    with pytest.raises(InputError, match=r"failed at step [0-9]+.*checkpoints/[0-9]+ holds"):
+        train(tmp_path, colours, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+    with pytest.raises(InputError, match="failed at step"):  # a second start does not train on
+        train(tmp_path, colours, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+
+
+def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colours):
+    state, records, _ = train(tmp_path, colours, mapping=devices.Mapping(jax.devices()[:1]), until=12)
+    for row in range(2):
+        for column, arm in enumerate("ab"):
+            scores = [
+                (one["students"][f"{arm}/{row}"]["top1"], -one["students"][f"{arm}/{row}"]["nll"], -one["step"])
+                for one in records if one["kind"] == "validation"
+            ]  # fmt: skip
+            assert state.best.step[row, column] == -max(scores)[2]
+    assert state.best.top1.min() > 0.5  # the task is easy: it learned
+
+
+def test_the_last_step_is_kept_where_that_is_asked_for(tmp_path, colours):
+    state, _, _ = train(tmp_path, colours, mapping=devices.Mapping(jax.devices()[:1]), until=12, select="last")
+    assert np.all(state.best.step == 12)
+    jax.tree.map(np.testing.assert_array_equal, state.best.params, state.params)
+
+
+def test_evaluation_counts_every_example_once(colours, monkeypatch):
+    """37 examples in padded batches on 8 devices equal one example after the other."""
+    images, _ = colours
+    variables = states.create(Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8).variables
+    logits = predictor(Linear(), size=8, mapping=devices.Mapping())(variables, images)
+    kernel, bias = (np.asarray(variables["params"]["head"][name]) for name in ("kernel", "bias"))
+    expected = np.einsum("nc,sack->sank", images.mean((1, 2)) / 255, kernel) + bias[:, :, None]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(evaluate, "LAYER_BYTES", 1)  # one image a device at once
+    again = predictor(Linear(), size=8, mapping=devices.Mapping())(variables, images)
+    np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_over_the_eight_symmetries(colours):
+    """Against all eight written out, with logits that depend on where a pixel is; turning an image changes nothing."""
+    images = colours[0]
+    weights = np.random.default_rng(1).normal(0, 2e-3, (8, 8, 3, 3))
+    predict = lambda one: np.einsum("nhwc,hwck->nk", one.astype(float), weights)[None]
+    swapped = images.swapaxes(1, 2)
+    flips = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    eight = [one[:, :: 1 - 2 * a, :: 1 - 2 * b] for one in (images, swapped) for a, b in flips]
+    odds = np.exp([predict(one) for one in eight])
+    expected = (odds / odds.sum(-1, keepdims=True)).mean(0)
+    got = mean_over_symmetries(predict, images)
+    assert got.shape == (1, len(images), 3)
+    np.testing.assert_allclose(np.exp(got), expected, rtol=1e-12)
+    np.testing.assert_allclose(mean_over_symmetries(predict, swapped[:, ::-1]), got, rtol=1e-12)
+
+
+def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_path, colours):
+    train(tmp_path, colours, mapping=devices.Mapping(jax.devices()[:1]), until=12)
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert kept == [9, 12]
+    create = functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping())
+    best, model = checkpoints.restore_best(jax.eval_shape(create))
+    whole, _ = checkpoints.restore(jax.eval_shape(create), step.empty_averages((2, 2), terms.CORE))
+    jax.tree.map(np.testing.assert_array_equal, best, whole.best)
+    assert np.all(model["failed"] == -1) and model["step"] == 12
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colours):
+    train(tmp_path, colours, mapping=devices.Mapping(jax.devices()[:1]), until=3)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping(jax.devices()[:1]))
+    other = jax.eval_shape(functools.partial(states.create, Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8))
+    with pytest.raises(InputError, match="does not fit"):
+        checkpoints.restore(other, step.empty_averages((1, 2), terms.CORE))
+    checkpoints.close()
+
+
+def test_json_never_holds_nan():
+    assert finite({"a": [1.0, math.nan], "b": (math.inf, "x")}) == {"a": [1.0, None], "b": [None, "x"]}
+
+
+def test_dropout_and_view_keys_do_not_depend_on_the_neighbours():
+    places = jnp.arange(8, dtype=jnp.int32)[None]
+    keys = jax.random.key_data(step.dropout_keys(jnp.array([5]), jnp.int32(3), places))
+    part = jax.random.key_data(step.dropout_keys(jnp.array([4, 5]), jnp.int32(3), jnp.tile(places[:, 6:], (2, 1))))
+    np.testing.assert_array_equal(keys[0, 6:], part[1])
+    views = jax.random.key_data(step.view_keys(0, jnp.array([[3, 9]]), jnp.array([[1, 0]])))
+    assert len(np.unique(np.concatenate([keys[0], views[0]]), axis=0)) == 10
