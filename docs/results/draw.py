@@ -1,23 +1,23 @@
-"""Draws the figures of the README, and prints its tables, from the JSON files beside it. Needs matplotlib.
+"""Draws the figures of docs/ and prints the tables, from the JSON files in this folder.
 
-    python configs/results/draw.py
+    python docs/results/draw.py
 
-Each file is the results.json of the command that the README gives, but for:
-views_curve.json: what tests/benchmarks/views_curve.py writes.
+The figures need matplotlib; the tables do not. README.md in this folder gives the command behind each file. A file is
+the results.json of that run, except:
+
+views_curve.json: the output of tests/benchmarks/views_curve.py.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64.
-Of label_fraction.py, labels_P is a run with P percent of the labels, labels_P_only its baseline on the labelled tiles,
-labels_P_upper with a teacher that had all labels, and labels_P_gain what tests/tools/compare_runs.py prints of
-kl_cosine and the baseline that is better on test. labels_10_split2 is the same on another split, labels_10_objectives
-has other objectives on the first, labels_10_OBJECTIVE_gain each beside kl_cosine. labels_10_only_soft is kl_cosine on
-the labelled tiles only, labels_10_only_soft_gain beside the baseline, labels_10_unlabelled_gain kl_cosine on all beside
-it.
+labels_P*: runs of configs/label_fraction.py with P percent of the labels. `_only` is the baseline on the labelled tiles
+    alone, `_upper` has a teacher trained with all labels, `_split2` is another split, `_objectives` has the objectives
+    of other papers, and `_only_soft` is kl_cosine on the labelled tiles alone.
+labels_P_gain: the output of `python -m kdjax.results.compare` for kl_cosine and the baseline that is better on test.
+labels_10_OBJECTIVE_gain: the same for each other objective and kl_cosine. `_only_soft_gain` compares `_only_soft` with
+    the baseline, and `_unlabelled_gain` compares kl_cosine on all tiles with `_only_soft`.
 """
 
 import json
 import re
 from pathlib import Path
-
-from matplotlib import pyplot
 
 from kdjax.results import document, intervals
 
@@ -29,7 +29,9 @@ def read(name: str) -> dict:
 
 
 def save(name: str, width: float, draw) -> None:
-    """A small figure without boxes: `draw` puts axes on it."""
+    """Writes a small figure without boxes. `draw` puts the axes on it."""
+    from matplotlib import pyplot  # only the figures need it
+
     figure = pyplot.figure(figsize=(width, 3), layout="constrained")
     draw(figure)
     for axes in figure.axes:
@@ -39,7 +41,7 @@ def save(name: str, width: float, draw) -> None:
 
 
 def draw_gains(axes, places, gains: list[dict], label: str | None = None) -> None:
-    """Means with their 95 % intervals, in points, above a line at 0."""
+    """Means with their 95 % intervals, in points, and a line at 0."""
     bars = [100 * (gain["mean"] - gain["ci95"][0]) for gain in gains]
     axes.errorbar(places, [100 * gain["mean"] for gain in gains], bars, fmt="o", capsize=3, label=label)
     axes.axhline(0, color="grey", linewidth=0.8)
@@ -71,7 +73,7 @@ def learning_curves(figure) -> None:
 
 
 def trial(name: str, family: str) -> dict | None:
-    """Of the results `name`, the trial of `family` that validation prefers; None without such results."""
+    """The trial of `family` that is best on validation in the results `name`; None if there are no such results."""
     if not (HERE / f"{name}.json").exists():
         return None
     arms = read(name)["arms"]
@@ -79,7 +81,7 @@ def trial(name: str, family: str) -> dict | None:
 
 
 def label_row(name: str) -> dict[str, dict | None]:
-    """Of the run `name` of label_fraction.py: teacher, students of each kind, and the gain."""
+    """Teacher, students of each kind, and the gain in the run `name` of label_fraction.py."""
     gain = read(f"{name}_gain")
     return {
         "teacher": {"mean": read(name)["teacher"]["test"]["top1"], "std": None},
@@ -93,7 +95,7 @@ def label_row(name: str) -> dict[str, dict | None]:
 
 
 def label_table(rows: dict[str, dict[str, dict | None]]) -> str:
-    """Several `label_row` in Markdown, top-1 on test in percent."""
+    """Several rows of `label_row` as a Markdown table of test top-1 in percent."""
     names = list(next(iter(rows.values())))
     lines = ["| labels kept | " + " | ".join(names) + " |", "|---" + "|---:" * len(names) + "|"]
     for labels, row in rows.items():
@@ -119,7 +121,7 @@ def label_fractions() -> dict[str, dict[str, dict | None]]:
 
 
 def objective_table() -> str:
-    """The objectives of other papers with 10 % of the labels, beside kl_cosine, in Markdown."""
+    """The objectives of other papers against kl_cosine, with 10 % of the labels, as a Markdown table."""
     lines = [
         "| objective | test top-1 % | over kl_cosine, 95 % over seeds | 95 % over test images |",
         "|---|---:|---:|---:|",
@@ -138,7 +140,7 @@ def objective_table() -> str:
 
 
 def label_fraction(figure) -> None:
-    """Left the accuracies, right the gain over the better baseline with its interval."""
+    """Left: the accuracies. Right: the gain over the better baseline, with its interval."""
     rows = label_fractions()
     left, right = figure.subplots(1, 2)
     for name in next(iter(rows.values())):
@@ -166,10 +168,15 @@ def width(figure) -> None:
     axes.legend(frameon=False)
 
 
+def tables() -> list[str]:
+    """The Markdown tables that README.md in this folder shows."""
+    rows = {**label_fractions(), "10 %, another split, 5 seeds": label_row("labels_10_split2")}
+    return [label_table(rows), objective_table()]
+
+
 if __name__ == "__main__":
+    print("\n\n".join(tables()))
     save("views_curve", 5, views_curve)
     save("learning_curves", 8, learning_curves)
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
-    print(label_table({**label_fractions(), "10 %, another split, 5 seeds": label_row("labels_10_split2")}))
-    print(objective_table())
