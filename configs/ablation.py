@@ -1,10 +1,10 @@
-"""The paper's ablation table, its four arms over five seeds, in one program.
+"""The paper's ablation: its four arms over five seeds, in one program.
 
     launch/local.sh --config=configs/ablation.py --workdir=runs/ablation --config.dataset.path=data/uc_merced.zip
 
-The argument is another config of this folder, with its own argument after a comma: `configs/ablation.py:eurosat`,
-`configs/ablation.py:uc_merced,128`. `--config.splits=3` repeats all of it, teacher included, over three splits.
-Times and results of runs that were made are in the README.
+The argument names another config in this folder, with that config's own argument after a comma:
+`configs/ablation.py:eurosat`, `configs/ablation.py:uc_merced,128`. `--config.splits=3` repeats everything, teacher
+included, on three splits. Run for a few steps only, so there are no results yet; see docs/results/README.md.
 """
 
 from pathlib import Path

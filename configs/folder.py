@@ -1,8 +1,9 @@
-"""Your own tiles: a directory or zip with one folder of images a class.
+"""Your own tiles: a directory or zip with one folder of images per class.
 
     launch/local.sh --config=configs/folder.py --workdir=runs/mine --config.dataset.path=tiles
 
-Tiles without labels join the training split with `--config.dataset.unlabelled_dir=more_tiles`.
+The argument is the image size in px, 128 by default: `configs/folder.py:224`. Unlabelled tiles join the training split
+with `--config.dataset.unlabelled_dir=more_tiles`. See docs/own_tiles.md.
 """
 
 from kdjax.config import base

@@ -1,18 +1,22 @@
-"""Few labels, many tiles: what the soft losses gain where a fraction of the labels is kept.
+"""Few labels, many tiles: what the soft losses gain when only a fraction of the labels is kept.
 
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10 \
         --config.dataset.path=data/uc_merced.zip
     launch/local.sh --config=configs/label_fraction.py:0.1,labelled --workdir=runs/labels_10_only \
         --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_10
+    python -m kdjax.results.compare runs/labels_10:kl_cosine runs/labels_10_only:student_alone
 
-The argument is FRACTION, or FRACTION,labelled for the baseline: students shown the labelled tiles only, for the same
-number of steps with the same warm-up, in a new crop in every epoch. A name of this folder and its argument may follow,
-as in `0.1,tiles,eurosat`. Teacher and validation have the same fraction of the labels. What a teacher with all labels
-would teach, an upper bound, is, after a run `labels_100` of `label_fraction.py:1`,
+The argument is FRACTION, or FRACTION,labelled for the fair baseline: students that see only the labelled tiles, for as
+many steps and with the same warm-up, with a new crop in every epoch. Another config in this folder and its argument may
+follow, as in `0.1,tiles,eurosat`. The teacher and the validation split keep the same fraction of the labels.
+
+For an upper bound, a teacher trained with all labels, first run `label_fraction.py:1` as `labels_100`, then
 
     launch/local.sh --config=configs/label_fraction.py:0.1 --workdir=runs/labels_10_upper \
         --config.dataset.path=data/uc_merced.zip --config.teacher.workdir=runs/labels_100 \
         --config.teacher.epochs=10 --config.distill.arms="('kl_cosine_0','kl_cosine_1')"
+
+A run takes about half an hour on two CPU cores at 64 px. Results: docs/results/README.md, "Few labels".
 """
 
 from pathlib import Path
@@ -32,9 +36,9 @@ def get_config(arg=""):
     config.name = f"{config.name}_labels_{100 * fraction:g}" + ("_only" if which == "labelled" else "")
     config.seeds = (0, 1, 2)
     config.dataset.label_fraction = fraction
-    # Validation shrinks alike: a step that is the best of many on 20 images is mostly luck.
+    # Validation shrinks too, and the best of many steps on 20 images is mostly luck.
     config.teacher.select = config.student.select = "last"
-    # An epoch of the teacher is one of the labelled tiles: more of them where it is short.
+    # A teacher's epoch covers the labelled tiles only, so it gets more epochs when they are few.
     config.teacher.epochs = round(config.teacher.epochs * min(4, 1 / fraction))
     families = ("student_alone", "kl_cosine")
     if which == "labelled":

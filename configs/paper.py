@@ -1,10 +1,11 @@
-"""The paper's setting, as far as its abstract tells: VGG16 teaches MobileNetV2 with all three losses.
+"""The paper's setting, as far as its abstract describes it: VGG16 teaches MobileNetV2 with all three losses.
 
     launch/local.sh --config=configs/paper.py --workdir=runs/paper --config.dataset.path=data/uc_merced.zip
 
-"Improved Knowledge Distillation for Land-Use Image Classification", arXiv 2606.14886. From the abstract: both networks,
+"Improved Knowledge Distillation for Land-Use Image Classification", arXiv 2606.14886. The abstract gives both networks,
 the fine-tuned teacher, cross-entropy with Kullback-Leibler and cosine-similarity losses on the teacher's outputs, three
-land-use data sets, 99.04 % at best. All else is our choice, and so marked below. The argument names the data set.
+land-use data sets, and 99.04 % at best. Everything else is our choice and marked "ours" below. The argument names the
+data set's config, `uc_merced,224` by default. Run for a few steps only, so there are no results yet.
 """
 
 from pathlib import Path
@@ -23,11 +24,12 @@ def get_config(arg=""):
     config.student.width = 1.0  # ours
     config.seeds = (0, 1, 2, 3, 4)  # ours
     config.dataset.test_fraction = 0.2  # ours: 80/20, the most common split of UC Merced
-    config.arms = ARMS  # the paper's losses, alone and together; their weights are ours
+    # The paper's losses, alone and together. Their weights are ours, and so is the cosine of logits: the abstract says
+    # "outputs", which may also mean probabilities (the term `cosine_probabilities`).
+    config.arms = ARMS
     config.distill.arms = tuple(ARMS)
     config.distill.temperature = 4.0  # ours
-    config.distill.cosine_on = "logits"  # ours: the abstract says "outputs"
     config.distill.views = 8  # ours: teacher logits of 8 augmented views, computed once
-    # Ours as well: ImageNet weights of both networks, augmentation, optimiser, schedule, epochs and image size; the
-    # config of the data set and kdjax/config.py hold them.
+    # Ours as well: ImageNet weights for both networks, augmentation, optimizer, schedule, epochs and image size. They
+    # are set in the data set's config and in kdjax/config.py.
     return config

@@ -1,9 +1,9 @@
-"""NWPU-RESISC45: 45 classes of 700 aerial images of 256 px, from ImageNet weights, 80/20 train/test. Not run yet.
+"""NWPU-RESISC45: 45 classes of 700 aerial images of 256 px, ImageNet weights, 80/20 train/test. Not run yet.
 
     launch/local.sh --config=configs/resisc45.py --workdir=runs/resisc45 --config.dataset.path=data/NWPU-RESISC45.zip
 
-The image size is the argument of the config, 224 px by default. The same images through TensorFlow Datasets, where they
-are not prepared yet the message says how (the archive has to be downloaded by hand):
+The argument is the image size in px, 224 by default. The same images from TensorFlow Datasets (the archive has to be
+downloaded by hand; if the data are not prepared yet, the error says how to prepare them):
 
     launch/local.sh --config=configs/resisc45.py --workdir=runs/resisc45 --config.dataset.source=tfds \
         --config.dataset.builder=resisc45 --config.dataset.path=~/tensorflow_datasets

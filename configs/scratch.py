@@ -1,9 +1,10 @@
-"""Students from scratch beside a teacher from ImageNet weights.
+"""Students from scratch; their teacher starts from ImageNet weights.
 
     launch/local.sh --config=configs/scratch.py --workdir=runs/scratch --config.dataset.path=data/uc_merced.zip
 
-The argument is another config of this folder, with its own argument after a comma, as in `uc_merced,128`. A student
-from scratch learns four times as long as one from ImageNet weights, which is our choice.
+The argument names another config in this folder, with its own argument after a comma, as in `uc_merced,128`. A student
+from scratch trains for four times as many epochs as one from ImageNet weights; the factor is our choice. Run for a few
+steps only, so there are no results yet.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""A grid over temperature, weights and learning rate: twelve trials of each arm, the best of each by validation.
+"""A grid over temperature, loss weights and learning rate: twelve trials of each arm, the best chosen on validation.
 
     launch/local.sh --config=configs/sweep.py --workdir=runs/sweep --config.dataset.path=data/uc_merced.zip
 
-Every arm of the ablation has the same number of trials, the student alone included, which has weight decays to try in
-place of temperatures and soft weights. All trials are students of one population and share one pass of the teacher. The
-argument is as in `ablation.py`.
+Every arm of the ablation gets the same number of trials. That includes the student alone, which tries weight decays
+where the others try temperatures and soft weights. All trials are students of one population and share one pass of the
+teacher. The argument is that of `ablation.py`. Run for a few steps only, so there are no results yet.
 """
 
 import itertools
@@ -17,7 +17,7 @@ WEIGHT_DECAYS = (0.001, 0.01, 0.03, 0.1)
 COSINE_WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 TEMPERATURES_AND_WEIGHTS = ((2.0, 0.3), (2.0, 1.0), (4.0, 0.3), (4.0, 1.0))
 
-# Four settings of each arm; each is tried with each learning rate. The cosine of logits knows no temperature.
+# Four settings of each arm, each tried with every learning rate. The cosine of logits does not depend on temperature.
 FAMILIES = {
     "student_alone": [{"weight_decay": decay} for decay in WEIGHT_DECAYS],
     "kl": [{"kl": w, "temperature": t} for t, w in TEMPERATURES_AND_WEIGHTS],
