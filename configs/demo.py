@@ -1,4 +1,4 @@
-"""Rendered land-use scenes, trained from scratch: teacher, students and evaluation in about five minutes on two CPU cores.
+"""Rendered land-use scenes, trained from scratch: teacher, students and evaluation in five minutes on two CPU cores.
 
     launch/local.sh
 
