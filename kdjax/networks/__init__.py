@@ -1,44 +1,64 @@
-"""The networks, by name: VGG16 as teacher, MobileNetV2 as student."""
-
-import functools
-from typing import Any
+"""The networks by name. A family is one file with its `MODELS`, and one line here."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from kdjax.errors import InputError
+from kdjax.networks import layers, mobilenet_v2, vgg16
 from kdjax.networks.cost import cost, cost_by_head
-from kdjax.networks.mobilenet_v2 import MobileNetV2
-from kdjax.networks.vgg16 import VGG16
+from kdjax.networks.model import Model
 
-__all__ = ["MobileNetV2", "VGG16", "cost", "cost_by_head", "create"]
+__all__ = ["MODELS", "Model", "cost", "cost_by_head", "create"]
 
-MODELS = {"vgg16": VGG16, "vgg16_bn": functools.partial(VGG16, batch_norm=True), "mobilenet_v2": MobileNetV2}
-CHOICES = {"head": ("average", "fc"), "depthwise": ("shift", "conv"), "convolution": ("winograd", "conv")}
+MODELS: dict[str, Model] = {
+    **vgg16.MODELS,
+    **mobilenet_v2.MODELS,
+}
 
 
-def create(name: str, num_classes: int, width: float = 1.0, **options: Any) -> nn.Module:
-    """The network called `name`: 'vgg16', 'vgg16_bn' or 'mobilenet_v2'.
+def create(
+    name: str,
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    head: str = "average",
+    dropout: float = 0.0,
+    form: str = "examples_first",
+    dtype: jnp.dtype | None = None,
+    axis_name: str | None = None,
+) -> nn.Module:
+    """The network called `name`: a key of `MODELS`.
 
     Args:
-      num_classes: length of the logits, at least 2.
-      width: channel multiplier, above 0.
-      **options: further fields of the network's class, such as `dropout`, `head` (vgg16) or `depthwise`.
+        name: of the network.
+        num_classes: length of the logits, at least 2.
+        width: channel multiplier, above 0.
+        head: the classifier, one of the network's `heads`.
+        dropout: rate in front of the classifier, or in it.
+        form: 'examples_first' (accelerators) or 'examples_last' (CPU), equal to rounding.
+        dtype: compute dtype; None is that of the images, at least float32.
+        axis_name: mapped axis of devices whose batches BatchNorm takes together.
+
+    Returns:
+        A module from images (b, H, W, 3) in [0, 1] to `Outputs`.
 
     Raises:
-      InputError: unknown name or option, or a value out of range.
+        InputError: unknown name, or a value out of range.
     """
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    heads = MODELS[name].heads
     if num_classes < 2:
         raise InputError(f"num_classes is {num_classes}: a classifier needs at least 2 classes")
     if not width > 0:
         raise InputError(f"width of {name} is {width}: give a number above 0")
-    if not 0 <= options.get("dropout", 0) < 1:
-        raise InputError(f"dropout of {name} is {options['dropout']}: give a fraction in [0, 1)")
-    for option, value in options.items():
-        if option in CHOICES and value not in CHOICES[option]:
-            raise InputError(f"{option} of {name} is {value!r}: choose one of {', '.join(CHOICES[option])}")
-    try:
-        return MODELS[name](num_classes=num_classes, width=width, **options)
-    except TypeError as error:
-        raise InputError(f"model {name} does not take these options: {error}") from None
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout of {name} is {dropout}: give a fraction in [0, 1)")
+    if head not in heads:
+        raise InputError(f"head of {name} is {head!r}: choose one of {', '.join(heads)}")
+    if form not in layers.FORMS:
+        raise InputError(f"form of {name} is {form!r}: choose one of {', '.join(layers.FORMS)}")
+    options = {"head": head} if len(heads) > 1 else {}
+    return MODELS[name].module(
+        num_classes=num_classes, width=width, dropout=dropout, form=form, dtype=dtype, axis_name=axis_name, **options
+    )

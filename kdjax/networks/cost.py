@@ -17,16 +17,15 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
     out, as is usual.
 
     Args:
-      model: a network of this package.
-      image_size: side of the image in pixels.
+        model: a network of this package.
+        image_size: side of the image in pixels.
 
     Returns:
-      params: without BatchNorm's running statistics. macs. activation_bytes: the largest input and output of one
-      convolution or matrix product together, in float32. That is what a layer-by-layer run must have room for; what a
-      residual connection keeps beside them is left out.
+        params: without BatchNorm's running statistics. macs. activation_bytes: the largest input and output of one
+        convolution or matrix product together, in float32. That is what a layer-by-layer run must have room for; what
+        a residual connection keeps at the same time is left out.
     """
-    # The other forms of a convolution have other operations to count.
-    model = model.clone(**{form: "conv" for form in ("depthwise", "convolution") if hasattr(model, form)})
+    model = model.clone(form="examples_first")  # the other form has other operations to count
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, image)
@@ -37,9 +36,7 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
 
 def cost_by_head(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
     """`cost` with each head that the network can have, by the head's name; {} where there is no choice."""
-    if not hasattr(model, "head"):
-        return {}
-    return {head: cost(model.clone(head=head), image_size) for head in ("average", "fc")}
+    return {head: cost(model.clone(head=head), image_size) for head in getattr(model, "HEADS", ())}
 
 
 def _products(jaxpr: Any) -> Iterator[tuple[int, int]]:

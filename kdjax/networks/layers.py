@@ -1,8 +1,10 @@
-"""The layers both networks are built from, with torchvision's semantics.
+"""The layers the networks are built from, with torchvision's semantics.
 
 Every layer takes its compute dtype from its input and keeps its parameters and statistics in float32 (float64 when the
 input is float64). Only weights that take weight decay are called `kernel`.
 """
+
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -11,11 +13,12 @@ from jax import lax
 
 from kdjax.networks.forms import examples_first, examples_last
 
-# How a layer computes and lays out its activations: the values of `depthwise` (MobileNetV2) and `convolution` (VGG16).
-FORMS = {"conv": examples_first, "shift": examples_last, "winograd": examples_last}
+FORMS = {"examples_first": examples_first, "examples_last": examples_last}
+"""How the layers compute and lay out their activations, the `form` of a network: see the modules."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of RGB in [0, 1]: what torchvision's and most of timm's weights were trained with."""
 
 # torchvision: kaiming_normal_(mode='fan_out') for convolutions, normal_(0, 0.01) for linear layers.
 LINEAR_INIT = nn.initializers.normal(0.01)
@@ -31,14 +34,16 @@ def wide(dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def normalise(images: jax.Array, dtype=None) -> jax.Array:
-    """RGB in [0, 1], (b, H, W, 3), to zero mean and unit variance by ImageNet's constants, in the compute dtype.
+def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float], dtype=None) -> jax.Array:
+    """(images - mean) / std, band by band, in the compute dtype.
 
-    The arithmetic is done in at least float32; `dtype` None keeps that dtype.
+    Args:
+        images: (b, H, W, bands) float in [0, 1].
+        mean, std: of each band, as the network's weights were trained with them.
+        dtype: of the result; None is that of the arithmetic, which is done in at least float32.
     """
     images = images.astype(wide(images.dtype))
-    mean = jnp.asarray(IMAGENET_MEAN, images.dtype)
-    std = jnp.asarray(IMAGENET_STD, images.dtype)
+    mean, std = jnp.asarray(mean, images.dtype), jnp.asarray(std, images.dtype)
     return ((images - mean[None, None, None, :]) / std[None, None, None, :]).astype(dtype or images.dtype)
 
 
@@ -144,7 +149,7 @@ class Depthwise(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
+    """Batch normalization of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
 
     eps 1e-5; the running statistics move by a tenth a step, the running variance with n / (n - 1). In train mode the
     batch is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`

@@ -7,6 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.networks import layers
+from kdjax.networks.model import Model
+from kdjax.objective.outputs import Outputs
+
+MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 
 # Rows of table 2: expansion, output channels, blocks, stride of the first block.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -24,61 +28,61 @@ class InvertedResidual(nn.Module):
     features: int
     expansion: int
     stride: int
-    depthwise: str
+    form: str
     axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        norm = functools.partial(layers.BatchNorm, self.depthwise, axis_name=self.axis_name)
-        channels = x.shape[layers.FORMS[self.depthwise].CHANNEL_AXIS]
+        norm = functools.partial(layers.BatchNorm, self.form, axis_name=self.axis_name)
+        channels = x.shape[layers.FORMS[self.form].CHANNEL_AXIS]
         y = x
         if self.expansion != 1:
-            y = layers.Pointwise(self.expansion * channels, self.depthwise, name="expand")(y)
+            y = layers.Pointwise(self.expansion * channels, self.form, name="expand")(y)
             y = norm(ceiling=6.0, name="expand_bn")(y, train)
-        y = layers.Depthwise(self.stride, self.depthwise, name="depthwise")(y)
+        y = layers.Depthwise(self.stride, self.form, name="depthwise")(y)
         y = norm(ceiling=6.0, name="depthwise_bn")(y, train)
-        y = layers.Pointwise(self.features, self.depthwise, name="project")(y)
+        y = layers.Pointwise(self.features, self.form, name="project")(y)
         y = norm(name="project_bn")(y, train)
         return x + y if self.stride == 1 and channels == self.features else y
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 over RGB images in [0, 1], (b, H, W, 3); normalised inside.
+    """MobileNetV2 over RGB images in [0, 1], (b, H, W, 3); normalized inside.
 
     Args:
-      num_classes: length of the logits.
-      width: multiplies every channel count, rounded to multiples of 8; the last layer keeps at least 1280.
-      dropout: rate on the pooled features in front of the head.
-      depthwise: 'shift' (CPU) or 'conv' (accelerators, export): how all layers compute and lay out their activations;
-        the same parameters, values and gradients.
-      dtype: compute dtype; None is that of the images, at least float32.
-      axis_name: mapped axis of devices whose batches BatchNorm takes together.
+        num_classes: length of the logits.
+        width: multiplies every channel count, rounded to multiples of 8; the last layer keeps at least 1280.
+        dropout: rate on the pooled features in front of the head.
+        form: 'examples_first' (accelerators, export) or 'examples_last' (CPU): how all layers compute and lay out
+            their activations; the same parameters, and values and gradients equal to rounding.
+        dtype: compute dtype; None is that of the images, at least float32.
+        axis_name: mapped axis of devices whose batches BatchNorm takes together.
 
     Parameters: `stem`, `stem_bn`, `block_1` ... `block_17` {expand, expand_bn, depthwise, depthwise_bn, project,
     project_bn}, `last`, `last_bn`, `head`. Source: arXiv 1801.04381 and torchvision.models.mobilenet_v2 for padding,
-    rounding, dropout and initialisation.
+    rounding, dropout and initialization.
     """
 
     num_classes: int
     width: float = 1.0
     dropout: float = 0.2
-    depthwise: str = "shift"
+    form: str = "examples_first"
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> jax.Array:
-        """Logits (b, num_classes) in at least float32.
+    def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
+        """Logits (b, num_classes) and the features in front of the head, (b, F).
 
         Args:
-          images: (b, H, W, 3) floats in [0, 1].
-          train: batch statistics instead of running ones, and dropout where `example_keys` are given.
-          example_keys: typed keys (b,), one an example; None means no dropout.
+            images: (b, H, W, 3) floats in [0, 1].
+            train: batch statistics instead of running ones, and dropout where `example_keys` are given.
+            example_keys: typed keys (b,), one an example; None means no dropout.
         """
-        x = layers.normalise(images, self.dtype)
-        norm = functools.partial(layers.BatchNorm, self.depthwise, 6.0, self.axis_name)
-        x = layers.FORMS[self.depthwise].arrange(x)
-        x = layers.Convolution(scaled(32 * self.width), self.depthwise, stride=2, name="stem")(x)
+        x = layers.normalize(images, MEAN, STD, self.dtype)
+        norm = functools.partial(layers.BatchNorm, self.form, 6.0, self.axis_name)
+        x = layers.FORMS[self.form].arrange(x)
+        x = layers.Convolution(scaled(32 * self.width), self.form, stride=2, name="stem")(x)
         x = norm(name="stem_bn")(x, train)
         number = 0
         for expansion, channels, blocks, stride in STAGES:
@@ -88,12 +92,17 @@ class MobileNetV2(nn.Module):
                     scaled(channels * self.width),
                     expansion,
                     stride if block == 0 else 1,
-                    self.depthwise,
+                    self.form,
                     self.axis_name,
                     name=f"block_{number}",
                 )(x, train)
-        x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.depthwise, name="last")(x)
-        x = layers.FORMS[self.depthwise].average(norm(name="last_bn")(x, train))
+        x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.form, name="last")(x)
+        x = features = layers.FORMS[self.form].average(norm(name="last_bn")(x, train))
         if train and example_keys is not None and self.dropout:
             x = layers.dropout(x, self.dropout, example_keys, 1)
-        return layers.Linear(self.num_classes, name="head")(x)
+        return Outputs(
+            logits=layers.Linear(self.num_classes, name="head")(x), features=features.astype(layers.wide(x.dtype))
+        )
+
+
+MODELS = {"mobilenet_v2": Model(MobileNetV2, mean=MEAN, std=STD)}
