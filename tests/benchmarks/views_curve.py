@@ -5,7 +5,7 @@
         --config.seeds="(0,1,2)" --config.dataset.path=data/uc_merced.zip
 
 What follows `--` goes to kdjax.main. All share the teacher of a finished run and one cache, so that a view is computed
-once. The test split is not looked at. configs/results/draw.py makes the figure.
+once. The test split is not looked at. docs/results/draw.py makes the figure.
 """
 
 import argparse
