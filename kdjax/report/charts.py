@@ -1,6 +1,6 @@
-"""The charts of the report as SVG. Colours are CSS classes, so that they follow the page into the dark and onto paper.
+"""The charts of the report as SVG. Colors are CSS classes, so that they follow the page into the dark and onto paper.
 
-A series' `style` names its colour and its marker: "t" is the teacher, "s0", "s1", … the students.
+A series' `style` names its color and its marker: "t" is the teacher, "s0", "s1", … the students.
 """
 
 import dataclasses
@@ -151,12 +151,12 @@ def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[floa
         for t in x.ticks(5)
     ]
     for number, name in enumerate(classes):
-        centre = 16 + 22 * number
-        parts.append(element("text", _short(name), element("title", name), x=142, y=centre + 4, class_="end"))
-        parts.append(element("line", x1=150, x2=404, y1=centre, y2=centre, class_="grid"))
+        center = 16 + 22 * number
+        parts.append(element("text", _short(name), element("title", name), x=142, y=center + 4, class_="end"))
+        parts.append(element("line", x1=150, x2=404, y1=center, y2=center, class_="grid"))
         for row, (network, style, values) in enumerate(rows):
             if values[number] is not None:
-                lane = centre + 5.5 * (row - (len(rows) - 1) / 2)
+                lane = center + 5.5 * (row - (len(rows) - 1) / 2)
                 said = element("title", f"{name}, {network}: {values[number]:.1f} %")
                 parts.append(element("g", marker(style, x.place(values[number]), lane, 4), said, class_=style))
     parts.append(element("text", "recall on test images, %", x=277, y=height + 42, class_="middle axis"))
@@ -181,16 +181,16 @@ def reliability(bins: Sequence[Bin], style: str, *, alt: str) -> Markup:
 
 
 def confusion(classes: Sequence[str], counts: np.ndarray, *, alt: str) -> Markup:
-    """A confusion matrix (C, C), rows the true class; colour is the share of the row."""
+    """A confusion matrix (C, C), rows the true class; color is the share of the row."""
     cell, left, top = 24, 150, 118
     side = cell * len(classes)
     parts = [element("rect", x=left, y=top, width=side, height=side, class_="empty")]
     for number, name in enumerate(classes):
-        centre = cell * number + cell / 2
+        center = cell * number + cell / 2
         parts.append(
-            element("text", _short(name), element("title", name), x=left - 8, y=top + centre + 4, class_="end")
+            element("text", _short(name), element("title", name), x=left - 8, y=top + center + 4, class_="end")
         )
-        turned = f"translate({left + centre + 4:g} {top - 8}) rotate(-55)"
+        turned = f"translate({left + center + 4:g} {top - 8}) rotate(-55)"
         parts.append(element("text", _short(name), element("title", name), transform=turned))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     for row, column in zip(*counts.nonzero(), strict=True):
@@ -217,7 +217,7 @@ def confusion(classes: Sequence[str], counts: np.ndarray, *, alt: str) -> Markup
 
 
 def marker(style: str, x: float, y: float, radius: float = 5) -> Markup:
-    """The marker of a style; the teacher's is a cross, so that colour is not needed to tell them apart."""
+    """The marker of a style; the teacher's is a cross, so that color is not needed to tell them apart."""
     if style == "t":
         arm = radius * 0.9
         ends = ((-arm, -arm, arm, arm), (-arm, arm, arm, -arm))

@@ -22,9 +22,9 @@ class Confusion:
     """Images of class `true` that were taken for class `predicted`.
 
     Attributes:
-      mistakes: how often, over all networks.
-      images: which images, those that more networks mistook first.
-      networks: how many networks mistook each of them.
+        mistakes: how often, over all networks.
+        images: which images, those that more networks mistook first.
+        networks: how many networks mistook each of them.
     """
 
     true: int
@@ -38,8 +38,8 @@ def calibration(log_probabilities: np.ndarray, labels: np.ndarray) -> list[Bin]:
     """The bins that are not empty, of the 15 that the expected calibration error uses.
 
     Args:
-      log_probabilities: (..., N, C); leading axes are networks, whose predictions count alike.
-      labels: (N,).
+        log_probabilities: (..., N, C); leading axes are networks, whose predictions count alike.
+        labels: (N,).
     """
     confidence = np.exp(log_probabilities.max(-1)).ravel()
     right = (log_probabilities.argmax(-1) == labels).ravel()
@@ -60,8 +60,8 @@ def confused_pairs(predictions: np.ndarray, labels: np.ndarray) -> list[Confusio
     """Which class is taken for which, the most frequent first.
 
     Args:
-      predictions: (networks, N) classes.
-      labels: (N,).
+        predictions: (networks, N) classes.
+        labels: (N,).
     """
     network, image = (predictions != labels).nonzero()
     found = []
@@ -85,9 +85,9 @@ def hardest(log_probabilities: np.ndarray, labels: np.ndarray, count: int) -> li
     """The images with the largest loss, and that loss in nats: the mean over networks of -log p(label).
 
     Args:
-      log_probabilities: (networks, N, C).
-      labels: (N,).
-      count: how many.
+        log_probabilities: (networks, N, C).
+        labels: (N,).
+        count: how many.
     """
     losses = -log_probabilities[:, np.arange(len(labels)), labels].mean(0)
     return [(int(image), float(losses[image])) for image in np.argsort(-losses, kind="stable")[:count]]
@@ -97,12 +97,12 @@ def suspect_labels(teacher: np.ndarray, students: np.ndarray, labels: np.ndarray
     """Images whose label the teacher and every student deny with one voice.
 
     Args:
-      teacher: (N, C) log-probabilities.
-      students: (networks, N, C) log-probabilities.
-      labels: (N,).
+        teacher: (N, C) log-probabilities.
+        students: (networks, N, C) log-probabilities.
+        labels: (N,).
 
     Returns:
-      Image, the class that all of them name, and the mean of its probabilities; the surest first.
+        Image, the class that all of them name, and the mean of its probabilities; the surest first.
     """
     everyone = np.concatenate([teacher[None], students])
     named = everyone.argmax(-1)

@@ -3,6 +3,8 @@
 import html
 from typing import Any
 
+from kdjax.results import text
+
 _VOID = {"br", "img", "link", "meta"}
 
 
@@ -22,7 +24,7 @@ def element(tag: str, *children: Any, **attributes: Any) -> Markup:
             to two decimals.
     """
     written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{html.escape(_value(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{_escaped(_value(value))}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -30,8 +32,12 @@ def element(tag: str, *children: Any, **attributes: Any) -> Markup:
 
 
 def joined(*children: Any) -> Markup:
-    """Markup and text, one after the other."""
-    return Markup("".join(child if isinstance(child, Markup) else html.escape(str(child)) for child in children))
+    """Markup and text, one after the other. Of what cannot be seen in a text only its line breaks stay."""
+    return Markup("".join(child if isinstance(child, Markup) else _escaped(str(child)) for child in children))
+
+
+def _escaped(content: str) -> str:
+    return html.escape(text.printable(content, keep="\n\t"))
 
 
 def _value(value: Any) -> str:

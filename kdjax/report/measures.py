@@ -1,36 +1,27 @@
 """The sections of figures: learning curves, classes, calibration, cost."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from kdjax.objective.terms import TERMS
 from kdjax.report import charts, findings
 from kdjax.report.markup import Markup, element
 from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, panels, scroll, table
 from kdjax.report.summary import leading_arm
-from kdjax.results import intervals, metrics, tables
+from kdjax.results import formats, intervals, metrics, notes
+from kdjax.results.comparison import find_alone, shown_arms
 
 STYLES = 8
-TERMS = {
-    "loss": "Weighted sum of the terms",
-    "ce": "Cross-entropy on the labels, nats",
-    "kl": "KL to the teacher, × T²",
-    "cosine": "Cosine distance to the teacher",
-    "kl_standardised": "KL of standardised logits, × T²",
-    "target_class": "KL of the labelled class, × T²",
-    "other_classes": "KL among the other classes, × T²",
-    "dist_inter": "Correlation distance over classes, × T²",
-    "dist_intra_batch": "Correlation distance over the batch, × T²",
-    "cosine_batch": "Cosine distance over the batch",
-}
 
 
 def _styles(material: Material) -> dict[str, str]:
     """The style of each arm that is shown."""
-    return {name: f"s{number % STYLES}" for number, name in enumerate(tables.shown_arms(material.results))}
+    return {name: f"s{number % STYLES}" for number, name in enumerate(shown_arms(material.results))}
 
 
 def _of_arm(material: Material, arm: str) -> list[int]:
@@ -44,7 +35,8 @@ def curves(material: Material) -> list[Markup]:
     students = _series(material.records["distill"], styles)
     teacher = _series(material.records["teacher"], {"teacher": "t"})
     drawn = []
-    for term, name in TERMS.items():
+    titles = {"loss": "Weighted sum of the terms", **{name: term.title for name, term in TERMS.items()}}
+    for term, name in titles.items():
         if series := students.get(("train", term)):
             alt = f"{name} over epochs: {_listed(series)}"
             drawn.append((name, charts.curves(series, alt=alt, log=True)))
@@ -100,7 +92,9 @@ def classes(material: Material) -> list[Markup]:
     counts = {network: findings.confusion(logits, test.labels) for network, logits in shown.items()}
     recall = {network: _recall(matrix) for network, matrix in counts.items()}
     # More than three in one row cannot be told apart.
-    compared = [one for one in dict.fromkeys(("teacher", "student_alone", leading)) if one in shown]
+    compared = [
+        one for one in dict.fromkeys(("teacher", find_alone(shown_arms(material.results)), leading)) if one in shown
+    ]
     marks = {"teacher": "t", **styles}
     images = np.bincount(test.labels, minlength=len(names))
     fewest, most = int(images.min()), int(images.max())
@@ -158,7 +152,7 @@ def calibration(material: Material) -> list[Markup]:
     for name, style in _styles(material).items():
         if rows := _of_arm(material, name):
             errors = [measured and measured["ece"] for measured in results["arms"][name]["test_metrics"]]
-            shown.append((name, style, test.students[rows], intervals.summary(errors)["mean"]))
+            shown.append((name, style, test.students[rows], intervals.mean(errors)))
     drawn = []
     for name, style, log_probabilities, error in shown:
         heading = name if error is None else f"{name}, ECE {100 * error:.2f} %"
@@ -197,7 +191,7 @@ def cost(material: Material) -> list[Markup]:
     ]
     caption = (
         f"{results['dataset']['splits']['test']} test images. Students are means over seeds, with the 95 % interval "
-        "where there are several."
+        "where there are three or more."
     )
     if timed:
         heading = f"Top-1 over latency, exported {parity['student']['arm']}"
@@ -205,7 +199,7 @@ def cost(material: Material) -> list[Markup]:
         caption += " Latency was measured on the exported files; the teacher is not exported, so it has none."
     else:
         caption += " Latency is not here: it is measured when a student is exported (--stages=export)."
-    sentence = element("p", tables.compression(results["teacher"], results["student"]))
+    sentence = element("p", notes.compression(results["teacher"], results["student"]))
     return [sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
 
 
@@ -224,7 +218,7 @@ def _accuracies(material: Material) -> Iterator[tuple[str, str, Mapping[str, Any
 
 
 def _files(parity: Mapping[str, Any]) -> list[Markup]:
-    percent = lambda fraction: "–" if fraction is None else f"{100 * fraction:.2f}"
+    percent = functools.partial(formats.percent, missing="–")
     chosen, machine, tested = parity["student"], parity["machine"], parity["test_images"]["count"]
     rows = (
         (

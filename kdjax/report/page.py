@@ -10,7 +10,7 @@ from kdjax.report.markup import Markup, element, joined
 from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, scroll
 from kdjax.report.summary import finding, leading_arm
-from kdjax.results import tables
+from kdjax.results import notes, tables
 
 # Details are opened for printing: a closed one would not be on paper.
 _SCRIPT = """addEventListener("beforeprint", () => {
@@ -85,10 +85,10 @@ def _table(material: Material) -> list[Markup]:
     if leading:
         caption += f" Shaded: {leading}, which is looked at closely below."
     table = element("table", head, element("tbody", *body), class_="results")
-    notes = [*tables.table_notes(material.results), *([material.note] if material.note else [])]
+    said = [*notes.table_notes(material.results), *([material.note] if material.note else [])]
     return [
         figure(scroll(table, "Results"), caption),
-        element("ul", *(element("li", note) for note in notes), class_="notes"),
+        element("ul", *(element("li", one) for one in said), class_="notes"),
     ]
 
 

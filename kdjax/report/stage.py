@@ -1,8 +1,6 @@
 """Stage `report`: reads a finished run and writes WORKDIR/report.html."""
 
 import functools
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,13 @@ from kdjax.data import Split
 from kdjax.errors import InputError
 from kdjax.report import findings, page
 from kdjax.report.material import Material, Side, Views
-from kdjax.results import tables
+from kdjax.results import document, logits
+from kdjax.results.comparison import shown_arms
 from kdjax.results.metrics import log_softmax
 from kdjax.run.learners import finished_students
 from kdjax.run.run import Run
 from kdjax.runtime import files
+from kdjax.runtime.metrics_writer import read_records
 from kdjax.teacher.targets import teacher_of
 from kdjax.training import step
 from kdjax.training.predictor import predictor
@@ -32,31 +32,30 @@ def report(run: Run) -> None:
     Raises:
         InputError: a stage before this one has not been run, or its files are of other data; names the stage to run.
     """
-    results = json.loads(_existing(run.workdir / "results.json", "evaluate").read_text())
+    results = document.read(*_written_by("evaluate", run.workdir / "results.json"))
     if results["dataset"]["fingerprint"] != run.dataset.fingerprint:
         raise InputError(f"{run.workdir}/results.json is of other data than this run: run --stages=evaluate again")
     if not len(run.dataset.test):
         raise InputError("report: the data set has no test images, so there is nothing to show")
-    logits = _logits(_existing(run.workdir / "evaluation" / "logits.npz", "evaluate"))
+    stored = _logits(run)
     students = [
         (row, column)
         for column, name in enumerate(run.arms)
-        if name in tables.shown_arms(results)
+        if name in shown_arms(results)
         for row, measured in enumerate(results["arms"][name]["test_metrics"])
         if measured is not None and measured["top1"] is not None
     ]
-    records = {"teacher": [], "distill": _records(_existing(run.workdir / "distill" / "metrics.jsonl", "distill"))}
+    records = {"teacher": [], "distill": _records(run, "distill")}
     if given_teacher(run.config) is None:
-        records["teacher"] = _records(_existing(run.workdir / "teacher" / "metrics.jsonl", "teacher"))
-    parity = run.workdir / "export" / "parity.json"
+        records["teacher"] = _records(run, "teacher")
     material = Material(
         results=results,
         records=records,
         students=[(run.arms[column], run.config.seeds[row]) for row, column in students],
-        test=_side(run.dataset.test, "test", logits, students),
-        validation=_side(run.dataset.validation, "validation", logits, students),
+        test=_side(run.dataset.test, "test", stored, students),
+        validation=_side(run.dataset.validation, "validation", stored, students),
         views=_views(run, students),
-        parity=json.loads(parity.read_text()) if parity.is_file() else None,
+        parity=_parity(run),
         note=run.config.run.note,
     )
     if jax.process_index() == 0:
@@ -64,28 +63,51 @@ def report(run: Run) -> None:
         run.log(f"report: {run.workdir / 'report.html'}")
 
 
-def _existing(path: Path, stage: str) -> Path:
+def _written_by(stage: str, path: Path) -> tuple[Path, str]:
+    """A file of a stage, which must be there, and how to get a good one."""
     if not path.is_file():
         raise InputError(f"report: there is no {path}: run --stages={stage} first")
-    return path
+    return path, f"run --stages={stage} again"
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _records(run: Run, stage: str) -> list[dict[str, Any]]:
+    """The learning curves of a stage."""
+    path, _ = _written_by(stage, run.workdir / stage / "metrics.jsonl")
+    fix = "delete those lines; their points are then missing from the curves"
+    records = read_records(path, fix)
+    for number, one in enumerate(records, 1):
+        if not isinstance(one.get("students"), dict) or not {"kind", "epoch"} <= one.keys():
+            raise InputError(f"{path}, line {number}, is no record of metrics: {fix}")
+    return records
 
 
-def _logits(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"report: {path} cannot be read ({error}): run --stages=evaluate again") from error
+def _parity(run: Run) -> dict[str, Any] | None:
+    """What the export measured, None without an export."""
+    path = run.workdir / "export" / "parity.json"
+    if not path.is_file():
+        return None
+    fix = "run --stages=export again"
+    found = files.read_json(path, fix)
+    if not isinstance(found, dict) or not {"student", "artefacts", "machine", "test_images"} <= found.keys():
+        raise InputError(f"{path} is not the parity.json of an export: {fix}")
+    return found
 
 
-def _side(split: Split, name: str, logits: dict[str, np.ndarray], students: list[tuple[int, int]]) -> Side:
+def _logits(run: Run) -> dict[str, np.ndarray]:
+    """What teacher and students say of validation and test, in the shapes of this run."""
+    path, fix = _written_by("evaluate", run.workdir / "evaluation" / "logits.npz")
+    classes, population = len(run.dataset.classes), (len(run.config.seeds), len(run.arms))
+    shapes = {}
+    for name, split in (("validation", run.dataset.validation), ("test", run.dataset.test)):
+        shapes[f"teacher_{name}"] = (len(split.labels), classes)
+        shapes[f"student_{name}"] = (*population, len(split.labels), classes)
+    return logits.read(path, shapes, fix)
+
+
+def _side(split: Split, name: str, stored: dict[str, np.ndarray], students: list[tuple[int, int]]) -> Side:
     """A split as the page shows it: unlabelled images left out, the students in one row."""
     kept = split.labels >= 0
-    teacher, population = logits[f"teacher_{name}"], logits[f"student_{name}"]
+    teacher, population = stored[f"teacher_{name}"], stored[f"student_{name}"]
     chosen = [population[place] for place in students]
     rows = np.stack(chosen) if chosen else np.zeros((0, *teacher.shape))
     return Side(
@@ -116,8 +138,8 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
         views = jax.jit(functools.partial(step.render, size=size))(repeated, keys)
         return np.rint(255 * np.asarray(views)).astype(np.uint8)
 
-    def by_view(logits: np.ndarray) -> np.ndarray:
-        return log_softmax(logits.astype(np.float64)).reshape(*logits.shape[:-2], len(images), count, classes)
+    def by_view(said: np.ndarray) -> np.ndarray:
+        return log_softmax(said.astype(np.float64)).reshape(*said.shape[:-2], len(images), count, classes)
 
     seen = pictures(run.student_size)
     best, _ = finished_students(run)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax.results import intervals, tables
-from kdjax.results.document import find_alone
+from kdjax.results import formats, intervals
+from kdjax.results.comparison import baselines, find_alone, shown_arms, uses_teacher, validation_top1
 
 
 def leading_arm(results: Mapping[str, Any]) -> str | None:
@@ -12,10 +12,10 @@ def leading_arm(results: Mapping[str, Any]) -> str | None:
 
     Where no student was taught, or all of those failed, the best of the others; None where all failed.
     """
-    arms = tables.shown_arms(results)
-    score = {name: intervals.summary(arm["val_top1"])["mean"] for name, arm in arms.items()}
+    arms = shown_arms(results)
+    score = {name: validation_top1(arm) for name, arm in arms.items()}
     finished = [name for name, arm in arms.items() if arm["mean"] is not None and score[name] is not None]
-    taught = [name for name in finished if any(v for term, v in arms[name]["weights"].items() if term != "ce")]
+    taught = [name for name in finished if uses_teacher(arms[name])]
     return max(taught or finished, key=score.get, default=None)
 
 
@@ -25,18 +25,21 @@ def finding(results: Mapping[str, Any]) -> str:
     Args:
         results: the content of results.json.
     """
-    arms, name = tables.shown_arms(results), leading_arm(results)
+    arms, name = shown_arms(results), leading_arm(results)
     if name is None:
         return "No student ended with a finite result, so there is nothing to compare."
     arm, alone = arms[name], find_alone(arms)
     tested = results["dataset"]["splits"]["test"]
     chosen = " (chosen on validation)" if len(arms) > 2 else ""
     compared = alone is not None and name != alone and arms[alone]["mean"] is not None
-    said = f"The student {name}{chosen} is right on {_percent(arm['mean'])} % of the {tested} test images"
+    said = f"The student {name}{chosen} is right on {formats.percent(arm['mean'])} % of the {tested} test images"
     if compared:
-        said += f", the student trained alone on {_percent(arms[alone]['mean'])} %"
+        which = "the student trained alone"
+        if len(baselines(arms)) > 1:
+            which = f"{alone}, the best on validation of those trained without the teacher,"
+        said += f", {which} on {formats.percent(arms[alone]['mean'])} %"
     teacher = results["teacher"]["test"].get("top1")
-    said += f", the teacher on {_percent(teacher)} %." if teacher is not None else "."
+    said += f", the teacher on {formats.percent(teacher)} %." if teacher is not None else "."
     if name == alone:
         return f"{said} No student that learned from the teacher is there to compare with."
     if not compared:
@@ -44,10 +47,15 @@ def finding(results: Mapping[str, Any]) -> str:
     gain = arm["minus_alone"]
     if gain is None or gain["mean"] is None:
         return f"{said} The two students have no seed in common that ended well, so they cannot be compared."
-    return f"{said} {_uncertainty(arm, gain, len(arms))}"
+    seeds = len(_finished_seeds(arm) & _finished_seeds(arms[alone]))
+    return f"{said} {_uncertainty(arm, gain, seeds, len(arms))}"
 
 
-def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], arms: int) -> str:
+def _finished_seeds(arm: Mapping[str, Any]) -> set[int]:
+    return {seed for seed, top1 in zip(arm["seeds"], arm["test_top1"], strict=True) if top1 is not None}
+
+
+def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, arms: int) -> str:
     difference = f"{_signed(gain['mean'])} points"
     if gain["ci95"] is None:
         boot = arm.get("bootstrap")
@@ -56,12 +64,16 @@ def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], arms: int) -> 
             if boot
             else ""
         )
+        if seeds > 1:
+            return (
+                f"The difference is {difference}, from {seeds} seeds. {over_images}How far another seed would move it "
+                f"takes {intervals.FEWEST} seeds to say."
+            )
         return (
             f"The difference is {difference}, from one seed. {over_images}How far another seed would move it is not "
             "known: one seed proves nothing."
         )
     low, high = gain["ci95"]
-    seeds = sum(value is not None for value in arm["test_top1"])
     p = arm["p_vs_alone"]
     said = f"Over {seeds} seeds the difference is {difference}, 95 % interval {_signed(low)} to {_signed(high)}"
     if p is not None:
@@ -74,9 +86,5 @@ def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], arms: int) -> 
     return f"{said}. The interval lies on one side of 0, but p is not below 0.05: weak evidence that it {direction}."
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
-
-
 def _signed(fraction: float) -> str:
-    return f"{100 * fraction:+.2f}".replace("-", "−")
+    return formats.signed_points(fraction).replace("-", "−")

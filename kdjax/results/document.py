@@ -4,7 +4,6 @@ All accuracies are fractions.
 """
 
 import importlib.metadata
-import math
 import os
 import platform
 from collections import Counter
@@ -15,7 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.results import intervals
+from kdjax.errors import InputError
+from kdjax.results import comparison, intervals
+from kdjax.runtime import files
+from kdjax.runtime.plain import plain
 
 _PACKAGES = {
     "kdjax": "kdjax",
@@ -28,6 +30,13 @@ _PACKAGES = {
 }
 
 
+_NEEDED = {
+    "dataset": ("name", "classes", "splits", "fingerprint", "overlap"),
+    "teacher": ("model", "params", "macs", "forward_images", "test"),
+    "student": ("model", "params", "macs"),
+}
+
+
 def build(
     *,
     dataset: Mapping[str, Any],
@@ -36,71 +45,64 @@ def build(
     arms: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
     config: Any,
-    alone: str | None = None,
 ) -> dict[str, Any]:
     """Assembles the content of results.json.
 
     Args:
-      dataset: name, classes (tuple of str), splits ({train, val, test: number of images}), fingerprint, overlap (as in
-        `data.Dataset`), and any more.
-      teacher: model, params, macs, forward_images (images the teacher was run on for distillation), test (the dict of
-        `metrics.classification`), and any more.
-      student: model, params, macs, and any more.
-      arms: name -> weights ({'ce', 'kl', 'cosine', ...}), temperature, seeds (list of int), test (per seed the dict of
-        `metrics.classification`, joined with that of `metrics.agreement`; None for a seed that failed), val_top1 (per
-        seed a fraction or None), and any more, which is passed on. Two keys have a meaning here: 'correct', (seeds,
-        test images) bool, is what the bootstrap draws from and is not kept; 'family' makes an arm one trial of several
-        of that name, of which the one with the highest mean val_top1 is compared.
-      environment: as from `environment()`.
-      config: mapping or ConfigDict, kept as it is.
-      alone: the arm that the others are compared with. By default 'student_alone', else the first arm whose weights are
-        all 0 but 'ce', else none.
+        dataset: name, classes (tuple of str), splits ({train, val, test: number of images}), fingerprint, overlap (as
+            in `data.Dataset`), and any more; where training tiles without labels exist, labels ({labelled, total}).
+        teacher: model, params, macs, forward_images (images the teacher was run on for distillation), test (the dict of
+            `metrics.classification`), and any more.
+        student: model, params, macs, and any more.
+        arms: name -> weights ({'ce', 'kl', 'cosine', ...}), temperature, seeds (list of int), test (per seed the dict
+            of `metrics.classification`, joined with that of `metrics.agreement`; None for a seed that failed), val_top1
+            (per seed a fraction or None), and any more, which is passed on. Two keys have a meaning here: 'correct',
+            (seeds, test images) bool, is what the bootstrap draws from and is not kept; 'family' makes an arm one trial
+            of several of that name, of which the one with the highest mean val_top1 is compared.
+        environment: as from `environment()`.
+        config: mapping or ConfigDict, kept as it is.
+
     Returns:
-      JSON values (None for NaN and infinity) under dataset, teacher, student, arms, environment, config, and, where
-      there are families, selected (family -> arm). Each arm:
-        weights, temperature, seeds; test_top1, val_top1: per seed; mean, std, ci95 of test_top1 (n - 1; Student's t);
-        p_vs_alone: paired two-sided t-test over the seeds both arms have, Holm-corrected over the arms;
-        minus_alone: mean, std, ci95 of the paired difference to the student alone (null for that one);
-        bootstrap: difference and ci95 of `statistics.paired_bootstrap` against the student alone, or null;
-        test_metrics: per seed everything measured on the test split.
+        JSON values (None for NaN and infinity) under dataset, teacher, student, arms, environment, config, and, where
+        there are families, selected (family -> arm). Each arm:
+            weights, temperature, seeds; test_top1, val_top1: per seed; mean, std, ci95 of test_top1, see
+            `intervals.accuracies`; p_vs_alone: paired two-sided t-test over the seeds both arms have, Holm-corrected
+            over the arms; minus_alone: `intervals.summary` of the paired difference to the arm that
+            `comparison.find_alone` names (null for that one); bootstrap: difference and ci95 of
+            `intervals.paired_bootstrap` against that arm, or null; test_metrics: per seed everything measured on the
+            test split.
+
     Raises:
-      ValueError: a key is missing, lists of an arm have different lengths, seeds repeat, or `alone` is no arm.
+        ValueError: a key is missing, lists of an arm have different lengths, or seeds repeat.
+        TypeError: a value that JSON does not know.
     """
-    _need("dataset", dataset, "name", "classes", "splits", "fingerprint", "overlap")
-    _need("dataset.splits", dataset["splits"], "train", "val", "test")
-    _need("teacher", teacher, "model", "params", "macs", "forward_images", "test")
-    _need("student", student, "model", "params", "macs")
+    sections = {"dataset": dataset, "teacher": teacher, "student": student}
+    missing = [f"{name}.{key}" for name, keys in _NEEDED.items() for key in keys if key not in sections[name]]
+    if missing:
+        raise ValueError(f"results: missing {', '.join(missing)}")
     built = {name: _arm(name, arm) for name, arm in arms.items()}
-    selected = select(built)
-    compared = {name: built[name] for name in selected.values()}
-    if alone is None:
-        alone = find_alone(compared)
-    elif alone not in built:
-        raise ValueError(f"alone: '{alone}' is none of the arms {', '.join(built)}")
-    raw: dict[str, float | None] = {}
-    for name, arm in compared.items():
-        if alone is None or name == alone:
-            continue
-        ours, theirs = _paired_by_seed(arm, built[alone])
-        raw[name] = intervals.paired_t(ours, theirs)
-        arm["minus_alone"] = intervals.summary(intervals.paired_differences(ours, theirs))
-        arm["bootstrap"] = _bootstrap(arms[name], arms[alone])
-    corrected = intervals.holm(raw)
-    for name, arm in compared.items():
-        arm["p_vs_alone"] = corrected.get(name)
+    selected = comparison.select(built)
+    _compare({name: built[name] for name in selected.values()}, arms)
     families = {"selected": selected} if any("family" in arm for arm in arms.values()) else {}
-    return _plain(
-        {
-            "dataset": dataset,
-            "teacher": teacher,
-            "student": student,
-            "arms": built,
-            **families,
-            "environment": environment,
-            "config": config,
-        },
-        "results",
-    )
+    return plain({**sections, "arms": built, **families, "environment": environment, "config": config}, "results")
+
+
+def read(path: Path, fix: str) -> dict[str, Any]:
+    """The content of a results.json.
+
+    Args:
+        path: the file.
+        fix: what to do where it is damaged, for the message.
+
+    Raises:
+        InputError: it is not there, is not JSON, or not the document of one run.
+    """
+    found = files.read_json(path, fix)
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name), dict) for name in (*_NEEDED, "arms", "config")
+    ):
+        raise InputError(f"{path} is not the results.json of a run: {fix}")
+    return found
 
 
 def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -109,22 +111,26 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     A repetition is a split: its teacher, and of each arm (of a family its selected trial) the mean over its seeds.
 
     Args:
-      runs: as from `build`, one a split, of the same arms.
+        runs: as from `build`, one a split, of the same arms.
 
     Returns:
-      dataset {name, classes, overlap}, data_seeds, seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME:
-      {test_top1, mean, std, ci95, minus_alone, p_vs_alone}}; test_top1 per split. Intervals and p-values allow for the
-      overlap of the splits, see `statistics.summary`; p-values are Holm-corrected over the arms.
+        dataset {name, classes, overlap}, data_seeds, seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME:
+        {test_top1, mean, std, ci95, minus_alone, p_vs_alone}}; test_top1 per split. Intervals and p-values allow for
+        the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the
+        others are compared with is the best on validation over all splits of those that use no teacher.
     """
     first = runs[0]
     overlap = first["dataset"]["overlap"]
-    shown = [select(run["arms"]) for run in runs]
-    top1 = {
-        family: [run["arms"][chosen[family]]["mean"] for run, chosen in zip(runs, shown, strict=True)]
-        for family in shown[0]
-    }
-    alone = find_alone({family: first["arms"][name] for family, name in shown[0].items()})
-    arms = {name: {"test_top1": values, **intervals.summary(values, overlap)} for name, values in top1.items()}
+    trials = [(run["arms"], comparison.select(run["arms"])) for run in runs]
+    of_family = {family: [arms[chosen[family]] for arms, chosen in trials] for family in trials[0][1]}
+    top1 = {family: [arm["mean"] for arm in one] for family, one in of_family.items()}
+    alone = comparison.find_alone(
+        {
+            family: {"weights": one[0]["weights"], "val_top1": [comparison.validation_top1(arm) for arm in one]}
+            for family, one in of_family.items()
+        }
+    )
+    arms = {name: {"test_top1": values, **intervals.accuracies(values, overlap)} for name, values in top1.items()}
     raw = {name: intervals.paired_t(top1[name], top1[alone], overlap) for name in arms if alone and name != alone}
     corrected = intervals.holm(raw)
     for name, arm in arms.items():
@@ -139,7 +145,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "teacher": {
             "model": first["teacher"]["model"],
             "test_top1": teacher,
-            **intervals.summary(teacher, overlap),
+            **intervals.accuracies(teacher, overlap),
         },
         "arms": arms,
         "environment": first["environment"],
@@ -162,21 +168,20 @@ def environment() -> dict[str, Any]:
 
 
 def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
-    _need(f"arms.{name}", arm, "weights", "temperature", "seeds", "test", "val_top1")
     seeds = list(arm["seeds"])
     for key in ("test", "val_top1"):
         if len(arm[key]) != len(seeds):
             raise ValueError(f"arms.{name}.{key}: {len(arm[key])} entries for {len(seeds)} seeds")
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"arms.{name}.seeds: a seed is repeated in {seeds}")
-    top1 = [None if measures is None else _plain(measures["top1"], "top1") for measures in arm["test"]]
+    top1 = [None if measures is None else plain(measures["top1"], "top1") for measures in arm["test"]]
     return {
         "weights": dict(arm["weights"]),
         "temperature": arm["temperature"],
         "seeds": seeds,
         "test_top1": top1,
         "val_top1": list(arm["val_top1"]),
-        **intervals.summary(top1),
+        **intervals.accuracies(top1),
         "p_vs_alone": None,
         "minus_alone": None,
         "bootstrap": None,
@@ -185,27 +190,20 @@ def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def select(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """For each family of arms its trial with the highest mean validation top-1, the first of equals.
-
-    An arm without a family is one of its own. Arms as in the result of `build`.
-    """
-    chosen: dict[str, str] = {}
-    score = lambda name: intervals.summary(arms[name]["val_top1"])["mean"] or 0.0
-    for name, arm in arms.items():
-        family = arm.get("family", name)
-        if family not in chosen or score(name) > score(chosen[family]):
-            chosen[family] = name
-    return chosen
-
-
-def find_alone(arms: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The arm that the others are compared with: the student alone, else the first that has only a hard loss."""
-    for name, arm in arms.items():
-        if arm.get("family", name) == "student_alone":
-            return name
-    hard_only = (name for name, arm in arms.items() if not any(v for k, v in arm["weights"].items() if k != "ce"))
-    return next(hard_only, None)
+def _compare(compared: Mapping[str, dict[str, Any]], given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes into each compared arm how it differs from the one trained without the teacher."""
+    alone = comparison.find_alone(compared)
+    raw: dict[str, float | None] = {}
+    for name, arm in compared.items():
+        if alone is None or name == alone:
+            continue
+        ours, theirs = _paired_by_seed(arm, compared[alone])
+        raw[name] = intervals.paired_t(ours, theirs)
+        arm["minus_alone"] = intervals.summary(intervals.paired_differences(ours, theirs))
+        arm["bootstrap"] = _bootstrap(given[name], given[alone])
+    corrected = intervals.holm(raw)
+    for name, arm in compared.items():
+        arm["p_vs_alone"] = corrected.get(name)
 
 
 def _paired_by_seed(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[float | None], list[float | None]]:
@@ -227,31 +225,6 @@ def _bootstrap(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
         for arm, places in zip((ours, theirs), valid, strict=True)
     )
     return intervals.paired_bootstrap(*pair)
-
-
-def _need(where: str, mapping: Mapping[str, Any], *keys: str) -> None:
-    missing = [key for key in keys if key not in mapping]
-    if missing:
-        raise ValueError(f"{where}: missing {', '.join(missing)}")
-
-
-def _plain(value: Any, where: str) -> Any:
-    """Python values that JSON knows; NaN and infinity become None."""
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
-        return _plain(np.asarray(value).tolist(), where)
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "items"):  # a mapping or an ml_collections.ConfigDict
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    raise TypeError(f"{where}: a {type(value).__name__} has no place in a results file")
 
 
 def _version(distribution: str) -> str | None:

@@ -15,21 +15,23 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """How well logits agree with labels.
 
     Args:
-      logits: (N, C), any float dtype.
-      labels: (N,) integers in [0, C), or -1 for unlabelled rows, which are ignored.
+        logits: (N, C), any float dtype.
+        labels: (N,) integers in [0, C), or -1 for unlabelled rows, which are ignored.
+
     Returns:
-      count: int, labelled rows.
-      top1: share of rows whose largest logit is the label's (the first one of equals counts).
-      macro_f1: mean over classes of 2 TP / (2 TP + FP + FN), over those that occur among labels or predictions.
-      nll: mean negative log-likelihood of the label under the softmax, in nats.
-      ece: expected calibration error, 15 equal-width bins (low, high] of the largest probability
-        (Guo et al. 2017, arXiv 1706.04599, eq. 3).
-      per_class_recall: C entries, None for a class without labelled rows.
-      confusion: C lists of C ints, rows the true class, columns the predicted one.
-      All but count and confusion are None (per_class_recall: C times None) without labelled rows. Where a labelled row
-      has a non-finite logit, all but count are None: the network has failed and its argmax means nothing.
+        count: int, labelled rows.
+        top1: share of rows whose largest logit is the label's (the first one of equals counts).
+        macro_f1: mean over classes of 2 TP / (2 TP + FP + FN), over those that occur among labels or predictions.
+        nll: mean negative log-likelihood of the label under the softmax, in nats.
+        ece: expected calibration error, 15 equal-width bins (low, high] of the largest probability
+            (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+        per_class_recall: C entries, None for a class without labelled rows.
+        confusion: C lists of C ints, rows the true class, columns the predicted one.
+        All but count and confusion are None (per_class_recall: C times None) without labelled rows. Where a labelled
+        row has a non-finite logit, all but count are None: the network has failed and its argmax means nothing.
+
     Raises:
-      ValueError: shapes that do not fit, or a label outside [-1, C).
+        ValueError: shapes that do not fit, or a label outside [-1, C).
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
@@ -74,12 +76,14 @@ def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray) -> dict[st
     """How close a student's outputs are to its teacher's (Stanton et al. 2021, arXiv 2106.05945: fidelity).
 
     Args:
-      student_logits, teacher_logits: (N, C), the same examples in the same order; labels play no part.
+        student_logits, teacher_logits: (N, C), the same examples in the same order; labels play no part.
+
     Returns:
-      agreement: share of rows with the same argmax. kl: mean KL(teacher || student) of the softmax at temperature 1, in
-      nats. Both None without rows or with a non-finite logit.
+        agreement: share of rows with the same argmax. kl: mean KL(teacher || student) of the softmax at temperature 1,
+        in nats. Both None without rows or with a non-finite logit.
+
     Raises:
-      ValueError: the two are not of one shape (N, C).
+        ValueError: the two are not of one shape (N, C).
     """
     student, teacher = np.asarray(student_logits, np.float64), np.asarray(teacher_logits, np.float64)
     if student.ndim != 2 or student.shape != teacher.shape:

@@ -1,74 +1,68 @@
 """The results of a run as people read them: the closing table, Markdown, and CSV.
 
-All take the dictionary of `results.json`. Accuracies are percent in the tables, fractions in the CSV.
+All take the dictionary of `results.json`. Accuracies are percent in the tables, fractions in the CSV. Names are made
+harmless here for where they go, see `text`.
 """
 
 import csv
 import io
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.results import intervals
-from kdjax.results.document import find_alone
+from kdjax.results import formats, intervals, notes, text
+from kdjax.results.comparison import shown_arms, uses_teacher
 
 TABLE_WIDTH = 118
+MEASURES = ("top1", "macro_f1", "nll", "ece", "agreement", "kl")
 
 
 def table(results: Mapping[str, Any], closing: str | None = None) -> str:
     """The closing table: the teacher, one row per arm, and below it what the numbers do and do not say.
 
     Args:
-        results: as from `results.build`, or read from results.json.
+        results: as from `document.build`, or read from results.json.
         closing: a last paragraph of the caller's, such as that the networks were trained from scratch.
 
     Returns:
         Lines of text without a trailing newline.
     """
     header, rows = table_rows(results)
-    notes = [*table_notes(results), *([closing] if closing else [])]
-    return "\n".join(
-        [
-            title(results),
-            "",
-            *_align(header, rows),
-            "",
-            *(textwrap.fill(n, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ") for n in notes),
-        ]
-    )
+    paragraphs = [*notes.table_notes(results), *([closing] if closing else [])]
+    return "\n".join([text.printable(title(results)), "", *_align(header, rows), "", *map(_wrapped, paragraphs)])
 
 
 def markdown(results: Mapping[str, Any], closing: str | None = None) -> str:
-    """The same as `table`, in Markdown."""
+    """The same as `table`, in Markdown; `closing` may hold markup."""
     header, rows = table_rows(results)
     line = lambda cells: "| " + " | ".join(cells) + " |"
-    notes = [*table_notes(results), *([closing] if closing else [])]
+    paragraphs = [*map(text.markdown, notes.table_notes(results)), *([closing] if closing else [])]
     return "\n".join(
         [
-            title(results),
+            text.markdown(title(results)),
             "",
-            line(header),
+            line(map(text.markdown, header)),
             line(["---", *["---:"] * (len(header) - 1)]),
-            *map(line, rows),
+            *(line(map(text.markdown, row)) for row in rows),
             "",
-            *(f"- {note}" for note in notes),
+            *(f"- {paragraph}" for paragraph in paragraphs),
             "",
         ]
     )
 
 
 def over_splits(combined: Mapping[str, Any]) -> str:
-    """The table of several splits, from `results.combine`."""
+    """The table of several splits, from `document.combine`."""
     rows = []
     for name, one in ((f"teacher {combined['teacher']['model']}", combined["teacher"]), *combined["arms"].items()):
         gain = one.get("minus_alone")
         rows.append(
             [
                 name,
-                _percent(one["mean"]) + (f" ± {_percent(one['std'])}" if one["std"] is not None else ""),
-                f"{_percent(one['ci95'][0])} to {_percent(one['ci95'][1])}" if one["ci95"] else "",
-                _points(gain["mean"], signed=True) if gain and gain["mean"] is not None else "",
-                _p(one.get("p_vs_alone")),
+                formats.percent_and_spread(one["mean"], one["std"]),
+                formats.interval(one["ci95"]),
+                formats.signed_points(gain["mean"]) if gain and gain["mean"] is not None else "",
+                formats.p_value(one.get("p_vs_alone")),
             ]
         )
     note = (
@@ -83,11 +77,8 @@ def over_splits(combined: Mapping[str, Any]) -> str:
         )
     )
     header = ["", "test top-1 %", "95% interval", "points over alone", "p (Holm)"]
-    text = textwrap.fill(note, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ")
-    return "\n".join([f"{combined['dataset']['name']} over splits", "", *_align(header, rows), "", text])
-
-
-MEASURES = ("top1", "macro_f1", "nll", "ece", "agreement", "kl")
+    name = text.printable(combined["dataset"]["name"])
+    return "\n".join([f"{name} over splits", "", *_align(header, rows), "", _wrapped(note)])
 
 
 def comma_separated(results: Mapping[str, Any]) -> str:
@@ -96,35 +87,30 @@ def comma_separated(results: Mapping[str, Any]) -> str:
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["arm", "seed", *terms, "temperature", "val_top1", *(f"test_{name}" for name in MEASURES)])
+    write = lambda *fields: writer.writerow(map(text.cell, fields))
+    write("arm", "seed", *terms, "temperature", "val_top1", *(f"test_{name}" for name in MEASURES))
     teacher = results["teacher"]
     empty = [""] * (len(terms) + 2)
-    writer.writerow(["teacher", *empty, teacher.get("val_top1"), *(teacher["test"].get(m) for m in MEASURES)])
+    write("teacher", *empty, teacher.get("val_top1"), *(teacher["test"].get(m) for m in MEASURES))
     for name, arm in arms.items():
         weights = [arm["weights"].get(term) for term in terms]
         for seed, validation, test in zip(arm["seeds"], arm["val_top1"], arm["test_metrics"], strict=True):
             measured = [(test or {}).get(measure) for measure in MEASURES]
-            writer.writerow([name, seed, *weights, arm["temperature"], validation, *measured])
+            write(name, seed, *weights, arm["temperature"], validation, *measured)
     return buffer.getvalue()
 
 
 def title(results: Mapping[str, Any]) -> str:
-    """Data, splits and student in one line."""
+    """Data, splits, labels where not every training image has one, and student, in one line."""
     dataset, splits = results["dataset"], results["dataset"]["splits"]
+    labels = dataset.get("labels")
+    few = labels is not None and labels["labelled"] < labels["total"]
     return (
         f"{dataset['name']}: {len(dataset['classes'])} classes, {splits['train']} / {splits['val']} / "
-        f"{splits['test']} images for training / validation / test. Student: {results['student']['model']}."
+        f"{splits['test']} images for training / validation / test"
+        + (f", {formats.grouped(labels['labelled'])} of {formats.grouped(labels['total'])} labels" if few else "")
+        + f". Student: {results['student']['model']}."
     )
-
-
-def shown_arms(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The arms of the table: of a family its selected trial."""
-    names = results["selected"].values() if "selected" in results else results["arms"]
-    return {name: results["arms"][name] for name in names}
-
-
-def _many(results: Mapping[str, Any]) -> bool:
-    return any(len(arm["seeds"]) > 1 for arm in results["arms"].values())
 
 
 def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -137,31 +123,30 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         [
             f"teacher {teacher['model']}",
             *[""] * (len(terms) + 1),
-            _percent(teacher["test"].get("top1")),
+            formats.percent(teacher["test"].get("top1")),
             "",
             "",
-            _percent(teacher["test"].get("macro_f1")),
-            _number(teacher["test"].get("nll"), 3),
-            _percent(teacher["test"].get("ece")),
-            _short(teacher["params"]),
-            _short(teacher["macs"]),
+            formats.percent(teacher["test"].get("macro_f1")),
+            formats.number(teacher["test"].get("nll")),
+            formats.percent(teacher["test"].get("ece")),
+            formats.short(teacher["params"]),
+            formats.short(teacher["macs"]),
         ]
     ]
     for name, arm in arms.items():
-        soft = any(value for term, value in arm["weights"].items() if term != "ce")
         rows.append(
             [
                 name,
-                *(_weight(arm["weights"].get(term)) for term in terms),
-                _weight(arm["temperature"]) if soft else "",
-                _percent(arm["mean"]) + (f" ± {_percent(arm['std'])}" if arm["std"] is not None else ""),
-                f"{_percent(arm['ci95'][0])} to {_percent(arm['ci95'][1])}" if arm["ci95"] else "",
-                _p(arm["p_vs_alone"]),
-                _percent(_over_seeds(arm, "macro_f1")),
-                _number(_over_seeds(arm, "nll"), 3),
-                _percent(_over_seeds(arm, "ece")),
-                _short(student["params"]),
-                _short(student["macs"]),
+                *(formats.weight(arm["weights"].get(term)) for term in terms),
+                formats.weight(arm["temperature"]) if uses_teacher(arm) else "",
+                formats.percent_and_spread(arm["mean"], arm["std"]),
+                formats.interval(arm["ci95"]),
+                formats.p_value(arm["p_vs_alone"]),
+                formats.percent(_over_seeds(arm, "macro_f1")),
+                formats.number(_over_seeds(arm, "nll")),
+                formats.percent(_over_seeds(arm, "ece")),
+                formats.short(student["params"]),
+                formats.short(student["macs"]),
             ]
         )
     empty = {column for column in range(1, len(header)) if not any(row[column] for row in rows)}
@@ -169,135 +154,17 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return kept(header), [kept(row) for row in rows]
 
 
-def table_notes(results: Mapping[str, Any]) -> list[str]:
-    """What a reader must know to read the table, one sentence or two each."""
-    dataset, teacher, arms, many = results["dataset"], results["teacher"], shown_arms(results), _many(results)
-    alone, tested = find_alone(arms), dataset["splits"]["test"]
-    notes, student = [], results["student"]
-    if student.get("step") != student.get("total_steps"):
-        notes.append(f"NOT FINAL: the students are at step {student['step']} of {student['total_steps']}.")
-    if tested:
-        notes.append(f"{tested} test images: one of them is {_points(1 / tested)} points of top-1.")
-    if many:
-        seeds = sorted({seed for arm in arms.values() for seed in arm["seeds"]})
-        notes.append(
-            f"Over seeds {', '.join(map(str, seeds))}: mean ± standard deviation (n - 1) and Student's t "
-            "interval. All seeds share one split and one teacher, so the interval says nothing about other "
-            "splits or other teachers."
-        )
-    else:
-        notes.append(
-            "One seed proves nothing: no interval and no test can be had from it. Set several seeds to compare "
-            "arms; they would still share one split and one teacher."
-        )
-    compared = [name for name, arm in arms.items() if arm["p_vs_alone"] is not None]
-    if compared:
-        notes.append(
-            f"p: two-sided paired t-test against {alone} over the same seeds, Holm-corrected over "
-            f"{len(compared)} {'arm' if len(compared) == 1 else 'arms'}."
-        )
-    gains = {name: arm["bootstrap"] for name, arm in arms.items() if arm.get("bootstrap")}
-    if gains:
-        signed = lambda fraction: _points(fraction, signed=True)
-        notes.append(
-            f"Points of top-1 over {alone}, and 95 % interval of a paired bootstrap over the test images: "
-            + ", ".join(
-                f"{name} {signed(gain['difference'])} ({' to '.join(map(signed, gain['ci95']))})"
-                for name, gain in gains.items()
-            )
-            + ". It says what other test images might have shown of these students, not what other seeds would."
-        )
-    symmetric = {
-        name: intervals.summary(arm["symmetries_top1"]) for name, arm in arms.items() if "symmetries_top1" in arm
-    }
-    if symmetric:
-        notes.append(
-            "With the mean probabilities over the eight symmetries of each test image, at eight times the cost: "
-            + ", ".join(
-                f"{name} {_percent(one['mean'])}" + (f" ± {_percent(one['std'])}" if one["std"] is not None else "")
-                for name, one in symmetric.items()
-            )
-            + " %."
-        )
-    if "selected" in results:
-        trials = {name: 0 for name in results["selected"]}
-        for name, arm in results["arms"].items():
-            trials[arm.get("family", name)] += 1
-        notes.append(
-            "Each row is the trial with the best validation top-1 of its family: "
-            + ", ".join(f"{name} of {count}" for name, count in trials.items())
-            + ". The other trials are in results.json."
-        )
-    for name, arm in arms.items():
-        failed = [str(seed) for seed, top1 in zip(arm["seeds"], arm["test_top1"], strict=True) if top1 is None]
-        if failed:
-            notes.append(
-                f"{name}: {'seed' if len(failed) == 1 else 'seeds'} {', '.join(failed)} failed (no finite "
-                "result) and is left out of its mean and of every comparison with it."
-            )
-    return [*notes, *_teacher_notes(teacher, arms, alone), compression(teacher, results["student"])]
-
-
-def _teacher_notes(teacher: Mapping[str, Any], arms: Mapping[str, Any], alone: str | None) -> list[str]:
-    notes, top1 = [], teacher["test"].get("top1")
-    if teacher["forward_images"] is not None:
-        notes.append(f"The teacher was run on {teacher['forward_images']} images for all students together.")
-    gaps = {name: arm["mean"] - top1 for name, arm in arms.items() if top1 is not None and arm["mean"] is not None}
-    if not gaps:
-        return notes
-    notes.append(
-        "Student minus teacher, points of test top-1: "
-        + ", ".join(f"{name} {_points(gap, signed=True)}" for name, gap in gaps.items())
-        + "."
-    )
-    if alone in gaps and gaps[alone] > 0:
-        notes.append(
-            f"The teacher is the weaker network here: {_percent(top1)} % against {_percent(arms[alone]['mean'])} "
-            f"% of {alone}, which never saw it. A gain by distillation is then not a better network passing on "
-            "what it knows."
-        )
-    elif alone not in gaps and max(gaps.values()) > 0:
-        best = max(gaps, key=gaps.get)
-        notes.append(
-            f"The teacher is the weaker network here: {_percent(top1)} % against {_percent(arms[best]['mean'])} "
-            f"% of {best}."
-        )
-    return notes
-
-
-def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
-    """How much smaller the student is, with and without VGG16's fully connected head, in plain words.
-
-    Args:
-      teacher, student: params, macs and, where known, activation_bytes; teacher: head and heads (head -> its params),
-        where there is a choice of heads.
-    """
-    kinds = {"params": "parameters", "macs": "multiply-adds", "activation_bytes": "bytes of activations"}
-    ratios = [
-        f"{teacher[key] / student[key]:.3g} times the {words} ({_short(teacher[key])} to {_short(student[key])})"
-        for key, words in kinds.items()
-        if teacher.get(key) and student.get(key)
-    ]
-    if not ratios:
-        return "How large the teacher is, is not known."
-    text = f"Teacher to student: {', '.join(ratios)}."
-    if "activation_bytes" in teacher:
-        text += " Activations: the largest input and output of one layer together, float32, one image."
-    for head, cost in teacher.get("heads", {}).items():
-        if head != teacher["head"]:
-            which = "With VGG16's fully connected head" if head == "fc" else "Without its fully connected head"
-            text += (
-                f" {which} the teacher would have {_short(cost['params'])} parameters, "
-                f"{cost['params'] / student['params']:.3g} times the student's."
-            )
-    return text
-
-
 def _over_seeds(arm: Mapping[str, Any], measure: str) -> float | None:
-    return intervals.summary([None if m is None else m.get(measure) for m in arm["test_metrics"]])["mean"]
+    return intervals.mean([None if m is None else m.get(measure) for m in arm["test_metrics"]])
 
 
-def _align(header: list[str], rows: list[list[str]]) -> list[str]:
+def _wrapped(paragraph: str) -> str:
+    paragraph = text.printable(paragraph, keep="\n\t")
+    return textwrap.fill(paragraph, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ")
+
+
+def _align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    header, *rows = ([text.printable(cell) for cell in row] for row in (header, *rows))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     # Names to the left, numbers to the right. The last ± of a column lines up because all have two decimals.
     lines = [
@@ -308,33 +175,3 @@ def _align(header: list[str], rows: list[list[str]]) -> list[str]:
     ]
     rule = "-" * len(lines[0])
     return [line.rstrip() for line in (lines[0], rule, lines[1], rule, *lines[2:])]
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def _points(fraction: float, signed: bool = False) -> str:
-    return f"{100 * fraction:{'+' if signed else ''}.{2 if abs(fraction) >= 5e-4 or signed else 3}f}"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _weight(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}"
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _short(count: float | None) -> str:
-    """1234567 -> 1.23 M."""
-    if count is None:
-        return "-"
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count:g}"

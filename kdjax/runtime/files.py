@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdjax.errors import InputError
+
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes a file whole or not at all, also where another process writes the same one.
 
     Raises:
-      OSError: the folder cannot be written, or the disk is full.
+        OSError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
@@ -39,13 +41,55 @@ def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
     """`write_bytes` of a JSON document, made to be read.
 
     Raises:
-      ValueError: it holds NaN or infinity.
-      OSError: see `write_bytes`.
+        ValueError: it holds NaN or infinity.
+        OSError: see `write_bytes`.
     """
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     # Lists of plain values (rows of a confusion matrix) on one line. JSON strings hold no raw line break, so only the
     # breaks between values are touched.
     write_text(path, re.sub(r"\[\n[^\[\]{}]*\]", _on_one_line, text) + "\n")
+
+
+def read_json(path: str | Path, fix: str) -> Any:
+    """The content of a JSON file of ours.
+
+    Args:
+        path: the file.
+        fix: how to get a good one, for the message.
+
+    Raises:
+        InputError: it is not there, cannot be read, or is not JSON.
+    """
+    return _json(_text(path, fix), str(path), fix)
+
+
+def read_json_lines(path: str | Path, fix: str) -> list[Any]:
+    """The values of a file of ours with one JSON value a line. A last line without its end is left out: its writer was
+    interrupted, or is still at it.
+
+    Args:
+        path: the file.
+        fix: how to get a good one, for the message.
+
+    Raises:
+        InputError: it is not there, cannot be read, or a line is not JSON; names the line.
+    """
+    lines = _text(path, fix).split("\n")[:-1]
+    return [_json(line, f"{path}, line {number},", fix) for number, line in enumerate(lines, 1)]
+
+
+def _text(path: str | Path, fix: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {fix}") from error
+
+
+def _json(text: str, where: str, fix: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not readable JSON ({error}): {fix}") from error
 
 
 def _on_one_line(found: re.Match[str]) -> str:
@@ -57,10 +101,10 @@ def lock(path: Path) -> int:
     """Holds a file against other processes, by the kernel's own lock: it goes when this process does, however it ends.
 
     Returns:
-      The descriptor that holds it; closing it lets go.
+        The descriptor that holds it; closing it lets go.
 
     Raises:
-      BlockingIOError: another process holds it.
+        BlockingIOError: another process holds it.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

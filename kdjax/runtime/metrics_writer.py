@@ -1,22 +1,31 @@
-"""Metrics on disk: JSON lines always, TensorBoard beside them through clu where TensorFlow is installed."""
+"""Metrics on disk: JSON lines always, TensorBoard too where TensorFlow is installed, through clu."""
 
 import importlib.util
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdjax.runtime.files import write_text
+from kdjax.errors import InputError
+from kdjax.runtime import files
+from kdjax.runtime.plain import plain
 
 
-def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity in it replaced by None: JSON knows neither."""
-    if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def read_records(path: Path, fix: str) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl, as `MetricsWriter.write` made them.
+
+    Args:
+        path: the file.
+        fix: what to do where it is damaged, for the message.
+
+    Raises:
+        InputError: it is not there, or a line is no record; names the line.
+    """
+    records = files.read_json_lines(path, fix)
+    for number, one in enumerate(records, 1):
+        if not isinstance(one, dict) or not isinstance(one.get("step"), int):
+            raise InputError(f"{path}, line {number}, is no record of metrics: {fix}")
+    return records
 
 
 class MetricsWriter:
@@ -24,19 +33,25 @@ class MetricsWriter:
 
     Args:
         directory: of one stage; made if absent.
-        resumed_at: step the stage goes on from; later records are cut away, as those steps come again.
+        resumed_at: step the stage goes on from; later records are cut away, as those steps come again. Below 0 all are,
+            unread.
         tensorboard: also write TensorBoard event files, where its packages are installed.
+
+    Raises:
+        InputError: the file that is there holds something else than records.
     """
 
     def __init__(self, directory: Path, resumed_at: int, *, tensorboard: bool):
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "metrics.jsonl"
         self._path.touch()
-        lines = self._path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_at]
-        if kept != lines:
-            write_text(self._path, "".join(kept))
-        self._file = self._path.open("a")
+        fix = "delete the file, which loses learning curves but nothing that training needs"
+        records = read_records(self._path, fix) if resumed_at >= 0 else []
+        lines = self._path.read_text(encoding="utf-8").split("\n")
+        kept = [line for line, record in zip(lines, records, strict=False) if record["step"] <= resumed_at]
+        if [*kept, ""] != lines:
+            files.write_text(self._path, "".join(f"{line}\n" for line in kept))
+        self._file = self._path.open("a", encoding="utf-8")
         self._tensorboard = None
         if tensorboard and all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):
             from clu.metric_writers import SummaryWriter
@@ -53,7 +68,7 @@ class MetricsWriter:
             **facts: values common to all students.
         """
         record = {"step": step, "kind": kind, **facts, "students": rows}
-        self._file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        self._file.write(json.dumps(plain(record, "metrics"), allow_nan=False) + "\n")
         self._file.flush()
         if self._tensorboard is not None:
             scalars = {f"{kind}/{name}/{row}": value for row, one in rows.items() for name, value in one.items()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax.objective import objective
 from kdjax.results import document as contents
-from kdjax.results import metrics, tables
+from kdjax.results import metrics, notes, tables
 from kdjax.run.learners import best_students, network_facts, teacher_facts, total_steps
 from kdjax.run.run import Run
 from kdjax.runtime import files
@@ -30,7 +30,7 @@ def describe(run: Run) -> None:
             f"{cost['activation_bytes']:,} bytes of activations an image"
         )
         run.log(f"{stage}: {cost['model']}{size if cost['params'] else ''}")
-    run.log(tables.compression(facts["teacher"], facts["student"]))
+    run.log(notes.compression(facts["teacher"], facts["student"]))
 
 
 def evaluate(run: Run) -> None:
@@ -123,7 +123,7 @@ def evaluate(run: Run) -> None:
 def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
     """What the runs in `parts`, one a split, say together: results.json in `workdir`, and a table."""
     if jax.process_index() == 0:
-        combined = contents.combine([json.loads((part / "results.json").read_text()) for part in parts])
+        combined = contents.combine([contents.read(part / "results.json", "run that split again") for part in parts])
         files.write_json(workdir / "results.json", combined)
         print("\n" + tables.over_splits(combined) + f"\n\n{workdir / 'results.json'}")
 

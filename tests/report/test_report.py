@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from report_material import ARMS, HOSTILE, HOSTILE_FILE, PARITY, material
+from helpers.report_material import ARMS, HOSTILE, HOSTILE_FILE, PARITY, material
 
 from kdjax.errors import InputError
 from kdjax.report import page, stage

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from report_material import random_logits
+from helpers.report_material import random_logits
 
 from kdjax.report import charts, findings, summary
 from kdjax.results import metrics

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from kdjax.errors import InputError
 from kdjax.runtime import files
 
 
@@ -40,3 +41,23 @@ def test_a_lock_holds_until_it_is_closed(tmp_path):
         files.lock(tmp_path / ".lock")
     os.close(held)
     os.close(files.lock(tmp_path / ".lock"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"nope"])
+def test_garbage_in_a_json_file_is_one_line_that_names_file_and_fix(tmp_path, content):
+    path = tmp_path / "own.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="own.json.*: write it again") as caught:
+        files.read_json(path, "write it again")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="missing.json.*: write it again"):
+        files.read_json(tmp_path / "missing.json", "write it again")
+
+
+def test_json_lines_name_the_line_and_leave_out_an_unfinished_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+    assert files.read_json_lines(path, "delete it") == [{"a": 1}, {"a": 2}]
+    path.write_text('{"a": 1}\n\x00\x00\n{"a": 2}\n')
+    with pytest.raises(InputError, match="metrics.jsonl, line 2, .*: delete it"):
+        files.read_json_lines(path, "delete it")

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 
 import flax.linen as nn
 import jax
@@ -15,7 +14,7 @@ from kdjax.errors import InputError
 from kdjax.inputs.feed import resident, streamed
 from kdjax.objective import terms
 from kdjax.runtime import devices
-from kdjax.runtime.metrics_writer import MetricsWriter, finite
+from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.training import optimizer, step
 from kdjax.training import predictor as evaluate
 from kdjax.training import state as states
@@ -219,10 +218,6 @@ def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colours):
     with pytest.raises(InputError, match="does not fit"):
         checkpoints.restore(other, step.empty_averages((1, 2), terms.CORE))
     checkpoints.close()
-
-
-def test_json_never_holds_nan():
-    assert finite({"a": [1.0, math.nan], "b": (math.inf, "x")}) == {"a": [1.0, None], "b": [None, "x"]}
 
 
 def test_dropout_and_view_keys_do_not_depend_on_the_neighbours():

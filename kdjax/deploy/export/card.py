@@ -6,7 +6,8 @@ from typing import Any
 
 from kdjax.data import Dataset
 from kdjax.objective import objective, terms
-from kdjax.results import tables
+from kdjax.results import formats, notes
+from kdjax.results.text import markdown
 
 FILES = {
     "student.onnx": "ONNX, float32",
@@ -44,19 +45,21 @@ def text(
     temperature = arm.get("temperature", distill["temperature"])
     quantised = next(one for one in document["int8_candidates"] if one["chosen"])
     files = [
-        f"| `{name}` | {what} | {one['bytes'] / 1e6:.2f} MB | {_percent(one['top1'])} | {_percent(one['agreement'])} |"
+        f"| `{name}` | {what} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
+        f"| {formats.percent(one['agreement'])} |"
         for name, what in FILES.items()
         for one in [document["artefacts"][name]]
     ]
     figures = [
-        f"| {side} | {chosen[side]['count']} | {_percent(chosen[side]['top1'])} | {_percent(chosen[side]['macro_f1'])} "
-        f"| {_number(chosen[side]['nll'])} | {_percent(chosen[side]['ece'])} |"
+        f"| {side} | {chosen[side]['count']} | {formats.percent(chosen[side]['top1'])} "
+        f"| {formats.percent(chosen[side]['macro_f1'])} "
+        f"| {formats.number(chosen[side]['nll'])} | {formats.percent(chosen[side]['ece'])} |"
         for side in ("validation", "test")
     ]
     lines = [
-        f"# {config['name']}: {student['model']} for {len(dataset.classes)} land-use classes",
+        f"# {markdown(config['name'])}: {student['model']} for {len(dataset.classes)} land-use classes",
         "",
-        f"Classes: {', '.join(dataset.classes)}.",
+        f"Classes: {', '.join(map(markdown, dataset.classes))}.",
         "",
         "## Files",
         "",
@@ -74,11 +77,13 @@ def text(
         "|---|---|---|---|---|---|",
         *figures,
         "",
-        tables.compression(teacher, student),
+        notes.compression(teacher, student),
         "",
         "## Data",
         "",
-        f"{dataset.name}: " + ", ".join(f"{len(split)} {name} images" for name, split in splits.items()) + ". "
+        f"{markdown(dataset.name)}: "
+        + ", ".join(f"{len(split)} {name} images" for name, split in splits.items())
+        + ". "
         f"Source: {data['source']}. Split seed: {config['data_seed']}. Fingerprint: `{dataset.fingerprint[:16]}`.",
         "",
         "Licence of the data: not known to kdjax. To be filled in by whoever passes this model on.",
@@ -90,7 +95,9 @@ def text(
         f"{config['student']['epochs']} epochs at {student['image_size']} px, batch {config['student']['batch_size']}, "
         f"width {student['width']:g}, {_start(config['student']['weights'])}.",
         "",
-        _teacher(teacher, teacher_weights) if taught else "No teacher: this student learned from labels alone.",
+        markdown(_teacher(teacher, teacher_weights))
+        if taught
+        else "No teacher: this student learned from labels alone.",
         "",
         f"The {'step, the ' if config['student']['select'] == 'best' else ''}student and the settings of the 8-bit "
         "file were chosen on validation images.",
@@ -119,11 +126,3 @@ def _teacher(facts: Mapping[str, Any], weights: str | None) -> str:
 
 def _start(source: str | None) -> str:
     return f"started from {PurePosixPath(source).name}" if source else "trained from scratch"
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from kdjax.report.material import Material, Side, Views
+from kdjax.results import comparison, metrics
 from kdjax.results import document as results
-from kdjax.results import metrics
 
 CLASSES = ("field", "forest", "sea", "town")
 ARMS = {
@@ -103,7 +103,7 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False,
         environment={"python": "3.11", "devices": [{"kind": "cpu", "count": 8}], "xla_flags": ""},
         config={"name": "made up", "seeds": list(seeds), "distill": {"mixup": 0.3 if online else 0.0}},
     )
-    shown = results.select(document["arms"]).values()
+    shown = comparison.select(document["arms"]).values()
     kept = [k for k, (arm, _) in enumerate(students) if arm in shown]
     keep = lambda one: Side(one.name, one.images, one.labels, one.names, one.teacher, one.students[kept])
     views = Views(

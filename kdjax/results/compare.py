@@ -1,0 +1,98 @@
+"""An arm of one run against an arm of another, on the same test images, paired by the seeds that both have.
+
+    python -m kdjax.results.compare runs/labels_10:kl_cosine runs/labels_10_only:student_alone
+
+An arm may be a family of trials: then its trial with the best validation top-1 is compared. Printed as JSON are the
+accuracies of both, and their mean difference with two 95 % intervals: Student's t over the seeds (from three on), and a
+bootstrap over the test images. The labels are the names of the class folders that the test images lie in.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.errors import InputError, in_one_line
+from kdjax.results import comparison, document, intervals, logits
+from kdjax.runtime import files
+
+_FIX = "run --stages=evaluate of that run again"
+
+
+def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
+    """What one arm has right.
+
+    Args:
+        name: RUN:ARM, the directory of an evaluated run and one of its arms or families.
+
+    Returns:
+        The names of the test images, and by seed (images,) bool, without the seeds that failed.
+
+    Raises:
+        InputError: there is no such run or arm, a file of the run is damaged, or its images are not of class folders.
+    """
+    folder, _, arm = name.rpartition(":")
+    if not folder or not (Path(folder) / "results.json").is_file():
+        raise InputError(f"{name}: give RUN:ARM, the directory of an evaluated run and one of its arms")
+    results = document.read(Path(folder) / "results.json", _FIX)
+    arm = comparison.select(results["arms"]).get(arm, arm)
+    if arm not in results["arms"]:
+        raise InputError(f"{name}: {folder} has the arms {', '.join(results['arms'])}")
+    images, classes = _splits(Path(folder) / "splits.json")
+    strange = [image for image in images if image.split("/")[0] not in classes]
+    if strange:
+        raise InputError(f"{name}: {strange[0]} does not lie in a folder of its class, so its label is not known")
+    labels = np.array([classes.index(image.split("/")[0]) for image in images])
+    one, columns = results["arms"][arm], list(results["arms"])
+    shape = (len(one["seeds"]), len(columns), len(images), len(classes))
+    stored = logits.read(Path(folder) / "evaluation" / "logits.npz", {"student_test": shape}, _FIX)
+    said = stored["student_test"][:, columns.index(arm)].argmax(-1)
+    rows = zip(one["seeds"], one["test_top1"], said == labels, strict=True)
+    return images, {seed: row for seed, top1, row in rows if top1 is not None}
+
+
+def compare(first: str, second: str) -> dict[str, Any]:
+    """What `main` prints, of two RUN:ARM.
+
+    Raises:
+        InputError: see `right`; the two have not the same test images, or no seed in common.
+    """
+    (images, ours), (their_images, theirs) = right(first), right(second)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if images != their_images:
+        raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
+    if not seeds:
+        raise InputError(f"{first} and {second} have no seed in common that ended well")
+    ours, theirs = (np.array([one[seed] for seed in seeds]) for one in (ours, theirs))
+    means = ours.mean(1).tolist(), theirs.mean(1).tolist()
+    return {
+        "arms": [first, second],
+        "seeds": seeds,
+        "test_top1": means,
+        "over_seeds": intervals.summary(intervals.paired_differences(*means)),
+        "over_images": intervals.paired_bootstrap(ours, theirs),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    if arguments in (["--help"], ["-h"]):
+        print(__doc__.strip())
+    elif len(arguments) != 2:
+        raise InputError("give two RUN:ARM, such as runs/a:kl_cosine runs/b:student_alone; --help says more")
+    else:
+        print(json.dumps(compare(*arguments), indent=2))
+
+
+def _splits(path: Path) -> tuple[list[str], list[str]]:
+    """Test images and classes."""
+    found = files.read_json(path, "restore that file of the run")
+    lists = [found.get(key) if isinstance(found, dict) else None for key in ("test", "classes")]
+    if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
+        raise InputError(f"{path} does not list test images and classes: restore that file of the run")
+    return lists[0], lists[1]
+
+
+if __name__ == "__main__":
+    in_one_line(main)

@@ -1,0 +1,56 @@
+"""How the tables, the notes, the report and the model card write numbers."""
+
+
+def percent(fraction: float | None, missing: str = "-") -> str:
+    """0.12345 → 12.35 (the sign is the caller's)."""
+    return missing if fraction is None else f"{100 * fraction:.2f}"
+
+
+def percent_and_spread(mean: float | None, std: float | None) -> str:
+    """80.00 ± 2.65, or 80.00 where there is no spread."""
+    return percent(mean) + (f" ± {percent(std)}" if std is not None else "")
+
+
+def interval(bounds: tuple[float, float] | list[float] | None) -> str:
+    """73.43 to 86.57, empty without an interval."""
+    return f"{percent(bounds[0])} to {percent(bounds[1])}" if bounds else ""
+
+
+def points(fraction: float) -> str:
+    """0.0025 → 0.25; a third decimal below 0.05."""
+    return f"{100 * fraction:.{2 if abs(fraction) >= 5e-4 else 3}f}"
+
+
+def signed_points(fraction: float) -> str:
+    """0.0123 → +1.23."""
+    return f"{100 * fraction:+.2f}"
+
+
+def number(value: float | None) -> str:
+    """Three decimals."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def weight(value: float | None) -> str:
+    """As short as it goes."""
+    return "-" if value is None else f"{value:g}"
+
+
+def p_value(value: float | None) -> str:
+    """0.0123 → 0.012, <0.001, empty where there is no test."""
+    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def short(count: float | None) -> str:
+    """1234567 → 1.23 M."""
+    if count is None:
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:g}"
+
+
+def grouped(count: int) -> str:
+    """5940 → 5 940."""
+    return f"{count:,}".replace(",", " ")

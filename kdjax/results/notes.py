@@ -1,0 +1,171 @@
+"""What a reader must know to read the closing table: sentences, without markup."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kdjax.results import formats, intervals
+from kdjax.results.comparison import baselines, find_alone, shown_arms
+
+
+def table_notes(results: Mapping[str, Any]) -> list[str]:
+    """One sentence or two each.
+
+    Args:
+        results: as from `document.build`, or read from results.json.
+    """
+    arms, student, tested = shown_arms(results), results["student"], results["dataset"]["splits"]["test"]
+    alone = find_alone(arms)
+    notes = []
+    if student.get("step") != student.get("total_steps"):
+        notes.append(f"NOT FINAL: the students are at step {student['step']} of {student['total_steps']}.")
+    if tested:
+        notes.append(f"{tested} test images: one of them is {formats.points(1 / tested)} points of top-1.")
+    return [
+        *notes,
+        _seeds(results),
+        *_comparison(arms, alone),
+        *_symmetries(arms),
+        *_trials(results),
+        *_failed(arms),
+        *_teacher(results["teacher"], arms, alone),
+        compression(results["teacher"], student),
+    ]
+
+
+def _seeds(results: Mapping[str, Any]) -> str:
+    """What the seeds can and cannot show."""
+    arms = shown_arms(results)
+    if not any(len(arm["seeds"]) > 1 for arm in results["arms"].values()):
+        return (
+            "One seed proves nothing: no interval and no test can be had from it. Set several seeds to compare "
+            "arms; they would still share one split and one teacher."
+        )
+    seeds = sorted({seed for arm in arms.values() for seed in arm["seeds"]})
+    over = f"Over seeds {', '.join(map(str, seeds))}: mean ± standard deviation (n - 1)"
+    if not any(arm["ci95"] for arm in arms.values()):
+        return (
+            f"{over}. An interval or a test takes {intervals.FEWEST} seeds. All seeds share one split and one teacher, "
+            "so their spread says nothing about other splits or other teachers."
+        )
+    return (
+        f"{over} and 95 % interval (Student's t in Wilson's form, which stays between 0 and 100). All seeds share one "
+        "split and one teacher, so the interval says nothing about other splits or other teachers."
+    )
+
+
+def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None) -> Iterator[str]:
+    """Against which arm, by which test, and the bootstrap over the test images."""
+    without = baselines(arms)
+    if len(without) > 1 and len(arms) > len(without):
+        yield (
+            f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher, it is the best on validation."
+        )
+    compared = [name for name, arm in arms.items() if arm["p_vs_alone"] is not None]
+    if compared:
+        yield (
+            f"p: two-sided paired t-test against {alone} over the same seeds, Holm-corrected over "
+            f"{len(compared)} {'arm' if len(compared) == 1 else 'arms'}."
+        )
+    gains = {name: arm["bootstrap"] for name, arm in arms.items() if arm.get("bootstrap")}
+    if gains:
+        yield (
+            f"Points of top-1 over {alone}, and 95 % interval of a paired bootstrap over the test images: "
+            + ", ".join(
+                f"{name} {formats.signed_points(gain['difference'])} "
+                f"({' to '.join(map(formats.signed_points, gain['ci95']))})"
+                for name, gain in gains.items()
+            )
+            + ". It says what other test images might have shown of these students, not what other seeds would."
+        )
+
+
+def _symmetries(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    symmetric = {
+        name: intervals.summary(arm["symmetries_top1"]) for name, arm in arms.items() if "symmetries_top1" in arm
+    }
+    if symmetric:
+        yield (
+            "With the mean probabilities over the eight symmetries of each test image, at eight times the cost: "
+            + ", ".join(
+                f"{name} {formats.percent_and_spread(one['mean'], one['std'])}" for name, one in symmetric.items()
+            )
+            + " %."
+        )
+
+
+def _trials(results: Mapping[str, Any]) -> Iterator[str]:
+    if "selected" in results:
+        trials = {name: 0 for name in results["selected"]}
+        for name, arm in results["arms"].items():
+            trials[arm.get("family", name)] += 1
+        yield (
+            "Each row is the trial with the best validation top-1 of its family: "
+            + ", ".join(f"{name} of {count}" for name, count in trials.items())
+            + ". The other trials are in results.json."
+        )
+
+
+def _failed(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, arm in arms.items():
+        failed = [str(seed) for seed, top1 in zip(arm["seeds"], arm["test_top1"], strict=True) if top1 is None]
+        if failed:
+            yield (
+                f"{name}: {'seed' if len(failed) == 1 else 'seeds'} {', '.join(failed)} failed (no finite "
+                "result) and is left out of its mean and of every comparison with it."
+            )
+
+
+def _teacher(teacher: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], alone: str | None) -> Iterator[str]:
+    """How the students stand to the teacher, and whether it is the weaker network."""
+    top1 = teacher["test"].get("top1")
+    if teacher["forward_images"] is not None:
+        yield f"The teacher was run on {teacher['forward_images']} images for all students together."
+    gaps = {name: arm["mean"] - top1 for name, arm in arms.items() if top1 is not None and arm["mean"] is not None}
+    if not gaps:
+        return
+    yield (
+        "Student minus teacher, points of test top-1: "
+        + ", ".join(f"{name} {formats.signed_points(gap)}" for name, gap in gaps.items())
+        + "."
+    )
+    if alone in gaps and gaps[alone] > 0:
+        yield (
+            f"The teacher is the weaker network here: {formats.percent(top1)} % against "
+            f"{formats.percent(arms[alone]['mean'])} % of {alone}, which never saw it. A gain by distillation is then "
+            "not a better network passing on what it knows."
+        )
+    elif alone not in gaps and max(gaps.values()) > 0:
+        best = max(gaps, key=gaps.get)
+        yield (
+            f"The teacher is the weaker network here: {formats.percent(top1)} % against "
+            f"{formats.percent(arms[best]['mean'])} % of {best}."
+        )
+
+
+def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
+    """How much smaller the student is, with and without VGG16's fully connected head, in plain words.
+
+    Args:
+      teacher, student: params, macs and, where known, activation_bytes; teacher: head and heads (head -> its params),
+        where there is a choice of heads.
+    """
+    kinds = {"params": "parameters", "macs": "multiply-adds", "activation_bytes": "bytes of activations"}
+    ratios = [
+        f"{teacher[key] / student[key]:.3g} times the {words} "
+        f"({formats.short(teacher[key])} to {formats.short(student[key])})"
+        for key, words in kinds.items()
+        if teacher.get(key) and student.get(key)
+    ]
+    if not ratios:
+        return "How large the teacher is, is not known."
+    text = f"Teacher to student: {', '.join(ratios)}."
+    if "activation_bytes" in teacher:
+        text += " Activations: the largest input and output of one layer together, float32, one image."
+    for head, cost in teacher.get("heads", {}).items():
+        if head != teacher["head"]:
+            which = "With VGG16's fully connected head" if head == "fc" else "Without its fully connected head"
+            text += (
+                f" {which} the teacher would have {formats.short(cost['params'])} parameters, "
+                f"{cost['params'] / student['params']:.3g} times the student's."
+            )
+    return text
