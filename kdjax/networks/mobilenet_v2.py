@@ -1,19 +1,41 @@
 """MobileNetV2: Sandler et al., "Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381, table 2."""
 
 import functools
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from kdjax.networks import layers
-from kdjax.networks.model import Model
+from kdjax.networks.graph import IMAGE, Builder
+from kdjax.networks.model import Model, Place
 from kdjax.objective.outputs import Outputs
 
 MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 
 # Rows of table 2: expansion, output channels, blocks, stride of the first block.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+class Block(NamedTuple):
+    """One inverted residual of table 2: its row, its place there, and what it does."""
+
+    stage: int
+    place: int
+    expansion: int
+    channels: int
+    stride: int
+
+
+def blocks() -> Iterator[tuple[str, Block]]:
+    """The blocks, by their names here: `block_1` ..."""
+    number = 0
+    for stage, (expansion, channels, repeats, stride) in enumerate(STAGES):
+        for place in range(repeats):
+            number += 1
+            yield f"block_{number}", Block(stage, place, expansion, channels, stride if place == 0 else 1)
 
 
 def scaled(channels: float) -> int:
@@ -84,18 +106,11 @@ class MobileNetV2(nn.Module):
         x = layers.FORMS[self.form].arrange(x)
         x = layers.Convolution(scaled(32 * self.width), self.form, stride=2, name="stem")(x)
         x = norm(name="stem_bn")(x, train)
-        number = 0
-        for expansion, channels, blocks, stride in STAGES:
-            for block in range(blocks):
-                number += 1
-                x = InvertedResidual(
-                    scaled(channels * self.width),
-                    expansion,
-                    stride if block == 0 else 1,
-                    self.form,
-                    self.axis_name,
-                    name=f"block_{number}",
-                )(x, train)
+        for name, block in blocks():
+            features = scaled(block.channels * self.width)
+            x = InvertedResidual(features, block.expansion, block.stride, self.form, self.axis_name, name=name)(
+                x, train
+            )
         x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.form, name="last")(x)
         x = features = layers.FORMS[self.form].average(norm(name="last_bn")(x, train))
         if train and example_keys is not None and self.dropout:
@@ -105,4 +120,54 @@ class MobileNetV2(nn.Module):
         )
 
 
-MODELS = {"mobilenet_v2": Model(MobileNetV2, mean=MEAN, std=STD)}
+LAYERS = {  # here: (torchvision, timm)
+    "stem": ("features.0.0", "conv_stem"),
+    "stem_bn": ("features.0.1", "bn1"),
+    "last": ("features.18.0", "conv_head"),
+    "last_bn": ("features.18.1", "bn2"),
+}
+EXPANDED = {  # in a block
+    "expand": ("0.0", "conv_pw"),
+    "expand_bn": ("0.1", "bn1"),
+    "depthwise": ("1.0", "conv_dw"),
+    "depthwise_bn": ("1.1", "bn2"),
+    "project": ("2", "conv_pwl"),
+    "project_bn": ("3", "bn3"),
+}
+PLAIN = {  # in a block that does not expand
+    "depthwise": ("0.0", "conv_dw"),
+    "depthwise_bn": ("0.1", "bn1"),
+    "project": ("1", "conv_pw"),
+    "project_bn": ("2", "bn2"),
+}
+
+
+def names() -> dict[str, dict[str, Place]]:
+    """The tables above, of all blocks."""
+    torchvision = {layer: Place(theirs) for layer, (theirs, _) in LAYERS.items()}
+    timm = {layer: Place(theirs) for layer, (_, theirs) in LAYERS.items()}
+    for number, (name, block) in enumerate(blocks(), 1):
+        for part, theirs in (PLAIN if block.expansion == 1 else EXPANDED).items():
+            torchvision[f"{name}/{part}"] = Place(f"features.{number}.conv.{theirs[0]}")
+            timm[f"{name}/{part}"] = Place(f"blocks.{block.stage}.{block.place}.{theirs[1]}")
+    head = {"torchvision": Place("classifier.1", linear=True), "timm": Place("classifier", linear=True)}
+    return {"torchvision": torchvision | {"head": head["torchvision"]}, "timm": timm | {"head": head["timm"]}}
+
+
+def graph(draw: Builder) -> str:
+    """The network in evaluation."""
+
+    def convolution(x: str, layer: str, stride: int = 1) -> str:
+        return draw.convolution(x, layer, norm=f"{layer}_bn", stride=stride)
+
+    x = draw.rectify(convolution(IMAGE, "stem", 2), 6.0)
+    for number, (name, block) in enumerate(blocks(), 1):
+        y = x if block.expansion == 1 else draw.rectify(convolution(x, f"{name}/expand"), 6.0)
+        y = draw.rectify(convolution(y, f"{name}/depthwise", block.stride), 6.0)
+        y = convolution(y, f"{name}/project")
+        summed = block.stride == 1 and draw.shapes[x] == draw.shapes[y]
+        x = draw.add(x, y, f"features.{number}") if summed else y
+    return draw.dense(draw.mean(draw.rectify(convolution(x, "last"), 6.0)), "head")
+
+
+MODELS = {"mobilenet_v2": Model(MobileNetV2, mean=MEAN, std=STD, names=names(), graph=graph)}

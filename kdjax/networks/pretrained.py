@@ -1,11 +1,12 @@
 """ImageNet weights from safetensors in torchvision's or timm's naming, and back.
 
 Only safetensors are read: a pickle can run code. Layouts: PyTorch keeps convolutions as (O, I, H, W) and linear
-layers as (O, I); here they are (H, W, I, O) and (I, O), depthwise kernels (H, W, C).
+layers as (O, I); here they are (H, W, I, O) and (I, O), depthwise kernels (H, W, C). What each network's layers are
+called is said in the file of its family.
 """
 
 import dataclasses
-import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,17 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 
 from kdjax.errors import InputError
+from kdjax.networks import MODELS
+from kdjax.networks.hub import locate
+from kdjax.networks.model import Place
 
-HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<file>[\w./-]+))?")
 LISTED = 8  # names in an error message before "and ... more"
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+PIXEL_SCALE = 0.05
+"""Median norm of the first layer's filters below which they were made for pixels of 0 to 255. Those of torchvision's
+VGG16 and MobileNetV2, for pixels of unit variance, have 1.2 and 0.8; divided by a deviation of about 58, 0.02."""
 
-NORM_LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-# Place of each convolution in torchvision's VGG16 `features`: ReLU, maximum and BatchNorm count too.
-VGG_PLACES = {
-    False: (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-    True: (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40),
-}
-TIMM_STAGES = (1, 2, 3, 4, 3, 3, 1)  # blocks in each stage of MobileNetV2
-HEAD_PREFIXES = ("classifier.", "pre_logits.", "head.")
+Leaf = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,44 +38,53 @@ class _Tensor:
     order: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file that fits some variables: its naming, its tensors, and where each leaf lies among them."""
+
+    path: Path
+    naming: str
+    found: dict[str, np.ndarray]
+    table: dict[Leaf, _Tensor]
+
+    def fits(self, leaf: Leaf) -> bool:
+        tensor = self.table[leaf]
+        return tensor.name in self.found and self.found[tensor.name].shape == tensor.shape
+
+
 def load_imagenet(
     source: str | Path, model_name: str, variables: dict[str, Any], head: bool = False
 ) -> tuple[dict[str, Any], str]:
     """The variables with parameters and BatchNorm statistics taken from a safetensors file.
 
     Args:
-      source: path of a .safetensors file, or a Hugging Face hub id 'org/name' or 'org/name:file'
-        (default file 'model.safetensors'). torchvision and timm names are told apart by themselves.
-      model_name: 'vgg16', 'vgg16_bn' or 'mobilenet_v2'.
-      variables: {'params': ..., 'batch_stats': ...} of that model at the file's width; not changed.
-      head: take those layers of the classifier that the file holds in the right shape; otherwise, and by default,
-        the classifier stays as it is in `variables`.
+        source: path of a .safetensors file, or a Hugging Face hub id 'org/name' or 'org/name:file'
+            (default file 'model.safetensors'). torchvision and timm names are told apart by what the file holds.
+        model_name: a key of `networks.MODELS`.
+        variables: {'params': ..., 'batch_stats': ...} of that model at the file's width; not changed.
+        head: take those layers of the classifier that the file holds in the right shape; otherwise, and by default,
+            the classifier stays as it is in `variables`.
 
     Returns:
-      The new variables, NumPy arrays in the dtypes of the old ones, and a report in one line.
+        The new variables, NumPy arrays in the dtypes of the old ones, and a report in one line.
 
     Raises:
-      InputError: no such file, not safetensors, or tensors missing, unexpected or misshapen (named).
+        InputError: no such file, not safetensors, or tensors missing, unexpected, misshapen or not finite (named).
     """
-    path, naming, found, table = _read(source, model_name, variables)
+    file = _read(source, model_name, variables)
     leaves = traverse_util.flatten_dict(variables)
-    taken = {leaf: tensor for leaf, tensor in table.items() if leaf[1] != "head"}
+    taken = [leaf for leaf in file.table if leaf[1] != "head"]
     if head:
-        fits = lambda tensor: tensor.name in found and found[tensor.name].shape == tensor.shape
-        layers = {leaf[:-1] for leaf in table if leaf[1] == "head"}
-        taken |= {
-            leaf: table[leaf]
-            for layer in layers
-            for leaf in table
-            if leaf[:-1] == layer and all(fits(t) for other, t in table.items() if other[:-1] == layer)
-        }
-    for leaf, tensor in taken.items():
-        value = found[tensor.name].reshape(tensor.middle).transpose(tensor.order)
-        leaves[leaf] = np.ascontiguousarray(value, leaves[leaf].dtype).reshape(np.shape(leaves[leaf]))
-    kept = sorted({"/".join(leaf[1:-1]) for leaf in table if leaf not in taken})
+        partial = {leaf[:-1] for leaf in file.table if not file.fits(leaf)}
+        taken += [leaf for leaf in file.table if leaf[1] == "head" and leaf[:-1] not in partial]
+    for leaf in taken:
+        tensor, old = file.table[leaf], leaves[leaf]
+        value = file.found[tensor.name].reshape(tensor.middle).transpose(tensor.order)
+        leaves[leaf] = np.ascontiguousarray(value, old.dtype).reshape(np.shape(old))
+    kept = sorted({"/".join(leaf[1:-1]) for leaf in file.table.keys() - set(taken)})
     report = (
-        f"{len(taken)} of {len(leaves)} tensors of {model_name} from {path} ({naming} names); "
-        f"{'kept as initialised: ' + ', '.join(kept) if kept else 'nothing kept as initialised'}"
+        f"{len(taken)} of {len(leaves)} tensors of {model_name} from {file.path} ({file.naming} names); "
+        f"{'kept as initialized: ' + ', '.join(kept) if kept else 'nothing kept as initialized'}{_doubt(file)}"
     )
     return {**variables, **traverse_util.unflatten_dict(leaves)}, report
 
@@ -85,164 +94,116 @@ def check(source: str | Path, model_name: str, variables: dict[str, Any]) -> Non
     _read(source, model_name, variables)
 
 
-def _read(
-    source: str | Path, model_name: str, variables: dict[str, Any]
-) -> tuple[Path, str, dict[str, np.ndarray], dict[tuple[str, ...], _Tensor]]:
-    """Of a file that fits the variables: path, naming, its tensors, and where each leaf lies among them."""
-    path = _locate(source)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, TypeError) as error:
-        raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
-    naming = _naming(found)
-    leaves = traverse_util.flatten_dict(variables)
-    table = {leaf: _tensor(leaf, np.shape(value), model_name, naming, leaves) for leaf, value in leaves.items()}
-    _check(path, model_name, naming, found, [tensor for leaf, tensor in table.items() if leaf[1] != "head"])
-    return path, naming, found, table
-
-
-def named_tensors(model_name: str, variables: dict[str, Any], naming: str = "torchvision") -> dict[str, np.ndarray]:
-    """The variables as arrays in PyTorch's layout under 'torchvision' or 'timm' names (`load_imagenet` turned round).
+def named_tensors(model_name: str, variables: dict[str, Any], naming: str | None = None) -> dict[str, np.ndarray]:
+    """The variables as arrays in PyTorch's layout under another package's names (`load_imagenet` turned round).
 
     Dtypes are kept. `num_batches_tracked`, which neither package needs to load a model, is left out; a VGG16 with
     the average-pool head, which torchvision lacks, has its head under 'classifier'.
+
+    Args:
+        model_name: a key of `networks.MODELS`.
+        variables: {'params': ..., 'batch_stats': ...} of that model.
+        naming: one of the model's `names`; by default the first, which is torchvision's where there is one.
     """
-    leaves = traverse_util.flatten_dict(variables)
+    names = MODELS[model_name].names
+    places = names[naming or next(iter(names))]
     tensors = {}
-    for leaf, value in leaves.items():
-        tensor = _tensor(leaf, np.shape(value), model_name, naming, leaves)
+    for leaf, value in traverse_util.flatten_dict(variables).items():
+        tensor = _tensor(leaf, np.shape(value), places)
         turned = [tensor.middle[axis] for axis in tensor.order]
         value = np.asarray(value).reshape(turned).transpose(np.argsort(tensor.order))
         tensors[tensor.name] = np.ascontiguousarray(value).reshape(tensor.shape)
     return tensors
 
 
-def _locate(source: str | Path) -> Path:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    match = HUB_ID.fullmatch(str(source))
-    if path.suffix == ".safetensors" and ":" not in str(source) or not match:
-        raise InputError(f'weights {source}: no such file; give a .safetensors file or a hub id "org/name[:file]"')
-    from huggingface_hub import hf_hub_download  # slow to import, and only needed here
-    from huggingface_hub.errors import HfHubHTTPError
-
-    file = match["file"] or "model.safetensors"
-    if not file.endswith(".safetensors"):
-        raise InputError(f"weights {source}: only .safetensors files are read")
+def _read(source: str | Path, model_name: str, variables: dict[str, Any]) -> _File:
+    path = locate(source)
     try:
-        return Path(hf_hub_download(match["repo"], file))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"weights {source}: no such file, and not from the Hugging Face hub: {reason}") from None
+        with safe_open(path, framework="numpy") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, TypeError) as error:
+        raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
+    shapes = {leaf: np.shape(value) for leaf, value in traverse_util.flatten_dict(variables).items()}
+    tables = {
+        naming: {leaf: _tensor(leaf, shape, places) for leaf, shape in shapes.items()}
+        for naming, places in MODELS[model_name].names.items()
+    }
+    # Of namings with equally many of their names in the file the first is taken.
+    naming = max(tables, key=lambda one: sum(tensor.name in found for tensor in tables[one].values()))
+    file = _File(path, naming, found, tables[naming])
+    _check_names(file, model_name)
+    _check_values(file)
+    return file
 
 
-def _naming(found: dict[str, np.ndarray]) -> str:
-    timm = {"conv_stem.weight", "pre_logits.fc1.weight", "head.fc.weight"}
-    return "timm" if timm & found.keys() else "torchvision"
-
-
-def _check(path: Path, model_name: str, naming: str, found: dict[str, np.ndarray], needed) -> None:
-    needed = {tensor.name: tensor.shape for tensor in needed}
-    ignored = lambda name: name.endswith("num_batches_tracked") or name.startswith(HEAD_PREFIXES)
+def _check_names(file: _File, model_name: str) -> None:
+    needed = {tensor.name: tensor.shape for leaf, tensor in file.table.items() if leaf[1] != "head"}
+    classifier = MODELS[model_name].classifier
+    ignored = lambda name: name.endswith("num_batches_tracked") or name.startswith(classifier)
     faults = {
-        "missing": [name for name in needed if name not in found],
-        "unexpected": [name for name in sorted(found) if name not in needed and not ignored(name)],
+        "missing": [name for name in needed if name not in file.found],
+        "unexpected": [name for name in sorted(file.found) if name not in needed and not ignored(name)],
         "misshapen": [
-            f"{name} {found[name].shape} instead of {shape}"
+            f"{name} {file.found[name].shape} instead of {shape}"
             for name, shape in needed.items()
-            if name in found and found[name].shape != shape
+            if name in file.found and file.found[name].shape != shape
         ],
     }
     if any(faults.values()):
-        told = "; ".join(
-            f"{kind}: "
-            + ", ".join(names[:LISTED])
-            + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-            for kind, names in faults.items()
-            if names
-        )
-        raise InputError(f"weights {path} do not fit {model_name} ({naming} names): {told}")
+        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
+        raise InputError(f"weights {file.path} do not fit {model_name} ({file.naming} names): {listed}")
 
 
-def _tensor(leaf: tuple[str, ...], shape: tuple[int, ...], model_name: str, naming: str, leaves) -> _Tensor:
+def _check_values(file: _File) -> None:
+    """All tensors that may be taken, as the float32 that they become."""
+    bad = []
+    for leaf, tensor in file.table.items():
+        if file.fits(leaf):
+            values = file.found[tensor.name]
+            if values.dtype.kind in "iub":
+                raise InputError(f"weights {file.path}: {tensor.name} holds {values.dtype}, not floating-point numbers")
+            with np.errstate(over="ignore"):
+                wrong = values.size - np.count_nonzero(np.isfinite(values.astype(np.float32)))
+            if wrong:
+                bad.append(f"{tensor.name} ({wrong} of {values.size} values)")
+    if bad:
+        raise InputError(f"weights {file.path}: NaN or infinite values in {_listed(bad)}: take another file")
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def _doubt(file: _File) -> str:
+    """A warning, where the first layer seems to expect pixels of 0 to 255."""
+    first = next(
+        (tensor for leaf, tensor in file.table.items() if len(tensor.shape) == 4 and tensor.shape[1] == 3), None
+    )
+    if first is None:
+        return ""
+    kernel = file.found[first.name].astype(np.float64)
+    norm = np.median(np.sqrt(np.square(kernel).sum((1, 2, 3))))
+    if norm >= PIXEL_SCALE:
+        return ""
+    return (
+        f"; WARNING: the filters of {first.name} are small (median norm {norm:.2g}, usually about 1), as of a network "
+        "for pixels of 0 to 255 or in caffe's form (BGR): this network takes RGB by ImageNet's mean and deviation"
+    )
+
+
+def _tensor(leaf: Leaf, shape: tuple[int, ...], places: Mapping[str, Place]) -> _Tensor:
     """Where a leaf ('params' | 'batch_stats', layer, ..., 'kernel') of this shape lies in a file."""
-    *layer, kind = leaf[1:]
-    if model_name == "mobilenet_v2":
-        prefix = (_mobilenet_torchvision if naming == "torchvision" else _mobilenet_timm)(layer, leaves)
-    else:
-        prefix = _vgg(layer, naming, batch_norm=model_name == "vgg16_bn")
-    if kind != "kernel":
-        return _Tensor(f"{prefix}.{NORM_LEAVES[kind]}", shape, shape, (0,))
-    name = f"{prefix}.weight"
+    place = places["/".join(leaf[1:-1])]
+    name = f"{place.name}.{LEAVES[leaf[-1]]}"
+    if leaf[-1] != "kernel":
+        return _Tensor(name, shape, shape, (0,))
     if len(shape) == 4:
         turned = shape[3], shape[2], shape[0], shape[1]
         return _Tensor(name, turned, turned, (2, 3, 1, 0))
     if len(shape) == 3:
-        channels = shape[2]
-        return _Tensor(name, (channels, 1, 3, 3), (channels, 3, 3), (1, 2, 0))
+        height, width, channels = shape
+        return _Tensor(name, (channels, 1, height, width), (channels, height, width), (1, 2, 0))
     inputs, outputs = shape
-    if layer[-1] == "fc_1":
-        # PyTorch flattens (C, 7, 7) where we flatten (7, 7, C); timm keeps it as a 7 x 7 convolution.
-        middle = (outputs, inputs // 49, 7, 7)
-        return _Tensor(name, middle if naming == "timm" else (outputs, inputs), middle, (2, 3, 1, 0))
-    as_convolution = layer[0] != "head" or (layer[-1] == "fc_2" and naming == "timm")
-    return _Tensor(name, (outputs, inputs, 1, 1) if as_convolution else (outputs, inputs), (outputs, inputs), (1, 0))
-
-
-def _mobilenet_torchvision(layer: list[str], leaves) -> str:
-    fixed = {
-        "stem": "features.0.0",
-        "stem_bn": "features.0.1",
-        "last": "features.18.0",
-        "last_bn": "features.18.1",
-        "head": "classifier.1",
-    }
-    if layer[0] in fixed:
-        return fixed[layer[0]]
-    block, part = layer
-    places = {
-        "expand": "0.0",
-        "expand_bn": "0.1",
-        "depthwise": "1.0",
-        "depthwise_bn": "1.1",
-        "project": "2",
-        "project_bn": "3",
-    }
-    if ("params", block, "expand", "kernel") not in leaves:
-        places = {"depthwise": "0.0", "depthwise_bn": "0.1", "project": "1", "project_bn": "2"}
-    return f"features.{block.removeprefix('block_')}.conv.{places[part]}"
-
-
-def _mobilenet_timm(layer: list[str], leaves) -> str:
-    fixed = {"stem": "conv_stem", "stem_bn": "bn1", "last": "conv_head", "last_bn": "bn2", "head": "classifier"}
-    if layer[0] in fixed:
-        return fixed[layer[0]]
-    block, part = layer
-    places = {
-        "expand": "conv_pw",
-        "expand_bn": "bn1",
-        "depthwise": "conv_dw",
-        "depthwise_bn": "bn2",
-        "project": "conv_pwl",
-        "project_bn": "bn3",
-    }
-    if ("params", block, "expand", "kernel") not in leaves:
-        places = {"depthwise": "conv_dw", "depthwise_bn": "bn1", "project": "conv_pw", "project_bn": "bn2"}
-    index = int(block.removeprefix("block_")) - 1
-    stage = next(s for s in range(len(TIMM_STAGES)) if index < sum(TIMM_STAGES[: s + 1]))
-    return f"blocks.{stage}.{index - sum(TIMM_STAGES[:stage])}.{places[part]}"
-
-
-def _vgg(layer: list[str], naming: str, batch_norm: bool) -> str:
-    if layer[0] == "head":
-        names = {
-            "fc_1": ("classifier.0", "pre_logits.fc1"),
-            "fc_2": ("classifier.3", "pre_logits.fc2"),
-            "logits": ("classifier.6", "head.fc"),
-            "head": ("classifier", "head.fc"),
-        }
-        return names[layer[-1]][naming == "timm"]
-    part, number = layer[0].split("_")
-    return f"features.{VGG_PLACES[batch_norm][int(number) - 1] + (part == 'bn')}"
+    middle = (outputs, inputs // place.side**2, place.side, place.side)
+    return _Tensor(name, (outputs, inputs) if place.linear else middle, middle, (2, 3, 1, 0))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.networks import layers
-from kdjax.networks.model import Model
+from kdjax.networks.graph import IMAGE, Builder
+from kdjax.networks.model import Model, Place
 from kdjax.objective.outputs import Outputs
 
 MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
@@ -106,7 +107,62 @@ class VGG16(nn.Module):
         )
 
 
-MODELS = {
-    "vgg16": Model(VGG16, mean=MEAN, std=STD, heads=VGG16.HEADS),
-    "vgg16_bn": Model(functools.partial(VGG16, batch_norm=True), mean=MEAN, std=STD, heads=VGG16.HEADS),
+# Of each convolution, its place in torchvision's and timm's `features`: ReLU, maximum and BatchNorm count too.
+PLACES = {
+    "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+    "vgg16_bn": (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40),
 }
+HEADS = {  # 'head' is the average-pool head, which torchvision lacks
+    "torchvision": {
+        "head": Place("classifier", linear=True),
+        "head/fc_1": Place("classifier.0", linear=True, side=7),
+        "head/fc_2": Place("classifier.3", linear=True),
+        "head/logits": Place("classifier.6", linear=True),
+    },
+    "timm": {
+        "head": Place("head.fc", linear=True),
+        "head/fc_1": Place("pre_logits.fc1", side=7),
+        "head/fc_2": Place("pre_logits.fc2"),
+        "head/logits": Place("head.fc", linear=True),
+    },
+}
+
+
+def names(model: str) -> dict[str, dict[str, Place]]:
+    """The tables above, of one network."""
+    features = {f"conv_{number}": Place(f"features.{place}") for number, place in enumerate(PLACES[model], 1)}
+    if model == "vgg16_bn":
+        features |= {f"bn_{number}": Place(f"features.{place + 1}") for number, place in enumerate(PLACES[model], 1)}
+    return {naming: features | head for naming, head in HEADS.items()}
+
+
+def graph(draw: Builder, batch_norm: bool) -> str:
+    """The network in evaluation."""
+    x, number = IMAGE, 0
+    for block in BLOCKS:
+        for _ in block:
+            number += 1
+            norm = f"bn_{number}" if batch_norm else None
+            x = draw.rectify(draw.convolution(x, f"conv_{number}", norm=norm))
+        x = draw.max_pool(x)
+    if not draw.has("head/fc_1"):
+        return draw.dense(draw.mean(x), "head")
+    x = draw.adaptive_average(x, 7)
+    for layer in ("head/fc_1", "head/fc_2"):
+        x = draw.rectify(draw.dense(x, layer))
+    return draw.dense(x, "head/logits")
+
+
+def _model(name: str, batch_norm: bool) -> Model:
+    return Model(
+        functools.partial(VGG16, batch_norm=batch_norm),
+        mean=MEAN,
+        std=STD,
+        names=names(name),
+        graph=functools.partial(graph, batch_norm=batch_norm),
+        heads=VGG16.HEADS,
+        classifier=("classifier.", "pre_logits.", "head."),
+    )
+
+
+MODELS = {"vgg16": _model("vgg16", batch_norm=False), "vgg16_bn": _model("vgg16_bn", batch_norm=True)}

@@ -1,0 +1,65 @@
+"""Files of weights: on this machine, or on the Hugging Face hub."""
+
+import os
+import re
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kdjax.errors import InputError
+
+HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<file>[^\s:]+))?")
+SUFFIX = ".safetensors"
+OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")
+SECONDS = 3.0  # to reach the hub; its own client would try for half a minute
+
+
+def locate(source: str | Path) -> Path:
+    """The file that `source` names, fetched if need be.
+
+    Args:
+        source: path of a .safetensors file, or a hub id 'org/name' or 'org/name:file', with or without the suffix
+            and by default 'model'. A file that was fetched before is found without a network.
+
+    Raises:
+        InputError: there is no such file, or no way to it.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    match = HUB_ID.fullmatch(str(source))
+    if not match or (match["file"] is None and path.suffix == SUFFIX):
+        raise InputError(f'weights {source}: no such file; give a {SUFFIX} file or a hub id "org/name[:file]"')
+    file = match["file"] or "model"
+    if file.endswith(OTHERS):
+        raise InputError(f"weights {source}: only {SUFFIX} files are read; name one of them after the colon")
+    return _fetched(str(source), match["repo"], file if file.endswith(SUFFIX) else file + SUFFIX)
+
+
+def _fetched(source: str, repo: str, file: str) -> Path:
+    from huggingface_hub import constants, hf_hub_download  # slow to import, and only needed here
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
+    try:
+        return Path(hf_hub_download(repo, file, local_files_only=offline))
+    except LocalEntryNotFoundError:
+        raise InputError(
+            f"weights {source}: no such file here, and {constants.ENDPOINT} cannot be reached: download {file} of "
+            f"{repo} elsewhere and give its path"
+        ) from None
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"weights {source}: no such file, and not from the Hugging Face hub: {reason}") from None
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether the hub answers at all. Behind a proxy only its client can know."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
+        return True
+    url = urlsplit(endpoint)
+    try:
+        socket.create_connection((url.hostname, url.port or {"http": 80}.get(url.scheme, 443)), SECONDS).close()
+    except OSError:
+        return False
+    return True
