@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         config = ConfigDict(completed(json.loads((workdir / "config.json").read_text())))
     except (OSError, ValueError):
         raise InputError(f"--workdir: no run in {workdir} (it has no readable config.json)") from None
-    export.check(config)
+    export.check()
     run = opened(config, workdir)
 
     from kdjax.deploy.export.stage import export as export_student

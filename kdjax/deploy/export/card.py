@@ -43,7 +43,7 @@ def text(
     weights = ", ".join(f"{name} {arm[name]:g}" for name in terms.TERMS if arm.get(name))
     taught = objective.needs_teacher([arm])
     temperature = arm.get("temperature", distill["temperature"])
-    quantised = next(one for one in document["int8_candidates"] if one["chosen"])
+    quantized = next(one for one in document["int8_candidates"] if one["chosen"])
     files = [
         f"| `{name}` | {what} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
         f"| {formats.percent(one['agreement'])} |"
@@ -110,7 +110,7 @@ def text(
         "- The 8-bit file's figures are of the CPU it was exported on. On x86 CPUs without VNNI "
         + (
             "they should hold: its weights have 7 bits."
-            if quantised["reduce_range"]
+            if quantized["reduce_range"]
             else "sums of 8-bit products can saturate: measure it there before use."
         ),
         "- Latencies in `parity.json` were taken while whatever else ran on that machine was running.",

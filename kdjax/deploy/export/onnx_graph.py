@@ -1,23 +1,24 @@
-"""A folded network as an ONNX graph, shaped as PyTorch would write it: NCHW, one node a layer."""
+"""A folded network as an ONNX graph, shaped as PyTorch would write it: NCHW, one node an operation."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import kdjax
-from kdjax.deploy.export.fold import CEILING, Convolution, Network
+from kdjax.networks import graph as g
 
-# Old enough for the runtimes of some years ago, new enough for quantisation by channel.
+# Old enough for the runtimes of some years ago, new enough for quantization by channel.
 OPSET, IR_VERSION = 17, 8
 INPUT, OUTPUT = "images", "logits"
 BANDS = 4
 
 
-def metadata(network: Network, classes: Sequence[str], value_range: Sequence[float]) -> dict[str, str]:
+def metadata(network: g.Graph, classes: Sequence[str], value_range: Sequence[float]) -> dict[str, str]:
     """What the model files say of themselves: for `kdjax.deploy.predict`, and in words for people.
 
     Args:
@@ -32,18 +33,13 @@ def metadata(network: Network, classes: Sequence[str], value_range: Sequence[flo
         "storage_size": str(side),
         "image_size": str(size),
         "value_range": json.dumps(value_range),
-        "input": f"uint8, (batch, {side}, {side}, 3), RGB, 0 to 255; resize to {size} px and normalisation are inside",
+        "input": f"uint8, (batch, {side}, {side}, 3), RGB, 0 to 255; resize to {size} px and normalization are inside",
         "resize": (
             "decode (EXIF orientation applied, alpha dropped, grey and palette made RGB), then Pillow's Lanczos filter "
             f"to {side} x {side} px; an image that is not square is squeezed, not cropped"
         ),
         "output": "logits, float32; their softmax gives the probabilities of the classes",
     }
-
-
-def sum_name(number: int) -> str:
-    """Name of the tensor that the residual addition of a block (counted from 1) gives."""
-    return f"features.{number}"
 
 
 def bands(resize: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,74 +63,29 @@ def bands(resize: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return read, np.take_along_axis(parts, read[:, None, :], axis=2)
 
 
-def build(network: Network, properties: dict[str, str]) -> onnx.ModelProto:
+def build(network: g.Graph, properties: dict[str, str]) -> onnx.ModelProto:
     """The network as a checked ONNX model.
 
     Args:
-      network: see `fold.fold`.
-      properties: go into the model's metadata_props, such as `metadata`.
+        network: see `fold.fold`.
+        properties: go into the model's metadata_props, such as `metadata`.
 
     Returns:
-      A model from images (batch, storage_size, storage_size, 3) uint8 to logits (batch, classes) float32; the batch is
-      free.
+        A model from images (batch, storage_size, storage_size, 3) uint8 to logits (batch, classes) float32; the batch
+        is free. The tensor of each node is called by its name, only that of the last one OUTPUT.
     """
-    nodes, constants = [], []
-
-    def constant(name: str, values: np.ndarray) -> str:
-        constants.append(numpy_helper.from_array(values, name))
-        return name
-
-    def node(kind: str, inputs: list[str], name: str, **attributes) -> str:
-        nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
-
-    def convolution(x: str, layer: Convolution) -> str:
-        side = layer.kernel.shape[-1]
-        weights = [constant(f"{layer.name}.weight", layer.kernel), constant(f"{layer.name}.bias", layer.bias)]
-        x = node(
-            "Conv",
-            [x, *weights],
-            layer.name,
-            kernel_shape=[side] * 2,
-            strides=[layer.stride] * 2,
-            pads=[side // 2] * 4,
-            group=layer.groups,
-        )
-        return node("Clip", [x, zero, ceiling], f"{layer.name}.relu6") if layer.rectified else x
-
-    zero, ceiling = constant("zero", np.float32(0)), constant("ceiling", np.float32(CEILING))
-    source, size = network.storage_size, network.image_size
-    if network.resize is None:
-        x = node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
-        x = node("Cast", [x], "pixels", to=TensorProto.FLOAT)
-    else:
-        read, weights = bands(network.resize)
-        x = node("Reshape", [INPUT, constant("rows.shape", np.array([0, source, 3 * source]))], "rows")
-        x = node("Gather", [x, constant("bands.rows", read)], "bands", axis=1)
-        x = node("Cast", [x], "pixels", to=TensorProto.FLOAT)
-        x = node("MatMul", [constant("bands.weights", weights), x], "lower")
-        x = node("Reshape", [x, constant("lower.shape", np.array([0, size, source, 3]))], "lower.nhwc")
-        x = node("Transpose", [x], "nchw", perm=[0, 3, 1, 2])
-        # A product with a matrix on the right is one product for the whole batch.
-        x = node("MatMul", [x, constant("resize.columns", np.ascontiguousarray(network.resize.T))], "resized")
-    x = node("Sub", [x, constant("mean", network.mean.reshape(3, 1, 1))], "centred")
-    x = convolution(x, network.stem)
-    for number, block in enumerate(network.blocks, 1):
-        y = x
-        for layer in block.convolutions:
-            y = convolution(y, layer)
-        x = node("Add", [x, y], sum_name(number)) if block.residual else y
-    x = convolution(x, network.last)
-    x = node("Flatten", [node("GlobalAveragePool", [x], "pooled")], "features")
-    head = [constant("classifier.1.weight", network.weight), constant("classifier.1.bias", network.bias)]
-    node("Gemm", [x, *head], OUTPUT, transB=1)
+    draw = _Drawing()
+    _draw_image(draw, network)
+    for node in network.nodes:
+        WRITERS[type(node)](draw, node, OUTPUT if node is network.nodes[-1] else node.name)
     shape = ["batch", network.storage_size, network.storage_size, 3]
+    classes = len(network.nodes[-1].bias)
     graph = helper.make_graph(
-        nodes,
-        "mobilenet_v2",
+        draw.nodes,
+        network.model,
         [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(network.bias)])],
-        constants,
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])],
+        list(draw.constants.values()),
     )
     model = helper.make_model(
         graph, producer_name="kdjax", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
@@ -142,3 +93,105 @@ def build(network: Network, properties: dict[str, str]) -> onnx.ModelProto:
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+class _Drawing:
+    """Nodes and constants of a graph that is being written."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        """A constant, once for each name."""
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(values, name)
+        return name
+
+    def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """A node with one output, called as it is."""
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+
+def _draw_image(draw: _Drawing, network: g.Graph) -> None:
+    """From the bytes to the node g.IMAGE."""
+    source, size = network.storage_size, network.image_size
+    if network.resize is None:
+        x = draw.node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
+        x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
+    else:
+        read, weights = bands(network.resize)
+        x = draw.node("Reshape", [INPUT, draw.constant("rows.shape", np.array([0, source, 3 * source]))], "rows")
+        x = draw.node("Gather", [x, draw.constant("bands.rows", read)], "bands", axis=1)
+        x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
+        x = draw.node("MatMul", [draw.constant("bands.weights", weights), x], "lower")
+        x = draw.node("Reshape", [x, draw.constant("lower.shape", np.array([0, size, source, 3]))], "lower.nhwc")
+        x = draw.node("Transpose", [x], "nchw", perm=[0, 3, 1, 2])
+        # A product with a matrix on the right is one product for the whole batch.
+        columns = draw.constant("resize.columns", np.ascontiguousarray(network.resize.T))
+        x = draw.node("MatMul", [x, columns], "resized")
+    draw.node("Sub", [x, draw.constant("mean", network.mean.reshape(-1, 1, 1))], g.IMAGE)
+
+
+def _convolution(draw: _Drawing, node: g.Convolution, name: str) -> None:
+    weights = [draw.constant(f"{node.name}.weight", node.kernel), draw.constant(f"{node.name}.bias", node.bias)]
+    (top, bottom), (left, right) = node.padding
+    draw.node(
+        "Conv",
+        [*node.inputs, *weights],
+        name,
+        kernel_shape=list(node.kernel.shape[2:]),
+        strides=[node.stride] * 2,
+        pads=[top, left, bottom, right],
+        group=node.groups,
+    )
+
+
+def _rectify(draw: _Drawing, node: g.Rectify, name: str) -> None:
+    if math.isinf(node.ceiling):
+        draw.node("Relu", node.inputs, name)
+        return
+    limits = [draw.constant(f"limit.{value:g}", np.float32(value)) for value in (0, node.ceiling)]
+    draw.node("Clip", [*node.inputs, *limits], name)
+
+
+def _pool(draw: _Drawing, node: g.MaxPool | g.AveragePool, name: str) -> None:
+    kind = "MaxPool" if isinstance(node, g.MaxPool) else "AveragePool"
+    draw.node(kind, node.inputs, name, kernel_shape=[node.size] * 2, strides=[node.stride] * 2)
+
+
+def _resample(draw: _Drawing, node: g.Resample, name: str) -> None:
+    rows = draw.constant(f"{node.name}.rows", node.rows)
+    x = draw.node("MatMul", [rows, *node.inputs], f"{node.name}.lower")
+    columns = draw.constant(f"{node.name}.columns", np.ascontiguousarray(node.columns.T))
+    draw.node("MatMul", [x, columns], name)
+
+
+def _mean(draw: _Drawing, node: g.Mean, name: str) -> None:
+    draw.node("Flatten", [draw.node("GlobalAveragePool", node.inputs, f"{node.name}.map")], name)
+
+
+def _add(draw: _Drawing, node: g.Add, name: str) -> None:
+    draw.node("Add", node.inputs, name)
+
+
+def _dense(draw: _Drawing, node: g.Dense, name: str) -> None:
+    (x,), kernel = node.inputs, node.kernel
+    if kernel.ndim == 4:
+        x = draw.node("Flatten", [x], f"{node.name}.flat")
+        kernel = kernel.reshape(len(kernel), -1)
+    weights = [draw.constant(f"{node.name}.weight", kernel), draw.constant(f"{node.name}.bias", node.bias)]
+    draw.node("Gemm", [x, *weights], name, transB=1)
+
+
+WRITERS: dict[type, Callable[[_Drawing, Any, str], None]] = {
+    g.Convolution: _convolution,
+    g.Rectify: _rectify,
+    g.MaxPool: _pool,
+    g.AveragePool: _pool,
+    g.Resample: _resample,
+    g.Mean: _mean,
+    g.Add: _add,
+    g.Dense: _dense,
+}

@@ -1,16 +1,20 @@
 """A folded network as a portable StableHLO program, to be reloaded with `jax.export.deserialize` and without kdjax."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.export  # not imported by jax itself
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from kdjax.deploy.export.fold import CEILING, Convolution, Network
+from kdjax.networks import graph as g
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def serialise(network: Network) -> bytes:
+def serialize(network: g.Graph) -> bytes:
     """The program from images (batch, storage_size, storage_size, 3) uint8 to logits (batch, classes) float32.
 
     The batch is free; it runs on the CPU, NVIDIA GPUs and TPUs.
@@ -23,31 +27,73 @@ def serialise(network: Network) -> bytes:
     return bytes(exported.serialize())
 
 
-def logits(network: Network, images: jax.Array) -> jax.Array:
+def logits(network: g.Graph, images: jax.Array) -> jax.Array:
     """Logits (b, classes) float32 of images (b, storage_size, storage_size, 3) uint8, in plain convolutions."""
     x = images.astype(jnp.float32)
     if network.resize is not None:
         x = jnp.einsum("hr,brcx->bhcx", network.resize, x)
         x = jnp.einsum("wc,bhcx->bhwx", network.resize, x)
-    x = _convolution(x - network.mean[None, None, None, :], network.stem)
-    for block in network.blocks:
-        y = x
-        for layer in block.convolutions:
-            y = _convolution(y, layer)
-        x = x + y if block.residual else y
-    features = _convolution(x, network.last).mean((1, 2))
-    return features @ network.weight.T + network.bias[None, :]
+    tensors = {g.IMAGE: x - network.mean[None, None, None, :]}
+    for node in network.nodes:
+        tensors[node.name] = OPERATIONS[type(node)](node, *(tensors[name] for name in node.inputs))
+    return tensors[network.nodes[-1].name]
 
 
-def _convolution(x: jax.Array, layer: Convolution) -> jax.Array:
-    pad = layer.kernel.shape[-1] // 2
+def _convolution(node: g.Convolution, x: jax.Array) -> jax.Array:
     y = lax.conv_general_dilated(
         x,
-        layer.kernel,
-        (layer.stride, layer.stride),
-        ((pad, pad), (pad, pad)),
+        node.kernel,
+        (node.stride, node.stride),
+        node.padding,
         dimension_numbers=("NHWC", "OIHW", "NHWC"),
-        feature_group_count=layer.groups,
+        feature_group_count=node.groups,
     )
-    y = y + layer.bias[None, None, None, :]
-    return jnp.clip(y, 0, CEILING) if layer.rectified else y
+    return y + node.bias[None, None, None, :]
+
+
+def _rectify(node: g.Rectify, x: jax.Array) -> jax.Array:
+    return jnp.clip(x, 0, node.ceiling)
+
+
+def _pooled(node: g.MaxPool | g.AveragePool, x: jax.Array, start: float, reduce: Callable[..., Any]) -> jax.Array:
+    window, strides = (1, node.size, node.size, 1), (1, node.stride, node.stride, 1)
+    return lax.reduce_window(x, np.float32(start), reduce, window, strides, "VALID")
+
+
+def _max_pool(node: g.MaxPool, x: jax.Array) -> jax.Array:
+    return _pooled(node, x, -np.inf, lax.max)
+
+
+def _average_pool(node: g.AveragePool, x: jax.Array) -> jax.Array:
+    return _pooled(node, x, 0, lax.add) / np.float32(node.size**2)
+
+
+def _resample(node: g.Resample, x: jax.Array) -> jax.Array:
+    return jnp.einsum("wc,bhcx->bhwx", node.columns, jnp.einsum("hr,brcx->bhcx", node.rows, x))
+
+
+def _mean(node: g.Mean, x: jax.Array) -> jax.Array:
+    return x.mean((1, 2))
+
+
+def _add(node: g.Add, x: jax.Array, y: jax.Array) -> jax.Array:
+    return x + y
+
+
+def _dense(node: g.Dense, x: jax.Array) -> jax.Array:
+    kernel = node.kernel
+    if kernel.ndim == 4:
+        kernel, x = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1), x.reshape(len(x), -1)
+    return x @ kernel.T + node.bias[None, :]
+
+
+OPERATIONS: dict[type, Callable[..., jax.Array]] = {
+    g.Convolution: _convolution,
+    g.Rectify: _rectify,
+    g.MaxPool: _max_pool,
+    g.AveragePool: _average_pool,
+    g.Resample: _resample,
+    g.Mean: _mean,
+    g.Add: _add,
+    g.Dense: _dense,
+}

@@ -1,6 +1,6 @@
 """Stage `export`: one finished student as the folder WORKDIR/export.
 
-student.safetensors              the trained tensors, torchvision's names; timm_names.json: their names in timm
+student.safetensors              the trained tensors by torchvision's names; timm_names.json: their names in timm
 student.onnx student.int8.onnx   for onnxruntime; student.stablehlo: for JAX, see `stablehlo`
 labels.json                      class names in the order of the logits
 model_card.md                    what it is, for people
@@ -28,11 +28,12 @@ from safetensors.numpy import save_file
 
 from kdjax.data import decode
 from kdjax.data.sources import folder
-from kdjax.deploy.export import MODEL, card, onnx_graph, parity, quantise, stablehlo
-from kdjax.deploy.export.fold import Network, fold
+from kdjax.deploy.export import card, onnx_graph, parity, quantize, stablehlo
+from kdjax.deploy.export.fold import fold
 from kdjax.deploy.predict import Classifier
 from kdjax.errors import InputError
-from kdjax.networks import pretrained
+from kdjax.networks import MODELS, pretrained
+from kdjax.networks.graph import Graph
 from kdjax.results import metrics
 from kdjax.run import other_run
 from kdjax.run.learners import finished_students, network_facts, teacher_facts
@@ -149,14 +150,15 @@ def _write(
 ) -> None:
     """All files of the export."""
     dataset, config = run.dataset, run.config
-    tensors = pretrained.named_tensors(MODEL, variables)
-    _write_tensors(place, tensors, variables)
-    network = fold(tensors, storage_size=config.dataset.storage_size, image_size=run.student_size)
+    _write_tensors(place, config.student.model, variables)
+    network = fold(
+        config.student.model, variables, storage_size=config.dataset.storage_size, image_size=run.student_size
+    )
     metadata = onnx_graph.metadata(network, dataset.classes, dataset.value_range)
     onnx.save(onnx_graph.build(network, metadata), place / "student.onnx")
-    model, tried = _best_quantised(run, network, metadata)
+    model, tried = _best_quantized(run, network, metadata)
     onnx.save(model, place / "student.int8.onnx")
-    (place / "student.stablehlo").write_bytes(stablehlo.serialise(network))
+    (place / "student.stablehlo").write_bytes(stablehlo.serialize(network))
     (place / "labels.json").write_text(json.dumps(dataset.classes, indent=1, ensure_ascii=False) + "\n")
     document = {
         "student": {
@@ -183,8 +185,10 @@ def _write(
     )
 
 
-def _write_tensors(place: Path, tensors: dict[str, np.ndarray], variables: dict[str, Any]) -> None:
-    """student.safetensors with every entry of torchvision's state dict, and timm_names.json."""
+def _write_tensors(place: Path, model: str, variables: dict[str, Any]) -> None:
+    """student.safetensors in the first naming of the network, and the names of its tensors in each other one."""
+    first, *others = MODELS[model].names
+    tensors = pretrained.named_tensors(model, variables, first)
     counters = {
         name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)  # PyTorch reads it in training only
         for name in tensors
@@ -192,29 +196,30 @@ def _write_tensors(place: Path, tensors: dict[str, np.ndarray], variables: dict[
     }
     save_file(tensors | counters, place / "student.safetensors", metadata={"format": "pt"})
     (place / "student.safetensors").chmod(0o644)  # safetensors makes it private
-    # Both tables list the same leaves in the same order.
-    names = dict(zip(tensors, pretrained.named_tensors(MODEL, variables, "timm"), strict=True))
-    names |= {
-        name: names[name.replace("num_batches_tracked", "running_mean")].replace("running_mean", "num_batches_tracked")
-        for name in counters
-    }
-    (place / "timm_names.json").write_text(json.dumps(names, indent=1) + "\n")
+    for naming in others:
+        # Both tables list the same leaves in the same order.
+        names = dict(zip(tensors, pretrained.named_tensors(model, variables, naming), strict=True))
+        names |= {
+            counter: names[counter.replace("num_batches_tracked", "running_mean")].replace(
+                "running_mean", "num_batches_tracked"
+            )
+            for counter in counters
+        }
+        (place / f"{naming}_names.json").write_text(json.dumps(names, indent=1) + "\n")
 
 
-def _best_quantised(
-    run: Run, network: Network, metadata: dict[str, str]
-) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
+def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
     """The candidate with the validation logits nearest to the float graph's (root mean square); and all figures.
 
     Top-1 would be a coarse judge: candidates differ by one or two validation images, which is chance.
     """
     train, validation = run.dataset.train.images, run.dataset.validation
     # The examples are ordered by class, so an even choice takes of all classes. No augmentation.
-    even = np.linspace(0, len(train) - 1, min(len(train), quantise.CALIBRATION_IMAGES)).astype(int)
+    even = np.linspace(0, len(train) - 1, min(len(train), quantize.CALIBRATION_IMAGES)).astype(int)
     expected = _outputs(onnx_graph.build(network, metadata), validation.images)
     found, tried = None, []
-    for settings in quantise.CANDIDATES:
-        model = quantise.quantise(network, train[even], settings, metadata)
+    for settings in quantize.CANDIDATES:
+        model = quantize.quantize(network, train[even], settings, metadata)
         logits = _outputs(model, validation.images)
         top1 = metrics.classification(logits, validation.labels)["top1"]
         error = float(np.sqrt(np.mean(np.square(logits - expected))))
@@ -230,10 +235,10 @@ def _best_quantised(
     return found[1], tried
 
 
-def _words(settings: quantise.Settings) -> str:
+def _words(settings: quantize.Settings) -> str:
     return ", ".join(
         [
-            *["equalised"] * settings.equalised,
+            *["equalized"] * settings.equalized,
             "per channel" if settings.per_channel else "per tensor",
             settings.calibration,
             *["7-bit weights"] * settings.reduce_range,
@@ -252,13 +257,13 @@ def _figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def _measured(
-    run: Run, place: Path, network: Network, variables: dict[str, Any], reference: np.ndarray
+    run: Run, place: Path, network: Graph, variables: dict[str, Any], reference: np.ndarray
 ) -> dict[str, Any]:
     """Accuracy on the test images, size and speed of each file."""
     test = run.dataset.test
     float_, int8 = (Classifier(place / name) for name in ("student.onnx", "student.int8.onnx"))
     images, source = _test_images(run, float_)
-    loaded, _ = pretrained.load_imagenet(place / "student.safetensors", MODEL, variables, head=True)
+    loaded, _ = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, head=True)
     program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
     evaluated = jax.jit(functools.partial(steps.eval_step, model=run.network("student"), size=run.student_size))
     placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded)
@@ -295,7 +300,7 @@ def _measured(
     }
 
 
-def _latencies(place: Path, network: Network, images: np.ndarray) -> dict[str, dict[str, float]]:
+def _latencies(place: Path, network: Graph, images: np.ndarray) -> dict[str, dict[str, float]]:
     """Milliseconds by model and batch, on one thread: the idle threads of several sessions take each other's cores."""
     # What others export: the same layers, on images of the right size.
     unresized = dataclasses.replace(network, storage_size=network.image_size, resize=None)

@@ -1,0 +1,122 @@
+"""Channels of like sizes before a network is quantized: cross-layer equalization over any graph.
+
+A positive factor for each channel passes through sums, ReLU, maxima and averages. The tensors that such operations tie
+together, what writes them and what reads them can therefore be scaled, and the function stays the same (Nagel et al.,
+arXiv 1906.04721, equation 11). In MobileNetV2 these are the linear bottlenecks; in VGG16 all between two convolutions.
+
+The pairs of layers around a ReLU6 are left alone: scaled, each channel would need a ceiling of its own, for which there
+is no integer kernel.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import TensorProto, helper
+from onnxruntime import InferenceSession
+
+from kdjax.deploy.export import onnx_graph
+from kdjax.networks import graph as g
+
+BATCH = 8  # all activations of a batch are in memory at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Tied:
+    """Tensors whose channels can only be scaled together.
+
+    Attributes:
+        writers, readers: names of the convolutions and dense layers that write and read them.
+        tensors: their names; those that only a ReLU reads are left out.
+    """
+
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    tensors: tuple[str, ...]
+
+
+def equalize(network: g.Graph, images: np.ndarray) -> g.Graph:
+    """The same function with the channels of tied tensors brought to like sizes.
+
+    The writers' weights have a scale for each of these channels anyway, so the size of the activations takes their
+    place, as in SmoothQuant (Xiao et al., arXiv 2211.10438, equation 4 with alpha = 1/2).
+
+    Args:
+        network: see `fold.fold`.
+        images: (n, storage_size, storage_size, 3) uint8, whose activations are measured.
+    """
+    layers = {node.name: node for node in network.nodes}
+    groups = list(tied(network))
+    if not groups:
+        return network
+    largest = largest_values(network, images, [tensor for group in groups for tensor in group.tensors])
+    for group in groups:
+        written = np.max([largest[tensor] for tensor in group.tensors], axis=0)
+        read = np.max([_sizes(layers[name].kernel, axis=1) for name in group.readers], axis=0)
+        # A channel that is dead on one side stays as it is.
+        scale = np.sqrt(np.divide(written, read, out=np.ones_like(read), where=(written > 0) & (read > 0)))
+        for name in group.writers:
+            layer = layers[name]
+            kernel = layer.kernel / scale.reshape(-1, *[1] * (layer.kernel.ndim - 1))
+            layers[name] = dataclasses.replace(layer, kernel=kernel, bias=layer.bias / scale)
+        for name in group.readers:
+            layer = layers[name]
+            kernel = layer.kernel * scale.reshape(1, -1, *[1] * (layer.kernel.ndim - 2))
+            layers[name] = dataclasses.replace(layer, kernel=kernel)
+    return dataclasses.replace(network, nodes=tuple(layers.values()))
+
+
+def tied(network: g.Graph) -> Iterator[Tied]:
+    """The groups of tensors whose channels can be scaled, in the order of the graph."""
+    groups: dict[str, list[str]] = {g.IMAGE: [g.IMAGE]}
+    for node in network.nodes:
+        together = [node.name]
+        if _passes_factors(node):
+            for name in node.inputs:
+                if groups[name] is not together:
+                    together = groups[name] + together
+                    for member in together:
+                        groups[member] = together
+        groups[node.name] = together
+    nodes = {node.name: node for node in network.nodes}
+    unique = {id(group): group for group in groups.values()}
+    for group in unique.values():
+        writers = [name for name in group if not (name in nodes and _passes_factors(nodes[name]))]
+        consumers = {name: [node for node in network.nodes if name in node.inputs] for name in group}
+        readers = {node.name: node for nodes_ in consumers.values() for node in nodes_ if not _passes_factors(node)}
+        scalable = all(_has_weights(nodes.get(name)) for name in writers) and all(
+            _has_weights(node) and getattr(node, "groups", 1) == 1 for node in readers.values()
+        )
+        if scalable and network.nodes[-1].name not in group:
+            only_rectified = lambda name: all(isinstance(node, g.Rectify) for node in consumers[name])  # noqa: B023
+            yield Tied(tuple(writers), tuple(readers), tuple(name for name in group if not only_rectified(name)))
+
+
+def largest_values(network: g.Graph, images: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
+    """The largest absolute value of each channel of these tensors over the images, (C,) float32."""
+    model = onnx_graph.build(network, {})
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    largest: dict[str, np.ndarray] = {}
+    for start in range(0, len(images), BATCH):
+        values = session.run(tensors, {onnx_graph.INPUT: images[start : start + BATCH]})
+        for name, value in zip(tensors, values, strict=True):
+            sizes = _sizes(value, axis=1)
+            largest[name] = np.maximum(largest.get(name, sizes), sizes)
+    return largest
+
+
+def _passes_factors(node: g.Node) -> bool:
+    """Whether a positive factor for each channel of the input comes out as it went in."""
+    if isinstance(node, g.Rectify):
+        return math.isinf(node.ceiling)
+    return isinstance(node, g.Add | g.MaxPool | g.AveragePool | g.Resample | g.Mean)
+
+
+def _has_weights(node: g.Node | None) -> bool:
+    return isinstance(node, g.Convolution | g.Dense)
+
+
+def _sizes(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.abs(values).max(tuple(other for other in range(values.ndim) if other != axis))
