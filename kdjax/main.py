@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
             "--follow follows one run: set splits=1, data_seed and --workdir to those of one of the splits"
         )
     if "export" in _STAGES.value:
-        export.check(config)
+        export.check()
     workdir = Path(_WORKDIR.value or Path("runs") / config.name).expanduser()
     if (workdir / ("config.json" if config.splits > 1 else "split-0")).exists():
         held = "a run of one split" if config.splits > 1 else "the runs of several splits"
