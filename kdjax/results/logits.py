@@ -23,7 +23,7 @@ def read(path: Path, shapes: Mapping[str, tuple[int | None, ...]], fix: str) -> 
         InputError: it is not there or cannot be read, or an array is missing or has another shape.
     """
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             found = {name: stored[name] for name in stored.files}
     # AttributeError and TypeError: a single array, which is no archive.
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:

@@ -4,7 +4,8 @@ import csv
 import io
 
 import numpy as np
-from test_results import TOP1, parts
+import pytest
+from helpers.run_results import TOP1, parts
 
 from kdjax.results import document, tables
 
@@ -23,7 +24,7 @@ def test_table_of_several_seeds():
     lines = text.splitlines()
     assert all(len(line) <= tables.TABLE_WIDTH for line in lines), max(map(len, lines))
     row = next(line for line in lines if line.startswith("kl_cosine"))
-    for cell in ("80.00 ± 2.65", "73.43 to 86.57", "404 k", "5.6 M", " 4 "):
+    for cell in ("80.00 ± 2.65", "72.68 to 85.74", "404 k", "5.6 M", " 4 "):
         assert cell in row
     teacher = next(line for line in lines if line.startswith("teacher"))
     assert "90.00" in teacher and "3.69 M" in teacher
@@ -65,12 +66,75 @@ def test_markdown_has_the_same_cells():
     assert "80.00 ± 2.65" in cells[6] and lines[-1] == "- The end."
 
 
+@pytest.mark.parametrize("labelled", [600, 5940, None])
+def test_the_table_says_how_many_labels_there_are(labelled):
+    given = parts()
+    if labelled:
+        given["dataset"]["labels"] = {"labelled": labelled, "total": 5940}
+    for write in (tables.table, tables.markdown):
+        first = write(document.build(**given)).splitlines()[0]
+        few = ", 600 of 5 940 labels" if labelled == 600 else ""
+        splits = "600 / 200 / 400 images for training / validation / test"
+        assert first == f"demo: 3 classes, {splits}{few}. Student: mobilenet_v2."
+
+
+def test_no_number_is_left_out_of_its_column():
+    cells = lambda text: [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    out = document.build(**parts())
+    header, _, teacher, *rows = cells(tables.markdown(out))
+    assert header == [
+        "ce", "kl", "cosine", "T", "test top-1 %", "95% interval", "p (Holm)", "macro-F1 %", "NLL", "ECE %",
+        "params", "MACs",
+    ]  # fmt: skip
+    one = out["arms"]["student_alone"]["test_metrics"][0]
+    figures = [f"{100 * one['macro_f1']:.2f}", f"{one['nll']:.3f}", f"{100 * one['ece']:.2f}"]
+    assert teacher == ["teacher vgg16_bn", "", "", "", "", "90.00", "", "", *figures, "3.69 M", "178 M"]
+    by_name = {row[0]: row[1:] for row in rows}
+    assert list(by_name) == list(TOP1)
+    # An arm without a teacher has no temperature.
+    assert by_name["student_alone"][:5] == ["1", "0", "0", "", "72.00 ± 2.00"]
+    assert by_name["cosine"][:5] == ["1", "0", "1", "4", "72.67 ± 1.53"]
+    for name, arm in out["arms"].items():
+        low, high = arm["ci95"]
+        assert by_name[name][5] == f"{100 * low:.2f} to {100 * high:.2f}"
+        assert by_name[name][6] == ("" if name == "student_alone" else f"{arm['p_vs_alone']:.3f}")
+        assert by_name[name][7:] == [*figures, "404 k", "5.6 M"]
+
+
+def test_hostile_names_are_harmless_in_all_three():
+    given = parts()
+    names = {"kl": "\x1b[31m=red|<b>", "cosine": "=1+1"}
+    given["arms"] = {names.get(name, name): arm for name, arm in given["arms"].items()}
+    given["dataset"]["name"] = "<script>x</script>\x1b[2J"
+    out = document.build(**given)
+    for text in (tables.table(out), tables.markdown(out), tables.comma_separated(out)):
+        assert "\x1b" not in text
+    assert "<" not in tables.markdown(out).replace("<0.0", "")
+    rows = tables.markdown(out).splitlines()[2:8]
+    assert len({row.replace("\\|", "").count("|") for row in rows}) == 1
+    assert {row["arm"] for row in csv.DictReader(io.StringIO(tables.comma_separated(out)))} >= {"'=1+1"}
+    splits = [document.build(**{**given, "config": {"data_seed": k, "seeds": (0, 1, 2)}}) for k in range(3)]
+    assert "\x1b" not in tables.over_splits(document.combine(splits))
+
+
+def test_the_closing_words_stay_as_they_are():
+    out = document.build(**parts())
+    assert tables.markdown(out, closing="See [here](x).").splitlines()[-1] == "- See [here](x)."
+    assert tables.table(out, closing="Two\nlines.").splitlines()[-1] == "- Two lines."
+
+
 def test_csv_has_a_line_a_student():
     out = document.build(**parts({**TOP1, "kl": [0.75, None, 0.77]}))
     rows = list(csv.DictReader(io.StringIO(tables.comma_separated(out))))
     assert len(rows) == 1 + 4 * 3 and rows[0]["arm"] == "teacher" and float(rows[0]["test_top1"]) == 0.9
     found = {(row["arm"], row["seed"]): row["test_top1"] for row in rows[1:]}
     assert float(found["kl_cosine", "2"]) == 0.83 and found["kl", "1"] == ""
+    one = out["arms"]["cosine"]["test_metrics"][0]
+    row = next(row for row in rows if row["arm"] == "cosine")
+    assert {name: float(row[f"test_{name}"]) for name in tables.MEASURES} == {
+        name: one[name] for name in ("top1", "macro_f1", "nll", "ece", "agreement", "kl")
+    }
+    assert [float(row[name]) for name in ("ce", "kl", "cosine", "temperature", "val_top1")] == [1, 0, 1, 4, 0.5]
 
 
 def test_the_table_of_a_sweep_shows_the_selected_trials():
@@ -82,25 +146,3 @@ def test_the_table_of_a_sweep_shows_the_selected_trials():
     rows = [line.split()[0] for line in text.splitlines() if line and line[0] != "-"]
     assert "cosine" in rows and "kl" not in rows
     assert "student_alone of 1, soft of 3" in " ".join(text.split())
-
-
-def test_figures_of_unfinished_students_are_marked():
-    given = parts()
-    given["student"] |= {"step": 8, "total_steps": 8}
-    assert "NOT FINAL" not in " ".join(tables.table_notes(document.build(**given)))
-    given["student"] |= {"step": 6}
-    assert tables.table_notes(document.build(**given))[0] == "NOT FINAL: the students are at step 6 of 8."
-
-
-def test_compression_is_said_with_and_without_the_hidden_layers():
-    student = {"params": 2_000_000, "macs": 10_000_000, "activation_bytes": 500_000}
-    teacher = {"params": 14_000_000, "macs": 1_000_000_000, "activation_bytes": 2_000_000, "head": "average"}
-    heads = {"average": {"params": 14_000_000}, "fc": {"params": 134_000_000}}
-    text = tables.compression({**teacher, "heads": heads}, student)
-    assert "7 times the parameters" in text and "100 times the multiply-adds" in text and "4 times the bytes" in text
-    assert "With VGG16's fully connected head" in text and "134 M" in text and "67 times the student's" in text
-    text = tables.compression({**teacher, "params": 134_000_000, "head": "fc", "heads": heads}, student)
-    assert "67 times the parameters" in text and "Without" in text and "7 times the student's" in text
-    assert " ".join(tables.compression(**{k: parts()[k] for k in ("teacher", "student")}).split()) in " ".join(
-        tables.table(document.build(**parts())).split()
-    )

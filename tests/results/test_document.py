@@ -6,60 +6,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from helpers.run_results import TOP1, parts
 from scipy import stats
 
-from kdjax.results import document, metrics, tables
-
-TOP1 = {
-    "student_alone": [0.70, 0.72, 0.74],
-    "kl": [0.75, 0.78, 0.77],
-    "cosine": [0.71, 0.74, 0.73],
-    "kl_cosine": [0.78, 0.79, 0.83],
-}
-WEIGHTS = {"student_alone": (1, 0, 0), "kl": (1, 1, 0), "cosine": (1, 0, 1), "kl_cosine": (1, 1, 1)}
-
-
-def measured(top1, classes=3):
-    logits = np.eye(classes)[[0, 1, 2, 0]] * 3
-    out = {**metrics.classification(logits, np.array([0, 1, 2, 1])), **metrics.agreement(logits, logits[::-1])}
-    return {**out, "top1": top1}
-
-
-def parts(top1=TOP1, seeds=(0, 1, 2), teacher=0.9, **changes):
-    arms = {
-        name: {
-            "weights": dict(zip(("ce", "kl", "cosine"), WEIGHTS[name], strict=True)),
-            "temperature": 4.0,
-            "seeds": seeds,
-            "val_top1": [np.float32(0.5)] * len(seeds),
-            "best_step": [10] * len(seeds),
-            "test": [None if v is None else measured(v) for v in values],
-        }
-        for name, values in top1.items()
-    }
-    return {
-        **dict(
-            dataset={
-                "name": "demo",
-                "classes": ("a", "b", "c"),
-                "fingerprint": "f00",
-                "splits": {"train": 600, "val": 200, "test": 400},
-                "overlap": 0.5,
-            },
-            teacher={
-                "model": "vgg16_bn",
-                "params": 3_690_000,
-                "macs": 178_000_000,
-                "forward_images": 4800,
-                "test": measured(teacher),
-            },
-            student={"model": "mobilenet_v2", "params": np.int64(404_000), "macs": 5_600_000},
-            arms=arms,
-            environment=document.environment(),
-            config={"seeds": seeds, "rate": float("inf")},
-        ),
-        **changes,
-    }
+from kdjax.errors import InputError
+from kdjax.results import document, tables
 
 
 def test_keys_are_those_of_the_contract_and_json_knows_them():
@@ -94,7 +45,13 @@ def test_numbers_agree_with_scipy():
     for name, values in TOP1.items():
         assert out[name]["mean"] == pytest.approx(np.mean(values))
         assert out[name]["std"] == pytest.approx(np.std(values, ddof=1))
-        assert out[name]["ci95"] == pytest.approx(stats.t.interval(0.95, 2, np.mean(values), stats.sem(values)))
+        low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+        assert out[name]["ci95"] == pytest.approx([low, high], abs=0.02) and out[name]["ci95"] != [low, high]
+        if name != "student_alone":
+            difference = np.array(values) - alone
+            low, high = stats.t.interval(0.95, 2, difference.mean(), stats.sem(difference))
+            assert out[name]["minus_alone"]["ci95"] == pytest.approx([low, high])
+            assert out[name]["minus_alone"]["std"] == pytest.approx(difference.std(ddof=1))
 
 
 def test_a_failed_seed_leaves_every_comparison_it_is_in():
@@ -136,9 +93,56 @@ def test_alone_is_found_by_its_weights_where_no_arm_has_the_name():
     given["arms"]["plain"] = given["arms"].pop("student_alone")
     out = document.build(**given)["arms"]
     assert out["plain"]["p_vs_alone"] is None and out["kl"]["p_vs_alone"] is not None
-    assert document.build(**given, alone="cosine")["arms"]["cosine"]["p_vs_alone"] is None
-    with pytest.raises(ValueError, match="nobody"):
-        document.build(**given, alone="nobody")
+
+
+def test_gains_are_over_the_better_of_the_arms_without_a_teacher():
+    given = parts({**TOP1, "labelled_alone": [0.77, 0.80, 0.79]})
+    given["arms"]["labelled_alone"]["val_top1"] = [0.6, 0.5, 0.5]
+    out = document.build(**given)["arms"]
+    assert out["labelled_alone"]["minus_alone"] is None and out["labelled_alone"]["p_vs_alone"] is None
+    for name in ("student_alone", "kl", "kl_cosine"):
+        difference = np.mean(TOP1[name]) - np.mean([0.77, 0.80, 0.79])
+        assert out[name]["minus_alone"]["mean"] == pytest.approx(difference)
+    # Test accuracies play no part: with equal ones on validation it is the first of the two.
+    given["arms"]["labelled_alone"]["val_top1"] = [0.5, 0.5, 0.5]
+    assert document.build(**given)["arms"]["student_alone"]["minus_alone"] is None
+
+
+def test_over_splits_the_better_one_is_chosen_over_all_of_them():
+    runs = []
+    for labelled, plain in ((0.9, 0.5), (0.4, 0.5), (0.4, 0.5)):
+        given = parts({**TOP1, "labelled_alone": [0.6, 0.7, 0.8]}, config={"data_seed": 0, "seeds": (0, 1, 2)})
+        given["arms"]["labelled_alone"]["val_top1"] = [labelled] * 3
+        given["arms"]["student_alone"]["val_top1"] = [plain] * 3
+        runs.append(document.build(**given))
+    out = document.combine(runs)["arms"]
+    assert out["labelled_alone"]["minus_alone"] is None and out["student_alone"]["minus_alone"] is not None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_seeds_have_no_interval_and_no_test(count):
+    seeds = tuple(range(count))
+    out = document.build(**parts({name: values[:count] for name, values in TOP1.items()}, seeds=seeds))["arms"]
+    for name, arm in out.items():
+        assert arm["ci95"] is None and arm["p_vs_alone"] is None
+        assert (arm["std"] is None) == (count == 1)
+        if name != "student_alone":
+            assert arm["minus_alone"]["mean"] is not None and arm["minus_alone"]["ci95"] is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"arms": {}}', '{"dataset": 1}', "\x00"])
+def test_garbage_in_place_of_results_is_one_line(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="results.json.*: evaluate again") as caught:
+        document.read(path, "evaluate again")
+    assert "\n" not in str(caught.value)
+
+
+def test_results_read_back(tmp_path):
+    out = document.build(**parts())
+    (tmp_path / "results.json").write_text(json.dumps(out))
+    assert document.read(tmp_path / "results.json", "x") == out
 
 
 def test_missing_and_misfitting_parts_are_named():
@@ -225,6 +229,10 @@ def test_splits_are_repetitions_of_their_own():
     for run in runs:
         run["dataset"]["overlap"] = 0.0  # independent sets of images
     independent = document.combine(runs)
-    width = lambda out: np.ptp(out["arms"]["kl"]["ci95"])
+    width = lambda out: np.ptp(out["arms"]["kl"]["minus_alone"]["ci95"])
     assert width(out) / width(independent) == pytest.approx(np.sqrt((1 / 3 + 0.5) / (1 / 3)))
+    for network in ("teacher", *TOP1):
+        of = lambda document, name=network: document["teacher"] if name == "teacher" else document["arms"][name]
+        if of(out)["std"]:
+            assert 1.5 < np.ptp(of(out)["ci95"]) / np.ptp(of(independent)["ci95"]) < 1.6
     assert "Nadeau" not in tables.over_splits(independent)

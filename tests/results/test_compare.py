@@ -1,0 +1,110 @@
+"""python -m kdjax.results.compare against differences counted by hand."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers.evaluated_run import TEST, write_run
+from scipy import stats
+
+from kdjax.errors import InputError
+from kdjax.results import compare
+
+
+@pytest.fixture
+def runs(tmp_path):
+    everything, wrong = [0, 0, 1, 1], [1, 1, 0, 0]
+    write_run(
+        tmp_path / "a",
+        {
+            "kl_0": ([wrong, wrong], "kl", 0.5),
+            "kl_1": ([everything, [0, 0, 1, 0]], "kl", 0.9),  # the trial with the better validation accuracy
+        },
+    )
+    write_run(tmp_path / "b", {"alone": ([[0, 0, 0, 1], [0, 0, 0, 0]], None, 0.5)})
+    return tmp_path
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "kdjax.results.compare", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_difference_is_paired_by_seed_and_image(runs):
+    found = compare.compare(f"{runs}/a:kl", f"{runs}/b:alone")
+    assert found["arms"] == [f"{runs}/a:kl", f"{runs}/b:alone"] and found["seeds"] == [0, 1]
+    assert found["test_top1"] == ([1.0, 0.75], [0.75, 0.5])
+    assert found["over_seeds"] == {"mean": 0.25, "std": 0.0, "ci95": None}  # two seeds have no interval
+    assert found["over_images"]["difference"] == 0.25  # the third image alone differs, in both seeds
+    assert found["over_images"]["ci95"] == [0.0, 0.75]  # of draws of 4 from 4: none of it, or three times
+    assert compare.compare(f"{runs}/a:kl_0", f"{runs}/b:alone")["test_top1"][0] == [0.0, 0.0]  # a trial by its name
+
+
+def test_three_seeds_have_students_interval(runs):
+    write_run(runs / "c", {"kl": ([[0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 0]], None, 0.5)})
+    write_run(runs / "d", {"alone": ([[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0]], None, 0.5)})
+    found = compare.compare(f"{runs}/c:kl", f"{runs}/d:alone")
+    differences = np.array([1 - 0.5, 0.5 - 0.75, 0.75 - 0.25])
+    assert found["over_seeds"]["mean"] == pytest.approx(differences.mean())
+    expected = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
+    assert found["over_seeds"]["ci95"] == pytest.approx(list(expected))
+
+
+def test_seeds_that_failed_or_are_of_one_run_only_are_left_out(runs):
+    write_run(runs / "c", {"alone": ([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]], None, 0.5)}, failed=[0])
+    found = compare.compare(f"{runs}/a:kl", f"{runs}/c:alone")
+    assert found["seeds"] == [1] and found["test_top1"] == ([0.75], [0.75])
+    write_run(runs / "d", {"alone": ([[0, 0, 0, 0]], None, 0.5)}, failed=[0])
+    with pytest.raises(InputError, match="no seed in common"):
+        compare.compare(f"{runs}/a:kl", f"{runs}/d:alone")
+
+
+def test_the_command_prints_json_or_one_line(runs):
+    done = command(f"{runs}/a:kl", f"{runs}/b:alone")
+    assert done.returncode == 0 and done.stderr == ""
+    assert json.loads(done.stdout) == json.loads(json.dumps(compare.compare(f"{runs}/a:kl", f"{runs}/b:alone")))
+    done = command(f"{runs}/a:kl")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: give two RUN:ARM")
+    (runs / "a" / "results.json").write_text("garbage")
+    done = command(f"{runs}/a:kl", f"{runs}/b:alone")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "a/results.json" in done.stderr
+
+
+def test_help_says_how(capsys):
+    compare.main(["--help"])
+    assert "python -m kdjax.results.compare" in capsys.readouterr().out
+
+
+def refused(runs, first, match):
+    with pytest.raises(InputError, match=match) as caught:
+        compare.compare(first, f"{runs}/b:alone")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_names_are_refused(runs):
+    refused(runs, f"{runs}/a:cosine", "has the arms kl_0, kl_1")
+    for name in ("", ":", "kl", f"{runs}/a", f"{runs}/nowhere:kl", f"{runs}:kl"):
+        refused(runs, name, "give RUN:ARM")
+
+
+def test_other_images_and_unknown_labels_are_refused(runs):
+    write_run(runs / "c", {"alone": ([[0], [0]], None, 0.5)}, TEST[:1])
+    refused(runs, f"{runs}/c:alone", "not the same test images.*dataset.splits")
+    write_run(runs / "d", {"alone": ([[0, 0]], None, 0.5)}, ("field/1.png", "7.png"))
+    refused(runs, f"{runs}/d:alone", "7.png does not lie in a folder of its class")
+
+
+@pytest.mark.parametrize("name", ["results.json", "splits.json", "evaluation/logits.npz"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff\x00", b'{"arms": 1, "test": 1, "classes": 1}'])
+def test_a_damaged_file_is_named_with_what_to_do(runs, name, content):
+    (runs / "a" / name).write_bytes(content)
+    refused(runs, f"{runs}/a:kl", f"a/{name}.*: (run --stages=evaluate of that run again|restore that file of the run)")
+
+
+def test_logits_of_another_evaluation_are_refused(runs):
+    np.savez(runs / "a" / "evaluation" / "logits.npz", student_test=np.zeros((2, 1, 4, 2)))
+    refused(runs, f"{runs}/a:kl", "student_test has the shape")

@@ -1,0 +1,47 @@
+"""Which arms are shown and compared: by weights and validation alone."""
+
+import pytest
+
+from kdjax.objective.terms import TERMS
+from kdjax.results import comparison
+
+
+def arm(validation, family=None, **weights):
+    made = {"weights": {"ce": 1.0, "kl": 0.0, **weights}, "val_top1": validation}
+    return {**made, "family": family} if family else made
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_an_arm_uses_the_teacher_where_a_term_with_weight_does(term):
+    assert comparison.uses_teacher(arm([0.5], **{term: 0.5})) == (term != "ce")
+    assert not comparison.uses_teacher(arm([0.5], **{term: 0.0}))
+    assert comparison.uses_teacher(arm([0.5], term_of_an_older_version=1.0))
+
+
+def test_the_best_trial_of_a_family_is_selected_on_validation():
+    arms = {
+        "a_0": arm([0.5, 0.7], "a"),
+        "a_1": arm([0.7, None], "a"),
+        "a_2": arm([0.6, 0.8], "a"),  # equal to a_1 and later
+        "failed": arm([None, None], "b"),
+        "b": arm([0.1, 0.1], "b"),
+        "alone": arm([0.2, 0.2]),
+    }
+    assert comparison.select(arms) == {"a": "a_1", "b": "b", "alone": "alone"}
+    shown = comparison.shown_arms({"arms": arms, "selected": comparison.select(arms)})
+    assert list(shown) == ["a_1", "b", "alone"] and shown["a_1"] is arms["a_1"]
+    assert list(comparison.shown_arms({"arms": arms})) == list(arms)
+
+
+def test_gains_are_over_the_best_on_validation_of_those_without_a_teacher():
+    arms = {"kl": arm([0.99], kl=1.0), "student_alone": arm([0.6, 0.6]), "labelled_alone": arm([0.5, 0.8])}
+    assert comparison.baselines(arms) == ["student_alone", "labelled_alone"]
+    assert comparison.find_alone(arms) == "labelled_alone"
+    arms["labelled_alone"]["val_top1"] = [0.6, 0.6]
+    assert comparison.find_alone(arms) == "student_alone"  # the first of equals
+    arms["student_alone"]["val_top1"] = [None, None]
+    assert comparison.find_alone(arms) == "labelled_alone"
+    arms["labelled_alone"]["val_top1"] = [None, None]
+    assert comparison.find_alone(arms) == "student_alone"
+    assert comparison.find_alone({"kl": arms["kl"]}) is None and comparison.find_alone({}) is None
+    assert comparison.validation_top1(arm([0.5, None, 0.7])) == 0.6

@@ -1,0 +1,94 @@
+"""The sentences below the table, against figures by hand."""
+
+import numpy as np
+import pytest
+from helpers.run_results import TOP1, parts
+
+from kdjax.results import document, notes, tables
+
+
+def said(**given):
+    return notes.table_notes(document.build(**{**parts(), **given}))
+
+
+def test_figures_of_unfinished_students_are_marked():
+    student = parts()["student"]
+    assert "NOT FINAL" not in " ".join(said(student=student | {"step": 8, "total_steps": 8}))
+    assert "NOT FINAL" not in " ".join(said())
+    found = said(student=student | {"step": 6, "total_steps": 8})
+    assert found[0] == "NOT FINAL: the students are at step 6 of 8."
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "One seed proves nothing"), (2, "takes 3 seeds"), (3, "Wilson's form")]
+)
+def test_what_the_seeds_can_show_is_said(count, words):
+    top1 = {name: values[:count] for name, values in TOP1.items()}
+    found = " ".join(notes.table_notes(document.build(**parts(top1, seeds=tuple(range(count))))))
+    every = ("One seed proves nothing", "takes 3 seeds", "Wilson's form")
+    assert [one for one in every if one in found] == [words]
+    assert ("p: two-sided" in found) == (count > 2) and "one split and one teacher" in found
+
+
+def test_against_which_arm_is_said_where_there_is_a_choice():
+    given = parts({**TOP1, "labelled_alone": [0.7, 0.7, 0.8]})
+    given["arms"]["labelled_alone"]["val_top1"] = [0.9] * 3
+    found = notes.table_notes(document.build(**given))
+    assert (
+        "Gains are over labelled_alone: of student_alone and labelled_alone, which use no teacher, it is the best on "
+        "validation."
+    ) in found
+    assert any("paired t-test against labelled_alone" in one and "over 4 arms" in one for one in found)
+    assert not any("Gains are over" in one for one in said())
+    without = {name: one for name, one in given["arms"].items() if name.endswith("alone")}
+    assert not any("Gains are over" in one for one in notes.table_notes(document.build(**{**given, "arms": without})))
+
+
+def test_symmetries_are_said_with_their_means():
+    given = parts()
+    given["arms"]["kl"]["symmetries_top1"] = [0.8, None, 0.9]
+    (found,) = (one for one in notes.table_notes(document.build(**given)) if "symmetries" in one)
+    assert found.endswith(f"kl 85.00 ± {100 * np.std([0.8, 0.9], ddof=1):.2f} %.")
+
+
+def test_one_image_is_worth_its_points():
+    for tested, points in ((400, "0.25"), (2700, "0.037")):
+        dataset = parts()["dataset"] | {"splits": {"train": 1, "val": 1, "test": tested}}
+        assert f"{tested} test images: one of them is {points} points of top-1." in said(dataset=dataset)
+
+
+def test_the_teacher_is_compared_and_counted():
+    found = said()
+    assert "The teacher was run on 4800 images for all students together." in found
+    gaps = "student_alone -18.00, kl -13.33, cosine -17.33, kl_cosine -10.00"
+    assert f"Student minus teacher, points of test top-1: {gaps}." in found
+    teacher = parts()["teacher"] | {"forward_images": None}
+    assert not any("The teacher was run" in one for one in said(teacher=teacher))
+
+
+STUDENT = {"params": 2_000_000, "macs": 10_000_000, "activation_bytes": 500_000}
+TEACHER = {"params": 14_000_000, "macs": 1_000_000_000, "activation_bytes": 2_000_000, "head": "average"}
+HEADS = {"average": {"params": 14_000_000}, "fc": {"params": 134_000_000}}
+ACTIVATIONS = " Activations: the largest input and output of one layer together, float32, one image."
+RATIOS = "100 times the multiply-adds (1 G to 10 M), 4 times the bytes of activations (2 M to 500 k)."
+
+
+def test_compression_is_said_with_and_without_the_hidden_layers():
+    assert notes.compression({**TEACHER, "heads": HEADS}, STUDENT) == (
+        f"Teacher to student: 7 times the parameters (14 M to 2 M), {RATIOS}{ACTIVATIONS} With VGG16's fully connected "
+        "head the teacher would have 134 M parameters, 67 times the student's."
+    )
+    assert notes.compression({**TEACHER, "params": 134_000_000, "head": "fc", "heads": HEADS}, STUDENT) == (
+        f"Teacher to student: 67 times the parameters (134 M to 2 M), {RATIOS}{ACTIVATIONS} Without its fully "
+        "connected head the teacher would have 14 M parameters, 7 times the student's."
+    )
+    assert notes.compression({"params": None, "macs": None}, STUDENT) == "How large the teacher is, is not known."
+
+
+def test_compression_is_the_last_note_of_the_table():
+    expected = (
+        "Teacher to student: 9.13 times the parameters (3.69 M to 404 k), "
+        "31.8 times the multiply-adds (178 M to 5.6 M)."
+    )
+    assert said()[-1] == expected
+    assert expected in " ".join(tables.table(document.build(**parts())).split())
