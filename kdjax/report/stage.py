@@ -7,21 +7,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.config import given_teacher
-from kdjax.data import Split
+from kdjax.data.dataset import Split
 from kdjax.errors import InputError
+from kdjax.inputs import batch
 from kdjax.report import findings, page
 from kdjax.report.material import Material, Side, Views
 from kdjax.results import document, logits
 from kdjax.results.comparison import shown_arms
 from kdjax.results.metrics import log_softmax
-from kdjax.run.learners import finished_students
+from kdjax.run.checks import given_teacher
 from kdjax.run.run import Run
+from kdjax.run.soft_targets import open_targets
 from kdjax.runtime import files
 from kdjax.runtime.metrics_writer import read_records
-from kdjax.teacher.targets import teacher_of
-from kdjax.training import step
-from kdjax.training.predictor import predictor
 
 VIEWED_IMAGES, VIEWS = 6, 3
 
@@ -35,14 +33,16 @@ def report(run: Run) -> None:
     results = document.read(*_written_by("evaluate", run.workdir / "results.json"))
     if results["dataset"]["fingerprint"] != run.dataset.fingerprint:
         raise InputError(f"{run.workdir}/results.json is of other data than this run: run --stages=evaluate again")
+    if list(results["arms"]) != [arm.name for arm in run.student.arms]:
+        raise InputError(f"{run.workdir}/results.json is of other arms than this run: run --stages=evaluate again")
     if not len(run.dataset.test):
         raise InputError("report: the data set has no test images, so there is nothing to show")
     stored = _logits(run)
     students = [
         (row, column)
-        for column, name in enumerate(run.arms)
-        if name in shown_arms(results)
-        for row, measured in enumerate(results["arms"][name]["test_metrics"])
+        for column, arm in enumerate(run.student.arms)
+        if arm.name in shown_arms(results)
+        for row, measured in enumerate(results["arms"][arm.name]["test_metrics"])
         if measured is not None and measured["top1"] is not None
     ]
     records = {"teacher": [], "distill": _records(run, "distill")}
@@ -51,7 +51,7 @@ def report(run: Run) -> None:
     material = Material(
         results=results,
         records=records,
-        students=[(run.arms[column], run.config.seeds[row]) for row, column in students],
+        students=[(run.student.arms[column].name, run.student.seeds[row]) for row, column in students],
         test=_side(run.dataset.test, "test", stored, students),
         validation=_side(run.dataset.validation, "validation", stored, students),
         views=_views(run, students),
@@ -96,11 +96,11 @@ def _parity(run: Run) -> dict[str, Any] | None:
 def _logits(run: Run) -> dict[str, np.ndarray]:
     """What teacher and students say of validation and test, in the shapes of this run."""
     path, fix = _written_by("evaluate", run.workdir / "evaluation" / "logits.npz")
-    classes, population = len(run.dataset.classes), (len(run.config.seeds), len(run.arms))
+    classes = len(run.dataset.classes)
     shapes = {}
     for name, split in (("validation", run.dataset.validation), ("test", run.dataset.test)):
         shapes[f"teacher_{name}"] = (len(split.labels), classes)
-        shapes[f"student_{name}"] = (*population, len(split.labels), classes)
+        shapes[f"student_{name}"] = (*run.student.rows, len(split.labels), classes)
     return logits.read(path, shapes, fix)
 
 
@@ -131,30 +131,29 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     # No more than there were in training: an epoch visits one view of each image.
     count = min(VIEWS, run.config.student.epochs, run.config.distill.views or VIEWS)
     images = train.images[examples]
-    keys = step.view_keys(run.config.data_seed, *np.broadcast_arrays(examples[:, None], np.arange(count)[None]))
+    keys = batch.view_keys(run.config.data_seed, *np.broadcast_arrays(examples[:, None], np.arange(count)[None]))
     repeated = np.broadcast_to(images[:, None], (len(images), count, *images.shape[1:]))
 
     def pictures(size: int) -> np.ndarray:
-        views = jax.jit(functools.partial(step.render, size=size))(repeated, keys)
+        render = functools.partial(batch.render, size=size, augmentation=run.augmentation)
+        views = jax.jit(render)(repeated, keys)
         return np.rint(255 * np.asarray(views)).astype(np.uint8)
 
-    def by_view(said: np.ndarray) -> np.ndarray:
-        return log_softmax(said.astype(np.float64)).reshape(*said.shape[:-2], len(images), count, classes)
+    def by_view(output: np.ndarray) -> np.ndarray:
+        return log_softmax(output.astype(np.float64)).reshape(*output.shape[:-2], len(images), count, classes)
 
-    seen = pictures(run.student_size)
-    best, _ = finished_students(run)
-    predict = predictor(run.network("student"), size=run.student_size, mapping=run.population_mapping)
-    placed = run.population_mapping.place({"params": best.params, "batch_stats": best.batch_stats}, "rows")
-    population = by_view(predict(placed, seen.reshape(-1, *seen.shape[2:])))
-    teacher = teacher_of(run)
+    seen = pictures(run.student.size)
+    predict = run.student.predicting(run.student.finished().best.variables)
+    population = by_view(predict(seen.reshape(-1, *seen.shape[2:])))
+    teacher, said = open_targets(run).teacher, None
     if teacher is not None:
         shown = pictures(run.teacher_size)
-        teacher = by_view(teacher.clean(shown.reshape(-1, *shown.shape[2:])))
+        said = by_view(teacher.clean(shown.reshape(-1, *shown.shape[2:])))
     return Views(
         names=[train.names[one] for one in examples],
         labels=[int(train.labels[one]) for one in examples],
         images=images,
         views=seen,
-        teacher=teacher,
+        teacher=said,
         students=np.stack([population[place] for place in students]) if students else population[:0, 0],
     )

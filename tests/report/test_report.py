@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.report_material import ARMS, HOSTILE, HOSTILE_FILE, PARITY, material
+from helpers.report_material import ARMS, CLASSES, HOSTILE, HOSTILE_FILE, PARITY, material
 
+from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.report import page, stage
 from kdjax.report.markup import Markup, element, joined
@@ -134,34 +135,98 @@ def test_markup_escapes_what_is_not_markup():
     assert element("p", "a < b", title='"&"') == '<p title="&quot;&amp;&quot;">a &lt; b</p>'
     assert element("p", element("b", "x"), 3, class_="y", id=None) == '<p class="y"><b>x</b>3</p>'
     assert joined("<", Markup("<br>")) == "&lt;<br>"
+    assert element("p", "a\x1b[31m\nb\0", title="\u202ex") == '<p title="\\u202ex">a\\x1b[31m\nb\\x00</p>'
 
 
-@pytest.mark.parametrize(
-    ("missing", "named"),
-    [("results.json", "evaluate"), ("evaluation/logits.npz", "evaluate"), ("distill/metrics.jsonl", "distill"),
-     ("teacher/metrics.jsonl", "teacher"), ("fingerprint", "evaluate"), ("damaged", "evaluate")],
-)  # fmt: skip
-def test_what_is_missing_is_named_with_its_stage(tmp_path, missing, named):
-    given = material(seeds=(0,))
-    for name in ("evaluation", "distill", "teacher"):
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The files of a finished run, in place of the run only what the report reads of it; it renders no views."""
+    given = material(seeds=(0,), parity=PARITY)
+    for name in ("evaluation", "distill", "teacher", "export"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.jsonl").touch()
+    for name in ("distill", "teacher"):
+        lines = "".join(f"{json.dumps(one)}\n" for one in given.records[name])
+        (tmp_path / name / "metrics.jsonl").write_text(lines)
     (tmp_path / "results.json").write_text(json.dumps(given.results))
-    np.savez(tmp_path / "evaluation" / "logits.npz", teacher_test=np.zeros(3))
-    dataset = SimpleNamespace(fingerprint="f00d", test=given.test.names)
-    config = SimpleNamespace(
-        teacher=SimpleNamespace(workdir=None, onnx=None), distill=SimpleNamespace(logits=()), seeds=(0,)
+    (tmp_path / "export" / "parity.json").write_text(json.dumps(PARITY))
+    sides = {"test": given.test, "validation": given.validation}
+    teacher = {f"teacher_{name}": side.teacher for name, side in sides.items()}
+    students = {f"student_{name}": side.students[None] for name, side in sides.items()}
+    np.savez(tmp_path / "evaluation" / "logits.npz", **teacher, **students)
+    splits = {name: Split(side.images, side.labels, side.names) for name, side in sides.items()}
+    monkeypatch.setattr(stage, "_views", lambda run, students: given.views)
+    return SimpleNamespace(
+        workdir=tmp_path,
+        dataset=SimpleNamespace(fingerprint="f00d", classes=CLASSES, **splits),
+        config=SimpleNamespace(
+            teacher=SimpleNamespace(workdir=None, onnx=None),
+            distill=SimpleNamespace(logits=()),
+            run=SimpleNamespace(note="Rendered scenes."),
+        ),
+        student=SimpleNamespace(arms=[SimpleNamespace(name=name) for name in ARMS], seeds=(0,), rows=(1, len(ARMS))),
+        log=print,
     )
-    run = SimpleNamespace(workdir=tmp_path, dataset=dataset, config=config, arms=tuple(ARMS))
-    if missing == "fingerprint":
-        dataset.fingerprint = "another"
-    elif missing == "damaged":
-        (tmp_path / "evaluation" / "logits.npz").write_bytes(b"PK no archive")
-    else:
-        (tmp_path / missing).unlink()
-    with pytest.raises(InputError, match=f"--stages={named}"):
+
+
+def test_the_page_is_made_of_the_files(run):
+    stage.report(run)
+    assert (run.workdir / "report.html").read_text(encoding="utf-8") == page.render(material(seeds=(0,), parity=PARITY))
+
+
+def test_without_an_export_and_without_labels_of_some_images(run):
+    (run.workdir / "export" / "parity.json").unlink()
+    run.dataset.test.labels[:7] = -1
+    stage.report(run)
+    found = Balanced((run.workdir / "report.html").read_text(encoding="utf-8"))
+    said = " ".join(" ".join(found.text).split())
+    assert "Latency is not here" in said and "53 test images" in said
+
+
+def refused(run, match):
+    with pytest.raises(InputError, match=match) as caught:
         stage.report(run)
-    assert not (tmp_path / "report.html").exists()
+    assert "\n" not in str(caught.value) and not (run.workdir / "report.html").exists()
+
+
+FILES = {
+    "results.json": "evaluate",
+    "evaluation/logits.npz": "evaluate",
+    "distill/metrics.jsonl": "distill",
+    "teacher/metrics.jsonl": "teacher",
+}
+
+
+@pytest.mark.parametrize(("missing", "named"), FILES.items())
+def test_what_is_missing_is_named_with_its_stage(run, missing, named):
+    (run.workdir / missing).unlink()
+    refused(run, f"{missing}: run --stages={named}")
+
+
+GARBAGE = (b"garbage\n", b"[]\n", b"{}\n", b"\xff\xfe\n", b'{"step": 1}\n', b"PK\x03\x04\n")
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+@pytest.mark.parametrize("name", [*FILES, "export/parity.json"])
+def test_what_is_damaged_is_named_with_what_to_do(run, name, content):
+    (run.workdir / name).write_bytes(content)
+    stages = {**FILES, "export/parity.json": "export"}
+    fix = "delete those lines" if name.endswith("jsonl") else f"run --stages={stages[name]} again"
+    refused(run, f"{name}.*: {fix}")
+
+
+def test_files_of_another_run_are_refused(run):
+    run.student.arms = run.student.arms[:2]
+    refused(run, "results.json is of other arms.*--stages=evaluate")
+    run.student.arms = [SimpleNamespace(name=name) for name in ARMS]
+    run.student.rows = (2, len(ARMS))
+    refused(run, "student_validation has the shape.*--stages=evaluate")
+    run.dataset.fingerprint = "another"
+    refused(run, "results.json is of other data.*--stages=evaluate")
+
+
+def test_without_test_images_there_is_no_report(run):
+    run.dataset.test = Split(run.dataset.test.images[:0], run.dataset.test.labels[:0], [])
+    refused(run, "no test images")
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
