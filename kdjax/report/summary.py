@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax.results import formats, intervals
+from kdjax.results import formats, intervals, notes
 from kdjax.results.comparison import baselines, find_alone, shown_arms, uses_teacher, validation_top1
 
 
@@ -32,7 +32,9 @@ def finding(results: Mapping[str, Any]) -> str:
     tested = results["dataset"]["splits"]["test"]
     chosen = " (chosen on validation)" if len(arms) > 2 else ""
     compared = alone is not None and name != alone and arms[alone]["mean"] is not None
-    said = f"The student {name}{chosen} is right on {formats.percent(arm['mean'])} % of the {tested} test images"
+    few = notes.labels(results["dataset"])
+    who = f"With {few}, the student" if few else "The student"
+    said = f"{who} {name}{chosen} is right on {formats.percent(arm['mean'])} % of the {tested} test images"
     if compared:
         which = "the student trained alone"
         if len(baselines(arms)) > 1:

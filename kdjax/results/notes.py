@@ -32,6 +32,14 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def labels(dataset: Mapping[str, Any]) -> str:
+    """600 of 5 940 labels; empty where every training image has one."""
+    counts = dataset.get("labels")
+    if counts is None or counts["labelled"] == counts["total"]:
+        return ""
+    return f"{formats.grouped(counts['labelled'])} of {formats.grouped(counts['total'])} labels"
+
+
 def _seeds(results: Mapping[str, Any]) -> str:
     """What the seeds can and cannot show."""
     arms = shown_arms(results)

@@ -103,12 +103,11 @@ def comma_separated(results: Mapping[str, Any]) -> str:
 def title(results: Mapping[str, Any]) -> str:
     """Data, splits, labels where not every training image has one, and student, in one line."""
     dataset, splits = results["dataset"], results["dataset"]["splits"]
-    labels = dataset.get("labels")
-    few = labels is not None and labels["labelled"] < labels["total"]
+    labels = notes.labels(dataset)
     return (
         f"{dataset['name']}: {len(dataset['classes'])} classes, {splits['train']} / {splits['val']} / "
         f"{splits['test']} images for training / validation / test"
-        + (f", {formats.grouped(labels['labelled'])} of {formats.grouped(labels['total'])} labels" if few else "")
+        + (f", {labels}" if labels else "")
         + f". Student: {results['student']['model']}."
     )
 

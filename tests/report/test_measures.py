@@ -1,0 +1,97 @@
+"""The sections of figures: what is drawn, under which name, with which numbers."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers.report_material import ARMS, CLASSES, PARITY, material
+
+from kdjax.objective.terms import TERMS
+from kdjax.report import measures
+from kdjax.report.markup import joined
+
+
+def written(parts):
+    return str(joined(*parts))
+
+
+def panels(parts):
+    """Alternative texts of the charts by heading."""
+    found = re.findall(r"<h3>(.*?)</h3>.*?aria-label=\"(.*?)\"", written(parts), re.S)
+    return dict(found)
+
+
+def test_every_term_that_was_measured_has_a_curve_under_its_title():
+    given = material()
+    found = panels(measures.curves(given))
+    titles = ["Weighted sum of the terms", *(TERMS[term].title for term in ("ce", "kl", "cosine"))]
+    assert list(found) == [*titles, "Validation top-1, %", "The teacher&#x27;s cross-entropy, nats"]
+    lines = given.records["distill"]
+    for arm in ARMS:
+        last = np.mean([lines[-2]["students"][f"{arm}/{seed}"]["kl"] for seed in (0, 1)])
+        assert f"{arm} ends at {last:.3g}" in found[TERMS["kl"].title]
+        assert f"{arm} ends at 60" in found["Validation top-1, %"]  # 0.2 an epoch, in percent
+
+
+def with_arm(given, name, validation):
+    """The same material with one more arm without a teacher, a copy of the student alone."""
+    results = json.loads(json.dumps(given.results))
+    results["arms"][name] = {**results["arms"]["student_alone"], "val_top1": validation}
+    rows = [number for number, (arm, _) in enumerate(given.students) if arm == "student_alone"]
+    more = lambda side: dataclasses.replace(side, students=np.concatenate([side.students, side.students[rows]]))
+    return dataclasses.replace(
+        given, results=results, students=[*given.students, *((name, given.students[row][1]) for row in rows)],
+        test=more(given.test), validation=more(given.validation),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("validation", "baseline"), [(0.9, "labelled_alone"), (0.1, "student_alone")])
+def test_recall_compares_teacher_baseline_and_leading_arm(validation, baseline):
+    given = with_arm(material(), "labelled_alone", [validation] * 2)
+    text = written(measures.classes(given))
+    assert f"Recall of each class for teacher, {baseline}, kl_cosine;" in text
+
+
+def test_recall_is_that_of_the_logits():
+    given = material(seeds=(0,))
+    text = re.sub(r"<svg.*?</svg>", "", written(measures.classes(given)), flags=re.S)
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", text)
+    table = {name: re.findall(r"<td>(.*?)</td>", cells) for name, cells in rows}
+    networks = [given.test.teacher, *given.test.students]
+    for number, name in enumerate(CLASSES):
+        chosen = given.test.labels == number
+        recalls = [100 * np.mean(one[chosen].argmax(-1) == number) for one in networks]
+        assert table[name] == [str(chosen.sum()), *(f"{one:.1f}" for one in recalls)]
+
+
+def test_accuracies_and_intervals_over_cost():
+    given = material(seeds=(0, 1, 2), parity=PARITY)
+    found = panels(measures.cost(given))
+    arms = given.results["arms"]
+    teacher = given.results["teacher"]["test"]["top1"]
+    for heading, cost in (("Top-1 over parameters", (1.47e7, 2.25e6)), ("Top-1 over multiply-adds", (1.25e9, 2.45e7))):
+        assert f"teacher {100 * teacher:.2f} % at {cost[0]:.3g}" in found[heading]
+        for name, arm in arms.items():
+            assert f"{name} {100 * arm['mean']:.2f} % at {cost[1]:.3g}" in found[heading]
+    assert "student.int8.onnx 68.00 % at 0.9" in found["Top-1 over latency, exported kl"]
+    assert written(measures.cost(given)).count('class="bar ') == 2 * len(arms)  # the teacher has no interval
+    assert 'class="bar ' not in written(measures.cost(material(seeds=(0, 1))))  # nor have two seeds
+    rows = re.findall(r"<tr><th scope=\"row\">(student\..*?)</th>(.*?)</tr>", written(measures.cost(given)))
+    assert {name: re.findall(r"<td>(.*?)</td>", cells) for name, cells in rows} == {
+        "student.onnx": ["0.90", "70.00", "100.00", "1.40", "35.20"],
+        "student.int8.onnx": ["0.30", "68.00", "90.00", "0.90", "15.50"],
+        "student.stablehlo": ["0.90", "–", "–", "–", "–"],
+    }
+
+
+def test_calibration_errors_are_means_over_the_seeds():
+    given = material(seeds=(0, 1, 2), failed=(("kl", 1),))
+    headings = re.findall(r"<h3>(.*?)</h3>", written(measures.calibration(given)))
+    expected = [f"teacher, ECE {100 * given.results['teacher']['test']['ece']:.2f} %"]
+    for name, arm in given.results["arms"].items():
+        errors = [one["ece"] for one in arm["test_metrics"] if one]
+        assert len(errors) == (2 if name == "kl" else 3)
+        expected.append(f"{name}, ECE {100 * np.mean(errors):.2f} %")
+    assert headings == expected

@@ -1,0 +1,119 @@
+"""How the report words what a run found."""
+
+import pytest
+
+from kdjax.report import summary
+
+
+def gain(mean, ci95=None, p=None, boot=None, seeds=1, **arms):
+    """results.json with an arm that differs from the student alone by `mean`."""
+    arm = lambda top1, **more: {
+        "weights": {"ce": 1.0, "kl": 0.0}, "val_top1": [0.5] * seeds, "test_top1": [top1] * seeds, "mean": top1,
+        "seeds": list(range(seeds)), "minus_alone": None, "p_vs_alone": None, "bootstrap": None, **more,
+    }  # fmt: skip
+    taught = arm(0.8 + mean, minus_alone={"mean": mean, "ci95": ci95}, p_vs_alone=p, bootstrap=boot and {"ci95": boot})
+    taught["weights"] = {"ce": 1.0, "kl": 1.0}
+    return {
+        "arms": {"student_alone": arm(0.8), "kl": taught, **{name: arm(**changes) for name, changes in arms.items()}},
+        "dataset": {"splits": {"test": 100}},
+        "teacher": {"test": {"top1": 0.9}},
+    }
+
+
+HELPS = "On this split and with this teacher, distillation helps."
+HARMS = "On this split and with this teacher, distillation harms."
+OPEN = "The interval contains 0: these seeds do not show that distillation helps or harms."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((0.05, [0.01, 0.09], 0.03), f"+5.00 points, 95 % interval +1.00 to +9.00, p = 0.030. {HELPS}"),
+        ((0.05, [0.01, 0.09], 0.0004), f"+5.00 points, 95 % interval +1.00 to +9.00, p < 0.001. {HELPS}"),
+        ((0.05, [0.05, 0.05], None), f"+5.00 points, 95 % interval +5.00 to +5.00. {HELPS}"),
+        ((-0.05, [-0.09, -0.01], 0.03), f"−5.00 points, 95 % interval −9.00 to −1.00, p = 0.030. {HARMS}"),
+        ((0.05, [-0.01, 0.11], 0.2), f"+5.00 points, 95 % interval −1.00 to +11.00, p = 0.200. {OPEN}"),
+        ((0.05, [0.0, 0.1], 0.05), f"+5.00 points, 95 % interval +0.00 to +10.00, p = 0.050. {OPEN}"),
+        (
+            (0.05, [0.01, 0.09], 0.05),
+            "+5.00 points, 95 % interval +1.00 to +9.00, p = 0.050. The interval lies on one side of 0, but p is not "
+            "below 0.05: weak evidence that it helps.",
+        ),
+    ],
+)
+def test_the_finding_over_seeds(arguments, said):
+    top1 = f"{80 + 100 * arguments[0]:.2f}"
+    assert summary.finding(gain(*arguments, seeds=4)) == (
+        f"The student kl is right on {top1} % of the 100 test images, the student trained alone on 80.00 %, the "
+        f"teacher on 90.00 %. Over 4 seeds the difference is {said}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "boot", "said"),
+    [
+        (1, [0.01, 0.09], "one seed. Other test images might have shown +1.00 to +9.00 points. How far another seed "
+         "would move it is not known: one seed proves nothing."),
+        (1, None, "one seed. How far another seed would move it is not known: one seed proves nothing."),
+        (2, None, "2 seeds. How far another seed would move it takes 3 seeds to say."),
+    ],
+)  # fmt: skip
+def test_the_finding_of_few_seeds(seeds, boot, said):
+    text = summary.finding(gain(0.05, boot=boot, seeds=seeds))
+    assert text.endswith(f"The difference is +5.00 points, from {said}")
+
+
+def test_seeds_that_failed_are_not_counted():
+    found = gain(0.05, [0.01, 0.09], 0.03, seeds=4)
+    found["arms"]["kl"]["test_top1"][1] = None
+    found["arms"]["student_alone"]["test_top1"][3] = None
+    assert "Over 2 seeds" in summary.finding(found)
+
+
+def test_with_few_labels_the_finding_names_them_and_the_better_baseline():
+    found = gain(0.05, [-0.01, 0.09], 0.2, seeds=3, labelled_alone={"top1": 0.84, "val_top1": [0.6] * 3})
+    found["dataset"]["labels"] = {"labelled": 600, "total": 5940}
+    assert summary.finding(found).startswith(
+        "With 600 of 5 940 labels, the student kl (chosen on validation) is right on 85.00 % of the 100 test images, "
+        "labelled_alone, the best on validation of those trained without the teacher, on 84.00 %, the teacher on "
+        "90.00 %. "
+    )
+    assert "p = 0.200 after Holm's correction." in summary.finding(found)
+    found["arms"]["labelled_alone"]["val_top1"] = [0.4] * 3
+    assert "student_alone, the best on validation of those" in summary.finding(found)
+    found["dataset"]["labels"]["labelled"] = 5940
+    assert summary.finding(found).startswith("The student kl")
+
+
+def test_where_there_is_nothing_to_compare_it_says_so():
+    found = gain(0.05)
+    del found["arms"]["student_alone"]
+    assert summary.finding(found).endswith(
+        "on 90.00 %. No student trained without the teacher is there to compare with."
+    )
+    found = gain(0.05)
+    del found["arms"]["kl"]
+    found["teacher"]["test"] = {}
+    assert summary.finding(found) == (
+        "The student student_alone is right on 80.00 % of the 100 test images. No student that learned from the "
+        "teacher is there to compare with."
+    )
+    found = gain(0.05)
+    found["arms"]["kl"]["minus_alone"]["mean"] = None
+    assert summary.finding(found).endswith("no seed in common that ended well, so they cannot be compared.")
+    for arm in found["arms"].values():
+        arm["mean"] = None
+    assert summary.finding(found) == "No student ended with a finite result, so there is nothing to compare."
+    assert summary.leading_arm(found) is None
+
+
+def test_the_leading_arm_is_chosen_on_validation_among_the_taught():
+    found = gain(-0.1)
+    found["arms"]["student_alone"]["val_top1"] = [0.9, 0.9]
+    assert summary.leading_arm(found) == "kl"
+    found["arms"]["other"] = {**found["arms"]["kl"], "val_top1": [0.6, None], "mean": 0.1}
+    assert summary.leading_arm(found) == "other"
+    found["arms"]["other"]["mean"] = None
+    assert summary.leading_arm(found) == "kl"
+    found["arms"]["kl"]["mean"] = None
+    assert summary.leading_arm(found) == "student_alone"
