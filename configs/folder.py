@@ -3,7 +3,7 @@
     launch/local.sh --config=configs/folder.py --workdir=runs/mine --config.dataset.path=tiles
 
 The argument is the image size in px, 128 by default: `configs/folder.py:224`. Unlabelled tiles join the training split
-with `--config.dataset.unlabelled_dir=more_tiles`. See docs/own_tiles.md.
+with `--config.dataset.unlabelled_dir=more_tiles`, and a fair baseline joins the arms. See docs/own_tiles.md.
 """
 
 from kdjax.config import base
