@@ -16,6 +16,11 @@ class Preempted(Exception):
     """The run was asked to end, and what it has done is saved."""
 
 
+def reason(error: BaseException, length: int = 160) -> str:
+    """What an exception of a library says, in one line of at most `length` characters."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
 def in_one_line(main: Callable[[list[str]], None]) -> None:
     """Runs a command on the arguments of this process; bad input ends in one line and exit status 2."""
     try:

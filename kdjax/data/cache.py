@@ -1,28 +1,35 @@
 """Decoded images on disk: a uint8 .npy to map into memory and a JSON index, no pickle.
 
 `<cache_dir>/decoded/<key>/images.npy` and `index.json`. A folder is written under a temporary name and renamed when
-complete, so a run that dies leaves nothing that looks finished.
+complete, so a run that dies leaves nothing that looks finished. A lock says that its writer lives; what the dead left
+is swept by the next writer.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-FORMAT = 1
+from kdjax.errors import reason
+from kdjax.runtime import files
+
+FORMAT = 2
+_DAY = 86_400.0
 
 
 def key_of(parts: Any) -> str:
-    """A folder name (hex) for the JSON-serialisable description of what is cached."""
+    """A folder name (hex) for the JSON-serializable description of what is cached."""
     text = json.dumps([FORMAT, parts], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
@@ -37,21 +44,49 @@ def read(
 ) -> tuple[np.ndarray, dict[str, Any]] | None:
     """Memory-mapped images and the index, or None where the folder is absent or damaged (then that is logged).
 
-    Every row is compared with its hash: a cache that lies is worse than none, and hashing runs at disk speed.
+    Every row and the index are compared with their hashes: a cache that lies is worse than none, and hashing runs at
+    disk speed.
     """
     if not folder.is_dir():
         return None
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         if images.dtype != np.uint8 or images.shape != tuple(index["shape"]):
             raise ValueError(f"images.npy holds {images.dtype} {images.shape}")
+        if _seal(index["shape"], index["hashes"], index["content"]) != index["seal"]:
+            raise ValueError("index.json differs from its own seal")
         if row_hashes(images, pool) != index["hashes"]:
             raise ValueError("images.npy differs from the hashes in index.json")
         return images, index["content"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        log(f"cache {folder} is damaged ({' '.join(str(error).split())[:120]}): decoding again")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
+        log(f"cache {folder} is damaged ({reason(error, 120)}): decoding again")
         return None
+
+
+def _seal(shape: Any, hashes: Any, content: Any) -> str:
+    return hashlib.sha256(json.dumps([shape, hashes, content]).encode()).hexdigest()
+
+
+def sweep(parent: pathlib.Path) -> None:
+    """Removes what writers left in `parent` that are gone; writers that live, in whatever process, keep theirs."""
+    with contextlib.suppress(OSError):
+        for place in sorted(parent.glob(".*")):
+            if place.suffix == ".lock":
+                with contextlib.suppress(OSError):  # BlockingIOError: its writer lives
+                    held = files.lock(place)
+                    try:
+                        shutil.rmtree(place.with_suffix(""), ignore_errors=True)
+                        place.unlink()
+                    finally:
+                        os.close(held)
+            # Of versions without locks.
+            elif not place.with_name(place.name + ".lock").exists() and time.time() - _touched(place) > _DAY:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _touched(folder: pathlib.Path) -> float:
+    return max((path.stat().st_mtime for path in (folder, *folder.iterdir())), default=0.0)
 
 
 class Writer:
@@ -59,17 +94,19 @@ class Writer:
 
     def __init__(self, folder: pathlib.Path, shape: tuple[int, ...]):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent)
         self._folder = folder
         self._shape = shape
-        self._building = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        self._building, self._held = _hold(folder)
         try:
+            self._building.mkdir()
             self.images = np.lib.format.open_memmap(self._building / "images.npy", "w+", np.uint8, shape)
             if hasattr(os, "posix_fallocate"):
                 # Room is claimed now: a full disk met while writing into a map would kill the process.
                 with open(self._building / "images.npy", "r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, os.path.getsize(file.name))
-        except OSError:
-            shutil.rmtree(self._building, ignore_errors=True)
+        except BaseException:
+            self.__exit__()
             raise
 
     def __enter__(self) -> Writer:
@@ -77,13 +114,17 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._building, ignore_errors=True)
+        _lock_of(self._building).unlink(missing_ok=True)
+        os.close(self._held)
 
     def finish(self, content: dict[str, Any], pool: concurrent.futures.Executor) -> None:
         """Writes the index and moves the folder in place; a damaged folder of that name is replaced."""
         self.images.flush()
-        index = {"shape": list(self._shape), "hashes": row_hashes(self.images, pool), "content": content}
-        (self._building / "index.json").write_text(json.dumps(index))
-        os.chmod(self._building, 0o755)
+        hashes = row_hashes(self.images, pool)
+        # As it will be read: tuples become lists.
+        shape, content = json.loads(json.dumps([self._shape, content]))
+        index = {"shape": shape, "hashes": hashes, "content": content, "seal": _seal(shape, hashes, content)}
+        (self._building / "index.json").write_text(json.dumps(index), encoding="utf-8")
         old = None
         if self._folder.exists():
             old = pathlib.Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-old-", dir=self._folder.parent))
@@ -96,3 +137,18 @@ class Writer:
                 raise
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _lock_of(building: pathlib.Path) -> pathlib.Path:
+    return building.with_name(building.name + ".lock")
+
+
+def _hold(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """A name to build `folder` under, and the descriptor that holds its lock."""
+    while True:
+        building = pathlib.Path(tempfile.mktemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # a sweeper came between
+            held = files.lock(_lock_of(building))
+            if os.fstat(held).st_ino == _lock_of(building).stat().st_ino:
+                return building, held
+            os.close(held)

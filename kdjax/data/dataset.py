@@ -1,11 +1,15 @@
-"""The types every source and every consumer of image data share."""
+"""The types that every source and every consumer of image data share."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import pathlib
+from collections.abc import Callable
 
 import numpy as np
+
+from kdjax.data.meaning import Meaning
 
 UNLABELLED = -1
 
@@ -15,9 +19,9 @@ class Split:
     """Examples of one side of a split.
 
     Attributes:
-      images: uint8 (N, S, S, 3), RGB, C-contiguous.
-      labels: int32 (N,), index into the classes; -1 is unlabelled (train only).
-      names: N names, unique over the data set.
+        images: uint8 (N, S, S, 3), RGB, C-contiguous.
+        labels: int32 (N,), index into the classes; -1 is unlabelled (train only).
+        names: N names, unique over the data set.
     """
 
     images: np.ndarray
@@ -40,15 +44,17 @@ class Dataset:
     """A data set ready for training.
 
     Attributes:
-      name: short name for logs and results.
-      classes: class names; a label is an index into them.
-      train, validation, test: the three splits.
-      fingerprint: sha256 (hex) of classes, names, labels, pixels and their order in the splits.
-      notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
-      members: names per split before label_fraction drops any, and the names it touched.
-      overlap: test images ÷ the other labelled images, where another data seed would draw another test split of them;
-        0 where it would draw new images; None where the test split is the source's own or a file's.
-      value_range: (low, high) that 16-bit and float images were mapped by, () where there were none.
+        name: short name for logs and results.
+        classes: class names; a label is an index into them.
+        train: the training split.
+        validation: the validation split.
+        test: the test split.
+        fingerprint: sha256 (hex) of classes, names, labels, pixels and their order in the splits.
+        notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
+        members: names per split before label_fraction drops any, and the names it touched.
+        overlap: test images ÷ the other labelled images, where another data seed would draw another test split of
+            them; 0 where it would draw new images; None where the test split is the source's own or a file's.
+        meaning: what the numbers and the size of its tiles were, for whoever classifies others later.
     """
 
     name: str
@@ -60,7 +66,12 @@ class Dataset:
     notes: tuple[str, ...]
     members: dict[str, tuple[str, ...]]
     overlap: float | None
-    value_range: tuple[float, ...] = ()
+    meaning: Meaning = Meaning()
+
+    @property
+    def value_range(self) -> tuple[float, ...]:
+        """(low, high) that 16-bit and float images were mapped by, () where there were none."""
+        return self.meaning.value_range
 
     def splits_document(self) -> dict[str, list[str]]:
         """Names per split, as plain JSON data.
@@ -74,19 +85,36 @@ class Dataset:
 
 
 @dataclasses.dataclass(frozen=True)
+class Context:
+    """What a source is given beside its config section.
+
+    Attributes:
+        data_seed: seed of the data set, not negative.
+        cache_dir: folder for decoded images; None keeps none.
+        log: takes lines of progress.
+    """
+
+    data_seed: int
+    cache_dir: pathlib.Path | None
+    log: Callable[[str], None] = print
+
+
+@dataclasses.dataclass(frozen=True)
 class Pool:
     """All examples of a source before they are split.
 
     Attributes:
-      name: short name of the source.
-      classes: class names.
-      images: uint8 (rows, S, S, 3), possibly a memory map with more rows than examples.
-      rows: int64 (N,), the row of `images` of each example.
-      labels: int32 (N,), -1 = unlabelled.
-      names: N unique names.
-      digests: N sha256 hex digests of the decoded original pixels (before resizing).
-      sides: N strings 'train', 'validation', 'test' where the source has its own splits, else ''.
-      notes: facts worth logging.
+        name: short name of the source.
+        classes: class names.
+        images: uint8 (rows, S, S, 3), possibly a memory map with more rows than examples.
+        rows: int64 (N,), the row of `images` of each example.
+        labels: int32 (N,), -1 = unlabelled.
+        names: N unique names.
+        digests: N sha256 hex digests of the decoded original pixels (before resizing).
+        sides: N strings 'train', 'validation', 'test' where the source has its own splits, else ''.
+        notes: facts worth logging.
+        meaning: what the numbers and the size of its tiles were.
+        redrawn: whether another data seed gives new images.
     """
 
     name: str
@@ -98,6 +126,13 @@ class Pool:
     digests: tuple[str, ...]
     sides: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    meaning: Meaning = Meaning()
+    redrawn: bool = False
+
+    @property
+    def value_range(self) -> tuple[float, ...]:
+        """(low, high) that 16-bit and float images were mapped by, () where there were none."""
+        return self.meaning.value_range
 
     def take(self, indices: np.ndarray, labels: np.ndarray) -> Split:
         """The examples at `indices` (int (n,)) with the given labels (int32 (n,)), copied into memory."""

@@ -6,15 +6,19 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kdjax.data import cache, decode
+from kdjax.data import cache, decode, meaning, pixels
+from kdjax.data.dataset import Context, Pool
+from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 
 _PROGRESS_SECONDS = 5.0
@@ -31,17 +35,38 @@ class Raw:
 
 
 @dataclasses.dataclass(frozen=True)
+class Encoded:
+    """The examples of a source before they are decoded.
+
+    Attributes:
+        field: the config field that named the source, for messages.
+        titles: what to call each example in messages.
+        stamps: one text per example that changes when its content does (inode, size and times; name and CRC).
+        read: example number -> Raw; called from several threads; may raise DecodeError or OSError.
+        identity: JSON data that tells this source from others with the same stamps.
+        like: what its images must agree with; None = only with each other.
+    """
+
+    field: str
+    titles: Sequence[str]
+    stamps: Sequence[str]
+    read: Callable[[int], Raw]
+    identity: Any
+    like: Meaning | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Ingested:
     """The examples that could be decoded, in the order of the source.
 
     Attributes:
-      images: uint8 (M, S, S, 3) with a row per example of the source, also for the skipped ones.
-      rows: int64 (N,), the row of each example kept.
-      labels: int32 (N,).
-      names: N names.
-      digests: N digests of the pixels before resizing.
-      value_range: (low, high) that deep images were mapped by, () where there were none.
-      notes: facts worth logging.
+        images: uint8 (M, S, S, 3) with a row per example of the source, also for the skipped ones.
+        rows: int64 (N,), the row of each example kept.
+        labels: int32 (N,).
+        names: N names.
+        digests: N digests of the pixels before resizing.
+        meaning: what their numbers and sizes were.
+        notes: facts worth logging.
     """
 
     images: np.ndarray
@@ -49,79 +74,93 @@ class Ingested:
     labels: np.ndarray
     names: tuple[str, ...]
     digests: tuple[str, ...]
-    value_range: tuple[float, ...]
+    meaning: Meaning
     notes: tuple[str, ...]
 
+    def pool(self, name: str, classes: Sequence[str], *, sides: Sequence[str], notes: Sequence[str] = ()) -> Pool:
+        """The examples as a source's Pool; `sides` has one for each, `notes` go before those of decoding."""
+        return Pool(
+            name,
+            tuple(classes),
+            self.images,
+            self.rows,
+            self.labels,
+            self.names,
+            self.digests,
+            tuple(sides),
+            (*notes, *self.notes),
+            self.meaning,
+        )
 
-def ingest(
-    field: str,
-    titles: Sequence[str],
-    stamps: Sequence[str],
-    read: Callable[[int], Raw],
-    *,
-    identity: Any,
-    storage_size: int,
-    value_range: Sequence[float],
-    on_error: str,
-    cache_dir: pathlib.Path | None,
-    log: Callable[[str], None],
-) -> Ingested:
+
+def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> Ingested:
     """Reads, decodes and resizes all examples of a source, or takes them from the cache.
 
     Args:
-      field: the config field that named the source, for messages.
-      titles: what to call each example in messages.
-      stamps: one text per example that changes when its content does (name, size and time; name and CRC).
-      read: example number -> Raw; called from several threads; may raise DecodeError or OSError.
-      identity: JSON data that tells this source from others with the same stamps.
-      storage_size: S.
-      value_range: (low, high) for deep images, () to infer one.
-      on_error: 'refuse' or 'skip'.
-      cache_dir: where to keep decoded arrays; None keeps none.
-      log: takes lines of progress.
+        encoded: the examples.
+        section: reads `storage_size`, `value_range` ((low, high) for deep images, () to infer one) and `on_error`.
+        context: its cache and log.
 
     Raises:
-      InputError: unreadable images with on_error='refuse', or no readable image at all.
+        InputError: unreadable images with on_error='refuse', or no readable image at all.
     """
-    asked = [float(value) for value in value_range]
-    key = cache.key_of([decode.VERSION, identity, list(stamps), storage_size, asked])
-    folder = None if cache_dir is None else pathlib.Path(cache_dir) / "decoded" / key
-    shape = (len(stamps), storage_size, storage_size, 3)
+    like = encoded.like
+    asked = tuple(float(value) for value in (like and like.value_range) or section["value_range"])
+    key = cache.key_of(
+        [
+            decode.VERSION,
+            encoded.identity,
+            list(encoded.stamps),
+            section["storage_size"],
+            asked,
+            None if like is None else like.numbers,
+        ]
+    )
+    folder = None if context.cache_dir is None else pathlib.Path(context.cache_dir) / "decoded" / key
+    shape = (len(encoded.stamps), section["storage_size"], section["storage_size"], 3)
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2)))
-        if folder is not None and (found := cache.read(folder, pool, log)) is not None:
+        threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2)))
+        if folder is not None and (found := cache.read(folder, threads, context.log)) is not None:
             images, content = found
         else:
             writer = None if folder is None else stack.enter_context(_writer(folder, shape))
             images = np.zeros(shape, np.uint8) if writer is None else writer.images
-            content = _decode_all(field, images, titles, read, asked, pool, log)
-            # What is refused is not kept: the user may mend the disk or the mount, and stamps would not show it.
-            if writer is not None and (on_error == "skip" or not content["failed"]) and content["names"]:
-                writer.finish(content, pool)
-                images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+            content, complete = _Decoding(encoded, images, asked, threads, context.log).run()
+            # What is refused is not kept, nor what was not read: the disk or the mount may be well next time, and
+            # stamps would not show it.
+            if writer is not None and complete and content["names"]:
+                if section["on_error"] == "skip" or not content["failed"]:
+                    writer.finish(content, threads)
+                    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     notes = list(content["notes"])
     if content["failed"]:
-        listed = "; ".join(f"{name} ({reason})" for name, reason in content["failed"][:_NAMES_SHOWN])
-        more = len(content["failed"]) - _NAMES_SHOWN
-        listed += f"; and {more} more" if more > 0 else ""
-        count = len(content["failed"])
-        if on_error == "refuse":
-            raise InputError(
-                f"{field}: {count} unreadable image{'s' * (count > 1)}: {listed}. "
-                "Mend or remove them, or set dataset.on_error='skip'"
-            )
-        notes.append(f"{count} unreadable image{'s' * (count > 1)} skipped: {listed}")
+        notes.append(_judge(encoded.field, content["failed"], section["on_error"]))
     if not content["names"]:
-        raise InputError(f"{field}: no readable image")
+        raise InputError(f"{encoded.field}: no readable image{': ' + notes[-1] if content['failed'] else ''}")
     return Ingested(
         images,
         np.asarray(content["rows"], np.int64),
         np.asarray(content["labels"], np.int32),
         tuple(content["names"]),
         tuple(content["digests"]),
-        tuple(content["value_range"]),
+        Meaning.from_metadata(content["meaning"]),
         tuple(notes),
     )
+
+
+def _judge(field: str, failed: Sequence[Sequence[str]], on_error: str) -> str:
+    """A note on images that are skipped.
+
+    Raises:
+        InputError: they are to be refused.
+    """
+    listed = "; ".join(f"{name} ({reason})" for name, reason in failed[:_NAMES_SHOWN])
+    more = len(failed) - _NAMES_SHOWN
+    listed += f"; and {more} more" if more > 0 else ""
+    images = f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}"
+    if on_error == "refuse":
+        raise InputError(f"{field}: {images}: {listed}. Repair or remove them, or set dataset.on_error='skip'")
+    return f"{images} skipped: {listed}"
 
 
 def _writer(folder: pathlib.Path, shape: tuple[int, ...]) -> cache.Writer:
@@ -131,76 +170,113 @@ def _writer(folder: pathlib.Path, shape: tuple[int, ...]) -> cache.Writer:
         raise InputError(f"the cache folder {folder.parent} cannot be written: {error.strerror or error}") from error
 
 
-def _decode_all(
-    field: str,
-    images: np.ndarray,
-    titles: Sequence[str],
-    read: Callable[[int], Raw],
-    asked: list[float],
-    pool: concurrent.futures.Executor,
-    log: Callable[[str], None],
-) -> dict[str, Any]:
-    """Fills `images` and returns the content of the cache's index (JSON data)."""
-    size = images.shape[1]
-    facts: collections.Counter[str] = collections.Counter()
-    failed: dict[int, tuple[str, str]] = {}
-    labels: dict[int, int] = {}
-    names: dict[int, str] = {}
-    digests: dict[int, str] = {}
-    samples: dict[int, np.ndarray] = {}
-    chosen: list[float] = asked
+class _Decoding:
+    """One pass, or two where the value range of deep images is to be found first."""
 
-    def one(i: int) -> tuple[str, ...]:
+    def __init__(
+        self,
+        encoded: Encoded,
+        images: np.ndarray,
+        asked: tuple[float, ...],
+        threads: concurrent.futures.Executor,
+        log: Callable[[str], None],
+    ):
+        self._encoded, self._images, self._threads, self._log = encoded, images, threads, log
+        self._asked, self._like = asked, encoded.like
+        # Without a set to agree with, bytes and any numbers that the range fits may come together.
+        self._meaning = Meaning(asked, encoded.like.numbers if encoded.like else (meaning.BYTES,))
+        self._facts: collections.Counter[str] = collections.Counter()
+        self._failed: dict[int, tuple[str, str]] = {}
+        self._not_read: set[int] = set()
+        self._raw: dict[int, tuple[str, int]] = {}
+        self._digests: dict[int, str] = {}
+        self._kinds: dict[int, str] = {}
+        self._sizes: dict[int, tuple[float, float | None]] = {}
+        self._samples: dict[int, np.ndarray] = {}
+
+    def run(self) -> tuple[dict[str, Any], bool]:
+        """Fills the images; returns the content of the cache's index, JSON data, and whether all files were read."""
+        notes = []
+        with decode.warnings_settled():
+            self._all(range(len(self._images)))
+            how = "as configured"
+            if self._samples:
+                how = self._find_range()
+                self._all(sorted(self._samples))
+        kept = sorted(self._digests.keys() - self._failed.keys())
+        kinds = collections.Counter(self._kinds[i] for i in kept)
+        deep = sum(count for kind, count in kinds.items() if kind != meaning.BYTES)
+        low_high = self._meaning.value_range if deep else ()
+        if deep:
+            notes.append(
+                f"{deep} 16-bit or float images: values {low_high[0]:g}..{low_high[1]:g} became 0..255 ({how})"
+            )
+        if len(kinds) > 1:
+            notes.append(f"kinds of numbers: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
+        notes.extend(f"{count} images: {fact}" for fact, count in sorted(self._facts.items()))
+        content = {
+            "rows": kept,
+            "names": [self._raw[i][0] for i in kept],
+            "labels": [self._raw[i][1] for i in kept],
+            "digests": [self._digests[i] for i in kept],
+            "meaning": Meaning(low_high, tuple(sorted(kinds)), **_medians([self._sizes[i] for i in kept])).metadata(),
+            "notes": notes,
+            "failed": [list(self._failed[i]) for i in sorted(self._failed)],
+        }
+        return content, not self._not_read
+
+    def _find_range(self) -> str:
+        samples = [self._samples[i] for i in sorted(self._samples)]
         try:
-            raw = read(i)
-            names[i], labels[i] = raw.name, raw.label
-            decoded = decode.decode(raw.data)
-            pixels = decoded.pixels
-            if decoded.deep:
-                if not chosen:
-                    # Without a range yet: this image is decoded again when all samples are in.
-                    samples[i] = decode.sample(pixels)
-                    return ()
-                pixels = decode.to_uint8(pixels, *chosen)
-                samples.setdefault(i, np.empty(0))
-            digests[i] = decode.digest(pixels)
-            images[i] = decode.resize(pixels, size)
-            return decoded.facts
-        except (decode.DecodeError, OSError) as error:
-            failed[i] = (titles[i], str(error))
-            return ()
+            low, high, how = pixels.choose_range(samples)
+        except decode.DecodeError as error:
+            raise InputError(
+                f"{self._encoded.field}: {error}; convert one kind, so that dataset.value_range fits"
+            ) from error
+        kinds = (meaning.BYTES, meaning.kind_of(samples[0].dtype, (low, high)))
+        self._meaning = Meaning((low, high), kinds)
+        return how
 
-    def run(todo: Sequence[int]) -> None:
+    def _all(self, todo: Sequence[int]) -> None:
         started = said = time.monotonic()
-        for done, found in enumerate(pool.map(one, todo), 1):
-            facts.update(found)
+        for done, found in enumerate(self._threads.map(self._one, todo), 1):
+            self._facts.update(found)
             if (now := time.monotonic()) - said >= _PROGRESS_SECONDS:
                 said = now
-                log(f"decoding {field}: {done}/{len(todo)} images, {done / (now - started):.0f} images/s")
+                rate = done / (now - started)
+                self._log(f"decoding {self._encoded.field}: {done}/{len(todo)} images, {rate:.0f} images/s")
 
-    with decode.warnings_settled():
-        run(range(len(images)))
-        notes = []
-        if samples:
-            how = "as configured"
-            if not chosen:
-                try:
-                    low, high, how = decode.choose_range([samples[i] for i in sorted(samples)])
-                except decode.DecodeError as error:
-                    raise InputError(f"{field}: {error}; convert one kind, so that dataset.value_range fits") from error
-                chosen = [low, high]
-                run(sorted(samples))
-            notes.append(
-                f"{len(samples)} 16-bit or float images: values {chosen[0]:g}..{chosen[1]:g} became 0..255 ({how})"
-            )
-    notes.extend(f"{count} images: {fact}" for fact, count in sorted(facts.items()))
-    kept = sorted(digests.keys() - failed.keys())
-    return {
-        "rows": kept,
-        "names": [names[i] for i in kept],
-        "labels": [labels[i] for i in kept],
-        "digests": [digests[i] for i in kept],
-        "value_range": chosen if samples else [],
-        "notes": notes,
-        "failed": [list(failed[i]) for i in sorted(failed)],
-    }
+    def _one(self, i: int) -> tuple[str, ...]:
+        try:
+            raw = self._encoded.read(i)
+            self._raw[i] = raw.name, raw.label
+            with decode.opened(raw.data) as decoded:
+                if decoded.deep and not self._meaning.value_range and self._like is None:
+                    # Without a range yet: this image is decoded again when all samples are in.
+                    self._samples[i] = pixels.sample(decoded)
+                    return ()
+                image = self._meaning.bytes_of(decoded)
+                height, width = image.shape[:2]
+                self._kinds[i] = meaning.kind_of(decoded.pixels.dtype, self._meaning.value_range)
+                self._sizes[i] = math.sqrt(height * width), decoded.pixel_size_m
+                self._digests[i] = decode.digest(image)
+                self._images[i] = decode.resize(image, self._images.shape[1])
+                return decoded.facts + ("pixels without data made black",) * (decoded.valid is not None)
+        except (decode.DecodeError, OSError, MemoryError) as error:
+            if not isinstance(error, decode.DecodeError) or isinstance(error, decode.ReadError):
+                self._not_read.add(i)
+            self._failed[i] = self._encoded.titles[i], str(error)
+            return ()
+
+
+def _medians(sizes: Sequence[tuple[float, float | None]]) -> dict[str, float]:
+    """Median sizes of the tiles from their sides in pixels and the ground sizes of a pixel; of the place, where half of
+    them say it."""
+    if not sizes:
+        return {}
+    found = {"tile_px": statistics.median(side for side, _ in sizes)}
+    placed = [(side, pixel) for side, pixel in sizes if pixel is not None]
+    if 2 * len(placed) >= len(sizes):
+        found["pixel_size_m"] = statistics.median(pixel for _, pixel in placed)
+        found["ground_size_m"] = statistics.median(side * pixel for side, pixel in placed)
+    return found

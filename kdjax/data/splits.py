@@ -10,12 +10,14 @@ import collections
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from kdjax.errors import InputError
+from kdjax.data.dataset import Pool
+from kdjax.errors import InputError, reason
 
 SIDES = ("train", "validation", "test")
 
@@ -39,17 +41,7 @@ def ranked(purpose: str, seed: int, names: Sequence[str], indices: Sequence[int]
     )
 
 
-def assign(
-    names: Sequence[str],
-    labels: np.ndarray,
-    digests: Sequence[str],
-    sides: Sequence[str],
-    classes: Sequence[str],
-    *,
-    test_fraction: float,
-    validation_fraction: float,
-    seed: int,
-) -> Assignment:
+def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed: int) -> Assignment:
     """Splits examples, stratified by class.
 
     Official sides are kept. A missing test split is carved from the training part, then a missing validation split
@@ -57,23 +49,19 @@ def assign(
     is dropped from train first, then from validation.
 
     Args:
-      names: N unique names.
-      labels: int (N,); -1 = no label: such an example can only be in train.
-      digests: N digests of pixels.
-      sides: N official sides, '' where the source has none (then for all).
-      classes: class names.
-      test_fraction: of all examples of a class, in (0, 1), used where there is no official test split.
-      validation_fraction: of the part that is not test, in (0, 1), used where there is no official validation split.
-      seed: data seed.
+        pool: names, labels (an example without one can only be in train), digests, official sides and classes.
+        test_fraction: of all examples of a class, in (0, 1), used where there is no official test split.
+        validation_fraction: of the part that is not test, in (0, 1), used where there is no official validation split.
+        seed: data seed.
 
     Returns:
-      Assignment.
+        Which examples are on which side.
 
     Raises:
-      InputError: a class is too small to be split, or has no training example.
+        InputError: a class is too small to be split, or has no training example.
     """
-    labels = np.asarray(labels)
-    side = np.array([s or "train" for s in sides], dtype="<U10")
+    labels, digests, names = np.asarray(pool.labels), pool.digests, pool.names
+    side = np.array([s or "train" for s in pool.sides], dtype="<U10")
     notes = []
     unlabelled_held = (labels < 0) & (side != "train")
     if unlabelled_held.any():
@@ -82,7 +70,7 @@ def assign(
     notes += _drop_shared(side, digests)
     has = {s: bool((side == s).any()) for s in SIDES}
     carve = [s for s in ("test", "validation") if not has[s]]
-    if carve and any(sides):
+    if carve and any(pool.sides):
         notes.append(f"no official {' and no official '.join(carve)} split: carved from train")
     # Identical images move as one; a group belongs to the class of its first member.
     groups: dict[str, list[int]] = {}
@@ -91,7 +79,7 @@ def assign(
             groups.setdefault(digests[i], []).append(int(i))
     if carve:
         notes += _describe_groups(groups, labels)
-    for c, class_name in enumerate(classes):
+    for c, class_name in enumerate(pool.classes):
         first = {members[0]: members for members in groups.values() if labels[members[0]] == c}
         order = ranked("split", seed, names, list(first))
         left = sum(len(members) for members in first.values())
@@ -111,7 +99,7 @@ def assign(
                     order.remove(head)
                     left -= len(first[head])
     notes += _drop_shared(side, digests)  # examples without a label stayed in train
-    return _finish(side, labels, classes, notes, test_drawn="test" in carve)
+    return _finish(side, labels, pool.classes, notes, test_drawn="test" in carve)
 
 
 def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:
@@ -127,23 +115,25 @@ def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> lis
     return taken
 
 
-def reuse(
-    path: str, names: Sequence[str], labels: np.ndarray, digests: Sequence[str], classes: Sequence[str]
-) -> Assignment:
+def reuse(path: str, pool: Pool) -> Assignment:
     """Splits by a JSON file {"train": [names], "validation": [names], "test": [names]}, as `splits.json`.
 
     Examples of the data set that the file does not name are left out, with a note.
 
     Raises:
-      InputError: unreadable file; unknown names; a name twice; an empty split; a class without training examples.
+        InputError: unreadable file; unknown names; a name twice; an empty split; a class without training examples.
     """
     field = "dataset.splits"
+    labels, names = np.asarray(pool.labels), pool.names
+    place = pathlib.Path(os.path.expanduser(path))
     try:
-        document = json.loads(pathlib.Path(path).expanduser().read_text(encoding="utf-8"))
+        if place.exists() and not place.is_file():  # reading a pipe would wait for ever
+            raise InputError(f"{field}: {path} is no regular file")
+        document = json.loads(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{field}: {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{field}: {path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{field}: {path} is not JSON: {reason(error)}") from error
     if not isinstance(document, dict):
         raise InputError(f'{field}: {path} must hold {{"train": [names], "validation": [names], "test": [names]}}')
     where = {name: i for i, name in enumerate(names)}
@@ -169,14 +159,13 @@ def reuse(
             f"{len(missing)} images that {path} does not list left out: "
             f"{', '.join(missing[:3])}{', ...' * (len(missing) > 3)}"
         )
-    labels = np.asarray(labels)
     held = (labels < 0) & ((side == "validation") | (side == "test"))
     if held.any():
         raise InputError(
             f"{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, but it has no label"
         )
-    notes += _drop_shared(side, digests)
-    return _finish(side, labels, classes, notes, test_drawn=False)
+    notes += _drop_shared(side, pool.digests)
+    return _finish(side, labels, pool.classes, notes, test_drawn=False)
 
 
 def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -185,14 +174,14 @@ def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction
     Nested: with the same seed, what a smaller fraction keeps is part of what a larger one keeps.
 
     Args:
-      purpose: 'train' or 'validation'; separate orders.
-      names: N names.
-      labels: int (N,), -1 = unlabelled already.
-      fraction: in (0, 1].
-      seed: data seed.
+        purpose: 'train' or 'validation'; separate orders.
+        names: N names.
+        labels: int (N,), -1 = unlabelled already.
+        fraction: in (0, 1].
+        seed: data seed.
 
     Returns:
-      bool (N,), True where the label stays.
+        bool (N,), True where the label stays.
     """
     labels = np.asarray(labels)
     keep = np.zeros(len(labels), bool)

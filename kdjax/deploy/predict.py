@@ -8,16 +8,21 @@ import csv
 import importlib.util
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdjax.data import decode
-from kdjax.data.sources import folder
-from kdjax.errors import InputError, in_one_line
+from kdjax.data.image_files import no_images, open_files, read_file
+from kdjax.data.meaning import Meaning
+from kdjax.errors import InputError, in_one_line, reason
 from kdjax.results.metrics import log_softmax
+from kdjax.results.text import cell, printable
 
 NAMES_SHOWN = 10
 
@@ -26,42 +31,42 @@ class Classifier:
     """An exported ONNX file, ready to run on the CPU.
 
     Attributes:
-      classes: class names, in the order of the logits.
-      size: side of the images it reads, px.
-      value_range: (low, high) that 16-bit and float images are mapped by; () where there were none in training.
+        classes: class names, in the order of the logits.
+        size: side of the images it reads, px.
+        meaning: what the training tiles were.
     """
 
     def __init__(self, path: str | Path):
         """Opens `path`.
 
         Raises:
-          InputError: onnxruntime is missing; no such file, not ONNX, not exported by kdjax, or class names that do not
-            fit the logits.
+            InputError: onnxruntime is missing; no such file, not ONNX, not exported by kdjax, or class names that do
+                not fit the logits.
         """
         if importlib.util.find_spec("onnxruntime") is None:
             raise InputError("predict needs onnxruntime: pip install 'kdjax[export]'")
         import onnxruntime
 
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise InputError(f"artefact: no file {path}")
         try:
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
-            raise InputError(f"artefact {path}: not a readable ONNX file ({_line(error)})") from error
+            raise InputError(f"artefact {path}: not a readable ONNX file ({reason(error)})") from error
         facts = session.get_modelmeta().custom_metadata_map
         try:
-            self.classes = tuple(json.loads(facts["classes"]))
+            self.classes = _class_names(facts["classes"])
             self.size = int(facts["storage_size"])
-            self.value_range = tuple(json.loads(facts["value_range"]))
+            self.meaning = Meaning.from_metadata(facts)
             (given,), (result,) = session.get_inputs(), session.get_outputs()
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
-                f"artefact {path}: not exported by kdjax ({type(error).__name__}: {_line(error)} in its metadata)"
+                f"artefact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
             ) from error
         if result.shape[1:] != [len(self.classes)] or given.shape[1:] != [self.size, self.size, 3]:
             raise InputError(
                 f"artefact {path}: its metadata name {len(self.classes)} classes and {self.size} px, "
-                f"its graph has {result.shape[1:]} logits and images {given.shape[1:]}: export it anew"
+                f"its graph has {result.shape[1:]} logits and images {given.shape[1:]}: export it again"
             )
         self._session, self._input = session, given.name
 
@@ -69,34 +74,35 @@ class Classifier:
         """An encoded image file as (size, size, 3) uint8, decoded and resized as for training.
 
         Raises:
-          DecodeError: not an image, or a 16-bit or float one where training had none.
+            DecodeError: not an image, or its numbers are of another kind than in training.
         """
-        with decode.warnings_settled():
-            decoded = decode.decode(data)
-        pixels = decoded.pixels
-        if decoded.deep:
-            if not self.value_range:
-                raise decode.DecodeError(f"{pixels.dtype} pixels, and training had only 8-bit images: convert it")
-            pixels = decode.to_uint8(pixels, *self.value_range)
-        return decode.resize(pixels, self.size)
+        with decode.warnings_settled(), decode.opened(data) as decoded:
+            return decode.resize(self.meaning.bytes_of(decoded), self.size)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, classes) float32 of images (n, size, size, 3) uint8."""
         return self._session.run(None, {self._input: images})[0]
 
 
+def _class_names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("classes are no list of names")
+    return tuple(names)
+
+
 def classify(
     classifier: Classifier, files: Iterable[tuple[str, bytes | decode.DecodeError]], batch: int
-) -> list[tuple[str, np.ndarray]]:
-    """Name and probabilities (classes,) float64 of every image.
+) -> tuple[list[tuple[str, np.ndarray]], list[str]]:
+    """Classifies all images that are readable.
 
     Args:
-      classifier: the model.
-      files: name and encoded bytes, or why they could not be read.
-      batch: images that go through the network together.
+        classifier: the model.
+        files: name and encoded bytes, or why they could not be read.
+        batch: images that go through the network together.
 
-    Raises:
-      InputError: with the names of all images that are not readable.
+    Returns:
+        Name and probabilities (classes,) float64 of every readable image; the others, each with the reason.
     """
     results: list[tuple[str, np.ndarray]] = []
     waiting: list[tuple[str, np.ndarray]] = []
@@ -115,37 +121,36 @@ def classify(
                 raise data
             waiting.append((name, classifier.prepare(data)))
         except decode.DecodeError as error:
-            failed.append(f"{name} ({error})")
+            failed.append(f"{printable(name)} ({error})")
         if len(waiting) == batch:
             run()
     run()
-    if failed:
-        more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
-        raise InputError(
-            f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}: {'; '.join(failed[:NAMES_SHOWN])}{more}"
-        )
-    return results
+    return results, failed
 
 
 def read_all(paths: Sequence[str]) -> Iterator[tuple[str, bytes | decode.DecodeError]]:
     """Name and bytes of every image that is named, or lies in a directory or zip archive that is named.
 
     Raises:
-      InputError: nothing is there, or a directory or archive without images.
+        InputError: nothing is there, or a directory or archive without images.
     """
     for path in paths:
-        place = Path(path).expanduser()
-        if place.is_dir() or place.suffix.lower() == ".zip" or not place.exists():
-            with folder.open_files(path, "images") as files:
+        place = Path(os.path.expanduser(path))
+        try:
+            mode = place.stat().st_mode
+        except (OSError, ValueError):
+            mode = 0  # open_files says what is wrong
+        if stat.S_ISDIR(mode) or place.suffix.lower() == ".zip" or not mode:
+            with open_files(path, "images") as files:
                 if not files.paths:
-                    raise InputError(f"images: {path} holds no image files ({', '.join(folder.SUFFIXES)})")
+                    raise no_images(path, "images")
                 for index, name in enumerate(files.paths):
                     yield f"{path.rstrip('/')}/{name}", _attempt(files.read, index)
         else:
-            yield path, _attempt(folder.read_file, place)
+            yield path, _attempt(read_file, place)
 
 
-def _attempt(read: Any, what: Any) -> bytes | decode.DecodeError:
+def _attempt(read: Callable[[Any], bytes], what: Any) -> bytes | decode.DecodeError:
     try:
         return read(what)
     except decode.DecodeError as error:
@@ -156,10 +161,10 @@ def rendered(results: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], 
     """The `top` most probable classes of every image as text, without a trailing newline.
 
     Args:
-      results: name and probabilities (classes,) of every image.
-      classes: class names.
-      form: 'table', 'csv' (one row for every image and rank) or 'json' (a list with one object for every image).
-      top: how many; no more than there are classes.
+        results: name and probabilities (classes,) of every image; one at least.
+        classes: class names.
+        form: 'table', 'csv' (one row for every image and rank) or 'json' (a list with one object for every image).
+        top: how many; no more than there are classes.
     """
     ranked = [
         (name, [(classes[k], float(probabilities[k])) for k in np.argsort(-probabilities, kind="stable")[:top]])
@@ -167,23 +172,41 @@ def rendered(results: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], 
     ]
     if form == "json":
         document = [
-            {"image": name, "classes": [{"class": label, "probability": round(p, 6)} for label, p in best]}
+            {
+                "image": name.encode("utf-8", "backslashreplace").decode(),  # names of files need not be UTF-8
+                "classes": [{"class": label, "probability": round(p, 6)} for label, p in best],
+            }
             for name, best in ranked
         ]
-        return json.dumps(document, indent=1, ensure_ascii=False)
+        text = json.dumps(document, indent=1, ensure_ascii=False)
+        harmless = _unicode() and printable(text, keep="\n") == text
+        return text if harmless else json.dumps(document, indent=1)
     if form == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("image", "rank", "class", "probability"))
         writer.writerows(
-            (name, rank, label, f"{p:.6f}") for name, best in ranked for rank, (label, p) in enumerate(best, 1)
+            (cell(name), rank, cell(label), f"{p:.6f}")
+            for name, best in ranked
+            for rank, (label, p) in enumerate(best, 1)
         )
         return text.getvalue().rstrip("\n")
-    wide, wider = max(len(name) for name, _ in ranked), max(map(len, classes))
+    ranked = [(printable(name), [(printable(label), p) for label, p in best]) for name, best in ranked]
+    wide, wider = max(len(name) for name, _ in ranked), max(len(printable(label)) for label in classes)
     return "\n".join(
         f"{name:{wide}}  " + "  ".join(f"{label:{wider}} {100 * p:5.1f} %" for label, p in best)
         for name, best in ranked
     )
+
+
+def _unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+
+
+def say(text: str) -> None:
+    """Prints `text`; what the terminal's encoding does not know is written as an escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 class Parser(argparse.ArgumentParser):
@@ -195,20 +218,17 @@ class Parser(argparse.ArgumentParser):
 
 def positive(text: str) -> int:
     """A whole number of at least 1 from the command line."""
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the classes of the images that `argv` names.
 
     Raises:
-      InputError: anything in `argv`, the model file or the images that a person can mend. Nothing was printed then.
+        InputError: anything in `argv` or the model file that a person can correct. Nothing was printed then.
+        SystemExit: status 1, after all others were printed: images that are not readable.
     """
     parser = Parser(prog="python -m kdjax.deploy.predict", description="Classes of images by an exported student.")
     parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx or student.int8.onnx")
@@ -218,8 +238,14 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--batch", type=positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
     classifier = Classifier(options.artefact)
-    results = classify(classifier, read_all(options.images), options.batch)
-    print(rendered(results, classifier.classes, form=options.format, top=options.top))
+    results, failed = classify(classifier, read_all(options.images), options.batch)
+    if results:
+        say(rendered(results, classifier.classes, form=options.format, top=options.top))
+    if failed:
+        more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
+        images = f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}"
+        print(f"error: {images}: {'; '.join(failed[:NAMES_SHOWN])}{more}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from refusal import refused
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 rasterio = pytest.importorskip("rasterio")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from helpers.color_model import color_logits, write_model  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
 
 from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
@@ -33,35 +33,9 @@ def softmax(logits):
     return odds / odds.sum(-1, keepdims=True)
 
 
-def colour_logits(images):
-    """What the model of the test does: the mean of each channel, over 32."""
-    return images.astype(np.float64).mean((1, 2)) / 32
-
-
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
-    """A network that takes the reddest images for field, the greenest for forest, the bluest for water."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
-        helper.make_node("Div", ["means", "scale"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [
-            numpy_helper.from_array(np.array([1, 2]), "axes"),
-            numpy_helper.from_array(np.float32(32), "scale"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    classes = '["field", "forest <&>", "water"]'
-    helper.set_model_props(model, {"classes": classes, "storage_size": str(SIDE), "value_range": "[]"})
-    path = tmp_path_factory.mktemp("export") / "student.onnx"
-    onnx.save(model, path)
-    return path
+    return write_model(tmp_path_factory.mktemp("export") / "student.onnx", SIDE, CLASSES)
 
 
 def scene(height, width, seed=0):
@@ -100,7 +74,7 @@ def by_pixels(pixels, tile, stride, valid=None):
             data[place] += valid[place]
             if valid[place].mean() >= 0.5:
                 seen = np.where(valid[place][..., None], pixels[place], 0)
-                sums[place] += softmax(colour_logits(seen[None]))[0]
+                sums[place] += softmax(color_logits(seen[None]))[0]
                 counts[place] += 1
     rows, columns = -(-height // stride), -(-width // stride)
     result = np.full((rows, columns, 3), np.nan)
@@ -132,7 +106,7 @@ def test_blending_is_the_mean_over_windows_and_reads_are_bounded(height, width, 
 
     found = windows.probabilities(
         read,
-        lambda images: softmax(colour_logits(images)),
+        lambda images: softmax(color_logits(images)),
         (height, width),
         classes=3,
         tile=tile,
@@ -168,7 +142,7 @@ def test_the_map_of_a_raster(artefact, tmp_path, capsys):
         assert file.crs == UTM and file.count == 1 and file.dtypes == ("uint8",) and file.nodata == 255
         assert file.transform == rasterio.Affine(2, 0, 500_000, 0, -2, 4_600_000)
         np.testing.assert_array_equal(file.read(1), expected.argmax(-1))
-        assert {k: file.colormap(1)[k][:3] for k in range(3)} == dict(enumerate(legend.colours(3)))
+        assert {k: file.colormap(1)[k][:3] for k in range(3)} == dict(enumerate(legend.colors(3)))
         assert [file.tags(1)[f"class_{k}"] for k in range(3)] == list(CLASSES)
         assert file.descriptions == ("land-use class",)
         assert (file.tags()["tile"], file.tags()["stride"]) == ("8", "4")
@@ -181,8 +155,8 @@ def test_the_map_of_a_raster(artefact, tmp_path, capsys):
     rows = [[cell.text for cell in row] for row in table.iter("Row")]
     counts = np.bincount(indices.ravel(), minlength=3)
     assert [(int(row[0]), int(row[1]), row[2]) for row in rows] == list(zip(range(3), counts, CLASSES, strict=True))
-    colours = set(Image.open(tmp_path / "map_legend.png").convert("RGB").get_flattened_data())
-    assert set(legend.colours(3)) <= colours
+    shown = set(Image.open(tmp_path / "map_legend.png").convert("RGB").get_flattened_data())
+    assert set(legend.colors(3)) <= shown
     said = capsys.readouterr()
     assert not said.err and f"{100 * counts.max() / counts.sum():.1f} %  {CLASSES[counts.argmax()]}" in said.out
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -333,10 +307,11 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
 
 def test_the_window_of_rasterio_is_that_of_the_reader(artefact, tmp_path):
     """`Raster.read` takes row and column in that order."""
+    from kdjax.data.meaning import Meaning
     from kdjax.deploy.landuse_map.raster import Raster
 
     pixels = scene(30, 50)
-    raster = Raster(write(tmp_path / "scene.tif", pixels), None, None, ())
+    raster = Raster(write(tmp_path / "scene.tif", pixels), None, None, Meaning())
     seen, valid = raster.read(5, 20, 10, 12)
     raster.close()
     np.testing.assert_array_equal(seen, pixels[5:15, 20:32])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -10,29 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from refusal import refused
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from helpers.color_model import write_model  # noqa: E402
 from scipy.special import softmax  # noqa: E402
-from test_export import CLASSES, folded, student  # noqa: E402
 
 from kdjax.deploy import predict  # noqa: E402
-from kdjax.deploy.export import onnx_graph  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SIDE = 36
+CLASSES = ("desert", "forest", "lake")
 
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
-    _, variables = student(0.1)
-    network = folded(variables, SIDE, 32)
-    path = tmp_path_factory.mktemp("export") / "student.onnx"
-    onnx.save(onnx_graph.build(network, onnx_graph.metadata(network, CLASSES, ())), path)
-    return path
+    return write_model(tmp_path_factory.mktemp("export") / "student.onnx", SIDE, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +85,7 @@ def test_no_jax_is_needed(artefact, tiles):
     code = (
         "import sys\n"
         "for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow', 'onnx'): sys.modules[name] = None\n"
-        "from kdjax import errors, predict; errors.in_one_line(predict.main)"
+        "from kdjax import errors; from kdjax.deploy import predict; errors.in_one_line(predict.main)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, artefact, tiles], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -120,22 +118,105 @@ def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
     assert str(path) in line and said.get(kind, "ONNX") in line
 
 
-@pytest.mark.parametrize("kind", ["missing", "no images", "text", "truncated", "deep", "broken zip", "nothing"])
-def test_bad_images_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
-    path = tmp_path / ("tiles.zip" if kind == "broken zip" else "tile.png")
+@pytest.mark.parametrize("kind", ["missing", "no images", "broken zip", "a pipe as zip", "name too long", "nothing"])
+def test_what_is_no_place_of_images_ends_in_one_line(artefact, tiles, tmp_path, capfd, kind):
+    path = tmp_path / ("tiles.zip" if "zip" in kind else "x" * 300 if kind == "name too long" else "tiles")
     if kind == "no images":
         path.mkdir()
         (path / "readme.txt").touch()
-    elif kind in ("text", "broken zip"):
+    elif kind == "broken zip":
+        path.write_text("not an archive")
+    elif kind == "a pipe as zip":
+        os.mkfifo(path)
+    line = refused(capfd, predict.main, artefact, *([] if kind == "nothing" else [tiles, path]))
+    assert (str(path) in line) or kind == "nothing"
+
+
+BAD_IMAGES = {
+    "text": "not a JPEG",
+    "truncated": ".",
+    "deep": "uint16 pixels, and training had only 8-bit images",
+    "pipe": "not a regular file",
+    "empty": "the file is empty",
+    "nodata": "no pixel holds data",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_bad_images_are_reported_after_the_others(artefact, tiles, tmp_path, capfd, kind):
+    path = tmp_path / "tile.png"
+    if kind == "text":
         path.write_text("not an image")
     elif kind == "truncated":
         path.write_bytes(sorted(tiles.rglob("*.png"))[3].read_bytes()[:300])
     elif kind == "deep":
         Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(path)
-    line = refused(capfd, predict.main, artefact, *([] if kind == "nothing" else [tiles, path]))
-    assert (str(path) in line) or kind == "nothing"
-    if kind == "deep":
-        assert "uint16" in line
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "nodata":
+        Image.new("RGBA", (20, 20)).save(path)
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(artefact), str(path), str(tiles), "--format=csv"])
+    said = capfd.readouterr()
+    assert stop.value.code == 1 and len(list(csv.reader(io.StringIO(said.out)))) == 1 + 7
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"error: 1 unreadable image: {path} (") and BAD_IMAGES[kind] in line
+
+
+def test_names_are_harmless_where_they_are_printed(tmp_path, tiles, capsys, monkeypatch):
+    """File names that are not UTF-8, that a spreadsheet would run, or a terminal; classes likewise."""
+    artefact = write_model(tmp_path / "student.onnx", SIDE, ("=desert", "for\x1b[31mest", "la\u202eke"))
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    image = sorted(tiles.rglob("*.png"))[2].read_bytes()
+    for name in (b"=1+1.png", b"caf\xe9.png", b"red\x1b[31m.png"):
+        with open(os.fsencode(folder) + b"/" + name, "wb") as file:
+            file.write(image)
+    monkeypatch.chdir(folder)
+    for form in ("table", "csv", "json"):
+        predict.main([str(artefact), *sorted(os.listdir(folder)), f"--format={form}", "--top=3"])
+        text = capsys.readouterr().out
+        text.encode("utf-8")
+        assert all(one.isprintable() or one == "\n" for one in text)
+        if form == "csv":
+            rows = list(csv.DictReader(io.StringIO(text)))
+            assert {row["image"] for row in rows} == {"'=1+1.png", "caf\\udce9.png", "red\\x1b[31m.png"}
+            assert {row["class"] for row in rows} == {"'=desert", "for\\x1b[31mest", "la\\u202eke"}
+        elif form == "json":
+            assert {one["class"] for image in json.loads(text) for one in image["classes"]} == {
+                "=desert", "for\x1b[31mest", "la\u202eke"
+            }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_terminal_without_unicode(tmp_path, tiles, form):
+    artefact = write_model(tmp_path / "student.onnx", SIDE, ("Forêt", "河流", "Straße"))
+    done = subprocess.run(
+        [sys.executable, "-m", "kdjax.deploy.predict", artefact, tiles, f"--format={form}", "--top=3"],
+        cwd=ROOT, capture_output=True, timeout=120, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    text = done.stdout.decode("ascii")
+    if form == "json":
+        assert {one["class"] for one in json.loads(text)[0]["classes"]} == {"Forêt", "河流", "Straße"}
+    else:
+        assert "\\u6cb3\\u6d41" in text
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"classes": '"abc"'}, {"classes": "[1, 2, 3]"}, {"classes": "[]"}, {"classes": "{}"}, {"classes": "[" * 5000},
+        {"storage_size": "36.5"}, {"storage_size": "[36]"}, {"value_range": "[1]"}, {"value_range": '["a", "b"]'},
+        {"value_range": "[5, 5]"}, {"value_range": "7"}, {"value_range": "[NaN, 1]"}, {"numbers": "5"},
+        {"ground_size_m": "wide"}, {"tile_px": "-3"}, {"pixel_size_m": "nan"},
+    ],
+)  # fmt: skip
+def test_metadata_of_wrong_types_end_in_one_line(tmp_path, tiles, capfd, facts):
+    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
+    assert "not exported by kdjax" in refused(capfd, predict.main, artefact, tiles)
 
 
 @pytest.mark.parametrize("flag", ["--top=0", "--batch=x", "--format=xml", "--colour=red"])
@@ -143,15 +224,34 @@ def test_bad_flags_end_in_one_line(artefact, tiles, capfd, flag):
     assert flag.split("=")[0] in refused(capfd, predict.main, artefact, tiles, flag)
 
 
-def test_deep_images_take_the_range_of_training(artefact, tmp_path, capsys):
-    model = onnx.load(artefact)
-    facts = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, facts | {"value_range": "[0.0, 2550.0]"})
-    onnx.save(model, tmp_path / "deep.onnx")
+def test_deep_images_take_the_range_of_training(tmp_path, capsys):
+    facts = {"value_range": "[0.0, 2550.0]", "numbers": '["16-bit", "8-bit"]'}
+    artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
     values = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE))
     Image.fromarray((values * 10).astype(np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(values.astype(np.uint8)).save(tmp_path / "plain.png")
     images = [str(tmp_path / f"{name}.png") for name in ("deep", "plain")]
-    predict.main([str(tmp_path / "deep.onnx"), *images, "--format=json"])
+    predict.main([str(artefact), *images, "--format=json"])
     deep, plain = json.loads(capsys.readouterr().out)
     assert deep["classes"] == plain["classes"]
+
+
+@pytest.mark.parametrize("numbers", ['["16-bit"]', None])
+def test_another_kind_of_numbers_is_refused(tmp_path, capsys, numbers):
+    facts = {"value_range": "[0, 10000]"} | ({"numbers": numbers} if numbers else {})
+    artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
+    unit = np.random.default_rng(0).random((20, 20, 3)) * 0.8 + 0.1
+    kinds = {
+        "good": (unit * 10000).astype(np.uint16),
+        "reflectance": unit.astype(np.float32),
+        "bytes": (unit * 255).astype(np.uint8),
+        "bright": (unit * 10000 + 20000).astype(np.uint16),
+    }
+    for name, pixels in kinds.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="rgb")
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(artefact), *(str(tmp_path / f"{name}.tif") for name in kinds)])
+    said = capsys.readouterr()
+    assert stop.value.code == 1 and said.out.count("\n") == 1 and "good.tif" in said.out
+    assert "reflectance.tif (floats 0.1" in said.err and "bytes.tif (8-bit pixels, where values 0..10000" in said.err
+    assert "bright.tif (100 % of its values" in said.err

@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 ZOOM = 3  # drawn this many times larger than stored
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Points = np.ndarray  # (n, 2) in scene coordinates: the view is -0.5..0.5 before rotation and scaling
 
-# Ground colours: the middle of a range, see `Canvas.tint`.
+# Ground colors: the middle of a range, see `Canvas.tint`.
 GRASS = (104, 126, 70)
 MEADOW = (130, 146, 84)
 DRY = (166, 150, 108)
@@ -27,7 +27,7 @@ ROOFS = ((158, 88, 66), (128, 78, 62), (120, 116, 112), (170, 160, 146), (92, 84
 
 
 class Canvas:
-    """A canvas with a random pose. Lengths are fractions of the view's side; colours are 0..255."""
+    """A canvas with a random pose. Lengths are fractions of the view's side; colors are 0..255."""
 
     def __init__(self, rng: np.random.Generator, size: int):
         self.rng = rng
@@ -46,7 +46,7 @@ class Canvas:
         self.image = Image.new("RGB", (self.side, self.side))
         self.draw = ImageDraw.Draw(self.image)
 
-    # Chance and colours ------------------------------------------------------------------------------------------
+    # Chance and colors ------------------------------------------------------------------------------------------
 
     def chance(self, p: float) -> bool:
         return bool(self.rng.random() < p)
@@ -54,13 +54,13 @@ class Canvas:
     def between(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
 
-    def tint(self, colour: Colour, spread: float = 10) -> Colour:
-        """The colour, lighter or darker, and a little off in hue."""
+    def tint(self, color: Color, spread: float = 10) -> Color:
+        """The color, lighter or darker, and a little off in hue."""
         light, *hue = self.rng.normal(0, spread, 4).tolist()
-        return tuple(min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(colour, hue, strict=True))
+        return tuple(min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(color, hue, strict=True))
 
-    def pick(self, colours: tuple[Colour, ...], spread: float = 9) -> Colour:
-        return self.tint(colours[self.rng.integers(len(colours))], spread)
+    def pick(self, colors: tuple[Color, ...], spread: float = 9) -> Color:
+        return self.tint(colors[self.rng.integers(len(colors))], spread)
 
     def noise(self, cells: float) -> np.ndarray:
         """Smooth noise float32 (side, side), about -1..1, with `cells` bumps across the view."""
@@ -70,9 +70,9 @@ class Canvas:
 
     # Ground ------------------------------------------------------------------------------------------------------
 
-    def fill(self, colour: Colour, second: Colour | None = None, patches: float = 3) -> None:
-        """Covers the view with mottled ground; with a second colour in soft-edged patches."""
-        base = np.array(colour, np.float32)
+    def fill(self, color: Color, second: Color | None = None, patches: float = 3) -> None:
+        """Covers the view with mottled ground; with a second color in soft-edged patches."""
+        base = np.array(color, np.float32)
         ground = np.broadcast_to(base, (self.side, self.side, 3)).copy()
         if second is not None:
             weight = np.clip(self.noise(patches) * 3 + self.rng.normal(0, 0.7), 0, 1)[..., None]
@@ -86,10 +86,10 @@ class Canvas:
         kinds = (GRASS, MEADOW, DRY, GRASS)
         self.fill(self.pick(kinds), self.pick(kinds))
 
-    def ground_photo(self, mask: Image.Image, colour: Colour, rough: float = 1.0) -> None:
-        """Covers the masked part with one mottled colour."""
+    def ground_photo(self, mask: Image.Image, color: Color, rough: float = 1.0) -> None:
+        """Covers the masked part with one mottled color."""
         texture = rough * (5 * self.noise(6) + 4 * self.noise(self.side / 6))
-        layer = np.clip(np.array(colour, np.float32) + texture[..., None], 0, 255).astype(np.uint8)
+        layer = np.clip(np.array(color, np.float32) + texture[..., None], 0, 255).astype(np.uint8)
         self.image.paste(Image.fromarray(layer), mask=mask)
 
     # Shapes ------------------------------------------------------------------------------------------------------
@@ -98,15 +98,15 @@ class Canvas:
         """Scene coordinates -> canvas pixels x, y, x, y, ... with the scene's rotation, scale and shift."""
         return (np.asarray(points) @ self.turn + self.origin).ravel().tolist()
 
-    def polygon(self, points: Points, colour: Colour) -> None:
-        self.draw.polygon(self.pixels(points), fill=rgb(colour))
+    def polygon(self, points: Points, color: Color) -> None:
+        self.draw.polygon(self.pixels(points), fill=rgb(color))
 
-    def shadowed(self, points: Points, colour: Colour, height: float) -> None:
+    def shadowed(self, points: Points, color: Color, height: float) -> None:
         """A polygon with its shadow on the ground; `height` is the shadow's length."""
         self.draw.polygon(self.pixels(np.asarray(points) + self.shadow * height), fill=(38, 40, 44))
-        self.polygon(points, colour)
+        self.polygon(points, color)
 
-    def block(self, x: float, y: float, w: float, h: float, angle: float, colour: Colour, height: float = 0.0) -> None:
+    def block(self, x: float, y: float, w: float, h: float, angle: float, color: Color, height: float = 0.0) -> None:
         """A turned rectangle of length w and breadth h around (x, y), with the shadow of something `height` high."""
         # Plain floats: a car park has hundreds of these, and NumPy is slow on four points.
         (a, b), (c, d) = self._floats
@@ -122,7 +122,7 @@ class Canvas:
         lu, lv, su, sv = lx * a + ly * c, lx * b + ly * d, sx * a + sy * c, sx * b + sy * d
         self.draw.polygon(
             (u - lu - su, v - lv - sv, u + lu - su, v + lv - sv, u + lu + su, v + lv + sv, u - lu + su, v - lv + sv),
-            fill=rgb(colour),
+            fill=rgb(color),
         )
 
     def mask(self, points: Points) -> Image.Image:
@@ -130,22 +130,22 @@ class Canvas:
         ImageDraw.Draw(mask).polygon(self.pixels(points), fill=255)
         return mask
 
-    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
+    def disc(self, x: float, y: float, radius: float, color: Color) -> None:
         (a, b), (c, d) = self._floats
         u, v, r = x * a + y * c + self.origin[0], x * b + y * d + self.origin[1], radius * self.scale * self.side
         if -r < u < self.side + r and -r < v < self.side + r:
-            self.draw.ellipse((u - r, v - r, u + r, v + r), fill=rgb(colour))
+            self.draw.ellipse((u - r, v - r, u + r, v + r), fill=rgb(color))
 
-    def band(self, path: Points, width: float | np.ndarray, colour: Colour) -> None:
+    def band(self, path: Points, width: float | np.ndarray, color: Color) -> None:
         """A strip of the given width along a path (n, 2)."""
-        self.polygon(outline(path, width), colour)
+        self.polygon(outline(path, width), color)
 
-    def dashes(self, path: Points, width: float, dash: float, gap: float, colour: Colour) -> None:
+    def dashes(self, path: Points, width: float, dash: float, gap: float, color: Color) -> None:
         """Paint marks along a path."""
         steps = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
         for start in np.arange(self.between(0, dash), steps[-1], dash + gap):
             at = np.linspace(start, min(start + dash, steps[-1]), 3)
-            self.band(np.stack([np.interp(at, steps, path[:, 0]), np.interp(at, steps, path[:, 1])], 1), width, colour)
+            self.band(np.stack([np.interp(at, steps, path[:, 0]), np.interp(at, steps, path[:, 1])], 1), width, color)
 
     # Things ------------------------------------------------------------------------------------------------------
 
@@ -206,14 +206,14 @@ class Canvas:
         """A neighbouring field, with furrows or without."""
         a = self.between(0, 2 * np.pi)
         field = box(0.6 * np.cos(a), 0.6 * np.sin(a), self.between(0.3, 0.6), self.between(0.3, 0.6), a)
-        colour = self.pick((GRASS, DRY, SOIL, MEADOW))
-        self.polygon(field, colour)
+        color = self.pick((GRASS, DRY, SOIL, MEADOW))
+        self.polygon(field, color)
         if self.chance(0.5):
             for t in np.linspace(0.05, 0.95, 9):
                 self.band(
                     np.stack([field[0] + t * (field[3] - field[0]), field[1] + t * (field[2] - field[1])]),
                     0.014,
-                    lighter(colour, 0.86),
+                    lighter(color, 0.86),
                 )
 
     def car(self, x: float, y: float, angle: float, length: float = 0.034) -> None:
@@ -238,21 +238,21 @@ class Canvas:
             small = small * (1 - 0.45 * veil) if self.chance(0.6) else small + 0.3 * veil * (0.95 - small)
         small = np.maximum(small, 0) ** self.between(0.9, 1.15)
         small = small * self.between(0.85, 1.15) * self.rng.normal(1, 0.03, 3)
-        grey = small.mean(-1, keepdims=True)
-        small = grey + (small - grey) * self.between(0.8, 1.2)
+        gray = small.mean(-1, keepdims=True)
+        small = gray + (small - gray) * self.between(0.8, 1.2)
         haze = self.between(0, 0.15) * self.rng.random()
         small = small * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])
         small = small + self.rng.normal(0, self.between(0.004, 0.018), small.shape)
         return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
 
 
-def rgb(colour: Colour) -> tuple[int, int, int]:
-    r, g, b = colour
+def rgb(color: Color) -> tuple[int, int, int]:
+    r, g, b = color
     return min(255, max(0, round(float(r)))), min(255, max(0, round(float(g)))), min(255, max(0, round(float(b))))
 
 
-def lighter(colour: Colour, factor: float) -> Colour:
-    r, g, b = colour
+def lighter(color: Color, factor: float) -> Color:
+    r, g, b = color
     return r * factor, g * factor, b * factor
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,43 +14,35 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
 from kdjax.data import decode
-from kdjax.data.dataset import Pool
-from kdjax.data.ingest import Raw, ingest
-from kdjax.errors import InputError
+from kdjax.data.dataset import Context, Pool
+from kdjax.data.image_files import stamp
+from kdjax.data.ingest import Encoded, Raw, ingest
+from kdjax.errors import InputError, reason
 
 _SIDES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 _DEFAULT_DIR = "~/tensorflow_datasets"
 
 
-def load_tfds(
-    builder: str | None,
-    data_dir: str | None,
-    *,
-    tfds_splits: Sequence[str],
-    storage_size: int,
-    value_range: Sequence[float],
-    on_error: str,
-    cache_dir: pathlib.Path | None,
-    log: Callable[[str], None],
-) -> tuple[Pool, tuple[float, ...]]:
+def load(section: Mapping[str, Any], context: Context) -> Pool:
     """Reads a prepared builder from its files; the builder's code is not run.
 
     Args:
-      builder: name, such as 'eurosat/rgb', 'uc_merced' or 'my_set/my_config:1.0.0'.
-      data_dir: where it was prepared; None = ~/tensorflow_datasets.
-      tfds_splits: () or the split strings of train, validation and test, such as 'train[:80%]'.
-      storage_size, value_range, on_error, cache_dir, log: see `ingest`.
+        section: reads `builder` (name, such as 'eurosat/rgb', 'uc_merced' or 'my_set/my_config:1.0.0'), `path` (where
+            it was prepared; None = ~/tensorflow_datasets), `tfds_splits` (() or the split strings of train, validation
+            and test, such as 'train[:80%]'), and what `ingest` reads.
+        context: seed, cache and log.
 
     Returns:
-      The examples, and the value range used for 16-bit images (() = none). Without `tfds_splits` the builder's own
-      train, validation and test are the sides; a single split, or splits of other names, are pooled.
+        The examples. Without `tfds_splits` the builder's own train, validation and test are the sides; a single split,
+        or splits of other names, are pooled.
 
     Raises:
-      InputError: unknown, not prepared or not prepared as array_record; not an image classification set; bad splits.
+        InputError: unknown, not prepared or not prepared as array_record; not an image classification set; bad splits.
     """
+    builder = section["builder"]
     if not builder:
         raise InputError("dataset.builder: source 'tfds' needs the name of a builder, such as 'eurosat/rgb'")
-    place = os.path.expanduser(data_dir or _DEFAULT_DIR)
+    place = os.path.expanduser(section["path"] or _DEFAULT_DIR)
     field = f"dataset.builder {builder}"
     found = _open(builder, place, field)
     image_key, label_key, name_key = _features(found.info, field)
@@ -58,7 +51,7 @@ def load_tfds(
     )
     if len(classes) < 2:
         raise InputError(f"{field}: it has one class only, two are needed at least")
-    chosen, notes = _choose(found.info.splits, tfds_splits, field)
+    chosen, notes = _choose(found.info.splits, section["tfds_splits"], field)
     try:
         sources = {
             split: found.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
@@ -86,33 +79,13 @@ def load_tfds(
         return Raw(name, int(record[label_key]), bytes(record[image_key]))
 
     taken = ingest(
-        field,
-        titles,
-        titles,
-        read,
-        identity=["tfds", _files(found), classes],
-        storage_size=storage_size,
-        value_range=value_range,
-        on_error=on_error,
-        cache_dir=cache_dir,
-        log=log,
+        Encoded(field, titles, titles, read, identity=["tfds", _files(found), classes]),
+        section,
+        context,
     )
-    names = taken.names
-    if len(set(names)) != len(names):  # file names may repeat across classes or splits; places do not
-        names = tuple(titles[row] for row in taken.rows)
-    sides = tuple(chosen[row][2] for row in taken.rows)
-    pool = Pool(
-        builder,
-        classes,
-        taken.images,
-        taken.rows,
-        taken.labels,
-        names,
-        taken.digests,
-        sides,
-        tuple(notes) + taken.notes,
-    )
-    return pool, taken.value_range
+    if len(set(taken.names)) != len(taken.names):  # file names may repeat across classes or splits; places do not
+        taken = dataclasses.replace(taken, names=tuple(titles[row] for row in taken.rows))
+    return taken.pool(builder, classes, sides=[chosen[row][2] for row in taken.rows], notes=notes)
 
 
 def _open(builder: str, place: str, field: str) -> Any:
@@ -122,9 +95,7 @@ def _open(builder: str, place: str, field: str) -> Any:
     except (tfds.core.DatasetNotFoundError, FileNotFoundError):
         pass
     except (ValueError, KeyError, AttributeError, OSError) as error:
-        raise InputError(
-            f"{field}: its files under {place} cannot be read: {' '.join(str(error).split())[:160]}"
-        ) from error
+        raise InputError(f"{field}: its files under {place} cannot be read: {reason(error)}") from error
     name = builder.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
     if name not in known:
@@ -198,7 +169,7 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
         except (ValueError, AssertionError, KeyError, TypeError) as error:
             raise InputError(
                 f"dataset.tfds_splits: {text!r} is no split of {field.split()[-1]}, which has "
-                f"{', '.join(splits)} ({' '.join(str(error).split())[:100]})"
+                f"{', '.join(splits)} ({reason(error, 100)})"
             ) from error
         for part in parts:
             total = splits[part.splitname].num_examples
@@ -214,8 +185,7 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
     return chosen, notes
 
 
-def _files(builder: Any) -> list[list[Any]]:
-    """What tells one preparation from another: the files with size and time."""
+def _files(builder: Any) -> list[list[str]]:
+    """What tells one preparation from another."""
     folder = pathlib.Path(os.fspath(builder.data_dir))
-    infos = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
-    return [[str(folder), "", 0]] + [[name, info.st_size, info.st_mtime_ns] for name, info in infos]
+    return [[str(folder), ""], *([path.name, stamp(path.stat())] for path in sorted(folder.iterdir()))]

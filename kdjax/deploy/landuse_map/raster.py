@@ -1,107 +1,195 @@
 """A georeferenced raster as the classifier sees it."""
 
+import math
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from kdjax.data import decode
-from kdjax.errors import InputError
+from kdjax.data import pixels
+from kdjax.data.meaning import BYTES, FLOATS, Meaning
+from kdjax.data.pixels import DecodeError
+from kdjax.errors import InputError, reason
+
+_METERS_A_DEGREE = 111_320.0
+_LOOKS, _LOOK = 8, 128  # windows along an axis, and their side in px, that show the kind of numbers
 
 
 class Raster:
     """A georeferenced raster as the classifier sees it.
 
     Attributes:
-      shape: height and width, px.
-      crs, transform: rasterio's.
+        shape: height and width, px.
+        crs: rasterio's coordinate reference system.
+        transform: rasterio's geotransform.
+        pixel_size_m: side of a pixel on the ground, m; None = not known.
+        bands: numbers of the bands taken, from 1: red, green and blue, or one gray band.
     """
 
-    def __init__(
-        self, path: Path, bands: Sequence[int] | None, value_range: Sequence[float] | None, trained: Sequence[float]
-    ):
+    def __init__(self, path: Path, bands: Sequence[int] | None, value_range: Sequence[float] | None, trained: Meaning):
         """Opens it.
 
         Args:
-          path: any raster that GDAL reads.
-          bands: three band numbers from 1, or one of a grey band; None where it has one band or three.
-          value_range: (low, high) to become 0 and 255; None takes 8-bit values as they are.
-          trained: the value range of training, () where there was none; the default of 16-bit and float rasters.
+            path: any raster that GDAL reads.
+            bands: three band numbers from 1, or one of a gray band; None takes what the file says of its bands.
+            value_range: (low, high) to become 0 and 255; None takes 8-bit values as they are, others as in training.
+            trained: what the training tiles were.
 
         Raises:
-          InputError: unreadable, not georeferenced, a colour table, or bands and value range that do not fit.
+            InputError: unreadable, not georeferenced, a color table, or bands and values that do not fit.
         """
         self._path = path
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"raster: no file {path}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused below
                 self._file = rasterio.open(path)
         except rasterio.errors.RasterioError as error:
-            raise InputError(f"raster {path}: GDAL cannot read it ({_line(error)})") from error
+            raise InputError(f"raster {path}: GDAL cannot read it ({reason(error)})") from error
         try:
-            self._check(bands, value_range, trained)
+            self._check_place()
+            self.bands = self._choose(bands)
+            self._check_bands()
+            self._check_values(value_range, trained)
         except InputError:
             self._file.close()
             raise
 
-    def _check(
-        self, bands: Sequence[int] | None, value_range: Sequence[float] | None, trained: Sequence[float]
-    ) -> None:
-        file, path = self._file, self._path
+    def _check_place(self) -> None:
+        file = self._file
         self.shape, self.crs, self.transform = file.shape, file.crs, file.transform
         if file.crs is None or file.transform.is_identity:
             what = "coordinate reference system" if file.crs is None else "geotransform"
-            raise InputError(f"raster {path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …")
-        if bands is None:
-            if file.count not in (1, 3):
-                raise InputError(
-                    f"raster {path}: it has {file.count} bands; name red, green and blue, as --bands=1,2,3"
-                )
-            bands = file.indexes
-        if max(bands) > file.count:
-            raise InputError(f"--bands: raster {path} has {file.count} bands, so no band {max(bands)}")
-        if any(file.colorinterp[band - 1] == ColorInterp.palette for band in bands):
+            raise InputError(
+                f"raster {self._path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …"
+            )
+        side = math.sqrt(abs(file.transform.determinant))
+        self.pixel_size_m = None
+        if file.crs.is_projected:
+            self.pixel_size_m = side * file.crs.linear_units_factor[1]
+        elif file.crs.is_geographic:
+            latitude = file.transform.f + (file.transform.d * file.width + file.transform.e * file.height) / 2
+            self.pixel_size_m = side * _METERS_A_DEGREE * math.sqrt(max(math.cos(math.radians(latitude)), 0.01))
+
+    def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
+        file = self._file
+        roles = [role.name.lower() for role in file.colorinterp]
+        alpha = roles.index("alpha") + 1 if roles.count("alpha") == 1 else None
+        # GDAL calls the fourth band of any 8-bit file alpha.
+        self._alpha_is_mask = alpha is None or pixels.is_mask(
+            np.concatenate([self._values([alpha], window).ravel() for window in self._looks()])
+        )
+        if bands is not None:
+            if max(bands) > file.count:
+                raise InputError(f"--bands: raster {self._path} has {file.count} bands, so no band {max(bands)}")
+            return tuple(bands)
+        try:
+            if not self._alpha_is_mask:
+                raise DecodeError("alpha is no mask")
+            return tuple(k + 1 for k in pixels.choose_bands(roles).color)
+        except DecodeError:
+            raise InputError(
+                f"raster {self._path}: it has {file.count} bands ({', '.join(roles[:6])}{', …' * (len(roles) > 6)}); "
+                "name red, green and blue, as --bands=1,2,3"
+            ) from None
+
+    def _check_bands(self) -> None:
+        file, path = self._file, self._path
+        if any(file.colorinterp[band - 1] == ColorInterp.palette for band in self.bands):
             raise InputError(f"raster {path}: it has a colour table; make it RGB with gdal_translate -expand rgb")
-        if any(file.dtypes[band - 1].startswith("c") for band in bands):
+        types = sorted({file.dtypes[band - 1] for band in self.bands})
+        if any(name.startswith("c") for name in types):
             raise InputError(f"raster {path}: its values are complex numbers; give a raster of real ones")
-        deep = any(file.dtypes[band - 1] != "uint8" for band in bands)
-        if value_range is None and deep:
-            if not trained:
-                raise InputError(
-                    f"raster {path}: its values are {file.dtypes[bands[0] - 1]} and training had only 8-bit images; "
-                    "say which values are black and white, as --value-range=0,10000"
-                )
-            value_range = trained
-        self._bands = list(bands) if len(bands) == 3 else list(bands) * 3
-        self._value_range = value_range
+        if len(types) > 1:
+            raise InputError(
+                f"raster {path}: its bands have different types ({', '.join(types)}); "
+                "make them one with gdal_translate -ot"
+            )
+
+    def _check_values(self, value_range: Sequence[float] | None, trained: Meaning) -> None:
+        dtype = np.dtype(self._file.dtypes[self.bands[0] - 1])
+        structure = self._file.tags(ns="IMAGE_STRUCTURE")
+        self._white_is_zero = structure.get("MINISWHITE") == "YES"
+        self._bits = int(self._file.tags(self.bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
+        if value_range is None and dtype != np.uint8 and not trained.value_range:
+            raise InputError(
+                f"raster {self._path}: its values are {dtype} and training had only 8-bit images; "
+                "say which values are black and white, as --value-range=0,10000"
+            )
+        self._meaning = trained if value_range is None else Meaning(tuple(value_range), (BYTES, FLOATS))
+        self._stretched = value_range is not None or dtype != np.uint8
+        self._hint = "say which values are black and white, as --value-range=0,10000"
+        if value_range is not None:
+            self._hint = "--value-range says so"
+        self._seen = [np.empty(0, dtype)]
+        for window in self._looks():
+            values, valid = self._data(window)
+            self._seen.append(values[valid][::7].ravel())
+        self.check_seen()
+
+    def check_seen(self) -> None:
+        """Refuses values of another kind than in training among all that was read so far.
+
+        Raises:
+            InputError: says which, and how to map them all the same.
+        """
+        try:
+            self._meaning.check(np.concatenate(self._seen))
+        except DecodeError as error:
+            raise InputError(f"raster {self._path}: {error}; {self._hint}") from error
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (height, width, 3) uint8, 0 where there is no data, and where there is (height, width) bool.
 
         Raises:
-          InputError: the file is damaged there.
+            InputError: the file is damaged there.
         """
-        window = Window(column, row, width, height)
-        try:
-            values = np.moveaxis(self._file.read(self._bands, window=window), 0, -1)
-            # A dark pixel may have one band equal to the nodata value: it is data as long as another is not.
-            valid = self._file.read_masks(self._bands, window=window).any(0)
-        except rasterio.errors.RasterioError as error:
-            raise InputError(f"raster {self._path}: it cannot be read at row {row} ({_line(error)})") from error
-        valid &= np.isfinite(values).all(-1)
-        pixels = values if self._value_range is None else decode.to_uint8(values, *self._value_range)
-        return np.where(valid[..., None], pixels, 0), valid
+        values, valid = self._data(Window(column, row, width, height))
+        self._seen.append(values[::31, ::31][valid[::31, ::31]].ravel())
+        result = pixels.to_uint8(values, *self._meaning.value_range) if self._stretched else values
+        return np.where(valid[..., None], result, 0), valid
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
+    def _looks(self) -> Iterator[Window]:
+        """A few windows all over the raster."""
+        tops, lefts = (
+            sorted({int(at) for at in np.linspace(0, max(length - _LOOK, 0), _LOOKS)}) for length in self.shape
+        )
+        for top in tops:
+            for left in lefts:
+                yield Window(left, top, min(_LOOK, self.shape[1]), min(_LOOK, self.shape[0]))
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    def _data(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Values (height, width, 3), white the highest, and where they are data (height, width) bool."""
+        bands = self.bands if len(self.bands) == 3 else self.bands * 3
+        values = self._values(bands, window)
+        valid = np.isfinite(values).all(-1)
+        if self._alpha_is_mask or MaskFlags.alpha not in self._file.mask_flag_enums[bands[0] - 1]:
+            # A dark pixel may have one band equal to the nodata value: it is data as long as another is not.
+            valid &= self._read(self._file.read_masks, bands, window).any(0)
+        if self._white_is_zero:
+            try:
+                values = pixels.inverted(values, self._bits)
+            except DecodeError as error:
+                raise InputError(f"raster {self._path}: {error}") from error
+        return values, valid
+
+    def _values(self, bands: Sequence[int], window: Window) -> np.ndarray:
+        return np.moveaxis(self._read(self._file.read, bands, window), 0, -1)
+
+    def _read(self, function: Callable[..., np.ndarray], bands: Sequence[int], window: Window) -> np.ndarray:
+        try:
+            return function(list(bands), window=window)
+        except rasterio.errors.RasterioError as error:
+            raise InputError(
+                f"raster {self._path}: it cannot be read at row {window.row_off} ({reason(error)})"
+            ) from error

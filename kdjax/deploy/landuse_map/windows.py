@@ -30,13 +30,13 @@ def probabilities(
     where less than half of its pixels are data, each counted once for every window over it.
 
     Args:
-      read: gives pixels; it is never asked for more than tile x (tile + (batch - 1) stride) at once.
-      classify: from images (n, tile, tile, 3) uint8 to probabilities (n, classes).
-      shape: height and width of the raster, px; neither is below `tile`.
-      classes: how many.
-      tile: side of the window, px.
-      stride: side of a cell and step of the window, px; at most `tile`.
-      batch: windows that are read and classified together.
+        read: gives pixels; it is never asked for more than tile x (tile + (batch - 1) stride) at once.
+        classify: from images (n, tile, tile, 3) uint8 to probabilities (n, classes).
+        shape: height and width of the raster, px; neither is below `tile`.
+        classes: how many.
+        tile: side of the window, px.
+        stride: side of a cell and step of the window, px; at most `tile`.
+        batch: windows that are read and classified together.
     """
     height, width = shape
     rows, columns = -(-height // stride), -(-width // stride)

@@ -10,13 +10,20 @@ import rasterio
 from rasterio.windows import Window
 
 from kdjax.data import decode
-from kdjax.deploy.landuse_map.legend import attribute_table, colours, legend
+from kdjax.deploy.landuse_map.legend import attribute_table, colors, legend
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
 from kdjax.deploy.predict import Classifier
 from kdjax.results.metrics import log_softmax
+from kdjax.results.text import printable
 
 NODATA, NO_CONFIDENCE = 255, -1.0
+_BESIDE = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
+
+
+def written(out: Path) -> tuple[str, str, str]:
+    """Names of the map, of its confidence and of its legend."""
+    return out.name, f"{out.stem}_confidence{out.suffix}", f"{out.stem}_legend.png"
 
 
 def write_map(
@@ -25,10 +32,16 @@ def write_map(
     """Writes OUT.tif and the files beside it when all are complete; returns the number of cells of each class.
 
     Args:
-      classifier, raster: what to map.
-      out: the GeoTIFF to write.
-      tile, stride, batch: see `probabilities`.
-      tags: what to note in the file.
+        classifier: what classifies.
+        raster: what to map.
+        out: the GeoTIFF to write.
+        tile: side of the window, px.
+        stride: side of a cell and step of the window, px.
+        batch: windows that are read and classified together.
+        tags: what to note in the file.
+
+    Raises:
+        InputError: the raster is damaged, or its values are of another kind than in training. Nothing was written then.
     """
     height, width = (-(-length // stride) for length in raster.shape)
     a, b, c, d, e, f = raster.transform[:6]  # pixels `stride` times as large, from the same corner
@@ -43,18 +56,18 @@ def write_map(
         return np.exp(log_softmax(classifier.logits(resized).astype(np.float64)))
 
     counts = np.zeros(len(classifier.classes), int)
-    named = {"confidence": f"{out.stem}_confidence{out.suffix}", "legend": f"{out.stem}_legend.png"}
+    _, confidence_name, legend_name = written(out)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
         with (
             rasterio.open(Path(beside) / out.name, "w", dtype="uint8", nodata=NODATA, **profile) as indices,
             rasterio.open(
-                Path(beside) / named["confidence"], "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
+                Path(beside) / confidence_name, "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
             ) as confidences,
         ):
-            indices.write_colormap(1, dict(enumerate(colours(len(classifier.classes)))))
+            indices.write_colormap(1, dict(enumerate(colors(len(classifier.classes)))))
             indices.set_band_description(1, "land-use class")
             indices.update_tags(**tags)
-            indices.update_tags(1, **{f"class_{k}": name for k, name in enumerate(classifier.classes)})
+            indices.update_tags(1, **{f"class_{k}": printable(name) for k, name in enumerate(classifier.classes)})
             confidences.set_band_description(1, "probability of the land-use class")
             confidences.update_tags(**tags)
             rows = probabilities(
@@ -69,10 +82,16 @@ def write_map(
                 confidences.write(confidence[None, None], window=window)
                 counts += np.bincount(best[known], minlength=len(counts))
                 _progress(number + 1, height)
-        (Path(beside) / f"{out.name}.aux.xml").write_text(attribute_table(classifier.classes, counts))
-        legend(classifier.classes, counts / max(counts.sum(), 1)).save(Path(beside) / named["legend"])
+        raster.check_seen()
+        table = f"{out.name}.aux.xml"
+        (Path(beside) / table).write_text(attribute_table(classifier.classes, counts), encoding="utf-8")
+        legend(classifier.classes, counts / max(counts.sum(), 1)).save(Path(beside) / legend_name)
+        # Overviews, masks and statistics of an older file of that name would be taken for those of this one.
+        for name in written(out):
+            for suffix in _BESIDE:
+                out.with_name(name + suffix).unlink(missing_ok=True)
         # The map goes last: where it is, the rest is.
-        for name in (f"{out.name}.aux.xml", *named.values(), out.name):
+        for name in (table, confidence_name, legend_name, out.name):
             (Path(beside) / name).replace(out.with_name(name))
     return counts.tolist()
 

@@ -3,7 +3,7 @@
 Preparing needs a Python with the `tensorflow` extra. It may be another one than this:
 
     python -m venv tfvenv && tfvenv/bin/pip install '.[tensorflow]'
-    KDJAX_TENSORFLOW_PYTHON=tfvenv/bin/python python -m pytest -m slow tests/test_tfds_eurosat.py
+    KDJAX_TENSORFLOW_PYTHON=tfvenv/bin/python python -m pytest -m slow tests/data/sources/test_tfds_eurosat.py
 """
 
 import importlib.util
@@ -17,8 +17,8 @@ import pytest
 
 from kdjax.data import load
 
-EUROSAT = pathlib.Path(__file__).parents[2] / "../shared/data/eurosat_rgb.zip"
-TOOL = pathlib.Path(__file__).parents[1] / "tools/prepare_eurosat_tfds.py"
+EUROSAT = pathlib.Path(__file__).parents[3] / "../shared/data/eurosat_rgb.zip"
+TOOL = pathlib.Path(__file__).parents[2] / "tools/prepare_eurosat_tfds.py"
 PYTHON = os.environ.get("KDJAX_TENSORFLOW_PYTHON") or (
     sys.executable if importlib.util.find_spec("tensorflow") else None
 )

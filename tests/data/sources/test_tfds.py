@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from helpers.tiles import SIDE, image_of, names_of, picture
 from PIL import Image
-from test_data_folder import image_of, names_of, picture
 
 from kdjax.data import load
 from kdjax.errors import InputError
 
-OPTIONS = dict(source="tfds", image_size=16, storage_size=16, data_seed=0, cache_dir=None, log=lambda line: None)
+OPTIONS = dict(source="tfds", image_size=SIDE, storage_size=SIDE, data_seed=0, cache_dir=None, log=lambda line: None)
 
 
 def png(seed, side=20):
@@ -115,7 +115,7 @@ def test_official_splits_and_pixels(prepared):
     assert len(data.train) == 26 and len(data.validation) == 4  # validation carved from train
     assert names_of(data) == {f"train{i}.png" for i in range(30)} | set(data.test.names)
     for i in (0, 7):
-        expected = Image.fromarray(picture([4, i], 20, 20)).resize((16, 16), Image.Resampling.LANCZOS)
+        expected = Image.fromarray(picture([4, i], 20, 20)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         np.testing.assert_array_equal(image_of(data, f"test{i}.png"), np.asarray(expected))
     for split in (data.train, data.validation, data.test):
         assert [int(name.strip("aeinrst.pg")) % 2 for name in split.names] == split.labels.tolist()
@@ -173,8 +173,8 @@ def test_another_file_format_is_refused(prepared, tmp_path):
 def test_a_fresh_process_reads_without_tensorflow(prepared):
     code = f"""
 from kdjax.data import load
-data = load(source='tfds', builder='tiny_tiles', path={str(prepared)!r}, image_size=16, storage_size=16, data_seed=0,
-            cache_dir=None)
+data = load(source='tfds', builder='tiny_tiles', path={str(prepared)!r}, image_size=32, storage_size=32,
+            data_seed=0, cache_dir=None)
 print(len(data.train), data.fingerprint)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -9,36 +9,12 @@ import zipfile
 import numpy as np
 import pytest
 import tifffile
+from helpers.tiles import OPTIONS, SIDE, image_of, names_of, pack, picture, write_classes
 from PIL import Image
 
 from kdjax.data import load
 from kdjax.data.sources.folder import read_named
 from kdjax.errors import InputError
-
-OPTIONS = dict(source="folder", image_size=16, storage_size=16, data_seed=0, cache_dir=None, log=lambda line: None)
-
-
-def picture(seed, height, width, channels=3):
-    """Smooth colours, so that JPEG keeps them nearly."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, channels), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def write_classes(root, classes=("field", "lake", "town"), count=20):
-    """Folders of odd sizes; class k's pictures differ from all others."""
-    for k, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(picture([k, i], 17 + i, 31 - i)).save(root / name / f"{name}{i:02d}.png")
-    return root
-
-
-def pack(root, path, prefix=""):
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(root.rglob("*")):
-            if file.is_file():
-                archive.write(file, prefix + file.relative_to(root).as_posix())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +37,6 @@ def mixed(tmp_path):
     return root
 
 
-def names_of(data):
-    return set(data.train.names) | set(data.validation.names) | set(data.test.names)
-
-
-def image_of(data, name):
-    for split in (data.train, data.validation, data.test):
-        if name in split.names:
-            return split.images[split.names.index(name)]
-    raise KeyError(name)
-
-
 @pytest.mark.parametrize("kind", ["directory", "wrapped zip"])
 def test_examples_are_found_again_by_name(plain, tmp_path, kind):
     path = plain if kind == "directory" else pack(plain, tmp_path / "tiles.zip", "deep/er/")
@@ -86,7 +51,7 @@ def test_shapes_types_and_counts(plain):
     assert data.classes == ("field", "lake", "town") and data.name == "tiles"
     assert (len(data.train), len(data.validation), len(data.test)) == (42, 6, 12)
     for split in (data.train, data.validation, data.test):
-        assert split.images.dtype == np.uint8 and split.images.shape == (len(split), 16, 16, 3)
+        assert split.images.dtype == np.uint8 and split.images.shape == (len(split), SIDE, SIDE, 3)
         assert split.images.flags.c_contiguous and split.labels.dtype == np.int32
         assert [data.classes[label] for label in split.labels] == [name.split("/")[0] for name in split.names]
         assert len(set(np.bincount(split.labels, minlength=3))) == 1
@@ -96,7 +61,7 @@ def test_shapes_types_and_counts(plain):
 def test_pixels_are_the_antialiased_resize(plain):
     data = load(path=str(plain), **OPTIONS)
     with Image.open(plain / "lake" / "lake03.png") as image:
-        expected = np.asarray(image.resize((16, 16), Image.Resampling.LANCZOS))
+        expected = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(image_of(data, "lake/lake03.png"), expected)
 
 
@@ -113,7 +78,7 @@ def test_zip_is_the_same_as_the_directory_wrapped_or_not(plain, tmp_path, prefix
 def test_fingerprint_follows_seed_pixels_and_size(plain, tmp_path):
     base = load(path=str(plain), **OPTIONS).fingerprint
     assert load(path=str(plain), **OPTIONS | {"data_seed": 1}).fingerprint != base
-    assert load(path=str(plain), **OPTIONS | {"storage_size": 24}).fingerprint != base
+    assert load(path=str(plain), **OPTIONS | {"storage_size": 48}).fingerprint != base
     other = write_classes(tmp_path / "tiles")
     changed = picture([0, 0], 17, 31).copy()
     changed[:6, :6] ^= 128
@@ -125,7 +90,7 @@ def test_mixed_kinds_of_images(mixed):
     data = load(path=str(mixed), **OPTIONS)
     assert len(names_of(data)) == 60
     resized = {
-        seed: np.asarray(Image.fromarray(picture(seed, 20, 20)).resize((16, 16), Image.Resampling.LANCZOS))
+        seed: np.asarray(Image.fromarray(picture(seed, 20, 20)).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
         for seed in (1, 2, 4, 5)
     }
     grey = image_of(data, "field/grey.png")
@@ -142,7 +107,7 @@ def test_mixed_kinds_of_images(mixed):
 def test_value_range_as_configured(mixed):
     data = load(path=str(mixed), **OPTIONS | {"value_range": (0, 40 * 255)})
     assert data.value_range == (0, 40 * 255)
-    expected = np.asarray(Image.fromarray(picture(3, 20, 20)).resize((16, 16), Image.Resampling.LANCZOS))
+    expected = np.asarray(Image.fromarray(picture(3, 20, 20)).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(image_of(data, "lake/deep.tif"), expected)
     assert any("values 0..10200 became 0..255 (as configured)" in note for note in data.notes)
 
@@ -244,7 +209,7 @@ def test_cache_starts_at_once_and_notices_change_and_damage(plain, tmp_path, mon
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kdjax.data.decode.decode", never)
+        patch.setattr("kdjax.data.decode.opened", never)
         assert load(path=str(root), **options).fingerprint == first.fingerprint
     assert not lines
 
@@ -311,7 +276,7 @@ def test_bad_input_is_one_clear_line(plain, tmp_path):
         ({"path": str(flat)}, "no class folders"),
         ({"path": str(one)}, r"one class only \(only\)"),
         ({"path": str(single)}, "class 'b' has 1 image"),
-        ({"image_size": 0}, "dataset.image_size: 0"),
+        ({"image_size": 31}, "dataset.image_size: 31 is out of range, it must be 32 to 4096"),
         ({"storage_size": 7}, "dataset.storage_size: 7"),
         ({"test_fraction": 1.0}, "dataset.test_fraction: 1"),
         ({"test_fraction": float("nan")}, "dataset.test_fraction: nan"),

@@ -5,13 +5,28 @@ import pathlib
 
 import numpy as np
 import pytest
+from helpers.tiles import OPTIONS, names_of, picture, write_classes
 from PIL import Image
-from test_data_folder import OPTIONS, names_of, picture, write_classes
 
 from kdjax.data import load, splits
+from kdjax.data.dataset import Pool
 from kdjax.errors import InputError
 
 UC_MERCED = pathlib.Path(__file__).parents[2] / "../shared/data/uc_merced.zip"
+
+
+def pool_of(names, labels, digests, sides, classes):
+    """A Pool of which only the images are missing."""
+    return Pool(
+        "pool",
+        tuple(classes),
+        np.empty(0),
+        np.arange(len(names)),
+        np.array(labels),
+        tuple(names),
+        tuple(digests),
+        sides,
+    )
 
 
 def assign(labels, digests=None, sides=None, seed=0, test_fraction=0.2, validation_fraction=0.1, classes="abcdefgh"):
@@ -20,11 +35,7 @@ def assign(labels, digests=None, sides=None, seed=0, test_fraction=0.2, validati
     digests = digests or [str(i) for i in range(count)]
     classes = classes[: max(labels) + 1]
     result = splits.assign(
-        names,
-        np.array(labels),
-        digests,
-        sides or [""] * count,
-        classes,
+        pool_of(names, labels, digests, sides or [""] * count, classes),
         seed=seed,
         test_fraction=test_fraction,
         validation_fraction=validation_fraction,
@@ -64,8 +75,9 @@ def test_the_order_of_the_files_does_not_matter():
     labels = np.arange(40) % 2
     back = np.arange(40)[::-1]
     options = dict(test_fraction=0.25, validation_fraction=0.2, seed=3)
-    one = splits.assign(names, labels, names, [""] * 40, "ab", **options)
-    two = splits.assign([names[i] for i in back], labels[back], [names[i] for i in back], [""] * 40, "ab", **options)
+    one = splits.assign(pool_of(names, labels, names, [""] * 40, "ab"), **options)
+    names_back = [names[i] for i in back]
+    two = splits.assign(pool_of(names_back, labels[back], names_back, [""] * 40, "ab"), **options)
     assert {names[i] for i in one.test} == {names[back[i]] for i in two.test}
 
 

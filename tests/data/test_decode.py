@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from kdjax.data import decode
+from kdjax.data import decode, pixels
 
 
 def random_image(*shape, dtype=np.uint8):
@@ -174,7 +174,9 @@ def test_value_range_choices():
     rng = np.random.default_rng(0)
 
     def chosen(*images):
-        return decode.choose_range([decode.sample(image) for image in images])
+        return pixels.choose_range(
+            [pixels.sample(decode.Decoded(image, (), pixels.is_data(image, None))) for image in images]
+        )
 
     unit = rng.random((50, 50, 3)).astype(np.float32)
     assert chosen(unit * 0.6, unit)[:2] == (0, 1)
@@ -197,9 +199,9 @@ def test_value_range_choices():
 
 
 def test_to_uint8_and_resize():
-    pixels = np.array([[[100.0, 160.0, 200.0], [99.0, 1e9, np.nan]]])
-    np.testing.assert_array_equal(decode.to_uint8(pixels, 100, 200), [[[0, 153, 255], [0, 255, 0]]])
-    np.testing.assert_array_equal(decode.to_uint8(np.array([[[65535, 0, 257]]], np.uint16), 0, 65535), [[[255, 0, 1]]])
+    values = np.array([[[100.0, 160.0, 200.0], [99.0, 1e9, np.nan]]])
+    np.testing.assert_array_equal(pixels.to_uint8(values, 100, 200), [[[0, 153, 255], [0, 255, 0]]])
+    np.testing.assert_array_equal(pixels.to_uint8(np.array([[[65535, 0, 257]]], np.uint16), 0, 65535), [[[255, 0, 1]]])
     # A fine checkerboard must become grey, not a moire of black and white.
     board = np.repeat((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, -1)
     small = decode.resize(board, 16)

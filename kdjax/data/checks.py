@@ -1,0 +1,84 @@
+"""What can be checked of config.dataset without data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdjax.data.meaning import is_range
+from kdjax.data.sources import SOURCES
+from kdjax.errors import InputError
+
+SIZES = (32, 4096)  # px
+
+# Fields that a source does not read, and a source that does.
+_UNREAD = {"demo": {"path": "folder", "builder": "tfds"}, "folder": {"builder": "tfds"}}
+
+
+def check(section: Mapping[str, Any]) -> None:
+    """Checks every field of config.dataset.
+
+    Args:
+        section: config.dataset, complete.
+
+    Raises:
+        InputError: names the first field that is wrong.
+    """
+    _choice(section, "source", tuple(SOURCES))
+    for field, reader in _UNREAD.get(section["source"], {}).items():
+        if section[field]:
+            raise InputError(
+                f"dataset.{field} is {section[field]}, but dataset.source is {section['source']!r} and does not read "
+                f"it: set dataset.source={reader}, or give a config that does, as configs/folder.py"
+            )
+    for field in ("path", "builder", "splits", "unlabelled_dir"):
+        if not isinstance(section[field], (str, type(None))):
+            raise InputError(f"dataset.{field}: {section[field]!r} is no text")
+    for field in ("image_size", "storage_size"):
+        _whole(section, field, *SIZES, "pixels")
+    for field in ("demo_classes", "demo_train", "demo_validation", "demo_test"):
+        _whole(section, field, 1, 10**6, "")
+    for field in ("test_fraction", "validation_fraction"):
+        if not (_is_number(section[field]) and 0 < section[field] < 1):
+            raise InputError(f"dataset.{field}: {_shown(section[field])} is out of range, it must lie between 0 and 1")
+    fraction = section["label_fraction"]
+    if not (_is_number(fraction) and 0 < fraction <= 1):
+        raise InputError(f"dataset.label_fraction: {_shown(fraction)} is out of range, it must be above 0, at most 1")
+    _choice(section, "unlabelled", ("keep", "drop"))
+    if section["unlabelled"] == "drop" and section["unlabelled_dir"]:
+        raise InputError(
+            "dataset.unlabelled is 'drop', but dataset.unlabelled_dir adds such images: choose one of them"
+        )
+    _choice(section, "on_error", ("refuse", "skip"))
+    splits = section["tfds_splits"]
+    if not _is_list(splits) or len(splits) not in (0, 3) or not all(isinstance(one, str) for one in splits):
+        raise InputError(
+            f"dataset.tfds_splits: give none or three split strings (train, validation, test), not {splits!r}"
+        )
+    value_range = section["value_range"]
+    if not _is_list(value_range) or (len(value_range) and not is_range(value_range)):
+        raise InputError(f"dataset.value_range: {value_range!r} must be () or (low, high) with low < high")
+
+
+def _choice(section: Mapping[str, Any], field: str, choices: Sequence[str]) -> None:
+    if section[field] not in choices:
+        raise InputError(f"dataset.{field}: {section[field]!r} is unknown, choose from {', '.join(choices)}")
+
+
+def _whole(section: Mapping[str, Any], field: str, least: int, most: int, unit: str) -> None:
+    value = section[field]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"dataset.{field}: {value!r} is out of range, it must be {least} to {most} {unit}".rstrip())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else repr(value)

@@ -1,0 +1,267 @@
+"""The image files of a directory or a zip archive: for training, tiles without labels and `predict` alike.
+
+Hidden files, thumbnails and the folders of operating systems are passed over and counted; files whose names are of no
+image are listed. An archive is read in memory: nothing is extracted.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import pathlib
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from kdjax.data import decode
+from kdjax.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+
+# In lower case. Synology, macOS, Windows, QNAP, Linux and file managers leave these beside the images.
+_SYSTEM = frozenset(
+    "@eadir __macosx $recycle.bin #recycle @recycle #snapshot lost+found thumbs thumbnails thumbs.db ehthumbs.db "
+    "desktop.ini".split()
+) | {"system volume information"}
+_METHODS = {9: "Deflate64, as Windows Explorer writes large archives", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
+
+
+class Files(Protocol):
+    """A directory or an archive.
+
+    Attributes:
+        paths: the images, with '/', ascending.
+        others: files that are no images by their names, ascending.
+        folders: all folders that were looked into, ascending.
+        ignored: what was passed over -> number of files.
+        stamps: one text an image that changes when its content does.
+        identity: what tells it from others with the same stamps.
+    """
+
+    paths: tuple[str, ...]
+    others: tuple[str, ...]
+    folders: tuple[str, ...]
+    ignored: dict[str, int]
+    stamps: tuple[str, ...]
+    identity: str
+
+    def read(self, index: int) -> bytes: ...
+
+
+def read_file(path: pathlib.Path) -> bytes:
+    """The bytes of one image file.
+
+    Raises:
+        ReadError: it is not there, cannot be read, or is no regular file.
+        DecodeError: it is too large.
+    """
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
+            raise decode.ReadError("not a regular file")
+        if info.st_size > decode.MAX_FILE_BYTES:
+            raise decode.DecodeError(f"the file is larger than {decode.MAX_FILE_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise decode.ReadError(error.strerror or str(error)) from error
+
+
+def stamp(info: os.stat_result) -> str:
+    """A text that changes when a file's content does, or another file takes its place: dates alone may be copied."""
+    return f"{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
+
+
+def _system(name: str) -> bool:
+    return name.startswith((".", "SYNOPHOTO_THUMB_")) or name.lower() in _SYSTEM
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be listed: {error.strerror}")
+
+
+class _Directory:
+    def __init__(self, root: pathlib.Path):
+        self._root = root
+        self.identity = f"directory {root.resolve()}"
+        found, others, folders = [], [], []
+        ignored: collections.Counter[str] = collections.Counter()
+        seen = set()
+        for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link back to a folder above
+                subfolders.clear()
+                continue
+            seen.add(real)
+            for name in filter(_system, subfolders):
+                ignored[name] += sum(len(inside) for _, _, inside in os.walk(os.path.join(folder, name)))
+            subfolders[:] = sorted(name for name in subfolders if not _system(name))
+            if folder != str(root):
+                folders.append(pathlib.Path(folder).relative_to(root).as_posix())
+            for file in files:
+                path = pathlib.Path(folder, file)
+                relative = path.relative_to(root).as_posix()
+                if _system(file):
+                    ignored[file if file.lower() in _SYSTEM else "hidden files and thumbnails"] += 1
+                    continue
+                if not file.lower().endswith(SUFFIXES):
+                    others.append(relative)
+                    continue
+                try:
+                    info = path.stat()
+                except OSError:  # a broken link: listed, so that reading it names it
+                    found.append((relative, "0 0"))
+                    continue
+                if stat.S_ISREG(info.st_mode):
+                    found.append((relative, stamp(info)))
+                else:
+                    ignored["pipes and devices"] += 1
+        found.sort()
+        self.ignored = dict(sorted(ignored.items()))
+        self.folders = tuple(sorted(folders))
+        self.others = tuple(sorted(others))
+        self.paths = tuple(path for path, _ in found)
+        self.stamps = tuple(f"{path} {text}" for path, text in found)
+
+    def read(self, index: int) -> bytes:
+        return read_file(self._root / self.paths[index])
+
+
+class _Archive:
+    def __init__(self, archive: zipfile.ZipFile, field: str, path: pathlib.Path):
+        self._archive = archive
+        self.identity = "zip"
+        members: dict[str, zipfile.ZipInfo] = {}
+        others = []
+        folders: set[str] = set()
+        ignored: collections.Counter[str] = collections.Counter()
+        for member in archive.infolist():
+            parts = _parts(member)
+            if ".." in parts or parts[0] == "" or re.fullmatch("[A-Za-z]:", parts[0]):
+                raise InputError(
+                    f"{field}: {path} holds the member {member.filename!r}, which points outside the "
+                    "archive; pack the archive again"
+                )
+            within = [part for part in parts[:-1] if part not in (".", "")]
+            passed_over = next(filter(_system, within), None)
+            if passed_over is None:
+                folders.update("/".join(within[:depth]) for depth in range(1, len(within) + 1))
+            if parts[-1] == "":  # a folder
+                continue
+            if passed_over is None and _system(parts[-1]):
+                passed_over = parts[-1] if parts[-1].lower() in _SYSTEM else "hidden files and thumbnails"
+            name = "/".join((*within, parts[-1]))
+            if passed_over is not None:
+                ignored[passed_over] += 1
+            elif not name.lower().endswith(SUFFIXES):
+                others.append(name)
+            elif name in members:
+                raise InputError(f"{field}: {path} holds {name} twice: pack the archive again, with each file once")
+            else:
+                members[name] = member
+        self.ignored = dict(sorted(ignored.items()))
+        self.folders = tuple(sorted(folders))
+        self.others = tuple(sorted(others))
+        self.paths = tuple(sorted(members))
+        self._members = tuple(members[name] for name in self.paths)
+        self.stamps = tuple(
+            f"{name} {member.file_size} {member.CRC:08x}"
+            for name, member in zip(self.paths, self._members, strict=True)
+        )
+        _check_methods(self._members, f"{field}: {path}")
+
+    def read(self, index: int) -> bytes:
+        member = self._members[index]
+        if member.flag_bits & 1:
+            raise decode.DecodeError("is encrypted")
+        # The declared size bounds what zipfile unpacks.
+        if member.file_size > decode.MAX_FILE_BYTES:
+            raise decode.DecodeError(f"would unpack to more than {decode.MAX_FILE_BYTES // 2**20} MiB")
+        try:
+            return self._archive.read(member)
+        except OSError as error:
+            raise decode.ReadError(error.strerror or str(error)) from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise decode.DecodeError(f"damaged in the archive: {error}") from error
+
+
+def _parts(member: zipfile.ZipInfo) -> list[str]:
+    """The path of a member; the last part is '' for a folder."""
+    name = member.filename
+    if not member.flag_bits & 0x800:
+        # No flag says UTF-8, so zipfile takes IBM's code page 437. macOS writes UTF-8 without that flag.
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    # Archives made on Windows may hold backslashes.
+    return name.replace("\\", "/").split("/")
+
+
+def _check_methods(members: Iterable[zipfile.ZipInfo], where: str) -> None:
+    known = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+    for member in members:
+        if member.compress_type not in known:
+            method = _METHODS.get(member.compress_type, f"number {member.compress_type}")
+            raise InputError(
+                f"{where} is packed with a method that Python cannot unpack ({method}): unpack it and give the folder"
+            )
+
+
+@contextlib.contextmanager
+def open_files(path: str, field: str) -> Iterator[Files]:
+    """The image files below a directory or in a zip archive, in the order of their paths.
+
+    Args:
+        path: the directory or archive.
+        field: what named it, for messages.
+
+    Raises:
+        InputError: it does not exist or cannot be read, is no zip archive, holds one name twice or is packed with a
+            method that Python does not know.
+    """
+    place = pathlib.Path(os.path.expanduser(path))
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{field}: {place} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{field}: {place} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(mode):
+        yield _Directory(place)
+        return
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{field}: {place} is neither a directory nor a zip archive")
+    try:
+        archive = zipfile.ZipFile(place)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{field}: {place} is neither a directory nor a readable zip archive ({error})") from error
+    except OSError as error:
+        raise InputError(f"{field}: {place} cannot be read: {error.strerror or error}") from error
+    with archive:
+        yield _Archive(archive, field, place)
+
+
+def no_images(path: str, field: str) -> InputError:
+    """What to raise where `open_files` found none."""
+    return InputError(f"{field}: {path} holds no image files ({', '.join(SUFFIXES)})")
+
+
+def notes_on(files: Files) -> list[str]:
+    """Notes on what was left out, as a class may have vanished with it."""
+    notes = []
+    if files.others:
+        kinds = collections.Counter(pathlib.PurePosixPath(path).suffix or "without suffix" for path in files.others)
+        listed = _listed([f"{count} {kind}" for kind, count in kinds.most_common()])
+        notes.append(
+            f"{len(files.others)} files left out that are no {', '.join(SUFFIXES)}: {listed}, such as {files.others[0]}"
+        )
+    if files.ignored:
+        listed = _listed([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])
+        notes.append(f"{sum(files.ignored.values())} hidden files, thumbnails and system files left out: {listed}")
+    return notes
+
+
+def _listed(items: Sequence[str], most: int = 5) -> str:
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")

@@ -1,0 +1,221 @@
+"""Which class and which split the folders of a data set mean.
+
+    <class>/<name>.jpg              or inside wrapping folders: uc_merced/<class>/<name>.jpg
+    train/<class>/<name>.jpg        the folder's own split is kept: train, val or validation, test
+
+A name in the data set is the path below the wrapping folders, with '/', in Unicode's form NFC: macOS and Linux spell
+the same letters differently. Where folders may be splits as well as classes, that is a question to the user.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from kdjax.data.image_files import Files
+from kdjax.errors import InputError
+
+_SIDES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_PART = re.compile(
+    r"(?:.*[-_. ])?"
+    r"(?:train|training|trn|trainval|val|valid|validation|dev|test|testing|tst|eval|evaluation|pred|prediction|predict"
+    r"|holdout|fold|split|part|partition|subset)s?"
+    r"(?:[-_. ]?(?:set|data|dataset|images?|imgs?|split|\d+))*"
+)
+_CONTAINERS = frozenset(
+    "images image imgs img pictures previews preview rgb masks mask labels annotations jpg jpeg png tif tiff data "
+    "original originals raw resized small large sample samples unlabeled unlabelled".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The examples among the files.
+
+    Attributes:
+        classes: class names, ascending.
+        chosen: index of each example's file.
+        names: name of each example.
+        labels: index into the classes of each example.
+        sides: 'train', 'validation', 'test' or '' of each example.
+        notes: facts worth logging.
+    """
+
+    classes: tuple[str, ...]
+    chosen: tuple[int, ...]
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    sides: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """The name in the data set of every image."""
+    return ["/".join(_normal(parts)) for parts in _strip_wrappers(paths)]
+
+
+def find(files: Files, where: str) -> Layout:
+    """Takes the folders for classes, or for splits and classes.
+
+    Args:
+        files: there is one image at least.
+        where: the config field and the path, for messages.
+
+    Raises:
+        InputError: no class folders, one class only, folders that may be splits as well as classes, names that are
+            equal, not UTF-8 or not printable.
+    """
+    check_names(files.paths, where)
+    raw = _strip_wrappers(files.paths)
+    split = [_normal(parts) for parts in raw]
+    notes = []
+    stray = [path for path, parts in zip(files.paths, split, strict=True) if len(parts) < 2]
+    if stray:
+        notes.append(f"{len(stray)} images outside class folders left out: {_some(stray)}")
+    sides = _sides(split, where)
+    below = 1 if sides else 0
+    chosen = [i for i, parts in enumerate(split) if len(parts) >= 2 + below]
+    classes = tuple(sorted({split[i][below] for i in chosen}))
+    if not classes:
+        raise InputError(f"{where} has no class folders: put the images of each class into a folder of its own")
+    if len(classes) < 2:
+        raise InputError(f"{where} has one class only ({classes[0]}): give two class folders at least")
+    _check_classes(classes, [raw[i][: below + 1] for i in chosen], where)
+    notes += _empty_folders(files, raw, below, {split[i][: below + 1] for i in chosen})
+    names = ["/".join(split[i]) for i in chosen]
+    # Two spellings of one letter could make two files one name.
+    name, count = collections.Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{where} holds {name} twice: rename one of them")
+    number = {name: k for k, name in enumerate(classes)}
+    return Layout(
+        classes,
+        tuple(chosen),
+        tuple(names),
+        tuple(number[split[i][below]] for i in chosen),
+        tuple(sides.get(split[i][0].lower(), "") for i in chosen),
+        tuple(notes),
+    )
+
+
+def check_names(paths: Sequence[str], where: str) -> None:
+    """Refuses names that could not be written to a file.
+
+    Raises:
+        InputError: names the first that is not UTF-8.
+    """
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: the name of {ascii(path)} is not UTF-8: rename it") from None
+
+
+def _normal(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part if part.isascii() else unicodedata.normalize("NFC", part) for part in parts)
+
+
+def _strip_wrappers(paths: Sequence[str]) -> list[tuple[str, ...]]:
+    """Splits paths and removes leading folders that hold all folders, as long as class folders remain below."""
+    split = [tuple(path.split("/")) for path in paths]
+    while len({parts[0] for parts in split if len(parts) > 1}) == 1 and any(len(parts) >= 3 for parts in split):
+        split = [parts[1:] if len(parts) > 1 else parts for parts in split]
+    return split
+
+
+def _sides(split: Sequence[tuple[str, ...]], where: str) -> dict[str, str]:
+    """The folder's own split: lower-case name of a top folder -> side; {} where the top folders are classes."""
+    tops = {parts[0] for parts in split if len(parts) >= 2}
+    # A class may be called "train" (the railway kind): its images lie directly in it.
+    sides = {
+        top.lower()
+        for top in tops
+        if top.lower() in _SIDES and all(len(parts) >= 3 for parts in split if parts[0] == top and len(parts) >= 2)
+    }
+    if not sides & {"train", "training"}:
+        _refuse_parts(tops, split, where)
+        return {}
+    others = sorted(top for top in tops if top.lower() not in sides)
+    flat = [top for top in others if top.lower() in _SIDES]
+    if flat:
+        raise InputError(
+            f"{where} has class folders in {', '.join(sorted(sides))}, but the images of {flat[0]} lie in none: move "
+            "that folder elsewhere; without labels its images can be dataset.unlabelled_dir"
+        )
+    if others:
+        raise InputError(
+            f"{where} has both split folders ({', '.join(sorted(sides))}) and other folders "
+            f"({', '.join(others[:5])}): keep either"
+        )
+    return {top: _SIDES[top] for top in sides}
+
+
+def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) -> None:
+    """Asks where the top folders may be parts of a data set (seg_train, fold0, previews) rather than classes."""
+    parts = {top for top in tops if _PART.fullmatch(top.lower())}
+    folders: dict[str, set[str]] = {top: set() for top in tops}
+    for path in split:
+        if len(path) >= 3:
+            folders[path[0]].add(path[1])
+    suspects = parts | {top for top in tops if top.lower() in _CONTAINERS}
+    alike = {top for top in suspects if any(folders[top] & inside for other, inside in folders.items() if other != top)}
+    if len(tops) > 1 and (alike or parts == tops):
+        raise InputError(
+            f"{where} holds {_some(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
+            "folders train, val and test, or give the folder that holds the class folders"
+        )
+
+
+def _check_classes(classes: Sequence[str], folders: Sequence[tuple[str, ...]], where: str) -> None:
+    """Refuses class names that are equal to the eye, or would not print.
+
+    Args:
+        classes: class names.
+        folders: the folder of each example as it is spelled, with its split where there is one.
+        where: for messages.
+    """
+    spelled: dict[tuple[str, ...], set[tuple[str, ...]]] = collections.defaultdict(set)
+    for folder in set(folders):
+        spelled[_normal(folder)].add(folder)
+    for name, spellings in spelled.items():
+        if len(spellings) > 1:
+            raise InputError(
+                f"{where} has two folders called {'/'.join(name)}, spelled differently in Unicode: merge them"
+            )
+    alike: dict[str, str] = {}
+    for name in classes:
+        if not name.isprintable():
+            raise InputError(f"{where}: the class folder {ascii(name)} has a name that does not print: rename it")
+        key = unicodedata.normalize("NFKC", name).casefold().strip()
+        if key in alike:
+            raise InputError(f"{where} has the classes {alike[key]!r} and {name!r}: merge them, or rename one")
+        alike[key] = name
+
+
+def _empty_folders(files: Files, raw: Sequence[tuple[str, ...]], below: int, full: set[tuple[str, ...]]) -> list[str]:
+    """A note on folders where classes are expected, without an image that counts."""
+    deepest = max(range(len(raw)), key=lambda i: len(raw[i]))
+    whole = files.paths[deepest].split("/")
+    prefix = whole[: len(whole) - len(raw[deepest])]
+    level = len(prefix) + below + 1
+    empty = []
+    for folder in files.folders:
+        parts = folder.split("/")
+        if len(parts) == level and parts[: len(prefix)] == prefix and _normal(parts[len(prefix) :]) not in full:
+            empty.append("/".join(parts[len(prefix) :]))
+    return [f"{len(empty)} folders without an image are no classes: {_some(empty)}"] if empty else []
+
+
+def _some(items: Sequence[str], most: int = 5) -> str:
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")

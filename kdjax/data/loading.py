@@ -1,0 +1,166 @@
+"""A data set from config.dataset: read, split, labels hidden, tiles without labels added."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from kdjax import config
+from kdjax.data import splits as split_rules
+from kdjax.data.checks import check
+from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, fingerprint
+from kdjax.data.sources import SOURCES
+from kdjax.data.sources.folder import load_unlabelled
+from kdjax.errors import InputError
+
+_FEW = {"training": 10, "validation": 5}
+
+
+def load(
+    section: Mapping[str, Any] | None = None,
+    *,
+    data_seed: int,
+    cache_dir: pathlib.Path | None,
+    log: Callable[[str], None] = print,
+    **fields: Any,
+) -> Dataset:
+    """Loads a data set, splits it and hides labels as asked.
+
+    Args:
+        section: config.dataset; None = its defaults.
+        data_seed: decides the split, the labels kept and the demo's scenes.
+        cache_dir: folder for decoded images; None keeps none.
+        log: takes lines of progress.
+        **fields: fields of the section in place of its own.
+
+    Returns:
+        The data set. `kdjax.config` describes every field that shapes it.
+
+    Raises:
+        InputError: any field unknown or out of range, missing or unreadable data, a split that cannot be used.
+    """
+    section = _complete(section, fields)
+    check(section)
+    if data_seed < 0:
+        raise InputError(f"data_seed: {data_seed} must not be negative")
+    context = Context(data_seed, cache_dir, log)
+    pool = SOURCES[section["source"]](section, context)
+    if section["splits"]:
+        assigned = split_rules.reuse(section["splits"], pool)
+    else:
+        assigned = split_rules.assign(
+            pool,
+            test_fraction=section["test_fraction"],
+            validation_fraction=section["validation_fraction"],
+            seed=data_seed,
+        )
+    members = {side: tuple(pool.names[i] for i in getattr(assigned, side)) for side in split_rules.SIDES}
+    notes = pool.notes + assigned.notes
+    train, validation, test, hidden = _build(pool, assigned, section["label_fraction"], data_seed)
+    members["label_hidden"] = hidden
+    if hidden:
+        notes += (
+            f"label_fraction {section['label_fraction']:g}: {(train.labels >= 0).sum()} of {len(train)} training "
+            f"labels and {len(validation)} of {len(assigned.validation)} validation examples are kept",
+        )
+    if section["unlabelled"] == "drop":
+        notes += (f"{(train.labels < 0).sum()} training images without a label are left out",)
+        train = train.labelled()
+    members["unlabelled"] = ()
+    if section["unlabelled_dir"]:
+        held = {pool.digests[i] for i in (*assigned.validation, *assigned.test)}
+        train, members["unlabelled"], more = _with_unlabelled(train, held, pool, section, context)
+        notes += more
+    splits = {"train": train, "validation": validation, "test": test}
+    overlap = 0.0 if pool.redrawn else None
+    if assigned.test_drawn:
+        overlap = len(test) / int((pool.labels[np.concatenate([assigned.train, assigned.validation])] >= 0).sum())
+    return Dataset(
+        pool.name,
+        pool.classes,
+        **splits,
+        fingerprint=fingerprint(pool.classes, splits),
+        notes=notes + _counts(pool.classes, train, validation, test),
+        members=members,
+        overlap=overlap,
+        meaning=pool.meaning,
+    )
+
+
+def _complete(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = config.base().dataset
+    unknown = set(fields) - set(defaults)
+    if unknown:
+        raise InputError(f"dataset.{min(unknown)}: there is no such field, choose from {', '.join(sorted(defaults))}")
+    given = {} if section is None else {name: section[name] for name in section}
+    return {**{name: defaults[name] for name in defaults}, **given, **fields}
+
+
+def _build(
+    pool: Pool, assigned: split_rules.Assignment, label_fraction: float, seed: int
+) -> tuple[Split, Split, Split, tuple[str, ...]]:
+    """The three splits with labels hidden in train, dropped in validation; and the names of those examples."""
+    labels = pool.labels
+    train, validation = assigned.train, assigned.validation
+    train_labels = labels[train]
+    hidden: tuple[str, ...] = ()
+    if label_fraction < 1:
+        stays = split_rules.hide_labels("train", [pool.names[i] for i in train], train_labels, label_fraction, seed)
+        hidden += tuple(pool.names[i] for i in train[~stays & (train_labels >= 0)])
+        train_labels = np.where(stays, train_labels, UNLABELLED)
+        # An unlabelled validation example measures nothing, so it goes.
+        stays = split_rules.hide_labels(
+            "validation", [pool.names[i] for i in validation], labels[validation], label_fraction, seed
+        )
+        hidden += tuple(pool.names[i] for i in validation[~stays])
+        validation = validation[stays]
+    return (
+        pool.take(train, train_labels),
+        pool.take(validation, labels[validation]),
+        pool.take(assigned.test, labels[assigned.test]),
+        hidden,
+    )
+
+
+def _with_unlabelled(
+    train: Split, held: set[str], pool: Pool, section: Mapping[str, Any], context: Context
+) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
+    """Train with the tiles of unlabelled_dir added, the names added, and notes; tiles in `held` (digests) go."""
+    tiles = load_unlabelled(section, context, pool.meaning)
+    keep = np.array([digest not in held for digest in tiles.digests])
+    notes = tuple(f"unlabelled tiles: {note}" for note in tiles.notes)
+    if not keep.all():
+        notes += (f"{(~keep).sum()} unlabelled tiles dropped: pixel-identical to a validation or test image",)
+    names = tuple(name for name, kept in zip(tiles.names, keep, strict=True) if kept)
+    if not names:
+        raise InputError(
+            f"dataset.unlabelled_dir: every tile of {section['unlabelled_dir']} is a validation or test image"
+        )
+    notes += (f"{len(names)} unlabelled tiles added to train",)
+    merged = Split(
+        np.concatenate([train.images, tiles.images[tiles.rows[keep]]]),
+        np.concatenate([train.labels, np.full(len(names), UNLABELLED, np.int32)]),
+        train.names + names,
+    )
+    return merged, names, notes
+
+
+def _counts(classes: tuple[str, ...], train: Split, validation: Split, test: Split) -> tuple[str, ...]:
+    """Notes: the classes with their counts, and which of them are small."""
+    counts = np.stack(
+        [np.bincount(split.labels[split.labels >= 0], minlength=len(classes)) for split in (train, validation, test)]
+    )
+    listed = ", ".join(f"{name} {'/'.join(map(str, counts[:, k]))}" for k, name in enumerate(classes))
+    without = int((train.labels < 0).sum())
+    notes = (
+        f"{len(classes)} classes with training/validation/test images: {listed}"
+        + (f"; {without} training images without a label" if without else ""),
+    )
+    for side, row in zip(("training", "validation"), counts, strict=False):
+        small = [f"{name} ({count})" for name, count in zip(classes, row, strict=True) if count < _FEW[side]]
+        if small:
+            notes += (f"warning: fewer than {_FEW[side]} labelled {side} images of {', '.join(small)}",)
+    return notes

@@ -1,0 +1,124 @@
+"""What the numbers and the size of a data set's tiles were, and whether another image is of that kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kdjax.data import pixels
+from kdjax.data.pixels import Decoded, DecodeError
+
+BYTES, INTEGERS, UNIT, FLOATS = "8-bit", "16-bit", "float 0..1", "float"
+_SIZES = ("tile_px", "pixel_size_m", "ground_size_m")
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What training tiles were. It goes with an exported file, which takes only images of that kind.
+
+    Attributes:
+        value_range: (low, high) that 16-bit and float images were mapped by, () where there were none.
+        numbers: kinds of numbers there were, of BYTES, INTEGERS, UNIT and FLOATS; () = not known.
+        tile_px: median side of a tile in its file, px; None = not known.
+        pixel_size_m: median side of a pixel on the ground, m; None = not known.
+        ground_size_m: median side of a tile on the ground, m; None = not known.
+    """
+
+    value_range: tuple[float, ...] = ()
+    numbers: tuple[str, ...] = ()
+    tile_px: float | None = None
+    pixel_size_m: float | None = None
+    ground_size_m: float | None = None
+
+    def bytes_of(self, decoded: Decoded) -> np.ndarray:
+        """The image as uint8 (H, W, 3), 0 where there is no data.
+
+        Raises:
+            DecodeError: its numbers are of another kind.
+        """
+        if not decoded.deep:
+            self.check(np.empty(0, np.uint8))
+            return pixels.blackened(decoded.pixels, decoded.valid)
+        self.check(pixels.sample(decoded))
+        result = pixels.to_uint8(decoded.pixels, *self.value_range)
+        if decoded.valid is not None:
+            result[~decoded.valid] = 0
+        return result
+
+    def check(self, values: np.ndarray) -> None:
+        """Refuses another kind of numbers, and values of which most would become black or white.
+
+        Args:
+            values: (n,) of an image's data, in their dtype.
+
+        Raises:
+            DecodeError: says what was found and what is expected.
+        """
+        span = f"where values {self.value_range[0]:g}..{self.value_range[1]:g} are expected" if self.value_range else ""
+        if values.dtype == np.uint8:
+            if self.value_range and BYTES not in self.numbers:
+                raise DecodeError(f"8-bit pixels, {span}: convert it")
+            return
+        if not self.value_range:
+            raise DecodeError(f"{values.dtype} pixels, and training had only 8-bit images: convert it")
+        low, high = self.value_range
+        if kind_of(values.dtype, self.value_range) == INTEGERS and high - low <= 2:
+            raise DecodeError(f"{values.dtype} pixels, {span}: convert it")
+        if not values.size:
+            return
+        least, most = float(values.min()), float(values.max())
+        if values.dtype.kind == "f" and -1 <= least < most <= 2 and high - low > 20 and FLOATS not in self.numbers:
+            raise DecodeError(f"floats {least:g}..{most:g}, {span}: convert it")
+        outside = float(np.mean((values < low) | (values > high)))
+        if outside > 0.5:
+            raise DecodeError(
+                f"{100 * outside:.0f} % of its values, {least:g}..{most:g}, lie outside of {low:g}..{high:g}"
+            )
+
+    def metadata(self) -> dict[str, str]:
+        """The facts that are known, as texts for a file's metadata; `value_range` and `numbers` always."""
+        sizes = {name: f"{getattr(self, name):.10g}" for name in _SIZES if getattr(self, name) is not None}
+        return {"value_range": json.dumps(self.value_range), "numbers": json.dumps(self.numbers), **sizes}
+
+    @classmethod
+    def from_metadata(cls, facts: Mapping[str, str]) -> Meaning:
+        """Reads what `metadata` wrote.
+
+        Raises:
+            KeyError: there is no value_range.
+            ValueError: a value is of another type.
+        """
+        value_range = json.loads(facts["value_range"])
+        if not isinstance(value_range, list) or (value_range and not is_range(value_range)):
+            raise ValueError(f"value_range {facts['value_range']}")
+        numbers = json.loads(facts.get("numbers", "[]"))
+        if not isinstance(numbers, list) or not all(isinstance(one, str) for one in numbers):
+            raise ValueError(f"numbers {facts['numbers']}")
+        sizes = {name: float(facts[name]) for name in _SIZES if name in facts}
+        for name, size in sizes.items():
+            if not (math.isfinite(size) and size > 0):
+                raise ValueError(f"{name} {facts[name]}")
+        return cls(tuple(map(float, value_range)), tuple(numbers), **sizes)
+
+
+def kind_of(dtype: np.dtype, value_range: tuple[float, ...]) -> str:
+    """The kind of numbers of an image whose pixels are of `dtype` and are mapped by `value_range`."""
+    if dtype == np.uint8:
+        return BYTES
+    if dtype.kind != "f":
+        return INTEGERS
+    return UNIT if value_range[1] - value_range[0] <= 2 else FLOATS
+
+
+def is_range(value: Any) -> bool:
+    """Whether it is (low, high): two finite numbers, the first below the second."""
+    return (
+        len(value) == 2
+        and all(isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) for one in value)
+        and value[0] < value[1]
+    )

@@ -1,0 +1,242 @@
+"""What the pixels of a file mean: which bands are red, green and blue, which pixels are data, which values are black
+and white. Training tiles, `predict` and the map all ask here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+_STRIP = 2**20  # values that are converted together: temporaries are eight times as large in bytes
+_PARTLY = 0.25  # share of values between 0 and the highest from which on a band is no mask, whatever it is called
+
+
+class DecodeError(Exception):
+    """Why a file could not become an RGB image (without its name)."""
+
+
+class ReadError(DecodeError):
+    """The file may be sound, but it was not read this time: a disk, a mount, rights, memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """An image as its file stores it.
+
+    Attributes:
+        pixels: (H, W, 3), RGB: uint8, or a deeper dtype that still needs a value range.
+        facts: conversions made.
+        valid: bool (H, W), where there is data; None = everywhere.
+        pixel_size_m: side of a pixel on the ground, m; None = not known.
+    """
+
+    pixels: np.ndarray
+    facts: tuple[str, ...]
+    valid: np.ndarray | None = None
+    pixel_size_m: float | None = None
+
+    @property
+    def deep(self) -> bool:
+        """Whether the values need a range to become bytes."""
+        return self.pixels.dtype != np.uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Bands:
+    """Which bands, counted from 0, are what: `color` is one gray band or red, green and blue."""
+
+    color: tuple[int, ...]
+    alpha: int | None
+    facts: tuple[str, ...]
+
+
+def choose_bands(roles: Sequence[str]) -> Bands:
+    """Takes bands by what the file says of them, whatever their order.
+
+    Args:
+        roles: of each band in GDAL's words in lower case ("red", "green", "blue", "alpha", "nir", "gray",
+            "undefined", ...).
+
+    Raises:
+        DecodeError: nothing says which bands are red, green and blue.
+    """
+    roles = list(roles)
+    colors = ("red", "green", "blue")
+    alpha = roles.index("alpha") if roles.count("alpha") == 1 else None
+    others = [k for k in range(len(roles)) if k != alpha]
+    if all(roles.count(color) == 1 for color in colors):
+        chosen = tuple(roles.index(color) for color in colors)
+    elif len(others) in (1, 3):
+        chosen = tuple(others)
+    elif len(roles) == 4:
+        raise DecodeError(
+            "4 channels, and nothing says which are red, green and blue: write it with gdal_translate -b and "
+            "-colorinterp red,green,blue"
+        )
+    elif len(roles) == 2:
+        raise DecodeError("2 channels: grey (1), RGB (3) or RGB with a fourth channel expected")
+    else:
+        raise DecodeError(f"{len(roles)} channels: make it an RGB image of three bands first")
+    facts = []
+    if len(chosen) == 1:
+        facts.append("grey made RGB")
+    elif chosen != tuple(sorted(chosen)):
+        facts.append(f"bands {', '.join(str(k + 1) for k in chosen)} are red, green and blue")
+    elif any(roles[k] not in (*colors, "gray", "grey", "undefined", "") for k in chosen):
+        facts.append(f"bands {', '.join(roles[k] for k in chosen)} taken as red, green and blue")
+    if len(roles) > len(chosen):
+        facts.append("alpha or fourth channel dropped")
+    return Bands(chosen, alpha, tuple(facts))
+
+
+def is_mask(alpha: np.ndarray) -> bool:
+    """Whether the values of an alpha band are those of a mask: nearly all 0 or full.
+
+    GDAL calls the fourth band of any 8-bit file alpha, near infrared too.
+    """
+    return np.count_nonzero((alpha != 0) & (alpha != _highest(alpha))) <= _PARTLY * alpha.size
+
+
+def shown(alpha: np.ndarray) -> np.ndarray | None:
+    """Where an alpha band (H, W) says that there is data; None = everywhere, or it is no mask."""
+    return None if alpha.all() or not is_mask(alpha) else alpha != 0
+
+
+def _highest(alpha: np.ndarray) -> float:
+    if alpha.dtype.kind != "f":
+        return np.iinfo(alpha.dtype).max
+    return 1.0 if alpha.max(initial=0) <= 1 else float(alpha.max())
+
+
+def is_data(pixels: np.ndarray, nodata: float | None, also: Sequence[np.ndarray | None] = ()) -> np.ndarray | None:
+    """Where pixels are data.
+
+    A pixel is none where a band is NaN or infinite, or where all bands are `nodata`: of a dark pixel one band alone may
+    have that value.
+
+    Args:
+        pixels: (H, W, bands).
+        nodata: the file's own value of no data; None = it has none.
+        also: masks (H, W) bool that hold as well; None among them says "everywhere".
+
+    Returns:
+        bool (H, W), None = everywhere.
+
+    Raises:
+        DecodeError: nowhere.
+    """
+    masks = [mask for mask in also if mask is not None]
+    if nodata is not None:
+        nodata = _as_stored(nodata, pixels.dtype)
+    if nodata is not None or pixels.dtype.kind == "f":
+        valid = np.ones(pixels.shape[:2], bool)
+        for rows in _strips(pixels):
+            if pixels.dtype.kind == "f":
+                valid[rows] &= np.isfinite(pixels[rows]).all(-1)
+            if nodata is not None:
+                valid[rows] &= (pixels[rows] != nodata).any(-1)
+        masks.append(valid)
+    if not masks:
+        return None
+    valid = np.logical_and.reduce(masks) if len(masks) > 1 else masks[0]
+    if valid.all():
+        return None
+    if not valid.any():
+        finite = pixels.dtype.kind != "f" or np.isfinite(pixels).any()
+        raise DecodeError("no pixel holds data" if finite else "no finite pixel value")
+    return valid
+
+
+def _as_stored(nodata: float, dtype: np.dtype) -> np.generic | None:
+    """`nodata` in the type of the pixels; None where no pixel can have that value."""
+    if dtype.kind == "f":
+        return dtype.type(nodata) if np.isfinite(nodata) else None
+    info = np.iinfo(dtype)
+    return dtype.type(nodata) if info.min <= nodata <= info.max and nodata == int(nodata) else None
+
+
+def inverted(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Pixels of a file in which white is 0.
+
+    Raises:
+        DecodeError: signed or float pixels, for which that means nothing.
+    """
+    if pixels.dtype.kind != "u":
+        raise DecodeError(f"white is 0 in pixels of type {pixels.dtype}: convert it")
+    return pixels.dtype.type(2**bits - 1) - pixels
+
+
+def sample(decoded: Decoded, count: int = 4096) -> np.ndarray:
+    """About `count` values of an image's data plus its extremes, evenly spread, for `choose_range` and for checks."""
+    pixels, valid = decoded.pixels, decoded.valid
+    # An odd stride that is no multiple of 3 visits all three channels.
+    stride = max(1, pixels.size // count)
+    while stride > 1 and stride % 3 == 0:
+        stride += 1
+    row, column, band = np.unravel_index(np.arange(0, pixels.size, stride), pixels.shape)
+    values = pixels[row, column, band]
+    if valid is not None:
+        values = values[valid[row, column]]
+    extremes = []
+    for rows in _strips(pixels):
+        part = pixels[rows] if valid is None else pixels[rows][valid[rows]]
+        if part.size:
+            extremes += [part.min(), part.max()]
+    return np.concatenate([values, [min(extremes), max(extremes)]]).astype(pixels.dtype)
+
+
+def choose_range(samples: list[np.ndarray]) -> tuple[float, float, str]:
+    """One value range for all deep images of a data set.
+
+    Floats within 0..1 keep 0..1. Unsigned integers that fill more than half of their type keep the type's range.
+    Everything else (reflectances times 10 000, digital numbers of 11 or 12 bits) takes the 0.5 and 99.5 percentiles
+    over all images: single bright roofs would else darken the rest.
+
+    Args:
+        samples: one 1-d array of values per image, as `sample` gives them.
+
+    Returns:
+        low, high, and how they were found.
+
+    Raises:
+        DecodeError: float and integer images are mixed, so no single range can fit.
+    """
+    kinds = {"float" if values.dtype.kind == "f" else "integer" for values in samples}
+    if len(kinds) > 1:
+        raise DecodeError("16-bit and float images are mixed, no one value range fits both")
+    pooled = np.concatenate([values.astype(np.float64) for values in samples])
+    low, high = (float(value) for value in np.percentile(pooled, [0.5, 99.5]))
+    if kinds == {"float"} and pooled.min() >= 0 and pooled.max() <= 1:
+        return 0.0, 1.0, "floats within 0..1"
+    dtypes = {values.dtype for values in samples}
+    if len(dtypes) == 1 and (dtype := dtypes.pop()).kind == "u" and high > np.iinfo(dtype).max / 2:
+        return 0.0, float(np.iinfo(dtype).max), f"the range of {dtype}"
+    if not high > low:
+        low, high = float(pooled.min()), max(float(pooled.max()), float(pooled.min()) + 1.0)
+    return low, high, "percentiles 0.5 and 99.5 over all such images"
+
+
+def to_uint8(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Maps low..high linearly to 0..255, clipped and rounded; NaN becomes 0."""
+    result = np.empty(pixels.shape, np.uint8)
+    for rows in _strips(pixels):
+        scaled = (pixels[rows].astype(np.float64) - low) * (255.0 / (high - low))
+        result[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 255.0))
+    return result
+
+
+def blackened(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Pixels (H, W, 3) with 0 where there is no data."""
+    if valid is None:
+        return pixels
+    result = pixels.copy()
+    result[~valid] = 0
+    return result
+
+
+def _strips(pixels: np.ndarray) -> Iterator[slice]:
+    """Rows that are converted together: a whole image in float64 would take eight times its bytes."""
+    height = max(1, _STRIP // max(1, pixels[:1].size))
+    return (slice(top, top + height) for top in range(0, len(pixels), height))

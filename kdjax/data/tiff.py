@@ -1,0 +1,192 @@
+"""The first image of a TIFF file, with what its tags say of it: bands, nodata, masks, palette, place."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from kdjax.data import pixels
+from kdjax.data.pixels import Decoded, DecodeError
+
+# tifffile logs what it then also raises.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+_WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE = 0, 1, 2, 3
+_FEET = {9002: 0.3048, 9003: 1200 / 3937}
+_METERS_A_DEGREE = 111_320.0
+
+OtherColors = Callable[[bytes, int], Decoded]
+"""Bytes of the file and number of the page -> the image, not oriented: for CMYK, YCbCr and less than eight bits."""
+
+
+def read(data: bytes, check_size: Callable[[int, int], None], other_colors: OtherColors) -> Decoded:
+    """Decodes a TIFF file.
+
+    Args:
+        data: the file.
+        check_size: is given width and height before the pixels are made; raises where they are too many.
+        other_colors: decodes what is neither gray nor RGB nor a palette.
+
+    Raises:
+        DecodeError: damaged, several images, or bands that are no colors.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = _main_page(tiff)
+        check_size(page.imagewidth, page.imagelength)
+        _check_pages(tiff, page)
+        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        if not ends or max(ends) > len(data):
+            raise DecodeError("image file is truncated")
+        if page.dtype is None:
+            raise DecodeError(f"{page.bitspersample} bits a sample are not supported")
+        bands = pixels.choose_bands(_roles(page))
+        masks = [_mask_page(tiff, page)]
+        facts = bands.facts
+        if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE) or (
+            page.photometric != _PALETTE and (page.bitspersample < 8 or page.dtype == bool)
+        ):
+            other = other_colors(data, page.index)
+            array, facts = other.pixels, other.facts
+        elif page.photometric == _PALETTE:
+            index = page.asarray(maxworkers=1).reshape(page.imagelength, page.imagewidth)
+            masks.append(pixels.is_data(index[..., None], _nodata(page)))
+            array, facts = _palette(page)[index], ("palette converted to RGB",)
+        else:
+            array = _samples(page)
+            if bands.alpha is not None:
+                masks.append(pixels.shown(array[..., bands.alpha]))
+            array = _colors(array, bands.color)
+            masks.append(pixels.is_data(array, _nodata(page)))
+            if page.photometric == _WHITE_IS_ZERO:
+                array = pixels.inverted(array, page.bitspersample)
+        valid = pixels.is_data(array[..., :1], None, masks)
+        orientation = page.tags.get(274)
+        if orientation is not None:
+            array = _orient(array, int(orientation.value))
+            valid = None if valid is None else _orient(valid, int(orientation.value))
+        return Decoded(array, facts, valid, _pixel_size(page))
+
+
+def _main_page(tiff: Any) -> Any:
+    for page in tiff.pages:
+        if not _is_aside(page):
+            return page
+    raise DecodeError("no image of full resolution")
+
+
+def _is_aside(page: Any) -> bool:
+    """Whether it is a reduced copy or a mask of another page."""
+    old = page.tags.get(255)
+    return bool(page.subfiletype & 5) or (old is not None and old.value == 2)
+
+
+def _check_pages(tiff: Any, page: Any) -> None:
+    """Refuses stacks. A second image of another shape is passed over, as GDAL does: the first counts."""
+    for series in tiff.series:
+        within = [one for one in series.pages if one is not None]
+        if all(one.index != page.index for one in within):
+            continue
+        others = [size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "XYS" and size > 1]
+        count = math.prod(others) - sum(map(_is_aside, within)) if others else 1
+        if count > 1:
+            raise DecodeError(f"{count} pages or bands: one RGB or grey image expected")
+
+
+def _roles(page: Any) -> list[str]:
+    """What each band is, in GDAL's words: by GDAL's own tag, else by the photometric interpretation."""
+    count = page.samplesperpixel
+    if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB):
+        return ["undefined"]  # one picture of its own colors
+    roles = ["undefined"] * count
+    if page.photometric == _RGB:
+        roles[:3] = ("red", "green", "blue")[:count]
+    extra = tuple(page.extrasamples)
+    for k, kind in enumerate(extra, count - len(extra)):
+        if kind in (1, 2):
+            roles[k] = "alpha"
+    with contextlib.suppress(Exception):  # metadata that are no XML say nothing
+        for sample, role in re.findall(
+            r'<Item\s+name="COLORINTERP"\s+sample="(\d+)"\s+role="colorinterp"\s*>\s*(\w+)\s*</Item>',
+            str(page.tags[42112].value),
+        ):
+            roles[int(sample)] = role.lower()
+    return roles
+
+
+def _nodata(page: Any) -> float | None:
+    tag = page.tags.get(42113)
+    try:
+        return None if tag is None else float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _samples(page: Any) -> np.ndarray:
+    """(H, W, samples) in the machine's byte order."""
+    array = page.asarray(maxworkers=1)
+    if page.planarconfig == 2 and page.samplesperpixel > 1:
+        array = np.moveaxis(array.reshape(page.samplesperpixel, page.imagelength, page.imagewidth), 0, -1)
+    array = array.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+    if array.dtype.kind not in "uif" or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
+        raise DecodeError(f"pixels of type {array.dtype} are not supported")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _colors(array: np.ndarray, bands: tuple[int, ...]) -> np.ndarray:
+    """(H, W, 3) of (H, W, bands), without a copy where the bands lie so."""
+    if len(bands) == 1:
+        return np.broadcast_to(array[..., bands[0]][..., None], (*array.shape[:2], 3))
+    if bands == tuple(range(bands[0], bands[0] + 3)):
+        return array[..., bands[0] : bands[0] + 3]
+    return array[..., list(bands)]
+
+
+def _palette(page: Any) -> np.ndarray:
+    """(entries, 3) uint8."""
+    colors = np.moveaxis(np.asarray(page.colormap), 0, -1)
+    # The standard says 16 bits; some writers put bytes.
+    return (colors if colors.max() < 256 else colors >> 8).astype(np.uint8)
+
+
+def _mask_page(tiff: Any, page: Any) -> np.ndarray | None:
+    for other in tiff.pages:
+        if other.subfiletype & 4 and (other.imagelength, other.imagewidth) == (page.imagelength, page.imagewidth):
+            if not other.subfiletype & 1:
+                return other.asarray(maxworkers=1).reshape(page.imagelength, page.imagewidth) != 0
+    return None
+
+
+def _orient(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies the TIFF/EXIF orientation 1..8 to (H, W, ...)."""
+    if orientation in (5, 6, 7, 8):
+        array = np.swapaxes(array, 0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    return np.flip(array, flips) if flips else array
+
+
+def _pixel_size(page: Any) -> float | None:
+    """Side of a pixel on the ground, m, by the GeoTIFF tags; None where they do not say."""
+    with contextlib.suppress(Exception):  # whatever is wrong there, the image is none the worse
+        tags = page.geotiff_tags
+        if "ModelTransformation" in tags:
+            (a, b, _, x), (d, e, _, y) = np.reshape(tags["ModelTransformation"], (4, 4))[:2]
+        else:
+            (a, e), (b, d) = tags["ModelPixelScale"][:2], (0, 0)
+            y = tags["ModelTiepoint"][4]
+        side = math.sqrt(abs(a * e - b * d))
+        if int(tags["GTModelTypeGeoKey"]) == 2:
+            side *= _METERS_A_DEGREE * math.sqrt(math.cos(math.radians(y)))
+        elif int(tags["GTModelTypeGeoKey"]) == 1:
+            side *= _FEET.get(int(tags.get("ProjLinearUnitsGeoKey", 9001)), 1.0)
+        else:
+            return None
+        return side if math.isfinite(side) and side > 0 else None
+    return None
