@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
+from ml_collections import ConfigDict
 
-from kdjax.config import expand_paths
-from kdjax.deploy import export
+from kdjax import flags
 from kdjax.errors import InputError, Preempted
 from kdjax.runtime import host
 
 if TYPE_CHECKING:
     from kdjax.run.run import Run
-
-STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, f"File with get_config(). Default: {DEFAULT_CONFIG}.", lock_config=True
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run. Default: runs/NAME, NAME being config.name.")
-_STAGES = flags.DEFINE_list("stages", ["teacher", "distill", "evaluate"], f"Any of {', '.join(STAGES)}, in this order.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
-_FOLLOW = flags.DEFINE_boolean(
-    "follow", False, "With --stages=evaluate: evaluate each new checkpoint of a run that another process trains."
-)
 
 
 def log(line: str) -> None:
@@ -42,46 +26,37 @@ def log(line: str) -> None:
     print(time.strftime("%H:%M:%S ") + line, flush=True)
 
 
-def main(argv: list[str]) -> None:
-    """Runs the stages that were asked for."""
+def main(argv: Sequence[str]) -> None:
+    """Runs the stages that were asked for.
+
+    Args:
+        argv: the arguments of the command; the first is its name.
+
+    Raises:
+        InputError: anything that a person can put right.
+        Preempted: the run was asked to end.
+    """
     logging.set_verbosity(logging.WARNING)  # orbax and clu tell every detail at INFO
-    if len(argv) > 1:
-        raise InputError(f"unexpected argument {argv[1]!r}: flags are written --name=value")
-    for name in _STAGES.value:
-        if name not in STAGES:
-            raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
-    if len({value is None for value in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)}) > 1:
-        raise InputError("--coordinator, --processes and --process go together: give all three or none")
-    config = _CONFIG.value
-    if _FOLLOW.value and _STAGES.value != ["evaluate"]:
-        raise InputError("--follow goes with --stages=evaluate: it writes evaluation/ only")
-    if _FOLLOW.value and config.splits > 1:
-        raise InputError(
-            "--follow follows one run: set splits=1, data_seed and --workdir to those of one of the splits"
-        )
-    if "export" in _STAGES.value:
-        export.check()
-    workdir = Path(_WORKDIR.value or Path("runs") / config.name).expanduser()
+    options = flags.parse(argv)
+    config, workdir = options.config, options.workdir
     if (workdir / ("config.json" if config.splits > 1 else "split-0")).exists():
         held = "a run of one split" if config.splits > 1 else "the runs of several splits"
         raise InputError(f"workdir {workdir} holds {held}, but splits is {config.splits}: choose another workdir")
+    if "export" in options.stages:
+        from kdjax.deploy import export
+
+        export.check()
     host.prepare()
-    host.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    host.connect(options.coordinator, options.processes, options.process)
+    # After the flags are known to be right: JAX takes seconds.
     from kdjax.runtime import preemption, watch
-    from kdjax.stages import evaluate, train  # after the flags are known to be right: JAX takes seconds
-    from kdjax.stages.follow import follow
+    from kdjax.stages.evaluate import combine_splits
 
     preemption.install()
     watch.start(_lost)
-    actions = {
-        "describe": evaluate.describe,
-        "teacher": train.train_teacher,
-        "distill": train.distill,
-        "evaluate": evaluate.evaluate,
-        "export": _export,
-        "report": _report,
-    }
-    if _FOLLOW.value:
+    if options.follow:
+        from kdjax.stages.follow import follow
+
         follow(opened(config, workdir, follows=True))
         return
     parts = [(config, workdir)]
@@ -89,11 +64,28 @@ def main(argv: list[str]) -> None:
         parts = [_split(config, number, workdir) for number in range(config.splits)]
     for one, directory in parts:
         run = opened(one, directory, one_of_splits=config.splits > 1)
-        for name in STAGES:
-            if name in _STAGES.value:
-                actions[name](run)
-    if config.splits > 1 and "evaluate" in _STAGES.value:
-        evaluate.combine_splits(workdir, [directory for _, directory in parts])
+        for name in flags.STAGES:
+            if name in options.stages:
+                _stage(name, run)
+    if config.splits > 1 and "evaluate" in options.stages:
+        combine_splits(workdir, [directory for _, directory in parts])
+
+
+def _stage(name: str, run: Run) -> None:
+    """Runs one stage. Each imports what it needs: only those who ask for an export or a report wait for theirs."""
+    if name == "describe":
+        from kdjax.stages.describe import describe as stage
+    elif name == "teacher":
+        from kdjax.stages.train import train_teacher as stage
+    elif name == "distill":
+        from kdjax.stages.train import distill as stage
+    elif name == "evaluate":
+        from kdjax.stages.evaluate import evaluate as stage
+    elif name == "export":
+        from kdjax.deploy.export.stage import export as stage
+    else:
+        from kdjax.report.stage import report as stage
+    stage(run)
 
 
 def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:
@@ -106,12 +98,14 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
 
 def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     """Sets the process up and opens the run with the options of `run.open_run`."""
-    expand_paths(config)
     host.prepare()
     import jax  # after the flags are known to be right: it takes seconds
 
+    from kdjax.run.checks import check_fields, expand_paths
     from kdjax.run.run import open_run
 
+    check_fields(config)
+    expand_paths(config)
     cache = Path(config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kdjax")
     # Resolved, as JAX makes the name of the folder a part of what a program is found by.
     jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
@@ -120,72 +114,40 @@ def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     return open_run(config, workdir, cache, say, **options)
 
 
-def _export(run: Run) -> None:
-    from kdjax.deploy.export.stage import export as export_student  # needs the extra `export`
-
-    export_student(run)
-
-
-def _report(run: Run) -> None:
-    from kdjax.report.stage import report  # only those who ask for it wait for its imports
-
-    report(run)
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Flags, with one line for each mistake in them."""
-    if not any(re.match("--?config(=|$)", argument) for argument in argv):
-        argv.insert(1, f"--config={DEFAULT_CONFIG}")
-    try:
-        rest = flags.FLAGS(argv)
-        if not _CONFIG.value.get("name"):
-            raise InputError("--config: its get_config() gives no configuration: let it begin with kdjax.config.base()")
-    except (AttributeError, KeyError) as error:
-        fields = [argument.split("=")[0] for argument in argv if argument.startswith("--config.")]
-        words = set(re.findall(r"\w+", str(error)))
-        wrong = next((field for field in fields if words & set(field.split(".")[1:])), None)
-        if wrong is None:  # a mistake in the code of the config file
-            raise
-        near = re.search('Did you mean "(.+?)"', str(error))
-        hint = f"did you mean {near[1]}?" if near else "kdjax/config.py has all"
-        raise InputError(f"{wrong}: there is no such field; {hint}") from error
-    except (flags.Error, TypeError, ValueError, OSError, InputError) as error:
-        # What a config file raises comes as the text of its traceback, after the flag.
-        flag, _, trace = str(error).partition("Error whilst parsing config file:")
-        if isinstance(error, OSError):
-            flag, trace = "--config:", str(error)
-        raise InputError(
-            " ".join(f"{flag} {trace.strip().splitlines()[-1]}".split() if trace else flag.split())
-        ) from error
-    return rest
-
-
 def run() -> None:
-    """Entry point: bad input ends in one line and exit status 2."""
+    """Entry point: whatever a person or a machine does to a run ends in one line and its exit status."""
     try:
-        app.run(main, flags_parser=_parse)
+        main(sys.argv)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _end(2)
+        _end(2, f"error: {error}")
     except Preempted as error:  # of several processes all end so
         print(f"{error}; the same command goes on from there", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it
+    except KeyboardInterrupt:
+        _end(130, "interrupted; the same command goes on from the latest checkpoint")
+    except MemoryError as error:
+        _end(1, f"error: out of memory ({_line(error)}): use a smaller batch or image size, or run.arms_at_once=1")
+    except OSError as error:
+        _end(1, f"error: {_line(error)}: the machine refused it; put that right, and run the same command again")
     except Exception as error:
         if not _others():
             raise
         if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
-            _lost(" ".join(str(error).split())[:200])
+            _lost(_line(error))
         traceback.print_exc()
         _end(1)
 
 
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def _lost(why: str) -> None:
-    print(
+    _end(
+        os.EX_TEMPFAIL,
         f"error: another process of this run has ended or is not reached ({why}); start all of them again with the "
         "same command, it goes on from the latest checkpoint",
-        file=sys.stderr,
     )
-    _end(os.EX_TEMPFAIL)
 
 
 def _others() -> bool:
@@ -194,8 +156,10 @@ def _others() -> bool:
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _end(status: int) -> None:
+def _end(status: int, line: str = "") -> None:
     """Ends this process, at once where there are others: JAX's own shutdown would wait until they end as well."""
+    if line:
+        print(line, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     if _others():

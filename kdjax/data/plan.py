@@ -21,6 +21,7 @@ class Plan:
         views: size of the pool of views of an example. Each example walks through the whole pool before a view comes
             again, starting at a place drawn per seed. 0 = no pool: a fresh view every time.
         partners: whether each example is given a partner to be mixed with.
+        rows: the examples to train on, as indices into the training split; None = all.
     """
 
     seeds: tuple[int, ...]
@@ -28,27 +29,61 @@ class Plan:
     batch_size: int
     views: int
     partners: bool = False
+    rows: tuple[int, ...] | None = None
 
     def __call__(self, step: int) -> tuple[np.ndarray, ...]:
         """Example, view and place in the global batch of `step`, and partner and its view where there are partners.
 
         Each is int32 of shape (seed, batch).
         """
+        count = self.examples if self.rows is None else len(self.rows)
         position = step * self.batch_size + np.arange(self.batch_size)
-        epochs, offsets = np.divmod(position, self.examples)
+        epochs, offsets = np.divmod(position, count)
         examples = np.empty((len(self.seeds), self.batch_size), np.int32)
-        views, partners, partner_views = (np.empty_like(examples) for _ in range(3))
+        views, partners, partner_views = (np.zeros_like(examples) for _ in range(3))
         for epoch in np.unique(epochs):
             here = epochs == epoch
             for row, seed in enumerate(self.seeds):
-                order, view = _epoch(seed, int(epoch), self.examples, self.views)
+                order, view = _epoch(seed, int(epoch), count, self.views)
                 examples[row, here] = order[offsets[here]]
                 views[row, here] = view[examples[row, here]]
                 if self.partners:
-                    partners[row, here] = _partners(seed, int(epoch), self.examples)[offsets[here]]
+                    partners[row, here] = _partners(seed, int(epoch), count)[offsets[here]]
                     partner_views[row, here] = view[partners[row, here]]
+        if self.rows is not None:
+            examples, partners = (np.array(self.rows, np.int32)[index] for index in (examples, partners))
         places = np.broadcast_to(np.arange(self.batch_size, dtype=np.int32), examples.shape)
         return (examples, views, places, partners, partner_views) if self.partners else (examples, views, places)
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """Plans of several groups of arms, each with examples of its own: the arrays of a `Plan` as (seed, group, batch).
+
+    Attributes:
+        plans: one a group, of the same seeds, batch size and partners.
+    """
+
+    plans: tuple[Plan, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One integer a seed."""
+        return self.plans[0].seeds
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+        return self.plans[0].examples
+
+    @property
+    def batch_size(self) -> int:
+        """Global batch size of each group."""
+        return self.plans[0].batch_size
+
+    def __call__(self, step: int) -> tuple[np.ndarray, ...]:
+        """See `Plan.__call__`."""
+        return tuple(np.stack(arrays, axis=1) for arrays in zip(*(plan(step) for plan in self.plans), strict=True))
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,8 +1,8 @@
 """Augmentation of aerial and satellite tiles as a pure function of one image and one key.
 
 A view is a handful of numbers (`View`): a crop in fractions of the image, one of the eight symmetries of the square
-and three colour factors. `draw` makes them from a key, `render` turns an image and a view into pixels at any size. So
-the same key at two sizes is the same crop, orientation and colour at both: teacher and student see the same picture,
+and three color factors. `draw` makes them from a key, `render` turns an image and a view into pixels at any size. So
+the same key at two sizes is the same crop, orientation and color at both: teacher and student see the same picture,
 each at its own resolution. Nothing here knows of batches: `vmap` over images and keys.
 
 Resampling is a weighted sum of a few rows and then of a few columns (the triangle filter, widened to the scale when
@@ -11,6 +11,9 @@ times faster than the same filter as dense matrix products, and it has no matrix
 could lower.
 """
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +22,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from kdjax.errors import InputError
 
-VERSION = 1  # Raise it whenever the same key gives other pixels: stored teacher logits are named by it.
-DEFAULTS: dict[str, Any] = {
-    "scale": (0.5, 1.0),
-    "ratio": (3 / 4, 4 / 3),
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.2,
-    "symmetries": 8,
-}
+VERSION = 1  # Raise it whenever the same key gives other pixels: stored teacher outputs are named by it.
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow and torchvision
 
 
@@ -49,73 +44,93 @@ class View(NamedTuple):
     saturation: ArrayLike = 1.0
 
 
-def describe(**options) -> dict[str, Any]:
-    """All that decides the pixels besides image, key and size, as plain JSON values, for fingerprints.
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How far views may differ from their image. The fields of `config.dataset.augmentation`, as Python numbers.
+
+    Attributes:
+        scale: (low, high), share of the image's area that a crop covers.
+        ratio: (low, high), width over height of the crop.
+        brightness, contrast, saturation: half-widths in [0, 1]; 0 is off.
+        symmetries: the first 1 (none), 2 (up-down), 4 (both flips) or 8 (with rotations) orientations are equally
+            likely.
+    """
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    symmetries: int = 8
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the pixels besides image, key and size, as plain JSON values, for fingerprints."""
+        return {
+            "name": "symmetries + random resized crop + colour jitter",
+            "version": VERSION,
+            "filter": "antialiased triangle",
+            **{name: list(map(float, getattr(self, name))) for name in ("scale", "ratio")},
+            **{name: float(getattr(self, name)) for name in ("brightness", "contrast", "saturation")},
+            "symmetries": self.symmetries,
+        }
+
+
+DEFAULT = Augmentation()
+
+
+def augmentation(section: Mapping[str, Any]) -> Augmentation:
+    """The augmentation of a configuration's section.
 
     Args:
-      **options: those keyword arguments of `augment` that differ from `DEFAULTS`, as Python numbers.
+        section: the fields of `Augmentation`; absent ones have their defaults.
+
     Raises:
-      InputError: an unknown option or a value out of range, naming it.
+        InputError: an unknown field or a value out of range, naming it.
     """
-    unknown = sorted(set(options) - set(DEFAULTS))
+    where = "dataset.augmentation"
+    known = {field.name: field.default for field in dataclasses.fields(Augmentation)}
+    unknown = sorted(set(section) - set(known))
     if unknown:
-        raise InputError(f"augmentation: unknown option {', '.join(unknown)}; known are {', '.join(DEFAULTS)}")
-    values = {**DEFAULTS, **options}
+        raise InputError(f"{where}.{unknown[0]}: there is no such field; known are {', '.join(known)}")
+    values: dict[str, Any] = {**known, **section}
     for name in ("scale", "ratio"):
         try:
             low, high = (float(v) for v in values[name])
         except (TypeError, ValueError):
-            raise InputError(f"augmentation: {name} must be two numbers (low, high), got {values[name]!r}") from None
-        if not 0 < low <= high < float("inf") or (name == "scale" and high > 1):
+            raise InputError(f"{where}.{name} is {values[name]!r}: give two numbers (low, high)") from None
+        if not 0 < low <= high < math.inf or (name == "scale" and high > 1):
             bound = "0 < low <= high <= 1" if name == "scale" else "0 < low <= high"
-            raise InputError(f"augmentation: {name} must satisfy {bound}, got ({low:g}, {high:g})")
-        values[name] = [low, high]
+            raise InputError(f"{where}.{name} is ({low:g}, {high:g}): give {bound}")
+        values[name] = (low, high)
     for name in ("brightness", "contrast", "saturation"):
         value = values[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise InputError(f"augmentation: {name} must be a number from 0 (off) to 1, got {value!r}")
-        values[name] = float(value)
+            raise InputError(f"{where}.{name} is {value!r}: give a number from 0 (off) to 1")
     if isinstance(values["symmetries"], bool) or values["symmetries"] not in (1, 2, 4, 8):
         raise InputError(
-            "augmentation: symmetries must be 1 (none), 2 (up-down), 4 (both flips) or 8 (with rotations), "
-            f"got {values['symmetries']!r}"
+            f"{where}.symmetries is {values['symmetries']!r}: choose 1 (none), 2 (up-down), 4 (both flips) or 8 (with "
+            "rotations)"
         )
-    return {
-        "name": "symmetries + random resized crop + colour jitter",
-        "version": VERSION,
-        "filter": "antialiased triangle",
-        **values,
-    }
+    return Augmentation(**values)
 
 
-def draw(
-    key: jax.Array,
-    *,
-    scale: ArrayLike = DEFAULTS["scale"],
-    ratio: ArrayLike = DEFAULTS["ratio"],
-    brightness: ArrayLike = DEFAULTS["brightness"],
-    contrast: ArrayLike = DEFAULTS["contrast"],
-    saturation: ArrayLike = DEFAULTS["saturation"],
-    symmetries: ArrayLike = DEFAULTS["symmetries"],
-) -> View:
+def draw(key: jax.Array, augmentation: Augmentation = DEFAULT) -> View:
     """Draws one view from one key.
 
     The crop covers a uniform share of the area in `scale`; its width over height (in fractions of the sides, which is
     the aspect ratio for a square image) is log-uniform in that part of `ratio` where the crop fits into the image. That
     replaces the rejection loop of the usual random resized crop (Szegedy et al. 2015, arXiv 1409.4842), which a traced
-    program cannot have. Colour factors are uniform in 1 ± their argument.
+    program cannot have. Color factors are uniform in 1 ± their argument.
 
     Args:
-      key: one PRNG key.
-      scale, ratio: (low, high).
-      brightness, contrast, saturation: half-widths in [0, 1].
-      symmetries: the first 1, 2, 4 or all 8 orientations are equally likely.
-        All are Python numbers or traced scalars; `describe` checks their ranges.
+        key: one PRNG key.
+        augmentation: how far the view may differ.
+
     Returns:
-      A `View` of float32 scalars and an int32 orientation. Always float32, so that a run in float64 sees equal views.
+        A `View` of float32 scalars and an int32 orientation. Always float32, so that a run in float64 sees equal views.
     """
     u = jax.random.uniform(key, (8,), jnp.float32)
-    (low, high), (wide_low, wide_high) = (_float32(pair) for pair in (scale, ratio))
+    (low, high), (wide_low, wide_high) = (_float32(pair) for pair in (augmentation.scale, augmentation.ratio))
     area = low + u[0] * (high - low)
     # A crop of this area fits into the unit square where area <= width / height <= 1 / area.
     log_low, log_high = (jnp.log(jnp.clip(bound, area, 1 / area)) for bound in (wide_low, wide_high))
@@ -123,14 +138,14 @@ def draw(
     width, height = (jnp.minimum(jnp.sqrt(area) * side, 1.0) for side in (root, 1 / root))
     brightness, contrast, saturation = (
         1 + (2 * u[i] - 1) * jnp.asarray(spread, jnp.float32)
-        for i, spread in ((5, brightness), (6, contrast), (7, saturation))
+        for i, spread in ((5, augmentation.brightness), (6, augmentation.contrast), (7, augmentation.saturation))
     )
     return View(
         top=u[2] * (1 - height),
         left=u[3] * (1 - width),
         height=height,
         width=width,
-        orientation=jnp.floor(u[4] * jnp.asarray(symmetries, jnp.float32)).astype(jnp.int32),
+        orientation=jnp.floor(u[4] * jnp.asarray(augmentation.symmetries, jnp.float32)).astype(jnp.int32),
         brightness=brightness,
         contrast=contrast,
         saturation=saturation,
@@ -140,38 +155,47 @@ def draw(
 def render(image: jax.Array, view: View, size: int, *, dtype: DTypeLike | None = None) -> jax.Array:
     """The pixels of one view: crop and resize, then orientation, brightness, contrast and saturation.
 
-    Each colour step is clipped to [0, 1], as in torchvision. Contrast blends with the mean grey of the crop, saturation
+    Each color step is clipped to [0, 1], as in torchvision. Contrast blends with the mean grey of the crop, saturation
     with the grey of each pixel.
 
     Args:
-      image: (H, W, 3), integers or floats in [0, 255].
-      view: see `View`.
-      size: side of the result in pixels.
-      dtype: of the arithmetic and the result. By default the image's own where that is float32 or wider, else
-        JAX's default float (float32, or float64 under x64).
+        image: (H, W, 3), integers or floats in [0, 255].
+        view: see `View`.
+        size: side of the result in pixels.
+        dtype: of the arithmetic and the result. By default the image's own where that is float32 or wider, else
+          JAX's default float (float32, or float64 under x64).
     Returns:
-      (size, size, 3) in [0, 1].
+        (size, size, 3) in [0, 1].
     Raises:
-      ValueError: an image of another shape, or a size below 1.
+        ValueError: an image of another shape, or a size below 1.
     """
-    return _colour(_resample(image, view, size, _dtype(image, dtype)), view)
+    return _color(_resample(image, view, size, _dtype(image, dtype)), view)
 
 
-def augment(image: jax.Array, key: jax.Array, size: int, *, dtype: DTypeLike | None = None, **options) -> jax.Array:
-    """One random view of one image: `render(image, draw(key, **options), size)`.
+def augment(
+    image: jax.Array,
+    key: jax.Array,
+    size: int,
+    augmentation: Augmentation = DEFAULT,
+    *,
+    dtype: DTypeLike | None = None,
+) -> jax.Array:
+    """One random view of one image: `render(image, draw(key, augmentation), size)`.
 
     Args:
-      image: (H, W, 3), integers or floats in [0, 255].
-      key: one PRNG key. The same key at another size gives the same crop, orientation and colour.
-      size: side of the result in pixels.
-      dtype: see `render`.
-      **options: see `draw`.
+        image: (H, W, 3), integers or floats in [0, 255].
+        key: one PRNG key. The same key at another size gives the same crop, orientation and color.
+        size: side of the result in pixels.
+        augmentation: how far the view may differ.
+        dtype: see `render`.
+
     Returns:
-      (size, size, 3) in [0, 1].
+        (size, size, 3) in [0, 1].
+
     Raises:
-      ValueError: an image of another shape, or a size below 1.
+        ValueError: an image of another shape, or a size below 1.
     """
-    return render(image, draw(key, **options), size, dtype=dtype)
+    return render(image, draw(key, augmentation), size, dtype=dtype)
 
 
 def eval_view(image: jax.Array, size: int, *, dtype: DTypeLike | None = None) -> jax.Array:
@@ -207,13 +231,13 @@ def _taps(
     """
     step = jnp.asarray(extent, dtype) * source / target  # source pixels per target pixel
     reach = jnp.maximum(step, 1.0)
-    centre = jnp.asarray(start, dtype) * source + (jnp.arange(target, dtype=dtype) + 0.5) * step - 0.5
-    centre = jnp.where(flip, centre[::-1], centre)
-    # The open interval (centre - reach, centre + reach) holds at most ceil(2 reach) whole numbers, and step is at most
+    center = jnp.asarray(start, dtype) * source + (jnp.arange(target, dtype=dtype) + 0.5) * step - 0.5
+    center = jnp.where(flip, center[::-1], center)
+    # The open interval (center - reach, center + reach) holds at most ceil(2 reach) whole numbers, and step is at most
     # source / target because the crop lies inside the image.
     count = max(-(-2 * source // target), 2)
-    index = (jnp.floor(centre - reach).astype(jnp.int32) + 1)[:, None] + jnp.arange(count, dtype=jnp.int32)[None, :]
-    weight = jnp.maximum(1 - jnp.abs(index.astype(dtype) - centre[:, None]) / reach, 0.0)
+    index = (jnp.floor(center - reach).astype(jnp.int32) + 1)[:, None] + jnp.arange(count, dtype=jnp.int32)[None, :]
+    weight = jnp.maximum(1 - jnp.abs(index.astype(dtype) - center[:, None]) / reach, 0.0)
     weight = jnp.where((index >= 0) & (index < source), weight, 0.0)
     return jnp.clip(index, 0, source - 1), weight / jnp.sum(weight, axis=1, keepdims=True)
 
@@ -249,7 +273,7 @@ def _resample(image: jax.Array, view: View, size: int, dtype: DTypeLike) -> jax.
     return jnp.clip(out / 255, 0, 1)
 
 
-def _colour(pixels: jax.Array, view: View) -> jax.Array:
+def _color(pixels: jax.Array, view: View) -> jax.Array:
     """Brightness, contrast, saturation of (n, n, 3) in [0, 1], each clipped to [0, 1]."""
     brightness, contrast, saturation = (
         jnp.asarray(f, pixels.dtype) for f in (view.brightness, view.contrast, view.saturation)

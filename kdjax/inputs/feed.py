@@ -11,18 +11,18 @@ import grain
 import jax
 import numpy as np
 
-from kdjax.data.plan import Plan
+from kdjax.data.plan import Groups, Plan
+from kdjax.inputs.batch import PlanStep
 from kdjax.runtime.devices import Mapping
-from kdjax.training.step import PlanStep
 
 Feed = Callable[[int, int], PlanStep]
-"""From a first step and a number of steps to this process's share of their plan, ready for `steps.planned_steps`."""
+"""From a first step and a number of steps to this process's share of their plan, ready for `step.planned_steps`."""
 
 THREADS, AHEAD = 4, 8
 """Threads that read images from the host, and how many steps they may be ahead."""
 
 
-def resident(plan: Plan, mapping: Mapping, longest: int) -> Feed:
+def resident(plan: Plan | Groups, mapping: Mapping, longest: int) -> Feed:
     """Indices into images that lie on the devices.
 
     Args:
@@ -34,12 +34,12 @@ def resident(plan: Plan, mapping: Mapping, longest: int) -> Feed:
     def feed(first: int, count: int) -> PlanStep:
         steps = [PlanStep(*plan(first + index)) for index in range(count)]
         padded = steps + steps[-1:] * (longest - count)
-        return mapping.split(jax.tree.map(lambda *values: np.stack(values), *padded), axis=2)
+        return mapping.split(jax.tree.map(lambda *values: np.stack(values), *padded), axis=-1)
 
     return feed
 
 
-def streamed(plan: Plan, mapping: Mapping, images: np.ndarray, first: int, last: int) -> Feed:
+def streamed(plan: Plan | Groups, mapping: Mapping, images: np.ndarray, first: int, last: int) -> Feed:
     """Images read from the host, one step at a time, in order.
 
     Args:
@@ -50,7 +50,7 @@ def streamed(plan: Plan, mapping: Mapping, images: np.ndarray, first: int, last:
     """
 
     def read(number: int) -> PlanStep:
-        share = mapping.split(PlanStep(*(values[None] for values in plan(number))), axis=2)
+        share = mapping.split(PlanStep(*(values[None] for values in plan(number))), axis=-1)
         share = share.replace(images=images[share.examples])
         return share if share.partners is None else share.replace(partner_images=images[share.partners])
 

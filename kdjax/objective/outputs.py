@@ -10,8 +10,9 @@ class Outputs:
 
     Attributes:
         logits: (b, classes), in at least float32.
-        features: (b, F), in at least float32: what the last linear layer reads, before dropout.
+        features: (b, F), in at least float32: what the last linear layer reads, before dropout; None where nobody needs
+            them.
     """
 
     logits: jax.Array
-    features: jax.Array
+    features: jax.Array | None = None

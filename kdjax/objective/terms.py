@@ -1,29 +1,21 @@
-"""The terms of the objective: what a student can be asked for, one function each.
+"""The terms of the objective: what a student can be asked for, one function each, and the registry of them all.
 
-Terms of one example have values (batch,) that no function here averages. Terms that compare a class over the batch have
-values (classes,); their names end in "_batch", and their logits are those of the whole batch.
+A term of one example has values (batch,) that no function here averages. A term that compares a class over the batch
+has values (classes,) and takes the outputs of the whole batch.
 
-Softmax ignores an offset common to all logits of an example. The cosine of raw logits does not: with
-`cosine_on="logits"` the student is also asked to copy the teacher's offset.
+Softmax ignores an offset common to all logits of an example. The cosine of raw logits does not: the term "cosine" also
+asks the student to copy the teacher's offset, "cosine_probabilities" does not.
+
+To add a term: write its function, add it to `TERMS`, compare it with NumPy in tests/objective/test_terms.py.
 """
+
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-CORE = ("ce", "kl", "cosine")
-"""The terms of arXiv 2606.14886. They are measured in every run."""
-
-FURTHER = ("kl_standardised", "target_class", "other_classes", "dist_inter", "dist_intra_batch", "cosine_batch")
-"""Terms that are measured where an arm gives them a weight."""
-
-TERMS = (*CORE, *FURTHER)
-"""Names of all terms, in the order in which they are logged. All but "ce" need teacher logits."""
-
-BATCH_TERMS = ("dist_intra_batch", "cosine_batch")
-LABELLED_TERMS = ("ce", "target_class", "other_classes")
-"""Terms that need an example's label, and leave out unlabelled ones."""
-
-COSINE_ON = ("logits", "probabilities")
+from kdjax.objective.outputs import Outputs
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -78,15 +70,15 @@ def cosine_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
     return 1 - jnp.sum(teacher * student, axis=-1) / (norm(teacher) * norm(student))
 
 
-def standardised(logits: jax.Array) -> jax.Array:
+def standardized(logits: jax.Array) -> jax.Array:
     """Logits less their mean, over their standard deviation (n − 1), along the last axis; zeros where all are equal.
 
     The Z-score of "Logit Standardization in Knowledge Distillation", arXiv 2403.01427, equation 11, without its
     temperature: a student need not have logits as large as the teacher's.
     """
-    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
-    variance = jnp.sum(centred**2, axis=-1, keepdims=True) / (logits.shape[-1] - 1)
-    return centred / jnp.sqrt(jnp.where(variance > 1e-14, variance, 1))
+    centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / (logits.shape[-1] - 1)
+    return centered / jnp.sqrt(jnp.where(variance > 1e-14, variance, 1))
 
 
 def _log_target_and_others(
@@ -145,72 +137,94 @@ def correlation_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
     Of softened probabilities over the classes of an example it is DIST's inter-class term, of those of a class over the
     batch its intra-class term: "Knowledge Distillation from A Stronger Teacher", arXiv 2205.10536, equations 8 and 9.
     """
-    centred = lambda x: x - jnp.mean(x, axis=-1, keepdims=True)
-    return cosine_distance(centred(teacher), centred(student))
+    centered = lambda x: x - jnp.mean(x, axis=-1, keepdims=True)
+    return cosine_distance(centered(teacher), centered(student))
 
 
-def of_examples(
-    name: str,
-    teacher_logits: jax.Array | None,
-    student_logits: jax.Array,
-    labels: jax.Array,
-    temperature: jax.Array,
-    *,
-    cosine_on: str,
-) -> jax.Array:
-    """A term of one example by its name, with its factor T² where it has one.
+def _softened(outputs: Outputs, temperature: jax.Array) -> jax.Array:
+    return jax.nn.softmax(outputs.logits / temperature)
 
-    Args:
-        name: one of `TERMS` that is not in `BATCH_TERMS`.
-        teacher_logits: (batch, classes) float; may be None for "ce".
-        student_logits: (batch, classes) float.
-        labels: (batch,) int, −1 for unlabelled.
-        temperature: positive scalar.
-        cosine_on: what "cosine" is taken on, one of `COSINE_ON`.
 
-    Returns:
-        (batch,) float.
+def _ce(student: Outputs, teacher: Outputs | None, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return cross_entropy(student.logits, labels)
+
+
+def _kl(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return temperature**2 * kl_divergence(teacher.logits, student.logits, temperature)
+
+
+def _cosine(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return cosine_distance(teacher.logits, student.logits)
+
+
+def _cosine_probabilities(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return cosine_distance(_softened(teacher, temperature), _softened(student, temperature))
+
+
+def _kl_standardized(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return temperature**2 * kl_divergence(standardized(teacher.logits), standardized(student.logits), temperature)
+
+
+def _target_class(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return temperature**2 * target_class(teacher.logits, student.logits, labels, temperature)
+
+
+def _other_classes(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return temperature**2 * other_classes(teacher.logits, student.logits, labels, temperature)
+
+
+def _dist_inter(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return temperature**2 * correlation_distance(_softened(teacher, temperature), _softened(student, temperature))
+
+
+def _dist_intra_batch(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return temperature**2 * correlation_distance(_softened(teacher, temperature).T, _softened(student, temperature).T)
+
+
+def _cosine_batch(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    """The cosine distance of a class's softened probabilities over the batch.
+
+    From "Cosine Similarity Knowledge Distillation for Individual Class Information Transfer", arXiv 2311.14307, at one
+    temperature (its temperature by similarity is left out).
     """
-    softened = lambda logits: jax.nn.softmax(logits / temperature)
-    square = temperature**2
-    if name == "ce":
-        return cross_entropy(student_logits, labels)
-    if name == "kl":
-        return square * kl_divergence(teacher_logits, student_logits, temperature)
-    if name == "cosine" and cosine_on == "logits":
-        return cosine_distance(teacher_logits, student_logits)
-    if name == "cosine" and cosine_on == "probabilities":
-        return cosine_distance(softened(teacher_logits), softened(student_logits))
-    if name == "kl_standardised":
-        return square * kl_divergence(standardised(teacher_logits), standardised(student_logits), temperature)
-    if name == "target_class":
-        return square * target_class(teacher_logits, student_logits, labels, temperature)
-    if name == "other_classes":
-        return square * other_classes(teacher_logits, student_logits, labels, temperature)
-    if name == "dist_inter":
-        return square * correlation_distance(softened(teacher_logits), softened(student_logits))
-    raise ValueError(f"unknown term {name!r} or cosine_on {cosine_on!r}")
+    return cosine_distance(_softened(teacher, temperature).T, _softened(student, temperature).T)
 
 
-def of_batch(name: str, teacher_logits: jax.Array, student_logits: jax.Array, temperature: jax.Array) -> jax.Array:
-    """A term that compares each class over the whole batch by its name, with its factor T² where it has one.
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A term of the objective.
 
-    "dist_intra_batch" is described at `correlation_distance`. "cosine_batch" is the cosine distance of a class's
-    softened probabilities over the batch, from "Cosine Similarity Knowledge Distillation for Individual Class
-    Information Transfer", arXiv 2311.14307, at one temperature (its temperature by similarity is left out).
-
-    Args:
-        name: one of `BATCH_TERMS`.
-        teacher_logits: (whole batch, classes) float.
-        student_logits: (whole batch, classes) float.
-        temperature: positive scalar.
-
-    Returns:
-        (classes,) float.
+    Attributes:
+        function: (student outputs, teacher outputs, labels (batch,), temperature) -> values, with the factor T² where
+            the term has one. The teacher's outputs are None where there is no teacher.
+        title: its name for people, with its unit.
+        needs_teacher: whether it compares with the teacher.
+        needs_labels: whether it needs an example's label. It is then averaged over the labeled examples only.
+        needs_features: whether it reads the pooled features of both.
+        over_batch: whether its values are (classes,) over the whole batch, not (batch,).
     """
-    teacher, student = (jax.nn.softmax(logits / temperature).T for logits in (teacher_logits, student_logits))
-    if name == "dist_intra_batch":
-        return temperature**2 * correlation_distance(teacher, student)
-    if name == "cosine_batch":
-        return cosine_distance(teacher, student)
-    raise ValueError(f"unknown term {name!r}")
+
+    function: Callable[[Outputs, Outputs | None, jax.Array, jax.Array], jax.Array]
+    title: str
+    needs_teacher: bool = True
+    needs_labels: bool = False
+    needs_features: bool = False
+    over_batch: bool = False
+
+
+CORE = ("ce", "kl", "cosine")
+"""The terms of arXiv 2606.14886. They are measured in every run, the others where an arm gives them a weight."""
+
+TERMS: dict[str, Term] = {
+    "ce": Term(_ce, "Cross-entropy on the labels, nats", needs_teacher=False, needs_labels=True),
+    "kl": Term(_kl, "KL to the teacher, × T²"),
+    "cosine": Term(_cosine, "Cosine distance to the teacher"),
+    "cosine_probabilities": Term(_cosine_probabilities, "Cosine distance of softened probabilities"),
+    "kl_standardized": Term(_kl_standardized, "KL of standardized logits, × T²"),
+    "target_class": Term(_target_class, "KL of the labelled class, × T²", needs_labels=True),
+    "other_classes": Term(_other_classes, "KL among the other classes, × T²", needs_labels=True),
+    "dist_inter": Term(_dist_inter, "Correlation distance over classes, × T²"),
+    "dist_intra_batch": Term(_dist_intra_batch, "Correlation distance over the batch, × T²", over_batch=True),
+    "cosine_batch": Term(_cosine_batch, "Cosine distance over the batch", over_batch=True),
+}
+"""All terms by name, in the order in which they are logged."""

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdjax import config as configuration
-from kdjax.data import Dataset
+from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
+from kdjax.run.record import completed
 
 FIELD = "teacher.workdir"
-FREE = ("workdir", "weights", "convolution")
-"""Fields of `config.teacher` that may differ from that run's: where it was read from, and forms equal to rounding."""
+FREE = ("workdir", "weights")
+"""Fields of `config.teacher` that may differ from that run's: where it was read from, and where it began."""
 
 
 def check_config(config: Any) -> None:
@@ -20,7 +20,7 @@ def check_config(config: Any) -> None:
     Raises:
         InputError: no such run, a teacher that is not at its end, or the first field that differs.
     """
-    there = configuration.completed(_read(config, "config.json", "teacher", "dataset"))
+    there = completed(_read(config, "config.json", "teacher", "dataset"))
     theirs, ours = dict(there["teacher"]), dict(json.loads(config.teacher.to_json()))
     for teacher, dataset in ((theirs, there["dataset"]), (ours, config.dataset)):
         teacher["image_size"] = teacher["image_size"] or dataset["image_size"]
@@ -84,9 +84,9 @@ def total_steps(config: Any) -> int:
 def _read(config: Any, name: str, *keys: str) -> Mapping[str, Any]:
     path = Path(config.teacher.workdir) / name
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         document = {}
-    if not document or not document.keys() >= set(keys):
+    if not isinstance(document, dict) or not document.keys() >= set(keys):
         raise InputError(f"{FIELD}: {path} is not there, or not of this version: give a run that has trained a teacher")
     return document

@@ -7,42 +7,51 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from kdjax import config as configuration
 from kdjax import data as datasets
 from kdjax import networks
+from kdjax.config import base
+from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
-from kdjax.run import other_run
-from kdjax.runtime import files, memory
-from kdjax.runtime.devices import Mapping, first_process_says, for_population
+from kdjax.inputs import augment
+from kdjax.inputs.augment import Augmentation
+from kdjax.objective.arms import Arm, resolve
+from kdjax.run import checks, other_run, record
+from kdjax.runtime import devices, files, memory
+from kdjax.training.learner import Learner
+
+TEACHER_ARM = {"teacher": {"ce": 1.0}}
+BASELINE = "labelled_alone"
+"""The arm that is added where training tiles lack labels: students that are shown the labelled tiles only."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Run:
-    """What all stages share."""
+    """What all stages share.
+
+    Attributes:
+        config: the configuration.
+        workdir: its directory.
+        cache_dir: for decoded images and teacher logits.
+        dataset: its data.
+        teacher: the teacher, where it is a network of kdjax's; its folder may be another run's.
+        student: the students.
+        log: takes lines for the person who waits.
+        follows: whether another process writes this run: then only `evaluation/` is written here.
+    """
 
     config: ml_collections.ConfigDict
     workdir: Path
     cache_dir: Path
-    mapping: Mapping
-    population_mapping: Mapping
-    dataset: datasets.Dataset
+    dataset: Dataset
+    teacher: Learner | None
+    student: Learner
     log: Callable[[str], None]
-    follows: bool
-    """Whether another process writes this run: then only `evaluation/` is written here."""
-
-    @property
-    def dtype(self) -> Any:
-        """Compute dtype of the networks."""
-        name = self.config.dtype
-        if name == "auto":
-            name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        return jnp.dtype(name)
+    follows: bool = False
 
     @property
     def results_dir(self) -> Path:
@@ -51,40 +60,19 @@ class Run:
 
     @property
     def teacher_size(self) -> int:
-        """Side of the teacher's input, px."""
+        """Side of the teacher's input, px, whatever kind it is."""
         return self.config.teacher.image_size or self.config.dataset.image_size
 
     @property
-    def student_size(self) -> int:
-        """Side of the students' input, px."""
-        return self.config.dataset.image_size
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Names of the arms, in the order of their axis."""
-        return tuple(self.config.distill.arms)
+    def augmentation(self) -> Augmentation:
+        """How training views differ from their images."""
+        return augment.augmentation(self.config.dataset.augmentation)
 
     def on_device(self, images: np.ndarray) -> bool:
         """Whether all these images are held on the devices, or read from the host as they are needed."""
         if self.config.run.images != "auto":
             return self.config.run.images == "device"
-        return images.nbytes <= memory.capacity(self.mapping.local[0]) // 4
-
-    def network(self, stage: str) -> nn.Module:
-        """The teacher's or the students' network."""
-        config = self.config[stage]
-        options: dict[str, Any] = {"dropout": config.dropout, "dtype": self.dtype}
-        on_cpu = jax.default_backend() == "cpu"
-        if config.model.startswith("vgg"):
-            options["head"] = self.config.teacher.head
-            options["convolution"] = _resolved(self.config.teacher.convolution, "winograd" if on_cpu else "conv")
-        else:
-            options["depthwise"] = _resolved(self.config.student.depthwise, "shift" if on_cpu else "conv")
-        return networks.create(config.model, num_classes=len(self.dataset.classes), width=config.width, **options)
-
-
-def _resolved(form: str, fastest: str) -> str:
-    return fastest if form == "auto" else form
+        return images.nbytes <= memory.capacity(self.student.mapping.local[0]) // 4
 
 
 def open_run(
@@ -109,45 +97,17 @@ def open_run(
     Raises:
         InputError: names what does not fit. Nothing was written into `workdir` then.
     """
-    configuration.validate(config)
+    checks.validate(config)
     document = json.loads(config.to_json())
-    # Until there is a checkpoint the directory may change its mind.
-    begun = any(workdir.glob("*/checkpoints/[0-9]*"))
+    begun = record.begun(workdir)
     if begun:
-        before = configuration.completed(_record(workdir, "config.json"))
-        found = configuration.first_difference({**document, "run": None}, {**before, "run": None})
-        if found:
-            raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
-    mapping = Mapping()
-    population = for_population(len(config.seeds), len(config.distill.arms))
+        record.check_same_config(workdir, document)
     if config.teacher.workdir:
         other_run.check_config(config)
-    trained = ("student",) if configuration.given_teacher(config) else ("teacher", "student")
-    for stage in trained:
-        shared_out = mapping if stage == "teacher" else population
-        if shared_out.axis_name and config[stage].batch_size % len(mapping.devices):
-            raise InputError(
-                f"{stage}.batch_size is {config[stage].batch_size}: must be divisible by the "
-                f"{len(mapping.devices)} devices"
-            )
-        source = config[stage].weights
-        if source and source.endswith(".safetensors") and not Path(source).is_file():
-            raise InputError(f"{stage}.weights: no file {source}")
-    if config.teacher.onnx and not Path(config.teacher.onnx).is_file():
-        raise InputError(f"teacher.onnx: no file {config.teacher.onnx}")
-    for folder in config.distill.logits:
-        if not (Path(folder) / "parts.json").is_file():
-            raise InputError(f"distill.logits: {folder} is no folder of teacher logits: it has no parts.json")
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cache_dir).close()
-    except OSError as error:
-        raise InputError(
-            f"run.cache_dir: {cache_dir} cannot be written ({error.strerror}): set it to a folder that can"
-        ) from None
-    dataset = datasets.load(**config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
+    _make_cache(cache_dir)
+    dataset = datasets.load(config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
     if begun:
-        _check_same_data(workdir, dataset, log)
+        record.check_same_data(workdir, dataset, log)
     if one_of_splits and dataset.overlap is None:
         raise InputError(
             f"splits: {dataset.name} has a test split of its own, the same for every data_seed: set splits=1, and more "
@@ -155,32 +115,138 @@ def open_run(
         )
     if config.teacher.workdir:
         other_run.check_data(config, dataset, log)
-    images = {"teacher": int((dataset.train.labels >= 0).sum()), "student": len(dataset.train.labels)}
-    for stage in trained:
-        if config[stage].batch_size > images[stage]:
-            raise InputError(
-                f"{stage}.batch_size is {config[stage].batch_size}, more than the {images[stage]} images it is "
-                "trained on"
-            )
-    log(
-        f"data: {dataset.name}, {len(dataset.classes)} classes, {len(dataset.train.labels)} training, "
-        f"{len(dataset.validation.labels)} validation, {len(dataset.test.labels)} test images"
-    )
-    for note in dataset.notes:
-        log(f"data: {note}")
-    run = Run(config, workdir, cache_dir, mapping, population, dataset, log, follows)
-    run.network("teacher"), run.network("student")
+    _log_data(dataset, log)
+    teacher, student = _teacher(config, workdir, dataset), _student(config, workdir, dataset)
+    run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
+    for learner in (student,) if checks.given_teacher(config) else (teacher, student):
+        _check_batch(learner)
     if follows:
-        return run
+        return dataclasses.replace(run, student=dataclasses.replace(student, read_only=True))
     first = jax.process_index() == 0
-    if not first_process_says(first and _locked(workdir)):
+    if not devices.first_process_says(first and _locked(workdir)):
         raise InputError(
             f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
         )
     if first:
         files.write_json(workdir / "config.json", document)
-        files.write_json(workdir / "splits.json", _splits(dataset))
+        files.write_json(workdir / "splits.json", record.splits_document(dataset))
     return run
+
+
+def _teacher(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset) -> Learner | None:
+    """The teacher where it is a network of kdjax's: this run's, or another's."""
+    section = config.teacher
+    if section.onnx or config.distill.logits:
+        return None
+    arms = resolve(
+        ("teacher",),
+        TEACHER_ARM,
+        temperature=1.0,
+        learning_rate=section.learning_rate,
+        weight_decay=section.weight_decay,
+    )
+    examples = int((dataset.train.labels >= 0).sum())
+    return Learner(
+        name="teacher",
+        folder=Path(section.workdir or workdir) / "teacher",
+        section=section,
+        network=_network(config, section, dataset),
+        size=section.image_size or config.dataset.image_size,
+        examples=examples,
+        total_steps=other_run.total_steps(config) if section.workdir else _total_steps(section, examples),
+        seeds=(section.seed,),
+        arms=arms,
+        mapping=devices.Mapping(),
+        read_only=bool(section.workdir),
+    )
+
+
+def _student(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset) -> Learner:
+    section, examples, arms = config.student, len(dataset.train), _arms(config, dataset)
+    return Learner(
+        name="student",
+        folder=workdir / "distill",
+        section=section,
+        network=_network(config, section, dataset),
+        size=config.dataset.image_size,
+        examples=examples,
+        total_steps=_total_steps(section, examples),
+        seeds=tuple(config.seeds),
+        arms=arms,
+        mapping=devices.for_population(len(config.seeds), len(arms)),
+    )
+
+
+def _arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Arm, ...]:
+    """The arms of the students, with the fair baseline where training tiles lack labels.
+
+    A student that learns from labels alone sees a handful of them in a batch of tiles that mostly have none. Its fair
+    counterpart is shown the labelled tiles only, for as many steps. It joins where arms with and without a teacher are
+    compared and none is it already.
+    """
+
+    def resolved(names: tuple[str, ...], settings: Any) -> tuple[Arm, ...]:
+        return resolve(
+            names,
+            settings,
+            temperature=config.distill.temperature,
+            learning_rate=config.student.learning_rate,
+            weight_decay=config.student.weight_decay,
+        )
+
+    arms = resolved(tuple(config.distill.arms), config.arms)
+    compared = len({arm.needs_teacher for arm in arms}) == 2
+    if compared and (dataset.train.labels < 0).any() and not any(arm.labelled_only for arm in arms):
+        settings = config.arms if BASELINE in config.arms else base().arms
+        arms += resolved((BASELINE,), settings)
+    return arms
+
+
+def _network(config: ml_collections.ConfigDict, section: ml_collections.ConfigDict, dataset: Dataset) -> Any:
+    """A learner's network, in the dtype and the layout that are fast on this backend unless the user says otherwise."""
+    on_cpu = jax.default_backend() == "cpu"
+    dtype = ("float32" if on_cpu else "bfloat16") if config.dtype == "auto" else config.dtype
+    form = ("examples_last" if on_cpu else "examples_first") if config.run.form == "auto" else config.run.form
+    return networks.create(
+        section.model,
+        len(dataset.classes),
+        width=section.width,
+        head=section.head,
+        dropout=section.dropout,
+        form=form,
+        dtype=jnp.dtype(dtype),
+    )
+
+
+def _total_steps(section: ml_collections.ConfigDict, examples: int) -> int:
+    """Updates of a stage with this configuration on so many examples."""
+    total = -(-section.epochs * examples // section.batch_size)
+    if total > checks.LARGEST_STEPS:
+        raise InputError(f"epochs is {section.epochs}: {total} steps are more than kdjax can count")
+    return total
+
+
+def _check_batch(learner: Learner) -> None:
+    """Whether a batch can be had of a learner's examples and shared out over its devices, unless it has ended."""
+    size, count = learner.section.batch_size, len(learner.mapping.devices)
+    if (learner.folder / "checkpoints" / str(learner.total_steps)).is_dir():
+        return
+    if learner.mapping.axis_name and size % count:
+        raise InputError(f"{learner.name}.batch_size is {size}: must be divisible by the {count} devices")
+    if size > learner.examples:
+        raise InputError(
+            f"{learner.name}.batch_size is {size}, more than the {learner.examples} images it is trained on"
+        )
+
+
+def _make_cache(cache_dir: Path) -> None:
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache_dir).close()
+    except OSError as error:
+        raise InputError(
+            f"run.cache_dir: {cache_dir} cannot be written ({error.strerror}): set it to a folder that can"
+        ) from None
 
 
 def _locked(workdir: Path) -> bool:
@@ -195,35 +261,10 @@ def _locked(workdir: Path) -> bool:
     return True
 
 
-def _record(workdir: Path, name: str) -> dict[str, Any]:
-    """What a run with checkpoints has written down of itself."""
-    try:
-        return json.loads((workdir / name).read_text())
-    except (OSError, ValueError):
-        raise InputError(
-            f"workdir {workdir} holds checkpoints, but no readable {name} that tells of which run: put it back or "
-            "choose another workdir"
-        ) from None
-
-
-def _splits(dataset: datasets.Dataset) -> dict[str, Any]:
-    """The content of splits.json: the splits, and what tells whether their names still mean the same images."""
-    return {**dataset.splits_document(), "fingerprint": dataset.fingerprint}
-
-
-def _check_same_data(workdir: Path, dataset: datasets.Dataset, log: Callable[[str], None]) -> None:
-    """Refuses data of other names than the run's; other pixels under the same names are told.
-
-    Other versions of the decoding libraries may change the last bit of a pixel. Other names would put images that were
-    trained on among those that measure.
-    """
-    before, now = _record(workdir, "splits.json"), _splits(dataset)
-    for side in now.keys() - {"fingerprint"}:
-        differing = set(before.get(side, ())) ^ set(now[side])
-        if differing:
-            raise InputError(
-                f"workdir {workdir} holds a run on other data: {len(differing)} names under {side!r} of its "
-                f"splits.json differ, such as {min(differing)}: put the data back or choose another workdir"
-            )
-    if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
-        log("data: the images are not those that this run began with: decoded by other versions, or changed")
+def _log_data(dataset: Dataset, log: Callable[[str], None]) -> None:
+    log(
+        f"data: {dataset.name}, {len(dataset.classes)} classes, {len(dataset.train.labels)} training, "
+        f"{len(dataset.validation.labels)} validation, {len(dataset.test.labels)} test images"
+    )
+    for note in dataset.notes:
+        log(f"data: {note}")

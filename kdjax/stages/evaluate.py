@@ -1,36 +1,29 @@
-"""The stages that measure: describe, evaluate, and what several splits say together."""
+"""The stage that measures, and what several splits say together."""
 
-import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from kdjax.objective import objective
-from kdjax.results import document as contents
-from kdjax.results import metrics, notes, tables
-from kdjax.run.learners import best_students, network_facts, teacher_facts, total_steps
+from kdjax.errors import InputError
+from kdjax.objective.arms import measured_terms
+from kdjax.results import document, metrics, tables
+from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
+from kdjax.run.soft_targets import open_targets
 from kdjax.runtime import files
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.teacher.store import tree_digest
-from kdjax.teacher.targets import clean_logits, teacher_of
-from kdjax.training.predictor import mean_over_symmetries, population_metrics, predictor
+from kdjax.teacher.targets import Targets
+from kdjax.training.learner import Selected
+from kdjax.training.predictor import mean_over_symmetries, population_metrics
 
-
-def describe(run: Run) -> None:
-    """Stage `describe`: data and networks, without training."""
-    facts = {"teacher": teacher_facts(run), "student": network_facts(run, "student")}
-    for stage, cost in facts.items():
-        size = (
-            f" at {cost['image_size']} px: {cost['params']:,} parameters, {cost['macs']:,} multiply-adds and "
-            f"{cost['activation_bytes']:,} bytes of activations an image"
-        )
-        run.log(f"{stage}: {cost['model']}{size if cost['params'] else ''}")
-    run.log(notes.compression(facts["teacher"], facts["student"]))
+SIDES = ("validation", "test")
+Measured = list[list[dict[str, Any]]]
+"""Figures by (seed, arm)."""
 
 
 def evaluate(run: Run) -> None:
@@ -38,122 +31,152 @@ def evaluate(run: Run) -> None:
 
     Reads checkpoints only: it gives the same figures in a fresh process, as often as it is run.
     """
-    dataset, config = run.dataset, run.config
-    teacher = teacher_of(run)
-    teacher_logits = clean_logits(run, teacher)
-    best, last, step, failed = best_students(
-        run, "student", run.workdir / "distill" / "checkpoints", config.seeds, len(run.arms)
-    )
-    total = total_steps(config.student, len(dataset.train.labels))
-    if step != total:
-        run.log(f"evaluate: the students are at step {step} of {total}: these figures are not final")
-    predict = _students(run, {"params": best.params, "batch_stats": best.batch_stats})
-    student_logits = {"validation": predict(dataset.validation.images), "test": predict(dataset.test.images)}
-
-    tests = population_metrics(student_logits["test"], dataset.test.labels)
-    validations = population_metrics(student_logits["validation"], dataset.validation.labels)
+    dataset = run.dataset
+    targets = open_targets(run)
+    teacher_logits = targets.clean({side: getattr(dataset, side).images for side in SIDES})
+    selected = run.student.selected()
+    _check_final(run, selected)
+    predict = run.student.predicting(selected.best.variables)
+    student_logits = {side: predict(getattr(dataset, side).images) for side in SIDES}
+    measured = {side: population_metrics(student_logits[side], getattr(dataset, side).labels) for side in SIDES}
     symmetric = None
-    if config.run.test_symmetries:
+    if run.config.run.test_symmetries:
         symmetric = population_metrics(mean_over_symmetries(predict, dataset.test.images), dataset.test.labels)
-    arms = {}
-    weighed = objective.measured_terms(config.arms[name] for name in run.arms)
-    for column, name in enumerate(run.arms):
-        arm = config.arms[name]
-        valid = [failed[row, column] < 0 and int(best.step[row, column]) >= 0 for row in range(len(config.seeds))]
-        measured = [
-            {**tests[row][column], **metrics.agreement(student_logits["test"][row, column], teacher_logits["test"])}
-            for row in range(len(config.seeds))
-        ]
-        arms[name] = {
-            "weights": {term: arm.get(term, 0.0) for term in weighed},
-            "temperature": arm.get("temperature", config.distill.temperature),
-            "seeds": list(config.seeds),
-            "test": [one if ok else None for one, ok in zip(measured, valid, strict=True)],
-            "val_top1": [validations[row][column]["top1"] if ok else None for row, ok in enumerate(valid)],
-            "selected_step": [int(one) for one in best.step[:, column]],
-            "final_sha256": [_digest(last, row, column) for row in range(len(config.seeds))],
-            "correct": student_logits["test"][:, column].argmax(-1) == dataset.test.labels,
-            **({"family": arm.family} if "family" in arm else {}),
-        }
-        if symmetric:
-            top1 = [symmetric[row][column]["top1"] if ok else None for row, ok in enumerate(valid)]
-            arms[name]["symmetries_top1"] = top1
-    paths = {run.workdir / "teacher_logits.json", run.results_dir / "teacher_logits.json"}
-    record = {kind: one for path in paths if path.exists() for kind, one in json.loads(path.read_text()).items()}
-    document = contents.build(
-        dataset={
-            "name": dataset.name,
-            "classes": dataset.classes,
-            "splits": {
-                "train": len(dataset.train.labels),
-                "val": len(dataset.validation.labels),
-                "test": len(dataset.test.labels),
-            },
-            "fingerprint": dataset.fingerprint,
-            "overlap": dataset.overlap,
+    results = document.build(
+        dataset=_dataset_facts(run),
+        teacher=_teacher_facts(run, targets, teacher_logits),
+        student={
+            **network_facts(run.student),
+            "step": selected.step,
+            "total_steps": run.student.total_steps,
         },
-        teacher={
-            **teacher_facts(run),
-            **({"sha256": teacher.parts["teacher"]} if teacher else {}),
-            "forward_images": record["views"]["forward_images"] if "views" in record else None,
-            "clean_images": record["clean"]["forward_images"],
-            "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in record.values()),
-            "val_top1": metrics.classification(teacher_logits["validation"], dataset.validation.labels)["top1"],
-            "test": metrics.classification(teacher_logits["test"], dataset.test.labels),
-        },
-        student={**network_facts(run, "student"), "step": step, "total_steps": total},
-        arms=arms,
-        environment=contents.environment(),
-        config=json.loads(config.to_json()),
+        arms=_arms(run, selected, measured, student_logits["test"], teacher_logits["test"], symmetric),
+        environment=document.environment(),
+        config=json.loads(run.config.to_json()),
     )
     if jax.process_index() == 0:
-        folder = run.workdir / "evaluation"
-        writer = MetricsWriter(folder, -1, tensorboard=False)  # an evaluation replaces the one before
-        for kind, measured in (("validation", validations), ("test", tests)):
-            writer.write(step, kind, scalars(measured, run.arms, config.seeds))
-        writer.close()
-        _save_logits(folder, teacher_logits, student_logits)
-        note = config.run.note or None
-        files.write_json(run.results_dir / "results.json", document)
-        files.write_text(run.results_dir / "results.md", tables.markdown(document, note))
-        files.write_text(run.results_dir / "results.csv", tables.comma_separated(document))
-        print("\n" + tables.table(document, note) + f"\n\n{run.results_dir / 'results.json'}")
+        _write(run, selected.step, measured, results, {"teacher": teacher_logits, "student": student_logits})
 
 
 def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
     """What the runs in `parts`, one a split, say together: results.json in `workdir`, and a table."""
     if jax.process_index() == 0:
-        combined = contents.combine([contents.read(part / "results.json", "run that split again") for part in parts])
+        fix = "run --stages=evaluate again"
+        combined = document.combine([document.read(part / "results.json", fix) for part in parts])
         files.write_json(workdir / "results.json", combined)
         print("\n" + tables.over_splits(combined) + f"\n\n{workdir / 'results.json'}")
 
 
-def _students(run: Run, variables: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """From images to the logits (seed, arm, N, classes) of the students with these variables."""
-    mapping = run.population_mapping
-    predict = predictor(run.network("student"), size=run.student_size, mapping=mapping)
-    return functools.partial(predict, mapping.place(variables, "rows"))
+def scalars(run: Run, measured: Measured) -> dict[str, Any]:
+    """The figures of `population_metrics` that are one number each, by the name of the network."""
+    return {
+        name: {key: value for key, value in one.items() if not isinstance(value, list)}
+        for names, row in zip(run.student.names, measured, strict=True)
+        for name, one in zip(names, row, strict=True)
+    }
+
+
+def _check_final(run: Run, selected: Selected) -> None:
+    """Says where figures are not final, and keeps those of a finished run from being replaced by them."""
+    total = run.student.total_steps
+    if selected.step == total:
+        return
+    path = run.results_dir / "results.json"
+    if path.exists():
+        before = files.read_json(path, "remove it, and evaluate again")
+        if isinstance(before, dict) and before.get("student", {}).get("step") == total:
+            raise InputError(
+                f"{path} holds the figures of the finished run, but the latest whole checkpoint is of step "
+                f"{selected.step} of {total}: run --stages=distill to train on from there"
+            )
+    run.log(f"evaluate: the students are at step {selected.step} of {total}: these figures are not final")
+
+
+def _arms(
+    run: Run,
+    selected: Selected,
+    measured: dict[str, Measured],
+    logits: np.ndarray,
+    teacher_logits: np.ndarray,
+    symmetric: Measured | None,
+) -> dict[str, Any]:
+    """Each arm as `document.build` takes it."""
+    student, labels = run.student, run.dataset.test.labels
+    weighed = measured_terms(student.arms)
+    rows = range(len(student.seeds))
+
+    def valid(column: int, values: Sequence[Any]) -> list[Any]:
+        return [value if selected.usable[row, column] else None for row, value in enumerate(values)]
+
+    arms = {}
+    for column, arm in enumerate(student.arms):
+        tests = [
+            {**measured["test"][row][column], **metrics.agreement(logits[row, column], teacher_logits)} for row in rows
+        ]
+        arms[arm.name] = {
+            "weights": {term: arm.weights.get(term, 0.0) for term in weighed},
+            "temperature": arm.temperature,
+            "seeds": list(student.seeds),
+            "test": valid(column, tests),
+            "val_top1": valid(column, [measured["validation"][row][column]["top1"] for row in rows]),
+            "selected_step": [int(one) for one in selected.best.step[:, column]],
+            "final_sha256": [_digest(selected.last, row, column) for row in rows],
+            "correct": logits[:, column].argmax(-1) == labels,
+            **({"family": arm.family} if arm.family != arm.name else {}),
+            **({"labelled_only": True} if arm.labelled_only else {}),
+        }
+        if symmetric:
+            arms[arm.name]["symmetries_top1"] = valid(column, [symmetric[row][column]["top1"] for row in rows])
+    return arms
+
+
+def _dataset_facts(run: Run) -> dict[str, Any]:
+    dataset, labels = run.dataset, run.dataset.train.labels
+    facts = {
+        "name": dataset.name,
+        "classes": dataset.classes,
+        "splits": {"train": len(labels), "val": len(dataset.validation.labels), "test": len(dataset.test.labels)},
+        "fingerprint": dataset.fingerprint,
+        "overlap": dataset.overlap,
+    }
+    if (labels < 0).any():
+        facts["labels"] = {"labelled": int((labels >= 0).sum()), "total": len(labels)}
+    return facts
+
+
+def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+    dataset, record = run.dataset, targets.record()
+    passes = [record[kind] for kind in ("views", "clean") if kind in record]
+    return {
+        **teacher_facts(run),
+        **({"sha256": targets.teacher.parts["teacher"]} if targets.teacher else {}),
+        "forward_images": record["views"]["forward_images"] if "views" in record else None,
+        "clean_images": record["clean"]["forward_images"],
+        "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in passes),
+        "val_top1": metrics.classification(logits["validation"], dataset.validation.labels)["top1"],
+        "test": metrics.classification(logits["test"], dataset.test.labels),
+    }
+
+
+def _write(
+    run: Run, step: int, measured: dict[str, Measured], results: dict[str, Any], logits: dict[str, dict[str, Any]]
+) -> None:
+    """The folder `evaluation`, the results in three forms, and the closing table on the screen."""
+    folder = run.workdir / "evaluation"
+    writer = MetricsWriter(folder, -1, tensorboard=False)  # an evaluation replaces the one before
+    for side in SIDES:
+        writer.write(step, side, scalars(run, measured[side]))
+    writer.close()
+    temporary = folder / "logits.tmp.npz"
+    np.savez(temporary, **{f"{who}_{side}": logits[who][side] for who in logits for side in SIDES})
+    temporary.replace(folder / "logits.npz")
+    note = run.config.run.note or None
+    files.write_json(run.results_dir / "results.json", results)
+    files.write_text(run.results_dir / "results.md", tables.markdown(results, note))
+    files.write_text(run.results_dir / "results.csv", tables.comma_separated(results))
+    print("\n" + tables.table(results, note) + f"\n\n{run.results_dir / 'results.json'}")
 
 
 def _digest(variables: Any, row: int, column: int) -> str:
     """SHA-256 of one student's variables."""
     return tree_digest(jax.tree.map(lambda leaf: np.asarray(leaf)[row, column], variables))
-
-
-def scalars(measured: list[list[dict[str, Any]]], arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """The figures of `population_metrics` that are one number each, by student."""
-    return {
-        f"{arm}/{seed}": {name: value for name, value in one.items() if not isinstance(value, list)}
-        for seed, row in zip(seeds, measured, strict=True)
-        for arm, one in zip(arms, row, strict=True)
-    }
-
-
-def _save_logits(folder: Path, teacher: dict[str, np.ndarray], student: dict[str, np.ndarray]) -> None:
-    temporary = folder / "logits.tmp.npz"
-    np.savez(
-        temporary,
-        **{f"teacher_{name}": logits for name, logits in teacher.items()},
-        **{f"student_{name}": logits for name, logits in student.items()},
-    )
-    temporary.replace(folder / "logits.npz")

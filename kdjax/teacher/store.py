@@ -53,12 +53,18 @@ class LogitsFolder:
 
     Args:
         folder: the folder, with parts.json.
+        parts: the content of parts.json, all that the logits depend on.
         classes: length of a row.
         log: takes lines for the person who waits.
     """
 
-    def __init__(self, folder: Path, classes: int, log: Callable[[str], None]):
-        self.folder, self._classes, self._log = folder, classes, log
+    def __init__(self, folder: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]):
+        self.folder, self.parts, self._classes, self._log = folder, parts, classes, log
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the logits depend on."""
+        return fingerprint(self.parts)
 
     def missing(self, name: str, rows: int) -> list[tuple[int, int]]:
         """The shards (first row, end) of `rows` rows that have to be computed."""
@@ -116,22 +122,27 @@ class LogitsFolder:
         files.write_bytes(path, buffer.getvalue())
 
 
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """The hash of all that the logits depend on, in hexadecimal; it names their folder in the cache."""
+    return hashlib.sha256(_text(parts).encode()).hexdigest()[:16]
+
+
 def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
     """The folder of these parts in a cache that runs may share; made if absent.
 
     Args:
         cache_dir: the cache.
-        parts: all that the logits depend on, as JSON values. Its hash is the fingerprint.
+        parts: all that the logits depend on, as JSON values.
         classes: number of classes.
         log: is told in what a new entry differs from the nearest one.
     """
-    document = json.dumps({**parts, "format": FORMAT}, sort_keys=True, indent=1)
-    folder = cache_dir / "teacher_logits" / hashlib.sha256(document.encode()).hexdigest()[:16]
+    parts = _complete(parts)
+    folder = cache_dir / "teacher_logits" / fingerprint(parts)
     if not (folder / "parts.json").exists() and jax.process_index() == 0:
-        _log_nearest(folder, json.loads(document), log)
+        _log_nearest(folder, parts, log)
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(folder / "parts.json", document.encode())
-    return LogitsFolder(folder, classes, log)
+        files.write_bytes(folder / "parts.json", _text(parts).encode())
+    return LogitsFolder(folder, parts, classes, log)
 
 
 def named(
@@ -148,21 +159,38 @@ def named(
     Raises:
         InputError: a folder is absent, or was made for other data; names the part that differs.
     """
-    wanted = json.loads(json.dumps({**parts, "format": FORMAT}))
+    wanted = _complete(parts)
     folders = []
     for path in paths:
-        try:
-            there = json.loads((Path(path) / "parts.json").read_text())
-        except (OSError, ValueError):
-            raise InputError(f"distill.logits: {path} is no folder of teacher logits: it has no parts.json") from None
+        there = read_parts(path)
         for name in DATA_PARTS:
             if there.get(name) != wanted[name]:
                 raise InputError(
                     f"distill.logits: {path} does not fit this run: its {name} is {_short(there.get(name))}, "
                     f"needed {_short(wanted[name])}"
                 )
-        folders.append(LogitsFolder(Path(path), classes, log))
+        folders.append(LogitsFolder(Path(path), there, classes, log))
     return folders
+
+
+def read_parts(path: str | Path) -> dict[str, Any]:
+    """What the logits in a folder depend on.
+
+    Raises:
+        InputError: it is no folder of teacher logits.
+    """
+    document = files.read_json(Path(path) / "parts.json", "distill.logits: give a folder of teacher logits")
+    if not isinstance(document, dict):
+        raise InputError(f"distill.logits: {path} is no folder of teacher logits: its parts.json holds none")
+    return document
+
+
+def _complete(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(_text({**parts, "format": FORMAT}))
+
+
+def _text(parts: Mapping[str, Any]) -> str:
+    return json.dumps(parts, sort_keys=True, indent=1)
 
 
 def _from_first_process(shard: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray | None:
@@ -181,7 +209,12 @@ def _short(value: Any) -> str:
 
 def _log_nearest(folder: Path, parts: dict[str, Any], log: Callable[[str], None]) -> None:
     """Says in what the entry about to be made differs from the nearest one there is."""
-    others = [json.loads(path.read_text()) for path in folder.parent.glob("*/parts.json")]
+    others = []
+    for path in folder.parent.glob("*/parts.json"):
+        try:
+            others.append(read_parts(path.parent))
+        except InputError:  # an entry of another run that was damaged is none of this run's business
+            continue
     differing = [sorted(name for name in parts if other.get(name) != parts[name]) for other in others]
     if differing:
         log(f"teacher logits: not cached; the nearest entry differs in {', '.join(min(differing, key=len))}")

@@ -1,6 +1,6 @@
 """Checkpoints of a population, through orbax.
 
-Model, optimiser, best-so-far and the averages since the last evaluation are separate items, so that evaluation
+Model, optimizer, best-so-far and the averages since the last evaluation are separate items, so that evaluation
 restores only what it needs. The latest two are kept; each student's best is part of the state and needs no checkpoint
 of its own.
 
@@ -62,6 +62,14 @@ class Checkpoints:
         """Step of the latest checkpoint, or None."""
         return self._manager.latest_step()
 
+    def latest_whole_step(self) -> int | None:
+        """Step of the latest checkpoint that is whole, or None where there is none; damaged ones are put aside.
+
+        Raises:
+            InputError: every checkpoint is damaged.
+        """
+        return self._latest_whole()
+
     def save(self, state: TrainState, averages: dict[str, Average]) -> None:
         """Saves `state` under its step, with the averages since the last evaluation. Every process calls this.
 
@@ -70,8 +78,8 @@ class Checkpoints:
         """
         state, averages = self._mapping.to_global((state, averages))
         step = int(state.step.addressable_data(0))
-        model, optimiser, best = _items(state)
-        items = {"model": model, "optimizer": optimiser, "best": best, "averages": averages}
+        model, optimizer, best = _items(state)
+        items = {"model": model, "optimizer": optimizer, "best": best, "averages": averages}
         needed, free = tree_bytes(items), shutil.disk_usage(self.directory).free
         if free < needed:
             raise self._unwritten(step, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
@@ -95,15 +103,15 @@ class Checkpoints:
             like: a state of the same layout; shapes and dtypes suffice.
             averages: averages of the same layout.
         """
-        model, optimiser, best = _items(like)
-        restored = self._restore(model=model, optimizer=optimiser, best=best, averages=averages)
+        model, optimizer, best = _items(like)
+        restored = self._restore(model=model, optimizer=optimizer, best=best, averages=averages)
         if restored is None:
             return None
         state = TrainState(**{"ema": {}, **restored["model"]}, opt_state=restored["optimizer"], best=restored["best"])
         return state, restored["averages"]
 
     def restore_best(self, like: TrainState) -> tuple[Best, dict[str, Any]]:
-        """Each student's best so far, and the latest `step`, `params`, `batch_stats` and `failed`; not the optimiser.
+        """Each student's best so far, and the latest `step`, `params`, `batch_stats` and `failed`; not the optimizer.
 
         Raises:
             InputError: there is no checkpoint.

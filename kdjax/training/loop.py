@@ -4,26 +4,25 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu.metrics import Average
 from jax.experimental import multihost_utils
 
-from kdjax.data.plan import Plan
 from kdjax.errors import InputError, Preempted
-from kdjax.inputs.feed import Feed
+from kdjax.objective.terms import TERMS
 from kdjax.runtime import preemption
-from kdjax.runtime.devices import Mapping
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.learner import Learner
+from kdjax.training.population import Population
 from kdjax.training.predictor import population_metrics
 from kdjax.training.state import TrainState, update_best
-from kdjax.training.step import PlanStep
+from kdjax.training.step import Averages
 
 CHUNK_SECONDS = 1.0
 """Time of the steps that go to the devices at once: long beside what a dispatch costs, short beside a grace period."""
@@ -31,88 +30,62 @@ CHUNK_SECONDS = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What the person who waits is told, and how often.
+    """What the person who waits is shown, and how often.
 
     Attributes:
-        stage: name of the stage.
-        students: names by (seed, arm), as "arm/seed".
-        examples: names of the training examples.
         seconds: between two lines.
         log: takes the lines.
     """
 
-    stage: str
-    students: Sequence[Sequence[str]]
-    examples: Sequence[str]
     seconds: float
     log: Callable[[str], None]
 
 
 def fit(
-    step: Callable[[TrainState, dict[str, Average], PlanStep, np.ndarray], tuple[TrainState, dict[str, Average]]],
+    population: Population,
     state: TrainState,
-    averages: dict[str, Average],
-    plan: Plan,
-    feed: Feed,
+    averages: Averages,
     *,
-    total_steps: int,
-    select: str,
-    evaluate_every: int,
-    longest: int,
-    predict: Callable[[Any, np.ndarray], np.ndarray],
-    validation_images: np.ndarray,
-    validation_labels: np.ndarray,
-    mapping: Mapping,
     checkpoints: Checkpoints,
     writer: MetricsWriter,
     progress: Progress,
     trace: Trace | None = None,
 ) -> TrainState:
-    """Trains a population from `state` to `total_steps`, evaluating and saving on the way.
+    """Trains a population from `state` to the end of its schedule, evaluating and saving on the way.
 
     Steps go to the devices several at a time, so many as take `CHUNK_SECONDS`; their number changes no result.
     Evaluations, checkpoints and the end fall between two chunks.
 
     Args:
-        step: mapped `steps.planned_steps` of the state (donated), the averages so far, this process's share of a plan,
-            and the number of steps.
+        population: who trains, on what.
         state: where to begin; its step number is the only clock.
         averages: those since the last evaluation, on the devices; of nothing where training begins.
-        plan: examples and views of every step.
-        feed: brings its shares.
-        total_steps: where to end.
-        select: which evaluation is kept beside the latest state: the best one | the last one.
-        evaluate_every: steps between validations; each is followed by a checkpoint. There is one at the end too.
-        longest: the most steps that `feed` gives at once.
-        predict: see `evaluate.predictor`.
-        validation_images: (N, side, side, 3) uint8.
-        validation_labels: (N,) int32.
-        mapping: the devices.
-        checkpoints: where states are saved.
+        checkpoints: where states are saved, after each validation.
         writer: where metrics go.
-        progress: what is told.
+        progress: what is shown.
         trace: steps to profile.
 
     Returns:
         The last state.
 
     Raises:
-        InputError: no student is left whose loss and gradient are finite, or a checkpoint could not be written.
+        InputError: no network is left whose loss and gradient are finite, or a checkpoint could not be written.
         Preempted: the run was asked to end; a checkpoint was saved.
     """
-    keep_best = jax.jit(functools.partial(update_best, latest=select == "last"), donate_argnums=0)
-    number = int(state.step)
-    clock = _Clock(progress, number, total_steps, plan.batch_size * len(plan.seeds), longest)
-    failed = np.asarray(state.failed)
-    _refuse_if_none_left(failed, progress, checkpoints)
+    learner, number = population.learner, int(state.step)
+    total, every = learner.total_steps, population.evaluate_every
+    step, feed = population.step(), population.feed(number)
+    validate = _validation(population)
+    clock = _Clock(population, progress, number)
+    failed = _check_failed(state, None, population, checkpoints, progress)
     empty = jax.tree.map(jnp.zeros_like, averages)
     before = None  # averages that are fetched while the next chunk runs
-    while number < total_steps:
+    while number < total:
         if preemption.requested():
             if checkpoints.latest_step != number:
                 checkpoints.save(state, averages)
-            raise Preempted(f"{progress.stage}: ended by SIGTERM; step {number} is saved")
-        boundary = min((number // evaluate_every + 1) * evaluate_every, total_steps)
+            raise Preempted(f"{learner.folder.name}: ended by SIGTERM; step {number} is saved")
+        boundary = min((number // every + 1) * every, total)
         count = min(boundary - number, clock.chunk())
         if trace is not None:
             count = trace.before(number, count, state)
@@ -125,25 +98,36 @@ def fit(
             trace.after(number, state)
         if number < boundary:
             continue
-        measured = averages
-        clock.tick(number, measured)
-        writer.write(number, "train", _by_student(measured, progress.students), epoch=_epoch(plan, number))
-        scores = population_metrics(predict(state.variables, validation_images), validation_labels)
-        top1, nll = _scores(scores, "top1", -1.0), _scores(scores, "nll", np.inf)
-        dtype = state.best.top1.dtype
-        state = keep_best(state, *mapping.place((top1.astype(dtype), nll.astype(dtype)), "rows"))
-        validation = _by_student({"top1": top1, "nll": nll}, progress.students)
-        writer.write(number, "validation", validation, epoch=_epoch(plan, number))
-        averages, before = empty, None
+        clock.tick(number, averages)
+        writer.write(number, "train", _by_network(averages, learner), epoch=_epoch(population, number))
+        state, scores = validate(state)
+        writer.write(number, "validation", _by_network(scores, learner), epoch=_epoch(population, number))
+        measured, averages, before = averages, empty, None
         checkpoints.save(state, averages)
-        clock.evaluated(number, measured, top1)
-        failed = _tell_failed(failed, np.asarray(state.failed), plan, progress)
-        _refuse_if_none_left(failed, progress, checkpoints)
+        clock.evaluated(number, measured, scores["top1"])
+        failed = _check_failed(state, failed, population, checkpoints, progress)
     return state
 
 
-def _epoch(plan: Plan, step: int) -> float:
-    return round(step * plan.batch_size / plan.examples, 4)
+def _validation(population: Population) -> Callable[[TrainState], tuple[TrainState, dict[str, np.ndarray]]]:
+    """Measures a state on validation and keeps each network's best in it; the scores are (seed, arm)."""
+    learner, validation = population.learner, population.data.validation
+    predict = learner.predictor()
+    latest = learner.section.select == "last"
+    keep_best = jax.jit(functools.partial(update_best, latest=latest), donate_argnums=0)
+
+    def validate(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
+        metrics = population_metrics(predict(state.variables, validation.images), validation.labels)
+        scores = {"top1": _scores(metrics, "top1", -1.0), "nll": _scores(metrics, "nll", np.inf)}
+        dtype = state.best.top1.dtype
+        placed = learner.mapping.place(tuple(one.astype(dtype) for one in scores.values()), "rows")
+        return keep_best(state, *placed), scores
+
+    return validate
+
+
+def _epoch(population: Population, step: int) -> float:
+    return round(step * population.plan.batch_size / population.plan.examples, 4)
 
 
 def _scores(metrics: list[list[dict[str, Any]]], name: str, worst: float) -> np.ndarray:
@@ -151,33 +135,51 @@ def _scores(metrics: list[list[dict[str, Any]]], name: str, worst: float) -> np.
     return np.array([[worst if one[name] is None else one[name] for one in row] for row in metrics])
 
 
-def _by_student(values: dict[str, Any], students: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:
+def _by_network(values: Mapping[str, Any], learner: Learner) -> dict[str, dict[str, float]]:
+    """Arrays or averages of (seed, arm), by the name of the network.
+
+    A baseline that sees views of its own has no teacher's outputs for them, so what compares with these is left out.
+    """
     arrays = {name: np.asarray(one.compute() if hasattr(one, "compute") else one) for name, one in values.items()}
+    unknown = {name for name in arrays if name in TERMS and TERMS[name].needs_teacher}
     return {
-        student: {name: float(array[row, column]) for name, array in arrays.items()}
-        for row, names in enumerate(students)
-        for column, student in enumerate(names)
+        learner.names[row][column]: {
+            name: float(array[row, column])
+            for name, array in arrays.items()
+            if not (arm.labelled_only and not arm.needs_teacher and name in unknown)
+        }
+        for row in range(len(learner.seeds))
+        for column, arm in enumerate(learner.arms)
     }
 
 
-def _tell_failed(before: np.ndarray, now: np.ndarray, plan: Plan, progress: Progress) -> np.ndarray:
-    for row, column in np.argwhere((before < 0) & (now >= 0)):
+def _check_failed(
+    state: TrainState,
+    before: np.ndarray | None,
+    population: Population,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> np.ndarray:
+    """The steps at which networks failed, (seed, arm), after a line for each that is new.
+
+    Raises:
+        InputError: none is left.
+    """
+    learner, now = population.learner, np.asarray(state.failed)
+    for row, column in np.argwhere((before < 0) & (now >= 0)) if before is not None else ():
         step = int(now[row, column])
-        examples = ", ".join(progress.examples[index] for index in plan(step)[0][row])
         progress.log(
-            f"{progress.stage}: {progress.students[row][column]}: loss or gradient not finite at step {step}; this "
-            f"student keeps its last good parameters. The batch was {examples}"
+            f"{learner.folder.name}: {learner.names[row][column]}: loss or gradient not finite at step {step}; this "
+            f"network keeps its last good parameters. The batch was "
+            f"{', '.join(population.examples_of(step, row, column))}"
         )
-    return now
-
-
-def _refuse_if_none_left(failed: np.ndarray, progress: Progress, checkpoints: Checkpoints) -> None:
-    if (failed >= 0).all():
+    if (now >= 0).all():
         raise InputError(
-            f"{progress.stage}: nothing is left to train, the last network failed at step {failed.max()}. "
+            f"{learner.folder.name}: nothing is left to train, the last network failed at step {now.max()}. "
             f"{checkpoints.directory}/{checkpoints.latest_step} holds the last good parameters; "
             "try a lower learning rate in another workdir"
         )
+    return now
 
 
 class _Clock:
@@ -188,8 +190,9 @@ class _Clock:
 
     TIMED = 3  # chunks of one step that are timed before longer ones are sent
 
-    def __init__(self, progress: Progress, first: int, total: int, images_per_step: int, longest: int):
-        self._progress, self._total, self._images, self._longest = progress, total, images_per_step, longest
+    def __init__(self, population: Population, progress: Progress, first: int):
+        self._learner, self._progress, self._longest = population.learner, progress, population.longest
+        self._images = population.plan.batch_size * len(population.plan.seeds)
         self._step, self._time = first, None  # where and when the latest chunk ended; no time before the first
         self._line_time = time.monotonic()
         self._rates: list[float] = []  # steps/s of each chunk
@@ -199,7 +202,7 @@ class _Clock:
         """How many steps to send at once: the same number in every process."""
         return self._chunk
 
-    def tick(self, step: int, averages: dict[str, Average]) -> None:
+    def tick(self, step: int, averages: Averages) -> None:
         """Waits for the chunk that ends at `step`."""
         jax.block_until_ready(averages)
         now = time.monotonic()
@@ -213,20 +216,21 @@ class _Clock:
         if now - self._line_time >= self._progress.seconds:
             self._say(step, averages, "")
 
-    def evaluated(self, step: int, averages: dict[str, Average], top1: np.ndarray) -> None:
-        arms = [names.split("/")[0] for names in self._progress.students[0]]
-        means = ", ".join(f"{arm} {one:.3f}" for arm, one in zip(arms, top1.mean(0), strict=True))
+    def evaluated(self, step: int, averages: Averages, top1: np.ndarray) -> None:
+        means = ", ".join(f"{arm.name} {one:.3f}" for arm, one in zip(self._learner.arms, top1.mean(0), strict=True))
         self._say(step, averages, f"  validation top-1: {means}")
         self._time = time.monotonic()
 
-    def _say(self, step: int, averages: dict[str, Average], rest: str) -> None:
+    def _say(self, step: int, averages: Averages, rest: str) -> None:
         speed = ""
         if len(self._rates) >= self.TIMED:  # one chunk alone may have ended long before it was waited for
             rate = statistics.median(self._rates[-20:])
-            left = (self._total - step) / rate
+            left = (self._learner.total_steps - step) / rate
             speed = f"{rate * self._images:.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left  "
         terms = " ".join(
             f"{name} {float(np.mean(averages[name].compute())):.3f}" for name in averages if name != "grad_norm"
         )
-        self._progress.log(f"{self._progress.stage}: step {step}/{self._total}  {speed}{terms}{rest}")
+        self._progress.log(
+            f"{self._learner.folder.name}: step {step}/{self._learner.total_steps}  {speed}{terms}{rest}"
+        )
         self._line_time = time.monotonic()

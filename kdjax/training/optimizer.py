@@ -1,4 +1,4 @@
-"""The optimiser: AdamW with per-student settings that may be traced arrays."""
+"""The optimizer: AdamW with per-student settings that may be traced arrays."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ import numpy as np
 from kdjax.networks import cost
 from kdjax.results import metrics
 from kdjax.runtime.devices import Mapping
-from kdjax.training import step as steps
+from kdjax.training.step import eval_step
 
 BATCH_PER_DEVICE = 64
 LAYER_BYTES = 1 << 30
@@ -20,11 +20,11 @@ LAYER_BYTES = 1 << 30
 smaller batches. A constant, so that the same program runs on every machine of a kind."""
 
 
-def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, np.ndarray], np.ndarray]:
+def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, np.ndarray], np.ndarray]:
     """A compiled function from the variables of a population and images to logits.
 
     Args:
-        model: the network.
+        network: the network.
         size: side of its input, px; images are resized to it.
         mapping: the devices.
 
@@ -32,8 +32,8 @@ def predictor(model: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any
         A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
         (seed, arm, N, classes) float32, the same in every process.
     """
-    image_bytes = cost(model, size)["activation_bytes"]
-    step = mapping.map(functools.partial(steps.eval_step, model=model, size=size), ("rows", "batch"), "rows")
+    image_bytes = cost(network, size)["activation_bytes"]
+    step = mapping.map(functools.partial(eval_step, network=network, size=size), ("rows", "batch"), "rows")
 
     def predict(variables: Any, images: np.ndarray) -> np.ndarray:
         batch = min(
@@ -56,7 +56,7 @@ def batch_per_device(variables: Any, image_bytes: int) -> int:
 
     Args:
         variables: of the population.
-        image_bytes: the largest input and output of a layer, one image and one student, see `models.cost`.
+        image_bytes: the largest input and output of a layer, one image and one student, see `networks.cost`.
     """
     students = math.prod(jax.tree.leaves(variables)[0].shape[:2])
     return max(1, min(BATCH_PER_DEVICE, LAYER_BYTES // (students * image_bytes)))

@@ -13,18 +13,6 @@ from flax import struct
 
 
 @struct.dataclass
-class Hyperparameters:
-    """What arms may differ in. Every leaf is a float array of shape (arms,)."""
-
-    weights: dict[str, jax.Array]
-    """Weight of each term that is measured, by its name in `terms.TERMS`."""
-    temperature: jax.Array
-    learning_rate: jax.Array
-    """Peak learning rate, before the schedule's factor."""
-    weight_decay: jax.Array
-
-
-@struct.dataclass
 class Best:
     """Each student's best evaluation so far, and the network it was made with."""
 
@@ -34,6 +22,11 @@ class Best:
     nll: jax.Array
     params: Any
     batch_stats: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """For `network.apply`, with leading (seed, arm) axes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 @struct.dataclass
@@ -59,13 +52,13 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What is evaluated and selected, for `model.apply`, with leading (seed, arm) axes: the averages where kept."""
+        """What is evaluated and selected, for `network.apply`, leading with (seed, arm): the averages where kept."""
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def create(
-    model: nn.Module,
-    optimiser: Callable[..., Any],
+    network: nn.Module,
+    optimizer: Callable[..., Any],
     *,
     seeds: Sequence[int],
     arms: int,
@@ -76,8 +69,8 @@ def create(
     """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves as initialised.
 
     Args:
-        model: flax module called as `model(images, train)`.
-        optimiser: as `optim.adamw`, its settings bound; only the layout of its state matters here.
+        network: flax module called as `network(images, train)`.
+        optimizer: as `optimizer.adamw`, its settings bound; only the layout of its state matters here.
         seeds: one integer a seed.
         arms: number of arms.
         image_size: side of the square input, px.
@@ -85,7 +78,7 @@ def create(
         pretrained: replaces freshly initialised variables of one network by pretrained ones.
     """
     example = jnp.zeros((1, image_size, image_size, 3))
-    init = jax.jit(lambda key: model.init(key, example, train=False))
+    init = jax.jit(lambda key: network.init(key, example, train=False))
 
     def one(seed: int) -> dict[str, Any]:
         variables = dict(init(jax.random.key(seed)))
@@ -103,7 +96,7 @@ def create(
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             # Copies, as the state is donated, and no buffer may be donated twice.
-            opt_state=jax.vmap(jax.vmap(optimiser(0.0, 0.0).init))(variables["params"]),
+            opt_state=jax.vmap(jax.vmap(optimizer(0.0, 0.0).init))(variables["params"]),
             ema=jax.tree.map(jnp.copy, variables) if ema else {},
             failed=jnp.full(rows, -1, jnp.int32),
             best=Best(

@@ -1,15 +1,15 @@
 """The command: `python -m kdjax.deploy.export --workdir=… [--arm=NAME] [--seed=N]`."""
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from kdjax.config import completed
 from kdjax.deploy import export
 from kdjax.deploy.predict import Parser
 from kdjax.errors import InputError, in_one_line
 from kdjax.main import opened
+from kdjax.run.record import completed
+from kdjax.runtime import files
 
 
 def main(argv: list[str]) -> None:
@@ -24,10 +24,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, help="default: the best on validation")
     options = parser.parse_args(argv)
     workdir = options.workdir.expanduser()
-    try:
-        config = ConfigDict(completed(json.loads((workdir / "config.json").read_text())))
-    except (OSError, ValueError):
-        raise InputError(f"--workdir: no run in {workdir} (it has no readable config.json)") from None
+    document = files.read_json(workdir / "config.json", "--workdir: give the directory of a run")
+    if not isinstance(document, dict):
+        raise InputError(f"--workdir: no run in {workdir}: its config.json holds no configuration")
+    config = ConfigDict(completed(document))
     export.check()
     run = opened(config, workdir)
 

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdjax.data import Dataset
-from kdjax.objective import objective, terms
+from kdjax.objective.arms import Arm
 from kdjax.results import formats, notes
 from kdjax.results.text import markdown
 
@@ -20,6 +20,7 @@ FILES = {
 def text(
     document: Mapping[str, Any],
     *,
+    arm: Arm,
     config: Mapping[str, Any],
     dataset: Dataset,
     teacher: Mapping[str, Any],
@@ -30,19 +31,18 @@ def text(
     """The card.
 
     Args:
-      document: the content of parity.json.
-      config: the run's configuration.
-      dataset: what it was trained on.
-      teacher, student: as `networks.teacher_facts` and `networks.network_facts` give them.
-      teacher_weights: what the teacher's training started from; None = from scratch.
-      metadata: what the ONNX files say of themselves.
+        document: the content of parity.json.
+        arm: what the student was asked for.
+        config: the run's configuration.
+        dataset: what it was trained on.
+        teacher, student: as `networks.teacher_facts` and `networks.network_facts` give them.
+        teacher_weights: what the teacher's training started from; None = from scratch.
+        metadata: what the ONNX files say of themselves.
     """
-    chosen, arm = document["student"], config["arms"][document["student"]["arm"]]
-    data, distill = config["dataset"], config["distill"]
+    chosen, data = document["student"], config["dataset"]
     splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    weights = ", ".join(f"{name} {arm[name]:g}" for name in terms.TERMS if arm.get(name))
-    taught = objective.needs_teacher([arm])
-    temperature = arm.get("temperature", distill["temperature"])
+    weights = ", ".join(f"{term} {weight:g}" for term, weight in arm.weights.items() if weight)
+    taught, temperature = arm.needs_teacher, arm.temperature
     quantized = next(one for one in document["int8_candidates"] if one["chosen"])
     files = [
         f"| `{name}` | {what} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "

@@ -22,9 +22,9 @@ def metadata(network: g.Graph, classes: Sequence[str], value_range: Sequence[flo
     """What the model files say of themselves: for `kdjax.deploy.predict`, and in words for people.
 
     Args:
-      network: for its sizes.
-      classes: class names, in the order of the logits.
-      value_range: (low, high) that 16-bit and float images are mapped by, () where there were none.
+        network: for its sizes.
+        classes: class names, in the order of the logits.
+        value_range: (low, high) that 16-bit and float images are mapped by, () where there were none.
     """
     side, size = network.storage_size, network.image_size
     return {
@@ -49,10 +49,10 @@ def bands(resize: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     gather. Measured with onnxruntime, four bands take a third less than the whole matrix.
 
     Args:
-      resize: (target, source) float32.
+        resize: (target, source) float32.
 
     Returns:
-      Rows to read, (bands, rows) int64, and their weights, (bands, target / bands, rows) float32.
+        Rows to read, (bands, rows) int64, and their weights, (bands, target / bands, rows) float32.
     """
     target, source = resize.shape
     parts = resize.reshape(math.gcd(target, BANDS), -1, source)

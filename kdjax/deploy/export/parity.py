@@ -15,11 +15,11 @@ def compare(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> di
     """Accuracy, and closeness to the reference.
 
     Args:
-      logits, reference: (n, classes) of the same images.
-      labels: (n,) int, -1 = unlabelled.
+        logits, reference: (n, classes) of the same images.
+        labels: (n,) int, -1 = unlabelled.
 
     Returns:
-      top1: of `logits`. agreement: share of images with the same class. largest_logit_difference: absolute.
+        top1: of `logits`. agreement: share of images with the same class. largest_logit_difference: absolute.
     """
     return {
         "top1": metrics.classification(logits, labels)["top1"],

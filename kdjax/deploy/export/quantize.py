@@ -34,10 +34,10 @@ class Settings:
     """One way to quantize.
 
     Attributes:
-      equalized: `equalize` first.
-      per_channel: a scale for each output channel of the weights, else one for the whole tensor.
-      calibration: 'minmax' or 'percentile' (99.99 % of an activation's values) of the calibration images.
-      reduce_range: weights of 7 bits. On x86 CPUs without VNNI the sums of 8-bit products can saturate.
+        equalized: `equalize` first.
+        per_channel: a scale for each output channel of the weights, else one for the whole tensor.
+        calibration: 'minmax' or 'percentile' (99.99 % of an activation's values) of the calibration images.
+        reduce_range: weights of 7 bits. On x86 CPUs without VNNI the sums of 8-bit products can saturate.
     """
 
     equalized: bool = False
@@ -62,10 +62,10 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
     """The network in 8 bits.
 
     Args:
-      network: see `fold.fold`.
-      images: (n, storage_size, storage_size, 3) uint8 to calibrate with; a multiple of CALIBRATION_BATCH counts.
-      settings: how.
-      properties: go into the model's metadata_props.
+        network: see `fold.fold`.
+        images: (n, storage_size, storage_size, 3) uint8 to calibrate with; a multiple of CALIBRATION_BATCH counts.
+        settings: how.
+        properties: go into the model's metadata_props.
     """
     # onnxruntime asks for models it has prepared itself; there is nothing left to prepare in this one.
     prepared = {"onnx.quant.pre_process": "onnxruntime.quant"}

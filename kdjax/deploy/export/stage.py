@@ -36,12 +36,12 @@ from kdjax.networks import MODELS, pretrained
 from kdjax.networks.graph import Graph
 from kdjax.results import metrics
 from kdjax.run import other_run
-from kdjax.run.learners import finished_students, network_facts, teacher_facts
+from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 from kdjax.runtime import files
-from kdjax.training import step as steps
-from kdjax.training.predictor import predictor
+from kdjax.runtime.devices import Mapping
 from kdjax.training.state import Best
+from kdjax.training.step import eval_step
 
 BATCHES = (1, 32)
 
@@ -110,20 +110,19 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
     Raises:
         InputError: no finished student, or none of that name. Nothing was written then.
     """
-    best, usable = finished_students(run)
-    chosen = choose(best, usable, run.arms, tuple(run.config.seeds), arm, seed)
+    student = run.student
+    finished = student.finished()
+    best = finished.best
+    chosen = choose(best, finished.usable, tuple(one.name for one in student.arms), student.seeds, arm, seed)
     step = int(best.step[chosen.row, chosen.column])
     top1 = float(best.top1[chosen.row, chosen.column])
     name = f"student {chosen.arm}/{chosen.seed} of step {step}"
     run.log(f"export: {name}, validation top-1 {100 * top1:.2f} %: {chosen.reason}")
-    variables = jax.tree.map(
-        lambda leaf: np.asarray(leaf)[chosen.row, chosen.column],
-        {"params": best.params, "batch_stats": best.batch_stats},
-    )
-    # As `evaluate` measures it. All processes take part in this.
-    predict = predictor(run.network("student"), size=run.student_size, mapping=run.mapping)
-    placed = run.mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables))
-    logits = {side: predict(placed, getattr(run.dataset, side).images)[0, 0] for side in ("validation", "test")}
+    variables = finished.one(chosen.row, chosen.column)
+    # As `evaluate` measures it, one student over all devices. All processes take part in this.
+    alone = dataclasses.replace(student, mapping=Mapping())
+    predict = alone.predicting(jax.tree.map(lambda leaf: leaf[None, None], variables))
+    logits = {side: predict(getattr(run.dataset, side).images)[0, 0] for side in ("validation", "test")}
     if jax.process_index() == 0:
         with replacing(run.workdir / "export") as place:
             _write(run, place, chosen, step, variables, logits)
@@ -152,7 +151,7 @@ def _write(
     dataset, config = run.dataset, run.config
     _write_tensors(place, config.student.model, variables)
     network = fold(
-        config.student.model, variables, storage_size=config.dataset.storage_size, image_size=run.student_size
+        config.student.model, variables, storage_size=config.dataset.storage_size, image_size=run.student.size
     )
     metadata = onnx_graph.metadata(network, dataset.classes, dataset.value_range)
     onnx.save(onnx_graph.build(network, metadata), place / "student.onnx")
@@ -175,11 +174,12 @@ def _write(
     (place / "model_card.md").write_text(
         card.text(
             document,
+            arm=run.student.arms[chosen.column],
             config=json.loads(config.to_json()),
             dataset=dataset,
             teacher=teacher_facts(run),
             teacher_weights=other_run.weights(config) if config.teacher.workdir else config.teacher.weights,
-            student=network_facts(run, "student"),
+            student=network_facts(run.student),
             metadata=metadata,
         )
     )
@@ -265,7 +265,7 @@ def _measured(
     images, source = _test_images(run, float_)
     loaded, _ = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, head=True)
     program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
-    evaluated = jax.jit(functools.partial(steps.eval_step, model=run.network("student"), size=run.student_size))
+    evaluated = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
     placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded)
     outputs = {
         "student.safetensors": lambda batch: np.asarray(evaluated(placed, batch))[0, 0],

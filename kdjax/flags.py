@@ -1,0 +1,193 @@
+"""The flags of `python -m kdjax.main`: what to run, on which configuration. Nothing here imports JAX."""
+
+import dataclasses
+import re
+import runpy
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from kdjax.errors import InputError
+
+STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
+USAGE = """python -m kdjax.main [--config=FILE[:ARGUMENT]] [--config.FIELD=VALUE …] [other flags]
+
+Trains a land-use teacher, distils it into small students, measures them and hands them over. The same command again
+goes on where it stopped. A config file is Python code, and it is run. Every field is in kdjax/config.py.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the flags say.
+
+    Attributes:
+        config: the configuration, with the overrides of the command line.
+        workdir: directory of the run.
+        stages: what to run, any of `STAGES`.
+        follow: whether to evaluate each new checkpoint of a run that another process trains.
+        coordinator, processes, process: address of the first of several processes, their number, and which this is; or
+            None.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    stages: tuple[str, ...]
+    follow: bool
+    coordinator: str | None
+    processes: int | None
+    process: int | None
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """The options in the arguments of the command, the first of which is its name.
+
+    Raises:
+        InputError: names the flag or field, and what is wrong with it.
+        SystemExit: help was asked for and printed.
+    """
+    asked = any(argument in ("-h", "-help", "--help", "--helpshort", "--helpfull") for argument in argv[1:])
+    source, rest = _take_config(argv)
+    values = _defined()
+    if asked:
+        print(f"{USAGE}\n{values.get_help()}")
+        raise SystemExit(0)
+    config = load_config(source)
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(rest))
+        extra = values(list(rest))
+    except (AttributeError, KeyError) as error:
+        raise InputError(_unknown_field(rest, error)) from error
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        raise InputError(" ".join(str(error).split())) from error
+    if len(extra) > 1:
+        raise InputError(f"unexpected argument {extra[1]!r}: flags are written --name=value")
+    config = values["config"].value
+    options = Options(
+        config=config,
+        workdir=Path(values["workdir"].value or Path("runs") / str(config.name)).expanduser(),
+        stages=tuple(values["stages"].value),
+        follow=values["follow"].value,
+        coordinator=values["coordinator"].value,
+        processes=values["processes"].value,
+        process=values["process"].value,
+    )
+    _check(options)
+    return options
+
+
+def load_config(source: str) -> ConfigDict:
+    """The configuration that a file's `get_config(argument)` returns.
+
+    Args:
+        source: FILE or FILE:ARGUMENT.
+
+    Raises:
+        InputError: there is no such file, or its code does not end with a configuration; names the line.
+    """
+    path, argument = re.fullmatch(r"(.*?)(?::(.*))?", source, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not Path(path).is_file():
+        raise InputError(f"--config: there is no file {path}")
+    try:
+        get_config = runpy.run_path(path)["get_config"]
+        config = get_config(argument or "") if argument is not None or _takes_argument(get_config) else get_config()
+    except InputError:
+        raise
+    except KeyError as error:
+        if error.args != ("get_config",):
+            raise InputError(_in_file(path, error)) from error
+        raise InputError(f"--config: {path} has no get_config()") from None
+    except (Exception, SystemExit) as error:
+        raise InputError(_in_file(path, error)) from error
+    if not isinstance(config, ConfigDict) or "name" not in config:
+        raise InputError(
+            f"--config: get_config() of {path} gives no configuration: let it begin with kdjax.config.base()"
+        )
+    return config
+
+
+def _takes_argument(function: Any) -> bool:
+    return bool(function.__code__.co_argcount) if hasattr(function, "__code__") else True
+
+
+def _in_file(path: str, error: BaseException) -> str:
+    """One line on what the code of a config file raised."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == path:
+            line = frame.lineno
+    said = " ".join(str(error).split()) or "no message"
+    return f"--config: {path}{f', line {line}' if line else ''}: {type(error).__name__}: {said}"
+
+
+def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --config, the last where it is given several times, and the other arguments."""
+    source, rest, taken = str(DEFAULT_CONFIG), [], iter(argv)
+    for argument in taken:
+        found = re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL)
+        if not found:
+            rest.append(argument)
+            continue
+        value = found[1] if found[1] is not None else next(taken, "")
+        if not value:
+            raise InputError("--config: give the file of a configuration, as --config=configs/demo.py")
+        source = value
+    return source, rest
+
+
+def _defined() -> flags.FlagValues:
+    """The flags besides the configuration, for one reading of a command line."""
+    values = flags.FlagValues()
+    define = {"flag_values": values}
+    flags.DEFINE_string("workdir", None, "Directory of the run. Default: runs/NAME, NAME being config.name.", **define)
+    flags.DEFINE_list(
+        "stages", ["teacher", "distill", "evaluate"], f"Any of {', '.join(STAGES)}, in this order.", **define
+    )
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.", **define)
+    flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1, **define)
+    flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0, **define)
+    flags.DEFINE_boolean(
+        "follow",
+        False,
+        "With --stages=evaluate: evaluate each new checkpoint of a run that another process trains.",
+        **define,
+    )
+    return values
+
+
+def _check(options: Options) -> None:
+    """What needs neither data nor JAX."""
+    if not options.stages:
+        raise InputError(f"--stages is empty: choose from {', '.join(STAGES)}")
+    for name in options.stages:
+        if name not in STAGES:
+            raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
+    if len({value is None for value in (options.coordinator, options.processes, options.process)}) > 1:
+        raise InputError("--coordinator, --processes and --process go together: give all three or none")
+    if options.process is not None and options.process >= options.processes:
+        raise InputError(f"--process is {options.process}, but there are {options.processes}: they count from 0")
+    splits = options.config.get("splits", 1)
+    if options.follow and options.stages != ("evaluate",):
+        raise InputError("--follow goes with --stages=evaluate: it writes evaluation/ only")
+    if options.follow and splits != 1:
+        raise InputError(
+            "--follow follows one run: set splits=1, data_seed and --workdir to those of one of the splits"
+        )
+    if any(mark in str(options.workdir) for mark in "[]*?"):
+        raise InputError(
+            f"workdir {options.workdir}: orbax reads '[', ']', '*' and '?' as patterns: choose another name"
+        )
+
+
+def _unknown_field(argv: Sequence[str], error: Exception) -> str:
+    """One line on a field of the configuration that there is not."""
+    fields = [argument.split("=")[0] for argument in argv if re.match(r"--?(no)?config\.", argument)]
+    words = set(re.findall(r"\w+", str(error)))
+    wrong = next((field for field in fields if words & set(field.split(".")[1:])), fields[0] if fields else "--config")
+    near = re.search('Did you mean "(.+?)"', str(error))
+    return f"{wrong}: there is no such field; {f'did you mean {near[1]}?' if near else 'kdjax/config.py has all'}"

@@ -1,0 +1,104 @@
+"""The arms of a population: what its students are asked for, resolved once from the configuration."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from kdjax.objective.terms import CORE, TERMS
+
+OVERRIDES = ("temperature", "learning_rate", "weight_decay")
+"""What an arm may set for itself besides its weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One setting of the objective, shared by the students of all seeds.
+
+    Attributes:
+        name: its name.
+        weights: by the name of the term; what is absent is 0.
+        temperature: T of the softened outputs.
+        learning_rate: peak, before the schedule's factor.
+        weight_decay: per unit of learning rate.
+        family: arms that share one are trials, of which the results compare the best on validation.
+        labelled_only: whether its students are shown the labeled examples only, for as many steps.
+    """
+
+    name: str
+    weights: Mapping[str, float]
+    temperature: float
+    learning_rate: float
+    weight_decay: float
+    family: str
+    labelled_only: bool = False
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term with a weight compares with the teacher."""
+        return any(TERMS[term].needs_teacher for term, weight in self.weights.items() if weight)
+
+
+@struct.dataclass
+class Hyperparameters:
+    """What arms may differ in. Every leaf is an array of shape (arms,), float unless said otherwise."""
+
+    weights: dict[str, jax.Array]
+    """Weight of each term that is measured, by its name in `TERMS`."""
+    temperature: jax.Array
+    learning_rate: jax.Array
+    """Peak learning rate, before the schedule's factor."""
+    weight_decay: jax.Array
+    group: jax.Array | None = None
+    """(arms,) int32, which of a batch's groups of examples the arm trains on; None where there is one group."""
+
+
+def resolve(
+    names: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
+    temperature: float,
+    learning_rate: float,
+    weight_decay: float,
+) -> tuple[Arm, ...]:
+    """The arms of these names.
+
+    Args:
+        names: in the order of the population's axis.
+        settings: by name, a weight for each term, and any of `OVERRIDES`, "family" and "labelled_only".
+        temperature, learning_rate, weight_decay: of an arm that sets none.
+    """
+    defaults = {"temperature": temperature, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    return tuple(
+        Arm(
+            name=name,
+            weights={term: float(settings[name][term]) for term in TERMS if term in settings[name]},
+            family=settings[name].get("family", name),
+            labelled_only=settings[name].get("labelled_only", False),
+            **{field: settings[name].get(field, default) for field, default in defaults.items()},
+        )
+        for name in names
+    )
+
+
+def measured_terms(arms: Iterable[Arm]) -> tuple[str, ...]:
+    """The terms that a run with these arms measures: the paper's, and each other one that an arm gives a weight."""
+    weighed = {term for arm in arms for term, weight in arm.weights.items() if weight}
+    return tuple(term for term in TERMS if term in CORE or term in weighed)
+
+
+def hyperparameters(arms: Sequence[Arm]) -> Hyperparameters:
+    """The arms as arrays, float32, one entry an arm."""
+
+    def column(values: Iterable[float]) -> np.ndarray:
+        return np.array(list(values), np.float32)
+
+    return Hyperparameters(
+        weights={term: column(arm.weights.get(term, 0.0) for arm in arms) for term in measured_terms(arms)},
+        temperature=column(arm.temperature for arm in arms),
+        learning_rate=column(arm.learning_rate for arm in arms),
+        weight_decay=column(arm.weight_decay for arm in arms),
+    )

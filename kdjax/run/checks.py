@@ -1,0 +1,275 @@
+"""Every check of a configuration that needs no data, once, with its one message."""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from kdjax import data
+from kdjax.config import base
+from kdjax.errors import InputError
+from kdjax.inputs import augment
+from kdjax.networks import MODELS
+from kdjax.networks.layers import FORMS
+from kdjax.objective.arms import OVERRIDES
+from kdjax.objective.terms import TERMS
+from kdjax.teacher import onnx
+from kdjax.teacher.store import read_parts
+
+LARGEST_STEPS = 2**31 - 1
+"""Steps are counted in int32."""
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks all that can be checked without data.
+
+    Raises:
+        InputError: names the first field that is wrong.
+    """
+    check_fields(config)
+    _check_top(config)
+    data.check(config.dataset)
+    augment.augmentation(config.dataset.augmentation)
+    _check_sizes(config)
+    for name in ("teacher", "student"):
+        _check_network(name, config[name])
+    _check_given_teacher(config)
+    _check_distill(config)
+    for name, arm in config.arms.items():
+        _check_arm(name, arm)
+    _check_run(config.run)
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Compares a configuration with the defaults, field by field.
+
+    Raises:
+        InputError: a field is unknown, missing, or of another type.
+    """
+    _compare(config, base(), "")
+
+
+def given_teacher(config: ml_collections.ConfigDict) -> str | None:
+    """The field that gives the teacher, in place of training one; None where the run trains its own.
+
+    Raises:
+        InputError: several do.
+    """
+    fields = {
+        "teacher.workdir": config.teacher.workdir,
+        "teacher.onnx": config.teacher.onnx,
+        "distill.logits": config.distill.logits,
+    }
+    chosen = [field for field, value in fields.items() if value]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(chosen)} are set: choose one teacher")
+    return chosen[0] if chosen else None
+
+
+def expand_paths(config: ml_collections.ConfigDict) -> None:
+    """Replaces a leading ~ in paths, in place: after --config.field= the shell leaves it as it is."""
+    fields = (
+        (config.teacher, ("weights", "workdir", "onnx")),
+        (config.student, ("weights",)),
+        (config.run, ("cache_dir",)),
+    )
+    for section, names in fields:
+        for name in names:
+            if section[name]:
+                section[name] = os.path.expanduser(section[name])
+    config.distill.logits = tuple(os.path.expanduser(folder) for folder in config.distill.logits)
+
+
+def _compare(value: Any, default: Any, path: str) -> None:
+    if not isinstance(default, ml_collections.ConfigDict):
+        if default is not None and not _same_kind(value, default):
+            raise InputError(f"{path} is {value!r}: give a {_kind(default)}, such as {default!r}")
+        return
+    if not isinstance(value, ml_collections.ConfigDict):
+        raise InputError(f"{path or 'the config'} is {value!r}: it must be a section, as kdjax.config.base() makes it")
+    if path == "arms":
+        return
+    for name in value:
+        if name not in default:
+            raise InputError(f"{path}.{name}: there is no such field; kdjax/config.py has all".lstrip("."))
+    for name in default:
+        if name not in value:
+            raise InputError(f"{path}.{name} is missing: begin the config with kdjax.config.base()".lstrip("."))
+        _compare(value[name], default[name], f"{path}.{name}".lstrip("."))
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, (tuple, list)):
+        return isinstance(value, (tuple, list))
+    return isinstance(value, type(default))
+
+
+def _kind(default: Any) -> str:
+    return {bool: "truth value", int: "whole number", float: "number", str: "text", tuple: "tuple"}[type(default)]
+
+
+def _check_top(config: ml_collections.ConfigDict) -> None:
+    if not re.fullmatch(r"[\w.+ -]*\w[\w.+ -]*", config.name):
+        raise InputError(
+            f"name is {config.name!r}: give letters, digits, '-', '_', '.' or '+', as it names a folder in runs/"
+        )
+    _choice("dtype", config.dtype, ("auto", "float32", "bfloat16"))
+    _seed("data_seed", config.data_seed)
+    _seed("teacher.seed", config.teacher.seed)
+    _whole("splits", config.splits, 1)
+    one_split = {
+        "dataset.splits": config.dataset.splits,
+        "distill.logits": config.distill.logits,
+        "teacher.workdir": config.teacher.workdir,
+    }
+    for field, value in one_split.items():
+        if config.splits > 1 and value:
+            raise InputError(f"splits is {config.splits}, but {field} belongs to one split: choose one of them")
+    if not config.seeds:
+        raise InputError("seeds is empty: give at least one, as (0,)")
+    for seed in config.seeds:
+        _seed("seeds", seed)
+    if len(set(config.seeds)) < len(config.seeds):
+        raise InputError(f"seeds {tuple(config.seeds)} repeat: give each once")
+
+
+def _check_sizes(config: ml_collections.ConfigDict) -> None:
+    if config.teacher.image_size:
+        _whole("teacher.image_size", config.teacher.image_size, 32)
+    largest = max(config.dataset.image_size, config.teacher.image_size)
+    if config.dataset.storage_size < largest:
+        raise InputError(
+            f"dataset.storage_size is {config.dataset.storage_size}: images kept at that size would be enlarged to the "
+            f"{largest} px of image_size; set it to {largest * 9 // 8}, or give the size as argument of the config"
+        )
+
+
+def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
+    _choice(f"{name}.model", section.model, tuple(MODELS))
+    _choice(f"{name}.head", section.head, MODELS[section.model].heads)
+    _choice(f"{name}.select", section.select, ("best", "last"))
+    _whole(f"{name}.epochs", section.epochs, 1, 10**6)
+    _whole(f"{name}.batch_size", section.batch_size, 2, 10**6)
+    for field in ("width", "learning_rate", "head_factor"):
+        _number(f"{name}.{field}", section[field], above=0)
+    for field in ("weight_decay", "warmup_epochs", "clip", "dropout", "ema"):
+        _number(f"{name}.{field}", section[field], least=0)
+    if section.weights == "None":
+        raise InputError(f"{name}.weights is 'None': for a start from scratch give --config.{name}.weights=")
+    source = section.weights
+    if source and source.endswith(".safetensors") and ":" not in source and not Path(source).is_file():
+        raise InputError(f"{name}.weights: no file {source}")
+    if section.warmup_epochs >= section.epochs:
+        raise InputError(f"{name}.warmup_epochs is {section.warmup_epochs}: must be below {name}.epochs")
+    for field in ("dropout", "ema"):
+        if section[field] >= 1:
+            raise InputError(f"{name}.{field} is {section[field]}: must be below 1")
+
+
+def _check_given_teacher(config: ml_collections.ConfigDict) -> None:
+    teacher = config.teacher
+    _choice("teacher.onnx_layout", teacher.onnx_layout, onnx.LAYOUTS)
+    _choice("teacher.onnx_input", teacher.onnx_input, onnx.INPUTS)
+    _choice("teacher.onnx_gives", teacher.onnx_gives, onnx.GIVES)
+    given_teacher(config)
+    if teacher.onnx and not Path(teacher.onnx).is_file():
+        raise InputError(f"teacher.onnx: no file {teacher.onnx}")
+    for folder in config.distill.logits:
+        read_parts(folder)
+    if config.distill.views == 0 and (teacher.onnx or config.distill.logits):
+        raise InputError(
+            f"distill.views is 0 (online), but {'teacher.onnx' if teacher.onnx else 'distill.logits'} is set: "
+            "only a network of kdjax's can run inside the step; set distill.views to at least 1"
+        )
+
+
+def _check_distill(config: ml_collections.ConfigDict) -> None:
+    distill = config.distill
+    if distill.views is not None:
+        _whole("distill.views", distill.views, 0)
+    _choice("distill.target", distill.target, ("view", "mean"))
+    if distill.target == "mean" and distill.views == 0:
+        raise InputError("distill.target is 'mean', but distill.views is 0 (online): there are no views to average")
+    _number("distill.mixup", distill.mixup, least=0)
+    if distill.mixup and distill.views != 0:
+        raise InputError(
+            f"distill.mixup is {distill.mixup}: mixtures have no stored teacher logits; set distill.views=0 (online)"
+        )
+    _number("distill.temperature", distill.temperature, above=0)
+    if not distill.arms:
+        raise InputError("distill.arms is empty: name at least one of " + ", ".join(config.arms))
+    if len(set(distill.arms)) < len(distill.arms):
+        raise InputError(f"distill.arms {tuple(distill.arms)} repeat: give each once")
+    for name in distill.arms:
+        _choice("distill.arms", name, tuple(config.arms))
+
+
+def _check_arm(name: str, arm: Any) -> None:
+    if not isinstance(arm, Mapping | ml_collections.ConfigDict):
+        raise InputError(f"arms.{name} is {arm!r}: give weights of terms, as {{'ce': 1.0, 'kl': 1.0}}")
+    if "/" in name or not name.strip():
+        raise InputError(f"arms: {name!r} is no name for an arm: leave out '/'")
+    for field, value in arm.items():
+        where = f"arms.{name}.{field}"
+        if field == "family":
+            if not isinstance(value, str) or not value:
+                raise InputError(f"{where} is {value!r}: give the name that its trials share")
+        elif field == "labelled_only":
+            if not isinstance(value, bool):
+                raise InputError(f"{where} is {value!r}: give True or False")
+        elif field in TERMS or field == "weight_decay":
+            _number(where, value, least=0)
+        elif field in OVERRIDES:
+            _number(where, value, above=0)
+        else:
+            raise InputError(
+                f"{where}: unknown loss term; choose from {', '.join(TERMS)}, or an override of {', '.join(OVERRIDES)}"
+            )
+    if not any(arm.get(term, 0) for term in TERMS):
+        raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(TERMS)}")
+
+
+def _check_run(run: ml_collections.ConfigDict) -> None:
+    _choice("run.form", run.form, ("auto", *FORMS))
+    _choice("run.images", run.images, ("auto", "device", "host"))
+    _number("run.log_seconds", run.log_seconds, least=0)
+    if run.arms_at_once is not None:
+        _whole("run.arms_at_once", run.arms_at_once, 1)
+    profile = tuple(run.profile)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in profile)
+    if profile and not (len(profile) == 2 and whole and 0 <= profile[0] <= profile[1]):
+        raise InputError(f"run.profile is {profile}: give (first, last) with 0 <= first <= last")
+
+
+def _choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{field} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def _whole(field: str, value: Any, least: int, most: int = LARGEST_STEPS) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(
+            f"{field} is {value!r}: give a whole number of at least {least}"
+            + f" and at most {most}" * (isinstance(value, int) and value > most)
+        )
+
+
+def _seed(field: str, value: Any) -> None:
+    _whole(field, value, 0)
+
+
+def _number(field: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError(f"{field} is {value!r}: give a finite number")
+    if above is not None and value <= above:
+        raise InputError(f"{field} is {value!r}: must be above {above}")
+    if least is not None and value < least:
+        raise InputError(f"{field} is {value!r}: must be at least {least}")

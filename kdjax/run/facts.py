@@ -1,0 +1,28 @@
+"""What the networks of a run are and cost, as results.json has it."""
+
+from pathlib import Path
+from typing import Any
+
+from kdjax.networks import cost, cost_by_head
+from kdjax.run.run import Run
+from kdjax.training.learner import Learner
+
+
+def teacher_facts(run: Run) -> dict[str, Any]:
+    """Of the teacher; of one that is no network of kdjax's, its name."""
+    if run.teacher is not None:
+        return network_facts(run.teacher)
+    given = "stored logits" if run.config.distill.logits else run.config.teacher.onnx
+    return {"model": Path(given).name, "params": None, "macs": None}
+
+
+def network_facts(learner: Learner) -> dict[str, Any]:
+    """Of a network of kdjax's."""
+    section, heads = learner.section, cost_by_head(learner.network, learner.size)
+    return {
+        "model": section.model,
+        "width": section.width,
+        "image_size": learner.size,
+        **cost(learner.network, learner.size),
+        **({"head": section.head, "heads": heads} if heads else {}),
+    }

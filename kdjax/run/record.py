@@ -1,0 +1,111 @@
+"""What a run has written down of itself, and whether it is still the same run."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdjax.config import base
+from kdjax.data.dataset import Dataset
+from kdjax.errors import InputError
+from kdjax.runtime import files
+
+REMOVED = {
+    ("student", "depthwise"): None,
+    ("teacher", "convolution"): None,
+    ("distill", "cosine_on"): "logits",
+}
+"""Fields of earlier versions, and the value with which they meant what this version does; None: any."""
+
+
+def completed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a config.json as this version writes it.
+
+    Fields that it is too old to have get their defaults; fields that are gone are dropped where their value meant what
+    kdjax does now, and kept, so that they are refused, where it did not.
+    """
+    defaults = json.loads(base().to_json())
+    sections = ("dataset", "teacher", "student", "distill", "run")  # of arms each run has its own
+    full = {**document, **{name: {**defaults[name], **document[name]} for name in sections if name in document}}
+    for (section, field), meant in REMOVED.items():
+        if field in full.get(section, {}) and meant in (None, full[section][field]):
+            del full[section][field]
+    return full
+
+
+def first_difference(new: Any, old: Any, path: str = "") -> str | None:
+    """Where two JSON documents first differ, as "field: new (was old)", or None where they agree."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        for key in sorted({*new, *old}):
+            found = first_difference(new.get(key), old.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if new == old else f"{path} is {new!r}, was {old!r}"
+
+
+def begun(workdir: Path) -> bool:
+    """Whether a run has checkpoints. Until it has one, its directory may change its mind."""
+    return any(workdir.glob("*/checkpoints/[0-9]*"))
+
+
+def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
+    """Makes sure that a run with checkpoints goes on with its configuration.
+
+    Args:
+        workdir: its directory.
+        document: the configuration now, as JSON.
+
+    Raises:
+        InputError: names the first field that differs.
+    """
+    before = completed(read(workdir, "config.json", dict))
+    found = first_difference(_deciding(document), _deciding(before))
+    if found:
+        raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
+
+
+def splits_document(dataset: Dataset) -> dict[str, Any]:
+    """The content of splits.json: the splits, and what tells whether their names still mean the same images."""
+    return {**dataset.splits_document(), "fingerprint": dataset.fingerprint}
+
+
+def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None]) -> None:
+    """Refuses data of other names than the run's, and logs where other pixels lie under the same names.
+
+    Other versions of the decoding libraries may change the last bit of a pixel. Other names would put images that were
+    trained on among those that measure.
+
+    Raises:
+        InputError: names differ.
+    """
+    before, now = read(workdir, "splits.json", dict), splits_document(dataset)
+    for side in now.keys() - {"fingerprint"}:
+        differing = set(before.get(side, ())) ^ set(now[side])
+        if differing:
+            raise InputError(
+                f"workdir {workdir} holds a run on other data: {len(differing)} names under {side!r} of its "
+                f"splits.json differ, such as {min(differing)}: put the data back or choose another workdir"
+            )
+    if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
+        log("data: the images are not those that this run began with: decoded by other versions, or changed")
+
+
+def read(workdir: Path, name: str, kind: type) -> Any:
+    """A file in which a run with checkpoints says which run it is.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    fix = "it says which run the checkpoints here are of: put it back or choose another workdir"
+    document = files.read_json(workdir / name, fix)
+    if not isinstance(document, kind):
+        raise InputError(f"{workdir / name} is no record of a run: {fix}")
+    return document
+
+
+def _deciding(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the results of a run: all but the section `run` and the arms that are not trained."""
+    used = document.get("distill", {}).get("arms", ())
+    arms = {name: arm for name, arm in document.get("arms", {}).items() if name in used}
+    return {**document, "run": None, "arms": arms}

@@ -1,0 +1,269 @@
+"""An ONNX file of anyone's as teacher, run by onnxruntime on the CPU."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax.errors import InputError
+from kdjax.inputs.batch import eval_views, render, view_keys
+from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
+from kdjax.teacher.teacher import Shown, Teacher
+from kdjax.training.predictor import BATCH_PER_DEVICE
+
+INPUTS = ("imagenet", "unit", "uint8")
+"""How a file takes its pixels: normalized by ImageNet's mean and deviation, in [0, 1], or as bytes."""
+
+LAYOUTS = ("NHWC", "NCHW")
+
+GIVES = ("logits", "probabilities", "sigmoid")
+"""What a file's output is. Of a softmax the logarithm is taken, of sigmoids log(p / (1 − p)): both are logits."""
+
+SMALLEST = 1e-12  # a probability below this is taken for it, so that its logarithm is finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What the user says of a file: the fields of `config.teacher` that begin with "onnx_".
+
+    Attributes:
+        layout: one of `LAYOUTS`.
+        input: how it takes its pixels, one of `INPUTS`.
+        classes: names of the classes in the order of its logits; () = as the file's metadata say under "classes".
+        output: name of the output to use; "" = the only one.
+        gives: what that output is, one of `GIVES`.
+    """
+
+    layout: str = "NHWC"
+    input: str = "imagenet"
+    classes: Sequence[str] = ()
+    output: str = ""
+    gives: str = "logits"
+
+
+def from_onnx(path: str, declared: Declared, classes: Sequence[str], shown: Shown) -> Teacher:
+    """An ONNX file as teacher.
+
+    Args:
+        path: the file. It takes a batch of images.
+        declared: what is known of it.
+        classes: names of the classes of the data set; each must be among the file's.
+        shown: size and views.
+
+    Raises:
+        InputError: the file or what was declared of it does not fit.
+    """
+    session = _session(path)
+    entry = _input(path, session, declared, shown.size)
+    output = _output(path, session, declared.output)
+    names = _class_names(path, session, declared.classes, classes)
+    places = np.array([names.index(name) for name in classes])
+    fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
+
+    def run(images: np.ndarray) -> np.ndarray:
+        values = _in_batches(
+            fixed, lambda batch: session.run([output], {entry.name: batch})[0], _pixels(images, declared)
+        )
+        if values.ndim != 2 or values.shape != (len(images), len(names)):
+            raise InputError(
+                f"teacher.onnx: {path} gives {values.shape} for {len(images)} images and has {len(names)} class names: "
+                "give teacher.onnx_classes one name for each output, in their order"
+            )
+        return values.astype(np.float32)
+
+    _check_output(path, run(_probe(shown.size)), declared.gives)
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        return as_logits(run(images), declared.gives)[:, places]
+
+    @jax.jit
+    def rendered(images: jax.Array, examples: jax.Array, view: jax.Array) -> jax.Array:
+        keys = view_keys(shown.data_seed, examples, jax.numpy.full_like(examples, view))
+        return render(images, keys, shown.size, shown.augmentation)
+
+    plain = jax.jit(lambda images: eval_views(images, shown.size))
+
+    def by_batch(count: int, one: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        # Batches of one length, so that the rendering is compiled once.
+        batch = min(BATCH_PER_DEVICE, count)
+        starts = range(0, count, batch)
+        pieces = [one(np.minimum(np.arange(start, start + batch), count - 1)) for start in starts]
+        return np.concatenate(pieces)[:count]
+
+    def views(images: np.ndarray, examples: np.ndarray, view: int) -> np.ndarray:
+        def one(rows: np.ndarray) -> np.ndarray:
+            chosen = examples[rows].astype(np.int32)
+            return logits(np.asarray(rendered(images[chosen], chosen, np.int32(view))))
+
+        return by_batch(len(examples), one)
+
+    def clean(images: np.ndarray) -> np.ndarray:
+        return by_batch(len(images), lambda rows: logits(np.asarray(plain(images[rows]))))
+
+    parts = {
+        "teacher": digest(path),
+        "model": "onnx",
+        "size": shown.size,
+        "dtype": "float32",
+        "input": [declared.layout, declared.input, places.tolist()],
+        **({"output": [output, declared.gives]} if (declared.output or declared.gives != "logits") else {}),
+    }
+    return Teacher(parts, views, clean)
+
+
+def as_logits(values: np.ndarray, gives: str) -> np.ndarray:
+    """Logits (n, classes) float32 of what a file gives, one of `GIVES`."""
+    if gives == "logits":
+        return values
+    wide = np.clip(values.astype(np.float64), SMALLEST, None)
+    if gives == "probabilities":
+        return np.log(wide).astype(np.float32)
+    return (np.log(wide) - np.log(np.clip(1 - values.astype(np.float64), SMALLEST, None))).astype(np.float32)
+
+
+def digest(path: str) -> str:
+    """SHA-256 in hexadecimal of a file and of every file that its tensors lie in.
+
+    Raises:
+        InputError: a file that it names is not there.
+    """
+    total = hashlib.sha256(Path(path).read_bytes())
+    for name in sorted(set(_external(path))):
+        beside = Path(path).parent / name
+        try:
+            with beside.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise InputError(
+                f"teacher.onnx: {path} has tensors in {beside}, which cannot be read ({error.strerror})"
+            ) from None
+    return total.hexdigest()
+
+
+def _external(path: str) -> Iterator[str]:
+    """Names of the files that tensors of an ONNX file lie in."""
+    import onnx
+
+    def graphs(graph: Any) -> Iterator[Any]:
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors)
+                for inner in (attribute.g, *attribute.graphs):
+                    yield from graphs(inner)
+
+    model = onnx.load(path, load_external_data=False)
+    for tensor in graphs(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield next(one.value for one in tensor.external_data if one.key == "location")
+
+
+def _session(path: str) -> Any:
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"teacher.onnx needs {' and '.join(missing)}: pip install 'kdjax[export]'")
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has many kinds, none public
+        raise InputError(f"teacher.onnx: {path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _input(path: str, session: Any, declared: Declared, size: int) -> Any:
+    """The input that takes the images, which fits what was declared."""
+    entry = session.get_inputs()[0]
+    wanted = "tensor(uint8)" if declared.input == "uint8" else "tensor(float)"
+    if entry.type != wanted:
+        raise InputError(
+            f"teacher.onnx: {path} takes {entry.type}, but teacher.onnx_input={declared.input!r} gives {wanted}"
+        )
+    shape = (size, size, 3) if declared.layout == "NHWC" else (3, size, size)
+    sides = entry.shape[1:]
+    if len(entry.shape) != 4 or any(isinstance(a, int) and a != b for a, b in zip(sides, shape, strict=True)):
+        raise InputError(
+            f"teacher.onnx: {path} takes images {entry.shape}, but teacher.onnx_layout={declared.layout!r} at {size} "
+            f"px gives {('batch', *shape)}: set teacher.onnx_layout or teacher.image_size"
+        )
+    return entry
+
+
+def _output(path: str, session: Any, wanted: str) -> str:
+    """Name of the output to use."""
+    found = {one.name: one.shape for one in session.get_outputs()}
+    listed = ", ".join(f"{name} {shape}" for name, shape in found.items())
+    if wanted and wanted not in found:
+        raise InputError(f"teacher.onnx_output: {path} has no output {wanted!r}; it has {listed}")
+    if not wanted and len(found) > 1:
+        raise InputError(f"teacher.onnx: {path} has several outputs ({listed}): name the logits in teacher.onnx_output")
+    return wanted or next(iter(found))
+
+
+def _class_names(path: str, session: Any, order: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Names of the file's classes in the order of its logits, those of the data set among them."""
+    names = list(order)
+    if not names:
+        try:
+            names = list(json.loads(session.get_modelmeta().custom_metadata_map["classes"]))
+        except (KeyError, ValueError, TypeError):
+            raise InputError(
+                f"teacher.onnx: {path} does not say which logit is which class: give teacher.onnx_classes"
+            ) from None
+    missing = [name for name in classes if name not in names]
+    if missing or len(set(names)) < len(names):
+        what = f"lacks {', '.join(missing)}" if missing else "names a class twice"
+        raise InputError(f"teacher.onnx: the classes of {path} do not fit the data set: it {what}")
+    return names
+
+
+def _pixels(images: np.ndarray, declared: Declared) -> np.ndarray:
+    """Images (n, size, size, 3) float in [0, 1] as the file takes them."""
+    if declared.input == "uint8":
+        images = np.round(images * 255).astype(np.uint8)
+    elif declared.input == "imagenet":
+        images = (images - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if declared.layout == "NCHW" else images
+
+
+def _in_batches(fixed: int | None, function: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    """`function` of `images`, all at once, or in batches of the one length that a file takes, filled up with zeros."""
+    if fixed is None:
+        return function(images)
+    pieces = []
+    for start in range(0, len(images), fixed):
+        piece = images[start : start + fixed]
+        padded = np.zeros((fixed, *piece.shape[1:]), piece.dtype)
+        padded[: len(piece)] = piece
+        pieces.append(function(padded)[: len(piece)])
+    return np.concatenate(pieces)
+
+
+def _probe(size: int) -> np.ndarray:
+    """Images that no two classes should share their logits on: flat colors and noise, (n, size, size, 3) float32."""
+    flat = [
+        np.full((size, size, 3), color, np.float32) for color in ((0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+    ]
+    return np.stack([*flat, np.random.default_rng(0).random((size, size, 3), np.float32)])
+
+
+def _check_output(path: str, values: np.ndarray, gives: str) -> None:
+    """Refuses an output that is not what it was declared to be, by its values on a few images."""
+    if not np.isfinite(values).all():
+        raise InputError(f"teacher.onnx: {path} gives values that are not finite for plain colors and noise")
+    inside = bool((values >= 0).all() and (values <= 1 + 1e-4).all())
+    sums = inside and bool(np.allclose(values.sum(1), 1, atol=1e-3))
+    found = "probabilities" if sums else "sigmoid" if inside else "logits"
+    if gives == "logits" and found != "logits":
+        what = "add up to 1" if sums else "all lie between 0 and 1"
+        raise InputError(
+            f"teacher.onnx: the outputs of {path} {what}, so they are no logits: set teacher.onnx_gives={found}, or "
+            "name another output in teacher.onnx_output"
+        )
+    if gives != "logits" and found != gives and not (gives == "sigmoid" and inside):
+        raise InputError(f"teacher.onnx_gives is {gives!r}, but the outputs of {path} look like {found}")

@@ -1,0 +1,43 @@
+"""A teacher: whatever turns the views of the training images into outputs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from kdjax.inputs import augment
+from kdjax.inputs.augment import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A teacher that can be run.
+
+    Attributes:
+        parts: what its logits depend on besides the data, as JSON values.
+        views: from training images (N, side, side, 3) uint8, example indices (n,) and a view to logits (n, classes).
+        clean: from images (n, side, side, 3) uint8 to the logits (n, classes) of the plainly resized images.
+        network: the flax module and its variables, where it is one: only such a teacher can be online.
+    """
+
+    parts: dict[str, Any]
+    views: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+    clean: Callable[[np.ndarray], np.ndarray]
+    network: tuple[nn.Module, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """How a teacher is shown an image: the views that the students see, at its own size.
+
+    Attributes:
+        size: side of its input, px.
+        data_seed: keys the views, see `batch.view_keys`.
+        augmentation: how views differ from their images.
+    """
+
+    size: int
+    data_seed: int
+    augmentation: Augmentation = augment.DEFAULT

@@ -1,0 +1,96 @@
+"""A network of kdjax's as teacher."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
+from kdjax.inputs.feed import read_ahead
+from kdjax.runtime.devices import Mapping
+from kdjax.teacher.store import tree_digest
+from kdjax.teacher.teacher import Shown, Teacher
+from kdjax.training.predictor import BATCH_PER_DEVICE, predictor
+from kdjax.training.step import frozen_outputs
+
+
+def view_step(
+    variables: Any,
+    examples: Examples,
+    plan: PlanStep,
+    *,
+    network: nn.Module,
+    shown: Shown,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Teacher logits of augmented views, on the pixels that the students will see.
+
+    Args:
+        variables: the teacher's, without population axes.
+        examples: all images, where they are in device memory, and the data seed (which counts, not that of `shown`).
+        plan: this device's share, leaves lead with (batch,).
+        network: the teacher.
+        shown: size and augmentation.
+        axis_name: mapped device axis.
+
+    Returns:
+        (global batch, classes) float, the same on every device.
+    """
+    images = examples.images[plan.examples] if plan.images is None else plan.images
+    keys = view_keys(examples.data_seed, plan.examples, plan.views)
+    logits = frozen_outputs(network, variables, render(images, keys, shown.size, shown.augmentation)).logits
+    if axis_name is not None:
+        logits = jax.lax.all_gather(logits, axis_name, axis=0, tiled=True)
+    return logits
+
+
+def from_network(
+    name: str, network: nn.Module, variables: Any, shown: Shown, *, dtype: str, on_device: bool, mapping: Mapping
+) -> Teacher:
+    """A trained network as teacher.
+
+    Args:
+        name: of the network.
+        network: the flax module.
+        variables: its variables, without population axes, on the host.
+        shown: size and views.
+        dtype: compute dtype, part of the fingerprint.
+        on_device: whether all images are held on the devices at once, or read from the host batch by batch.
+        mapping: the devices.
+    """
+    step = mapping.map(
+        functools.partial(view_step, network=network, shown=dataclasses.replace(shown, data_seed=0)),
+        ("whole", "whole", "batch"),
+    )
+    # Placed once, when first used: most runs find all logits on disk.
+    placed = functools.cache(lambda: mapping.place(variables))
+    held: dict[int, Examples] = {}
+    batch = BATCH_PER_DEVICE * len(mapping.devices)
+
+    def views(images: np.ndarray, examples: np.ndarray, view: int) -> np.ndarray:
+        if id(images) not in held:
+            everything = Examples(images if on_device else None, None, data_seed=np.int32(shown.data_seed))
+            held[id(images)] = mapping.place(everything)
+
+        def read(start: int) -> PlanStep:
+            # The last batch is filled up with its last image, and cut again.
+            chosen = examples[np.minimum(np.arange(start, start + batch), len(examples) - 1)].astype(np.int32)
+            share = mapping.split(PlanStep(chosen, np.full_like(chosen, view)))
+            return share if on_device else share.replace(images=images[share.examples])
+
+        pieces = [
+            np.asarray(step(placed(), held[id(images)], share))
+            for share in read_ahead(range(0, len(examples), batch), read)
+        ]
+        return np.concatenate(pieces)[: len(examples)]
+
+    predict = predictor(network, size=shown.size, mapping=mapping)
+
+    def clean(images: np.ndarray) -> np.ndarray:
+        return predict(mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables)), images)[0, 0]
+
+    parts = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}
+    return Teacher(parts, views, clean, (network, variables))

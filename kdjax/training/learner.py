@@ -1,0 +1,196 @@
+"""Who trains: the teacher or the student, said once. No stage compares a name with a string after that."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kdjax.errors import InputError
+from kdjax.networks import pretrained
+from kdjax.objective.arms import Arm
+from kdjax.runtime import devices
+from kdjax.training import optimizer, state
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.predictor import predictor
+from kdjax.training.state import Best, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """What the checkpoints of a population hold for evaluation. Leaves lead with (seed, arm).
+
+    Attributes:
+        best: each network's selected evaluation, and its variables.
+        last: the variables at the latest step.
+        step: the latest step.
+        failed: (seed, arm) int, the step at which each failed, −1 while it did not.
+    """
+
+    best: Best
+    last: dict[str, Any]
+    step: int
+    failed: np.ndarray
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(seed, arm) bool: which did not fail and were evaluated."""
+        return (self.failed < 0) & (np.asarray(self.best.step) >= 0)
+
+    def one(self, row: int, column: int) -> dict[str, Any]:
+        """The selected variables of one network, without population axes, on the host."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[row, column], self.best.variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """A population of networks that a stage trains; the teacher is one of shape (1, 1).
+
+    Attributes:
+        name: its section of the configuration, "teacher" or "student".
+        folder: where its stage writes; the folder's name is the stage's.
+        section: that section.
+        network: the flax module.
+        size: side of its input, px.
+        examples: training examples in an epoch.
+        total_steps: updates of the whole training.
+        seeds: names of the rows.
+        arms: the columns.
+        mapping: the devices.
+        read_only: whether another process or run writes the folder.
+    """
+
+    name: str
+    folder: Path
+    section: Any
+    network: nn.Module
+    size: int
+    examples: int
+    total_steps: int
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    mapping: devices.Mapping
+    read_only: bool = False
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Shape of the population: seeds and arms."""
+        return len(self.seeds), len(self.arms)
+
+    @property
+    def names(self) -> list[list[str]]:
+        """Names of the networks by (seed, arm), as "arm/seed"."""
+        return [[f"{arm.name}/{seed}" for arm in self.arms] for seed in self.seeds]
+
+    @property
+    def optimizer(self) -> Callable[[jax.Array, jax.Array], optax.GradientTransformation]:
+        """From learning rate and weight decay to the optax transformation."""
+        return functools.partial(optimizer.adamw, clip=self.section.clip, head_factor=self.section.head_factor)
+
+    @property
+    def schedule(self) -> optax.Schedule:
+        """Factor on the learning rate as a function of the step."""
+        warmup = round(self.section.warmup_epochs * self.examples / self.section.batch_size)
+        return optimizer.schedule(self.total_steps, min(warmup, self.total_steps - 1))
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether the stage has begun."""
+        return any(self.folder.glob("checkpoints/[0-9]*"))
+
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints in its folder; to be closed."""
+        return Checkpoints(self.folder / "checkpoints", self.mapping, read_only=self.read_only)
+
+    def layout(self) -> TrainState:
+        """Shapes and dtypes of its state."""
+        return jax.eval_shape(self._create)
+
+    def initial(self, log: Callable[[str], None]) -> TrainState:
+        """A new state, from the weights that the section names or from scratch."""
+        if not self.section.weights:
+            return self._create()
+        said: list[str] = []
+
+        def loaded(variables: dict[str, Any]) -> dict[str, Any]:
+            variables, report = pretrained.load_imagenet(
+                self.section.weights, self.section.model, variables, head=self.section.head == "fc"
+            )
+            said.append(report)
+            return variables
+
+        created = self._create(pretrained=loaded)
+        log(f"{self.name}: {said[0]}")
+        return created
+
+    def check_weights(self) -> None:
+        """Makes sure that training can start from the weights that the section names.
+
+        Raises:
+            InputError: names the field, and what does not fit.
+        """
+        if not self.section.weights:
+            return
+        example = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
+        variables = jax.eval_shape(functools.partial(self.network.init, train=False), jax.random.key(0), example)
+        try:
+            pretrained.check(self.section.weights, self.section.model, dict(variables))
+        except InputError as error:
+            raise InputError(
+                f"{self.name}.{error}; --config.{self.name}.weights= (nothing) starts from scratch"
+            ) from None
+
+    def predictor(self) -> Callable[[Any, np.ndarray], np.ndarray]:
+        """A compiled function from variables and images to logits, see `predictor.predictor`."""
+        return predictor(self.network, size=self.size, mapping=self.mapping)
+
+    def predicting(self, variables: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+        """From images (N, side, side, 3) uint8 to logits (seed, arm, N, classes), by networks with these variables."""
+        return functools.partial(self.predictor(), self.mapping.place(variables, "rows"))
+
+    def selected(self) -> Selected:
+        """What its checkpoints hold.
+
+        Raises:
+            InputError: there is no checkpoint.
+        """
+        if not (self.folder / "checkpoints").is_dir():
+            raise InputError(f"no checkpoint in {self.folder / 'checkpoints'}: run --stages={self.folder.name} first")
+        checkpoints = self.checkpoints()
+        try:
+            best, model = checkpoints.restore_best(self.layout())
+        finally:
+            checkpoints.close()
+        last = {name: model[name] for name in ("params", "batch_stats")}
+        return Selected(best, last, int(model["step"]), np.asarray(model["failed"]))
+
+    def finished(self) -> Selected:
+        """As `selected`, at the end of its training.
+
+        Raises:
+            InputError: there is no checkpoint, or its training has not ended.
+        """
+        selected = self.selected()
+        if selected.step != self.total_steps:
+            raise InputError(
+                f"the {self.name} in {self.folder} is at step {selected.step} of {self.total_steps}: run "
+                f"--stages={self.folder.name} there first"
+            )
+        return selected
+
+    def _create(self, **options: Any) -> TrainState:
+        return state.create(
+            self.network,
+            self.optimizer,
+            seeds=self.seeds,
+            arms=len(self.arms),
+            image_size=self.size,
+            ema=self.section.ema > 0,
+            **options,
+        )

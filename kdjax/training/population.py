@@ -1,0 +1,178 @@
+"""How a learner's population is made and stepped: its initial state, its compiled step, its predictions."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from kdjax.data.dataset import Split
+from kdjax.data.plan import Groups, Plan
+from kdjax.inputs.augment import Augmentation
+from kdjax.inputs.batch import Examples, PlanStep
+from kdjax.inputs.feed import Feed, resident, streamed
+from kdjax.objective.arms import Hyperparameters, hyperparameters, measured_terms
+from kdjax.objective.outputs import Outputs
+from kdjax.objective.terms import TERMS
+from kdjax.training.learner import Learner
+from kdjax.training.state import TrainState
+from kdjax.training.step import Averages, Recipe, empty_averages, planned_steps
+
+Step = Callable[[TrainState, Averages, PlanStep, np.ndarray], tuple[TrainState, Averages]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Online:
+    """A teacher that runs inside the step.
+
+    Attributes:
+        network: the flax module.
+        variables: its variables, without population axes.
+        size: side of its input, px.
+    """
+
+    network: nn.Module
+    variables: Any
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What a population trains on, and what it is selected by.
+
+    Attributes:
+        train: the training split.
+        validation: the split that chooses each network's step.
+        data_seed: keys the views.
+        augmentation: how views differ from their images.
+        on_device: whether all training images lie in the devices' memory, or are read from the host.
+        views: size of the pool of views of an example; 0 = a fresh view every time.
+        stored: outputs of the teacher, leaves (views, examples, …), or None.
+        online: a teacher that runs inside the step, or None.
+        mixup: see `Recipe`.
+    """
+
+    train: Split
+    validation: Split
+    data_seed: int
+    augmentation: Augmentation
+    on_device: bool
+    views: int = 0
+    stored: Outputs | None = None
+    online: Online | None = None
+    mixup: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """A learner with all that its training needs.
+
+    Attributes:
+        learner: who trains.
+        data: on what.
+        recipe: what is fixed when the step is compiled.
+        plan: examples and views of every step.
+        measured: names of the terms that are measured.
+        evaluate_every: steps between validations, an epoch.
+    """
+
+    learner: Learner
+    data: TrainingData
+    recipe: Recipe
+    plan: Plan | Groups
+    measured: tuple[str, ...]
+    evaluate_every: int
+
+    @property
+    def longest(self) -> int:
+        """The most steps that go to the devices at once."""
+        return self.evaluate_every if self.data.on_device else 1
+
+    def initial(self, log: Callable[[str], None]) -> tuple[TrainState, Averages]:
+        """A new state and averages of nothing, on the devices."""
+        return self.learner.mapping.place((self.learner.initial(log), self.empty_averages()), "rows")
+
+    def empty_averages(self) -> Averages:
+        """Averages of nothing."""
+        return empty_averages(self.learner.rows, self.measured)
+
+    def step(self) -> Step:
+        """The compiled step, with the data and the settings of the arms placed on the devices."""
+        mapping, data = self.learner.mapping, self.data
+        mapped = self.compiled()
+        images = data.train.images if data.on_device else None
+        constants = (
+            mapping.place(Examples(images, data.train.labels, data.stored, np.int32(data.data_seed))),
+            mapping.place(data.online.variables) if data.online else None,
+            mapping.place(self.hyperparameters(), "arms"),
+            mapping.place(np.array(self.learner.seeds, np.int32), "seeds"),
+        )
+        return lambda state, averages, share, count: mapped(state, averages, *constants, share, count)
+
+    def compiled(self) -> Callable[..., Any]:
+        """`planned_steps` on the devices: of state (donated), averages, examples, teacher, arms, seeds, plan, count."""
+
+        def program(*args: Any, axis_name: str | None = None) -> tuple[TrainState, Averages]:
+            return planned_steps(*args, recipe=self.recipe, axis_name=axis_name)
+
+        kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
+        return self.learner.mapping.map(program, kinds, (0, 1), donate=(0,))
+
+    def hyperparameters(self) -> Hyperparameters:
+        """The arms as arrays, with the group of examples of each where there are several."""
+        hyper = hyperparameters(self.learner.arms)
+        if isinstance(self.plan, Groups):
+            hyper = hyper.replace(group=np.array([arm.labelled_only for arm in self.learner.arms], np.int32))
+        return hyper
+
+    def feed(self, first: int) -> Feed:
+        """What brings the examples of the steps from `first` on to the devices."""
+        if self.data.on_device:
+            return resident(self.plan, self.learner.mapping, self.longest)
+        return streamed(self.plan, self.learner.mapping, self.data.train.images, first, self.learner.total_steps)
+
+    def examples_of(self, step: int, row: int, column: int) -> list[str]:
+        """Names of the examples that a network was shown in a step."""
+        shown = self.plan(step)[0][row]
+        if isinstance(self.plan, Groups):
+            shown = shown[int(self.learner.arms[column].labelled_only)]
+        return [self.data.train.names[index] for index in shown]
+
+
+def population(learner: Learner, data: TrainingData, arms_at_once: int | None = None) -> Population:
+    """The population of a learner.
+
+    Args:
+        learner: who trains.
+        data: on what.
+        arms_at_once: see `Recipe`.
+    """
+    batch_size, arms = learner.section.batch_size, learner.arms
+    plan: Plan | Groups = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0)
+    if any(arm.labelled_only for arm in arms):
+        # A baseline without a teacher needs none of its views: it is shown a new crop every time.
+        pool = data.views if any(arm.labelled_only and arm.needs_teacher for arm in arms) else 0
+        labelled = dataclasses.replace(plan, views=pool, rows=tuple(np.flatnonzero(data.train.labels >= 0).tolist()))
+        plan = Groups((plan, labelled))
+    taught = data.stored is not None or data.online is not None
+    recipe = Recipe(
+        network=learner.network,
+        size=learner.size,
+        optimizer=learner.optimizer,
+        schedule=learner.schedule,
+        augmentation=data.augmentation,
+        ema=learner.section.ema,
+        mixup=data.mixup,
+        teacher=data.online.network if data.online else None,
+        teacher_size=data.online.size if data.online else 0,
+        arms_at_once=arms_at_once,
+    )
+    return Population(
+        learner,
+        data,
+        recipe,
+        plan,
+        measured=tuple(term for term in measured_terms(arms) if taught or not TERMS[term].needs_teacher),
+        evaluate_every=-(-learner.examples // batch_size),
+    )
