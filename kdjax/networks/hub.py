@@ -11,6 +11,7 @@ from kdjax.errors import InputError
 HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<file>[^\s:]+))?")
 SUFFIX = ".safetensors"
 OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")
+PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 SECONDS = 3.0  # to reach the hub; its own client would try for half a minute
 
 
@@ -55,7 +56,7 @@ def _fetched(source: str, repo: str, file: str) -> Path:
 
 def _reachable(endpoint: str) -> bool:
     """Whether the hub answers at all. Behind a proxy only its client can know."""
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
+    if any(os.environ.get(name) for name in PROXIES):
         return True
     url = urlsplit(endpoint)
     try:

@@ -122,14 +122,14 @@ def test_winograd_loses_few_digits_in_float32():
     assert np.abs(np.asarray(found) - np.asarray(expected)).max() < 1e-5 * np.abs(np.asarray(expected)).max()
 
 
-@pytest.mark.parametrize("form", ["shift", "conv"])
+@pytest.mark.parametrize("form", layers.FORMS)
 def test_batch_norm_takes_the_batches_of_all_devices_together(form):
     """Value, gradients and statistics over eight devices are those of the whole batch, and NumPy's."""
     devices = jax.device_count()
     with jax.enable_x64(True):
         x = jnp.array(rng.normal(size=(2 * devices, 3, 4, 5)) * 2 + 1)
         target = jnp.array(rng.normal(size=x.shape))
-        turn = last if form == "shift" else same
+        turn = last if form == "examples_last" else same
         variables = layers.BatchNorm(form).init(jax.random.key(0), turn(x), True)
 
         def loss(params, x, target, axis_name=None):

@@ -1,0 +1,190 @@
+"""The networks against plain PyTorch with the same weights, and their two forms against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.variables import randomized
+
+from kdjax import networks
+from kdjax.errors import InputError
+from kdjax.networks import mobilenet_v2
+from kdjax.networks.pretrained import named_tensors
+
+CLASSES = 7
+
+
+FORMS = ("examples_first", "examples_last")
+CASES = {  # options here and of the reference; side of the images: odd sides on the way down
+    "mobilenet_v2": ("mobilenet_v2", {"width": 0.35}, ("MobileNetV2", {"width": 0.35, "dropout": 0.0}), 44),
+    "vgg16": ("vgg16", {"width": 0.25}, ("VGG16", {"width": 0.25}), 44),
+    "vgg16 fc": ("vgg16", {"width": 0.05, "head": "fc"}, ("VGG16", {"width": 0.05, "head": "fc"}), 44),
+    "vgg16 fc on 3 x 3 cells": ("vgg16", {"width": 0.05, "head": "fc"}, ("VGG16", {"width": 0.05, "head": "fc"}), 101),
+    "vgg16 fc on 8 x 8 cells": ("vgg16", {"width": 0.05, "head": "fc"}, ("VGG16", {"width": 0.05, "head": "fc"}), 256),
+    "vgg16_bn": ("vgg16_bn", {"width": 0.25}, ("VGG16", {"width": 0.25, "batch_norm": True}), 44),
+    "vgg16_bn fc": (
+        "vgg16_bn",
+        {"width": 0.05, "head": "fc"},
+        ("VGG16", {"width": 0.05, "head": "fc", "batch_norm": True}),
+        70,
+    ),
+}
+
+
+def pytorch(name, reference, variables):
+    """The reference network with these variables."""
+    torch = pytest.importorskip("torch")
+    import torch_reference
+
+    kind, options = reference
+    theirs = getattr(torch_reference, kind)(CLASSES, **options)
+    state = {key: torch.tensor(value) for key, value in named_tensors(name, variables).items()}
+    kept = {key: value for key, value in theirs.state_dict().items() if key.endswith("num_batches_tracked")}
+    theirs.load_state_dict({**state, **kept}, strict=True)
+    return theirs
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("case", "train"), [(case, False) for case in CASES] + [("mobilenet_v2", True), ("vgg16_bn", True)]
+)
+def test_logits_equal_pytorch(case, form, train):
+    torch = pytest.importorskip("torch")
+    name, options, reference, size = CASES[case]
+    model = networks.create(name, num_classes=CLASSES, form=form, **options)
+    variables = randomized(model, size)
+    theirs = pytorch(name, reference, variables)
+    images = np.random.default_rng(1).random((6 if size < 100 else 2, size, size, 3), np.float32)
+    theirs.train(train)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    outputs, mutated = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))(variables, images)
+    np.testing.assert_allclose(outputs.logits, expected, atol=1e-4 * np.abs(expected).max())
+    if train and "batch_stats" in variables:
+        after = {key: value.numpy() for key, value in theirs.state_dict().items() if "running" in key}
+        ours = named_tensors(name, {"params": variables["params"], **mutated})
+        for key, value in after.items():
+            np.testing.assert_allclose(ours[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", ["mobilenet_v2", "vgg16 fc on 3 x 3 cells", "vgg16_bn"])
+def test_gradients_equal_pytorch(case, form):
+    torch = pytest.importorskip("torch")
+    name, options, reference, size = CASES[case]
+    with jax.enable_x64(True):
+        model = networks.create(name, num_classes=CLASSES, form=form, **options)
+        variables = jax.tree.map(np.float64, randomized(model, size))
+        images = np.random.default_rng(1).random((2, size, size, 3))
+        target = np.random.default_rng(2).normal(size=(2, CLASSES))
+        loss = lambda params: jnp.sum(target * model.apply({**variables, "params": params}, images).logits)
+        ours = named_tensors(name, {"params": jax.jit(jax.grad(loss))(variables["params"])})
+    theirs = pytorch(name, reference, variables).double().eval()
+    torch.sum(torch.tensor(target) * theirs(torch.tensor(images).permute(0, 3, 1, 2))).backward()
+    largest = max(float(parameter.grad.abs().max()) for parameter in theirs.parameters())
+    for key, parameter in theirs.named_parameters():
+        # The reference's mean and deviation are float32.
+        np.testing.assert_allclose(ours.pop(key), parameter.grad.numpy(), rtol=1e-4, atol=1e-6 * largest)
+    assert not ours
+
+
+@pytest.mark.parametrize(("name", "width"), [("mobilenet_v2", 0.5), ("vgg16", 0.05), ("vgg16_bn", 0.05)])
+def test_forms_have_equal_gradients(monkeypatch, name, width):
+    monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)))
+    with jax.enable_x64(True):
+        images = jnp.array(np.random.default_rng(1).random((4, 37, 37, 3)))
+        target = jnp.array(np.random.default_rng(2).normal(size=(4, CLASSES)))
+        gradients = []
+        for form in FORMS:
+            model = networks.create(name, num_classes=CLASSES, width=width, form=form)
+            variables = jax.tree.map(lambda leaf: jnp.float64(leaf), randomized(model, 37))
+
+            def loss(params, images, model=model, variables=variables):
+                outputs, mutated = model.apply(
+                    {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+                )
+                return jnp.sum(target * outputs.logits), mutated
+
+            gradients.append(jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables["params"], images))
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11 * largest), *gradients)
+
+
+@pytest.mark.parametrize(("name", "head"), [(n, h) for n, model in networks.MODELS.items() for h in model.heads])
+def test_the_last_layer_reads_the_features(name, head):
+    """In bfloat16 too; and dropout comes after them."""
+    model = networks.create(name, num_classes=CLASSES, width=0.05, head=head, dropout=0.5, dtype=jnp.bfloat16)
+    variables = randomized(model, 32)
+    last = variables["params"]["head"]
+    last = last.get("logits", last)
+    images = jnp.array(np.random.default_rng(1).random((4, 32, 32, 3), np.float32))
+    keys = jax.random.split(jax.random.key(3), 4)
+    outputs = model.apply(variables, images)
+    train = lambda keys: model.apply(variables, images, train=True, example_keys=keys, mutable=["batch_stats"])[0]
+    whole, dropped = train(None), train(keys)
+    for one in (outputs, dropped):
+        assert one.logits.dtype == one.features.dtype == np.float32
+        assert one.logits.shape == (4, CLASSES) and one.features.shape == (4, len(last["kernel"]))
+    kernel = np.asarray(last["kernel"].astype(jnp.bfloat16), np.float32)
+    np.testing.assert_allclose(outputs.logits, outputs.features @ kernel + last["bias"], rtol=1e-2, atol=1e-2)
+    assert np.abs(whole.logits - dropped.logits).max() > 0.1
+    if head == "average":  # the other one drops between its layers too
+        np.testing.assert_array_equal(whole.features, dropped.features)
+
+
+def test_options_that_a_network_does_not_have_are_refused():
+    for options, said in (
+        ({"name": "mobilenet_v2", "head": "fc"}, "head of mobilenet_v2"),
+        ({"name": "vgg16", "head": "wide"}, "average, fc"),
+        ({"name": "vgg16", "form": "winograd"}, "examples_first, examples_last"),
+        ({"name": "vgg17"}, "vgg16, vgg16_bn, mobilenet_v2"),
+        ({"name": "vgg16", "width": 0}, "width"),
+        ({"name": "vgg16", "dropout": 1.0}, "dropout"),
+        ({"name": "vgg16", "num_classes": 1}, "2 classes"),
+    ):
+        with pytest.raises(InputError, match=said) as error:
+            networks.create(**{"num_classes": 5, **options})
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", networks.MODELS)
+def test_a_network_normalizes_by_its_own_statistics(name):
+    """An image of the mean color is zero inside: with no bias before it, so is the first layer's output."""
+    model = networks.create(name, num_classes=CLASSES, width=0.05)
+    spec = networks.MODELS[name]
+    assert all(0 < value < 1 for value in (*spec.mean, *spec.std)) and len(spec.mean) == len(spec.std) == 3
+    images = jnp.broadcast_to(jnp.array(spec.mean, jnp.float32), (1, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images)
+    first = {"vgg16": "conv_1", "vgg16_bn": "conv_1", "mobilenet_v2": "stem"}[name]
+    _, seen = model.apply(variables, images, capture_intermediates=lambda module, _: module.name == first)
+    np.testing.assert_array_equal(jax.tree.leaves(seen)[0], 0)
+
+
+def test_dropout_belongs_to_the_example():
+    model = networks.create("vgg16", num_classes=CLASSES, width=0.05, dropout=0.5)
+    variables = randomized(model, 32)
+    images = jnp.array(np.random.default_rng(1).random((4, 32, 32, 3), np.float32))
+    keys = jax.random.split(jax.random.key(3), 4)
+    apply = jax.jit(lambda images, keys: model.apply(variables, images, train=True, example_keys=keys).logits)
+    together = apply(images, keys)
+    np.testing.assert_allclose(apply(images[2:], keys[2:]), together[2:], rtol=1e-5, atol=1e-6)
+    assert np.any(np.abs(together - apply(images, None)) > 1e-3)
+
+
+def test_costs_are_the_published_ones():
+    """MobileNetV2: 300 M multiply-adds, 3.5 M parameters (arXiv 1801.04381, table 4); VGG16: 15.5 G and 138 M."""
+    student = networks.cost(networks.create("mobilenet_v2", num_classes=1000), 224)
+    teacher = networks.cost(networks.create("vgg16", num_classes=1000, head="fc"), 224)
+    assert (student["params"], student["macs"]) == (3_504_872, 300_774_272)
+    assert (teacher["params"], teacher["macs"]) == (138_357_544, 15_470_264_320)
+    # The largest layers: 96 channels from 112 to 56 px in the second block; 64 to 64 channels at 224 px.
+    assert student["activation_bytes"] == 4 * 96 * (112**2 + 56**2)
+    assert teacher["activation_bytes"] == 4 * 64 * 2 * 224**2
+
+
+def test_the_cost_of_each_head():
+    heads = networks.cost_by_head(networks.create("vgg16", num_classes=21), 64)
+    assert heads["fc"]["params"] - heads["average"]["params"] == (
+        (25088 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 21 - (512 + 1) * 21
+    )
+    assert networks.cost_by_head(networks.create("mobilenet_v2", num_classes=21), 64) == {}

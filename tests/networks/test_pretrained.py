@@ -1,0 +1,163 @@
+"""ImageNet weights by torchvision's and timm's names, and files that do not fit."""
+
+import socket
+import time
+from pathlib import Path
+
+import huggingface_hub
+import huggingface_hub.constants
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from kdjax import networks
+from kdjax.errors import InputError
+from kdjax.networks import hub
+from kdjax.networks.pretrained import check, load_imagenet, named_tensors
+
+
+def variables(name, seed, classes=5, **options):
+    """Random numbers in the shapes of a network's variables."""
+    model = networks.create(name, num_classes=classes, **{"width": 0.25, **options})
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), dict(shapes))
+
+
+@pytest.mark.parametrize("naming", ["torchvision", "timm"])
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "mobilenet_v2"])
+def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
+    source, target = variables(name, 0), variables(name, 1)
+    save_file(named_tensors(name, source, naming), tmp_path / "weights.safetensors")
+    loaded, report = load_imagenet(tmp_path / "weights.safetensors", name, target)
+    assert naming in report and "head" in report
+    for collection, tree in loaded.items():
+        for layer, leaves in tree.items():
+            expected = (target if layer == "head" else source)[collection][layer]
+            jax.tree.map(np.testing.assert_array_equal, leaves, expected)
+
+
+@pytest.mark.parametrize("naming", ["torchvision", "timm"])
+def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, naming):
+    source, target = (variables("vgg16", seed, classes, head="fc", width=0.05) for seed, classes in ((0, 9), (1, 5)))
+    save_file(named_tensors("vgg16", source, naming), tmp_path / "weights.safetensors")
+    loaded, _ = load_imagenet(tmp_path / "weights.safetensors", "vgg16", target, head=True)
+    for layer, expected in (("fc_1", source), ("fc_2", source), ("logits", target)):
+        jax.tree.map(np.testing.assert_array_equal, loaded["params"]["head"][layer], expected["params"]["head"][layer])
+
+
+@pytest.mark.parametrize("naming", ["torchvision", "timm"])
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "mobilenet_v2"])
+def test_names_are_those_of_the_packages(name, naming):
+    """Every name and shape of torchvision's and timm's networks of 1000 classes, as those packages list them."""
+    lines = (Path(__file__).parent / "names" / f"{naming}_{name}.txt").read_text().splitlines()
+    expected = {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
+    head = "average" if name == "mobilenet_v2" else "fc"
+    model = networks.create(name, num_classes=1000, head=head)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.int8(0), leaf.shape), dict(shapes))  # no memory
+    assert {key: value.shape for key, value in named_tensors(name, zeros, naming).items()} == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_values_that_are_not_finite_are_refused_when_read(tmp_path, dtype):
+    """Also those that only float32 cannot hold, and in a layer of the head that would be taken."""
+    target = variables("mobilenet_v2", 1)
+    tensors = named_tensors("mobilenet_v2", variables("mobilenet_v2", 0))
+    cast = {key: np.asarray(value, jnp.dtype(dtype)) for key, value in tensors.items()}
+    path = tmp_path / "weights.safetensors"
+    save_file(cast, path)
+    check(path, "mobilenet_v2", target)
+    for key in ("features.3.conv.1.1.running_var", "classifier.1.bias"):
+        for value in (np.nan, 1e300 if dtype == "float64" else np.inf):
+            bad = {**cast, key: cast[key].copy()}
+            bad[key][1] = value
+            save_file(bad, path)
+            for read in (check, load_imagenet):
+                with pytest.raises(InputError, match=rf"{key} \(1 of") as error:
+                    read(path, "mobilenet_v2", target)
+                assert "\n" not in str(error.value)
+
+
+def test_a_first_layer_for_pixels_of_0_to_255_is_pointed_out(tmp_path):
+    target = variables("vgg16", 1)
+    tensors = named_tensors("vgg16", variables("vgg16", 0))
+    path = tmp_path / "weights.safetensors"
+    for factor, warned in ((1.0, False), (1 / 58, True)):
+        save_file({**tensors, "features.0.weight": tensors["features.0.weight"] * np.float32(factor)}, path)
+        _, report = load_imagenet(path, "vgg16", target)
+        assert ("WARNING: the filters of features.0.weight" in report) is warned and "\n" not in report
+
+
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
+def test_the_published_weights_are_read(name):
+    path = Path(__file__).resolve().parents[2] / "../shared/data" / f"{name}_imagenet_features.safetensors"
+    if not path.is_file():
+        pytest.skip("no ../shared/data with ImageNet weights here")
+    target = variables(name, 0, width=1.0)
+    loaded, report = load_imagenet(path, name, target)
+    first = {"vgg16": "conv_1", "mobilenet_v2": "stem"}[name]
+    theirs = load_file(path)["features.0.0.weight" if name == "mobilenet_v2" else "features.0.weight"]
+    np.testing.assert_array_equal(loaded["params"][first]["kernel"], theirs.transpose(2, 3, 1, 0).astype(np.float32))
+    assert "WARNING" not in report and "torchvision names" in report and report.endswith("kept as initialized: head")
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):
+    tensors = named_tensors("vgg16", variables("vgg16", 0))
+    tensors["features.2.weight"] = tensors["features.2.weight"][:1]
+    tensors["features.99.weight"] = tensors.pop("features.5.weight")
+    save_file(tensors, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError) as error:
+        load_imagenet(tmp_path / "weights.safetensors", "vgg16", variables("vgg16", 1))
+    for name in ("features.2.weight", "features.99.weight", "features.5.weight"):
+        assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    (tmp_path / "weights.safetensors").write_bytes(b"pickle me")
+    with pytest.raises(InputError, match="weights.safetensors"):
+        load_imagenet(tmp_path / "weights.safetensors", "vgg16", variables("vgg16", 0))
+
+
+@pytest.mark.parametrize(
+    ("source", "repo", "file"),
+    [
+        ("timm/vgg16.tv_in1k", "timm/vgg16.tv_in1k", "model.safetensors"),
+        ("timm/vgg16.tv_in1k:other.safetensors", "timm/vgg16.tv_in1k", "other.safetensors"),
+        ("org/name:file", "org/name", "file.safetensors"),
+        ("Org-1/na_me-2.0:sub/fp16.v2", "Org-1/na_me-2.0", "sub/fp16.v2.safetensors"),
+    ],
+)
+def test_a_hub_id_is_fetched_by_its_file(tmp_path, monkeypatch, source, repo, file):
+    path = tmp_path / "model.safetensors"
+    path.touch()
+    asked = []
+    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args, **options: asked.append(args) or str(path))
+    assert hub.locate(source) == path and asked == [(repo, file)]
+
+
+def test_a_hub_that_cannot_be_reached_is_said_within_seconds(tmp_path, monkeypatch):
+    closed = socket.socket()
+    closed.bind(("localhost", 0))  # bound, not listening: refuses every connection
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://localhost:{closed.getsockname()[1]}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in hub.PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    started = time.monotonic()
+    with pytest.raises(InputError, match="org/name:weights.*cannot be reached.*weights.safetensors") as error:
+        hub.locate("org/name:weights")
+    closed.close()
+    assert time.monotonic() - started < 10 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "source", ["nowhere.safetensors", "folder/nowhere.safetensors", "a/b/c", "org/name:model.bin", "org/name:", "../x"]
+)
+def test_what_is_neither_a_file_nor_a_hub_id_is_refused(source):
+    with pytest.raises(InputError, match="weights") as error:
+        hub.locate(source)
+    assert "\n" not in str(error.value)
