@@ -4,7 +4,7 @@
         --json=near_duplicates.json
 
 Each held-out image is compared with every training image in its eight rotations and reflections: the correlation of
-their colours at 16 x 16 px. Pairs above `--least` are listed, the closest first; whether they are one place is for a
+their colors at 16 x 16 px. Pairs above `--least` are listed, the closest first; whether they are one place is for a
 person to see. Pixel-identical images are no part of it: a split keeps them on one side.
 """
 
@@ -50,7 +50,7 @@ def closest(held: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def main(argv: list[str]) -> None:
     config = _CONFIG.value
-    data = load(**config.dataset, data_seed=config.data_seed, cache_dir=Path(_CACHE.value))
+    data = load(config.dataset, data_seed=config.data_seed, cache_dir=Path(_CACHE.value))
     train = thumbnails(data.train.images)
     pairs = []
     for side in ("validation", "test"):
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     print(f"{data.name}: {count} of {len(data.validation)} and {len(data.test)} images; notes: {'; '.join(data.notes)}")
     if _JSON.value:
         document = {"data": data.name, "least": _LEAST.value, "images": count, "pairs": pairs}
-        Path(_JSON.value).write_text(json.dumps(document, indent=1) + "\n")
+        Path(_JSON.value).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main(source: str, data_dir: str) -> None:
             if name.endswith(".jpg"):
                 archive.writestr("/".join([builder.builder_config.subdir, *name.split("/")[-2:]]), given.read(name))
     pathlib.Path(f"{cached}.INFO").write_text(
-        json.dumps({"urls": [url], "original_fname": "EuroSAT.zip", "url_info": info.asdict()})
+        json.dumps({"urls": [url], "original_fname": "EuroSAT.zip", "url_info": info.asdict()}), encoding="utf-8"
     )
     # The default statistics come from a server; nothing is asked of it here.
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
