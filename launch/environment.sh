@@ -1,20 +1,26 @@
 # Sourced by the other scripts with the wanted extras: activates an environment that has kdjax installed.
 # An active virtual environment is used; else .venv beside this folder is made.
+# shellcheck shell=bash
+# shellcheck source-path=SCRIPTDIR
+: "${root:?}" # the checkout
 if [[ -z "${VIRTUAL_ENV:-}" ]]; then
   if [[ ! -e "$root/.venv/bin/activate" ]]; then
-    for candidate in python3.12 python3.11 python3.13 python3; do
-      if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        "$candidate" -m venv --clear "$root/.venv"
-        break
-      fi
-    done
-    [[ -e "$root/.venv/bin/activate" ]] || { echo "error: no Python of version 3.11 or later was found" >&2; exit 2; }
+    source "$root/launch/pythons.sh"
+    found=$(find_python 3.12 3.11 3.13 3) || { echo "error: no Python of version 3.11 or later was found" >&2; exit 2; }
+    "$found" -m venv --clear "$root/.venv"
   fi
+  # shellcheck source=/dev/null
   source "$root/.venv/bin/activate"
 fi
-# Installing takes a while, so it is done once for each pyproject.toml and set of extras.
-stamp="$VIRTUAL_ENV/.kdjax-$(cat "$root/pyproject.toml" <(echo "$root $1") | cksum | cut -d' ' -f1)"
+# Installing takes a while, so it is done once for each checkout, its pyproject.toml and the set of extras.
+checkout=.kdjax-$(echo "$root" | cksum | cut -d' ' -f1)
+stamp="$VIRTUAL_ENV/$checkout-$(cat "$root/pyproject.toml" <(echo "$1") | cksum | cut -d' ' -f1)"
 if [[ ! -e "$stamp" ]]; then
+  held=$(python -I -c 'import importlib.util as u; found = u.find_spec("kdjax"); print(found.origin if found else "")')
+  if [[ -n "$held" && "$held" != "$root/kdjax/__init__.py" ]]; then
+    echo "note: $VIRTUAL_ENV ran kdjax from ${held%/kdjax/__init__.py}; from now on it runs $root" >&2
+  fi
   python -m pip install -q --disable-pip-version-check -e "$root${1:+[$1]}"
+  find "$VIRTUAL_ENV" -maxdepth 1 -name '.kdjax-*' ! -name "$checkout-*" -delete # another checkout installs again
   touch "$stamp"
 fi
