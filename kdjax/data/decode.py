@@ -12,7 +12,7 @@ import hashlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import imagecodecs
 import numpy as np
@@ -31,8 +31,8 @@ VERSION = 2
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512 * 2**20
 
-_LARGE = 4_000_000  # px; of such images one is decoded at a time, however many threads there are
-_one_at_a_time = threading.RLock()
+_in_flight = 0  # px of all images that are open, whatever the number of threads; at most MAX_PIXELS
+_changed = threading.Condition()
 
 # The formats are named: Pillow would otherwise try every plugin it has (EPS starts an outside program).
 # MPO, which many drones and phones write under the name .jpg, is opened as JPEG: its first picture counts.
@@ -78,7 +78,7 @@ def decode(data: bytes) -> Decoded:
 
 @contextlib.contextmanager
 def opened(data: bytes) -> Iterator[Decoded]:
-    """`decode` for as long as the pixels are needed: of large images one is open at a time, which bounds memory."""
+    """`decode` for as long as the pixels are needed. Threads wait while too many are open: that bounds memory."""
     with contextlib.ExitStack() as held:
         try:
             yield _decode(data, held)
@@ -94,7 +94,7 @@ def _decode(data: bytes, held: contextlib.ExitStack) -> Decoded:
     check_size = functools.partial(_check_size, held=held)
     try:
         if data[:4] in _TIFF_STARTS:
-            return tiff.read(data, check_size, lambda data, page: _from_pillow(data, page, check_size))
+            return tiff.read(data, check_size, lambda data, page: _from_pillow(data, page, lambda width, height: None))
         if data[:8] == _PNG_START and len(data) > 25 and data[24] == 16:
             return _decode_png16(data, check_size)
         return _from_pillow(data, None, check_size)
@@ -112,11 +112,25 @@ def _check_size(width: int, height: int, held: contextlib.ExitStack) -> None:
         raise DecodeError("the image has no pixels")
     if width * height > MAX_PIXELS:
         raise DecodeError(f"{width} x {height} pixels is more than {MAX_PIXELS // 10**6} million")
-    if width * height > _LARGE:
-        held.enter_context(_one_at_a_time)
+    held.enter_context(_room(width * height))
 
 
-def _from_pillow(data: bytes, page: int | None, check_size: functools.partial) -> Decoded:
+@contextlib.contextmanager
+def _room(count: int) -> Iterator[None]:
+    """Waits until `count` more pixels may be open. A thread that has room must not ask for more."""
+    global _in_flight
+    with _changed:
+        _changed.wait_for(lambda: _in_flight == 0 or _in_flight + count <= MAX_PIXELS)
+        _in_flight += count
+    try:
+        yield
+    finally:
+        with _changed:
+            _in_flight -= count
+            _changed.notify_all()
+
+
+def _from_pillow(data: bytes, page: int | None, check_size: Callable[[int, int], None]) -> Decoded:
     """Decodes by Pillow: a page of a TIFF file as it lies there, or another file with its orientation applied."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if page is not None:
@@ -144,7 +158,7 @@ def _from_pillow(data: bytes, page: int | None, check_size: functools.partial) -
     return Decoded(array, facts, pixels.is_data(array, None, [alpha]))
 
 
-def _decode_png16(data: bytes, check_size: functools.partial) -> Decoded:
+def _decode_png16(data: bytes, check_size: Callable[[int, int], None]) -> Decoded:
     # Pillow silently cuts 16-bit colour PNG to 8 bits, which would make value_range meaningless.
     check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:

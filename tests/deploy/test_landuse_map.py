@@ -1,5 +1,6 @@
 """The map of a raster: blending against a sum over pixels, georeferencing, nodata, and what bad input ends in."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,8 @@ rasterio = pytest.importorskip("rasterio")
 from helpers.color_model import color_logits, write_model  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
 
+from kdjax.data import decode  # noqa: E402
+from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
 from kdjax.deploy.landuse_map import legend, windows  # noqa: E402
 
@@ -39,7 +42,7 @@ def artefact(tmp_path_factory):
 
 
 def scene(height, width, seed=0):
-    """(height, width, 3) uint8: patches of three colours, with noise."""
+    """(height, width, 3) uint8: patches of three colors, with noise."""
     rng = np.random.default_rng(seed)
     patches = rng.integers(0, 3, (-(-height // 16), -(-width // 16))).repeat(16, 0).repeat(16, 1)[:height, :width]
     return (rng.integers(0, 100, (height, width, 3)) + 150 * np.eye(3, dtype=int)[patches]).astype(np.uint8)
@@ -254,6 +257,15 @@ BAD = {
     "bad bands": "--bands",
     "bad range": "--value-range",
     "bad tile": "--tile",
+    "out is a folder": "is there and is no file",
+    "confidence is a pipe": "is there and is no file",
+    "raster is a pipe": "no file",
+    "range without values": "--value-range",
+    "another kind": "floats 0.",
+    "values clip": "of its values",
+    "8 bits for a deep model": "8-bit pixels",
+    "bands of two types": "different types (uint16, uint8)",
+    "signed white is zero": "white is 0",
 }
 
 
@@ -273,7 +285,26 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
         options = {"crs": None}
     elif kind == "no transform":
         options = {"transform": rasterio.Affine.identity()}
+    elif kind in ("another kind", "values clip", "8 bits for a deep model"):
+        artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
+        if kind == "another kind":
+            pixels = (pixels / np.float32(255)).astype(np.float32)
+        elif kind == "values clip":
+            pixels = pixels.astype(np.uint16) + 20000
+    elif kind == "signed white is zero":
+        pixels, options = pixels[..., :1].astype(np.int16), {"photometric": "MINISWHITE"}
+        flags = ["--value-range=0,255"]
     write(raster, pixels, **options)
+    if kind == "out is a folder":
+        out.mkdir()
+    elif kind == "confidence is a pipe":
+        os.mkfifo(tmp_path / "map_confidence.tif")
+    elif kind == "raster is a pipe":
+        raster = tmp_path / "pipe.tif"
+        os.mkfifo(raster)
+    elif kind == "bands of two types":
+        write(tmp_path / "deep.tif", pixels[..., :1].astype(np.uint16))
+        raster = mixed_vrt(tmp_path / "scene.vrt", raster, tmp_path / "deep.tif")
     if kind == "colour table":
         with rasterio.open(raster, "r+") as file:
             file.write_colormap(1, {k: (k, 0, 0) for k in range(256)})
@@ -299,15 +330,34 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
         "bad bands": ["--bands=1,2"],
         "bad range": ["--value-range=5,5"],
         "bad tile": ["--tile=0"],
-    }.get(kind, [])
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        "range without values": ["--value-range"],
+    }.get(kind, flags)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert BAD[kind] in refused(capfd, command.main, artefact, raster, out, *flags)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def mixed_vrt(path, *sources):
+    """A virtual raster with the first band of each source."""
+    bands = ""
+    for number, source in enumerate(sources, 1):
+        with rasterio.open(source) as file:
+            height, width = file.shape
+            kind, transform = {"uint8": "Byte", "uint16": "UInt16"}[file.dtypes[0]], file.transform.to_gdal()
+        bands += (
+            f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename>{source}</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    bands += bands.split("</VRTRasterBand>")[0].replace('band="1"', 'band="3"') + "</VRTRasterBand>"
+    path.write_text(
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>EPSG:32631</SRS>'
+        f"<GeoTransform>{', '.join(map(str, transform))}</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path
 
 
 def test_the_window_of_rasterio_is_that_of_the_reader(artefact, tmp_path):
     """`Raster.read` takes row and column in that order."""
-    from kdjax.data.meaning import Meaning
     from kdjax.deploy.landuse_map.raster import Raster
 
     pixels = scene(30, 50)
@@ -318,3 +368,163 @@ def test_the_window_of_rasterio_is_that_of_the_reader(artefact, tmp_path):
     assert valid.all() and valid.shape == (10, 12)
     with rasterio.open(tmp_path / "scene.tif") as file:
         np.testing.assert_array_equal(seen[..., 0], file.read(1, window=Window(20, 5, 12, 10)))
+
+
+C = rasterio.enums.ColorInterp
+KINDS = {
+    "bgr": {"colorinterp": (C.blue, C.green, C.red)},
+    "bgr and near infrared": {"count": 4, "colorinterp": (C.blue, C.green, C.red, C.undefined)},
+    "16-bit bgr": {"dtype": "uint16", "colorinterp": (C.blue, C.green, C.red)},
+    "alpha": {"count": 4, "colorinterp": (C.red, C.green, C.blue, C.alpha)},
+    "nodata": {"nodata": 7},
+    "16-bit nodata": {"dtype": "uint16", "nodata": 65535},
+    "signed nodata": {"dtype": "int16", "nodata": -9999},
+    "float nodata": {"dtype": "float32", "nodata": -3.4028235e38},
+    "float nan": {"dtype": "float32", "nodata": float("nan")},
+    "mask": {"mask": True},
+    "16-bit mask": {"dtype": "uint16", "mask": True},
+    "white is zero": {"count": 1, "photometric": "MINISWHITE"},
+    "16-bit white is zero": {"count": 1, "dtype": "uint16", "photometric": "MINISWHITE"},
+    "white is zero and nodata": {"count": 1, "photometric": "MINISWHITE", "nodata": 0},
+    "overviews": {"overviews": True, "tiled": True, "blockxsize": 16, "blockysize": 16},
+    "mask and overviews": {"overviews": True, "mask": True},
+    "separate bands": {"interleave": "band", "dtype": "uint16"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_and_map_see_the_same(tmp_path, kind):
+    """The same file as a tile for training and as a raster; and what it must be, where a hole is cut into it."""
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    options = dict(KINDS[kind])
+    count, dtype, interp = options.pop("count", 3), options.pop("dtype", "uint8"), options.pop("colorinterp", None)
+    masked, overviews = options.pop("mask", False), options.pop("overviews", False)
+    top = 10000 if dtype != "uint8" else 255
+    shown = (np.random.default_rng(3).random((48, 64, count)) * (top - 20) + 10).astype(dtype)
+    hole = np.zeros((48, 64), bool)
+    hole[:20, 30:] = True
+    stored = shown.copy()
+    if "nodata" in options:
+        stored[hole] = options["nodata"]
+    elif kind == "alpha":
+        stored[..., 3] = np.where(hole, 0, 255)
+    elif not masked:
+        hole[:] = False
+    path = write(tmp_path / "scene.tif", stored, **options)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        if interp:
+            file.colorinterp = interp
+        if masked:
+            file.write_mask(~hole)
+        if overviews:
+            file.build_overviews([2, 4])
+    if count == 1:
+        highest = np.iinfo(dtype).max
+        expected = np.repeat(highest - shown.astype(np.int64), 3, -1)
+        value_range = (highest - 10000, highest)
+    else:
+        expected = shown[..., 2::-1] if kind.endswith("bgr") or kind.startswith("bgr") else shown[..., :3]
+        value_range = (0, 10000)
+    if dtype != "uint8":
+        low, high = value_range
+        expected = np.rint((expected.astype(np.float64) - low) / (high - low) * 255)
+    expected = np.where(hole[..., None], 0, expected)
+    meaning = Meaning(value_range if dtype != "uint8" else (), ("8-bit",) if dtype == "uint8" else ("16-bit", "float"))
+    decoded = decode.decode(path.read_bytes())
+    np.testing.assert_array_equal(meaning.bytes_of(decoded), expected)
+    raster = Raster(path, None, None, meaning)
+    seen, valid = raster.read(0, 0, 48, 64)
+    raster.close()
+    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(valid, ~hole)
+
+
+def test_near_infrared_that_is_called_alpha_makes_no_holes(artefact, tmp_path, capsys):
+    pixels = np.concatenate([scene(32, 40), scene(32, 40, 1)[..., :1]], -1)
+    pixels[:16, :16, 3] = 0  # water
+    raster = write(tmp_path / "scene.tif", pixels)
+    with rasterio.open(raster) as file:
+        assert file.colorinterp[3] == C.alpha
+    run(artefact, raster, tmp_path / "map.tif", "--bands=1,2,3")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        np.testing.assert_array_equal(file.read(1), by_pixels(pixels[..., :3], SIDE, 4).argmax(-1))
+    write(tmp_path / "other.tif", pixels[..., [2, 1, 0, 3]])
+    with rasterio.open(tmp_path / "other.tif", "r+") as file:
+        file.colorinterp = (C.blue, C.green, C.red, C.undefined)
+    capsys.readouterr()
+    run(artefact, tmp_path / "other.tif", tmp_path / "other_map.tif")
+    assert "bands: 3, 2, 1" in capsys.readouterr().err
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "other_map.tif").read_bytes()
+
+
+def test_what_lay_beside_an_older_map_is_gone(artefact, tmp_path):
+    raster = write(tmp_path / "scene.tif", scene(32, 40))
+    stale = [
+        f"{name}{suffix}"
+        for name in ("map.tif", "map_confidence.tif", "map_legend.png")
+        for suffix in (".ovr", ".msk", ".msk.ovr", ".aux.xml")
+    ]
+    for name in stale:
+        (tmp_path / name).write_text("of an older map")
+    run(artefact, raster, tmp_path / "map.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png", "scene.tif",
+    ]  # fmt: skip
+    assert "of an older map" not in (tmp_path / "map.tif.aux.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    "facts, tile",
+    [
+        ({"ground_size_m": "16", "pixel_size_m": "2", "tile_px": "8"}, 32),
+        ({"tile_px": "20"}, 20),
+        ({}, SIDE),
+    ],
+)
+def test_the_window_shows_as_much_as_a_training_tile(tmp_path, capsys, facts, tile):
+    """The raster has pixels of 0.5 m."""
+    pixels = scene(64, 80)
+    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
+    run(artefact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif")
+    said = capsys.readouterr().err
+    run(artefact, tmp_path / "scene.tif", tmp_path / "same.tif", f"--tile={tile}")
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "same.tif").read_bytes()
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.tags()["tile"] == str(tile)
+    assert (f"window: {tile} px" in said) == bool(facts)
+
+
+@pytest.mark.parametrize(
+    "crs, transform, meters",
+    [
+        ("EPSG:32631", rasterio.Affine(0.5, 0, 0, 0, -0.5, 100), 0.5),
+        ("EPSG:2263", rasterio.Affine(2, 0, 0, 0, -2, 100), 2 * 1200 / 3937),
+        ("EPSG:4326", rasterio.Affine(1e-5, 0, 20, 0, -1e-5, 60), 1e-5 * 111_195 * np.sqrt(0.5)),
+    ],
+)
+def test_the_ground_size_of_a_rasters_pixel(tmp_path, crs, transform, meters):
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    raster = Raster(write(tmp_path / "scene.tif", scene(16, 16), crs, transform), None, None, Meaning())
+    raster.close()
+    assert raster.pixel_size_m == pytest.approx(meters, rel=3e-3)
+
+
+def test_names_are_harmless_in_the_files(tmp_path, capsys):
+    names = ("=field", "for\x1b[31mest", "河流 <&>")
+    artefact = write_model(tmp_path / "student.onnx", SIDE, names)
+    run(artefact, write(tmp_path / "scene.tif", scene(32, 40)), tmp_path / "map.tif")
+    assert "\x1b" not in capsys.readouterr().out
+    table = ElementTree.parse(tmp_path / "map.tif.aux.xml").find("PAMRasterBand")
+    assert [one.text for one in table.find("CategoryNames")] == ["=field", "for\\x1b[31mest", "河流 <&>"]
+
+
+def test_a_raster_of_another_kind_below_the_first_look_is_refused(tmp_path, capfd):
+    """What the windows of the first look miss is seen while the map is made; nothing is written then."""
+    pixels = np.zeros((1200, 1200, 3), np.uint16)
+    pixels[150:180, 150:180] = 30000
+    raster = write(tmp_path / "scene.tif", pixels, nodata=0)
+    artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
+    assert "100 % of its values" in refused(capfd, command.main, artefact, raster, tmp_path / "map.tif", "--tile=64")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep.onnx", "scene.tif"]
