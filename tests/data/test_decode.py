@@ -82,7 +82,7 @@ def test_png_modes_as_pillow_converts_them(mode):
     np.testing.assert_array_equal(decode.decode(saved(image, "PNG")).pixels, np.asarray(image.convert("RGB")))
 
 
-def test_palette_with_transparency_keeps_its_colours():
+def test_palette_with_transparency_keeps_its_colors():
     image = Image.fromarray(random_image(9, 11, 3)).quantize(32)
     expected = np.asarray(image.convert("RGB"))
     data = saved(image, "PNG", transparency=bytes(range(32)))
@@ -116,7 +116,7 @@ def test_orientation_of_jpeg_and_tiff(orientation):
         np.testing.assert_array_equal(decode.decode(data).pixels, expected)
 
 
-def test_special_tiffs_take_pillows_colours():
+def test_special_tiffs_take_pillows_colors():
     rgb = Image.fromarray(random_image(16, 16, 3))
     for image in (rgb.convert("CMYK"), rgb.quantize(16), rgb.convert("1"), rgb.convert("YCbCr")):
         np.testing.assert_array_equal(decode.decode(saved(image, "TIFF")).pixels, np.asarray(image.convert("RGB")))

@@ -95,7 +95,7 @@ def test_mixed_kinds_of_images(mixed):
     }
     grey = image_of(data, "field/grey.png")
     assert (grey == grey[..., :1]).all()
-    # Alpha is dropped, not blended: an almost transparent image keeps its colours.
+    # Alpha is dropped, not blended: an almost transparent image keeps its colors.
     np.testing.assert_array_equal(image_of(data, "field/alpha.png"), resized[2])
     assert np.abs(image_of(data, "lake/cmyk.jpg").astype(int) - resized[4]).mean() < 12
     assert np.abs(image_of(data, "town/palette.png").astype(int) - resized[5]).mean() < 12
