@@ -16,7 +16,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 @pytest.fixture
-def colours():
+def colors():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 37).astype(np.int32)
     images = (rng.integers(0, 90, (37, 8, 8, 3)) + 120 * np.eye(3)[labels][:, None, None]).astype(np.uint8)

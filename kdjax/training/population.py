@@ -75,6 +75,7 @@ class Population:
         plan: examples and views of every step.
         measured: names of the terms that are measured.
         evaluate_every: steps between validations, an epoch.
+        longest: the most steps that go to the devices at once; their number changes no result.
     """
 
     learner: Learner
@@ -83,11 +84,7 @@ class Population:
     plan: Plan | Groups
     measured: tuple[str, ...]
     evaluate_every: int
-
-    @property
-    def longest(self) -> int:
-        """The most steps that go to the devices at once."""
-        return self.evaluate_every if self.data.on_device else 1
+    longest: int
 
     def initial(self, log: Callable[[str], None]) -> tuple[TrainState, Averages]:
         """A new state and averages of nothing, on the devices."""
@@ -168,11 +165,13 @@ def population(learner: Learner, data: TrainingData, arms_at_once: int | None = 
         teacher_size=data.online.size if data.online else 0,
         arms_at_once=arms_at_once,
     )
+    epoch = -(-learner.examples // batch_size)
     return Population(
         learner,
         data,
         recipe,
         plan,
         measured=tuple(term for term in measured_terms(arms) if taught or not TERMS[term].needs_teacher),
-        evaluate_every=-(-learner.examples // batch_size),
+        evaluate_every=epoch,
+        longest=epoch if data.on_device else 1,  # images from the host come one step at a time
     )

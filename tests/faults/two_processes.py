@@ -25,38 +25,38 @@ if int(processes) > 1:
 
 from kdjax import networks
 from kdjax.data.plan import Plan
+from kdjax.inputs.batch import Examples
 from kdjax.inputs.feed import resident
 from kdjax.networks import mobilenet_v2
 from kdjax.objective import terms
+from kdjax.objective.arms import Hyperparameters
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
 from kdjax.training import optimizer
 from kdjax.training import state as states
-from kdjax.training import step as steps
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.predictor import predictor
+from kdjax.training.step import Recipe, empty_averages, planned_steps
 
 mobilenet_v2.STAGES = ((1, 16, 1, 1), (6, 24, 2, 2))
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
-examples = steps.Examples(images, rng.integers(0, 3, 24).astype(np.int32), rng.normal(size=(2, 24, 3)).astype(dtype))
-model = networks.create("mobilenet_v2", num_classes=3, width=0.1)
-optimiser = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
+examples = Examples(images, rng.integers(0, 3, 24).astype(np.int32), Outputs(rng.normal(size=(2, 24, 3)).astype(dtype)))
+model = networks.create("mobilenet_v2", 3, width=0.1, dropout=0.2, form="examples_last")
+optimize = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
 # A low learning rate: Adam makes the rounding of a gradient near zero a step of up to that size.
-hyper = states.Hyperparameters(
+hyper = Hyperparameters(
     weights={name: np.ones(2, dtype) for name in ("ce", "kl", "cosine")}, temperature=np.full(2, 2, dtype),
     learning_rate=np.full(2, 1e-4, dtype), weight_decay=np.zeros(2, dtype),
 )  # fmt: skip
 mapping = Mapping()
-program = functools.partial(
-    steps.planned_steps, student_size=32, teacher=None, teacher_size=32, model=model,
-    optimiser=optimiser, schedule=optimizer.schedule(10, 1), cosine_on="logits",
-)  # fmt: skip
+program = functools.partial(planned_steps, recipe=Recipe(model, 32, optimize, optimizer.schedule(10, 1)))
 mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), (0, 1), donate=(0,))
 constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))
-empty = mapping.place(steps.empty_averages((1, 2), terms.CORE))
+empty = mapping.place(empty_averages((1, 2), terms.CORE))
 feed = resident(Plan((0,), 24, 8, 2), mapping, 1)
 step = lambda state, number: mapped(state, empty, *constants, feed(number, 1), np.int32(1))
-state = mapping.place(states.create(model, optimiser, seeds=(0,), arms=2, image_size=32))
+state = mapping.place(states.create(model, optimize, seeds=(0,), arms=2, image_size=32))
 like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
 losses = []
 for number in range(2):

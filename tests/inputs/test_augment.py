@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.inputs import augment
-from kdjax.inputs.augment import View
+from kdjax.inputs.augment import Augmentation, View
 
 # Compiled once: op by op each call would compile two dozen little programs.
-AUGMENT = jax.jit(augment.augment, static_argnums=2, static_argnames=("size", "dtype"))
+AUGMENT = jax.jit(augment.augment, static_argnums=(2, 3), static_argnames=("size", "dtype"))
 RENDER = jax.jit(augment.render, static_argnums=2)
 EVAL = jax.jit(augment.eval_view, static_argnums=1)
 
@@ -47,7 +48,7 @@ def test_each_orientation_is_an_exact_numpy_symmetry():
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_draws_reach_the_allowed_symmetries_about_equally(count):
-    view = jax.vmap(lambda k: augment.draw(k, symmetries=count))(keys(1600))
+    view = jax.vmap(lambda k: augment.draw(k, Augmentation(symmetries=count)))(keys(1600))
     found = np.bincount(np.asarray(view.orientation), minlength=8)
     assert (found[count:] == 0).all()
     assert found[:count].min() > 0.7 * 1600 / count
@@ -55,7 +56,7 @@ def test_draws_reach_the_allowed_symmetries_about_equally(count):
 
 def test_with_everything_off_the_image_comes_back_exactly():
     image = jnp.asarray(picture())
-    out = jax.jit(lambda i, k: AUGMENT(i, k, 40, symmetries=1, **OFF))(image, jax.random.key(3))
+    out = jax.jit(lambda i, k: AUGMENT(i, k, 40, Augmentation(symmetries=1, **OFF)))(image, jax.random.key(3))
     np.testing.assert_array_equal(out, EVAL(image, 40))
     # Compiled, x / 255 is x * (1 / 255): one unit in the last place.
     np.testing.assert_allclose(out, np.asarray(image) / np.float32(255), rtol=0, atol=6e-8)
@@ -136,7 +137,7 @@ def test_saturation_and_contrast_of_zero_are_grey_and_flat():
 def test_values_stay_in_range_even_for_strong_jitter():
     images = jnp.asarray(np.stack([picture(24), np.full((24, 24, 3), 255, np.uint8), np.zeros((24, 24, 3), np.uint8)]))
     strong = dict(brightness=1.0, contrast=1.0, saturation=1.0)
-    out = jax.vmap(lambda k: jax.vmap(lambda i: AUGMENT(i, k, 16, **strong))(images))(keys(30))
+    out = jax.vmap(lambda k: jax.vmap(lambda i: AUGMENT(i, k, 16, Augmentation(**strong)))(images))(keys(30))
     assert np.isfinite(out).all() and out.min() >= 0 and out.max() <= 1
 
 
@@ -185,13 +186,14 @@ def test_float64_sees_the_views_of_float32():
     np.testing.assert_allclose(single, double, atol=2e-5)
 
 
-def test_options_may_be_traced_and_bytes_equal_floats():
-    image, key = picture(20), jax.random.key(1)
-    traced = jax.jit(lambda spread, low: AUGMENT(jnp.asarray(image), key, 12, brightness=spread, scale=(low, 1.0)))(
-        0.4, 0.3
-    )
-    wanted = AUGMENT(jnp.asarray(image, jnp.float32), key, 12, brightness=0.4, scale=(0.3, 1.0))
-    np.testing.assert_allclose(traced, wanted, atol=1e-5)
+def test_bytes_equal_floats():
+    image, key, wide = picture(20), jax.random.key(1), Augmentation(brightness=0.4, scale=(0.3, 1.0))
+    wanted = AUGMENT(jnp.asarray(image, jnp.float32), key, 12, wide)
+    np.testing.assert_allclose(AUGMENT(jnp.asarray(image), key, 12, wide), wanted, atol=1e-5)
+
+
+def test_the_configuration_has_the_same_defaults():
+    assert augment.augmentation(base().dataset.augmentation) == augment.DEFAULT
 
 
 @pytest.mark.parametrize("shape, size", [((8, 8), 4), ((8, 8, 1), 4), ((8, 8, 3), 0)])
@@ -201,9 +203,12 @@ def test_shapes_are_checked(shape, size):
 
 
 def test_describe_is_json_with_a_version_and_follows_the_options():
-    facts = augment.describe()
+    facts = augment.DEFAULT.describe()
     assert json.loads(json.dumps(facts)) == facts and facts["version"] == augment.VERSION
-    assert augment.describe(scale=(0.2, 1))["scale"] == [0.2, 1.0] and augment.describe(scale=(0.2, 1)) != facts
+    for name, value in dict(scale=(0.2, 1), ratio=(1, 1), brightness=0, contrast=1, saturation=0, symmetries=4).items():
+        other = augment.augmentation({name: value}).describe()
+        assert other[name] == (list(value) if isinstance(value, tuple) else value)
+        assert {**other, name: facts[name]} == facts and other != facts
 
 
 @pytest.mark.parametrize(
@@ -222,4 +227,4 @@ def test_describe_is_json_with_a_version_and_follows_the_options():
 )
 def test_bad_options_are_named(options, word):
     with pytest.raises(InputError, match=word):
-        augment.describe(**options)
+        augment.augmentation(options)

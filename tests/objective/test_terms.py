@@ -6,13 +6,24 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from kdjax.objective import objective, terms
+from kdjax.objective import terms
+from kdjax.objective.arms import Arm, measured_terms
+from kdjax.objective.objective import objective as evaluated
+from kdjax.objective.outputs import Outputs
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = RNG.normal(size=(16, 5)) * 3, RNG.normal(size=(16, 5)) * 3
 LABELS = np.where(np.arange(16) % 3 == 1, -1, np.arange(16) % 5)
 LABELLED = LABELS >= 0
 T = 2.5
+
+
+FURTHER = [name for name in terms.TERMS if name not in terms.CORE]
+
+
+def objective(student, teacher, *rest, **options):
+    """The objective of logits alone."""
+    return evaluated(Outputs(student), Outputs(teacher), *rest, **options)
 
 
 def kl(p, q):
@@ -33,7 +44,7 @@ def by_numpy(name):
     """The term's mean over what it is averaged over, by the formulas of the papers."""
     teacher, student = softmax(TEACHER / T, -1), softmax(STUDENT / T, -1)
     known = LABELS[LABELLED]
-    if name == "kl_standardised":
+    if name == "kl_standardized":
         z = [(x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True, ddof=1) / T for x in (TEACHER, STUDENT)]
         return T**2 * kl(softmax(z[0], -1), softmax(z[1], -1)).mean()
     if name == "target_class":
@@ -45,6 +56,9 @@ def by_numpy(name):
         return T**2 * np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(teacher, student, strict=True)])
     if name == "dist_intra_batch":
         return T**2 * np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(teacher.T, student.T, strict=True)])
+    if name == "cosine_probabilities":
+        norms = np.linalg.norm(teacher, axis=1) * np.linalg.norm(student, axis=1)
+        return np.mean(1 - (teacher * student).sum(1) / norms)
     if name == "cosine_batch":
         norms = np.linalg.norm(teacher, axis=0) * np.linalg.norm(student, axis=0)
         return np.mean(1 - (teacher * student).sum(0) / norms)
@@ -55,17 +69,17 @@ def weights(name, value=1.0):
     return {"ce": jnp.zeros(()), name: jnp.full((), value)}
 
 
-@pytest.mark.parametrize("name", terms.FURTHER)
+@pytest.mark.parametrize("name", FURTHER)
 def test_a_term_equals_numpy(name):
     with jax.enable_x64(True):
-        loss, averages = jax.jit(objective.objective)(
+        loss, averages = jax.jit(objective)(
             jnp.array(STUDENT), jnp.array(TEACHER), jnp.array(LABELS), weights(name, 3.0), jnp.float64(T)
         )
     np.testing.assert_allclose(loss, 3 * by_numpy(name), rtol=1e-12)
     np.testing.assert_allclose(averages[name].compute(), by_numpy(name), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", terms.FURTHER)
+@pytest.mark.parametrize("name", FURTHER)
 @pytest.mark.parametrize("devices", [2, 8])
 def test_shares_of_the_batch_add_up(name, devices):
     """Value and gradient over several devices are those of one, for examples that are labelled unevenly."""
@@ -73,7 +87,7 @@ def test_shares_of_the_batch_add_up(name, devices):
         arrays = jnp.array(STUDENT), jnp.array(TEACHER), jnp.array(LABELS)
 
         def value(student, teacher, labels, axis_name=None):
-            return objective.objective(student, teacher, labels, weights(name), jnp.float64(T), axis_name=axis_name)
+            return objective(student, teacher, labels, weights(name), jnp.float64(T), axis_name=axis_name)
 
         (loss, averages), gradient = jax.value_and_grad(value, has_aux=True)(*arrays)
         shared = [array.reshape(devices, -1, *array.shape[1:]) for array in arrays]
@@ -98,39 +112,47 @@ def test_decoupled_terms_make_up_the_divergence():
         np.testing.assert_allclose(target + (1 - p) * others, terms.kl_divergence(TEACHER, STUDENT, T), rtol=1e-12)
 
 
-def test_standardised_logits_need_not_be_as_large_as_the_teachers():
+def test_standardized_logits_need_not_be_as_large_as_the_teachers():
     with jax.enable_x64(True):
-        values = terms.of_examples(
-            "kl_standardised", jnp.array(TEACHER), 7 * TEACHER + 3, LABELS, jnp.float64(T), cosine_on="logits"
-        )
+        teacher, student = Outputs(jnp.array(TEACHER)), Outputs(7 * TEACHER + 3)
+        values = terms.TERMS["kl_standardized"].function(student, teacher, LABELS, jnp.float64(T))
     np.testing.assert_allclose(values, 0, atol=1e-12)
     assert kl(softmax(TEACHER / T, -1), np.exp(log_softmax((7 * TEACHER + 3) / T, -1))).min() > 0.01
 
 
-@pytest.mark.parametrize("name", terms.FURTHER)
+@pytest.mark.parametrize("name", FURTHER)
 @pytest.mark.parametrize("student", ["zero", "equal", "huge"])
 @pytest.mark.parametrize("teacher", ["zero", "equal", "huge"])
 def test_finite_at_the_edges(name, student, teacher):
     kinds = {"zero": np.zeros((2, 3)), "equal": np.ones((2, 3)), "huge": np.array([[1e4, -1e4, 0], [-1e4, -1e4, 1e4]])}
     value, gradient = jax.value_and_grad(
-        lambda s: objective.objective(
-            s, jnp.float32(kinds[teacher]), jnp.array([0, -1]), weights(name), jnp.float32(1.0)
-        )[0]
+        lambda s: objective(s, jnp.float32(kinds[teacher]), jnp.array([0, -1]), weights(name), jnp.float32(1.0))[0]
     )(jnp.float32(kinds[student]))
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
 
 
 def test_without_labels_the_terms_that_need_them_are_nothing():
     for name in ("target_class", "other_classes"):
-        loss, averages = objective.objective(
+        loss, averages = objective(
             jnp.array(STUDENT), jnp.array(TEACHER), jnp.full(16, -1), weights(name), jnp.float32(T)
         )
         assert loss == 0 and averages[name].count == 0
 
 
+def arm(**weights):
+    return Arm("arm", weights, temperature=1.0, learning_rate=1.0, weight_decay=0.0, family="arm")
+
+
 def test_terms_are_measured_where_an_arm_has_them():
-    assert objective.measured_terms([{"ce": 1.0}]) == terms.CORE
-    assert objective.measured_terms([{"ce": 1.0, "cosine_batch": 0.5}, {"dist_inter": 0.0}]) == (
-        *terms.CORE,
-        "cosine_batch",
-    )
+    assert measured_terms([arm(ce=1.0)]) == terms.CORE
+    assert measured_terms([arm(ce=1.0, cosine_batch=0.5), arm(dist_inter=0.0)]) == (*terms.CORE, "cosine_batch")
+
+
+def test_an_arm_needs_a_teacher_where_a_weighed_term_does():
+    assert not arm(ce=1.0, kl=0.0).needs_teacher and arm(ce=1.0, target_class=0.1).needs_teacher
+
+
+def test_every_term_says_what_it_is():
+    assert len({term.title for term in terms.TERMS.values()}) == len(terms.TERMS)
+    assert [name for name, term in terms.TERMS.items() if not term.needs_teacher] == ["ce"]
+    assert {name for name, term in terms.TERMS.items() if term.over_batch} == {"dist_intra_batch", "cosine_batch"}

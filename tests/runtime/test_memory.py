@@ -9,7 +9,7 @@ import pytest
 from kdjax import networks
 from kdjax.runtime import memory
 from kdjax.training import predictor
-from kdjax.training import step as steps
+from kdjax.training.step import eval_step
 
 
 def test_what_fits_decides_how_many_arms_are_computed_at_once():
@@ -21,12 +21,12 @@ def test_what_fits_decides_how_many_arms_are_computed_at_once():
 
 
 def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two():
-    model = networks.create("mobilenet_v2", num_classes=5, width=0.35, depthwise="conv", dropout=0.0)
+    model = networks.create("mobilenet_v2", 5, width=0.35)
     images = jnp.zeros((8, 64, 64, 3))
     variables = model.init(jax.random.key(0), images)
 
     def loss(params):
-        return model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])[0].sum()
+        return model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])[0].logits.sum()
 
     used = jax.jit(jax.grad(loss)).lower(variables["params"]).compile().memory_analysis().temp_size_in_bytes
     assert used / 2 < memory.activation_bytes(model, 64, 8) < used * 2
@@ -35,11 +35,11 @@ def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two():
 def test_evaluation_of_a_large_population_takes_smaller_batches(monkeypatch):
     """By the compiler's own count: six students at 64 px, where 64 images at once would take several times as much."""
     monkeypatch.setattr(predictor, "LAYER_BYTES", 1 << 24)
-    model = networks.create("mobilenet_v2", num_classes=5, width=0.35, depthwise="conv", dropout=0.0)
+    model = networks.create("mobilenet_v2", 5, width=0.35)
     one = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
     population = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, 3, *leaf.shape), leaf.dtype), one)
     batch = predictor.batch_per_device(population, networks.cost(model, 64)["activation_bytes"])
-    step = jax.jit(functools.partial(steps.eval_step, model=model, size=64))
+    step = jax.jit(functools.partial(eval_step, network=model, size=64))
 
     def used(batch):
         images = jax.ShapeDtypeStruct((batch, 64, 64, 3), jnp.uint8)

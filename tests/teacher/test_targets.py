@@ -5,17 +5,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from kdjax.teacher.teachers import Teacher
 
 from kdjax.data import Split
 from kdjax.errors import Preempted
 from kdjax.runtime import preemption
 from kdjax.teacher.targets import view_logits
-from kdjax.teacher.teachers import Teacher
 
 
 @pytest.fixture
-def run(tmp_path, colours):
-    images, labels = colours
+def run(tmp_path, colors):
+    images, labels = colors
     train = Split(images, labels, tuple(map(str, range(len(labels)))))
     return SimpleNamespace(
         config=SimpleNamespace(data_seed=0, distill=SimpleNamespace(logits=())),

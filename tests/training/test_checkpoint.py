@@ -11,21 +11,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_train import MAPPINGS, OPTIMISER, Linear, train
+from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, train
 
 from kdjax.errors import InputError, Preempted
 from kdjax.objective import terms
 from kdjax.runtime import devices
 from kdjax.training import state as states
-from kdjax.training import step as steps
 from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.step import empty_averages
 
 ONE = MAPPINGS["one"]
-EMPTY = steps.empty_averages((2, 2), terms.CORE)
+EMPTY = empty_averages((2, 2), terms.CORE)
 
 
 def like():
-    return jax.eval_shape(functools.partial(states.create, Linear(), OPTIMISER, seeds=(0, 1), arms=2, image_size=8))
+    return jax.eval_shape(functools.partial(states.create, Linear(), OPTIMIZER, seeds=(0, 1), arms=2, image_size=8))
 
 
 def latest(directory):
@@ -41,8 +41,8 @@ def largest_file(folder):
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut", "missing", "torn sums"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, colours, caplog, damage):
-    whole, _, _ = train(tmp_path, colours, mapping=ONE(), until=12)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, colors, caplog, damage):
+    whole, _, _ = train(tmp_path, colors, mapping=ONE(), until=12)
     folder = tmp_path / "checkpoints" / "12"
     path = largest_file(folder)
     content = bytearray(path.read_bytes())
@@ -59,42 +59,42 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, colours, ca
     assert int(state.step) == 9
     assert f"{folder} is damaged" in caplog.text and (tmp_path / "checkpoints" / "damaged-12").is_dir()
     # The steps since are trained again, to the same bits.
-    again, _, _ = train(tmp_path, colours, mapping=ONE(), until=12)
+    again, _, _ = train(tmp_path, colors, mapping=ONE(), until=12)
     jax.tree.map(np.testing.assert_array_equal, again, whole)
 
 
-def test_without_a_whole_checkpoint_nothing_is_trained_anew(tmp_path, colours):
-    train(tmp_path, colours, mapping=ONE(), until=6)
+def test_without_a_whole_checkpoint_nothing_is_trained_anew(tmp_path, colors):
+    train(tmp_path, colors, mapping=ONE(), until=6)
     for step in ("3", "6"):
         largest_file(tmp_path / "checkpoints" / step).unlink()
     with pytest.raises(InputError, match="every checkpoint in .* is damaged"):
         latest(tmp_path)
 
 
-def test_what_an_interrupted_save_leaves_is_not_a_checkpoint(tmp_path, colours):
-    train(tmp_path, colours, mapping=ONE(), until=6)
+def test_what_an_interrupted_save_leaves_is_not_a_checkpoint(tmp_path, colors):
+    train(tmp_path, colors, mapping=ONE(), until=6)
     folder = tmp_path / "checkpoints"
     os.rename(folder / "6", folder / "6.orbax-checkpoint-tmp")  # the name until all is written
     state, _ = latest(tmp_path)
     assert int(state.step) == 3
 
 
-def test_a_checkpoint_whose_process_died_before_the_sums_is_used(tmp_path, colours):
-    train(tmp_path, colours, mapping=ONE(), until=6)
+def test_a_checkpoint_whose_process_died_before_the_sums_is_used(tmp_path, colors):
+    train(tmp_path, colors, mapping=ONE(), until=6)
     (tmp_path / "checkpoints" / "6.crc32.json").unlink()
     state, _ = latest(tmp_path)
     assert int(state.step) == 6
 
 
-def test_a_disk_that_is_full_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path, colours, monkeypatch):
-    whole, _, _ = train(tmp_path / "whole", colours, mapping=ONE(), until=12)
-    train(tmp_path / "full", colours, mapping=ONE(), until=6)
+def test_a_disk_that_is_full_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path, colors, monkeypatch):
+    whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
+    train(tmp_path / "full", colors, mapping=ONE(), until=6)
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
         with pytest.raises(InputError, match=r"checkpoints/9 could not be written: .* 0 MB are free.* that of step 6;"):
-            train(tmp_path / "full", colours, mapping=ONE(), until=12)
-    resumed, _, _ = train(tmp_path / "full", colours, mapping=ONE(), until=12)
+            train(tmp_path / "full", colors, mapping=ONE(), until=12)
+    resumed, _, _ = train(tmp_path / "full", colors, mapping=ONE(), until=12)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
@@ -113,9 +113,9 @@ except t.InputError as error:
 """
 
 
-def test_a_disk_that_fills_during_a_save_is_told_in_one_line(tmp_path, colours):
-    whole, _, _ = train(tmp_path / "whole", colours, mapping=ONE(), until=12)
-    train(tmp_path / "full", colours, mapping=ONE(), until=6)
+def test_a_disk_that_fills_during_a_save_is_told_in_one_line(tmp_path, colors):
+    whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
+    train(tmp_path / "full", colors, mapping=ONE(), until=6)
     code = FULL.format(tests=str(Path(__file__).parent), directory=str(tmp_path / "full" / "checkpoints"))
     path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     done = subprocess.run(
@@ -127,12 +127,12 @@ def test_a_disk_that_fills_during_a_save_is_told_in_one_line(tmp_path, colours):
     )
     (line,) = done.stdout.strip().splitlines()
     assert "checkpoints/7 could not be written: " in line and "that of step 6;" in line and "File too large" in line
-    resumed, _, _ = train(tmp_path / "full", colours, mapping=ONE(), until=12)
+    resumed, _, _ = train(tmp_path / "full", colors, mapping=ONE(), until=12)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
-def test_a_reader_changes_nothing(tmp_path, colours):
-    train(tmp_path, colours, mapping=ONE(), until=6)
+def test_a_reader_changes_nothing(tmp_path, colors):
+    train(tmp_path, colors, mapping=ONE(), until=6)
     largest_file(tmp_path / "checkpoints" / "6").unlink()
     before = sorted(path for path in (tmp_path / "checkpoints").rglob("*"))
     checkpoints = Checkpoints(tmp_path / "checkpoints", ONE(), read_only=True)
@@ -142,10 +142,10 @@ def test_a_reader_changes_nothing(tmp_path, colours):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 7])
-def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colours, at):
+def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):
     from kdjax.runtime import preemption
 
-    whole, records, _ = train(tmp_path / "whole", colours, mapping=ONE(), until=12, longest=1)
+    whole, records, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12, longest=1)
     handler = signal.getsignal(signal.SIGTERM)
     preemption.install()
 
@@ -155,13 +155,13 @@ def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colours, at):
 
     try:
         with pytest.raises(Preempted, match="is saved"), preemption.deferred():
-            train(tmp_path / "parts", colours, mapping=ONE(), until=12, longest=1, log=terminate)
+            train(tmp_path / "parts", colors, mapping=ONE(), until=12, longest=1, log=terminate)
     finally:
         signal.signal(signal.SIGTERM, handler)
         preemption._Signal.received = False
     saved, _ = latest(tmp_path / "parts")
     assert at <= int(saved.step) <= at + 2
-    resumed, again, _ = train(tmp_path / "parts", colours, mapping=ONE(), until=12, longest=1)
+    resumed, again, _ = train(tmp_path / "parts", colors, mapping=ONE(), until=12, longest=1)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     assert again == records
 
@@ -179,8 +179,8 @@ def test_sigterm_outside_a_loop_ends_at_once():
         preemption._Signal.received = False
 
 
-def test_another_number_of_devices_goes_on_from_the_same_checkpoint(tmp_path, colours):
-    whole, _, _ = train(tmp_path / "whole", colours, mapping=ONE(), until=12)
-    train(tmp_path / "parts", colours, mapping=devices.Mapping(), until=6)
-    resumed, _, _ = train(tmp_path / "parts", colours, mapping=MAPPINGS["rows"](), until=12)
+def test_another_number_of_devices_goes_on_from_the_same_checkpoint(tmp_path, colors):
+    whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
+    train(tmp_path / "parts", colors, mapping=devices.Mapping(), until=6)
+    resumed, _, _ = train(tmp_path / "parts", colors, mapping=MAPPINGS["rows"](), until=12)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), resumed, whole)

@@ -6,30 +6,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import MAPPINGS, OPTIMISER, Linear, train
+from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, train
 
+from kdjax.inputs.batch import Batch
+from kdjax.objective.arms import Hyperparameters
 from kdjax.training import state as states
-from kdjax.training import step as steps
+from kdjax.training.step import Recipe, train_step
 
 
 def hyper(ce):
     one = jnp.ones(2)
-    return states.Hyperparameters(
-        weights={"ce": jnp.array(ce)}, temperature=one, learning_rate=one, weight_decay=0 * one
-    )
+    return Hyperparameters(weights={"ce": jnp.array(ce)}, temperature=one, learning_rate=one, weight_decay=0 * one)
 
 
 def walk(ema, count, ce=(1.0, 1.0)):
     """The states after each of `count` steps on random pixels."""
     rng = np.random.default_rng(0)
-    state = states.create(Linear(), OPTIMISER, seeds=(0,), arms=2, image_size=8, ema=True)
-    program = functools.partial(
-        steps.train_step, model=Linear(), optimiser=OPTIMISER, schedule=lambda step: 0.1, cosine_on="logits", ema=ema
-    )
+    state = states.create(Linear(), OPTIMIZER, seeds=(0,), arms=2, image_size=8, ema=True)
+    recipe = Recipe(Linear(), 8, OPTIMIZER, lambda step: 0.1, ema=ema)
+    program = functools.partial(train_step, recipe=recipe)
     seen = [state]
     for _ in range(count):
         images = jnp.array(rng.random((1, 6, 8, 8, 3)), jnp.float32)
-        batch = steps.Batch(images, jnp.array([[0, 1, 2, 0, 1, 2]]), None, jax.random.split(jax.random.key(0), (1, 6)))
+        batch = Batch(images, jnp.array([[0, 1, 2, 0, 1, 2]]), None, jax.random.split(jax.random.key(0), (1, 6)))
         state, _ = jax.jit(program)(state, batch, hyper(ce))
         seen.append(state)
     return seen
@@ -62,10 +61,10 @@ def test_a_student_that_failed_keeps_its_averages():
     assert np.all(kernel(seen[-1])[:, 0] != kernel(seen[0])[:, 0])
 
 
-def test_a_resumed_run_gives_the_same_bits(tmp_path, colours):
+def test_a_resumed_run_gives_the_same_bits(tmp_path, colors):
     how = {"mapping": MAPPINGS["batch"](), "ema": 0.9}
-    whole, records, _ = train(tmp_path / "whole", colours, **how, until=12)
-    train(tmp_path / "parts", colours, **how, until=6)
-    resumed, again, _ = train(tmp_path / "parts", colours, **how, until=12)
+    whole, records, _ = train(tmp_path / "whole", colors, **how, until=12)
+    train(tmp_path / "parts", colors, **how, until=6)
+    resumed, again, _ = train(tmp_path / "parts", colors, **how, until=12)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     assert again == records and resumed.ema

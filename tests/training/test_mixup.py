@@ -2,47 +2,42 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.small_run import Linear
 
 from kdjax.data.plan import Plan
+from kdjax.inputs.batch import Examples, PlanStep, dropout_keys, mixing_shares, render, view_keys
 from kdjax.inputs.feed import streamed
-from kdjax.objective import objective, terms
+from kdjax.objective import terms
+from kdjax.objective.arms import Hyperparameters
+from kdjax.objective.objective import objective
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
 from kdjax.training import optimizer
 from kdjax.training import state as states
-from kdjax.training import step as steps
+from kdjax.training.step import Recipe, planned_step
 
-OPTIMISER = functools.partial(optimizer.adamw, clip=0.0, head_factor=1.0)
+NETWORK = Linear(classes=4)
+OPTIMIZER = functools.partial(optimizer.adamw, clip=0.0, head_factor=1.0)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 10, 10, 3), dtype=np.uint8)
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, -1, 0, 1, -1], np.int32)
 SEEDS = np.int32([0, 1])
 
 
-class Linear(nn.Module):
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, images, train=False, example_keys=None):
-        return nn.Dense(4, name="head")(images.mean((1, 2)))
-
-
 def step(plan, mixup, images=IMAGES):
-    state = states.create(Linear(), OPTIMISER, seeds=(0, 1), arms=1, image_size=8)
-    teacher = Linear().init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
+    state = states.create(NETWORK, OPTIMIZER, seeds=(0, 1), arms=1, image_size=8)
+    teacher = NETWORK.init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
     one = jnp.ones(1)
-    hyper = states.Hyperparameters(
+    hyper = Hyperparameters(
         weights=dict.fromkeys(terms.CORE, one), temperature=one, learning_rate=one, weight_decay=0 * one
     )
-    program = functools.partial(
-        steps.planned_step, student_size=8, teacher=Linear(), teacher_size=8, mixup=mixup, model=Linear(),
-        optimiser=OPTIMISER, schedule=lambda step: 1.0, cosine_on="logits",
-    )  # fmt: skip
-    examples = steps.Examples(images, LABELS)
+    recipe = Recipe(NETWORK, 8, OPTIMIZER, lambda step: 1.0, mixup=mixup, teacher=NETWORK, teacher_size=8)
+    program = functools.partial(planned_step, recipe=recipe)
+    examples = Examples(images, LABELS)
     state, averages = jax.jit(program)(state, examples, teacher, hyper, SEEDS, plan)
     return jax.tree.map(np.asarray, (state.params, averages))
 
@@ -51,8 +46,13 @@ def test_the_hard_term_is_that_of_both_labels():
     logits, other = RNG.normal(size=(12, 4)), np.roll(LABELS, 1)
     share = RNG.random(12)
     with jax.enable_x64(True):
-        found = objective.objective(
-            jnp.array(logits), None, LABELS, {"ce": jnp.float64(1)}, jnp.float64(1), mixed=(other, jnp.array(share))
+        found = objective(
+            Outputs(jnp.array(logits)),
+            None,
+            LABELS,
+            {"ce": jnp.float64(1)},
+            jnp.float64(1),
+            mixed=(other, jnp.array(share)),
         )[1]["ce"]
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     total = count = 0.0
@@ -65,25 +65,27 @@ def test_the_hard_term_is_that_of_both_labels():
 
 def test_a_mixture_with_itself_is_the_image():
     examples, views, places = Plan((0, 1), 12, 4, 0)(0)
-    alone = step(steps.PlanStep(examples, views, places), 0.0)
-    mixed = step(steps.PlanStep(examples, views, places, examples, views), 0.4)
+    alone = step(PlanStep(examples, views, places), 0.0)
+    mixed = step(PlanStep(examples, views, places, examples, views), 0.4)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), mixed, alone)
 
 
 def test_pixels_and_labels_are_mixed_by_the_same_share_for_student_and_teacher():
-    plan = steps.PlanStep(*Plan((0, 1), 12, 4, 0, partners=True)(0))
+    plan = PlanStep(*Plan((0, 1), 12, 4, 0, partners=True)(0))
     _, averages = step(plan, 0.4)
-    shares = np.asarray(steps.mixing_shares(steps.dropout_keys(SEEDS, jnp.int32(0), plan.places), 0.4))
+    shares = np.asarray(mixing_shares(dropout_keys(SEEDS, jnp.int32(0), plan.places), 0.4))
     first, second = (
-        np.asarray(steps.render(IMAGES[index], steps.view_keys(0, index, view), 8))
+        np.asarray(render(IMAGES[index], view_keys(0, index, view), 8))
         for index, view in ((plan.examples, plan.views), (plan.partners, plan.partner_views))
     )
     pixels = shares[..., None, None, None] * first + (1 - shares[..., None, None, None]) * second
-    state = states.create(Linear(), OPTIMISER, seeds=(0, 1), arms=1, image_size=8)
-    teacher = Linear().init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
+    state = states.create(NETWORK, OPTIMIZER, seeds=(0, 1), arms=1, image_size=8)
+    teacher = NETWORK.init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
     for row in range(2):
         variables = jax.tree.map(lambda x: x[row, 0], {"params": state.params})  # noqa: B023
-        cosine = terms.cosine_distance(Linear().apply(teacher, pixels[row]), Linear().apply(variables, pixels[row]))
+        cosine = terms.cosine_distance(
+            NETWORK.apply(teacher, pixels[row]).logits, NETWORK.apply(variables, pixels[row]).logits
+        )
         np.testing.assert_allclose(averages["cosine"].compute()[row, 0], cosine.mean(), rtol=1e-3, atol=1e-5)
 
 
@@ -95,7 +97,7 @@ def test_partners_from_the_host_are_the_same_images():
 
 
 def test_shares_follow_the_beta_distribution():
-    shares = np.asarray(steps.mixing_shares(jax.random.split(jax.random.key(0), 4000), 0.4))
+    shares = np.asarray(mixing_shares(jax.random.split(jax.random.key(0), 4000), 0.4))
     assert shares.mean() == pytest.approx(0.5, abs=0.03)
     assert shares.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.01)
 

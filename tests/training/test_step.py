@@ -9,17 +9,22 @@ import pytest
 
 from kdjax import networks
 from kdjax.data.plan import Plan
+from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.feed import resident
 from kdjax.networks import mobilenet_v2
-from kdjax.objective import terms
+from kdjax.objective.arms import Hyperparameters
+from kdjax.objective.outputs import Outputs
+from kdjax.objective.terms import CORE
 from kdjax.runtime import devices
+from kdjax.teacher.teacher import Shown
+from kdjax.teacher.trained import view_step
 from kdjax.training import optimizer
 from kdjax.training import state as states
-from kdjax.training import step as steps
+from kdjax.training.step import Recipe, empty_averages, planned_steps
 
 CLASSES, EXAMPLES, BATCH, SIZE = 5, 40, 16, 32
-MODEL = networks.create("mobilenet_v2", num_classes=CLASSES, width=0.1)
-OPTIMISER = functools.partial(optimizer.adamw, clip=1.0, head_factor=10.0)
+MODEL = networks.create("mobilenet_v2", CLASSES, width=0.1, dropout=0.2, form="examples_last")
+OPTIMIZER = functools.partial(optimizer.adamw, clip=1.0, head_factor=10.0)
 SEEDS = (3, 7)
 
 
@@ -29,17 +34,17 @@ def arms(rows=slice(None)):
         "learning_rate": [1e-3, 2e-3, 1e-3], "weight_decay": [0.01, 0.02, 0.0],
     }  # fmt: skip
     columns = {name: np.array(one)[rows] for name, one in columns.items()}
-    return states.Hyperparameters(weights={name: columns.pop(name) for name in ("ce", "kl", "cosine")}, **columns)
+    return Hyperparameters(weights={name: columns.pop(name) for name in ("ce", "kl", "cosine")}, **columns)
 
 
 def examples():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
     labels[rng.permutation(EXAMPLES)[:25]] = -1  # labelled examples spread unevenly over the devices
-    return steps.Examples(
+    return Examples(
         images=rng.integers(0, 256, (EXAMPLES, 36, 36, 3), dtype=np.uint8),
         labels=labels,
-        teacher_logits=rng.normal(size=(3, EXAMPLES, CLASSES)) * 3,
+        teacher=Outputs(rng.normal(size=(3, EXAMPLES, CLASSES)) * 3),
     )
 
 
@@ -52,9 +57,11 @@ def program(mapping, teacher, arms_at_once):
     """The mapped step, compiled once for each mapping."""
     return mapping.map(
         functools.partial(
-            steps.planned_steps, student_size=SIZE, teacher=teacher, teacher_size=SIZE,
-            model=MODEL, optimiser=OPTIMISER, schedule=optimizer.schedule(100, 2), cosine_on="logits",
-            arms_at_once=arms_at_once,
+            planned_steps,
+            recipe=Recipe(
+                MODEL, SIZE, OPTIMIZER, optimizer.schedule(100, 2), teacher=teacher, teacher_size=SIZE,
+                arms_at_once=arms_at_once,
+            ),
         ),
         ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole"),
         (0, 1),
@@ -63,7 +70,7 @@ def program(mapping, teacher, arms_at_once):
 
 
 def initial(seeds, count):
-    return double(states.create(MODEL, OPTIMISER, seeds=seeds, arms=count, image_size=SIZE))
+    return double(states.create(MODEL, OPTIMIZER, seeds=seeds, arms=count, image_size=SIZE))
 
 
 @functools.cache
@@ -79,9 +86,7 @@ def run(mapping, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None, 
     constants = data, teacher, mapping.place(hyper, "arms"), mapping.place(np.array(seeds, np.int32), "seeds")
     feed = resident(Plan(tuple(seeds), EXAMPLES, BATCH, views=3), mapping, 1)
     rows = len(seeds), len(hyper.temperature)
-    empty = mapping.place(
-        steps.empty_averages(rows, terms.CORE if data.teacher_logits is not None or teacher else ("ce",)), "rows"
-    )
+    empty = mapping.place(empty_averages(rows, CORE if data.teacher is not None or teacher else ("ce",)), "rows")
     state, seen = mapping.place(initial(seeds, rows[1]), "rows"), []
     for step in range(number):
         state, averages = mapped(state, empty, *constants, feed(step, 1), np.int32(1))
@@ -163,17 +168,17 @@ def test_a_student_that_is_not_finite_freezes_alone(alone_on_one_device):
 
 def test_stored_logits_are_those_of_the_teacher_on_the_pixels_the_students_see():
     """The pass over the views, looked up, against one forward of the teacher inside the step."""
-    teacher = networks.create("vgg16", num_classes=CLASSES, width=0.05)
+    teacher = networks.create("vgg16", CLASSES, width=0.05, form="examples_last")
     variables = {"batch_stats": {}, **double(dict(teacher.init(jax.random.key(1), jnp.zeros((1, SIZE, SIZE, 3)))))}
-    data = examples().replace(teacher_logits=None)
-    view_step = on(1).map(
-        functools.partial(steps.teacher_view_step, model=teacher, size=SIZE),
-        ("whole", "whole", "batch", "batch", "batch", "whole"),
+    data = examples().replace(teacher=None)
+    made = on(1).map(
+        functools.partial(view_step, network=teacher, shown=Shown(SIZE, data_seed=0)),
+        ("whole", "whole", "batch"),
     )
     everyone = np.arange(EXAMPLES, dtype=np.int32)
-    stored = [view_step(variables, data.images, everyone, np.full_like(everyone, view), None, 0) for view in range(3)]
+    stored = [made(variables, data, PlanStep(everyone, np.full_like(everyone, view))) for view in range(3)]
     _, online = run(on(1), data=data, teacher=(teacher, variables), number=2)
-    _, cached = run(on(1), data=data.replace(teacher_logits=jnp.stack(stored)), number=2)
+    _, cached = run(on(1), data=data.replace(teacher=Outputs(jnp.stack(stored))), number=2)
     assert all(np.all(one["kl"].total > 0) for one in online)
     # Views are drawn in float32, and two programs may round them differently.
     close(online, cached, rtol=1e-5)

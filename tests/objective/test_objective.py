@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from kdjax.objective import objective, terms
+from kdjax.objective import terms
+from kdjax.objective.objective import objective as evaluated
+from kdjax.objective.outputs import Outputs
+
+COSINES = {"logits": "cosine", "probabilities": "cosine_probabilities"}
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = RNG.normal(size=(6, 5)) * 3, RNG.normal(size=(6, 5)) * 3
 LABELS = np.array([0, 4, -1, 2, -1, 3])
+
+
+def objective(student, teacher, *rest, **options):
+    """The objective of logits alone."""
+    return evaluated(Outputs(student), None if teacher is None else Outputs(teacher), *rest, **options)
 
 
 def weights(ce=1.0, kl=1.0, cosine=1.0):
@@ -27,24 +36,24 @@ def numpy_objective(student, teacher, labels, w, temperature, on):
     return w[0] * ce + w[1] * kl + w[2] * cosine, (ce, kl, cosine)
 
 
-@pytest.mark.parametrize("on", terms.COSINE_ON)
+@pytest.mark.parametrize("on", COSINES)
 @pytest.mark.parametrize("w", [(1, 0, 0), (1, 1, 0), (1, 0, 1), (0.5, 2, 3), (0, 1, 1)])
 def test_objective_equals_numpy(on, w):
     with jax.enable_x64(True):
-        arrays = {name: jnp.float64(one) for name, one in zip(terms.CORE, w, strict=True)}
-        compiled = jax.jit(objective.objective, static_argnames="cosine_on")
-        loss, averages = compiled(
-            jnp.array(STUDENT), jnp.array(TEACHER), jnp.array(LABELS), arrays, jnp.float64(2.5), cosine_on=on
+        names = ("ce", "kl", COSINES[on])
+        arrays = {name: jnp.float64(one) for name, one in zip(names, w, strict=True)}
+        loss, averages = jax.jit(objective)(
+            jnp.array(STUDENT), jnp.array(TEACHER), jnp.array(LABELS), arrays, jnp.float64(2.5)
         )
     expected, each = numpy_objective(STUDENT, TEACHER, LABELS, w, 2.5, on)
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
-    np.testing.assert_allclose([averages[name].compute() for name in terms.CORE], each, rtol=1e-12)
+    np.testing.assert_allclose([averages[name].compute() for name in names], each, rtol=1e-12)
 
 
 def test_gradient_equals_finite_differences():
     with jax.enable_x64(True):
         arrays = {name: jnp.float64(one) for name, one in zip(terms.CORE, (1.0, 0.5, 2.0), strict=True)}
-        gradient = jax.grad(lambda s: objective.objective(s, jnp.array(TEACHER), LABELS, arrays, jnp.float64(4.0))[0])(
+        gradient = jax.grad(lambda s: objective(s, jnp.array(TEACHER), LABELS, arrays, jnp.float64(4.0))[0])(
             jnp.array(STUDENT)
         )
     direction = RNG.normal(size=STUDENT.shape)
@@ -55,21 +64,18 @@ def test_gradient_equals_finite_differences():
 
 
 def test_no_gradient_reaches_the_teacher():
-    gradient = jax.grad(lambda t: objective.objective(jnp.array(STUDENT), t, LABELS, weights(), 4.0)[0])(
-        jnp.array(TEACHER)
-    )
+    gradient = jax.grad(lambda t: objective(jnp.array(STUDENT), t, LABELS, weights(), 4.0)[0])(jnp.array(TEACHER))
     assert not np.any(gradient)
 
 
-@pytest.mark.parametrize("on", terms.COSINE_ON)
+@pytest.mark.parametrize("on", COSINES)
 @pytest.mark.parametrize("student", ["zero", "equal", "huge"])
 @pytest.mark.parametrize("teacher", ["zero", "equal", "huge"])
 def test_finite_at_the_edges(on, student, teacher):
     kinds = {"zero": np.zeros((2, 3)), "equal": np.ones((2, 3)), "huge": np.array([[1e4, -1e4, 0], [-1e4, -1e4, 1e4]])}
+    given = {"ce": jnp.float32(1), "kl": jnp.float32(1), COSINES[on]: jnp.float32(1)}
     value, gradient = jax.value_and_grad(
-        lambda s: objective.objective(
-            s, jnp.float32(kinds[teacher]), jnp.array([0, -1]), weights(), jnp.float32(1.0), cosine_on=on
-        )[0]
+        lambda s: objective(s, jnp.float32(kinds[teacher]), jnp.array([0, -1]), given, jnp.float32(1.0))[0]
     )(jnp.float32(kinds[student]))
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
 
@@ -77,19 +83,15 @@ def test_finite_at_the_edges(on, student, teacher):
 def test_a_term_of_weight_zero_cannot_spoil_another():
     broken_teacher = jnp.full(TEACHER.shape, jnp.nan)
     value, gradient = jax.value_and_grad(
-        lambda s: objective.objective(s, broken_teacher, LABELS, weights(kl=0.0, cosine=0.0), jnp.float32(4.0))[0]
+        lambda s: objective(s, broken_teacher, LABELS, weights(kl=0.0, cosine=0.0), jnp.float32(4.0))[0]
     )(jnp.float32(STUDENT))
-    expected = jax.grad(lambda s: objective.objective(s, None, LABELS, weights(), jnp.float32(4.0))[0])(
-        jnp.float32(STUDENT)
-    )
+    expected = jax.grad(lambda s: objective(s, None, LABELS, weights(), jnp.float32(4.0))[0])(jnp.float32(STUDENT))
     assert np.isfinite(value)
     np.testing.assert_array_equal(gradient, expected)
 
 
 def test_all_unlabelled_leaves_the_soft_terms():
-    loss, averages = objective.objective(
-        jnp.array(STUDENT), jnp.array(TEACHER), jnp.full(6, -1), weights(), jnp.float32(4.0)
-    )
+    loss, averages = objective(jnp.array(STUDENT), jnp.array(TEACHER), jnp.full(6, -1), weights(), jnp.float32(4.0))
     assert averages["ce"].count == 0
     np.testing.assert_allclose(loss, averages["kl"].compute() + averages["cosine"].compute(), rtol=1e-6)
 
@@ -104,7 +106,7 @@ def test_one_program_trains_arms_that_differ_in_weights_and_temperature():
     arms = {
         name: jnp.array(column) for name, column in zip(terms.CORE, [[1.0, 1.0], [0.0, 1.0], [0.0, 2.0]], strict=True)
     }
-    both = jax.vmap(lambda w, t: objective.objective(jnp.array(STUDENT), jnp.array(TEACHER), LABELS, w, t)[0])(
+    both = jax.vmap(lambda w, t: objective(jnp.array(STUDENT), jnp.array(TEACHER), LABELS, w, t)[0])(
         arms, jnp.array([4.0, 2.0])
     )
     expected = [

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdjax.config import base, given_teacher, validate
+from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.run import other_run
+from kdjax.run.checks import given_teacher, validate
 
 
 @pytest.fixture

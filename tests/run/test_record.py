@@ -1,0 +1,62 @@
+"""Whether a directory still holds the same run: its configuration and its images."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from kdjax.config import base
+from kdjax.errors import InputError
+from kdjax.run import record
+
+
+def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
+    def dataset(fingerprint):
+        return SimpleNamespace(splits_document=lambda: {"train": ["a"], "test": ["b"]}, fingerprint=fingerprint)
+
+    (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
+    said = []
+    record.check_same_data(tmp_path, dataset("1"), said.append)
+    assert said == []
+    record.check_same_data(tmp_path, dataset("2"), said.append)
+    assert len(said) == 1 and "not those that this run began with" in said[0]
+
+
+def now(**fields):
+    return {**json.loads(base().to_json()), **fields}
+
+
+def written(tmp_path, document):
+    (tmp_path / "config.json").write_text(json.dumps(document))
+
+
+def test_a_run_of_an_earlier_version_goes_on_where_its_fields_meant_the_same(tmp_path):
+    before = now()
+    before["student"] |= {"depthwise": "conv"}
+    before["teacher"] |= {"convolution": "winograd"}
+    before["distill"] |= {"cosine_on": "logits"}
+    del before["dataset"]["augmentation"], before["student"]["head"], before["run"]["form"]
+    del before["arms"]["cosine_probabilities"]  # an arm that it could not have trained
+    written(tmp_path, before)
+    record.check_same_config(tmp_path, now())
+    before["distill"]["cosine_on"] = "probabilities"
+    written(tmp_path, before)
+    with pytest.raises(InputError, match="distill.cosine_on is None, was 'probabilities'"):
+        record.check_same_config(tmp_path, now())
+
+
+def test_the_first_field_that_differs_is_named_and_the_section_run_is_free(tmp_path):
+    written(tmp_path, now())
+    document = now()
+    document["run"]["log_seconds"] = 3.0
+    record.check_same_config(tmp_path, document)
+    document["arms"]["kl"]["kl"] = 2.0
+    with pytest.raises(InputError, match="arms.kl.kl is 2.0, was 1.0"):
+        record.check_same_config(tmp_path, document)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_record_that_is_none_is_refused_by_name(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match="config.json"):
+        record.check_same_config(tmp_path, now())

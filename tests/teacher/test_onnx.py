@@ -1,0 +1,149 @@
+"""An ONNX file as teacher: it sees the students' views, and what is not what it seems is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.views import IMAGES, SIZE, pixels
+
+from kdjax.errors import InputError
+from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
+from kdjax.teacher import onnx as teacher_onnx
+from kdjax.teacher.onnx import Declared, digest, from_onnx
+from kdjax.teacher.teacher import Shown
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+CLASSES = ("field", "forest", "water")
+RNG = np.random.default_rng(0)
+KERNEL, BIAS = RNG.normal(size=(3, 4)).astype(np.float32), RNG.normal(size=4).astype(np.float32)
+ORDER = ("water", "other", "field", "forest")  # of the file's logits
+PLACES = [2, 3, 0]
+
+
+@pytest.fixture
+def onnx_file(tmp_path):
+    """Mean color to four logits; written with layout, element type, metadata and last operation as asked."""
+
+    def write(layout="NHWC", kind=TensorProto.FLOAT, classes=ORDER, side=SIZE, batch="batch", last="Identity", also=()):
+        shape = [batch, side, side, 3] if layout == "NHWC" else [batch, 3, side, side]
+        axes = [1, 2] if layout == "NHWC" else [2, 3]
+        nodes = [
+            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["floats", "axes"], ["color"], keepdims=0),
+            helper.make_node("Gemm", ["color", "kernel", "bias"], ["scores"]),
+            helper.make_node(last, ["scores"], ["logits"]),
+        ]
+        constants = [
+            numpy_helper.from_array(np.array(axes), "axes"),
+            numpy_helper.from_array(KERNEL, "kernel"),
+            numpy_helper.from_array(BIAS, "bias"),
+        ]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])]
+        outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, size]) for name, size in also]
+        graph = helper.make_graph(
+            nodes, "teacher", [helper.make_tensor_value_info("images", kind, shape)], outputs, constants
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        if classes:
+            helper.set_model_props(model, {"classes": json.dumps(classes)})
+        onnx.save(model, tmp_path / "teacher.onnx")
+        return str(tmp_path / "teacher.onnx")
+
+    return write
+
+
+def given(path, size=SIZE, **declared):
+    return from_onnx(path, Declared(**declared), CLASSES, Shown(size, data_seed=5))
+
+
+def scores(view, kind="imagenet"):
+    """What the file's three classes should be given, by NumPy."""
+    seen = pixels(view).astype(np.float64)
+    if kind == "uint8":
+        seen = np.round(seen * 255)
+    elif kind == "imagenet":
+        seen = (seen - IMAGENET_MEAN) / np.array(IMAGENET_STD)
+    return seen.mean((1, 2)) @ KERNEL + BIAS
+
+
+@pytest.mark.parametrize("layout", teacher_onnx.LAYOUTS)
+@pytest.mark.parametrize("kind", teacher_onnx.INPUTS)
+def test_a_file_sees_the_views_of_the_students(onnx_file, layout, kind):
+    path = onnx_file(layout, TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT)
+    teacher = given(path, layout=layout, input=kind)
+    for view, found in ((3, teacher.views(IMAGES, np.arange(11), 3)), (None, teacher.clean(IMAGES))):
+        # A value that lies half-way between two bytes may be rounded either way.
+        atol = 0.02 if kind == "uint8" else 1e-4
+        np.testing.assert_allclose(found, scores(view, kind)[:, PLACES], rtol=1e-4, atol=atol)
+
+
+def test_what_does_not_fit_is_refused_by_name(onnx_file, tmp_path):
+    def refused(path, said, **options):
+        with pytest.raises(InputError, match=said):
+            given(path, **options)
+
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    refused(str(tmp_path / "bad.onnx"), "bad.onnx cannot be read")
+    refused(onnx_file(classes=None), "which logit is which class: give teacher.onnx_classes")
+    path = onnx_file()
+    refused(path, "lacks water", classes=("field", "forest", "sea", "other"))
+    refused(path, "names a class twice", classes=("field", "forest", "water", "water"))
+    refused(path, "onnx_input='uint8'", input="uint8")
+    refused(path, "teacher.onnx_layout='NCHW'", layout="NCHW")
+    refused(path, "teacher.image_size", size=48)
+    refused(path, "has no output 'features'; it has logits", output="features")
+    assert given(path).parts != given(path, input="unit").parts
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ("a", "field", "forest", "b", "water")])
+def test_a_file_has_as_many_class_names_as_outputs(onnx_file, classes):
+    """A background column that nobody names would shift every other."""
+    with pytest.raises(InputError, match=rf"gives \(6, 4\) for 6 images and has {len(classes)} class names"):
+        given(onnx_file(), classes=classes)
+
+
+def test_of_several_outputs_one_is_named(onnx_file):
+    path = onnx_file(also=(("color", 3), ("scores", 4)))
+    with pytest.raises(InputError, match=r"several outputs \(logits .*, color .*: name the logits"):
+        given(path)
+    np.testing.assert_allclose(
+        given(path, output="scores").clean(IMAGES), scores(None)[:, PLACES], rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(InputError, match="4 class names"):
+        given(path, output="color")
+
+
+@pytest.mark.parametrize(("last", "gives"), [("Softmax", "probabilities"), ("Sigmoid", "sigmoid")])
+def test_probabilities_are_refused_or_made_logits(onnx_file, last, gives):
+    path = onnx_file(last=last)
+    with pytest.raises(InputError, match=f"set teacher.onnx_gives={gives}"):
+        given(path)
+    found, expected = given(path, gives=gives).clean(IMAGES), scores(None)
+    if gives == "probabilities":  # the logarithm knows them up to an offset common to all classes
+        expected = expected - np.log(np.exp(expected).sum(1, keepdims=True))
+    np.testing.assert_allclose(found, expected[:, PLACES], rtol=1e-3, atol=1e-4)
+    assert given(path, gives=gives).parts["output"] == ["logits", gives]
+    with pytest.raises(InputError, match="look like logits"):
+        given(onnx_file(), gives=gives)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_fixed_batch_is_honored(onnx_file, batch):
+    teacher = given(onnx_file(batch=batch))
+    np.testing.assert_allclose(teacher.clean(IMAGES), scores(None)[:, PLACES], rtol=1e-4, atol=1e-4)
+
+
+def test_tensors_in_a_file_of_their_own_are_part_of_the_teacher(onnx_file, tmp_path):
+    model = onnx.load(onnx_file())
+    path = tmp_path / "beside.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="beside.data", size_threshold=0)
+    first, tensors = digest(str(path)), bytearray((tmp_path / "beside.data").read_bytes())
+    assert digest(str(path)) == first
+    tensors[-1] ^= 1
+    (tmp_path / "beside.data").write_bytes(tensors)
+    assert digest(str(path)) != first
+    (tmp_path / "beside.data").unlink()
+    with pytest.raises(InputError, match="beside.data, which cannot be read"):
+        digest(str(path))

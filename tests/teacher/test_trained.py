@@ -1,0 +1,28 @@
+"""A network of kdjax's as teacher sees what the students see."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.views import IMAGES, SIZE, pixels
+
+from kdjax import networks
+from kdjax.runtime.devices import Mapping
+from kdjax.teacher.teacher import Shown
+from kdjax.teacher.trained import from_network
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_network_sees_the_views_of_the_students(on_device, devices):
+    model = networks.create("vgg16", 3, width=0.05, form="examples_last")
+    variables = jax.tree.map(np.asarray, dict(model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))))
+    teacher = from_network(
+        "vgg16", model, variables, Shown(SIZE, data_seed=5), dtype="float32", on_device=on_device,
+        mapping=Mapping(jax.devices()[:devices]),
+    )  # fmt: skip
+    chosen = np.array([3, 9, 0])
+    expected = model.apply(variables, pixels(view=2)[chosen]).logits
+    np.testing.assert_allclose(teacher.views(IMAGES, chosen, 2), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(teacher.clean(IMAGES), model.apply(variables, pixels()).logits, rtol=1e-4, atol=1e-5)
+    assert teacher.parts["model"] == "vgg16" and len(teacher.parts["teacher"]) == 64

@@ -1,0 +1,161 @@
+"""The loop, its checkpoints and its evaluation, on a network small enough for exact comparisons."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, train
+
+from kdjax.data.plan import Plan
+from kdjax.errors import InputError
+from kdjax.inputs.batch import dropout_keys, view_keys
+from kdjax.inputs.feed import resident, streamed
+from kdjax.objective.terms import CORE
+from kdjax.runtime import devices
+from kdjax.training import predictor as evaluate
+from kdjax.training import state as states
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.predictor import mean_over_symmetries, predictor
+from kdjax.training.step import empty_averages
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_a_resumed_run_gives_the_same_bits(tmp_path, colors, mapping, host):
+    how = {"mapping": MAPPINGS[mapping](), "host": host}
+    whole, records, lines = train(tmp_path / "whole", colors, **how, until=12)
+    assert int(whole.step) == 12
+    train(tmp_path / "parts", colors, **how, until=6)
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "kind": "train"}\n{"step": 8, "ki')  # what a killed run leaves behind
+    resumed, again, _ = train(tmp_path / "parts", colors, **how, until=12)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert again == records
+    assert any("images/s" in line and "validation top-1: a " in line for line in lines)
+
+
+def test_images_from_the_host_are_the_same_images(tmp_path, colors):
+    """Streamed or held on the device: the same plan, pixels and (one program apart) parameters."""
+    mapping, plan = devices.Mapping(jax.devices()[:4]), Plan((0, 1), 37, 8, 2)
+    held, read = resident(plan, mapping, 1), streamed(plan, mapping, colors[0], 2, 9)
+    for number in range(2, 9):
+        share, again = held(number, 1), read(number, 1)
+        assert again.images.shape == (4, 1, 2, 2, 8, 8, 3) and again.images.dtype == np.uint8
+        np.testing.assert_array_equal(again.images, colors[0][share.examples])
+        jax.tree.map(np.testing.assert_array_equal, again.replace(images=None), share)
+    one, _, _ = train(tmp_path / "device", colors, mapping=mapping, until=9)
+    other, _, _ = train(tmp_path / "host", colors, mapping=mapping, until=9, host=True)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
+
+
+@pytest.mark.parametrize("mapping", ["one", "batch"])
+def test_the_number_of_steps_sent_at_once_changes_nothing(tmp_path, colors, mapping):
+    runs = [
+        train(tmp_path / str(longest), colors, mapping=MAPPINGS[mapping](), until=12, longest=longest)
+        for longest in (1, 3)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+def test_students_shared_out_over_devices_train_as_they_do_on_one(tmp_path, colors):
+    rows, said, _ = train(tmp_path / "rows", colors, mapping=MAPPINGS["rows"](), until=12)
+    one, again, _ = train(tmp_path / "one", colors, mapping=MAPPINGS["one"](), until=12)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), rows, one)
+    assert [record["step"] for record in said] == [record["step"] for record in again]
+
+
+def test_rows_are_shared_out_where_they_divide_evenly():
+    assert len(jax.devices()) == 8
+    shape = lambda seeds, arms: getattr(devices.for_population(seeds, arms), "_rows", None)
+    assert shape(2, 4).devices.shape == (2, 4)
+    assert shape(8, 3).devices.shape == (8, 1)
+    assert shape(3, 8).devices.shape == (1, 8)
+    assert shape(5, 4) is None and shape(1, 1) is None  # the batch is shared out instead
+
+
+def test_a_stage_ends_when_no_student_is_left(tmp_path, colors):
+    with pytest.raises(InputError, match=r"failed at step [0-9]+.*checkpoints/[0-9]+ holds"):
+        train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+    with pytest.raises(InputError, match="failed at step"):  # a second start does not train on
+        train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+
+
+def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colors):
+    state, records, _ = train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12)
+    for row in range(2):
+        for column, arm in enumerate("ab"):
+            scores = [
+                (one["students"][f"{arm}/{row}"]["top1"], -one["students"][f"{arm}/{row}"]["nll"], -one["step"])
+                for one in records if one["kind"] == "validation"
+            ]  # fmt: skip
+            assert state.best.step[row, column] == -max(scores)[2]
+    assert state.best.top1.min() > 0.5  # the task is easy: it learned
+
+
+def test_the_last_step_is_kept_where_that_is_asked_for(tmp_path, colors):
+    state, _, _ = train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12, select="last")
+    assert np.all(state.best.step == 12)
+    jax.tree.map(np.testing.assert_array_equal, state.best.params, state.params)
+
+
+def test_evaluation_counts_every_example_once(colors, monkeypatch):
+    """37 examples in padded batches on 8 devices equal one example after the other."""
+    images, _ = colors
+    variables = states.create(Linear(), OPTIMIZER, seeds=(0, 1), arms=2, image_size=8).variables
+    logits = predictor(Linear(), size=8, mapping=devices.Mapping())(variables, images)
+    kernel, bias = (np.asarray(variables["params"]["head"][name]) for name in ("kernel", "bias"))
+    expected = np.einsum("nc,sack->sank", images.mean((1, 2)) / 255, kernel) + bias[:, :, None]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(evaluate, "LAYER_BYTES", 1)  # one image a device at once
+    again = predictor(Linear(), size=8, mapping=devices.Mapping())(variables, images)
+    np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_over_the_eight_symmetries(colors):
+    """Against all eight written out, with logits that depend on where a pixel is; turning an image changes nothing."""
+    images = colors[0]
+    weights = np.random.default_rng(1).normal(0, 2e-3, (8, 8, 3, 3))
+    predict = lambda one: np.einsum("nhwc,hwck->nk", one.astype(float), weights)[None]
+    swapped = images.swapaxes(1, 2)
+    flips = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    eight = [one[:, :: 1 - 2 * a, :: 1 - 2 * b] for one in (images, swapped) for a, b in flips]
+    odds = np.exp([predict(one) for one in eight])
+    expected = (odds / odds.sum(-1, keepdims=True)).mean(0)
+    got = mean_over_symmetries(predict, images)
+    assert got.shape == (1, len(images), 3)
+    np.testing.assert_allclose(np.exp(got), expected, rtol=1e-12)
+    np.testing.assert_allclose(mean_over_symmetries(predict, swapped[:, ::-1]), got, rtol=1e-12)
+
+
+def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_path, colors):
+    train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12)
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert kept == [9, 12]
+    create = functools.partial(states.create, Linear(), OPTIMIZER, seeds=(0, 1), arms=2, image_size=8)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping())
+    best, model = checkpoints.restore_best(jax.eval_shape(create))
+    whole, _ = checkpoints.restore(jax.eval_shape(create), empty_averages((2, 2), CORE))
+    jax.tree.map(np.testing.assert_array_equal, best, whole.best)
+    assert np.all(model["failed"] == -1) and model["step"] == 12
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colors):
+    train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=3)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping(jax.devices()[:1]))
+    other = jax.eval_shape(functools.partial(states.create, Linear(), OPTIMIZER, seeds=(0,), arms=2, image_size=8))
+    with pytest.raises(InputError, match="does not fit"):
+        checkpoints.restore(other, empty_averages((1, 2), CORE))
+    checkpoints.close()
+
+
+def test_dropout_and_view_keys_do_not_depend_on_the_neighbours():
+    places = jnp.arange(8, dtype=jnp.int32)[None]
+    keys = jax.random.key_data(dropout_keys(jnp.array([5]), jnp.int32(3), places))
+    part = jax.random.key_data(dropout_keys(jnp.array([4, 5]), jnp.int32(3), jnp.tile(places[:, 6:], (2, 1))))
+    np.testing.assert_array_equal(keys[0, 6:], part[1])
+    views = jax.random.key_data(view_keys(0, jnp.array([[3, 9]]), jnp.array([[1, 0]])))
+    assert len(np.unique(np.concatenate([keys[0], views[0]]), axis=0)) == 10
