@@ -1,9 +1,12 @@
 """How the report draws."""
 
+import re
+
 import numpy as np
 import pytest
 
 from kdjax.report import charts
+from kdjax.report.findings import Bin
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,82 @@ def test_a_curve_is_the_mean_of_the_seeds_that_came_to_the_end():
 def test_places_on_an_axis():
     assert charts.Axis(0, 10, 40, 240).place(2.5) == pytest.approx(90)
     assert charts.Axis(1, 100, 200, 0, log=True).place(10) == pytest.approx(100)
+
+
+def attributes(tag, text):
+    """Attributes of the elements of this name, in order."""
+    return [dict(re.findall(r'([\w-]+)="(.*?)"', one)) for one in re.findall(f"<{tag} (.*?)>", text)]
+
+
+def test_a_confusion_matrix_has_true_classes_down_and_right_ones_on_the_diagonal():
+    counts = np.array([[8, 2, 0], [0, 5, 5], [0, 0, 1]])
+    text = str(charts.confusion(("a", "b", "c"), counts, alt="matrix"))
+    cells = re.findall(r'<g class="(.*?)"><title>(.*?)</title><rect (.*?)>', text)
+    assert len(cells) == 5
+    corner = attributes("rect", text)[0]
+    for kind, title, rect in cells:
+        row, column, count = re.fullmatch(r"(.) taken for (.): (\d+)", title).groups()
+        row, column = "abc".index(row), "abc".index(column)
+        assert counts[row, column] == int(count) and kind.split()[0] == ("right" if row == column else "wrong")
+        place = dict(re.findall(r'([\w-]+)="(.*?)"', rect))
+        assert float(place["x"]) - float(corner["x"]) == 24 * column
+        assert float(place["y"]) - float(corner["y"]) == 24 * row
+        share = counts[row, column] / counts[row].sum()
+        assert float(place["fill-opacity"]) == pytest.approx(0.18 + 0.82 * share, abs=0.006)
+
+
+def test_points_lie_at_their_values_with_their_intervals():
+    points = [
+        charts.Point("big", "t", 1e7, 99.0),
+        charts.Point("small", "s0", 1e5, 90.0, (85.0, 95.0)),
+        charts.Point("middle", "s1", 1e6, 80.0, (75.0, 85.0)),
+    ]
+    text = str(charts.scatter(points, alt="cost", x_label="parameters", y_label="top-1"))
+    (circle,) = attributes("circle", text)
+    x = charts.Axis(1e5 / 100**0.12, 1e7 * 100**0.12, 46, 334, log=True)
+    low, high = 75 - 0.08 * 24, 99 + 0.08 * 24
+    y = charts.Axis(low, high, 186, 22)
+    assert float(circle["cx"]) == pytest.approx(x.place(1e5), abs=0.01)
+    assert float(circle["cy"]) == pytest.approx(y.place(90), abs=0.01)
+    bars = {one["class"]: one for one in attributes("line", text) if one.get("class", "").startswith("bar ")}
+    assert set(bars) == {"bar s0", "bar s1"}  # the teacher has no interval
+    for style, (least, most) in (("s0", (85, 95)), ("s1", (75, 85))):
+        bar = bars[f"bar {style}"]
+        assert float(bar["y1"]) == pytest.approx(y.place(least), abs=0.01)
+        assert float(bar["y2"]) == pytest.approx(y.place(most), abs=0.01)
+    assert [re.search(f"<title>{p.name}: {p.y:.2f}</title>", text) is not None for p in points] == [True] * 3
+
+
+def test_recalls_lie_on_the_line_of_their_class():
+    text = str(charts.recalls(("a", "b"), [("teacher", "s0", [95.0, None]), ("kl", "s4", [92.0, 98.0])], alt="recall"))
+    circles = attributes("circle", text)
+    x = charts.Axis(90, 100, 150, 404)
+    assert [float(one["cx"]) for one in circles] == pytest.approx([x.place(v) for v in (95, 92, 98)], abs=0.01)
+    assert [float(one["cy"]) for one in circles] == pytest.approx([16 - 2.75, 16 + 2.75, 38 + 2.75], abs=0.01)
+    assert re.findall("<title>(.*?)</title>", text) == [
+        "a",
+        "a, teacher: 95.0 %",
+        "a, kl: 92.0 %",
+        "b",
+        "b, kl: 98.0 %",
+    ]
+
+
+def test_a_reliability_diagram_has_accuracy_over_confidence():
+    bins = [Bin(30, 0.9, 0.8), Bin(10, 0.5, 0.6)]
+    text = str(charts.reliability(bins, "s0", alt="calibration"))
+    x, y = charts.Axis(0, 100, 44, 214), charts.Axis(0, 100, 186, 22)
+    for one, dot in zip(bins, attributes("circle", text), strict=True):
+        assert float(dot["cx"]) == pytest.approx(x.place(100 * one.confidence), abs=0.01)
+        assert float(dot["cy"]) == pytest.approx(y.place(100 * one.accuracy), abs=0.01)
+        assert float(dot["r"]) == pytest.approx(15 * np.sqrt(one.count / 40), abs=0.01)
+
+
+def test_a_curve_goes_through_its_points():
+    line = np.array([[1, 2.0], [3, 1.0]])
+    text = str(charts.curves([charts.Series("kl", "s0", (line,))], alt="losses"))
+    x, y = charts.Axis(0, 3.06, 46, 334), charts.Axis(1 - 0.08, 2 + 0.08, 186, 22)
+    (path,) = re.findall('<path d="(.*?)" class="curve">', text)
+    assert path == "M" + "L".join(f"{x.place(a):.1f} {y.place(b):.1f}" for a, b in line)
+    (end,) = attributes("circle", text)
+    assert (float(end["cx"]), float(end["cy"])) == pytest.approx((x.place(3), y.place(1)), abs=0.01)

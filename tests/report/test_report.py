@@ -1,7 +1,9 @@
 """The page of the report: what is on it, what it never loads, and how a browser takes it."""
 
+import base64
 import copy
 import functools
+import hashlib
 import html
 import html.parser
 import json
@@ -131,6 +133,20 @@ def test_hostile_names_stay_text():
     assert HOSTILE in " ".join(found.text)
 
 
+def test_the_page_forbids_all_but_its_own_script():
+    found = Balanced(rendered())
+    (policy,) = (one["content"] for one in found.named("meta") if one.get("http-equiv"))
+    script = re.search("<script>(.*?)</script>", rendered(), re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_the_table_shades_the_leading_arm_alone():
+    rows = re.findall(r'<tr( class="leading")?><th scope="row">([^<]*)</th>', rendered())
+    assert [name for leading, name in rows if leading] == ["kl_cosine"]
+    assert {"teacher vgg16", "student_alone", "kl"} <= {name for leading, name in rows if not leading}
+
+
 def test_markup_escapes_what_is_not_markup():
     assert element("p", "a < b", title='"&"') == '<p title="&quot;&amp;&quot;">a &lt; b</p>'
     assert element("p", element("b", "x"), 3, class_="y", id=None) == '<p class="y"><b>x</b>3</p>'
@@ -171,6 +187,26 @@ def run(tmp_path, monkeypatch):
 def test_the_page_is_made_of_the_files(run):
     stage.report(run)
     assert (run.workdir / "report.html").read_text(encoding="utf-8") == page.render(material(seeds=(0,), parity=PARITY))
+
+
+def test_of_a_family_only_the_selected_trial_is_shown(run, monkeypatch):
+    given = material(seeds=(0,), families=True)
+    (run.workdir / "results.json").write_text(json.dumps(given.results), encoding="utf-8")
+    shown = [arm for arm, _ in given.students]
+    assert len(shown) == 2 < len(ARMS)
+    arrays = {}
+    for name, side in (("test", given.test), ("validation", given.validation)):
+        arrays[f"teacher_{name}"] = side.teacher
+        arrays[f"student_{name}"] = np.zeros((1, len(ARMS), *side.teacher.shape))  # what is not shown may be anything
+        arrays[f"student_{name}"][0, [list(ARMS).index(arm) for arm in shown]] = side.students
+        setattr(run.dataset, name, Split(side.images, side.labels, side.names))
+    np.savez(run.workdir / "evaluation" / "logits.npz", **arrays)
+    seen = []
+    monkeypatch.setattr(stage.page, "render", lambda material: seen.append(material) or "")
+    stage.report(run)
+    assert seen[0].students == [(arm, 0) for arm in shown]
+    np.testing.assert_allclose(seen[0].test.students, given.test.students, atol=1e-12)
+    np.testing.assert_allclose(seen[0].validation.students, given.validation.students, atol=1e-12)
 
 
 def test_without_an_export_and_without_labels_of_some_images(run):

@@ -213,7 +213,8 @@ def test_splits_are_repetitions_of_their_own():
     for number in range(3):
         top1 = {name: [v + 0.01 * number for v in values] for name, values in TOP1.items()}
         top1["kl"][0] += 0.03 * (number == 1)
-        runs.append(document.build(**parts(top1, config={"data_seed": 5 + number, "seeds": (0, 1, 2)})))
+        config = {"data_seed": 5 + number, "seeds": (0, 1, 2)}
+        runs.append(document.build(**parts(top1, teacher=0.9 + number / 100, config=config)))
     out = document.combine(runs)
     json.dumps(out, allow_nan=False)
     assert out["data_seeds"] == [5, 6, 7] and out["dataset"]["overlap"] == 0.5
@@ -224,6 +225,12 @@ def test_splits_are_repetitions_of_their_own():
         np.mean(means["kl"]) - np.mean(means["student_alone"])
     )
     assert out["arms"]["student_alone"]["p_vs_alone"] is None and 0 < out["arms"]["kl"]["p_vs_alone"] < 1
+    assert out["teacher"]["test_top1"] == [0.9, 0.91, 0.92] and out["teacher"]["mean"] == pytest.approx(0.91)
+    statistic = stats.ttest_rel(means["kl"], means["student_alone"]).statistic
+    corrected = statistic * np.sqrt((1 / 3) / (1 / 3 + 0.5))
+    # The others differ by as much on every split, which is no test: one comparison is left, and Holm changes nothing.
+    assert out["arms"]["cosine"]["p_vs_alone"] is None and out["arms"]["kl_cosine"]["p_vs_alone"] is None
+    assert out["arms"]["kl"]["p_vs_alone"] == pytest.approx(2 * stats.t.sf(corrected, 2))
     text = tables.over_splits(out)
     assert "Nadeau" in text and "data seeds 5, 6, 7" in text and "kl " in text
     for run in runs:

@@ -65,6 +65,12 @@ def test_calibration_error_bin_by_bin():
     assert metrics.classification(logits, labels)["ece"] == pytest.approx(wanted, abs=1e-12)
 
 
+def test_a_confidence_on_the_edge_belongs_to_the_bin_below():
+    # 0.15 and 0.2 share the bin (2/15, 3/15], so their errors meet before they are averaged.
+    error = metrics._calibration_error(np.array([0.15, 0.2]), np.array([True, False]))
+    assert error == pytest.approx(abs(1 - 0.35) / 2)
+
+
 def test_unlabelled_rows_do_not_count():
     logits, labels = sample()
     padded = np.concatenate([logits, np.full((7, 6), np.nan)])

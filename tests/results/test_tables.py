@@ -101,6 +101,15 @@ def test_no_number_is_left_out_of_its_column():
         assert by_name[name][7:] == [*figures, "404 k", "5.6 M"]
 
 
+def test_a_failed_seed_is_left_out_of_every_mean():
+    whole, failed = (
+        tables.table_rows(document.build(**parts(top1)))[1] for top1 in (TOP1, {**TOP1, "kl": [0.75, None, 0.77]})
+    )
+    row = {rows is whole: next(one for one in rows if one[0] == "kl") for rows in (whole, failed)}
+    assert row[False][-5:] == row[True][-5:]  # its seeds differ in nothing but top-1
+    assert row[False][5] == "76.00 ± 1.41" and "" == row[False][6]  # two seeds have no interval
+
+
 def test_hostile_names_are_harmless_in_all_three():
     given = parts()
     names = {"kl": "\x1b[31m=red|<b>", "cosine": "=1+1"}
@@ -130,6 +139,8 @@ def test_csv_has_a_line_a_student():
     found = {(row["arm"], row["seed"]): row["test_top1"] for row in rows[1:]}
     assert float(found["kl_cosine", "2"]) == 0.83 and found["kl", "1"] == ""
     one = out["arms"]["cosine"]["test_metrics"][0]
+    weights = {row["arm"]: [float(row[term]) for term in ("ce", "kl", "cosine")] for row in rows[1:]}
+    assert weights == {"student_alone": [1, 0, 0], "kl": [1, 1, 0], "cosine": [1, 0, 1], "kl_cosine": [1, 1, 1]}
     row = next(row for row in rows if row["arm"] == "cosine")
     assert {name: float(row[f"test_{name}"]) for name in tables.MEASURES} == {
         name: one[name] for name in ("top1", "macro_f1", "nll", "ece", "agreement", "kl")
