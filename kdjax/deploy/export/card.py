@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdjax.data import Dataset
+from kdjax.networks import MODELS
 from kdjax.objective.arms import Arm
 from kdjax.results import formats, notes
 from kdjax.results.text import markdown
@@ -13,7 +14,7 @@ FILES = {
     "student.onnx": "ONNX, float32",
     "student.int8.onnx": "ONNX, 8-bit weights and activations",
     "student.stablehlo": "StableHLO for CPU, CUDA and TPU: `jax.export.deserialize(bytearray(data)).call(images)`",
-    "student.safetensors": "the trained tensors, BatchNorm not folded, torchvision's names (`timm_names.json`: timm's)",
+    "student.safetensors": "the trained tensors, BatchNorm not folded, by {names}",
 }
 
 
@@ -43,9 +44,11 @@ def text(
     splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
     weights = ", ".join(f"{term} {weight:g}" for term, weight in arm.weights.items() if weight)
     taught, temperature = arm.needs_teacher, arm.temperature
+    first, *others = MODELS[student["model"]].names
+    names = f"{first}'s names" + "".join(f" (`{other}_names.json`: {other}'s)" for other in others)
     quantized = next(one for one in document["int8_candidates"] if one["chosen"])
     files = [
-        f"| `{name}` | {what} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
+        f"| `{name}` | {what.format(names=names)} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
         f"| {formats.percent(one['agreement'])} |"
         for name, what in FILES.items()
         for one in [document["artefacts"][name]]

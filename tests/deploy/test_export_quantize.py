@@ -1,0 +1,82 @@
+"""Equalization and 8 bits, of any network."""
+
+import numpy as np
+import pytest
+from helpers.exported import CLASSES, assert_close, folded, pixels, run_onnx
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from kdjax.deploy.export import equalize, onnx_graph, quantize  # noqa: E402  (need the two above)
+from kdjax.networks.graph import Convolution  # noqa: E402
+
+
+def node(network, name):
+    return next(one for one in network.nodes if one.name == name)
+
+
+@pytest.mark.parametrize("width", [0.1, 0.25])  # at 0.1 the first block adds to the stem's rectified output
+def test_equalization_changes_the_channels_and_not_the_function(width):
+    network, images = folded("mobilenet_v2", width, 32, 32), pixels(9, 32)
+    equal = equalize.equalize(network, images)
+    expected = run_onnx(onnx_graph.build(network, {}), images)
+    assert_close(run_onnx(onnx_graph.build(equal, {}), images), expected)
+    # The last bottleneck's channels are of one size with what reads them: sqrt(activation * weight) both.
+    tensor, last = "features.17.conv.2", "features.18.0"
+    written = equalize.largest_values(equal, images, [tensor])[tensor]
+    read = np.abs(node(equal, last).kernel).max((0, 2, 3))
+    np.testing.assert_allclose(written, read, rtol=1e-4)
+    assert np.abs(np.log(node(equal, last).kernel / node(network, last).kernel)).max() > 0.1
+
+
+@pytest.mark.parametrize(("width", "first"), [(0.5, 0), (0.25, 1)])
+def test_the_bottlenecks_of_mobilenet_are_found_in_its_graph(width, first):
+    """Table 2 of arXiv 1801.04381: one for each row, written by the projections of its blocks.
+
+    At width 0.25 the first block adds to the stem's output, which has a ceiling.
+    """
+    found = list(equalize.tied(folded("mobilenet_v2", width, 32, 32)))
+    rows = [[1], [2, 3], [4, 5, 6], [7, 8, 9, 10], [11, 12, 13], [14, 15, 16], [17]][first:]
+    for group, blocks in zip(found, rows, strict=True):
+        places = {block: f"features.{block}.conv" for block in [*blocks, blocks[-1] + 1]}
+        assert set(group.writers) == {f"{places[block]}.{1 if block == 1 else 2}" for block in blocks}
+        readers = {f"{places[block]}.0.0" for block in list(places)[1:]} if 17 not in blocks else {"features.18.0"}
+        assert set(group.readers) == readers
+        assert set(group.tensors) == set(group.writers) | {f"features.{block}" for block in blocks[1:]}
+
+
+@pytest.mark.parametrize(("name", "head"), [("vgg16", "average"), ("vgg16_bn", "fc")])
+def test_equalization_goes_through_relu_and_maxima(name, head):
+    network, images = folded(name, 0.05, 36, 64, head), pixels(9, 36)
+    found = list(equalize.tied(network))
+    # Between each two of thirteen convolutions and one or three dense layers.
+    assert len(found) == (13 if head == "average" else 15)
+    assert all(len(group.writers) == len(group.readers) == 1 for group in found)
+    equal = equalize.equalize(network, images)
+    assert_close(run_onnx(onnx_graph.build(equal, {}), images), run_onnx(onnx_graph.build(network, {}), images))
+    assert np.abs(node(equal, "features.0").bias - node(network, "features.0").bias).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "settings"),
+    [("mobilenet_v2", "average", settings) for settings in quantize.CANDIDATES]
+    + [("vgg16", "average", quantize.CANDIDATES[0]), ("vgg16", "fc", quantize.CANDIDATES[3])]
+    + [("vgg16_bn", "average", quantize.CANDIDATES[1]), ("vgg16_bn", "fc", quantize.CANDIDATES[5])],
+    ids=str,
+)
+def test_quantized_graphs_keep_to_their_settings(name, head, settings):
+    width = 0.1 if name == "mobilenet_v2" else 0.05
+    network, images = folded(name, width, 36, 32, head), pixels(24, 36)
+    model = quantize.quantize(network, images, settings, onnx_graph.metadata(network, CLASSES, ()))
+    assert {entry.key for entry in model.metadata_props} >= {"classes", "storage_size", "resize"}
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    before = equalize.equalize(network, images) if settings.equalized else network
+    for layer in [one for one in before.nodes if isinstance(one, Convolution)]:
+        weights, scale = (constants[f"{layer.name}.weight_{part}"] for part in ("quantized", "scale"))
+        assert weights.dtype == np.int8 and np.abs(weights.astype(int)).max() <= (64 if settings.reduce_range else 127)
+        assert scale.shape == ((len(weights),) if settings.per_channel else ())
+        error = weights * scale.reshape(-1, 1, 1, 1) - layer.kernel
+        assert (np.abs(error) <= 0.501 * scale.reshape(-1, 1, 1, 1)).all()
+    expected = run_onnx(onnx_graph.build(network, {}), images)
+    # A random network is far more sensitive than a trained one: this only says that the graph is the same network.
+    assert np.corrcoef(expected.ravel(), run_onnx(model, images).ravel())[0, 1] > 0.9

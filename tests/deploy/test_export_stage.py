@@ -1,0 +1,108 @@
+"""The stage `export`: which student, which files, and what is there when it fails."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers.exported import student
+from safetensors.numpy import load_file
+
+from kdjax.deploy import export
+from kdjax.errors import InputError
+from kdjax.networks.pretrained import load_imagenet, named_tensors
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from kdjax.deploy.export import parity, stage  # noqa: E402  (need the two above)
+
+
+def test_timm_names_are_those_of_the_same_tensors(tmp_path):
+    _, variables = student("mobilenet_v2", 0.25)
+    tensors = named_tensors("mobilenet_v2", variables)
+    stage._write_tensors(tmp_path, "mobilenet_v2", variables)
+    names = json.loads((tmp_path / "timm_names.json").read_text())
+    theirs = named_tensors("mobilenet_v2", variables, "timm")
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(theirs[names[name]], value)
+    assert names.keys() == load_file(tmp_path / "student.safetensors").keys()
+    assert names["features.2.conv.1.1.num_batches_tracked"] == "blocks.1.0.bn2.num_batches_tracked"
+    assert len(set(names.values())) == len(names)
+
+
+@pytest.mark.parametrize(("name", "head"), [("vgg16", "average"), ("vgg16_bn", "fc")])
+def test_the_tensors_of_any_network_are_read_back(tmp_path, name, head):
+    _, variables = student(name, 0.05, head)
+    stage._write_tensors(tmp_path, name, variables)
+    names = json.loads((tmp_path / "timm_names.json").read_text())
+    assert names["features.0.weight"] == "features.0.weight"
+    assert names["classifier.6.bias" if head == "fc" else "classifier.bias"] == "head.fc.bias"
+    zeros = {"params": jax.tree.map(np.zeros_like, variables["params"]), "batch_stats": variables["batch_stats"]}
+    loaded, report = load_imagenet(tmp_path / "student.safetensors", name, zeros, head=True)
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    assert "nothing kept" in report
+
+
+@dataclasses.dataclass
+class Selected:
+    top1: list
+    nll: list
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((None, None), ("kl", 5)),  # best mean over usable seeds; there the lower NLL among equals
+        (("alone", None), ("alone", 7)),
+        ((None, 7), ("alone", 7)),
+        (("cosine", 5), ("cosine", 5)),
+    ],
+)
+def test_the_student_is_chosen_on_validation(asked, expected):
+    best = Selected([[0.7, 0.9, 0.95], [0.92, 0.9, 1.0]], [[1, 0.1, 1], [1, 0.2, 1]])
+    usable = np.array([[True, True, True], [True, True, False]])
+    best.top1[0][2] = 0.85  # cosine's better seed has failed
+    chosen = stage.choose(best, usable, ("alone", "kl", "cosine"), (5, 7), *asked)
+    assert (chosen.arm, chosen.seed) == expected
+    assert (("alone", "kl", "cosine")[chosen.column], (5, 7)[chosen.row]) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(("nobody", None), "alone, kl"), ((None, 9), "5, 7"), (("kl", 7), "kl/7 failed"), (("alone", None), "alone")],
+)
+def test_students_that_are_not_there_are_refused(asked, said):
+    best = Selected([[0.7, 0.9], [0.9, 0.9]], [[1, 1], [1, 1]])
+    with pytest.raises(InputError, match=said):
+        stage.choose(best, np.array([[False, True], [False, False]]), ("alone", "kl"), (5, 7), *asked)
+
+
+def test_missing_packages_are_refused(monkeypatch):
+    export.check()
+    monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
+    with pytest.raises(InputError, match=r"no_such_package.*kdjax\[export\]"):
+        export.check()
+
+
+def test_an_old_export_is_replaced_whole_or_not_at_all(tmp_path):
+    for generation in ("first", "second"):
+        with stage.replacing(tmp_path / "export") as place:
+            (place / generation).touch()
+            assert not (tmp_path / "export" / generation).exists()
+    with pytest.raises(OSError), stage.replacing(tmp_path / "export") as place:
+        (place / "third").touch()
+        raise OSError("the disk is full")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "export",
+        "export/second",
+    ]
+
+
+def test_compared_with_the_reference():
+    reference = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0]])
+    logits = reference.copy()
+    logits[1] = [1.5, 1.0]
+    found = parity.compare(logits, reference, np.array([0, 0, 1, 1]))
+    assert found == {"top1": 0.75, "agreement": 0.75, "largest_logit_difference": 1.5}
