@@ -38,7 +38,8 @@ on_worker() {
   if ((${#hosts[@]} > 1)); then
     set -- "$@" --coordinator="${hosts[0]##*:}:8476" --processes="${#hosts[@]}" --process="$worker"
   fi
-  KDJAX_EXTRAS=$extras launch/local.sh "$@"
+  # Each worker installs first, which may take one some minutes longer than another.
+  KDJAX_CONNECT_SECONDS=${KDJAX_CONNECT_SECONDS:-600} KDJAX_EXTRAS=$extras launch/local.sh "$@"
 }
 printf -v command '%q ' on_worker "$repository" "$commit" "$extras" "$@"
 printf -v command 'bash -c %q' "$(declare -f on_worker); $command"

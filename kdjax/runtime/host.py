@@ -3,6 +3,10 @@
 import ctypes
 import os
 import platform
+import re
+import signal
+import sys
+import threading
 
 from kdjax.errors import InputError
 
@@ -19,9 +23,12 @@ def prepare() -> None:
       step (measured). Infinities and NaNs keep their meaning, and the same program gives the same bits each time. An
       XLA_FLAGS of the user that names the flag is left as it is.
     - Memory that is freed stays with the process (glibc only). XLA's CPU client allocates the working memory of a
-      program anew in each call, hundreds of MB for a training step; handed back and fetched again, it costs a page
-      fault every 4 KB, as much time as the arithmetic of the step (measured). There is no limit to what is kept: 2 GB
-      are less than a student's step at 128 px and batch 64 works with, and it then took twice as long.
+      program for each call, hundreds of MB for a training step; handed back and fetched again, it costs a page fault
+      every 4 KB, as much time as the arithmetic of the step (measured). There is no limit to what is kept: 2 GB are
+      less than a student's step at 128 px and batch 64 works with, and it then took twice as long. The XLA of jax 0.12
+      frees that memory from another thread, at times after the next call has allocated its own: the heap then grows a
+      few times before a call finds all it needs (192 MB: 1 to 6 of the first 20 calls paid in full, none of the next
+      20; unset, all of them did).
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_enable_fast_math" not in flags:
@@ -36,17 +43,24 @@ def prepare() -> None:
 HEARTBEAT_SECONDS = 40
 """JAX aborts this process when another is silent for so long; `watch` comes before."""
 
+WAIT_VARIABLE, WAIT_SECONDS = "KDJAX_CONNECT_SECONDS", 50
+"""How long the processes of a run wait for each other as they start, and the variable that says otherwise."""
+
 
 def connect(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Joins the other processes of a run, where it has any.
 
+    Ends this process with status 2 and one line where they have not met in time: JAX's client cannot be interrupted,
+    and would abort with a stack trace of C++.
+
     Args:
         coordinator: HOST:PORT of the first process, or None to find the others by the environment: a Slurm step of
             several tasks, a TPU slice of several hosts, an indexed Kubernetes job.
-        processes, process: their number, and which of them this one is; with `coordinator` only.
+        processes: how many there are; with `coordinator` only.
+        process: which of them this one is, from 0; with `coordinator` only.
 
     Raises:
-        InputError: the coordinator was not reached.
+        InputError: `coordinator` is no HOST:PORT, or what it names cannot be used.
     """
     environment = os.environ
     found = (
@@ -56,14 +70,62 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     )
     if coordinator is None and not found:
         return
+    if coordinator is not None:
+        check_address(coordinator)
+    seconds = _wait_seconds()
     # In a Slurm step JAX gives a process one GPU, by its place among those of the node. Alone there it takes all: [].
     alone = environment.get("SLURM_STEP_NUM_TASKS", "") == environment.get("SLURM_STEP_NUM_NODES")
     devices: list[int] | None = [] if alone and "JAX_LOCAL_DEVICE_IDS" not in environment else None
     import jax
 
+    where = coordinator or "the address that the environment gives"
+    print(f"waiting for the other processes at {where}", flush=True)
+    patience = threading.Timer(seconds, _give_up, (where, seconds))
+    patience.daemon = True
+    patience.start()
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler runs after the client is back
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, devices, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            coordinator,
+            processes,
+            process,
+            devices,
+            initialization_timeout=seconds + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"the processes of this run did not find each other: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        raise InputError(
+            f"the processes of this run did not meet at {where}: {said}; is its port free, and the host the first?"
+        ) from None
+    finally:
+        patience.cancel()
+        signal.signal(signal.SIGINT, interrupted)
+
+
+def check_address(coordinator: str) -> None:
+    """Checks that the address of the first process is HOST:PORT.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = re.fullmatch(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5})", coordinator, re.ASCII)
+    if not found or not 1 <= int(found[1]) <= 65535:
+        raise InputError(f"--coordinator is {coordinator!r}: give HOST:PORT with a port of 1 to 65535, as node1:8476")
+
+
+def _wait_seconds() -> int:
+    given = os.environ.get(WAIT_VARIABLE, str(WAIT_SECONDS))
+    if not re.fullmatch("[0-9]{1,6}", given) or int(given) == 0:
+        raise InputError(f"{WAIT_VARIABLE} is {given!r}: give a whole number of seconds")
+    return int(given)
+
+
+def _give_up(where: str, seconds: int) -> None:
+    print(
+        f"error: the processes of this run did not meet at {where} within {seconds} s: start all of them at about the "
+        f"same time, with the same --coordinator and --processes, or give {WAIT_VARIABLE}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)

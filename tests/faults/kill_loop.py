@@ -4,8 +4,8 @@
 
 A run through all stages, in a fresh process each time, gets SIGKILL at a random instant and is started again with the
 same command until it ends by itself. Then its checkpoints (every array, bit by bit), its exported student and its
-results.json (but for environment and repeated work) must be those of a run that was never killed; and the whole begins
-anew with another working directory and cache, until there were so many kills. The compiled programs are shared by all.
+results.json (but for environment and repeated work) must be those of a run that was never killed; and the whole starts
+over with another working directory and cache, until there were so many kills. The compiled programs are shared by all.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def command(directory: Path, programs: Path) -> list[str]:
 
 
 def start(directory: Path, programs: Path) -> subprocess.Popen:
-    log = open(directory / "log.txt", "a")
+    log = open(directory / "log.txt", "a", encoding="utf-8")
     return subprocess.Popen(command(directory, programs), cwd=ROOT, stdout=log, stderr=log)
 
 
@@ -68,7 +68,7 @@ def differences(one: Path, other: Path) -> list[str]:
     found += [name for name in left if name in right and left[name].tobytes() != right[name].tobytes()]
     documents = []
     for directory in (one, other):
-        document = json.loads((directory / "run" / "results.json").read_text())
+        document = json.loads((directory / "run" / "results.json").read_text(encoding="utf-8"))
         document.pop("environment"), document["config"].pop("run"), document["teacher"].pop("repeated_images")
         documents.append(document)
     found += [f"results.json: {name}" for name in documents[0] if documents[0][name] != documents[1][name]]
@@ -77,9 +77,11 @@ def differences(one: Path, other: Path) -> list[str]:
         found += [name] if contents[0] != contents[1] else []
     for directory in (one, other):  # the page has times in it, so no two are equal
         page = directory / "run" / "report.html"
-        found += [] if page.read_text().rstrip().endswith("</html>") else [str(page)]
+        found += [] if page.read_text(encoding="utf-8").rstrip().endswith("</html>") else [str(page)]
     for stage in ("teacher", "distill"):
-        contents = [(directory / "run" / stage / "metrics.jsonl").read_text() for directory in (one, other)]
+        contents = [
+            (directory / "run" / stage / "metrics.jsonl").read_text(encoding="utf-8") for directory in (one, other)
+        ]
         found += [f"{stage}/metrics.jsonl"] if contents[0] != contents[1] else []
     return found
 
@@ -101,9 +103,8 @@ def main() -> None:
             (root / name).mkdir()
             began = time.monotonic()
             if start(root / name, programs).wait():
-                raise SystemExit(
-                    f"the run fails without being killed:\n{(root / name / 'log.txt').read_text()[-3000:]}"
-                )
+                said = (root / name / "log.txt").read_text(encoding="utf-8")
+                raise SystemExit(f"the run fails without being killed:\n{said[-3000:]}")
             duration = time.monotonic() - began
         print(f"an uninterrupted run takes {duration:.0f} s", flush=True)
         assert not differences(root / "first", root / "whole"), "two uninterrupted runs differ"
@@ -126,7 +127,7 @@ def main() -> None:
                 else:
                     status = process.wait()
                 if status:
-                    text = (directory / "log.txt").read_text()[-3000:]
+                    text = (directory / "log.txt").read_text(encoding="utf-8")[-3000:]
                     raise SystemExit(f"round {rounds}: exit status {status} after {here} kills:\n{text}")
                 break
             kills += here

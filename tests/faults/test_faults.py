@@ -118,7 +118,7 @@ def test_a_beat_under_way_at_the_end_aborts_no_process(attempt):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = (
-        "import sys; from kdjax import host, watch; watch.BEAT_SECONDS = 2e-4; host.prepare(); "
+        "import sys; from kdjax.runtime import host, watch; watch.BEAT_SECONDS = 2e-4; host.prepare(); "
         f"host.connect('127.0.0.1:{port}', 2, int(sys.argv[1])); watch.start(print); sys.exit(75)"
     )
     pair = [subprocess.Popen([sys.executable, "-c", program, str(rank)], cwd=ROOT) for rank in range(2)]
