@@ -1,6 +1,6 @@
 """The two sides that are timed: kdjax's steps and PyTorch's, each a process that does what its parent asks.
 
-Networks, shapes, batch, objective and optimiser are the same. Each side is set up as its users run it.
+Networks, shapes, batch, objective and optimizer are the same. Each side is set up as its users run it.
 """
 
 import functools
@@ -48,13 +48,10 @@ class Kdjax:
 
         self.folder, self.size, self.batch = folder, size, batch
         self.kind = "cpu" if jax.default_backend() == "cpu" else "gpu"
-        dtype, shift, winograd = (
-            (None, "shift", "winograd") if self.kind == "cpu" else (jax.numpy.bfloat16, "conv", "conv")
+        options = (
+            {"form": "examples_last"} if self.kind == "cpu" else {"form": "examples_first", "dtype": jax.numpy.bfloat16}
         )
-        self.models = {
-            "student": networks.create("mobilenet_v2", CLASSES, dropout=0.0, depthwise=shift, dtype=dtype),
-            "teacher": networks.create("vgg16", CLASSES, convolution=winograd, dtype=dtype),
-        }
+        self.models = {role: networks.create(NAMES[role], CLASSES, **options) for role in ("student", "teacher")}
         self.mapping = devices.Mapping(jax.devices()[:1])
 
     def describe(self) -> dict:
@@ -87,49 +84,51 @@ class Kdjax:
         import jax
         import jax.numpy as jnp
 
+        from kdjax.inputs.batch import Batch
+        from kdjax.objective.arms import Hyperparameters
+        from kdjax.objective.outputs import Outputs
         from kdjax.training import optimizer, state
-        from kdjax.training import step as steps
+        from kdjax.training.step import Recipe, frozen_outputs, train_step
 
         data = np.load(self.folder / "batch.npz")
         variables = {role: self._variables(role) for role in self.models}
         model = self.models[network(row)]
         if row.endswith("forward"):
-            program = lambda variables, images, axis_name: model.apply(variables, images, train=False)
+            program = lambda variables, images, axis_name: model.apply(variables, images, train=False).logits
             forward = self.mapping.map(program, ("whole", "whole"))
             placed = self.mapping.place((variables[network(row)], data["images"]))
             self.step = lambda: forward(*placed)
             return float(jnp.square(self.step()).mean())
 
-        optimiser = functools.partial(optimizer.adamw, clip=CLIP, head_factor=1.0)
+        adamw = functools.partial(optimizer.adamw, clip=CLIP, head_factor=1.0)
         cached = row == "cached_distillation" or row.startswith("population")
         seeds, arms = population(row)
         soft = jnp.full(arms, float(cached or row == "online_distillation"))
-        hyper = state.Hyperparameters(
+        hyper = Hyperparameters(
             weights={"ce": jnp.ones(arms), "kl": soft, "cosine": soft},
             temperature=jnp.full(arms, TEMPERATURE),
             learning_rate=jnp.full(arms, LEARNING_RATE),
             weight_decay=jnp.full(arms, WEIGHT_DECAY),
         )
         each_seed = lambda array: np.stack([array] * seeds)
-        batch = steps.Batch(
+        batch = Batch(
             images=each_seed(data["images"]),
             labels=each_seed(data["labels"].astype(np.int32)),
-            teacher_logits=each_seed(data["teacher_logits"]) if cached else None,
+            teacher=Outputs(each_seed(data["teacher_logits"])) if cached else None,
             keys=jax.random.split(jax.random.key(0), (seeds, self.batch)),
         )
-        options = {"model": model, "optimiser": optimiser, "schedule": lambda step: 1.0, "cosine_on": "logits"}
-        options["arms_at_once"] = int(mode) if mode.isdigit() else None
+        at_once = int(mode) if mode.isdigit() else None
+        recipe = Recipe(model, self.size, adamw, lambda step: 1.0, arms_at_once=at_once)
 
         def program(students, teacher, batch, hyper, axis_name):
             if teacher is not None:
-                logits = steps.teacher_logits(self.models["teacher"], teacher, batch.images)
-                batch = batch.replace(teacher_logits=logits)
-            return steps.train_step(students, batch, hyper, axis_name=axis_name, **options)
+                batch = batch.replace(teacher=frozen_outputs(self.models["teacher"], teacher, batch.images))
+            return train_step(students, batch, hyper, recipe=recipe, axis_name=axis_name)
 
         mapped = self.mapping.map(program, ("rows", "whole", "whole", "arms"), donate=(0,))
         students = state.create(
             model,
-            optimiser,
+            adamw,
             seeds=tuple(range(seeds)),
             arms=arms,
             image_size=self.size,
@@ -234,7 +233,7 @@ class PyTorch:
         kernels = [p for p in module.parameters() if p.ndim > 1]
         others = [p for p in module.parameters() if p.ndim <= 1]
         groups = [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
 
         def step():
             targets = stored
@@ -249,10 +248,10 @@ class PyTorch:
                 log_p, log_q = ((z / TEMPERATURE).log_softmax(1) for z in (targets, logits))
                 loss = loss + TEMPERATURE**2 * functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
                 loss = loss + (1 - functional.cosine_similarity(targets, logits)).mean()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
-            optimiser.step()
+            optimizer.step()
             return loss.detach()
 
         self.step = step
@@ -310,7 +309,7 @@ class Worker:
         command = [sys.executable, __file__, side, str(folder), str(size), str(batch)]
         # Both processes may hold the one GPU: JAX must not take three quarters of its memory at once.
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        self.log = open(folder / f"{side}.log", "w+")
+        self.log = open(folder / f"{side}.log", "w+", encoding="utf-8")
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
         )

@@ -1,4 +1,4 @@
-"""Speed of kdjax's steps beside PyTorch's: the same networks, shapes, batch, objective and optimiser, in one run.
+"""Speed of kdjax's steps beside PyTorch's: the same networks, shapes, batch, objective and optimizer, in one run.
 
     python tests/benchmarks/step_speed.py [--shapes=64x32,128x64] [--rows=student_train,...] [--json=FILE]
 
@@ -7,7 +7,7 @@ few of the other, again and again; the table holds medians. The batch lies on th
 warm-up are not counted. First both sides must compute the same loss from the same weights.
 
 On CPU, in float32, PyTorch runs channels_last, eager and with torch.compile. On a GPU its modes are torch.compile's
-default and max-autotune, with bfloat16 autocast, channels_last and the fused optimiser, and the share of the measured
+default and max-autotune, with bfloat16 autocast, channels_last and the fused optimizer, and the share of the measured
 rate of a large bfloat16 matrix product is given. A ratio is kdjax's images/s ÷ those of the fastest PyTorch.
 """
 

@@ -59,17 +59,17 @@ def trained(config, images: np.ndarray, labels: np.ndarray, classes: int, seed: 
         assert {name.split(".")[0] for name in missing if not name.endswith("num_batches_tracked")} == {"classifier"}
     model = model.to(memory_format=torch.channels_last).train()
     steps = math.ceil(len(images) / student.batch_size) * student.epochs
-    optimiser = torch.optim.AdamW(model.parameters(), student.learning_rate, weight_decay=student.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, student.learning_rate, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), student.learning_rate, weight_decay=student.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, student.learning_rate, total_steps=steps)
     for epoch in range(student.epochs):
         for rows in np.array_split(rng.permutation(len(images)), steps // student.epochs):
             loss = functional.cross_entropy(
                 model(batch_of([view(images[row], size, rng) for row in rows])), torch.from_numpy(labels[rows]).long()
             )
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), student.clip)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
         print(f"seed {seed}, epoch {epoch + 1}: loss {loss.item():.3f}", flush=True)
     return model.eval()
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
         found["test_top1"].append(top1(model, dataset.test, config.dataset.image_size))
         found["val_top1"].append(top1(model, dataset.validation, config.dataset.image_size))
         print(found, flush=True)
-    Path(_JSON.value).write_text(json.dumps({**found, "command": sys.argv}, indent=1) + "\n")
+    Path(_JSON.value).write_text(json.dumps({**found, "command": sys.argv}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

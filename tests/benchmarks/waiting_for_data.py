@@ -7,13 +7,14 @@ plan, brought by the feed; and again and again on one share that was placed on t
 of the second ÷ time of the first), by medians over turns. `--config.run.images=host` measures streaming.
 """
 
-import functools
+import dataclasses
 import json
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -33,44 +34,39 @@ def main(argv: list[str]) -> None:
     host.prepare()
     import jax
 
-    from kdjax.data.plan import Plan
-    from kdjax.inputs.feed import resident, streamed
+    from kdjax.objective.arms import Arm
     from kdjax.run.run import open_run
-    from kdjax.training import optimizer
-    from kdjax.training import state as states
-    from kdjax.training import step as steps
+    from kdjax.runtime.devices import Mapping
+    from kdjax.training.population import TrainingData, population
 
     config = _CONFIG.value
     with tempfile.TemporaryDirectory() as workdir:
         run = open_run(config, Path(workdir), Path(_CACHE.value), print)
-    images, labels, mapping, size = run.dataset.train.images, run.dataset.train.labels, run.mapping, run.student_size
-    optimiser = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
-    program = functools.partial(
-        steps.planned_steps, student_size=size, teacher=None, teacher_size=size, model=run.network("student"),
-        optimiser=optimiser, schedule=lambda step: 1.0, cosine_on="logits",
-    )  # fmt: skip
-    kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
-    mapped = mapping.map(program, kinds, (0, 1), donate=(0,))
-    one = np.ones(1, np.float32)
-    hyper = states.Hyperparameters(weights={"ce": one}, temperature=one, learning_rate=1e-4 * one, weight_decay=0 * one)
-    on_device = run.on_device(images)
-    constants = mapping.place((steps.Examples(images if on_device else None, labels), None, hyper, np.int32([0])))
-    plan = Plan((0,), len(labels), config.student.batch_size, 0)
+    alone = Arm("alone", {"ce": 1.0}, temperature=1.0, learning_rate=1e-4, weight_decay=0.0, family="alone")
     total = (2 * _TURNS.value + 4) * _STEPS.value
-    feed = resident(plan, mapping, 1) if on_device else streamed(plan, mapping, images, 0, total)
-    empty = mapping.place(steps.empty_averages((1, 1), ("ce",)))
-    state = mapping.place(states.create(run.network("student"), optimiser, seeds=(0,), arms=1, image_size=size))
+    learner = dataclasses.replace(run.student, seeds=(0,), arms=(alone,), mapping=Mapping(), total_steps=total)
+    on_device = run.on_device(run.dataset.train.images)
+    data = TrainingData(
+        run.dataset.train,
+        run.dataset.validation,
+        data_seed=config.data_seed,
+        augmentation=run.augmentation,
+        on_device=on_device,
+    )
+    trained = dataclasses.replace(population(learner, data), longest=1)
+    state, empty = trained.initial(print)
+    mapped, feed = trained.step(), trained.feed(0)
     position = 0
 
-    def turn(share: steps.PlanStep | None) -> float:
+    def turn(share: Any) -> float:
         nonlocal state, position
         start = time.perf_counter()
         for _ in range(_STEPS.value):
             if share is None:
-                state, averages = mapped(state, empty, *constants, feed(position, 1), np.int32(1))
+                state, averages = mapped(state, empty, feed(position, 1), np.int32(1))
                 position += 1
             else:
-                state, averages = mapped(state, empty, *constants, share, np.int32(1))
+                state, averages = mapped(state, empty, share, np.int32(1))
         jax.block_until_ready((state, averages))
         return time.perf_counter() - start
 

@@ -3,19 +3,19 @@
 import json
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
+from kdjax.errors import InputError
 from kdjax.stages.train import _arms_at_once
-
-ONE = SimpleNamespace(failed=np.zeros((1, 1)))  # one student: nothing to decide
 
 
 @pytest.fixture
 def decide(tmp_path):
     def call(configured, *, total, resumed):
-        run = SimpleNamespace(workdir=tmp_path, config=SimpleNamespace(run=SimpleNamespace(arms_at_once=configured)))
-        return _arms_at_once(run, "distill", None, 32, 8, ONE, None, total, resumed)
+        run = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(arms_at_once=configured)))
+        # One student: nothing to decide.
+        learner = SimpleNamespace(folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total, rows=(1, 1))
+        return _arms_at_once(run, learner)
 
     return call
 
@@ -31,3 +31,10 @@ def test_a_resumed_run_keeps_what_was_decided_unless_told_otherwise(decide):
     assert decide(None, total=8, resumed=True) == 2
     assert decide(1, total=8, resumed=True) == 1
     assert decide(None, total=8, resumed=True) == 1
+
+
+def test_a_damaged_record_is_named(decide, tmp_path):
+    decide(2, total=8, resumed=False)
+    (tmp_path / "distill" / "program.json").write_text("{")
+    with pytest.raises(InputError, match="program.json .*: remove it"):
+        decide(None, total=8, resumed=True)

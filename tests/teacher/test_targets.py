@@ -1,61 +1,76 @@
-"""The pass over the teacher's views as part of a run: what it counts, and where it may end."""
+"""The pass over the teacher's views as part of a run: what it counts, where it may end, and whose they are."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from kdjax.teacher.teachers import Teacher
 
-from kdjax.data import Split
-from kdjax.errors import Preempted
+from kdjax.errors import InputError, Preempted
 from kdjax.runtime import preemption
-from kdjax.teacher.targets import view_logits
+from kdjax.teacher.store import cached
+from kdjax.teacher.targets import Targets
+from kdjax.teacher.teacher import Teacher
+
+IMAGES = np.zeros((37, 8, 8, 3), np.uint8)
 
 
-@pytest.fixture
-def run(tmp_path, colors):
-    images, labels = colors
-    train = Split(images, labels, tuple(map(str, range(len(labels)))))
-    return SimpleNamespace(
-        config=SimpleNamespace(data_seed=0, distill=SimpleNamespace(logits=())),
-        dataset=SimpleNamespace(train=train, fingerprint="0", classes=("a", "b", "c")),
-        results_dir=tmp_path / "run",
-        cache_dir=tmp_path / "cache",
-        log=lambda line: None,
-    )
-
-
-@pytest.fixture
-def teacher():
-    """Its logits tell of which example and view they are."""
+def opened(tmp_path, name="numbers"):
+    """The targets of a run in `tmp_path`, whose teacher's logits tell of which example and view they are."""
     views = lambda images, examples, view: np.stack([examples, 0 * examples, 0 * examples + view], 1)
-    return Teacher({"teacher": "numbers"}, views, clean=None)
+    workdir = tmp_path / "run"
+    workdir.mkdir(exist_ok=True)
+    log = lambda line: None
+    folder = cached(tmp_path / "cache", {"examples": "0", "teacher": name}, 3, log)
+    return Targets(Teacher({"teacher": name}, views, clean=None), (folder,), workdir, workdir, log)
 
 
-def test_a_pass_ends_between_shards_when_asked_to(run, teacher, monkeypatch):
-    run.results_dir.mkdir()
-    answers = iter([False, True])
+def recorded(tmp_path):
+    return json.loads((tmp_path / "run" / "teacher_logits.json").read_text())["views"]
+
+
+def test_a_pass_ends_between_shards_when_asked_to(tmp_path, monkeypatch):
+    targets, answers = opened(tmp_path), iter([False, True])
     monkeypatch.setattr(preemption, "requested", lambda: next(answers))
     with pytest.raises(Preempted, match="shards computed so far"):
-        view_logits(run, teacher, views=2)
+        targets.views(IMAGES, 2)
     monkeypatch.setattr(preemption, "requested", lambda: False)
-    logits = view_logits(run, teacher, views=2)
-    count = len(run.dataset.train)
+    logits, count = targets.views(IMAGES, 2), len(IMAGES)
     np.testing.assert_array_equal(logits[:, :, 0], [range(count)] * 2)
     np.testing.assert_array_equal(logits[:, :, 2], [[0] * count, [1] * count])
-    record = json.loads((run.results_dir / "teacher_logits.json").read_text())["views"]
+    record = recorded(tmp_path)
     assert record["forward_images"] == record["started_images"] == 2 * count  # nothing was computed twice
 
 
-def test_the_count_is_of_the_views_that_are_asked_for(run, teacher):
-    run.results_dir.mkdir()
-    count = len(run.dataset.train)
-    record = lambda: json.loads((run.results_dir / "teacher_logits.json").read_text())["views"]
-    view_logits(run, teacher, views=2)
-    assert record()["forward_images"] == 2 * count
-    view_logits(run, teacher, views=2)  # again, from disk: the count stays what this run asked for
-    assert record()["forward_images"] == record()["started_images"] == 2 * count
-    view_logits(run, teacher, views=3)  # another configuration, of which two views are there already
-    assert record()["forward_images"] == record()["started_images"] == count
-    assert record()["images"] == {f"view-{view:04d}": count for view in range(3)}
+def test_the_count_is_of_the_views_that_are_asked_for(tmp_path):
+    targets, count = opened(tmp_path), len(IMAGES)
+    targets.views(IMAGES, 2)
+    assert recorded(tmp_path)["forward_images"] == 2 * count
+    targets.views(IMAGES, 2)  # again, from disk: the count stays what this run asked for
+    assert recorded(tmp_path)["forward_images"] == recorded(tmp_path)["started_images"] == 2 * count
+    targets.views(IMAGES, 3)  # another configuration, of which two views are there already
+    assert recorded(tmp_path)["forward_images"] == recorded(tmp_path)["started_images"] == count
+    assert recorded(tmp_path)["images"] == {f"view-{view:04d}": count for view in range(3)}
+
+
+def test_a_run_that_has_begun_refuses_another_teacher(tmp_path):
+    opened(tmp_path, "other").check()  # nothing has begun
+    first = opened(tmp_path)
+    first.views(IMAGES, 1)
+    first.pin()
+    opened(tmp_path).check()
+    with pytest.raises(InputError, match=f"distilled from the teacher outputs {first.folders[0].fingerprint}, but"):
+        opened(tmp_path, "other").check()
+
+
+def test_a_run_from_before_there_were_fingerprints_refuses_another_teacher(tmp_path):
+    opened(tmp_path).views(IMAGES, 1)  # its record names the folder alone
+    opened(tmp_path).check()
+    with pytest.raises(InputError, match="put that teacher back"):
+        opened(tmp_path, "other").check()
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    targets = opened(tmp_path)
+    (tmp_path / "run" / "teacher_logits.json").write_text("{")
+    with pytest.raises(InputError, match="teacher_logits.json"):
+        targets.check()
