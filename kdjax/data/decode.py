@@ -7,9 +7,11 @@ is in `pixels`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,6 +51,28 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
+class WithSidecars(bytes):
+    """The bytes of an image file with those of the files that GDAL keeps beside it."""
+
+    mask: bytes | None  # NAME.msk, a TIFF file: 0 where there is no data
+    metadata: bytes | None  # NAME.aux.xml
+
+    def __new__(cls, data: bytes, mask: bytes | None, metadata: bytes | None) -> WithSidecars:
+        """Copies `data`."""
+        self = super().__new__(cls, data)
+        self.mask, self.metadata = mask, metadata
+        return self
+
+    @property
+    def nodata(self) -> float | None:
+        """The value of no data that the metadata name."""
+        found = re.search(rb"<NoDataValue[^>]*>\s*([^<\s]+)\s*<", self.metadata or b"")
+        try:
+            return None if found is None else float(found[1])
+        except ValueError:
+            return None
+
+
 @contextlib.contextmanager
 def warnings_settled() -> Iterator[None]:
     """Decoding belongs inside: no warnings about odd metadata, and one about a very large image is a DecodeError.
@@ -81,7 +105,8 @@ def opened(data: bytes) -> Iterator[Decoded]:
     """`decode` for as long as the pixels are needed. Threads wait while too many are open: that bounds memory."""
     with contextlib.ExitStack() as held:
         try:
-            yield _decode(data, held)
+            decoded = _decode(data, held)
+            yield _beside(decoded, data) if isinstance(data, WithSidecars) else decoded
         except MemoryError:
             raise ReadError("not enough memory to decode it") from None
 
@@ -105,6 +130,21 @@ def _decode(data: bytes, held: contextlib.ExitStack) -> Decoded:
     except Exception as error:
         unknown = isinstance(error, Image.UnidentifiedImageError)
         raise DecodeError("not a JPEG, PNG, TIFF or BMP image" if unknown else reason(error, 100)) from error
+
+
+def _beside(decoded: Decoded, data: WithSidecars) -> Decoded:
+    """The image with the mask and the nodata value beside it."""
+    masks = [decoded.valid]
+    if data.mask is not None:
+        try:
+            masks.append(tiff.read_mask(bytes(data.mask)))
+        except (MemoryError, DecodeError):
+            raise
+        except Exception as error:
+            raise DecodeError(f"its mask, the .msk beside it, cannot be read: {reason(error, 60)}") from error
+        if masks[-1].shape != decoded.pixels.shape[:2]:
+            raise DecodeError("its mask, the .msk beside it, is of another size")
+    return dataclasses.replace(decoded, valid=pixels.is_data(decoded.pixels, data.nodata, masks))
 
 
 def _check_size(width: int, height: int, held: contextlib.ExitStack) -> None:

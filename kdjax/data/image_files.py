@@ -1,7 +1,8 @@
 """The image files of a directory or a zip archive: for training, tiles without labels and `predict` alike.
 
 Hidden files, thumbnails and the folders of operating systems are passed over and counted; files whose names are of no
-image are listed. An archive is read in memory: nothing is extracted.
+image are listed. What GDAL keeps beside an image (NAME.msk, NAME.aux.xml) is read with it. An archive is read in
+memory: nothing is extracted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from kdjax.data import decode
@@ -27,6 +28,7 @@ _SYSTEM = frozenset(
     "@eadir __macosx $recycle.bin #recycle @recycle #snapshot lost+found thumbs thumbnails thumbs.db ehthumbs.db "
     "desktop.ini".split()
 ) | {"system volume information"}
+_BESIDE = (".msk", ".aux.xml")
 _METHODS = {9: "Deflate64, as Windows Explorer writes large archives", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
 
 
@@ -53,7 +55,22 @@ class Files(Protocol):
 
 
 def read_file(path: pathlib.Path) -> bytes:
-    """The bytes of one image file.
+    """The bytes of one image file, with what lies beside it.
+
+    Raises:
+        ReadError: it is not there, cannot be read, or is no regular file.
+        DecodeError: it is too large.
+    """
+    beside = [suffix for suffix in _BESIDE if path.with_name(path.name + suffix).is_file()]
+    return _with(_bytes_of(path), {suffix: _bytes_of(path.with_name(path.name + suffix)) for suffix in beside})
+
+
+def _with(data: bytes, beside: Mapping[str, bytes]) -> bytes:
+    return decode.WithSidecars(data, beside.get(".msk"), beside.get(".aux.xml")) if beside else data
+
+
+def _bytes_of(path: pathlib.Path) -> bytes:
+    """The bytes of a file.
 
     Raises:
         ReadError: it is not there, cannot be read, or is no regular file.
@@ -89,13 +106,13 @@ class _Directory:
         self.identity = f"directory {root.resolve()}"
         found, others, folders = [], [], []
         ignored: collections.Counter[str] = collections.Counter()
-        seen = set()
+        above: dict[str, tuple[str, ...]] = {}
         for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:  # a link back to a folder above
+            real, parents = os.path.realpath(folder), above.get(os.path.dirname(folder), ())
+            if real in parents:  # a link back to a folder above
                 subfolders.clear()
                 continue
-            seen.add(real)
+            above[folder] = (*parents, real)
             for name in filter(_system, subfolders):
                 ignored[name] += sum(len(inside) for _, _, inside in os.walk(os.path.join(folder, name)))
             subfolders[:] = sorted(name for name in subfolders if not _system(name))
@@ -122,12 +139,26 @@ class _Directory:
         found.sort()
         self.ignored = dict(sorted(ignored.items()))
         self.folders = tuple(sorted(folders))
-        self.others = tuple(sorted(others))
         self.paths = tuple(path for path, _ in found)
-        self.stamps = tuple(f"{path} {text}" for path, text in found)
+        beside, self.others = _beside(self.paths, others)
+        self.stamps = tuple(
+            " ".join((path, text, *(stamp((root / other).stat()) for other in beside.get(path, {}).values())))
+            for path, text in found
+        )
 
     def read(self, index: int) -> bytes:
         return read_file(self._root / self.paths[index])
+
+
+def _beside(paths: Iterable[str], others: Iterable[str]) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
+    """What lies beside images, as image -> suffix -> file; and the other files that do not."""
+    others, found = set(others), {}
+    for path in paths:
+        beside = {suffix: path + suffix for suffix in _BESIDE if path + suffix in others}
+        if beside:
+            found[path] = beside
+            others.difference_update(beside.values())
+    return found, tuple(sorted(others))
 
 
 class _Archive:
@@ -135,7 +166,6 @@ class _Archive:
         self._archive = archive
         self.identity = "zip"
         members: dict[str, zipfile.ZipInfo] = {}
-        others = []
         folders: set[str] = set()
         ignored: collections.Counter[str] = collections.Counter()
         for member in archive.infolist():
@@ -156,25 +186,33 @@ class _Archive:
             name = "/".join((*within, parts[-1]))
             if passed_over is not None:
                 ignored[passed_over] += 1
-            elif not name.lower().endswith(SUFFIXES):
-                others.append(name)
             elif name in members:
                 raise InputError(f"{field}: {path} holds {name} twice: pack the archive again, with each file once")
             else:
                 members[name] = member
         self.ignored = dict(sorted(ignored.items()))
         self.folders = tuple(sorted(folders))
-        self.others = tuple(sorted(others))
-        self.paths = tuple(sorted(members))
-        self._members = tuple(members[name] for name in self.paths)
+        self.paths = tuple(sorted(name for name in members if name.lower().endswith(SUFFIXES)))
+        self._beside, self.others = _beside(self.paths, members.keys() - set(self.paths))
+        self._members = members
         self.stamps = tuple(
-            f"{name} {member.file_size} {member.CRC:08x}"
-            for name, member in zip(self.paths, self._members, strict=True)
+            " ".join(
+                (name, *(f"{one.file_size} {one.CRC:08x}" for one in (members[each] for each in self._files_of(name))))
+            )
+            for name in self.paths
         )
-        _check_methods(self._members, f"{field}: {path}")
+        _check_methods([members[name] for name in self.paths], f"{field}: {path}")
+
+    def _files_of(self, name: str) -> tuple[str, ...]:
+        return (name, *self._beside.get(name, {}).values())
 
     def read(self, index: int) -> bytes:
-        member = self._members[index]
+        name = self.paths[index]
+        beside = {suffix: self._bytes_of(other) for suffix, other in self._beside.get(name, {}).items()}
+        return _with(self._bytes_of(name), beside)
+
+    def _bytes_of(self, name: str) -> bytes:
+        member = self._members[name]
         if member.flag_bits & 1:
             raise decode.DecodeError("is encrypted")
         # The declared size bounds what zipfile unpacks.

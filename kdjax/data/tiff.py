@@ -75,6 +75,12 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         return Decoded(array, facts, valid, _pixel_size(page))
 
 
+def read_mask(data: bytes) -> np.ndarray:
+    """bool (H, W) of a mask file: where a band is not 0."""
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        return (_samples(_main_page(tiff)) != 0).any(-1)
+
+
 def _main_page(tiff: Any) -> Any:
     for page in tiff.pages:
         if not _is_aside(page):

@@ -5,8 +5,10 @@ import socket
 import struct
 import zipfile
 
+import numpy as np
 import pytest
-from helpers.tiles import OPTIONS, names_of, pack, write_classes
+import tifffile
+from helpers.tiles import OPTIONS, image_of, names_of, pack, write_classes
 
 from kdjax.data import decode, load
 from kdjax.data.image_files import open_files, read_file
@@ -92,3 +94,49 @@ def test_stamps_follow_content_rather_than_name_date_and_size(tmp_path):
     (root / "a.png").write_bytes(b"six")  # in place: the inode, the size and the date stay
     os.utime(root / "a.png", (1577836800,) * 2)
     assert stamps()[0] != swapped[0] and stamps()[1] == swapped[1]
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_what_gdal_keeps_beside_an_image_is_read_with_it(tmp_path, archive):
+    """A mask file of half of one tile, and a nodata value of another."""
+    root = write_classes(tmp_path / "tiles", count=8)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[10:] = 255
+    tile = np.full((20, 30, 3), 90, np.uint8)
+    tile[:, 15:] = 120
+    for name in ("a", "b"):
+        tifffile.imwrite(root / "lake" / f"{name}.tif", tile, photometric="rgb")
+        tile = tile[:, ::-1]
+    tifffile.imwrite(root / "lake" / "a.tif.msk", mask)
+    (root / "lake" / "b.tif.aux.xml").write_text(
+        "<PAMDataset><PAMRasterBand band='1'><NoDataValue>1.20000000000000E+02</NoDataValue></PAMRasterBand>"
+        "</PAMDataset>"
+    )
+    path = pack(root, tmp_path / "tiles.zip") if archive else root
+    data = load(path=str(path), **OPTIONS)
+    assert (image_of(data, "lake/a.tif")[:12] == 0).all() and (image_of(data, "lake/a.tif")[20:] > 80).all()
+    assert (image_of(data, "lake/b.tif")[:, :12] == 0).all() and (image_of(data, "lake/b.tif")[:, 20:] > 80).all()
+    assert not any("left out" in note for note in data.notes)
+    cached = OPTIONS | {"cache_dir": tmp_path / "cache", "path": str(path)}
+    assert load(**cached).fingerprint == data.fingerprint
+    tifffile.imwrite(root / "lake" / "a.tif.msk", 255 - mask)
+    if archive:
+        pack(root, path)
+    assert load(**cached).fingerprint != data.fingerprint
+    tifffile.imwrite(root / "lake" / "a.tif.msk", mask[:, :9])
+    if archive:
+        pack(root, path)
+    with pytest.raises(InputError, match=r"lake/a.tif \(its mask, the .msk beside it, is of another size\)"):
+        load(**cached)
+
+
+def test_links_to_a_sibling_are_followed(tmp_path):
+    root = write_classes(tmp_path / "tiles", ("field", "lake"), 8)
+    write_classes(tmp_path / "elsewhere", ("town",), 9)
+    (root / "town").symlink_to(tmp_path / "elsewhere" / "town")
+    (root / "twin").symlink_to(root / "lake")
+    (root / "lake" / "back").symlink_to(root / "field")
+    (root / "field" / "forth").symlink_to(root / "lake")
+    with open_files(str(root), "field") as files:
+        counts = {name: sum(path.startswith(f"{name}/") for path in files.paths) for name in ("town", "twin", "lake")}
+    assert counts == {"town": 9, "twin": 16, "lake": 16}

@@ -20,6 +20,7 @@ from helpers.color_model import color_logits, write_model  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
 
 from kdjax.data import decode  # noqa: E402
+from kdjax.data.image_files import read_file  # noqa: E402
 from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
 from kdjax.deploy.landuse_map import legend, windows  # noqa: E402
@@ -50,11 +51,12 @@ def scene(height, width, seed=0):
 
 def write(path, pixels, crs=UTM, transform=NORTH_UP, **options):
     pixels = np.moveaxis(pixels, -1, 0)
+    options = {"driver": "GTiff"} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # such files are made on purpose
         with rasterio.open(
-            path, "w", driver="GTiff", height=pixels.shape[1], width=pixels.shape[2], count=len(pixels),
-            dtype=pixels.dtype, crs=crs, transform=transform, **options,
+            path, "w", height=pixels.shape[1], width=pixels.shape[2], count=len(pixels), dtype=pixels.dtype,
+            crs=crs, transform=transform, **options,
         ) as file:  # fmt: skip
             file.write(pixels)
     return path
@@ -389,6 +391,11 @@ KINDS = {
     "overviews": {"overviews": True, "tiled": True, "blockxsize": 16, "blockysize": 16},
     "mask and overviews": {"overviews": True, "mask": True},
     "separate bands": {"interleave": "band", "dtype": "uint16"},
+    "mask beside": {"mask": True},
+    "16-bit mask beside": {"dtype": "uint16", "mask": True},
+    "nodata beside": {"nodata": 7, "driver": "PNG"},
+    "16-bit nodata beside": {"dtype": "uint16", "nodata": 9, "driver": "PNG"},
+    "4 bits": {"count": 1, "nbits": 4},
 }
 
 
@@ -405,21 +412,28 @@ def test_training_and_map_see_the_same(tmp_path, kind):
     hole = np.zeros((48, 64), bool)
     hole[:20, 30:] = True
     stored = shown.copy()
+    if "nbits" in options:
+        stored //= 2 ** (8 - options["nbits"])
+        shown = stored * (255 // (2 ** options["nbits"] - 1))
     if "nodata" in options:
         stored[hole] = options["nodata"]
     elif kind == "alpha":
         stored[..., 3] = np.where(hole, 0, 255)
     elif not masked:
         hole[:] = False
-    path = write(tmp_path / "scene.tif", stored, **options)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+    path = write(tmp_path / ("scene.png" if "driver" in options else "scene.tif"), stored, **options)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="beside" not in kind), rasterio.open(path, "r+") as file:
         if interp:
             file.colorinterp = interp
         if masked:
             file.write_mask(~hole)
         if overviews:
             file.build_overviews([2, 4])
-    if count == 1:
+    assert path.with_name(path.name + ".msk").exists() == ("mask beside" in kind)
+    assert path.with_name(path.name + ".aux.xml").exists() or "nodata beside" not in kind
+    if kind == "4 bits":
+        expected = np.repeat(shown, 3, -1)
+    elif count == 1:
         highest = np.iinfo(dtype).max
         expected = np.repeat(highest - shown.astype(np.int64), 3, -1)
         value_range = (highest - 10000, highest)
@@ -431,7 +445,7 @@ def test_training_and_map_see_the_same(tmp_path, kind):
         expected = np.rint((expected.astype(np.float64) - low) / (high - low) * 255)
     expected = np.where(hole[..., None], 0, expected)
     meaning = Meaning(value_range if dtype != "uint8" else (), ("8-bit",) if dtype == "uint8" else ("16-bit", "float"))
-    decoded = decode.decode(path.read_bytes())
+    decoded = decode.decode(read_file(path))
     np.testing.assert_array_equal(meaning.bytes_of(decoded), expected)
     raster = Raster(path, None, None, meaning)
     seen, valid = raster.read(0, 0, 48, 64)

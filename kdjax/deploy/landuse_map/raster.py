@@ -181,6 +181,8 @@ class Raster:
                 values = pixels.inverted(values, self._bits)
             except DecodeError as error:
                 raise InputError(f"raster {self._path}: {error}") from error
+        if self._bits < 8:  # as a tile of one, two or four bits is decoded
+            values = values * np.uint8(255 // (2**self._bits - 1))
         return values, valid
 
     def _values(self, bands: Sequence[int], window: Window) -> np.ndarray:
