@@ -10,7 +10,7 @@ OPTIONS = dict(source="folder", image_size=SIDE, storage_size=SIDE, data_seed=0,
 
 
 def picture(seed, height, width, channels=3):
-    """Smooth colours, so that JPEG keeps them nearly."""
+    """Smooth colors, so that JPEG keeps them nearly."""
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, channels), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 

@@ -1,0 +1,76 @@
+"""`load` and `check`: the section of a config, fields in place of its own, what is refused before any data is read."""
+
+import numpy as np
+import pytest
+from helpers.tiles import OPTIONS, SIDE, write_classes
+
+from kdjax import config, data
+from kdjax.data.dataset import Pool
+from kdjax.data.meaning import Meaning
+from kdjax.data.sources import SOURCES
+from kdjax.errors import InputError
+
+
+def test_a_section_single_fields_and_defaults_give_the_same(tmp_path):
+    root = str(write_classes(tmp_path / "tiles"))
+    section = config.base().dataset
+    section.path, section.image_size, section.storage_size = root, SIDE, SIDE
+    expected = data.load(section, data_seed=0, cache_dir=None)
+    assert data.load(dict(section), data_seed=0, cache_dir=None).fingerprint == expected.fingerprint
+    assert data.load(path=root, **OPTIONS).fingerprint == expected.fingerprint
+    defaults = data.load(path=root, data_seed=0, cache_dir=None)
+    assert defaults.train.images.shape[1:] == (72, 72, 3)
+    other = data.load(section, data_seed=0, cache_dir=None, storage_size=40)
+    assert other.train.images.shape[1:] == (40, 40, 3) and section.storage_size == SIDE
+
+
+def test_a_field_that_there_is_not_is_refused():
+    with pytest.raises(
+        InputError, match="dataset.storagesize: there is no such field, choose from augment"
+    ):
+        data.load(data_seed=0, cache_dir=None, storagesize=40)
+    with pytest.raises(InputError, match="data_seed: -1 must not be negative"):
+        data.load(source="demo", data_seed=-1, cache_dir=None)
+
+
+BAD = [
+    ("source", "web"), ("source", None), ("path", 5), ("image_size", 31), ("image_size", 4097), ("image_size", 64.0),
+    ("image_size", True), ("storage_size", 31), ("storage_size", "72"), ("test_fraction", 0), ("test_fraction", 1),
+    ("test_fraction", "half"), ("test_fraction", float("nan")), ("validation_fraction", None), ("label_fraction", 0),
+    ("label_fraction", 1.01), ("label_fraction", True), ("unlabelled", "hide"), ("on_error", "ignore"),
+    ("tfds_splits", ("a", "b")), ("tfds_splits", "abc"), ("tfds_splits", (1, 2, 3)), ("value_range", (1, 1)),
+    ("value_range", (1, float("inf"))), ("value_range", ("0", "1")), ("value_range", 7), ("value_range", "ab"),
+    ("demo_classes", 0), ("demo_train", -5), ("demo_test", 1.5), ("builder", "eurosat"), ("splits", 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field, value", BAD)
+def test_each_wrong_field_is_named_in_one_line(field, value):
+    section = dict(config.base().dataset, path="tiles") | {field: value}
+    with pytest.raises(InputError, match=f"^dataset.{field}") as error:
+        data.check(section)
+    assert "\n" not in str(error.value)
+
+
+def test_every_default_passes():
+    data.check(config.base().dataset)
+
+
+@pytest.mark.parametrize("redrawn, overlap", [(True, 0), (False, None)])
+def test_a_source_says_itself_what_another_seed_would_give(monkeypatch, redrawn, overlap):
+    """And the range of its values: nothing in `load` knows the source by its name."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), np.uint8)
+
+    def source(section, context):
+        context.log(f"seed {context.data_seed}")
+        return Pool(
+            "made", ("a", "b"), images, np.arange(12), np.arange(12, dtype=np.int32) % 2, tuple("abcdefghijkl"),
+            tuple("abcdefghijkl"), ("train",) * 8 + ("validation",) * 2 + ("test",) * 2, ("a note",),
+            Meaning((3.0, 9.0), ("16-bit",)), redrawn,
+        )  # fmt: skip
+
+    monkeypatch.setitem(SOURCES, "made", source)
+    lines = []
+    found = data.load(source="made", data_seed=4, cache_dir=None, log=lines.append)
+    assert lines == ["seed 4"] and found.overlap == overlap and found.value_range == (3, 9) and "a note" in found.notes
+    np.testing.assert_array_equal(found.test.images, images[10:])
