@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,6 @@ from kdjax.runtime import host
 
 if TYPE_CHECKING:
     from kdjax.run.run import Run
-
-
-def log(line: str) -> None:
-    """Prints a line with the time."""
-    print(time.strftime("%H:%M:%S ") + line, flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
     host.prepare()
     host.connect(options.coordinator, options.processes, options.process)
     # After the flags are known to be right: JAX takes seconds.
+    from kdjax.run.opening import opened
     from kdjax.runtime import preemption, watch
     from kdjax.stages.evaluate import combine_splits
 
@@ -94,24 +89,6 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
     one.splits = 1
     one.data_seed += number
     return one, workdir / f"split-{number}"
-
-
-def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
-    """Sets the process up and opens the run with the options of `run.open_run`."""
-    host.prepare()
-    import jax  # after the flags are known to be right: it takes seconds
-
-    from kdjax.run.checks import check_fields, expand_paths
-    from kdjax.run.run import open_run
-
-    check_fields(config)
-    expand_paths(config)
-    cache = Path(config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kdjax")
-    # Resolved, as JAX makes the name of the folder a part of what a program is found by.
-    jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # many small ones add up to seconds
-    say = log if jax.process_index() == 0 else lambda line: None
-    return open_run(config, workdir, cache, say, **options)
 
 
 def run() -> None:

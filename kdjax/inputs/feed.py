@@ -11,8 +11,8 @@ import grain
 import jax
 import numpy as np
 
-from kdjax.data.plan import Groups, Plan
 from kdjax.inputs.batch import PlanStep
+from kdjax.inputs.plan import Groups, Plan
 from kdjax.runtime.devices import Mapping
 
 Feed = Callable[[int, int], PlanStep]

@@ -25,7 +25,8 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
         convolution or matrix product together, in float32. That is what a layer-by-layer run must have room for; what
         a residual connection keeps at the same time is left out.
     """
-    model = model.clone(form="examples_first")  # the other form has other operations to count
+    if hasattr(model, "form"):
+        model = model.clone(form="examples_first")  # the other form has other operations to count
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, image)

@@ -8,10 +8,10 @@ import flax.linen as nn
 import numpy as np
 
 from kdjax.data.dataset import Split
-from kdjax.data.plan import Groups, Plan
 from kdjax.inputs.augment import Augmentation
 from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.feed import Feed, resident, streamed
+from kdjax.inputs.plan import Groups, Plan
 from kdjax.objective.arms import Hyperparameters, hyperparameters, measured_terms
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS

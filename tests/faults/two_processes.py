@@ -24,7 +24,7 @@ if int(processes) > 1:
     jax.distributed.initialize(address, int(processes), int(process))
 
 from kdjax import networks
-from kdjax.data.plan import Plan
+from kdjax.inputs.plan import Plan
 from kdjax.inputs.batch import Examples
 from kdjax.inputs.feed import resident
 from kdjax.networks import mobilenet_v2

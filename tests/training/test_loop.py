@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, train
 
-from kdjax.data.plan import Plan
 from kdjax.errors import InputError
 from kdjax.inputs.batch import dropout_keys, view_keys
 from kdjax.inputs.feed import resident, streamed
+from kdjax.inputs.plan import Plan
 from kdjax.objective.terms import CORE
 from kdjax.runtime import devices
 from kdjax.training import predictor as evaluate

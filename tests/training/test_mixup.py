@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from helpers.small_run import Linear
 
-from kdjax.data.plan import Plan
 from kdjax.inputs.batch import Examples, PlanStep, dropout_keys, mixing_shares, render, view_keys
 from kdjax.inputs.feed import streamed
+from kdjax.inputs.plan import Plan
 from kdjax.objective import terms
 from kdjax.objective.arms import Hyperparameters
 from kdjax.objective.objective import objective

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kdjax import networks
-from kdjax.data.plan import Plan
 from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.feed import resident
+from kdjax.inputs.plan import Plan
 from kdjax.networks import mobilenet_v2
 from kdjax.objective.arms import Hyperparameters
 from kdjax.objective.outputs import Outputs

@@ -7,9 +7,8 @@ from ml_collections import ConfigDict
 from kdjax.deploy import export
 from kdjax.deploy.predict import Parser
 from kdjax.errors import InputError, in_one_line
-from kdjax.main import opened
 from kdjax.run.record import completed
-from kdjax.runtime import files
+from kdjax.runtime import files, host
 
 
 def main(argv: list[str]) -> None:
@@ -29,6 +28,9 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--workdir: no run in {workdir}: its config.json holds no configuration")
     config = ConfigDict(completed(document))
     export.check()
+    host.prepare()
+    from kdjax.run.opening import opened  # JAX reads what `prepare` sets when it is imported
+
     run = opened(config, workdir)
 
     from kdjax.deploy.export.stage import export as export_student

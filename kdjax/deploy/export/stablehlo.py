@@ -81,10 +81,8 @@ def _add(node: g.Add, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _dense(node: g.Dense, x: jax.Array) -> jax.Array:
-    kernel = node.kernel
-    if kernel.ndim == 4:
-        kernel, x = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1), x.reshape(len(x), -1)
-    return x @ kernel.T + node.bias[None, :]
+    product = jnp.einsum("bhwc,ochw->bo", x, node.kernel) if node.kernel.ndim == 4 else x @ node.kernel.T
+    return product + node.bias[None, :]
 
 
 OPERATIONS: dict[type, Callable[..., jax.Array]] = {

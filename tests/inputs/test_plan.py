@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdjax.data.plan import Plan
+from kdjax.inputs.plan import Plan
 
 
 def test_every_example_once_an_epoch_and_every_view_once_a_round():
