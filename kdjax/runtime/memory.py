@@ -20,8 +20,9 @@ def capacity(device: jax.Device) -> int:
         return int(stats["bytes_limit"])
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and limit.read_text().strip().isdigit():
-        total = min(total, int(limit.read_text()))
+    allowed = limit.read_text(encoding="utf-8").strip() if limit.is_file() else ""
+    if allowed.isdigit():
+        total = min(total, int(allowed))
     return total // len(jax.local_devices())
 
 

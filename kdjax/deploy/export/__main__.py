@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 from kdjax.deploy import export
 from kdjax.deploy.predict import Parser
 from kdjax.errors import InputError, in_one_line
-from kdjax.run.record import completed
 from kdjax.runtime import files, host
 
 
@@ -15,7 +14,7 @@ def main(argv: list[str]) -> None:
     """Exports a student of a finished run.
 
     Raises:
-        InputError: what a person can mend.
+        InputError: what a person can put right.
     """
     parser = Parser(prog="python -m kdjax.deploy.export", description="Writes WORKDIR/export from a finished run.")
     parser.add_argument("--workdir", type=Path, required=True, help="directory of the run")
@@ -26,15 +25,14 @@ def main(argv: list[str]) -> None:
     document = files.read_json(workdir / "config.json", "--workdir: give the directory of a run")
     if not isinstance(document, dict):
         raise InputError(f"--workdir: no run in {workdir}: its config.json holds no configuration")
-    config = ConfigDict(completed(document))
     export.check()
     host.prepare()
-    from kdjax.run.opening import opened  # JAX reads what `prepare` sets when it is imported
-
-    run = opened(config, workdir)
-
+    # After the arguments are known to be right: JAX takes seconds.
     from kdjax.deploy.export.stage import export as export_student
+    from kdjax.run.opening import opened
+    from kdjax.run.record import completed
 
+    run = opened(ConfigDict(completed(document)), workdir)
     export_student(run, options.arm, options.seed)
 
 
