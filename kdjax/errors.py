@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class InputError(Exception):
@@ -22,9 +23,22 @@ def reason(error: BaseException, length: int = 160) -> str:
 
 
 def in_one_line(main: Callable[[list[str]], None]) -> None:
-    """Runs a command on the arguments of this process; bad input ends in one line and exit status 2."""
+    """Runs a command on the arguments of this process; whatever a person can correct ends in one line.
+
+    The exit status is 2, and 130 after Ctrl-C.
+    """
     try:
         main(sys.argv[1:])
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"error: {error}", 2)
+    except OSError as error:
+        _end(f"error: {reason(error, 300)}", 2)
+    except MemoryError as error:
+        _end(f"error: not enough memory ({reason(error)})", 2)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+
+
+def _end(line: str, status: int) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(status)

@@ -135,6 +135,8 @@ def read_all(paths: Sequence[str]) -> Iterator[tuple[str, bytes | decode.DecodeE
         InputError: nothing is there, or a directory or archive without images.
     """
     for path in paths:
+        if not path:
+            raise InputError("images: '' is no path")
         place = Path(os.path.expanduser(path))
         try:
             mode = place.stat().st_mode

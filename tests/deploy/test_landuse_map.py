@@ -268,6 +268,9 @@ BAD = {
     "8 bits for a deep model": "8-bit pixels",
     "bands of two types": "different types (uint16, uint8)",
     "signed white is zero": "white is 0",
+    "no data at all": "no cell of the map would hold data",
+    "raster is not utf-8": "is not UTF-8: rename it",
+    "out is not utf-8": "OUT: the name of",
 }
 
 
@@ -293,11 +296,17 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
             pixels = (pixels / np.float32(255)).astype(np.float32)
         elif kind == "values clip":
             pixels = pixels.astype(np.uint16) + 20000
+    elif kind == "no data at all":
+        pixels[:], options = 7, {"nodata": 7}
     elif kind == "signed white is zero":
         pixels, options = pixels[..., :1].astype(np.int16), {"photometric": "MINISWHITE"}
         flags = ["--value-range=0,255"]
     write(raster, pixels, **options)
-    if kind == "out is a folder":
+    if kind == "raster is not utf-8":
+        raster = raster.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif"))
+    elif kind == "out is not utf-8":
+        out = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif")
+    elif kind == "out is a folder":
         out.mkdir()
     elif kind == "confidence is a pipe":
         os.mkfifo(tmp_path / "map_confidence.tif")

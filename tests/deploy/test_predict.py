@@ -118,7 +118,9 @@ def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
     assert str(path) in line and said.get(kind, "ONNX") in line
 
 
-@pytest.mark.parametrize("kind", ["missing", "no images", "broken zip", "a pipe as zip", "name too long", "nothing"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "no images", "broken zip", "a pipe as zip", "name too long", "no name", "nothing"]
+)
 def test_what_is_no_place_of_images_ends_in_one_line(artefact, tiles, tmp_path, capfd, kind):
     path = tmp_path / ("tiles.zip" if "zip" in kind else "x" * 300 if kind == "name too long" else "tiles")
     if kind == "no images":
@@ -128,8 +130,9 @@ def test_what_is_no_place_of_images_ends_in_one_line(artefact, tiles, tmp_path, 
         path.write_text("not an archive")
     elif kind == "a pipe as zip":
         os.mkfifo(path)
-    line = refused(capfd, predict.main, artefact, *([] if kind == "nothing" else [tiles, path]))
-    assert (str(path) in line) or kind == "nothing"
+    named = {"nothing": [], "no name": [tiles, ""]}.get(kind, [tiles, path])
+    line = refused(capfd, predict.main, artefact, *named)
+    assert str(path) in line or kind in ("nothing", "no name")
 
 
 BAD_IMAGES = {

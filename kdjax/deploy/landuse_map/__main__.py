@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("landuse_map needs rasterio: pip install 'kdjax[geo]'")
     import rasterio
 
-    from kdjax.deploy.landuse_map.raster import Raster
+    from kdjax.deploy.landuse_map.raster import Raster, check_name
     from kdjax.deploy.landuse_map.writer import NODATA, write_map, written
 
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
@@ -96,6 +96,7 @@ def main(argv: Sequence[str]) -> None:
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         raster = Raster(options.raster, options.bands, options.value_range, classifier.meaning)
         try:
+            check_name(options.out, "OUT")
             _check_out(options.out, options.raster, written(options.out))
             tile, why = options.tile, None
             if tile is None:

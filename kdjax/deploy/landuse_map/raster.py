@@ -20,10 +20,23 @@ _METERS_A_DEGREE = 111_320.0
 _LOOKS, _LOOK = 8, 128  # windows along an axis, and their side in px, that show the kind of numbers
 
 
+def check_name(path: Path, what: str) -> None:
+    """Refuses a path that GDAL cannot be given.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what}: the name of {ascii(str(path))} is not UTF-8: rename it") from None
+
+
 class Raster:
     """A georeferenced raster as the classifier sees it.
 
     Attributes:
+        path: the file.
         shape: height and width, px.
         crs: rasterio's coordinate reference system.
         transform: rasterio's geotransform.
@@ -43,9 +56,10 @@ class Raster:
         Raises:
             InputError: unreadable, not georeferenced, a color table, or bands and values that do not fit.
         """
-        self._path = path
+        self.path = path
         if not os.path.isfile(path):
             raise InputError(f"raster: no file {path}")
+        check_name(path, "raster")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused below
@@ -67,7 +81,7 @@ class Raster:
         if file.crs is None or file.transform.is_identity:
             what = "coordinate reference system" if file.crs is None else "geotransform"
             raise InputError(
-                f"raster {self._path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …"
+                f"raster {self.path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …"
             )
         side = math.sqrt(abs(file.transform.determinant))
         self.pixel_size_m = None
@@ -87,7 +101,7 @@ class Raster:
         )
         if bands is not None:
             if max(bands) > file.count:
-                raise InputError(f"--bands: raster {self._path} has {file.count} bands, so no band {max(bands)}")
+                raise InputError(f"--bands: raster {self.path} has {file.count} bands, so no band {max(bands)}")
             return tuple(bands)
         try:
             if not self._alpha_is_mask:
@@ -95,12 +109,12 @@ class Raster:
             return tuple(k + 1 for k in pixels.choose_bands(roles).color)
         except DecodeError:
             raise InputError(
-                f"raster {self._path}: it has {file.count} bands ({', '.join(roles[:6])}{', …' * (len(roles) > 6)}); "
+                f"raster {self.path}: it has {file.count} bands ({', '.join(roles[:6])}{', …' * (len(roles) > 6)}); "
                 "name red, green and blue, as --bands=1,2,3"
             ) from None
 
     def _check_bands(self) -> None:
-        file, path = self._file, self._path
+        file, path = self._file, self.path
         if any(file.colorinterp[band - 1] == ColorInterp.palette for band in self.bands):
             raise InputError(f"raster {path}: it has a colour table; make it RGB with gdal_translate -expand rgb")
         types = sorted({file.dtypes[band - 1] for band in self.bands})
@@ -119,7 +133,7 @@ class Raster:
         self._bits = int(self._file.tags(self.bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
         if value_range is None and dtype != np.uint8 and not trained.value_range:
             raise InputError(
-                f"raster {self._path}: its values are {dtype} and training had only 8-bit images; "
+                f"raster {self.path}: its values are {dtype} and training had only 8-bit images; "
                 "say which values are black and white, as --value-range=0,10000"
             )
         self._meaning = trained if value_range is None else Meaning(tuple(value_range), (BYTES, FLOATS))
@@ -142,7 +156,7 @@ class Raster:
         try:
             self._meaning.check(np.concatenate(self._seen))
         except DecodeError as error:
-            raise InputError(f"raster {self._path}: {error}; {self._hint}") from error
+            raise InputError(f"raster {self.path}: {error}; {self._hint}") from error
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (height, width, 3) uint8, 0 where there is no data, and where there is (height, width) bool.
@@ -180,7 +194,7 @@ class Raster:
             try:
                 values = pixels.inverted(values, self._bits)
             except DecodeError as error:
-                raise InputError(f"raster {self._path}: {error}") from error
+                raise InputError(f"raster {self.path}: {error}") from error
         if self._bits < 8:  # as a tile of one, two or four bits is decoded
             values = values * np.uint8(255 // (2**self._bits - 1))
         return values, valid
@@ -193,5 +207,5 @@ class Raster:
             return function(list(bands), window=window)
         except rasterio.errors.RasterioError as error:
             raise InputError(
-                f"raster {self._path}: it cannot be read at row {window.row_off} ({reason(error)})"
+                f"raster {self.path}: it cannot be read at row {window.row_off} ({reason(error)})"
             ) from error

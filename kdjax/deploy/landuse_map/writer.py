@@ -14,6 +14,7 @@ from kdjax.deploy.landuse_map.legend import attribute_table, colors, legend
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
 from kdjax.deploy.predict import Classifier
+from kdjax.errors import InputError
 from kdjax.results.metrics import log_softmax
 from kdjax.results.text import printable
 
@@ -83,6 +84,8 @@ def write_map(
                 counts += np.bincount(best[known], minlength=len(counts))
                 _progress(number + 1, height)
         raster.check_seen()
+        if not counts.any():
+            raise InputError(f"raster {raster.path}: no cell of the map would hold data")
         table = f"{out.name}.aux.xml"
         (Path(beside) / table).write_text(attribute_table(classifier.classes, counts), encoding="utf-8")
         legend(classifier.classes, counts / max(counts.sum(), 1)).save(Path(beside) / legend_name)
