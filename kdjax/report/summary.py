@@ -38,7 +38,7 @@ def finding(results: Mapping[str, Any]) -> str:
     if compared:
         which = "the student trained alone"
         if len(baselines(arms)) > 1:
-            which = f"{alone}, the best on validation of those trained without the teacher,"
+            which = f"{alone}, on validation no worse than any other trained without the teacher,"
         said += f", {which} on {formats.percent(arms[alone]['mean'])} %"
     teacher = results["teacher"]["test"].get("top1")
     said += f", the teacher on {formats.percent(teacher)} %." if teacher is not None else "."

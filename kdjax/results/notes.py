@@ -66,7 +66,7 @@ def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None) -> Ite
     without = baselines(arms)
     if len(without) > 1 and len(arms) > len(without):
         yield (
-            f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher, it is the best on validation."
+            f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher, none does better on validation."
         )
     compared = [name for name, arm in arms.items() if arm["p_vs_alone"] is not None]
     if compared:

@@ -35,8 +35,8 @@ def test_against_which_arm_is_said_where_there_is_a_choice():
     given["arms"]["labelled_alone"]["val_top1"] = [0.9] * 3
     found = notes.table_notes(document.build(**given))
     assert (
-        "Gains are over labelled_alone: of student_alone and labelled_alone, which use no teacher, it is the best on "
-        "validation."
+        "Gains are over labelled_alone: of student_alone and labelled_alone, which use no teacher, none does better "
+        "on validation."
     ) in found
     assert any("paired t-test against labelled_alone" in one and "over 4 arms" in one for one in found)
     assert not any("Gains are over" in one for one in said())
