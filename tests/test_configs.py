@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.config import ARMS, from_file, validate
+from kdjax.config import ARMS, from_file
 from kdjax.errors import InputError
+from kdjax.run.checks import validate
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
