@@ -36,7 +36,9 @@ def key_of(parts: Any) -> str:
 
 def row_hashes(images: np.ndarray, pool: concurrent.futures.Executor) -> list[str]:
     """sha256 (hex) of every row of `images`."""
-    return list(pool.map(lambda i: hashlib.sha256(np.ascontiguousarray(images[i])).hexdigest(), range(len(images))))
+    return list(
+        pool.map(lambda i: hashlib.sha256(np.ascontiguousarray(images[i]).data).hexdigest(), range(len(images)))
+    )
 
 
 def read(

@@ -156,5 +156,5 @@ def fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
         add(split.labels.astype("<i4").tobytes())
         add(repr(split.images.shape).encode())
         # A memory view: hashing must not copy gigabytes.
-        total.update(memoryview(split.images).cast("B") if split.images.size else b"")
+        total.update(split.images.data.cast("B") if split.images.size else b"")
     return total.hexdigest()

@@ -137,13 +137,14 @@ def _beside(decoded: Decoded, data: WithSidecars) -> Decoded:
     masks = [decoded.valid]
     if data.mask is not None:
         try:
-            masks.append(tiff.read_mask(bytes(data.mask)))
+            mask = tiff.read_mask(bytes(data.mask))
         except (MemoryError, DecodeError):
             raise
         except Exception as error:
             raise DecodeError(f"its mask, the .msk beside it, cannot be read: {reason(error, 60)}") from error
-        if masks[-1].shape != decoded.pixels.shape[:2]:
+        if mask.shape != decoded.pixels.shape[:2]:
             raise DecodeError("its mask, the .msk beside it, is of another size")
+        masks.append(mask)
     return dataclasses.replace(decoded, valid=pixels.is_data(decoded.pixels, data.nodata, masks))
 
 
@@ -172,15 +173,14 @@ def _room(count: int) -> Iterator[None]:
 
 def _from_pillow(data: bytes, page: int | None, check_size: Callable[[int, int], None]) -> Decoded:
     """Decodes by Pillow: a page of a TIFF file as it lies there, or another file with its orientation applied."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
         if page is not None:
-            image.seek(page)
-        check_size(*image.size)
-        image.load()
-        mode, transparent = image.mode, "transparency" in image.info
-        if page is None:
-            image = ImageOps.exif_transpose(image)
-    facts = ()
+            file.seek(page)
+        check_size(*file.size)
+        file.load()
+        mode, transparent = file.mode, "transparency" in file.info
+        image = file if page is not None else ImageOps.exif_transpose(file)
+    facts: tuple[str, ...] = ()
     if mode in ("1", "L", "LA", "La"):
         facts += ("grey made RGB",)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa"):
@@ -229,5 +229,5 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 def digest(image: np.ndarray) -> str:
     """sha256 (hex) of the size and the values of a uint8 (H, W, 3) image: equal for identical pixels only."""
     total = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]};".encode())
-    total.update(np.ascontiguousarray(image))
+    total.update(np.ascontiguousarray(image).data)
     return total.hexdigest()

@@ -128,7 +128,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             content, complete = _Decoding(encoded, images, asked, threads, context.log).run()
             # What is refused is not kept, nor what was not read: the disk or the mount may be well next time, and
             # stamps would not show it.
-            if writer is not None and complete and content["names"]:
+            if folder is not None and writer is not None and complete and content["names"]:
                 if section["on_error"] == "skip" or not content["failed"]:
                     writer.finish(content, threads)
                     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)

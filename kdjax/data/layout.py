@@ -188,10 +188,10 @@ def _check_classes(classes: Sequence[str], folders: Sequence[tuple[str, ...]], w
     spelled: dict[tuple[str, ...], set[tuple[str, ...]]] = collections.defaultdict(set)
     for folder in set(folders):
         spelled[_normal(folder)].add(folder)
-    for name, spellings in spelled.items():
+    for parts, spellings in spelled.items():
         if len(spellings) > 1:
             raise InputError(
-                f"{where} has two folders called {'/'.join(name)}, spelled differently in Unicode: merge them"
+                f"{where} has two folders called {'/'.join(parts)}, spelled differently in Unicode: merge them"
             )
     alike: dict[str, str] = {}
     for name in classes:

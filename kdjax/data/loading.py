@@ -155,7 +155,7 @@ def _counts(classes: tuple[str, ...], train: Split, validation: Split, test: Spl
     )
     listed = ", ".join(f"{name} {'/'.join(map(str, counts[:, k]))}" for k, name in enumerate(classes))
     without = int((train.labels < 0).sum())
-    notes = (
+    notes: tuple[str, ...] = (
         f"{len(classes)} classes with training/validation/test images: {listed}"
         + (f"; {without} training images without a label" if without else ""),
     )

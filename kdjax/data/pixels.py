@@ -96,7 +96,7 @@ def is_mask(alpha: np.ndarray) -> bool:
 
     GDAL calls the fourth band of any 8-bit file alpha, near infrared too.
     """
-    return np.count_nonzero((alpha != 0) & (alpha != _highest(alpha))) <= _PARTLY * alpha.size
+    return bool(np.count_nonzero((alpha != 0) & (alpha != _highest(alpha))) <= _PARTLY * alpha.size)
 
 
 def shown(alpha: np.ndarray) -> np.ndarray | None:
@@ -128,15 +128,14 @@ def is_data(pixels: np.ndarray, nodata: float | None, also: Sequence[np.ndarray 
         DecodeError: nowhere.
     """
     masks = [mask for mask in also if mask is not None]
-    if nodata is not None:
-        nodata = _as_stored(nodata, pixels.dtype)
-    if nodata is not None or pixels.dtype.kind == "f":
+    stored = None if nodata is None else _as_stored(nodata, pixels.dtype)
+    if stored is not None or pixels.dtype.kind == "f":
         valid = np.ones(pixels.shape[:2], bool)
         for rows in _strips(pixels):
             if pixels.dtype.kind == "f":
                 valid[rows] &= np.isfinite(pixels[rows]).all(-1)
-            if nodata is not None:
-                valid[rows] &= (pixels[rows] != nodata).any(-1)
+            if stored is not None:
+                valid[rows] &= (pixels[rows] != stored).any(-1)
         masks.append(valid)
     if not masks:
         return None

@@ -195,8 +195,8 @@ def _drop_shared(side: np.ndarray, digests: Sequence[str]) -> list[str]:
     """Takes images that a held-out split also has out of train, then out of validation (in place)."""
     notes = []
     for loser, winners in (("train", ("test", "validation")), ("validation", ("test",))):
-        held = {digests[i] for i in np.flatnonzero(np.isin(side, winners))}
-        shared = [i for i in np.flatnonzero(side == loser) if digests[i] in held]
+        held = {digests[i] for i in np.flatnonzero(np.isin(side, winners)).tolist()}
+        shared = [i for i in np.flatnonzero(side == loser).tolist() if digests[i] in held]
         if shared:
             side[shared] = ""
             notes.append(f"{len(shared)} images dropped from {loser}: pixel-identical to one in {' or '.join(winners)}")
@@ -227,4 +227,5 @@ def _finish(
         absent = [name for c, name in enumerate(classes) if not counts[s][c]]
         if absent:
             notes = notes + [f"no {s} example of: {', '.join(absent)}"]
-    return Assignment(*(np.flatnonzero(side == s) for s in SIDES), notes=tuple(notes), test_drawn=test_drawn)
+    train, validation, test = (np.flatnonzero(side == s) for s in SIDES)
+    return Assignment(train, validation, test, notes=tuple(notes), test_drawn=test_drawn)

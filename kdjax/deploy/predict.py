@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -184,15 +184,15 @@ def rendered(results: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], 
         harmless = _unicode() and printable(text, keep="\n") == text
         return text if harmless else json.dumps(document, indent=1)
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("image", "rank", "class", "probability"))
         writer.writerows(
             (cell(name), rank, cell(label), f"{p:.6f}")
             for name, best in ranked
             for rank, (label, p) in enumerate(best, 1)
         )
-        return text.getvalue().rstrip("\n")
+        return table.getvalue().rstrip("\n")
     ranked = [(printable(name), [(printable(label), p) for label, p in best]) for name, best in ranked]
     wide, wider = max(len(name) for name, _ in ranked), max(len(printable(label)) for label in classes)
     return "\n".join(
@@ -217,7 +217,7 @@ def say(text: str) -> None:
 class Parser(argparse.ArgumentParser):
     """Mistakes in the command end as all bad input does."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
 

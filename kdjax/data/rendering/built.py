@@ -42,10 +42,10 @@ def motorway(s: Canvas) -> None:
         for k in range(1, lanes):
             s.dashes(along(middle + (k - lanes / 2) * lane), 0.005, 0.04, 0.05, (220, 220, 215))
         for _ in range(s.rng.poisson(s.between(1, 9))):
-            k = s.rng.integers(0, lanes)
+            at = s.rng.integers(0, lanes)
             x = s.between(-0.8, 0.8)
-            y = np.interp(x, np.linspace(-1.3, 1.3, 49), middle) + (k + 0.5 - lanes / 2) * lane
-            s.car(x, y, 0, s.between(0.03, 0.075) if s.chance(0.25) else 0.034)
+            y = np.interp(x, np.linspace(-1.3, 1.3, 49), middle) + (at + 0.5 - lanes / 2) * lane
+            s.car(x, float(y), 0, s.between(0.03, 0.075) if s.chance(0.25) else 0.034)
     if s.chance(0.2):  # an overpass
         x = s.between(-0.35, 0.35)
         over = np.array([[x, -1.3], [x + s.between(-0.3, 0.3), 1.3]])
@@ -53,7 +53,7 @@ def motorway(s: Canvas) -> None:
         s.band(over, 0.07, s.pick((CONCRETE, ASPHALT)))
     if s.chance(0.25):  # a slip road
         s.band(along(bend + half + median / 2 + 0.05 + 0.12 * np.linspace(-1, 1.6, 49) ** 2), 0.035, asphalt)
-    s.trees(s.rng.integers(0, 12))
+    s.trees(int(s.rng.integers(0, 12)))
 
 
 def parking_lot(s: Canvas) -> None:
@@ -80,7 +80,7 @@ def parking_lot(s: Canvas) -> None:
         y += 2 * depth + aisle
     if s.chance(0.45):  # the shop beside it
         s.block(0, h / 2 + 0.18, w * s.between(0.5, 1), 0.3, 0, s.pick((CONCRETE, (190, 188, 184), ROOFS[2])), 0.03)
-    s.trees(s.rng.integers(0, 8))
+    s.trees(int(s.rng.integers(0, 8)))
 
 
 def dense_housing(s: Canvas) -> None:
@@ -141,8 +141,8 @@ def storage_tanks(s: Canvas) -> None:
                 s.polygon(ring(x + off[0], y + off[1], r * 0.76, 22), lighter(tank, 0.95))
             s.disc(x, y, r * 0.1, lighter(tank, 0.75))
     for _ in range(s.rng.integers(0, 4)):  # pipes
-        y = s.between(-0.5, 0.5)
-        s.band(np.array([[-0.6, y], [0.6, y]]), 0.008, s.tint((190, 188, 182)))
+        pipe = s.between(-0.5, 0.5)
+        s.band(np.array([[-0.6, pipe], [0.6, pipe]]), 0.008, s.tint((190, 188, 182)))
     s.clutter("hamlet trees_few", 1)
 
 

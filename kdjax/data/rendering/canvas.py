@@ -162,7 +162,7 @@ class Canvas:
             self.tree(x, y, self.between(0.012, 0.03))
 
     def trees_few(self) -> None:
-        self.trees(self.rng.integers(3, 14))
+        self.trees(int(self.rng.integers(3, 14)))
 
     def copse(self) -> None:
         """A clump of trees away from the middle."""
@@ -295,5 +295,6 @@ def along(bend: np.ndarray | float = 0.0, count: int = 49) -> Points:
 
 def meander(rng: np.random.Generator, strength: float, count: int = 49) -> np.ndarray:
     t = np.linspace(-1.3, 1.3, count)
-    y = sum(rng.normal(0, 1) / k * np.sin(k * t * 1.9 + rng.uniform(0, 6.3)) for k in (1, 2, 3))
+    waves = [rng.normal(0, 1) / k * np.sin(k * t * 1.9 + rng.uniform(0, 6.3)) for k in (1, 2, 3)]
+    y = sum(waves, np.zeros(count))
     return strength * (y - np.interp(0, t, y))

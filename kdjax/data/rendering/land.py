@@ -73,7 +73,8 @@ def river(s: Canvas) -> None:
         s.band(path, width + s.between(0.03, 0.1), s.pick((WOOD, SAND, SOIL, GRASS)))
     s.ground_photo(s.mask(outline(path, width)), s.pick(WATERS, 8), 0.7)
     if s.chance(0.25):
-        s.polygon(blob(s.rng, *path[s.rng.integers(18, 31)], 0.04, 2), s.pick((SAND, WOOD, GRASS)))
+        x, y = path[s.rng.integers(18, 31)]
+        s.polygon(blob(s.rng, x, y, 0.04, 2), s.pick((SAND, WOOD, GRASS)))
     if s.chance(0.5):
         for k in s.rng.integers(0, 49, 24):
             off = (width[k] / 2 + s.between(0, 0.07)) * (1 if s.chance(0.5) else -1)
@@ -102,18 +103,18 @@ def beach(s: Canvas) -> None:
     s.ground_photo(s.mask(land), s.pick((GRASS, WOOD, MEADOW, DRY, SOIL)), 1.5)
     if s.chance(0.6):
         for _ in range(40):
-            k = s.rng.integers(0, 49)
+            k = int(s.rng.integers(0, 49))
             s.tree(dune[k, 0], dune[k, 1] + s.between(0.02, 0.5), s.between(0.012, 0.03))
     if s.chance(0.3):
         road = dune + (0, s.between(0.08, 0.16))
         s.band(road, 0.035, s.pick((ASPHALT, CONCRETE)))
     if s.chance(0.3):
         for _ in range(s.rng.integers(3, 12)):
-            k = s.rng.integers(5, 44)
+            k = int(s.rng.integers(5, 44))
             s.house(dune[k, 0], dune[k, 1] + s.between(0.15, 0.4), 0.07, 0.05, 0)
     if s.chance(0.5):  # people and parasols
         for _ in range(s.rng.integers(4, 30)):
-            k = s.rng.integers(0, 49)
+            k = int(s.rng.integers(0, 49))
             s.disc(shore[k, 0], shore[k, 1] + s.between(0.1, 0.9) * width, 0.007, s.pick(CARS, 30))
 
 

@@ -15,7 +15,7 @@ def colors(count: int) -> list[tuple[int, int, int]]:
     shades = ((0.45, 0.65), (0.62, 0.55), (0.33, 0.6))
     golden = (math.sqrt(5) - 1) / 2
     found = (colorsys.hls_to_rgb((0.58 + k * golden) % 1, *shades[k % len(shades)]) for k in range(count))
-    return [tuple(round(255 * value) for value in color) for color in found]
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in found]
 
 
 def legend(classes: Sequence[str], shares: Sequence[float]) -> Image.Image:

@@ -87,7 +87,7 @@ def write_map(
         if not counts.any():
             raise InputError(f"raster {raster.path}: no cell of the map would hold data")
         table = f"{out.name}.aux.xml"
-        (Path(beside) / table).write_text(attribute_table(classifier.classes, counts), encoding="utf-8")
+        (Path(beside) / table).write_text(attribute_table(classifier.classes, counts.tolist()), encoding="utf-8")
         legend(classifier.classes, counts / max(counts.sum(), 1)).save(Path(beside) / legend_name)
         # Overviews, masks and statistics of an older file of that name would be taken for those of this one.
         for name in written(out):
