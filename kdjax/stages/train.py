@@ -18,13 +18,13 @@ from kdjax.run import checks
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
 from kdjax.runtime import files, preemption
-from kdjax.runtime.devices import RowMapping, first_process_says
-from kdjax.runtime.memory import ROOM, activation_bytes, arms_at_once, capacity, tree_bytes
+from kdjax.runtime.devices import first_process_says
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.training.learner import Learner
 from kdjax.training.loop import Progress, fit
-from kdjax.training.population import Online, TrainingData, population
+from kdjax.training.memory_plan import arms_at_once
+from kdjax.training.population import Online, Population, TrainingData, population
 
 DEFAULT_VIEWS = 8
 """Validation accuracy rises up to here, see docs/results."""
@@ -97,7 +97,8 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
     checkpoints = learner.checkpoints()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(checkpoints.close)
-        trained = population(learner, data, _arms_at_once(run, learner))
+        trained = population(learner, data)
+        trained = trained.with_arms_at_once(_arms_at_once(run, trained))
         restored = checkpoints.restore(learner.layout(), trained.empty_averages())
         if restored is not None:
             run.log(f"{folder}: goes on from step {int(restored[0].step)}")
@@ -122,39 +123,21 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         )
 
 
-def _arms_at_once(run: Run, learner: Learner) -> int | None:
+def _arms_at_once(run: Run, trained: Population) -> int | None:
     """How many arms a step computes side by side: as configured, or decided once and kept in the stage's folder.
 
     The number of steps is written there too, for runs that take this one's teacher.
     """
+    learner = trained.learner
     record = learner.folder / "program.json"
     chosen = run.config.run.arms_at_once
     if chosen is None and learner.has_checkpoints and record.exists():
-        fix = "remove it; the number is decided again"
-        return files.read_json(record, fix).get("arms_at_once")
+        return files.read_json(record, "remove it; the number is decided again").get("arms_at_once")
     if chosen is None:
-        chosen = _planned(learner)
+        chosen = arms_at_once(trained, run.log)
     if jax.process_index() == 0:
         learner.folder.mkdir(parents=True, exist_ok=True)
         files.write_json(record, {"arms_at_once": chosen, "steps": learner.total_steps})
-    return chosen
-
-
-def _planned(learner: Learner) -> int | None:
-    """How many arms of a population fit into memory side by side, None where all its students do."""
-    seeds, arms = learner.rows
-    if seeds * arms == 1:
-        return None
-    mapping = learner.mapping
-    on_device = mapping.rows_a_device(seeds, arms)
-    batch = learner.section.batch_size
-    share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)
-    # The state, and the new one that a step makes from it.
-    states = 2 * tree_bytes(learner.layout()) * on_device[0] * on_device[1] // (seeds * arms)
-    free = int(ROOM * capacity(mapping.local[0])) - states
-    chosen = arms_at_once(free, activation_bytes(learner.network, learner.size, share), *on_device)
-    if chosen is None and on_device[0] > 1 and jax.default_backend() == "cpu":
-        return on_device[1]  # one seed after the other keeps more in cache: half the time at 4 x 4 students (measured)
     return chosen
 
 

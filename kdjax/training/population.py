@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from kdjax.data.dataset import Split
@@ -116,6 +117,36 @@ class Population:
         kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
         return self.learner.mapping.map(program, kinds, (0, 1), donate=(0,))
 
+    def lowered(self) -> jax.stages.Lowered:
+        """The step before it is compiled, for arguments of the shapes that training will have; none is made."""
+        state, averages = self.learner.layout(), jax.eval_shape(self.empty_averages)
+        data = self.data
+        images = data.train.images if data.on_device else None
+        share = self.share()
+        return self.compiled().lower(
+            state,
+            averages,
+            Examples(images, data.train.labels, data.stored, np.int32(data.data_seed)),
+            data.online.variables if data.online else None,
+            self.hyperparameters(),
+            np.array(self.learner.seeds, np.int32),
+            share,
+            np.int32(1),
+        )
+
+    def share(self) -> PlanStep:
+        """This process's share of the first steps, in the shapes that the feed brings; images as shapes alone."""
+        share = resident(self.plan, self.learner.mapping, self.longest)(0, 1)
+        if self.data.on_device:
+            return share
+        side = self.data.train.images.shape[1:]
+        images = jax.ShapeDtypeStruct((*share.examples.shape, *side), np.uint8)
+        return share.replace(images=images, partner_images=None if share.partners is None else images)
+
+    def with_arms_at_once(self, number: int | None) -> "Population":
+        """The same with so many arms of a step side by side."""
+        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, arms_at_once=number))
+
     def hyperparameters(self) -> Hyperparameters:
         """The arms as arrays, with the group of examples of each where there are several."""
         hyper = hyperparameters(self.learner.arms)
@@ -137,14 +168,8 @@ class Population:
         return [self.data.train.names[index] for index in shown]
 
 
-def population(learner: Learner, data: TrainingData, arms_at_once: int | None = None) -> Population:
-    """The population of a learner.
-
-    Args:
-        learner: who trains.
-        data: on what.
-        arms_at_once: see `Recipe`.
-    """
+def population(learner: Learner, data: TrainingData) -> Population:
+    """The population of a learner, all its students side by side in a step."""
     batch_size, arms = learner.section.batch_size, learner.arms
     plan: Plan | Groups = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0)
     if any(arm.labelled_only for arm in arms):
@@ -163,7 +188,6 @@ def population(learner: Learner, data: TrainingData, arms_at_once: int | None = 
         mixup=data.mixup,
         teacher=data.online.network if data.online else None,
         teacher_size=data.online.size if data.online else 0,
-        arms_at_once=arms_at_once,
     )
     epoch = -(-learner.examples // batch_size)
     return Population(

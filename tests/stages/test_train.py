@@ -10,12 +10,13 @@ from kdjax.stages.train import _arms_at_once
 
 
 @pytest.fixture
-def decide(tmp_path):
+def decide(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdjax.stages.train.arms_at_once", lambda population, log: None)  # all fit
+
     def call(configured, *, total, resumed):
-        run = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(arms_at_once=configured)))
-        # One student: nothing to decide.
-        learner = SimpleNamespace(folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total, rows=(1, 1))
-        return _arms_at_once(run, learner)
+        run = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(arms_at_once=configured)), log=print)
+        learner = SimpleNamespace(folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total)
+        return _arms_at_once(run, SimpleNamespace(learner=learner))
 
     return call
 

@@ -1,0 +1,76 @@
+"""kdjax without its command: a teacher, its stored logits, and a population of students that learn from them.
+
+    python examples/by_hand.py
+
+Everything a run does between its files and its table is a few calls. Real runs fine-tune the teacher first; this one
+takes an untrained network, so that the script ends within a minute and the numbers mean nothing.
+"""
+
+import functools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import jax
+import numpy as np
+
+from kdjax import data, networks
+from kdjax.inputs.batch import Examples
+from kdjax.inputs.feed import resident
+from kdjax.inputs.plan import Plan
+from kdjax.objective.arms import hyperparameters, measured_terms, resolve
+from kdjax.objective.outputs import Outputs
+from kdjax.runtime.devices import Mapping
+from kdjax.teacher.store import cached, view_name
+from kdjax.teacher.teacher import Shown
+from kdjax.teacher.trained import from_network
+from kdjax.training import optimizer, state
+from kdjax.training.step import Recipe, empty_averages, planned_steps
+
+SIZE, BATCH, VIEWS, SEEDS, STEPS = 32, 16, 2, (0, 1), 4
+ARMS = {"student_alone": {"ce": 1.0}, "kl_cosine": {"ce": 1.0, "kl": 1.0, "cosine": 1.0}}
+
+
+def main() -> dict[str, np.ndarray]:
+    """Returns the mean of each measured term over the steps, (seed, arm)."""
+    dataset = data.load(
+        source="demo", demo_classes=4, demo_train=48, demo_validation=8, demo_test=8,
+        image_size=SIZE, storage_size=36, data_seed=0, cache_dir=None,
+    )  # fmt: skip
+    train, classes, mapping = dataset.train, len(dataset.classes), Mapping()
+
+    # The teacher, asked once for each view of each training image; the answers are an array on disk.
+    network = networks.create("vgg16_bn", classes, width=0.1)
+    variables = jax.tree.map(np.asarray, network.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)))
+    teacher = from_network(
+        "vgg16_bn", network, variables, Shown(SIZE, data_seed=0), dtype="float32", on_device=True, mapping=mapping
+    )
+    with TemporaryDirectory() as cache:
+        store = cached(Path(cache), {**teacher.parts, "examples": dataset.fingerprint}, classes, print)
+        logits = np.stack(
+            [
+                store.read(view_name(view), len(train), lambda a, b: teacher.views(train.images, np.arange(a, b), view))  # noqa: B023
+                for view in range(VIEWS)
+            ]
+        )
+
+    # One student for each seed and arm. The whole ablation is one program.
+    arms = resolve(tuple(ARMS), ARMS, temperature=4.0, learning_rate=1e-3, weight_decay=0.01)
+    adamw = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
+    student = networks.create("mobilenet_v2", classes, width=0.1, dropout=0.2)
+    students = state.create(student, adamw, seeds=SEEDS, arms=len(arms), image_size=SIZE)
+    recipe = Recipe(student, SIZE, adamw, optimizer.schedule(STEPS, 1))
+    kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
+    step = mapping.map(functools.partial(planned_steps, recipe=recipe), kinds, (0, 1), donate=(0,))
+    averages = empty_averages((len(SEEDS), len(arms)), measured_terms(arms))
+    examples = Examples(train.images, train.labels, Outputs(logits), np.int32(0))
+    plan = Plan(SEEDS, len(train), BATCH, VIEWS)
+    share = resident(plan, mapping, STEPS)(0, STEPS)
+    students, averages = step(
+        students, averages, examples, None, hyperparameters(arms), np.int32(SEEDS), share, np.int32(STEPS)
+    )
+    return {name: np.asarray(average.compute()) for name, average in averages.items()}
+
+
+if __name__ == "__main__":
+    for term, values in main().items():
+        print(f"{term:10}", values.round(3).tolist())
