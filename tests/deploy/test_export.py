@@ -12,6 +12,7 @@ import pytest
 from helpers.exported import CLASSES, assert_close, folded, pixels, run_onnx, student
 from safetensors.numpy import load_file
 
+from kdjax.data.meaning import Meaning
 from kdjax.inputs import augment
 from kdjax.networks.graph import Resample
 from kdjax.training import step
@@ -117,8 +118,10 @@ def test_the_resize_is_that_of_evaluation(source, target):
 
 def test_the_model_says_what_it_needs():
     network = folded("mobilenet_v2", 0.1, 36, 32)
-    model = onnx_graph.build(network, onnx_graph.metadata(network, CLASSES, (0.0, 4095.0)))
+    meaning = Meaning((0.0, 4095.0), ("16-bit", "8-bit"), tile_px=256.0)
+    model = onnx_graph.build(network, onnx_graph.metadata(network, CLASSES, meaning))
     facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert Meaning.from_metadata(facts) == meaning
     assert json.loads(facts["classes"]) == list(CLASSES) and json.loads(facts["value_range"]) == [0, 4095]
     assert (facts["image_size"], facts["storage_size"]) == ("32", "36")
     assert "Lanczos" in facts["resize"] and "36 x 36" in facts["resize"] and facts["kdjax_version"]

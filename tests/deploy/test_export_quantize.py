@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from helpers.exported import CLASSES, assert_close, folded, pixels, run_onnx
 
+from kdjax.data.meaning import Meaning
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
@@ -67,7 +69,7 @@ def test_equalization_goes_through_relu_and_maxima(name, head):
 def test_quantized_graphs_keep_to_their_settings(name, head, settings):
     width = 0.1 if name == "mobilenet_v2" else 0.05
     network, images = folded(name, width, 36, 32, head), pixels(24, 36)
-    model = quantize.quantize(network, images, settings, onnx_graph.metadata(network, CLASSES, ()))
+    model = quantize.quantize(network, images, settings, onnx_graph.metadata(network, CLASSES, Meaning()))
     assert {entry.key for entry in model.metadata_props} >= {"classes", "storage_size", "resize"}
     constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
     before = equalize.equalize(network, images) if settings.equalized else network

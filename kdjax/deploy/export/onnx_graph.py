@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import kdjax
+from kdjax.data.meaning import Meaning
 from kdjax.networks import graph as g
 
 # Old enough for the runtimes of some years ago, new enough for quantization by channel.
@@ -18,13 +19,13 @@ INPUT, OUTPUT = "images", "logits"
 BANDS = 4
 
 
-def metadata(network: g.Graph, classes: Sequence[str], value_range: Sequence[float]) -> dict[str, str]:
+def metadata(network: g.Graph, classes: Sequence[str], meaning: Meaning) -> dict[str, str]:
     """What the model files say of themselves: for `kdjax.deploy.predict`, and in words for people.
 
     Args:
         network: for its sizes.
         classes: class names, in the order of the logits.
-        value_range: (low, high) that 16-bit and float images are mapped by, () where there were none.
+        meaning: what the training tiles were.
     """
     side, size = network.storage_size, network.image_size
     return {
@@ -32,7 +33,7 @@ def metadata(network: g.Graph, classes: Sequence[str], value_range: Sequence[flo
         "classes": json.dumps(classes, ensure_ascii=False),
         "storage_size": str(side),
         "image_size": str(size),
-        "value_range": json.dumps(value_range),
+        **meaning.metadata(),
         "input": f"uint8, (batch, {side}, {side}, 3), RGB, 0 to 255; resize to {size} px and normalization are inside",
         "resize": (
             "decode (EXIF orientation applied, alpha dropped, grey and palette made RGB), then Pillow's Lanczos filter "
