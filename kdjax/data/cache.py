@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.errors import reason
-from kdjax.runtime import files
+from kdjax.runtime import temporary
 
 FORMAT = 2
 _DAY = 86_400.0
@@ -70,20 +70,13 @@ def _seal(shape: Any, hashes: Any, content: Any) -> str:
     return hashlib.sha256(json.dumps([shape, hashes, content]).encode()).hexdigest()
 
 
-def sweep(parent: pathlib.Path) -> None:
-    """Removes what writers left in `parent` that are gone; writers that live, in whatever process, keep theirs."""
+def _sweep(parent: pathlib.Path) -> None:
+    """Removes what writers left that are gone, also those of versions without locks, a day after their last change."""
+    temporary.sweep(parent)
     with contextlib.suppress(OSError):
-        for place in sorted(parent.glob(".*")):
-            if place.suffix == ".lock":
-                with contextlib.suppress(OSError):  # BlockingIOError: its writer lives
-                    held = files.lock(place)
-                    try:
-                        shutil.rmtree(place.with_suffix(""), ignore_errors=True)
-                        place.unlink()
-                    finally:
-                        os.close(held)
-            # Of versions without locks.
-            elif not place.with_name(place.name + ".lock").exists() and time.time() - _touched(place) > _DAY:
+        for place in parent.glob(".*"):
+            known = place.suffix == ".lock" or place.with_name(place.name + ".lock").exists()
+            if not known and time.time() - _touched(place) > _DAY:
                 shutil.rmtree(place, ignore_errors=True)
 
 
@@ -96,28 +89,23 @@ class Writer:
 
     def __init__(self, folder: pathlib.Path, shape: tuple[int, ...]):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent)
+        _sweep(folder.parent)
         self._folder = folder
         self._shape = shape
-        self._building, self._held = _hold(folder)
-        try:
-            self._building.mkdir()
+        with contextlib.ExitStack() as stack:
+            self._building = stack.enter_context(temporary.folder(folder.parent, folder.name))
             self.images = np.lib.format.open_memmap(self._building / "images.npy", "w+", np.uint8, shape)
             if hasattr(os, "posix_fallocate"):
                 # Room is claimed now: a full disk met while writing into a map would kill the process.
                 with open(self._building / "images.npy", "r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, os.path.getsize(file.name))
-        except BaseException:
-            self.__exit__()
-            raise
+            self._held = stack.pop_all()
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._building, ignore_errors=True)
-        _lock_of(self._building).unlink(missing_ok=True)
-        os.close(self._held)
+        self._held.close()
 
     def finish(self, content: dict[str, Any], pool: concurrent.futures.Executor) -> None:
         """Writes the index and moves the folder in place; a damaged folder of that name is replaced."""
@@ -139,18 +127,3 @@ class Writer:
                 raise
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _lock_of(building: pathlib.Path) -> pathlib.Path:
-    return building.with_name(building.name + ".lock")
-
-
-def _hold(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
-    """A name to build `folder` under, and the descriptor that holds its lock."""
-    while True:
-        building = pathlib.Path(tempfile.mktemp(prefix=f".{folder.name}-", dir=folder.parent))
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # a sweeper came between
-            held = files.lock(_lock_of(building))
-            if os.fstat(held).st_ino == _lock_of(building).stat().st_ino:
-                return building, held
-            os.close(held)

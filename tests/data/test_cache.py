@@ -16,6 +16,7 @@ from PIL import Image
 
 from kdjax.data import cache, load
 from kdjax.errors import InputError
+from kdjax.runtime import temporary
 
 
 def entries(tmp_path):
@@ -128,7 +129,7 @@ def test_what_a_killed_writer_left_is_swept_and_a_living_one_keeps_its_own(tmp_p
             process.kill()
             process.wait()
             process.stdout.close()
-    cache.sweep(place)
+    temporary.sweep(place)
     assert {name for name in entries(tmp_path) if name.startswith(".")} == {new.name}
 
 

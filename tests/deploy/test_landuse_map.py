@@ -481,6 +481,20 @@ def test_near_infrared_that_is_called_alpha_makes_no_holes(artefact, tmp_path, c
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "other_map.tif").read_bytes()
 
 
+def test_what_a_killed_command_left_is_swept(artefact, tmp_path):
+    """Of this map; another map's folder is not looked at."""
+    raster = write(tmp_path / "scene.tif", scene(32, 40))
+    for name in (".map.tif-abc", ".other.tif-abc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "map.tif").touch()
+        (tmp_path / f"{name}.lock").touch()
+    run(artefact, raster, tmp_path / "map.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.tif-abc", ".other.tif-abc.lock", "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png",
+        "scene.tif",
+    ]  # fmt: skip
+
+
 def test_what_lay_beside_an_older_map_is_gone(artefact, tmp_path):
     raster = write(tmp_path / "scene.tif", scene(32, 40))
     stale = [

@@ -1,7 +1,6 @@
 """The map and the files beside it."""
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kdjax.deploy.predict import Classifier
 from kdjax.errors import InputError
 from kdjax.results.metrics import log_softmax
 from kdjax.results.text import printable
+from kdjax.runtime import temporary
 
 NODATA, NO_CONFIDENCE = 255, -1.0
 _BESIDE = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
@@ -58,11 +58,11 @@ def write_map(
 
     counts = np.zeros(len(classifier.classes), int)
     _, confidence_name, legend_name = written(out)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+    with temporary.folder(out.parent, out.name) as beside:
         with (
-            rasterio.open(Path(beside) / out.name, "w", dtype="uint8", nodata=NODATA, **profile) as indices,
+            rasterio.open(beside / out.name, "w", dtype="uint8", nodata=NODATA, **profile) as indices,
             rasterio.open(
-                Path(beside) / confidence_name, "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
+                beside / confidence_name, "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
             ) as confidences,
         ):
             indices.write_colormap(1, dict(enumerate(colors(len(classifier.classes)))))
@@ -87,15 +87,15 @@ def write_map(
         if not counts.any():
             raise InputError(f"raster {raster.path}: no cell of the map would hold data")
         table = f"{out.name}.aux.xml"
-        (Path(beside) / table).write_text(attribute_table(classifier.classes, counts.tolist()), encoding="utf-8")
-        legend(classifier.classes, counts / max(counts.sum(), 1)).save(Path(beside) / legend_name)
+        (beside / table).write_text(attribute_table(classifier.classes, counts.tolist()), encoding="utf-8")
+        legend(classifier.classes, counts / max(counts.sum(), 1)).save(beside / legend_name)
         # Overviews, masks and statistics of an older file of that name would be taken for those of this one.
         for name in written(out):
             for suffix in _BESIDE:
                 out.with_name(name + suffix).unlink(missing_ok=True)
         # The map goes last: where it is, the rest is.
         for name in (table, confidence_name, legend_name, out.name):
-            (Path(beside) / name).replace(out.with_name(name))
+            (beside / name).replace(out.with_name(name))
     return counts.tolist()
 
 

@@ -1,0 +1,52 @@
+"""Folders that are built under a temporary name."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kdjax.runtime import temporary
+
+CODE = """
+import pathlib, sys, time
+from kdjax.runtime import temporary
+with temporary.folder(pathlib.Path(sys.argv[1]), "map"):
+    print("there", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_it_is_gone_at_the_end_or_has_its_new_name(tmp_path):
+    with pytest.raises(KeyboardInterrupt), temporary.folder(tmp_path, "map") as place:
+        (place / "file").touch()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with temporary.folder(tmp_path, "map") as place:
+        place.rename(tmp_path / "map")
+    assert [path.name for path in tmp_path.iterdir()] == ["map"]
+
+
+def test_the_dead_are_swept_and_the_living_keep_theirs(tmp_path):
+    started = [
+        subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    try:
+        for process in started:
+            assert process.stdout.readline() == "there\n"
+        assert len(list(tmp_path.iterdir())) == 6
+        started[0].kill()
+        started[0].wait()
+        temporary.sweep(tmp_path, ".other-")
+        assert len(list(tmp_path.iterdir())) == 6
+        with temporary.folder(tmp_path, "map"):
+            assert len(list(tmp_path.iterdir())) == 6
+        assert len(list(tmp_path.iterdir())) == 4
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+    temporary.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    temporary.sweep(tmp_path / "nowhere")
