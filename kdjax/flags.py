@@ -67,15 +67,13 @@ def parse(argv: Sequence[str]) -> Options:
         raise InputError(" ".join(str(error).split())) from error
     if len(extra) > 1:
         raise InputError(f"unexpected argument {extra[1]!r}: flags are written --name=value")
-    config = values["config"].value
+    given: dict[str, Any] = {name: values[name].value for name in values}
+    config = given["config"]
     options = Options(
         config=config,
-        workdir=Path(values["workdir"].value or Path("runs") / str(config.name)).expanduser(),
-        stages=tuple(values["stages"].value),
-        follow=values["follow"].value,
-        coordinator=values["coordinator"].value,
-        processes=values["processes"].value,
-        process=values["process"].value,
+        workdir=Path(given["workdir"] or Path("runs") / str(config.name)).expanduser(),
+        stages=tuple(given["stages"]),
+        **{name: given[name] for name in ("follow", "coordinator", "processes", "process")},
     )
     _check(options)
     return options
@@ -143,7 +141,7 @@ def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
 def _defined() -> flags.FlagValues:
     """The flags besides the configuration, for one reading of a command line."""
     values = flags.FlagValues()
-    define = {"flag_values": values}
+    define: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_string("workdir", None, "Directory of the run. Default: runs/NAME, NAME being config.name.", **define)
     flags.DEFINE_list(
         "stages", ["teacher", "distill", "evaluate"], f"Any of {', '.join(STAGES)}, in this order.", **define
@@ -169,7 +167,7 @@ def _check(options: Options) -> None:
             raise InputError(f"--stages: unknown stage {name!r}; choose from {', '.join(STAGES)}")
     if len({value is None for value in (options.coordinator, options.processes, options.process)}) > 1:
         raise InputError("--coordinator, --processes and --process go together: give all three or none")
-    if options.process is not None and options.process >= options.processes:
+    if options.process is not None and options.processes is not None and options.process >= options.processes:
         raise InputError(f"--process is {options.process}, but there are {options.processes}: they count from 0")
     splits = options.config.get("splits", 1)
     if options.follow and options.stages != ("evaluate",):

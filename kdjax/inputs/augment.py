@@ -209,7 +209,7 @@ def eval_view(image: jax.Array, size: int, *, dtype: DTypeLike | None = None) ->
     return _resample(image, View(), size, dtype)
 
 
-def _float32(pair: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def _float32(pair: tuple[float, float]) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(pair[0], jnp.float32), jnp.asarray(pair[1], jnp.float32)
 
 
@@ -286,4 +286,5 @@ def _color(pixels: jax.Array, view: View) -> jax.Array:
 
 
 def _grey(pixels: jax.Array) -> jax.Array:
-    return sum(weight * pixels[..., c] for c, weight in enumerate(_LUMA))
+    red, green, blue = (weight * pixels[..., band] for band, weight in enumerate(_LUMA))
+    return red + green + blue

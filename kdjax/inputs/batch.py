@@ -10,20 +10,20 @@ from flax import struct
 
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
-from kdjax.objective.outputs import Outputs
+from kdjax.objective.outputs import Array, Outputs
 
 
 @struct.dataclass
 class Examples:
     """A split in device memory, a whole copy on every device."""
 
-    images: jax.Array | None
+    images: Array
     """(examples, side, side, 3) uint8, or None where the plan brings the images along."""
-    labels: jax.Array | None
+    labels: Array
     """(examples,) int32, −1 for unlabeled; None for a teacher, which needs none."""
     teacher: Outputs | None = None
     """Outputs of the teacher, leaves (views, examples, …) float32, or None."""
-    data_seed: jax.Array | int = 0
+    data_seed: Array = 0
     """() int32, which keys the views."""
 
 
@@ -32,19 +32,19 @@ class PlanStep:
     """What a step trains on: this device's share, with leading axes (seed, batch), or (seed, group, batch) where groups
     of arms train on examples of their own. The feed puts an axis of steps in front."""
 
-    examples: jax.Array
+    examples: Array
     """int32 index into the training split."""
-    views: jax.Array
+    views: Array
     """int32 view of that example, which fixes its augmentation."""
-    places: jax.Array | None = None
+    places: Array = None
     """int32 place in the global batch, which keys the dropout, or None where there is none."""
-    partners: jax.Array | None = None
+    partners: Array = None
     """int32 index of the example that each is mixed with, or None."""
-    partner_views: jax.Array | None = None
+    partner_views: Array = None
     """int32 view of the partner, or None."""
-    images: jax.Array | None = None
+    images: Array = None
     """(…, side, side, 3) uint8 of these examples where they are not in device memory, else None."""
-    partner_images: jax.Array | None = None
+    partner_images: Array = None
     """The same of the partners."""
 
 
@@ -52,15 +52,15 @@ class PlanStep:
 class Batch:
     """Network inputs and targets, with the leading axes of the plan's step; one student's have (batch,) alone."""
 
-    images: jax.Array
+    images: Array
     """(…, batch, size, size, 3) float in [0, 1]."""
-    labels: jax.Array
+    labels: Array
     """(…, batch) int32."""
     teacher: Outputs | None
     """Outputs of the teacher, leaves (…, batch, …) float, or None."""
-    keys: jax.Array
+    keys: Array
     """(…, batch) PRNG keys for dropout, shared by the arms of a seed."""
-    mixed: tuple[jax.Array, jax.Array] | None = None
+    mixed: tuple[Array, Array] | None = None
     """Labels of the second image and share of the first, (…, batch) each, where images are mixtures."""
 
 

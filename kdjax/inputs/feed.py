@@ -4,6 +4,7 @@ A data set that fits lies in the memory of every device, and a step gathers from
 not is read from the host by grain, ahead of the steps. Both follow the same plan and give the same pixels.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,8 +52,10 @@ def streamed(plan: Plan | Groups, mapping: Mapping, images: np.ndarray, first: i
 
     def read(number: int) -> PlanStep:
         share = mapping.split(PlanStep(*(values[None] for values in plan(number))), axis=-1)
-        share = share.replace(images=images[share.examples])
-        return share if share.partners is None else share.replace(partner_images=images[share.partners])
+        share = dataclasses.replace(share, images=images[share.examples])
+        if share.partners is None:
+            return share
+        return dataclasses.replace(share, partner_images=images[share.partners])
 
     shares = read_ahead(range(first, last), read)
 

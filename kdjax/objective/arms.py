@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from flax import struct
 
+from kdjax.objective.outputs import Array
 from kdjax.objective.terms import CORE, TERMS
 
 OVERRIDES = ("temperature", "learning_rate", "weight_decay")
@@ -46,13 +46,13 @@ class Arm:
 class Hyperparameters:
     """What arms may differ in. Every leaf is an array of shape (arms,), float unless said otherwise."""
 
-    weights: dict[str, jax.Array]
+    weights: dict[str, Array]
     """Weight of each term that is measured, by its name in `TERMS`."""
-    temperature: jax.Array
-    learning_rate: jax.Array
+    temperature: Array
+    learning_rate: Array
     """Peak learning rate, before the schedule's factor."""
-    weight_decay: jax.Array
-    group: jax.Array | None = None
+    weight_decay: Array
+    group: Array = None
     """(arms,) int32, which of a batch's groups of examples the arm trains on; None where there is one group."""
 
 

@@ -63,7 +63,8 @@ def objective(
         heard = jax.tree.map(lambda x: jnp.where(weight == 0, jax.lax.stop_gradient(x), x), student)  # noqa: B023
         if term.over_batch:
             # Every device has the whole batch's value, and contributes its share of it.
-            values = term.function(*jax.tree.map(gathered, (heard, teacher, labels)), temperature)
+            everyone = [jax.tree.map(gathered, one) for one in (heard, teacher, labels)]
+            values = term.function(everyone[0], everyone[1], everyone[2], temperature)
             total, count = jnp.sum(values) / summed(1), jnp.full((), values.size, values.dtype)
         else:
             values = term.function(heard, teacher, labels, temperature)

@@ -1,7 +1,11 @@
 """What a network says about a batch of images."""
 
+from typing import Any
+
 import flax.struct
-import jax
+
+Array = Any
+"""An array of a device, of NumPy, or traced: the same trees are built on the host and traced for a device."""
 
 
 @flax.struct.dataclass
@@ -14,5 +18,5 @@ class Outputs:
             them.
     """
 
-    logits: jax.Array
-    features: jax.Array | None = None
+    logits: Array
+    features: Array = None

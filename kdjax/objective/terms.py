@@ -11,6 +11,7 @@ To add a term: write its function, add it to `TERMS`, compare it with NumPy in t
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -141,47 +142,50 @@ def correlation_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
     return cosine_distance(centered(teacher), centered(student))
 
 
+# The teacher's outputs below are `Outputs`, or None for a term that needs no teacher.
+
+
 def _softened(outputs: Outputs, temperature: jax.Array) -> jax.Array:
     return jax.nn.softmax(outputs.logits / temperature)
 
 
-def _ce(student: Outputs, teacher: Outputs | None, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _ce(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return cross_entropy(student.logits, labels)
 
 
-def _kl(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _kl(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return temperature**2 * kl_divergence(teacher.logits, student.logits, temperature)
 
 
-def _cosine(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _cosine(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return cosine_distance(teacher.logits, student.logits)
 
 
-def _cosine_probabilities(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _cosine_probabilities(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return cosine_distance(_softened(teacher, temperature), _softened(student, temperature))
 
 
-def _kl_standardized(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _kl_standardized(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return temperature**2 * kl_divergence(standardized(teacher.logits), standardized(student.logits), temperature)
 
 
-def _target_class(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _target_class(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return temperature**2 * target_class(teacher.logits, student.logits, labels, temperature)
 
 
-def _other_classes(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _other_classes(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return temperature**2 * other_classes(teacher.logits, student.logits, labels, temperature)
 
 
-def _dist_inter(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _dist_inter(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return temperature**2 * correlation_distance(_softened(teacher, temperature), _softened(student, temperature))
 
 
-def _dist_intra_batch(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _dist_intra_batch(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     return temperature**2 * correlation_distance(_softened(teacher, temperature).T, _softened(student, temperature).T)
 
 
-def _cosine_batch(student: Outputs, teacher: Outputs, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+def _cosine_batch(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
     """The cosine distance of a class's softened probabilities over the batch.
 
     From "Cosine Similarity Knowledge Distillation for Individual Class Information Transfer", arXiv 2311.14307, at one
@@ -204,7 +208,7 @@ class Term:
         over_batch: whether its values are (classes,) over the whole batch, not (batch,).
     """
 
-    function: Callable[[Outputs, Outputs | None, jax.Array, jax.Array], jax.Array]
+    function: Callable[[Outputs, Any, jax.Array, jax.Array], jax.Array]
     title: str
     needs_teacher: bool = True
     needs_labels: bool = False

@@ -118,8 +118,9 @@ def open_run(
     _log_data(dataset, log)
     teacher, student = _teacher(config, workdir, dataset), _student(config, workdir, dataset)
     run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
-    for learner in (student,) if checks.given_teacher(config) else (teacher, student):
-        _check_batch(learner)
+    if teacher is not None and not teacher.read_only:
+        _check_batch(teacher)
+    _check_batch(student)
     if follows:
         return dataclasses.replace(run, student=dataclasses.replace(student, read_only=True))
     first = jax.process_index() == 0

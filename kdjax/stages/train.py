@@ -106,7 +106,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         if not data.on_device:
             run.log(f"{folder}: the images do not fit into the devices' memory and are read from the host")
         profile = run.config.run.profile
-        trace = Trace(*profile, learner.folder / "profile") if profile else None
+        trace = Trace(profile[0], profile[1], learner.folder / "profile") if profile else None
         writer = MetricsWriter(learner.folder, int(state.step), tensorboard=run.config.run.tensorboard)
         cleanup.callback(writer.close)
         if trace is not None:

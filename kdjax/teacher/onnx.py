@@ -227,7 +227,7 @@ def _pixels(images: np.ndarray, declared: Declared) -> np.ndarray:
     if declared.input == "uint8":
         images = np.round(images * 255).astype(np.uint8)
     elif declared.input == "imagenet":
-        images = (images - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+        images = (images - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if declared.layout == "NCHW" else images
 
 

@@ -87,9 +87,11 @@ class LogitsFolder:
         for start in range(0, rows, SHARD):
             end = min(start + SHARD, rows)
             shard = _from_first_process(self._load(name, start, end, say=True), (end - start, self._classes))
-            if shard is None and compute is None:
-                raise InputError(f"{self.folder} lacks {name}, rows {start} to {end}: compute them with their teacher")
             if shard is None:
+                if compute is None:
+                    raise InputError(
+                        f"{self.folder} lacks {name}, rows {start} to {end}: compute them with their teacher"
+                    )
                 shard = np.asarray(compute(start, end), np.float32)
                 if jax.process_index() == 0:
                     self._store(name, start, shard)
@@ -215,6 +217,8 @@ def _log_nearest(folder: Path, parts: dict[str, Any], log: Callable[[str], None]
             others.append(read_parts(path.parent))
         except InputError:  # an entry of another run that was damaged is none of this run's business
             continue
-    differing = [sorted(name for name in parts if other.get(name) != parts[name]) for other in others]
+    differing = [", ".join(sorted(name for name in parts if other.get(name) != parts[name])) for other in others]
     if differing:
-        log(f"teacher logits: not cached; the nearest entry differs in {', '.join(min(differing, key=len))}")
+        log(
+            f"teacher logits: not cached; the nearest entry differs in {min(differing, key=lambda one: one.count(','))}"
+        )

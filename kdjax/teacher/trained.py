@@ -79,7 +79,7 @@ def from_network(
             # The last batch is filled up with its last image, and cut again.
             chosen = examples[np.minimum(np.arange(start, start + batch), len(examples) - 1)].astype(np.int32)
             share = mapping.split(PlanStep(chosen, np.full_like(chosen, view)))
-            return share if on_device else share.replace(images=images[share.examples])
+            return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
         pieces = [
             np.asarray(step(placed(), held[id(images)], share))

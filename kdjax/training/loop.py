@@ -193,7 +193,8 @@ class _Clock:
     def __init__(self, population: Population, progress: Progress, first: int):
         self._learner, self._progress, self._longest = population.learner, progress, population.longest
         self._images = population.plan.batch_size * len(population.plan.seeds)
-        self._step, self._time = first, None  # where and when the latest chunk ended; no time before the first
+        self._step = first  # where and when the latest chunk ended; no time before the first
+        self._time: float | None = None
         self._line_time = time.monotonic()
         self._rates: list[float] = []  # steps/s of each chunk
         self._chunk = 1

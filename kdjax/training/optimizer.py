@@ -1,12 +1,13 @@
 """The optimizer: AdamW with per-student settings that may be traced arrays."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
 
-def _path_mask(predicate):
+def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
     def mask(tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: predicate([key.key for key in path]), tree)
 

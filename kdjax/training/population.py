@@ -20,7 +20,7 @@ from kdjax.training.learner import Learner
 from kdjax.training.state import TrainState
 from kdjax.training.step import Averages, Recipe, empty_averages, planned_steps
 
-Step = Callable[[TrainState, Averages, PlanStep, np.ndarray], tuple[TrainState, Averages]]
+Step = Callable[[TrainState, Averages, PlanStep, np.int32], tuple[TrainState, Averages]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Population:
         )
         return lambda state, averages, share, count: mapped(state, averages, *constants, share, count)
 
-    def compiled(self) -> Callable[..., Any]:
+    def compiled(self) -> Any:
         """`planned_steps` on the devices: of state (donated), averages, examples, teacher, arms, seeds, plan, count."""
 
         def program(*args: Any, axis_name: str | None = None) -> tuple[TrainState, Averages]:
@@ -141,7 +141,7 @@ class Population:
             return share
         side = self.data.train.images.shape[1:]
         images = jax.ShapeDtypeStruct((*share.examples.shape, *side), np.uint8)
-        return share.replace(images=images, partner_images=None if share.partners is None else images)
+        return dataclasses.replace(share, images=images, partner_images=None if share.partners is None else images)
 
     def with_arms_at_once(self, number: int | None) -> "Population":
         """The same with so many arms of a step side by side."""
@@ -151,7 +151,9 @@ class Population:
         """The arms as arrays, with the group of examples of each where there are several."""
         hyper = hyperparameters(self.learner.arms)
         if isinstance(self.plan, Groups):
-            hyper = hyper.replace(group=np.array([arm.labelled_only for arm in self.learner.arms], np.int32))
+            hyper = dataclasses.replace(
+                hyper, group=np.array([arm.labelled_only for arm in self.learner.arms], np.int32)
+            )
         return hyper
 
     def feed(self, first: int) -> Feed:
@@ -171,12 +173,13 @@ class Population:
 def population(learner: Learner, data: TrainingData) -> Population:
     """The population of a learner, all its students side by side in a step."""
     batch_size, arms = learner.section.batch_size, learner.arms
-    plan: Plan | Groups = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0)
+    everyone = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0)
+    plan: Plan | Groups = everyone
     if any(arm.labelled_only for arm in arms):
         # A baseline without a teacher needs none of its views: it is shown a new crop every time.
         pool = data.views if any(arm.labelled_only and arm.needs_teacher for arm in arms) else 0
-        labelled = dataclasses.replace(plan, views=pool, rows=tuple(np.flatnonzero(data.train.labels >= 0).tolist()))
-        plan = Groups((plan, labelled))
+        rows = tuple(np.flatnonzero(data.train.labels >= 0).tolist())
+        plan = Groups((everyone, dataclasses.replace(everyone, views=pool, rows=rows)))
     taught = data.stored is not None or data.online is not None
     recipe = Recipe(
         network=learner.network,

@@ -3,6 +3,7 @@
 Every leaf but `step` carries leading axes (seed, arm). A single network (the teacher) is a population of shape (1, 1).
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -134,4 +135,4 @@ def update_best(state: TrainState, top1: jax.Array, nll: jax.Array, *, latest: b
     best = state.best
     better = ((top1 > best.top1) | ((top1 == best.top1) & (nll < best.nll)) | latest) & state.alive
     new = Best(step=jnp.broadcast_to(state.step, top1.shape), top1=top1, nll=nll, **state.variables)
-    return state.replace(best=rows_where(better, new, best))
+    return dataclasses.replace(state, best=rows_where(better, new, best))

@@ -79,7 +79,7 @@ def frozen_outputs(network: nn.Module, variables: Any, images: jax.Array) -> Out
     Returns:
         Outputs with leaves (..., n) float.
     """
-    outputs = network.apply(variables, images.reshape((-1, *images.shape[-3:])), train=False)
+    outputs: Any = network.apply(variables, images.reshape((-1, *images.shape[-3:])), train=False)
     restored = jax.tree.map(lambda leaf: leaf.reshape((*images.shape[:-3], -1)), outputs)
     return jax.lax.stop_gradient(restored)
 
@@ -186,8 +186,9 @@ def train_step(
             state.ema,
             {"params": kept.params, "batch_stats": kept.batch_stats},
         )
-        state = state.replace(ema=rows_where(failed < 0, averaged, state.ema))
-    state = state.replace(
+        state = dataclasses.replace(state, ema=rows_where(failed < 0, averaged, state.ema))
+    state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=kept.params,
         batch_stats=kept.batch_stats,
@@ -213,7 +214,11 @@ def eval_step(
         (seed, arm, global batch, classes) float, the same on every device.
     """
     inputs = eval_views(images, size)
-    one = lambda row: network.apply(row, inputs, train=False).logits
+
+    def one(row: Any) -> jax.Array:
+        outputs: Any = network.apply(row, inputs, train=False)
+        return outputs.logits
+
     logits = jax.vmap(jax.vmap(one))(variables)
     if axis_name is not None:
         logits = jax.lax.all_gather(logits, axis_name, axis=2, tiled=True)
