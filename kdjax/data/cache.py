@@ -49,7 +49,7 @@ def read(
     Every row and the index are compared with their hashes: a cache that lies is worse than none, and hashing runs at
     disk speed.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # the name may be too long to ask pathlib
         return None
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))

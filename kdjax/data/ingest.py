@@ -11,7 +11,7 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,8 +130,9 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             # stamps would not show it.
             if folder is not None and writer is not None and complete and content["names"]:
                 if section["on_error"] == "skip" or not content["failed"]:
-                    writer.finish(content, threads)
-                    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+                    with _named(folder):
+                        writer.finish(content, threads)
+                        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     notes = list(content["notes"])
     if content["failed"]:
         notes.append(_judge(encoded.field, content["failed"], section["on_error"]))
@@ -164,10 +165,18 @@ def _judge(field: str, failed: Sequence[Sequence[str]], on_error: str) -> str:
 
 
 def _writer(folder: pathlib.Path, shape: tuple[int, ...]) -> cache.Writer:
-    try:
+    with _named(folder):
         return cache.Writer(folder, shape)
-    except OSError as error:
-        raise InputError(f"the cache folder {folder.parent} cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _named(folder: pathlib.Path) -> Iterator[None]:
+    """Errors of writing to the cache name its folder."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the cache folder {folder.parent} cannot be written: {why}") from error
 
 
 class _Decoding:

@@ -33,6 +33,8 @@ _PART = re.compile(
     r"|holdout|fold|split|part|partition|subset)s?"
     r"(?:[-_. ]?(?:set|data|dataset|images?|imgs?|split|\d+))*"
 )
+_UNSEEN = {"Cc", "Zl", "Zp"}  # controls and breaks; other characters that do not print belong to some scripts
+_REORDERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CONTAINERS = frozenset(
     "images image imgs img pictures previews preview rgb masks mask labels annotations jpg jpeg png tif tiff data "
     "original originals raw resized small large sample samples unlabeled unlabelled".split()
@@ -110,16 +112,20 @@ def find(files: Files, where: str) -> Layout:
 
 
 def check_names(paths: Sequence[str], where: str) -> None:
-    """Refuses names that could not be written to a file.
+    """Refuses names that could not be written to a file, or would do something to a terminal.
 
     Raises:
-        InputError: names the first that is not UTF-8.
+        InputError: names the first that is not UTF-8, or holds control characters.
     """
     for path in paths:
+        if path.isascii() and path.isprintable():
+            continue
         try:
             path.encode()
         except UnicodeEncodeError:
             raise InputError(f"{where}: the name of {ascii(path)} is not UTF-8: rename it") from None
+        if any(unicodedata.category(one) in _UNSEEN or one in _REORDERING for one in path):
+            raise InputError(f"{where}: the name of {ascii(path)} holds control characters: rename it")
 
 
 def _normal(parts: Sequence[str]) -> tuple[str, ...]:
@@ -178,7 +184,7 @@ def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) 
 
 
 def _check_classes(classes: Sequence[str], folders: Sequence[tuple[str, ...]], where: str) -> None:
-    """Refuses class names that are equal to the eye, or would not print.
+    """Refuses class names that are equal to the eye.
 
     Args:
         classes: class names.
@@ -195,8 +201,6 @@ def _check_classes(classes: Sequence[str], folders: Sequence[tuple[str, ...]], w
             )
     alike: dict[str, str] = {}
     for name in classes:
-        if not name.isprintable():
-            raise InputError(f"{where}: the class folder {ascii(name)} has a name that does not print: rename it")
         key = unicodedata.normalize("NFKC", name).casefold().strip()
         if key in alike:
             raise InputError(f"{where} has the classes {alike[key]!r} and {name!r}: merge them, or rename one")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -136,12 +137,13 @@ def reuse(path: str, pool: Pool) -> Assignment:
         raise InputError(f"{field}: {path} is not JSON: {reason(error)}") from error
     if not isinstance(document, dict):
         raise InputError(f'{field}: {path} must hold {{"train": [names], "validation": [names], "test": [names]}}')
-    where = {name: i for i, name in enumerate(names)}
+    where = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
     side = np.array([""] * len(names), dtype="<U10")
     for key in SIDES:
         listed = document.get(key)
         if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
             raise InputError(f'{field}: {path} needs a list of names under "{key}", not empty')
+        listed = [unicodedata.normalize("NFC", name) for name in listed]  # as in the data set
         unknown = [name for name in listed if name not in where]
         if unknown:
             raise InputError(

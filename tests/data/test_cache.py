@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from helpers.tiles import OPTIONS, names_of, write_classes
 from PIL import Image
 
-from kdjax.data import cache, load
+from kdjax.data import cache, decode, load
 from kdjax.errors import InputError
 from kdjax.runtime import temporary
 
@@ -157,10 +158,29 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
         load(path=str(root), **OPTIONS | {"cache_dir": tmp_path / "cache"})
 
 
-def test_a_cache_that_is_a_file_is_named(tmp_path):
+@pytest.mark.parametrize("kind", ["file", "long", "null"])
+def test_a_cache_that_is_no_folder_is_named(tmp_path, kind):
     root = write_classes(tmp_path / "tiles", count=8)
-    (tmp_path / "cache").touch()
+    (tmp_path / "file").touch()
+    place = tmp_path / {"file": "file", "long": "x" * 300, "null": "a\0b"}[kind]
     with pytest.raises(InputError, match="the cache folder .* cannot be written"):
+        load(path=str(root), **OPTIONS | {"cache_dir": place})
+
+
+def test_a_cache_that_vanishes_is_named(tmp_path):
+    """While the images are decoded."""
+    root = write_classes(tmp_path / "tiles", count=8)
+    real = decode.opened
+
+    def vanishing(data):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        return real(data)
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(InputError, match="the cache folder .* cannot be written"),
+    ):
+        patch.setattr(decode, "opened", vanishing)
         load(path=str(root), **OPTIONS | {"cache_dir": tmp_path / "cache"})
 
 

@@ -192,8 +192,20 @@ def test_split_folders_with_classes_in_other_case_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["for\x1b[31mest", "two\nlines", "la\u202eke"])
-def test_class_names_that_do_not_print_are_refused(tmp_path, name):
-    root = write_classes(tmp_path / "tiles", (name, "town"), 4)
-    with pytest.raises(InputError, match="a name that does not print: rename it") as error:
+@pytest.mark.parametrize("of", ["a class", "an image"])
+def test_names_with_control_characters_are_refused(tmp_path, name, of):
+    root = write_classes(tmp_path / "tiles", ("lake", "town"), 4)
+    (root / "lake" / "lake00.png").rename(root / "lake" / f"{name}.png")
+    if of == "a class":
+        (root / "lake" / f"{name}.png").rename(root / "lake" / "0.png")
+        (root / "lake").rename(root / name)
+    with pytest.raises(InputError, match="dataset.path: .*holds control characters: rename it") as error:
         load(path=str(root), **OPTIONS)
     assert str(error.value).isprintable()
+
+
+def test_names_of_any_script_are_taken(tmp_path):
+    """A narrow space, as macOS puts into names of screenshots; a joiner, as Persian needs."""
+    root = write_classes(tmp_path / "tiles", ("می\u200cرود", "town"), 8)
+    (root / "town" / "town00.png").rename(root / "town" / "10.00\u202fPM.png")
+    assert "town/10.00\u202fPM.png" in names_of(load(path=str(root), **OPTIONS))

@@ -25,9 +25,7 @@ def test_a_section_single_fields_and_defaults_give_the_same(tmp_path):
 
 
 def test_a_field_that_there_is_not_is_refused():
-    with pytest.raises(
-        InputError, match="dataset.storagesize: there is no such field, choose from augment"
-    ):
+    with pytest.raises(InputError, match="dataset.storagesize: there is no such field, choose from augment"):
         data.load(data_seed=0, cache_dir=None, storagesize=40)
     with pytest.raises(InputError, match="data_seed: -1 must not be negative"):
         data.load(source="demo", data_seed=-1, cache_dir=None)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import unicodedata
 
 import numpy as np
 import pytest
@@ -159,6 +160,16 @@ def test_splits_json_can_be_used_again(tiles, tmp_path):
     assert (
         load(path=str(tiles), **OPTIONS | {"splits": str(path), "label_fraction": 0.3}).fingerprint == part.fingerprint
     )
+
+
+def test_a_splits_file_may_spell_names_as_a_mac_does(tmp_path):
+    root = write_classes(tmp_path / "tiles", ("forêt", "lake"), 10)
+    first = load(path=str(root), **OPTIONS)
+    path = tmp_path / "splits.json"
+    path.write_text(
+        unicodedata.normalize("NFD", json.dumps(first.splits_document(), ensure_ascii=False)), encoding="utf-8"
+    )
+    assert load(path=str(root), **OPTIONS | {"splits": str(path)}).fingerprint == first.fingerprint
 
 
 def test_bad_splits_files_are_refused(tiles, tmp_path):
