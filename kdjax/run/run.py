@@ -129,6 +129,7 @@ def open_run(
             f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
         )
     if first:
+        files.sweep(workdir)
         files.write_json(workdir / "config.json", document)
         files.write_json(workdir / "splits.json", record.splits_document(dataset))
     return run

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from kdjax.errors import InputError
 from kdjax.run.checks import given_teacher
 from kdjax.run.run import Run
 from kdjax.teacher.onnx import Declared, from_onnx
@@ -43,10 +42,6 @@ def _trained(run: Run, shown: Shown) -> Teacher:
     learner = run.teacher
     assert learner is not None
     finished = learner.finished()
-    if (finished.failed >= 0).any():
-        raise InputError(
-            f"the teacher in {learner.folder} failed at step {finished.failed.max()}: see its metrics.jsonl"
-        )
     return from_network(
         learner.section.model,
         learner.network,

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,6 +96,16 @@ def _json(text: str, where: str, fix: str) -> Any:
 def _on_one_line(found: re.Match[str]) -> str:
     opened = re.sub(r"\[\n\s*", "[", found[0])
     return re.sub(r"\n\s*", " ", re.sub(r"\n\s*\]", "]", opened))
+
+
+def sweep(directory: Path) -> None:
+    """Removes what an interrupted writer left in a directory that this process alone writes to, and one level below."""
+    for place in (directory, *(path for path in directory.iterdir() if path.is_dir() and not path.is_symlink())):
+        for left in place.glob("*.tmp"):
+            left.unlink(missing_ok=True)
+    for left in directory.glob(".*-*"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def lock(path: Path) -> int:

@@ -36,12 +36,18 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within this context the signal only makes `requested` true."""
+    """Within this context the signal only makes `requested` true. One that nobody asked for ends the run at its end.
+
+    Raises:
+        Preempted: the signal came, and the context ended for another reason, such as the end of a schedule.
+    """
     _Signal.deferred = True
     try:
         yield
     finally:
         _Signal.deferred = False
+    if _Signal.received:
+        raise Preempted("ended by SIGTERM")
 
 
 def requested() -> bool:

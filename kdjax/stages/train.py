@@ -104,7 +104,10 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
             run.log(f"{folder}: goes on from step {int(restored[0].step)}")
         state, averages = restored or trained.initial(run.log)
         if not data.on_device:
-            run.log(f"{folder}: the images do not fit into the devices' memory and are read from the host")
+            why = (
+                "as run.images says" if run.config.run.images == "host" else "they do not fit into the devices' memory"
+            )
+            run.log(f"{folder}: images are read from the host, {why}")
         profile = run.config.run.profile
         trace = Trace(profile[0], profile[1], learner.folder / "profile") if profile else None
         writer = MetricsWriter(learner.folder, int(state.step), tensorboard=run.config.run.tensorboard)

@@ -45,6 +45,7 @@ class Checkpoints:
         self._mapping = mapping
         self.directory = directory
         self._read_only = read_only
+        self._read_back = False
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
@@ -89,6 +90,9 @@ class Checkpoints:
             )
             if jax.process_index() == 0:
                 self._seal(step)
+            if not self._read_back:  # once: a place that orbax cannot read from is told at the first checkpoint
+                self._check_layout(step, {"model": model})
+                self._read_back = True
         except (OSError, ValueError) as error:
             # tensorstore tells a full disk as a ValueError.
             code = re.search(r"os_error_code='(\d+)'", str(error))  # behind a page of tensorstore's own
@@ -148,15 +152,24 @@ class Checkpoints:
         """The items of the latest checkpoint that is whole, or None where there is none at all."""
         sharding = self._mapping.global_sharding
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), items)
-        step = self._latest_whole()
-        if step is None:
-            return None
-        self._check_layout(step, items)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in abstract.items()}),
-        )
-        return {name: self._mapping.from_global(restored[name]) for name in items}
+        arguments = ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in abstract.items()})
+        while (step := self._latest_whole()) is not None:
+            try:
+                self._check_layout(step, items)
+                restored = self._manager.restore(step, args=arguments)
+                return {name: self._mapping.from_global(restored[name]) for name in items}
+            except InputError:
+                raise
+            except Exception as error:  # orbax raises whatever its parts meet in a file that is cut short
+                if self._sums(step).exists() or self._read_only or jax.process_count() > 1:
+                    why = " ".join(str(error).split())[:160]
+                    raise InputError(f"checkpoint {self.directory}/{step} cannot be read ({why})") from error
+                # Its process died before it was sealed, as power loss leaves it.
+                logging.warning("checkpoint %s/%d cannot be read; the one before it is used", self.directory, step)
+                self._put_aside(step)
+                if not self._manager.all_steps():
+                    raise self._all_damaged() from error
+        return None
 
     def _latest_whole(self) -> int | None:
         """Step of the latest checkpoint that is not damaged, None where there is none at all.
@@ -174,11 +187,14 @@ class Checkpoints:
         if jax.process_count() > 1:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
         if found < 0 and steps:
-            raise InputError(
-                f"every checkpoint in {self.directory} is damaged: remove {self.directory.parent} to train this stage "
-                "again, or put back a copy"
-            )
+            raise self._all_damaged()
         return None if found < 0 else found
+
+    def _all_damaged(self) -> InputError:
+        return InputError(
+            f"every checkpoint in {self.directory} is damaged: remove {self.directory.parent} to train this stage "
+            "again, or put back a copy"
+        )
 
     def _check_layout(self, step: int, items: dict[str, Any]) -> None:
         # Compared before anything is read: a restore that fails half-way leaves reads behind that nobody awaits.

@@ -158,7 +158,7 @@ class Learner:
         """What its checkpoints hold.
 
         Raises:
-            InputError: there is no checkpoint.
+            InputError: there is no checkpoint, or every network failed.
         """
         if not (self.folder / "checkpoints").is_dir():
             raise InputError(f"no checkpoint in {self.folder / 'checkpoints'}: run --stages={self.folder.name} first")
@@ -167,8 +167,13 @@ class Learner:
             best, model = checkpoints.restore_best(self.layout())
         finally:
             checkpoints.close()
-        last = {name: model[name] for name in ("params", "batch_stats")}
-        return Selected(best, last, int(model["step"]), np.asarray(model["failed"]))
+        last, failed = {name: model[name] for name in ("params", "batch_stats")}, np.asarray(model["failed"])
+        if (failed >= 0).all():
+            raise InputError(
+                f"every {self.name} in {self.folder} failed, the last at step {failed.max()}, with a loss or gradient "
+                "that was not finite: train in another workdir with a lower learning rate"
+            )
+        return Selected(best, last, int(model["step"]), failed)
 
     def finished(self) -> Selected:
         """As `selected`, at the end of its training.
