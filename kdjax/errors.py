@@ -1,4 +1,4 @@
-"""The exceptions that end a run in one line: input a person can mend, and being asked to end."""
+"""The exceptions that end a run in one line: input a person can correct, and being asked to end."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import NoReturn
 class InputError(Exception):
     """Bad configuration, data, weights or checkpoint.
 
-    The message is one line that names the field or the file and says how to mend it. `main` prints it and exits
+    The message is one line that names the field or the file and says how to correct it. `main` prints it and exits
     with status 2; no traceback is shown.
     """
 

@@ -86,7 +86,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a source is given beside its config section.
+    """What a source is given along with its config section.
 
     Attributes:
         data_seed: seed of the data set, not negative.

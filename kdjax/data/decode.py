@@ -52,7 +52,7 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 class WithSidecars(bytes):
-    """The bytes of an image file with those of the files that GDAL keeps beside it."""
+    """The bytes of an image file with those of GDAL's sidecar files."""
 
     mask: bytes | None  # NAME.msk, a TIFF file: 0 where there is no data
     metadata: bytes | None  # NAME.aux.xml
@@ -106,7 +106,7 @@ def opened(data: bytes) -> Iterator[Decoded]:
     with contextlib.ExitStack() as held:
         try:
             decoded = _decode(data, held)
-            yield _beside(decoded, data) if isinstance(data, WithSidecars) else decoded
+            yield _with_sidecars(decoded, data) if isinstance(data, WithSidecars) else decoded
         except MemoryError:
             raise ReadError("not enough memory to decode it") from None
 
@@ -132,8 +132,8 @@ def _decode(data: bytes, held: contextlib.ExitStack) -> Decoded:
         raise DecodeError("not a JPEG, PNG, TIFF or BMP image" if unknown else reason(error, 100)) from error
 
 
-def _beside(decoded: Decoded, data: WithSidecars) -> Decoded:
-    """The image with the mask and the nodata value beside it."""
+def _with_sidecars(decoded: Decoded, data: WithSidecars) -> Decoded:
+    """The image with the mask and the nodata value of its sidecar files."""
     masks = [decoded.valid]
     if data.mask is not None:
         try:
@@ -141,9 +141,9 @@ def _beside(decoded: Decoded, data: WithSidecars) -> Decoded:
         except (MemoryError, DecodeError):
             raise
         except Exception as error:
-            raise DecodeError(f"its mask, the .msk beside it, cannot be read: {reason(error, 60)}") from error
+            raise DecodeError(f"its mask, the sidecar file .msk, cannot be read: {reason(error, 60)}") from error
         if mask.shape != decoded.pixels.shape[:2]:
-            raise DecodeError("its mask, the .msk beside it, is of another size")
+            raise DecodeError("its mask, the sidecar file .msk, is of another size")
         masks.append(mask)
     return dataclasses.replace(decoded, valid=pixels.is_data(decoded.pixels, data.nodata, masks))
 

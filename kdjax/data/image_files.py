@@ -1,7 +1,7 @@
 """The image files of a directory or a zip archive: for training, tiles without labels and `predict` alike.
 
 Hidden files, thumbnails and the folders of operating systems are passed over and counted; files whose names are of no
-image are listed. What GDAL keeps beside an image (NAME.msk, NAME.aux.xml) is read with it. An archive is read in
+image are listed. GDAL's sidecar files (NAME.msk, NAME.aux.xml) are read with their image. An archive is read in
 memory: nothing is extracted.
 """
 
@@ -23,12 +23,12 @@ from kdjax.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
-# In lower case. Synology, macOS, Windows, QNAP, Linux and file managers leave these beside the images.
+# In lower case. Synology, macOS, Windows, QNAP, Linux and file managers leave these among the images.
 _SYSTEM = frozenset(
     "@eadir __macosx $recycle.bin #recycle @recycle #snapshot lost+found thumbs thumbnails thumbs.db ehthumbs.db "
     "desktop.ini".split()
 ) | {"system volume information"}
-_BESIDE = (".msk", ".aux.xml")
+_SIDECARS = (".msk", ".aux.xml")
 _METHODS = {9: "Deflate64, as Windows Explorer writes large archives", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
 
 
@@ -55,18 +55,18 @@ class Files(Protocol):
 
 
 def read_file(path: pathlib.Path) -> bytes:
-    """The bytes of one image file, with what lies beside it.
+    """The bytes of one image file, with its sidecar files.
 
     Raises:
         ReadError: it is not there, cannot be read, or is no regular file.
         DecodeError: it is too large.
     """
-    beside = [suffix for suffix in _BESIDE if path.with_name(path.name + suffix).is_file()]
-    return _with(_bytes_of(path), {suffix: _bytes_of(path.with_name(path.name + suffix)) for suffix in beside})
+    sidecars = [suffix for suffix in _SIDECARS if path.with_name(path.name + suffix).is_file()]
+    return _with(_bytes_of(path), {suffix: _bytes_of(path.with_name(path.name + suffix)) for suffix in sidecars})
 
 
-def _with(data: bytes, beside: Mapping[str, bytes]) -> bytes:
-    return decode.WithSidecars(data, beside.get(".msk"), beside.get(".aux.xml")) if beside else data
+def _with(data: bytes, sidecars: Mapping[str, bytes]) -> bytes:
+    return decode.WithSidecars(data, sidecars.get(".msk"), sidecars.get(".aux.xml")) if sidecars else data
 
 
 def _bytes_of(path: pathlib.Path) -> bytes:
@@ -140,9 +140,9 @@ class _Directory:
         self.ignored = dict(sorted(ignored.items()))
         self.folders = tuple(sorted(folders))
         self.paths = tuple(path for path, _ in found)
-        beside, self.others = _beside(self.paths, others)
+        sidecars, self.others = _sidecars(self.paths, others)
         self.stamps = tuple(
-            " ".join((path, text, *(stamp((root / other).stat()) for other in beside.get(path, {}).values())))
+            " ".join((path, text, *(stamp((root / other).stat()) for other in sidecars.get(path, {}).values())))
             for path, text in found
         )
 
@@ -150,14 +150,14 @@ class _Directory:
         return read_file(self._root / self.paths[index])
 
 
-def _beside(paths: Iterable[str], others: Iterable[str]) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
-    """What lies beside images, as image -> suffix -> file; and the other files that do not."""
+def _sidecars(paths: Iterable[str], others: Iterable[str]) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
+    """Sidecar files, as image -> suffix -> file; and the other files that do not."""
     others, found = set(others), {}
     for path in paths:
-        beside = {suffix: path + suffix for suffix in _BESIDE if path + suffix in others}
-        if beside:
-            found[path] = beside
-            others.difference_update(beside.values())
+        sidecars = {suffix: path + suffix for suffix in _SIDECARS if path + suffix in others}
+        if sidecars:
+            found[path] = sidecars
+            others.difference_update(sidecars.values())
     return found, tuple(sorted(others))
 
 
@@ -193,7 +193,7 @@ class _Archive:
         self.ignored = dict(sorted(ignored.items()))
         self.folders = tuple(sorted(folders))
         self.paths = tuple(sorted(name for name in members if name.lower().endswith(SUFFIXES)))
-        self._beside, self.others = _beside(self.paths, members.keys() - set(self.paths))
+        self._sidecars, self.others = _sidecars(self.paths, members.keys() - set(self.paths))
         self._members = members
         self.stamps = tuple(
             " ".join(
@@ -204,12 +204,12 @@ class _Archive:
         _check_methods([members[name] for name in self.paths], f"{field}: {path}")
 
     def _files_of(self, name: str) -> tuple[str, ...]:
-        return (name, *self._beside.get(name, {}).values())
+        return (name, *self._sidecars.get(name, {}).values())
 
     def read(self, index: int) -> bytes:
         name = self.paths[index]
-        beside = {suffix: self._bytes_of(other) for suffix, other in self._beside.get(name, {}).items()}
-        return _with(self._bytes_of(name), beside)
+        sidecars = {suffix: self._bytes_of(other) for suffix, other in self._sidecars.get(name, {}).items()}
+        return _with(self._bytes_of(name), sidecars)
 
     def _bytes_of(self, name: str) -> bytes:
         member = self._members[name]

@@ -14,7 +14,7 @@ from kdjax.runtime import files
 
 @contextlib.contextmanager
 def folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder `.NAME-…` in `parent`, beside a lock. It is gone at the end, unless it was renamed.
+    """A new folder `.NAME-…` in `parent`, and its lock. It is gone at the end, unless it was renamed.
 
     Folders of that name whose processes are gone, killed while they built, are removed first.
 

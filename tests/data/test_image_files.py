@@ -97,7 +97,7 @@ def test_stamps_follow_content_rather_than_name_date_and_size(tmp_path):
 
 
 @pytest.mark.parametrize("archive", [False, True])
-def test_what_gdal_keeps_beside_an_image_is_read_with_it(tmp_path, archive):
+def test_sidecar_files_of_gdal_are_read_with_their_image(tmp_path, archive):
     """A mask file of half of one tile, and a nodata value of another."""
     root = write_classes(tmp_path / "tiles", count=8)
     mask = np.zeros((20, 30), np.uint8)
@@ -126,7 +126,7 @@ def test_what_gdal_keeps_beside_an_image_is_read_with_it(tmp_path, archive):
     tifffile.imwrite(root / "lake" / "a.tif.msk", mask[:, :9])
     if archive:
         pack(root, path)
-    with pytest.raises(InputError, match=r"lake/a.tif \(its mask, the .msk beside it, is of another size\)"):
+    with pytest.raises(InputError, match=r"lake/a.tif \(its mask, the sidecar file .msk, is of another size\)"):
         load(**cached)
 
 

@@ -400,10 +400,10 @@ KINDS = {
     "overviews": {"overviews": True, "tiled": True, "blockxsize": 16, "blockysize": 16},
     "mask and overviews": {"overviews": True, "mask": True},
     "separate bands": {"interleave": "band", "dtype": "uint16"},
-    "mask beside": {"mask": True},
-    "16-bit mask beside": {"dtype": "uint16", "mask": True},
-    "nodata beside": {"nodata": 7, "driver": "PNG"},
-    "16-bit nodata beside": {"dtype": "uint16", "nodata": 9, "driver": "PNG"},
+    "mask sidecar": {"mask": True},
+    "16-bit mask sidecar": {"dtype": "uint16", "mask": True},
+    "nodata sidecar": {"nodata": 7, "driver": "PNG"},
+    "16-bit nodata sidecar": {"dtype": "uint16", "nodata": 9, "driver": "PNG"},
     "4 bits": {"count": 1, "nbits": 4},
 }
 
@@ -431,15 +431,15 @@ def test_training_and_map_see_the_same(tmp_path, kind):
     elif not masked:
         hole[:] = False
     path = write(tmp_path / ("scene.png" if "driver" in options else "scene.tif"), stored, **options)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="beside" not in kind), rasterio.open(path, "r+") as file:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="sidecar" not in kind), rasterio.open(path, "r+") as file:
         if interp:
             file.colorinterp = interp
         if masked:
             file.write_mask(~hole)
         if overviews:
             file.build_overviews([2, 4])
-    assert path.with_name(path.name + ".msk").exists() == ("mask beside" in kind)
-    assert path.with_name(path.name + ".aux.xml").exists() or "nodata beside" not in kind
+    assert path.with_name(path.name + ".msk").exists() == ("mask sidecar" in kind)
+    assert path.with_name(path.name + ".aux.xml").exists() or "nodata sidecar" not in kind
     if kind == "4 bits":
         expected = np.repeat(shown, 3, -1)
     elif count == 1:
@@ -495,7 +495,7 @@ def test_what_a_killed_command_left_is_swept(artefact, tmp_path):
     ]  # fmt: skip
 
 
-def test_what_lay_beside_an_older_map_is_gone(artefact, tmp_path):
+def test_sidecar_files_of_an_older_map_are_gone(artefact, tmp_path):
     raster = write(tmp_path / "scene.tif", scene(32, 40))
     stale = [
         f"{name}{suffix}"

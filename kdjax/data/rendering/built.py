@@ -78,7 +78,7 @@ def parking_lot(s: Canvas) -> None:
             for x in np.arange(-w / 2 + 0.08, w / 2, s.between(0.12, 0.25)):
                 s.tree(x, y + depth, s.between(0.012, 0.024))
         y += 2 * depth + aisle
-    if s.chance(0.45):  # the shop beside it
+    if s.chance(0.45):  # the shop next to it
         s.block(0, h / 2 + 0.18, w * s.between(0.5, 1), 0.3, 0, s.pick((CONCRETE, (190, 188, 184), ROOFS[2])), 0.03)
     s.trees(int(s.rng.integers(0, 8)))
 
@@ -166,7 +166,7 @@ def runway(s: Canvas) -> None:
         for y in (-0.1, 0.1):
             start = max(end, -0.5) + s.between(0.15, 0.3)
             s.band(np.array([[start, y * width], [start + 0.4, y * width]]), width * 0.12, lighter(tarmac, 0.8))
-    if s.chance(0.35):  # a taxiway beside it, with a link
+    if s.chance(0.35):  # a taxiway next to it, with a link
         y = width / 2 + s.between(0.12, 0.25)
         s.band(np.array([[-1.3, y], [1.3, y]]), width * 0.4, tarmac)
         s.dashes(np.array([[-1.3, y], [1.3, y]]), 0.006, 2.6, 0.1, (196, 176, 80))

@@ -1,4 +1,4 @@
-"""The map and the files beside it."""
+"""The map and the files that go with it."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from kdjax.results.text import printable
 from kdjax.runtime import temporary
 
 NODATA, NO_CONFIDENCE = 255, -1.0
-_BESIDE = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
+_SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
 
 
 def written(out: Path) -> tuple[str, str, str]:
@@ -30,7 +30,7 @@ def written(out: Path) -> tuple[str, str, str]:
 def write_map(
     classifier: Classifier, raster: Raster, out: Path, *, tile: int, stride: int, batch: int, tags: dict[str, Any]
 ) -> list[int]:
-    """Writes OUT.tif and the files beside it when all are complete; returns the number of cells of each class.
+    """Writes OUT.tif and the files that go with it when all are complete; returns the number of cells of each class.
 
     Args:
         classifier: what classifies.
@@ -58,11 +58,11 @@ def write_map(
 
     counts = np.zeros(len(classifier.classes), int)
     _, confidence_name, legend_name = written(out)
-    with temporary.folder(out.parent, out.name) as beside:
+    with temporary.folder(out.parent, out.name) as building:
         with (
-            rasterio.open(beside / out.name, "w", dtype="uint8", nodata=NODATA, **profile) as indices,
+            rasterio.open(building / out.name, "w", dtype="uint8", nodata=NODATA, **profile) as indices,
             rasterio.open(
-                beside / confidence_name, "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
+                building / confidence_name, "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
             ) as confidences,
         ):
             indices.write_colormap(1, dict(enumerate(colors(len(classifier.classes)))))
@@ -87,15 +87,15 @@ def write_map(
         if not counts.any():
             raise InputError(f"raster {raster.path}: no cell of the map would hold data")
         table = f"{out.name}.aux.xml"
-        (beside / table).write_text(attribute_table(classifier.classes, counts.tolist()), encoding="utf-8")
-        legend(classifier.classes, counts / max(counts.sum(), 1)).save(beside / legend_name)
+        (building / table).write_text(attribute_table(classifier.classes, counts.tolist()), encoding="utf-8")
+        legend(classifier.classes, counts / max(counts.sum(), 1)).save(building / legend_name)
         # Overviews, masks and statistics of an older file of that name would be taken for those of this one.
         for name in written(out):
-            for suffix in _BESIDE:
+            for suffix in _SIDECARS:
                 out.with_name(name + suffix).unlink(missing_ok=True)
         # The map goes last: where it is, the rest is.
         for name in (table, confidence_name, legend_name, out.name):
-            (beside / name).replace(out.with_name(name))
+            (building / name).replace(out.with_name(name))
     return counts.tolist()
 
 
