@@ -61,3 +61,17 @@ def test_json_lines_name_the_line_and_leave_out_an_unfinished_one(tmp_path):
     path.write_text('{"a": 1}\n\x00\x00\n{"a": 2}\n')
     with pytest.raises(InputError, match="metrics.jsonl, line 2, .*: delete it"):
         files.read_json_lines(path, "delete it")
+
+
+def test_what_an_interrupted_writer_left_is_swept_and_nothing_else(tmp_path):
+    for name in ("results.json.x1.tmp", "teacher/metrics.jsonl.y2.tmp", ".export-abc/new/student.onnx"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("left")
+    kept = ("results.json", "teacher/metrics.jsonl", ".lock", "export/student.onnx", "distill/checkpoints/3/x.tmp")
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("kept")
+    files.sweep(tmp_path)
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == sorted(kept)

@@ -12,14 +12,6 @@ from kdjax.training import predictor
 from kdjax.training.step import eval_step
 
 
-def test_what_fits_decides_how_many_arms_are_computed_at_once():
-    at_once = lambda free: memory.arms_at_once(free, student=10, seeds=3, arms=4)
-    assert at_once(120) is None
-    assert at_once(119) == 4
-    assert at_once(39) == 2  # 3 do not divide 4
-    assert at_once(19) == 1 and at_once(0) == 1  # one is always tried
-
-
 def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two():
     model = networks.create("mobilenet_v2", 5, width=0.35)
     images = jnp.zeros((8, 64, 64, 3))

@@ -86,6 +86,34 @@ def test_a_checkpoint_whose_process_died_before_the_sums_is_used(tmp_path, color
     assert int(state.step) == 6
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "no optimizer"])
+def test_a_checkpoint_that_power_loss_left_is_put_aside(tmp_path, colors, damage):
+    """Complete by its name, never sealed, and not readable."""
+    whole, _, _ = train(tmp_path, colors, mapping=ONE(), until=12)
+    folder = tmp_path / "checkpoints" / "12"
+    (tmp_path / "checkpoints" / "12.crc32.json").unlink()
+    if damage == "no optimizer":
+        shutil.rmtree(folder / "optimizer")
+    else:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if damage == "cut" else 0])
+    again, _, _ = train(tmp_path, colors, mapping=ONE(), until=12)
+    assert (tmp_path / "checkpoints" / "damaged-12").is_dir()
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_the_latest_whole_step_is_not_a_damaged_one(tmp_path, colors):
+    """What a finished stage asks, so that it is not taken for finished."""
+    train(tmp_path, colors, mapping=ONE(), until=6)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", ONE())
+    assert checkpoints.latest_whole_step() == 6
+    path = largest_file(tmp_path / "checkpoints" / "6")
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    assert checkpoints.latest_whole_step() == 3
+    checkpoints.close()
+
+
 def test_a_disk_that_is_full_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path, colors, monkeypatch):
     whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
     train(tmp_path / "full", colors, mapping=ONE(), until=6)
@@ -164,6 +192,20 @@ def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):
     resumed, again, _ = train(tmp_path / "parts", colors, mapping=ONE(), until=12, longest=1)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     assert again == records
+
+
+def test_sigterm_that_a_loop_has_no_time_for_ends_the_run_behind_it():
+    """During the last save nothing asks any more."""
+    from kdjax.runtime import preemption
+
+    handler = signal.getsignal(signal.SIGTERM)
+    preemption.install()
+    try:
+        with pytest.raises(Preempted), preemption.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        preemption._Signal.received = False
 
 
 def test_sigterm_outside_a_loop_ends_at_once():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, train
+from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, learner, train
 
 from kdjax.errors import InputError
 from kdjax.inputs.batch import dropout_keys, view_keys
@@ -81,6 +81,13 @@ def test_a_stage_ends_when_no_student_is_left(tmp_path, colors):
         train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
     with pytest.raises(InputError, match="failed at step"):  # a second start does not train on
         train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+
+
+def test_where_every_network_failed_that_is_said(tmp_path, colors):
+    with pytest.raises(InputError, match="nothing is left to train"):
+        train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
+    with pytest.raises(InputError, match="every student in .* failed, the last at step"):
+        learner(tmp_path, MAPPINGS["one"](), rate=np.inf).finished()
 
 
 def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colors):

@@ -1,0 +1,84 @@
+"""How many arms a step computes at once follows from what the compiled step needs."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+from helpers.small_run import MAPPINGS, learner, training_data
+
+from kdjax.errors import InputError
+from kdjax.networks import create
+from kdjax.runtime import devices, memory
+from kdjax.training import memory_plan
+from kdjax.training.population import population
+
+GB = 10**9
+
+
+def planned(monkeypatch, free, *, estimate=GB, compiled=lambda number: None, seeds=(0, 1), arms=4):
+    """The decision for `free` bytes where a student is estimated and a step compiled to need what is given.
+
+    Returns:
+        The decision, the numbers that were compiled, and the lines that were logged.
+    """
+
+    class Trained:
+        learner = dataclasses.replace(
+            learner(Path("folder"), MAPPINGS["one"]()), seeds=seeds, arms=learner(Path("folder"), None).arms[:1] * arms
+        )
+
+        def with_arms_at_once(self, number):
+            tried.append(number)
+            return dataclasses.make_dataclass("Lowered", ["number"], namespace={"lowered": lambda self: self.number})(
+                number
+            )
+
+    tried, said = [], []
+    monkeypatch.setattr(memory_plan, "ROOM", 1.0)
+    monkeypatch.setattr(memory_plan, "capacity", lambda device: free)
+    monkeypatch.setattr(memory_plan, "held", lambda device: 0)
+    monkeypatch.setattr(memory_plan, "_state_bytes", lambda population: 0)
+    monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
+    monkeypatch.setattr(memory_plan, "needs", compiled)
+    return memory_plan.arms_at_once(Trained(), said.append), tried, said
+
+
+def test_what_surely_fits_is_not_compiled(monkeypatch):
+    assert planned(monkeypatch, 100 * GB) == (4, [], [])  # one seed after the other on a CPU
+    assert planned(monkeypatch, 100 * GB, seeds=(0,)) == (None, [], [])
+
+
+def test_the_compiler_decides_what_lies_near_the_limit(monkeypatch):
+    found, tried, said = planned(monkeypatch, 6 * GB, compiled=lambda number: 3 * number * GB)
+    assert (found, tried) == (2, [4, 2]) and "2 of 4 arms needs 6.0 of 6.0 GB" in said[-1]
+    found, tried, _ = planned(monkeypatch, 6 * GB, seeds=(0,), compiled=lambda number: 3 * (number or 4) * GB)
+    assert (found, tried) == (2, [None, 2])
+
+
+def test_what_cannot_fit_is_not_compiled(monkeypatch):
+    found, tried, _ = planned(monkeypatch, 1.2 * GB, compiled=lambda number: number * GB)
+    assert (found, tried) == (1, [1])
+
+
+def test_one_student_that_does_not_fit_ends_in_a_line(monkeypatch):
+    with pytest.raises(InputError, match=r"student.batch_size is 8 at 8 px: .* needs 7.0 GB .* and 2.0 GB are free"):
+        planned(monkeypatch, 2 * GB, compiled=lambda number: 7 * GB)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_the_step_of_a_run_can_be_asked_before_it_is_made(tmp_path, colors, mapping, host):
+    """The program that is asked takes what training gives it, whatever devices and images."""
+    trained = population(learner(tmp_path, MAPPINGS[mapping]()), training_data(colors, host=host))
+    held = colors[0].nbytes if not host else 0
+    assert memory.needs(trained.lowered()) > held
+
+
+def test_the_compiler_counts_more_for_more_arms_at_once(tmp_path, colors):
+    who = dataclasses.replace(
+        learner(tmp_path, devices.Mapping(jax.devices()[:1])), network=create("mobilenet_v2", 3, width=0.1), size=32
+    )
+    trained = population(who, training_data(colors))
+    one, two = (memory.needs(trained.with_arms_at_once(number).lowered()) for number in (1, 2))
+    assert one < two
