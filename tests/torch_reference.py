@@ -9,19 +9,19 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-class Normalised(nn.Module):
-    """Adds the normalisation that kdjax's networks do inside; images are (b, 3, H, W) in [0, 1]."""
+class Normalized(nn.Module):
+    """Adds the normalization that kdjax's networks do inside; images are (b, 3, H, W) in [0, 1]."""
 
     def __init__(self):
         super().__init__()
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
 
-    def normalise(self, x):
+    def normalize(self, x):
         return (x - self.mean) / self.std
 
 
-class VGG16(Normalised):
+class VGG16(Normalized):
     def __init__(self, num_classes, width=1.0, head="average", dropout=0.0, batch_norm=False):
         super().__init__()
         plan = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
@@ -54,7 +54,7 @@ class VGG16(Normalised):
             self.classifier = nn.Linear(inputs, num_classes)
 
     def forward(self, x):
-        return self.classifier(self.pool(self.features(self.normalise(x))))
+        return self.classifier(self.pool(self.features(self.normalize(x))))
 
 
 def conv_norm(inputs, outputs, kernel, stride=1, groups=1):
@@ -87,7 +87,7 @@ def divisible(channels):
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-class MobileNetV2(Normalised):
+class MobileNetV2(Normalized):
     def __init__(self, num_classes, width=1.0, dropout=0.2):
         super().__init__()
         rows = [
@@ -113,4 +113,4 @@ class MobileNetV2(Normalised):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
 
     def forward(self, x):
-        return self.classifier(self.features(self.normalise(x)).mean((2, 3)))
+        return self.classifier(self.features(self.normalize(x)).mean((2, 3)))
