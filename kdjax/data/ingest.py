@@ -242,8 +242,7 @@ class _Decoding:
             raise InputError(
                 f"{self._encoded.field}: {error}; convert one kind, so that dataset.value_range fits"
             ) from error
-        kinds = (meaning.BYTES, meaning.kind_of(samples[0].dtype, (low, high)))
-        self._meaning = Meaning((low, high), kinds)
+        self._meaning = dataclasses.replace(self._meaning, value_range=(low, high))
         return how
 
     def _all(self, todo: Sequence[int]) -> None:
@@ -274,7 +273,9 @@ class _Decoding:
         except (decode.DecodeError, OSError, MemoryError) as error:
             if not isinstance(error, decode.DecodeError) or isinstance(error, decode.ReadError):
                 self._not_read.add(i)
-            self._failed[i] = self._encoded.titles[i], str(error)
+            own_range = isinstance(error, meaning.OutsideError) and self._like is None
+            hint = ": dataset.value_range says what is black and white" if own_range else ""
+            self._failed[i] = self._encoded.titles[i], f"{error}{hint}"
             return ()
 
 

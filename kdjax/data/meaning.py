@@ -14,7 +14,12 @@ from kdjax.data import pixels
 from kdjax.data.pixels import Decoded, DecodeError
 
 BYTES, INTEGERS, UNIT, FLOATS = "8-bit", "16-bit", "float 0..1", "float"
+_MARGIN = 0.1  # share of the value range
 _SIZES = ("tile_px", "pixel_size_m", "ground_size_m")
+
+
+class OutsideError(DecodeError):
+    """Most values would become black or white."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +77,14 @@ class Meaning:
         if not values.size:
             return
         least, most = float(values.min()), float(values.max())
-        if values.dtype.kind == "f" and -1 <= least < most <= 2 and high - low > 20 and FLOATS not in self.numbers:
+        if values.dtype.kind == "f" and -1 <= least < most <= 2 and high - low > 20:
             raise DecodeError(f"floats {least:g}..{most:g}, {span}: convert it")
-        outside = float(np.mean((values < low) | (values > high)))
+        # Percentiles cut off the darkest water of a large set: a little outside is as in training.
+        margin = _MARGIN * (high - low)
+        outside = float(np.mean((values < low - margin) | (values > high + margin)))
         if outside > 0.5:
-            raise DecodeError(
-                f"{100 * outside:.0f} % of its values, {least:g}..{most:g}, lie outside of {low:g}..{high:g}"
-            )
+            share = f"{100 * outside:.0f} % of its values, {least:g}..{most:g}"
+            raise OutsideError(f"{share}, lie outside of {low:g}..{high:g}")
 
     def metadata(self) -> dict[str, str]:
         """The facts that are known, as texts for a file's metadata; `value_range` and `numbers` always."""

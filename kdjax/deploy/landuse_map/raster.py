@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from kdjax.data import pixels
-from kdjax.data.meaning import BYTES, FLOATS, Meaning
+from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.errors import InputError, reason
 
@@ -136,7 +136,7 @@ class Raster:
                 f"raster {self.path}: its values are {dtype} and training had only 8-bit images; "
                 "say which values are black and white, as --value-range=0,10000"
             )
-        self._meaning = trained if value_range is None else Meaning(tuple(value_range), (BYTES, FLOATS))
+        self._meaning = trained if value_range is None else Meaning(tuple(value_range), (BYTES,))
         self._stretched = value_range is not None or dtype != np.uint8
         self._hint = "say which values are black and white, as --value-range=0,10000"
         if value_range is not None:
