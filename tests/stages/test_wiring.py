@@ -1,0 +1,207 @@
+"""What the stages hand to training, and what a learner makes of its section: seen where it arrives."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.small_run import Linear, arms, learner, training_data
+
+from kdjax import main
+from kdjax.config import base
+from kdjax.data.dataset import Split
+from kdjax.inputs import augment
+from kdjax.objective.arms import hyperparameters, resolve
+from kdjax.runtime import devices
+from kdjax.stages import train
+from kdjax.training.population import Online, population
+
+AUGMENTATION = augment.Augmentation(brightness=0.3)
+
+
+def split(name, labels):
+    return Split(np.zeros((len(labels), 8, 8, 3), np.uint8), np.int32(labels), tuple(f"{name}{k}" for k in labels))
+
+
+DATASET = SimpleNamespace(
+    classes=("a", "b", "c"),
+    train=split("train", [0, 1, -1, 2]),
+    validation=split("validation", [0, 1]),
+    test=split("test", [2]),
+)
+
+
+class Targets:
+    """Soft targets that tell views and examples apart, and what was asked of them."""
+
+    def __init__(self):
+        self.teacher = SimpleNamespace(network=(Linear(), {"params": "the teacher's"}))
+        self.asked, self.pinned = [], False
+
+    def views(self, images, count):
+        self.asked.append((images, count))
+        return np.arange(count * len(images) * 3, dtype=np.float32).reshape(count, len(images), 3)
+
+    def pin(self):
+        self.pinned = True
+
+
+@pytest.fixture
+def handed(monkeypatch):
+    """Runs a stage as far as the training, and returns the learner and the data that came to it."""
+    targets, came = Targets(), []
+    monkeypatch.setattr(train, "open_targets", lambda run: targets)
+    monkeypatch.setattr(train, "_done", lambda learner, run: False)
+    monkeypatch.setattr(train, "_train", lambda run, learner, data: came.append((learner, data)))
+
+    def call(stage, config, **fields):
+        config.data_seed = 5
+        members = resolve(tuple(config.distill.arms), config.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
+        named = lambda name, arms: SimpleNamespace(
+            name=name, has_checkpoints=True, arms=arms, section=config[name], check_weights=lambda: None
+        )
+        run = SimpleNamespace(
+            config=config, dataset=DATASET, augmentation=AUGMENTATION, teacher_size=48, on_device=lambda images: True,
+            teacher=named("teacher", ()), student=named("student", members), log=lambda line: None,
+            **fields,
+        )  # fmt: skip
+        stage(run)
+        ((learner, data),) = came
+        assert learner is (run.teacher if stage is train.train_teacher else run.student)
+        return data, targets
+
+    return call
+
+
+def test_students_are_given_the_stored_logits_of_each_view(handed):
+    config = base()
+    config.student.epochs = 6
+    data, targets = handed(train.distill, config)
+    np.testing.assert_array_equal(data.stored.logits, np.arange(6 * 4 * 3).reshape(6, 4, 3))
+    ((images, count),) = targets.asked
+    assert images is DATASET.train.images and count == data.views == 6 and targets.pinned
+    assert data.online is None and data.mixup == 0
+
+
+def test_more_views_than_epochs_are_not_made(handed):
+    config = base()
+    config.student.epochs, config.distill.views = 4, 7
+    assert handed(train.distill, config)[0].views == 4
+
+
+def test_by_default_there_are_no_more_than_eight_views(handed):
+    assert handed(train.distill, base())[0].views == 8 < base().student.epochs
+
+
+def test_the_mean_target_is_that_of_all_views_in_each(handed):
+    config = base()
+    config.distill.views, config.distill.target = 2, "mean"
+    data, _ = handed(train.distill, config)
+    expected = np.arange(24).reshape(2, 4, 3).mean(0)
+    np.testing.assert_array_equal(data.stored.logits, [expected, expected])
+
+
+def test_without_views_the_teacher_is_in_the_step_with_mixup(handed):
+    config = base()
+    config.distill.views, config.distill.mixup = 0, 0.3
+    data, targets = handed(train.distill, config)
+    assert data.stored is None and not targets.asked and targets.pinned
+    assert data.online == Online(Linear(), {"params": "the teacher's"}, size=48)
+    assert data.mixup == 0.3 and data.views == 0
+
+
+def test_labels_alone_need_no_teacher(handed):
+    config = base()
+    config.distill.arms = ("student_alone",)
+    data, targets = handed(train.distill, config)
+    assert data.stored is None and data.online is None and not targets.asked and not targets.pinned
+
+
+@pytest.mark.parametrize("stage", [train.train_teacher, train.distill])
+def test_what_is_trained_on_and_what_selects(handed, stage):
+    data, _ = handed(stage, base())
+    assert data.validation is DATASET.validation
+    assert data.data_seed == 5 and data.augmentation is AUGMENTATION
+    if stage is train.distill:
+        assert data.train is DATASET.train
+    else:  # a teacher learns from labels
+        assert data.train.names == ("train0", "train1", "train2") and data.train.labels.min() >= 0
+        assert data.views == 0 and data.stored is None
+
+
+def recipe(colors, tmp_path, **changes):
+    who = learner(tmp_path, devices.Mapping(jax.devices()[:1]))
+    for name, value in changes.items():
+        setattr(who.section, name, value)
+    return population(who, training_data(colors)).recipe
+
+
+def test_the_schedule_is_that_of_the_section(colors, tmp_path):
+    """37 examples in batches of 8 are 4.6 steps an epoch; a schedule of 12 steps warms up over 0.4 epochs: two."""
+    schedule = recipe(colors, tmp_path).schedule
+    np.testing.assert_allclose(
+        [schedule(0), schedule(1), schedule(2), schedule(7), schedule(12)], [0, 0.5, 1, 0.5, 0], atol=1e-6
+    )
+    assert recipe(colors, tmp_path, warmup_epochs=0.0).schedule(0) == 1
+
+
+@pytest.mark.parametrize(("clip", "factor"), [(1.0, 1.0), (0.1, 1.0), (1.0, 10.0)])
+def test_clipping_and_the_head_factor_are_those_of_the_section(colors, tmp_path, clip, factor):
+    """Adam's second step after a large and a small gradient: how large the first was taken decides it."""
+    adamw = recipe(colors, tmp_path, clip=clip, head_factor=factor).optimizer(1.0, 0.0)
+    params = {"head": {"bias": jnp.zeros(1)}}
+    state, change = adamw.init(params), None
+    for gradient in (5.0, 0.05):
+        change, state = adamw.update({"head": {"bias": jnp.array([gradient])}}, state, params)
+    first, second = min(5.0, clip), 0.05
+    mean = (0.9 * 0.1 * first + 0.1 * second) / (1 - 0.9**2)
+    square = (0.999 * 0.001 * first**2 + 0.001 * second**2) / (1 - 0.999**2)
+    np.testing.assert_allclose(change["head"]["bias"], [-factor * mean / np.sqrt(square)], rtol=1e-4)
+
+
+def test_averages_and_the_online_teacher_reach_the_step(colors, tmp_path):
+    data = training_data(colors)
+    online = Online(Linear(), {"params": {}}, size=24)
+    who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), ema=0.8)
+    changed = SimpleNamespace(**vars(data) | {"stored": None, "online": online, "mixup": 0.3, "views": 0})
+    made = population(who, changed)
+    assert (made.recipe.ema, made.recipe.mixup, made.recipe.teacher_size) == (0.8, 0.3, 24)
+    assert made.recipe.teacher == online.network and made.plan.partners and made.plan.views == 0
+    assert made.measured == ("ce", "kl", "cosine")  # the soft terms need no stored logits
+    assert population(who, data).plan.views == 2 and population(who, data).recipe.augmentation == augment.DEFAULT
+    alone = SimpleNamespace(**vars(data) | {"stored": None})
+    assert population(who, alone).measured == ("ce",)
+
+
+def test_each_arm_has_its_own_row_of_settings():
+    members = (*arms(), *resolve(("kl",), base().arms, temperature=3.0, learning_rate=0.1, weight_decay=0.2))
+    hyper = hyperparameters(members)
+    for column, arm in enumerate(members):
+        assert float(hyper.temperature[column]) == arm.temperature
+        assert float(hyper.learning_rate[column]) == np.float32(arm.learning_rate)
+        assert float(hyper.weight_decay[column]) == np.float32(arm.weight_decay)
+        for term, weights in hyper.weights.items():
+            assert float(weights[column]) == arm.weights.get(term, 0.0)
+
+
+def test_several_splits_are_runs_with_seeds_of_their_own(monkeypatch, tmp_path):
+    """Each in a folder of its own, with data seeds one apart; what they say together is asked for once."""
+    ran, combined = [], []
+    monkeypatch.setattr(
+        "kdjax.run.opening.opened", lambda config, workdir, **options: (config.data_seed, config.splits, workdir)
+    )
+    monkeypatch.setattr(main, "_stage", lambda name, run: ran.append((name, run)))
+    monkeypatch.setattr(
+        "kdjax.stages.evaluate.combine_splits", lambda workdir, parts: combined.append((workdir, parts))
+    )
+    monkeypatch.setattr("kdjax.runtime.preemption.install", lambda: None)
+    monkeypatch.setattr("kdjax.runtime.watch.start", lambda lost: None)
+    where = tmp_path / "run"
+    main.main(["kdjax", f"--workdir={where}", "--config.splits=3", "--config.data_seed=4", "--stages=teacher,evaluate"])
+    parts = [where / f"split-{number}" for number in range(3)]
+    expected = [(4 + number, 1, part) for number, part in enumerate(parts)]
+    assert (
+        [run for name, run in ran if name == "teacher"] == expected == [run for name, run in ran if name == "evaluate"]
+    )
+    assert combined == [(where, parts)]
