@@ -40,13 +40,13 @@ def test_a_sweep_gives_every_arm_the_same_number_of_trials():
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
-def test_the_baseline_of_few_labels_has_the_same_schedule_and_as_many_trials(fraction):
-    tiles, labelled = load("label_fraction", f"{fraction}"), load("label_fraction", f"{fraction},labelled")
-    assert tiles.dataset.label_fraction == labelled.dataset.label_fraction == fraction
-    assert labelled.dataset.unlabelled == "drop" and tiles.dataset.unlabelled == "keep"
-    for field in ("epochs", "warmup_epochs"):  # of a fraction of the images: as many steps
-        assert labelled.student[field] * fraction == pytest.approx(tiles.student[field])
-    assert set(trials(tiles).values()) == set(trials(labelled).values()) == {2}
+def test_the_baselines_of_few_labels_have_as_many_trials(fraction):
+    config = load("label_fraction", f"{fraction}")
+    assert config.dataset.label_fraction == fraction and config.dataset.unlabelled == "keep"
+    assert trials(config) == {"student_alone": 2, "labelled_alone": 2, "kl_cosine": 2}
+    only = [arm for arm in config.distill.arms if config.arms[arm].get("labelled_only")]
+    assert only == ["labelled_alone_0", "labelled_alone_1"]
+    assert trials(load("label_fraction", "1")) == {"student_alone": 2, "kl_cosine": 2}
 
 
 def test_a_teacher_may_see_more_pixels_than_its_students():
