@@ -35,3 +35,23 @@ def cache(tmp_path, programs):
     folder.mkdir()
     (folder / "programs").symlink_to(programs)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory):
+    """A run that has learned, made once for all processes of pytest; it has minutes of networks to compile."""
+    from helpers.finished_run import made_once
+
+    base = tmp_path_factory.getbasetemp()
+    return made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished_run")
+
+
+@pytest.fixture
+def finished(finished_once, monkeypatch):
+    """The same, with the networks as small as it has them."""
+    import learned
+    from helpers.finished_run import unchanged_networks
+
+    unchanged_networks(monkeypatch)
+    learned.get_config()
+    return finished_once

@@ -228,3 +228,23 @@ def test_describe_is_json_with_a_version_and_follows_the_options():
 def test_bad_options_are_named(options, word):
     with pytest.raises(InputError, match=word):
         augment.augmentation(options)
+
+
+def test_the_views_of_a_version_stay_what_they_are():
+    """Stored teacher outputs are named by `VERSION`: whoever changes these numbers raises it, and pins them again."""
+    assert augment.VERSION == 1
+    other = Augmentation((0.2, 0.4), (1.0, 2.0), brightness=0.5, contrast=0.0, saturation=1.0, symmetries=4)
+    pinned = {
+        (0, augment.DEFAULT): (0.008511, 0.000266, 0.974387, 0.999432, 4, 0.866201, 0.924078, 1.075792),
+        (7, augment.DEFAULT): (0.048203, 0.002000, 0.840833, 0.995495, 5, 1.052372, 0.979420, 0.964592),
+        (1, other): (0.247122, 0.155456, 0.445812, 0.645398, 3, 1.058946, 1.0, 1.683982),
+    }
+    for (seed, options), values in pinned.items():
+        np.testing.assert_allclose(augment.draw(jax.random.key(seed), options), values, atol=2e-6)
+
+
+def test_the_pixels_of_a_version_stay_what_they_are():
+    image = (np.arange(12 * 12 * 3) * 7 % 256).astype(np.uint8).reshape(12, 12, 3)
+    found = np.asarray(AUGMENT(jnp.asarray(image), jax.random.key(0), 4))
+    np.testing.assert_allclose(found[0, 0], (0.253420, 0.196824, 0.137021), atol=2e-5)
+    np.testing.assert_allclose(found[2, 3], (0.370467, 0.394105, 0.417743), atol=2e-5)

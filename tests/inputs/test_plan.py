@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdjax.inputs.plan import Plan
+from kdjax.inputs.plan import Groups, Plan
 
 
 def test_every_example_once_an_epoch_and_every_view_once_a_round():
@@ -33,3 +33,24 @@ def test_without_a_pool_views_do_not_come_again():
     plan = Plan((0,), examples=50, batch_size=50, views=0)
     views = np.concatenate([plan(step)[1].ravel() for step in range(20)])
     assert len(np.unique(views)) == len(views)
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own():
+    plan = Plan((0, 5), examples=10, batch_size=10, views=3)
+    orders = [tuple(plan(step)[0][row]) for step in range(5) for row in range(2)]
+    assert len(set(orders)) == len(orders)
+    again = Plan((0, 5), examples=10, batch_size=10, views=3)
+    assert [tuple(again(step)[0][row]) for step in range(5) for row in range(2)] == orders
+
+
+def test_groups_train_on_rows_of_their_own():
+    """A group's plan is the plan of its rows alone, whatever the others do."""
+    rows = (1, 4, 6, 7)
+    groups = Groups((Plan((0, 5), 10, 4, 3), Plan((0, 5), 10, 4, 3, rows=rows)))
+    examples, views, places = groups(7)
+    assert examples.shape == views.shape == (2, 2, 4) and (groups.examples, groups.batch_size) == (10, 4)
+    alone = Plan((0, 5), len(rows), 4, 3)
+    np.testing.assert_array_equal(examples[:, 0], Plan((0, 5), 10, 4, 3)(7)[0])
+    np.testing.assert_array_equal(examples[:, 1], np.array(rows)[alone(7)[0]])
+    np.testing.assert_array_equal(views[:, 1], alone(7)[1])
+    np.testing.assert_array_equal(places[:, 0], places[:, 1])

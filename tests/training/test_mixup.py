@@ -87,6 +87,17 @@ def test_pixels_and_labels_are_mixed_by_the_same_share_for_student_and_teacher()
             NETWORK.apply(teacher, pixels[row]).logits, NETWORK.apply(variables, pixels[row]).logits
         )
         np.testing.assert_allclose(averages["cosine"].compute()[row, 0], cosine.mean(), rtol=1e-3, atol=1e-5)
+        logits = np.asarray(NETWORK.apply(variables, pixels[row]).logits, np.float64)
+        log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        total = count = 0.0
+        for place, share in enumerate(shares[row]):
+            for label, weight in (
+                (LABELS[plan.examples[row, place]], share),
+                (LABELS[plan.partners[row, place]], 1 - share),
+            ):
+                if label >= 0:
+                    total, count = total - weight * log_p[place, label], count + weight
+        np.testing.assert_allclose(averages["ce"].compute()[row, 0], total / count, rtol=1e-3, atol=1e-5)
 
 
 def test_partners_from_the_host_are_the_same_images():

@@ -1,0 +1,117 @@
+"""The folder of a run's teacher outputs is another as soon as anything that they depend on is another."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import networks
+from kdjax.config import base
+from kdjax.inputs.augment import Augmentation
+from kdjax.run.soft_targets import open_targets
+from kdjax.runtime.devices import Mapping
+
+SIZE = 32
+CLASSES = ("field", "forest", "water")
+
+
+def variables(scale=1.0, model="vgg16"):
+    network = networks.create(model, len(CLASSES), width=0.05)
+    made = dict(network.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))
+    return {"batch_stats": {}, **jax.tree.map(lambda leaf: np.asarray(leaf) * np.float32(scale), made)}
+
+
+def run_of(tmp_path, *, made=None, **changes):
+    """A run with a trained teacher; `changes` are of what its logits depend on."""
+    facts = {"model": "vgg16", "size": SIZE, "dtype": jnp.float32, "examples": "x", "data_seed": 5}
+    facts |= {"augmentation": Augmentation(), "classes": CLASSES, "onnx": None, "onnx_classes": ()} | changes
+    config = base()
+    config.data_seed, config.teacher.model = facts["data_seed"], facts["model"]
+    config.teacher.onnx, config.teacher.onnx_classes = facts["onnx"], facts["onnx_classes"]
+    network = networks.create(facts["model"], len(CLASSES), width=0.05, dtype=facts["dtype"])
+    finished = SimpleNamespace(one=lambda row, column: made or variables(model=facts["model"]))
+    learner = SimpleNamespace(
+        section=config.teacher, network=network, finished=lambda: finished, mapping=Mapping(jax.devices()[:1]),
+        folder=tmp_path / "teacher",
+    )  # fmt: skip
+    for folder in (tmp_path / "run", tmp_path / "cache"):
+        folder.mkdir(exist_ok=True)
+    return SimpleNamespace(
+        config=config, teacher=learner, teacher_size=facts["size"], augmentation=facts["augmentation"],
+        dataset=SimpleNamespace(
+            fingerprint=facts["examples"], classes=facts["classes"],
+            train=SimpleNamespace(images=np.zeros((2, 40, 40, 3), np.uint8)),
+        ),
+        cache_dir=tmp_path / "cache", workdir=tmp_path / "run", results_dir=tmp_path / "run",
+        log=lambda line: None, on_device=lambda images: True,
+    )  # fmt: skip
+
+
+def folder_of(tmp_path, **changes):
+    ((folder,)) = open_targets(run_of(tmp_path, **changes)).folders
+    return folder.folder
+
+
+CHANGES = {
+    "weights": lambda: {"made": variables(1 + 1e-6)},
+    "model": lambda: {"model": "vgg16_bn"},
+    "size": lambda: {"size": 48},
+    "dtype": lambda: {"dtype": jnp.bfloat16},
+    "examples": lambda: {"examples": "y"},
+    "data seed": lambda: {"data_seed": 6},
+    "crops": lambda: {"augmentation": Augmentation(scale=(0.4, 1.0))},
+    "ratios": lambda: {"augmentation": Augmentation(ratio=(1.0, 1.0))},
+    "brightness": lambda: {"augmentation": Augmentation(brightness=0.1)},
+    "contrast": lambda: {"augmentation": Augmentation(contrast=0.1)},
+    "saturation": lambda: {"augmentation": Augmentation(saturation=0.1)},
+    "symmetries": lambda: {"augmentation": Augmentation(symmetries=4)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_the_logits_depend_on_names_their_folder(tmp_path, change):
+    first = folder_of(tmp_path)
+    assert folder_of(tmp_path) == first and first.parent == tmp_path / "cache" / "teacher_logits"
+    assert folder_of(tmp_path, **CHANGES[change]()) != first
+
+
+def test_another_version_of_augmentation_or_layout_names_another_folder(tmp_path, monkeypatch):
+    first = folder_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("kdjax.inputs.augment.VERSION", 10**6)
+        assert folder_of(tmp_path) != first
+    with monkeypatch.context() as patch:
+        patch.setattr("kdjax.teacher.store.FORMAT", 10**6)
+        assert folder_of(tmp_path) != first
+    assert folder_of(tmp_path) == first
+
+
+def colors(path, order, side="side"):
+    """An ONNX file that gives the mean of each channel, with class names."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["images", "axes"], ["logits"], keepdims=0)],
+        "colors",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", side, side, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.array([1, 2]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"classes": json.dumps(order)})
+    onnx.save(model, path)
+    return str(path)
+
+
+def test_of_an_onnx_teacher_size_order_and_bytes_name_the_folder(tmp_path):
+    path = colors(tmp_path / "teacher.onnx", CLASSES)
+    first = folder_of(tmp_path, onnx=path)
+    assert folder_of(tmp_path, onnx=path) == first
+    assert folder_of(tmp_path, onnx=path, size=48) != first
+    assert folder_of(tmp_path, onnx=path, onnx_classes=CLASSES[::-1]) != first
+    colors(tmp_path / "teacher.onnx", CLASSES, side="other")  # other bytes under the same name
+    assert folder_of(tmp_path, onnx=path) != first
