@@ -60,9 +60,10 @@ def _hold(parent: Path, prefix: str) -> tuple[Path, int]:
     """A name that begins with `prefix`, and the descriptor that holds its lock."""
     while True:
         place = Path(tempfile.mktemp(prefix=prefix, dir=parent))
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # another process swept it just now
+        with contextlib.suppress(BlockingIOError):
             held = files.lock(_lock_of(place))
-            if os.fstat(held).st_ino == _lock_of(place).stat().st_ino:
+            # Another process may have swept it just now.
+            if _lock_of(place).exists() and os.fstat(held).st_ino == _lock_of(place).stat().st_ino:
                 return place, held
             os.close(held)
 

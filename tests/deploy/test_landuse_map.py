@@ -259,6 +259,7 @@ BAD = {
     "bad bands": "--bands",
     "bad range": "--value-range",
     "bad tile": "--tile",
+    "range of a few values": "--value-range",
     "out is a folder": "is there and is no file",
     "confidence is a pipe": "is there and is no file",
     "raster is a pipe": "no file",
@@ -342,6 +343,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
         "bad range": ["--value-range=5,5"],
         "bad tile": ["--tile=0"],
         "range without values": ["--value-range"],
+        "range of a few values": ["--value-range=0,10"],
     }.get(kind, flags)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert BAD[kind] in refused(capfd, command.main, artefact, raster, out, *flags)

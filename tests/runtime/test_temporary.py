@@ -1,5 +1,6 @@
 """Folders that are built under a temporary name."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -50,3 +51,9 @@ def test_the_dead_are_swept_and_the_living_keep_theirs(tmp_path):
     temporary.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
     temporary.sweep(tmp_path / "nowhere")
+
+
+def test_a_place_that_takes_no_folder_is_an_error(tmp_path):
+    for place in (tmp_path / "nowhere", "/proc"):
+        with pytest.raises(OSError), temporary.folder(pathlib.Path(place), "map"):
+            pass

@@ -153,8 +153,11 @@ class Raster:
         Raises:
             InputError: says which, and how to map them all the same.
         """
+        values = np.concatenate(self._seen)
+        if self._stretched and values.dtype == np.uint8:  # bytes that --value-range stretches are numbers like others
+            values = values.astype(np.int16)
         try:
-            self._meaning.check(np.concatenate(self._seen))
+            self._meaning.check(values)
         except DecodeError as error:
             raise InputError(f"raster {self.path}: {error}; {self._hint}") from error
 
