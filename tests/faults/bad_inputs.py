@@ -55,6 +55,8 @@ def commands() -> dict[str, Callable[[list[str]], None]]:
     """The commands by name; each takes its arguments from sys.argv and ends the process."""
     import kdjax.deploy.export.__main__ as export
     import kdjax.deploy.landuse_map.__main__ as landuse_map
+    import kdjax.run.opening  # noqa: F401 - what main imports late, so that a fork need not
+    import kdjax.stages.train  # noqa: F401
     from kdjax import main
     from kdjax.deploy import predict
     from kdjax.errors import in_one_line
@@ -142,10 +144,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose room, command or arguments hold this")
     parser.add_argument("--verbose", action="store_true", help="also print the line that each said")
     options = parser.parse_args()
-    from faults import bad_input_cases
+    from faults import bad_input_cases, bad_input_cases_of_tools
 
     wanted = lambda case: options.only in " ".join((case.command, case.room, *case.arguments))
-    cases = [case for case in bad_input_cases.cases() if wanted(case)]
+    cases = [case for case in (*bad_input_cases.cases(), *bad_input_cases_of_tools.cases()) if wanted(case)]
     actions = commands()
     count, good = collections.Counter(), collections.Counter()
     with tempfile.TemporaryDirectory() as temporary:
@@ -164,7 +166,12 @@ def main() -> None:
             good[case.room] += not wrong
             shown = " ".join(a for a in case.arguments if a not in bad_input_cases.RUN)
             head = f"{'FAILS' if wrong else 'ok   '} {case.room:9} {case.command:8} {end.seconds:4.1f} s"
-            print(f"{head}  {shown}", flush=True)
+            made = (
+                f"  [{number}: {case.prepare.__qualname__.split('.')[-1]}]"
+                if hasattr(case.prepare, "__qualname__")
+                else ""
+            )
+            print(f"{head}  {shown}{made}", flush=True)
             if wrong or options.verbose:
                 print(f"      {wrong or end.err.strip()}"[:300], flush=True)
     for room in sorted(count):
