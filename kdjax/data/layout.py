@@ -176,7 +176,7 @@ def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) 
             folders[path[0]].add(path[1])
     suspects = parts | {top for top in tops if top.lower() in _CONTAINERS}
     alike = {top for top in suspects if any(folders[top] & inside for other, inside in folders.items() if other != top)}
-    if len(tops) > 1 and (alike or parts == tops):
+    if alike or len(parts) > 1:
         raise InputError(
             f"{where} holds {_some(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
             "folders train, val and test, or give the folder that holds the class folders"

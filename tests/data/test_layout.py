@@ -51,6 +51,9 @@ def test_flat_split_folders_are_a_question(tmp_path):
     root = write_classes(tmp_path / "tiles", ("training_set", "test_set"), 6)
     with pytest.raises(InputError, match="test_set, training_set: are these parts"):
         load(path=str(root), **OPTIONS)
+    write_classes(tmp_path / "known", ("train", "val", "other"), 6)
+    with pytest.raises(InputError, match="train, val: are these parts"):
+        load(path=str(tmp_path / "known"), **OPTIONS)
     parts(tmp_path / "intel", "seg_train", "seg_test")
     write_classes(tmp_path / "intel", ("seg_pred",), 6)
     with pytest.raises(InputError, match="are these parts"):
