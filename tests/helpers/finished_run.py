@@ -34,15 +34,15 @@ SEEDS = (3, 8)
 VIEWS = 3
 
 
-def write_tiles(folder):
-    """Tiles of odd sizes, fewer of each class than of the one before; among them files of unusual modes.
+def write_tiles(folder, classes=CLASSES):
+    """Tiles of odd sizes, so many of each class; among them files of unusual modes.
 
     Each class has a gray-scale PNG, an RGBA PNG, a TIFF of 16 bits and a CMYK JPEG.
     """
     import tifffile
 
     rng = np.random.default_rng(0)
-    for number, (name, count) in enumerate(CLASSES.items()):
+    for number, (name, count) in enumerate(classes.items()):
         (folder / name).mkdir(parents=True)
         for index in range(count):
             height, width = rng.integers(40, 60, 2)
