@@ -24,9 +24,9 @@ if int(processes) > 1:
     jax.distributed.initialize(address, int(processes), int(process))
 
 from kdjax import networks
-from kdjax.inputs.plan import Plan
 from kdjax.inputs.batch import Examples
 from kdjax.inputs.feed import resident
+from kdjax.inputs.plan import Plan
 from kdjax.networks import mobilenet_v2
 from kdjax.objective import terms
 from kdjax.objective.arms import Hyperparameters
