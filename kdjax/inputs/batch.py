@@ -64,7 +64,7 @@ class Batch:
     """Labels of the second image and share of the first, (…, batch) each, where images are mixtures."""
 
 
-def view_keys(data_seed: jax.Array | int, examples: jax.Array, views: jax.Array) -> jax.Array:
+def view_keys(data_seed: Array, examples: Array, views: Array) -> jax.Array:
     """Augmentation keys of (data seed, example, view); `examples` and `views` are int arrays of one shape."""
     root = jax.random.key(data_seed)
     fold = jnp.vectorize(lambda example, view: jax.random.fold_in(jax.random.fold_in(root, example), view))

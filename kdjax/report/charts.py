@@ -155,10 +155,10 @@ def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[floa
         parts.append(element("text", _short(name), element("title", name), x=142, y=center + 4, class_="end"))
         parts.append(element("line", x1=150, x2=404, y1=center, y2=center, class_="grid"))
         for row, (network, style, values) in enumerate(rows):
-            if values[number] is not None:
+            if (value := values[number]) is not None:
                 lane = center + 5.5 * (row - (len(rows) - 1) / 2)
-                said = element("title", f"{name}, {network}: {values[number]:.1f} %")
-                parts.append(element("g", marker(style, x.place(values[number]), lane, 4), said, class_=style))
+                said = element("title", f"{name}, {network}: {value:.1f} %")
+                parts.append(element("g", marker(style, x.place(value), lane, 4), said, class_=style))
     parts.append(element("text", "recall on test images, %", x=277, y=height + 42, class_="middle axis"))
     return _svg(420, height + 50, alt, *parts)
 
@@ -223,7 +223,7 @@ def marker(style: str, x: float, y: float, radius: float = 5) -> Markup:
         ends = ((-arm, -arm, arm, arm), (-arm, arm, arm, -arm))
         strokes = (f"M{x + a:.1f} {y + b:.1f}L{x + c:.1f} {y + d:.1f}" for a, b, c, d in ends)
         return element("path", d="".join(strokes), class_="cross")
-    corners = {
+    corners: dict[str, list[tuple[float, float]]] = {
         "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
         "triangle": [(0, -1.1), (1, 0.8), (-1, 0.8)],
         "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],

@@ -183,9 +183,10 @@ def cost(material: Material) -> list[Markup]:
         if points:
             drawn.append((f"Top-1 over {unit}", _scattered(points, f"{unit}, log scale")))
     artefacts = parity["artefacts"] if parity else {}
-    exported = _styles(material).get(parity["student"]["arm"], "s0") if parity else None
+    exported = parity["student"]["arm"] if parity else ""
+    style = _styles(material).get(exported, "s0")
     timed = [
-        charts.Point(name, exported, one["latency_ms"]["1"], 100 * one["top1"])
+        charts.Point(name, style, one["latency_ms"]["1"], 100 * one["top1"])
         for name, one in artefacts.items()
         if one["latency_ms"] and one["top1"] is not None
     ]
@@ -194,7 +195,7 @@ def cost(material: Material) -> list[Markup]:
         "where there are three or more."
     )
     if timed:
-        heading = f"Top-1 over latency, exported {parity['student']['arm']}"
+        heading = f"Top-1 over latency, exported {exported}"
         drawn.append((heading, _scattered(timed, "ms for one image, log scale")))
         caption += " Latency was measured on the exported files; the teacher is not exported, so it has none."
     else:

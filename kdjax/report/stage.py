@@ -97,7 +97,7 @@ def _logits(run: Run) -> dict[str, np.ndarray]:
     """What teacher and students say of validation and test, in the shapes of this run."""
     path, fix = _written_by("evaluate", run.workdir / "evaluation" / "logits.npz")
     classes = len(run.dataset.classes)
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, split in (("validation", run.dataset.validation), ("test", run.dataset.test)):
         shapes[f"teacher_{name}"] = (len(split.labels), classes)
         shapes[f"student_{name}"] = (*run.student.rows, len(split.labels), classes)
@@ -127,7 +127,7 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     """
     train, classes = run.dataset.train, len(run.dataset.classes)
     spread = np.unique(np.linspace(0, classes - 1, min(classes, VIEWED_IMAGES)).round().astype(int))
-    examples = np.array(findings.one_of_each(train.labels, spread), int)
+    examples = np.array(findings.one_of_each(train.labels, spread.tolist()), np.int64)
     # No more than there were in training: an epoch visits one view of each image.
     count = min(VIEWS, run.config.student.epochs, run.config.distill.views or VIEWS)
     images = train.images[examples]

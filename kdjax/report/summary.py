@@ -16,7 +16,7 @@ def leading_arm(results: Mapping[str, Any]) -> str | None:
     score = {name: validation_top1(arm) for name, arm in arms.items()}
     finished = [name for name, arm in arms.items() if arm["mean"] is not None and score[name] is not None]
     taught = [name for name in finished if uses_teacher(arms[name])]
-    return max(taught or finished, key=score.get, default=None)
+    return max(taught or finished, key=lambda name: score[name] or 0.0, default=None)
 
 
 def finding(results: Mapping[str, Any]) -> str:
@@ -31,25 +31,25 @@ def finding(results: Mapping[str, Any]) -> str:
     arm, alone = arms[name], find_alone(arms)
     tested = results["dataset"]["splits"]["test"]
     chosen = " (chosen on validation)" if len(arms) > 2 else ""
-    compared = alone is not None and name != alone and arms[alone]["mean"] is not None
+    theirs = arms[alone] if alone is not None and name != alone and arms[alone]["mean"] is not None else None
     few = notes.labels(results["dataset"])
     who = f"With {few}, the student" if few else "The student"
     said = f"{who} {name}{chosen} is right on {formats.percent(arm['mean'])} % of the {tested} test images"
-    if compared:
+    if theirs is not None:
         which = "the student trained alone"
         if len(baselines(arms)) > 1:
             which = f"{alone}, on validation no worse than any other trained without the teacher,"
-        said += f", {which} on {formats.percent(arms[alone]['mean'])} %"
+        said += f", {which} on {formats.percent(theirs['mean'])} %"
     teacher = results["teacher"]["test"].get("top1")
     said += f", the teacher on {formats.percent(teacher)} %." if teacher is not None else "."
     if name == alone:
         return f"{said} No student that learned from the teacher is there to compare with."
-    if not compared:
+    if theirs is None:
         return f"{said} No student trained without the teacher is there to compare with."
     gain = arm["minus_alone"]
     if gain is None or gain["mean"] is None:
         return f"{said} The two students have no seed in common that ended well, so they cannot be compared."
-    seeds = len(_finished_seeds(arm) & _finished_seeds(arms[alone]))
+    seeds = len(_finished_seeds(arm) & _finished_seeds(theirs))
     return f"{said} {_uncertainty(arm, gain, seeds, len(arms))}"
 
 

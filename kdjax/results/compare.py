@@ -58,13 +58,13 @@ def compare(first: str, second: str) -> dict[str, Any]:
     Raises:
         InputError: see `right`; the two have not the same test images, or no seed in common.
     """
-    (images, ours), (their_images, theirs) = right(first), right(second)
-    seeds = sorted(ours.keys() & theirs.keys())
+    (images, of_first), (their_images, of_second) = right(first), right(second)
+    seeds = sorted(of_first.keys() & of_second.keys())
     if images != their_images:
         raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
     if not seeds:
         raise InputError(f"{first} and {second} have no seed in common that ended well")
-    ours, theirs = (np.array([one[seed] for seed in seeds]) for one in (ours, theirs))
+    ours, theirs = (np.array([one[seed] for seed in seeds]) for one in (of_first, of_second))
     means = ours.mean(1).tolist(), theirs.mean(1).tolist()
     return {
         "arms": [first, second],
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
 def _splits(path: Path) -> tuple[list[str], list[str]]:
     """Test images and classes."""
     found = files.read_json(path, "restore that file of the run")
-    lists = [found.get(key) if isinstance(found, dict) else None for key in ("test", "classes")]
+    lists: list[Any] = [found.get(key) if isinstance(found, dict) else None for key in ("test", "classes")]
     if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
         raise InputError(f"{path} does not list test images and classes: restore that file of the run")
     return lists[0], lists[1]

@@ -131,10 +131,11 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
     )
     arms = {name: {"test_top1": values, **intervals.accuracies(values, overlap)} for name, values in top1.items()}
-    raw = {name: intervals.paired_t(top1[name], top1[alone], overlap) for name in arms if alone and name != alone}
+    theirs = top1[alone] if alone else []
+    raw = {name: intervals.paired_t(top1[name], theirs, overlap) for name in arms if alone and name != alone}
     corrected = intervals.holm(raw)
     for name, arm in arms.items():
-        differences = intervals.paired_differences(top1[name], top1[alone]) if name in raw else None
+        differences = intervals.paired_differences(top1[name], theirs) if name in raw else None
         arm["minus_alone"] = intervals.summary(differences, overlap) if differences else None
         arm["p_vs_alone"] = corrected.get(name)
     teacher = [run["teacher"]["test"]["top1"] for run in runs]

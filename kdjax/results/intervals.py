@@ -38,7 +38,7 @@ def summary(values: Sequence[float | None], overlap: float = 0.0) -> dict[str, A
     """
     kept = _finite(values)
     n, center = len(kept), mean(kept)
-    if n < 2:
+    if n < 2 or center is None:
         return {"mean": center, "std": None, "ci95": None}
     std = math.sqrt(math.fsum((v - center) ** 2 for v in kept) / (n - 1))
     half = float(special.stdtrit(n - 1, 0.975)) * std * math.sqrt(1 / n + overlap)

@@ -143,7 +143,7 @@ def _teacher(teacher: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], 
             "not a better network passing on what it knows."
         )
     elif alone not in gaps and max(gaps.values()) > 0:
-        best = max(gaps, key=gaps.get)
+        best = max(gaps, key=lambda name: gaps[name])
         yield (
             f"The teacher is the weaker network here: {formats.percent(top1)} % against "
             f"{formats.percent(arms[best]['mean'])} % of {best}."
