@@ -1,5 +1,6 @@
 """Tests run on eight virtual CPU devices, so that the mapped axis is real."""
 
+import importlib.util
 import os
 
 import numpy as np
@@ -13,6 +14,17 @@ FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+COMPARED = ("torch", "onnx", "onnxruntime", "rasterio")
+"""Packages that tests compare with, and skip without."""
+
+
+def pytest_configure():
+    """Where CI is set nothing may be skipped for want of a package."""
+    missing = [name for name in COMPARED if importlib.util.find_spec(name) is None]
+    if os.environ.get("CI") and missing:
+        raise pytest.UsageError(f"CI is set, but tests would be skipped: install {', '.join(missing)}")
 
 
 @pytest.fixture

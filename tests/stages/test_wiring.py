@@ -164,9 +164,12 @@ def test_averages_and_the_online_teacher_reach_the_step(colors, tmp_path):
     data = training_data(colors)
     online = Online(Linear(), {"params": {}}, size=24)
     who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), ema=0.8)
-    changed = SimpleNamespace(**vars(data) | {"stored": None, "online": online, "mixup": 0.3, "views": 0})
+    changed = SimpleNamespace(
+        **vars(data) | {"stored": None, "online": online, "mixup": 0.3, "views": 0, "augmentation": AUGMENTATION}
+    )
     made = population(who, changed)
     assert (made.recipe.ema, made.recipe.mixup, made.recipe.teacher_size) == (0.8, 0.3, 24)
+    assert made.recipe.augmentation is AUGMENTATION
     assert made.recipe.teacher == online.network and made.plan.partners and made.plan.views == 0
     assert made.measured == ("ce", "kl", "cosine")  # the soft terms need no stored logits
     assert population(who, data).plan.views == 2 and population(who, data).recipe.augmentation == augment.DEFAULT
