@@ -233,8 +233,8 @@ class Builder:
             last = self.nodes[-1]
             if isinstance(last, Resample) and last.name == x and last.rows.size <= last.rows.shape[0] ** 2:
                 # One output at a time: in float64 the kernels of VGG16's first dense layer would take 800 MB.
-                rows, columns = np.float64(last.rows), np.float64(last.columns)
-                kernel = np.stack([_float32(rows.T @ np.float64(one) @ columns) for one in kernel])
+                rows, columns = last.rows.astype(np.float64), last.columns.astype(np.float64)
+                kernel = np.stack([_float32(rows.T @ one.astype(np.float64) @ columns) for one in kernel])
                 self.nodes.pop()
                 x = last.inputs[0]
         else:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from kdjax.networks.forms import examples_first, examples_last
 
@@ -29,12 +30,14 @@ def kaiming_fan_out(fan_out: int) -> nn.initializers.Initializer:
     return nn.initializers.normal((2.0 / fan_out) ** 0.5)
 
 
-def wide(dtype) -> jnp.dtype:
+def wide(dtype: DTypeLike) -> jnp.dtype:
     """The dtype of parameters, statistics and logits beside a compute dtype: at least float32."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float], dtype=None) -> jax.Array:
+def normalize(
+    images: jax.Array, mean: Sequence[float], std: Sequence[float], dtype: DTypeLike | None = None
+) -> jax.Array:
     """(images - mean) / std, band by band, in the compute dtype.
 
     Args:
@@ -43,8 +46,8 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float], dt
         dtype: of the result; None is that of the arithmetic, which is done in at least float32.
     """
     images = images.astype(wide(images.dtype))
-    mean, std = jnp.asarray(mean, images.dtype), jnp.asarray(std, images.dtype)
-    return ((images - mean[None, None, None, :]) / std[None, None, None, :]).astype(dtype or images.dtype)
+    each = lambda values: jnp.asarray(values, images.dtype)[None, None, None, :]
+    return ((images - each(mean)) / each(std)).astype(dtype or images.dtype)
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:

@@ -11,6 +11,7 @@ is no integer kernel.
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -46,7 +47,7 @@ def equalize(network: g.Graph, images: np.ndarray) -> g.Graph:
         network: see `fold.fold`.
         images: (n, storage_size, storage_size, 3) uint8, whose activations are measured.
     """
-    layers = {node.name: node for node in network.nodes}
+    layers: dict[str, Any] = {node.name: node for node in network.nodes}
     groups = list(tied(network))
     if not groups:
         return network

@@ -28,7 +28,7 @@ def fold(model: str, variables: Mapping[str, Any], *, storage_size: int, image_s
     spec = MODELS[model]
     names = {layer: place.name for layer, place in next(iter(spec.names.values())).items()}
     mean, std = 255.0 * np.array(spec.mean), 255.0 * np.array(spec.std)
-    draw = Builder(variables, names, image_size, 1 / std)
+    draw = Builder(variables, names, image_size, (1 / std).tolist())
     output = spec.graph(draw)
     if draw.nodes[-1].name != output:
         raise ValueError(f"graph of {model}: {output} is not what was drawn last")

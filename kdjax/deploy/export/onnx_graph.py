@@ -79,13 +79,13 @@ def build(network: g.Graph, properties: dict[str, str]) -> onnx.ModelProto:
     _draw_image(draw, network)
     for node in network.nodes:
         WRITERS[type(node)](draw, node, OUTPUT if node is network.nodes[-1] else node.name)
-    shape = ["batch", network.storage_size, network.storage_size, 3]
-    classes = len(network.nodes[-1].bias)
+    shape: list[str | int | None] = ["batch", network.storage_size, network.storage_size, 3]
+    last: Any = network.nodes[-1]  # the logits' dense layer
     graph = helper.make_graph(
         draw.nodes,
         network.model,
         [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(last.bias)])],
         list(draw.constants.values()),
     )
     model = helper.make_model(
@@ -153,7 +153,7 @@ def _rectify(draw: _Drawing, node: g.Rectify, name: str) -> None:
     if math.isinf(node.ceiling):
         draw.node("Relu", node.inputs, name)
         return
-    limits = [draw.constant(f"limit.{value:g}", np.float32(value)) for value in (0, node.ceiling)]
+    limits = [draw.constant(f"limit.{value:g}", np.array(value, np.float32)) for value in (0, node.ceiling)]
     draw.node("Clip", [*node.inputs, *limits], name)
 
 

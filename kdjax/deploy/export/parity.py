@@ -39,7 +39,7 @@ def latencies(functions: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     They take turns, so that other work on the machine slows all of them alike: the ratios are then worth more than the
     times. At least 5 and at most 50 rounds, after one to warm up; no new one after five seconds.
     """
-    taken = {name: [] for name in functions}
+    taken: dict[str, list[float]] = {name: [] for name in functions}
     started = time.monotonic()
     for number in range(ROUNDS[1] + 1):
         for name, function in functions.items():

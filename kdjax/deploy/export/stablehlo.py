@@ -42,7 +42,7 @@ def logits(network: g.Graph, images: jax.Array) -> jax.Array:
 def _convolution(node: g.Convolution, x: jax.Array) -> jax.Array:
     y = lax.conv_general_dilated(
         x,
-        node.kernel,
+        jnp.asarray(node.kernel),
         (node.stride, node.stride),
         node.padding,
         dimension_numbers=("NHWC", "OIHW", "NHWC"),

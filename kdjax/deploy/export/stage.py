@@ -217,7 +217,8 @@ def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple
     # The examples are ordered by class, so an even choice takes of all classes. No augmentation.
     even = np.linspace(0, len(train) - 1, min(len(train), quantize.CALIBRATION_IMAGES)).astype(int)
     expected = _outputs(onnx_graph.build(network, metadata), validation.images)
-    found, tried = None, []
+    models: list[onnx.ModelProto] = []
+    tried: list[dict[str, Any]] = []
     for settings in quantize.CANDIDATES:
         model = quantize.quantize(network, train[even], settings, metadata)
         logits = _outputs(model, validation.images)
@@ -229,10 +230,10 @@ def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple
         run.log(
             f"export: int8 {_words(settings)}: validation top-1 {100 * top1:.2f} %, logits off by {error:.3f} (rms)"
         )
-        if found is None or error < found[0]:
-            found = error, model, tried[-1]
-    found[2]["chosen"] = True
-    return found[1], tried
+        models.append(model)
+    best = min(range(len(tried)), key=lambda number: tried[number]["logit_rms_error"])
+    tried[best]["chosen"] = True
+    return models[best], tried
 
 
 def _words(settings: quantize.Settings) -> str:

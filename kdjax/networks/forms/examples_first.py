@@ -78,8 +78,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     """2 x 2 maximum with stride 2; an odd last row or column is dropped and the first of equals takes the gradient."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     for axis in (2, 1):
-        halves = [lax.slice_in_dim(x[:, :height, :width], start, None, 2, axis) for start in (0, 1)]
-        x = jnp.where(halves[0] >= halves[1], *halves)
+        even, odd = (lax.slice_in_dim(x[:, :height, :width], start, None, 2, axis) for start in (0, 1))
+        x = jnp.where(even >= odd, even, odd)
     return x
 
 

@@ -34,7 +34,8 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """
     if stride == 1 and x.shape[0] >= FEW_CHANNELS:
         return winograd.convolution(x, kernel)
-    patches = jnp.concatenate(_taps(_padded(x), stride, x.shape[1:3]))
+    _, height, width, _ = x.shape
+    patches = jnp.concatenate(_taps(_padded(x), stride, (height, width)))
     return pointwise(patches, kernel.reshape(-1, kernel.shape[-1]))
 
 
@@ -250,8 +251,8 @@ def _taps(padded: jax.Array, stride: int, shape: tuple[int, int]) -> list[jax.Ar
 def _filtered(views: Sequence[jax.Array], weights: Sequence[jax.Array]) -> jax.Array:
     """The sum of views weighted channel by channel."""
     dtype = jnp.promote_types(views[0].dtype, jnp.float32)
-    total = sum(view.astype(dtype) * _each(weight.astype(dtype)) for view, weight in zip(views, weights, strict=True))
-    return total.astype(views[0].dtype)
+    parts = [view.astype(dtype) * _each(weight.astype(dtype)) for view, weight in zip(views, weights, strict=True)]
+    return functools.reduce(jnp.add, parts).astype(views[0].dtype)
 
 
 def _sums(*terms: jax.Array) -> tuple[jax.Array, ...]:

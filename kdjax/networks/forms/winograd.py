@@ -48,7 +48,8 @@ def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     m = _tile(x.shape)
     kernels, tiles = _kernel_transform(kernel.astype(dtype), m), _input_transform(x.astype(dtype), m)
     product = lax.dot_general(kernels, tiles, (((2,), (1,)), ((0,), (0,))))
-    return _output_transform(product, m, x.shape[1:]).astype(x.dtype)
+    _, height, width, examples = x.shape
+    return _output_transform(product, m, (height, width, examples)).astype(x.dtype)
 
 
 def _forward(x, kernel):
