@@ -10,7 +10,7 @@ from kdjax.runtime.devices import RowMapping
 from kdjax.runtime.memory import activation_bytes, capacity, held, needs, tree_bytes
 from kdjax.training.population import Population
 
-ROOM = 0.9
+ROOM = 0.8
 """Share of the memory that a step may take; the rest is for fragmentation and what else runs."""
 
 SURE, HOPELESS = 0.2, 1.5
