@@ -160,7 +160,6 @@ MUTANTS = (
         "Shown(run.config.dataset.image_size,",
         "tests/run/test_soft_targets.py -k size",
     ),
-    Mutant("kdjax/run/soft_targets.py", "    targets.check()\n", "", "tests/run/test_soft_targets.py -k began"),
     Mutant(
         "kdjax/run/run.py",
         "    if compared and (dataset.train.labels < 0).any()",
@@ -393,5 +392,25 @@ MUTANTS = (
         "return max(baselines(arms), key=score, default=None)",
         "return min(baselines(arms), key=score, default=None)",
         "tests/results",
+    ),
+    # The baseline that is shown labelled tiles only.
+    Mutant(STEP, "leaf[hyper.group], batch)", "leaf[0], batch)", f"{BASELINE} -k steps_it_would_take"),
+    Mutant(
+        "kdjax/training/loop.py",
+        "if not (arm.labelled_only and not arm.needs_teacher and name in unknown)",
+        "if name",
+        f"{BASELINE} -k not_told",
+    ),
+    Mutant(
+        "kdjax/training/step.py",
+        "kept = rows_where(failed < 0, new, students)",
+        "kept = new",
+        "tests/training/test_update_reference.py -k infinite",
+    ),
+    Mutant(
+        "kdjax/teacher/targets.py",
+        "if began and began != now:",
+        "if False:",
+        "tests/teacher/test_targets.py -k refuses",
     ),
 )

@@ -62,6 +62,16 @@ class Copy:
             raise SystemExit(f"no tests ran for {tests}:\n{done.stdout[-2000:]}")
         return done.returncode == 0
 
+    def check(self, mutants: list[Mutant]) -> None:
+        """Runs the tests of all these mutants without any, those of one file together."""
+        files: dict[str, set[str]] = {}
+        for mutant in mutants:
+            files.setdefault(mutant.tests.partition(" -k ")[0], set()).add(mutant.tests.partition(" -k ")[2])
+        for file, names in files.items():
+            together = file if "" in names else f"{file} -k {' or '.join(f'({name})' for name in sorted(names))}"
+            if self.passes(together):  # else each is asked for itself
+                self.whole |= {f"{file} -k {name}".removesuffix(" -k "): True for name in names}
+
     def killed(self, mutant: Mutant) -> bool | None:
         """Whether the tests of a mutant notice it; None where they fail without it."""
         if mutant.tests not in self.whole:
@@ -123,8 +133,9 @@ def main() -> None:
         programs = options.programs or Path(temporary) / "programs"
         programs.mkdir(parents=True, exist_ok=True)
         copy = Copy(copied(Path(temporary)), programs.resolve())
-        verdicts = []
-        for number in chosen(options):
+        numbers, verdicts = chosen(options), []
+        copy.check([MUTANTS[number] for number in numbers])
+        for number in numbers:
             mutant, began = MUTANTS[number], time.monotonic()
             killed = copy.killed(mutant)
             verdicts.append(killed)
