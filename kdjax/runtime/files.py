@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, reason
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -83,7 +83,7 @@ def _text(path: str | Path, fix: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): {fix}") from error
+        raise InputError(f"{path} cannot be read ({reason(error)}): {fix}") from error
 
 
 def _json(text: str, where: str, fix: str) -> Any:

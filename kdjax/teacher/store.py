@@ -181,6 +181,8 @@ def read_parts(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: it is no folder of teacher logits.
     """
+    if not (Path(path) / "parts.json").is_file():
+        raise InputError(f"distill.logits: {path} is no folder of teacher logits: it has no parts.json")
     document = files.read_json(Path(path) / "parts.json", "distill.logits: give a folder of teacher logits")
     if not isinstance(document, dict):
         raise InputError(f"distill.logits: {path} is no folder of teacher logits: its parts.json holds none")

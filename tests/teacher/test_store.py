@@ -99,7 +99,7 @@ def test_named_folders_serve_where_the_data_agree(tmp_path):
 def test_an_array_of_other_shape_is_not_taken(tmp_path):
     made = folder(tmp_path)
     made.read("view-0000", ROWS, Teacher(0))
-    assert LogitsFolder(made.folder, CLASSES + 1, print).missing("view-0000", ROWS) == [(0, 4), (4, 7)]
+    assert LogitsFolder(made.folder, made.parts, CLASSES + 1, print).missing("view-0000", ROWS) == [(0, 4), (4, 7)]
 
 
 def test_digest_sees_values_names_and_dtypes():
