@@ -13,7 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from kdjax import flags
-from kdjax.errors import InputError, Preempted
+from kdjax.errors import InputError, Preempted, reason
 from kdjax.runtime import host
 
 if TYPE_CHECKING:
@@ -103,20 +103,16 @@ def run() -> None:
     except KeyboardInterrupt:
         _end(130, "interrupted; the same command goes on from the latest checkpoint")
     except MemoryError as error:
-        _end(1, f"error: out of memory ({_line(error)}): use a smaller batch or image size, or run.arms_at_once=1")
+        _end(1, f"error: out of memory ({reason(error)}): use a smaller batch or image size, or run.arms_at_once=1")
     except OSError as error:
-        _end(1, f"error: {_line(error)}: the machine refused it; put that right, and run the same command again")
+        _end(1, f"error: {reason(error)}: the machine refused it; put that right, and run the same command again")
     except Exception as error:
         if not _others():
             raise
         if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
-            _lost(_line(error))
+            _lost(reason(error))
         traceback.print_exc()
         _end(1)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _lost(why: str) -> None:
