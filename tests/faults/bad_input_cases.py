@@ -282,7 +282,7 @@ def of_files() -> list[Case]:
 def of_workdirs() -> list[Case]:
     def holds(name: str, content: str):
         def write(d: Path, w: Path) -> None:
-            (w / "run").mkdir()
+            (w / "run" / "teacher" / "checkpoints" / "1").mkdir(parents=True)  # without one a run may change its mind
             (w / "run" / name).write_text(content, encoding="utf-8")
 
         return write
