@@ -1,0 +1,49 @@
+"""Every stage with a teacher from elsewhere; `test_finished_run_commands` has trained, borrowed and online ones."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.finished_run import SEEDS, kdjax
+from test_finished_run_commands import SMALL
+
+pytestmark = pytest.mark.slow
+
+
+def options(kind, finished):
+    if kind == "teacher.onnx":  # a student of the run: bytes at the size that images are kept at
+        path = finished.workdir / "export" / "student.onnx"
+        return f"--config.teacher.onnx={path}", "--config.teacher.onnx_input=uint8", "--config.teacher.image_size=48"
+    (folder,) = finished.json("teacher_logits.json")["views"]["folders"]
+    return (f"--config.distill.logits=('{folder}',)",)
+
+
+@pytest.mark.parametrize("kind", ["teacher.onnx", "distill.logits"])
+def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, kind):
+    workdir = tmp_path / "run"
+    given = (
+        *finished.flags, *SMALL, *options(kind, finished), "--config.distill.arms=('kl',)", "--config.seeds=(3,)",
+        "--config.student.epochs=1", "--config.student.warmup_epochs=0.0", "--config.distill.views=1",
+    )  # fmt: skip
+    done = kdjax(f"--workdir={workdir}", *given, "--stages=describe,teacher,distill,evaluate,report")
+    assert f"none to train, it comes from {kind}" in done.stdout and "How large the teacher is" in done.stdout
+    results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    with np.load(workdir / "evaluation" / "logits.npz") as file:
+        teacher = file["teacher_test"]
+    if kind == "distill.logits":
+        assert results["teacher"]["forward_images"] == 0
+        np.testing.assert_array_equal(teacher, finished.logits["teacher_test"])
+    else:
+        parity = finished.json("export/parity.json")
+        row = SEEDS.index(parity["student"]["seed"])
+        column = list(finished.results["arms"]).index(parity["student"]["arm"])
+        np.testing.assert_allclose(teacher, finished.logits["student_test"][row, column], atol=1e-3)
+    assert (workdir / "report.html").is_file()
+    # Another teacher under a run that has begun is refused by every stage that needs it.
+    record = workdir / "teacher_logits.json"
+    document = json.loads(record.read_text(encoding="utf-8"))
+    assert len(document["fingerprints"]) == 1
+    record.write_text(json.dumps({**document, "fingerprints": ["0123456789abcdef"]}), encoding="utf-8")
+    for stage in ("evaluate", "report"):
+        done = kdjax(f"--workdir={workdir}", *given, f"--stages={stage}", check=False)
+        assert done.returncode == 2 and "0123456789abcdef" in done.stderr and done.stderr.count("\n") == 1
