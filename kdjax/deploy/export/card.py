@@ -1,5 +1,6 @@
 """The model card: what an exported student is, for people, in Markdown."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,98 +19,119 @@ FILES = {
 }
 
 
-def text(
-    document: Mapping[str, Any],
-    *,
-    arm: Arm,
-    config: Mapping[str, Any],
-    dataset: Dataset,
-    teacher: Mapping[str, Any],
-    teacher_weights: str | None,
-    student: Mapping[str, Any],
-    metadata: Mapping[str, str],
-) -> str:
-    """The card.
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a card tells.
 
-    Args:
+    Attributes:
         document: the content of parity.json.
         arm: what the student was asked for.
         config: the run's configuration.
         dataset: what it was trained on.
-        teacher, student: as `networks.teacher_facts` and `networks.network_facts` give them.
+        teacher, student: as `facts.teacher_facts` and `facts.network_facts` give them.
         teacher_weights: what the teacher's training started from; None = from scratch.
         metadata: what the ONNX files say of themselves.
     """
-    chosen, data = document["student"], config["dataset"]
-    splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    weights = ", ".join(f"{term} {weight:g}" for term, weight in arm.weights.items() if weight)
-    taught, temperature = arm.needs_teacher, arm.temperature
-    first, *others = MODELS[student["model"]].names
+
+    document: Mapping[str, Any]
+    arm: Arm
+    config: Mapping[str, Any]
+    dataset: Dataset
+    teacher: Mapping[str, Any]
+    teacher_weights: str | None
+    student: Mapping[str, Any]
+    metadata: Mapping[str, str]
+
+
+def text(facts: Facts) -> str:
+    """The card."""
+    names, student = facts.dataset.classes, facts.student
+    lines = [
+        f"# {markdown(facts.config['name'])}: {student['model']} for {len(names)} land-use classes",
+        "",
+        f"Classes: {', '.join(map(markdown, names))}.",
+    ]
+    sections = {"Files": _files, "Figures": _figures, "Data": _data, "Recipe": _recipe, "Limits": _limits}
+    for heading, section in sections.items():
+        lines += ["", f"## {heading}", "", *section(facts)]
+    return "\n".join(lines) + "\n"
+
+
+def _files(facts: Facts) -> list[str]:
+    first, *others = MODELS[facts.student["model"]].names
     names = f"{first}'s names" + "".join(f" (`{other}_names.json`: {other}'s)" for other in others)
-    quantized = next(one for one in document["int8_candidates"] if one["chosen"])
-    files = [
+    rows = [
         f"| `{name}` | {what.format(names=names)} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
         f"| {formats.percent(one['agreement'])} |"
         for name, what in FILES.items()
-        for one in [document["artefacts"][name]]
+        for one in [facts.document["artefacts"][name]]
     ]
-    figures = [
+    metadata = facts.metadata
+    return [
+        "| file | what | size | test top-1 % | same class as in training, % |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Input: {metadata['input']}. Before that: {metadata['resize']}.",
+        f"Output: {metadata['output']}. `labels.json` names them in order.",
+        "`python -m kdjax.deploy.predict student.onnx IMAGES` does all of this.",
+    ]
+
+
+def _figures(facts: Facts) -> list[str]:
+    chosen = facts.document["student"]
+    rows = [
         f"| {side} | {chosen[side]['count']} | {formats.percent(chosen[side]['top1'])} "
         f"| {formats.percent(chosen[side]['macro_f1'])} "
         f"| {formats.number(chosen[side]['nll'])} | {formats.percent(chosen[side]['ece'])} |"
         for side in ("validation", "test")
     ]
-    lines = [
-        f"# {markdown(config['name'])}: {student['model']} for {len(dataset.classes)} land-use classes",
-        "",
-        f"Classes: {', '.join(map(markdown, dataset.classes))}.",
-        "",
-        "## Files",
-        "",
-        "| file | what | size | test top-1 % | same class as in training, % |",
-        "|---|---|---|---|---|",
-        *files,
-        "",
-        f"Input: {metadata['input']}. Before that: {metadata['resize']}.",
-        f"Output: {metadata['output']}. `labels.json` names them in order.",
-        "`python -m kdjax.deploy.predict student.onnx IMAGES` does all of this.",
-        "",
-        "## Figures",
-        "",
+    return [
         "| split | images | top-1 % | macro-F1 % | NLL | ECE % |",
         "|---|---|---|---|---|---|",
-        *figures,
+        *rows,
         "",
-        notes.compression(teacher, student),
-        "",
-        "## Data",
-        "",
-        f"{markdown(dataset.name)}: "
-        + ", ".join(f"{len(split)} {name} images" for name, split in splits.items())
-        + ". "
-        f"Source: {data['source']}. Split seed: {config['data_seed']}. Fingerprint: `{dataset.fingerprint[:16]}`.",
+        notes.compression(facts.teacher, facts.student),
+    ]
+
+
+def _data(facts: Facts) -> list[str]:
+    dataset, config = facts.dataset, facts.config
+    splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    counts = ", ".join(f"{len(split)} {name} images" for name, split in splits.items())
+    return [
+        f"{markdown(dataset.name)}: {counts}. Source: {config['dataset']['source']}. Split seed: "
+        f"{config['data_seed']}. Fingerprint: `{dataset.fingerprint[:16]}`.",
         "",
         "Licence of the data: not known to kdjax. To be filled in by whoever passes this model on.",
-        "",
-        "## Recipe",
-        "",
+    ]
+
+
+def _recipe(facts: Facts) -> list[str]:
+    chosen, arm, student, section = facts.document["student"], facts.arm, facts.student, facts.config["student"]
+    weights = ", ".join(f"{term} {weight:g}" for term, weight in arm.weights.items() if weight)
+    taught = arm.needs_teacher
+    alone = "No teacher: this student learned from labels alone."
+    return [
         f"Arm `{chosen['arm']}`, seed {chosen['seed']}, step {chosen['step']} ({chosen['chosen']}). "
-        f"Loss weights: {weights}{f'; temperature {temperature:g}' if taught else ''}. "
-        f"{config['student']['epochs']} epochs at {student['image_size']} px, batch {config['student']['batch_size']}, "
-        f"width {student['width']:g}, {_start(config['student']['weights'])}.",
+        f"Loss weights: {weights}{f'; temperature {arm.temperature:g}' if taught else ''}. "
+        f"{section['epochs']} epochs at {student['image_size']} px, batch {section['batch_size']}, "
+        f"width {student['width']:g}, {_start(section['weights'])}.",
         "",
-        markdown(_teacher(teacher, teacher_weights))
-        if taught
-        else "No teacher: this student learned from labels alone.",
+        markdown(_teacher(facts.teacher, facts.teacher_weights)) if taught else alone,
         "",
-        f"The {'step, the ' if config['student']['select'] == 'best' else ''}student and the settings of the 8-bit "
+        f"The {'step, the ' if section['select'] == 'best' else ''}student and the settings of the 8-bit "
         "file were chosen on validation images.",
-        "",
-        "## Limits",
-        "",
+    ]
+
+
+def _limits(facts: Facts) -> list[str]:
+    size = facts.student["image_size"]
+    quantized = next(one for one in facts.document["int8_candidates"] if one["chosen"])
+    return [
         "- It names one of its classes for any image. It has no class for what it does not know.",
         "- The figures are of one split of one data set. Other sensors, seasons and regions were not tested.",
-        f"- It sees {student['image_size']} x {student['image_size']} px. Smaller things than a pixel there are lost.",
+        f"- It sees {size} x {size} px. Smaller things than a pixel there are lost.",
         "- The 8-bit file's figures are of the CPU it was exported on. On x86 CPUs without VNNI "
         + (
             "they should hold: its weights have 7 bits."
@@ -118,7 +140,6 @@ def text(
         ),
         "- Latencies in `parity.json` were taken while whatever else ran on that machine was running.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _teacher(facts: Mapping[str, Any], weights: str | None) -> str:

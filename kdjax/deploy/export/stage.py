@@ -173,14 +173,16 @@ def _write(
     files.write_json(place / "parity.json", document)
     (place / "model_card.md").write_text(
         card.text(
-            document,
-            arm=run.student.arms[chosen.column],
-            config=json.loads(config.to_json()),
-            dataset=dataset,
-            teacher=teacher_facts(run),
-            teacher_weights=other_run.weights(config) if config.teacher.workdir else config.teacher.weights,
-            student=network_facts(run.student),
-            metadata=metadata,
+            card.Facts(
+                document,
+                run.student.arms[chosen.column],
+                json.loads(config.to_json()),
+                dataset,
+                teacher=teacher_facts(run),
+                teacher_weights=other_run.weights(config) if config.teacher.workdir else config.teacher.weights,
+                student=network_facts(run.student),
+                metadata=metadata,
+            )
         )
     )
 

@@ -1,0 +1,220 @@
+"""What the pixels of a raster mean, and what a map leaves behind."""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from refusal import refused
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+rasterio = pytest.importorskip("rasterio")
+
+from helpers.color_model import write_model  # noqa: E402
+from helpers.maps import CLASSES, SIDE, by_pixels, run, scene, write  # noqa: E402
+from rasterio.windows import Window  # noqa: E402
+
+from kdjax.data import decode  # noqa: E402
+from kdjax.data.image_files import read_file  # noqa: E402
+from kdjax.data.meaning import Meaning  # noqa: E402
+from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
+
+
+def test_the_window_of_rasterio_is_that_of_the_reader(artefact, tmp_path):
+    """`Raster.read` takes row and column in that order."""
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    pixels = scene(30, 50)
+    raster = Raster(write(tmp_path / "scene.tif", pixels), None, None, Meaning())
+    seen, valid = raster.read(5, 20, 10, 12)
+    raster.close()
+    np.testing.assert_array_equal(seen, pixels[5:15, 20:32])
+    assert valid.all() and valid.shape == (10, 12)
+    with rasterio.open(tmp_path / "scene.tif") as file:
+        np.testing.assert_array_equal(seen[..., 0], file.read(1, window=Window(20, 5, 12, 10)))
+
+
+C = rasterio.enums.ColorInterp
+KINDS = {
+    "bgr": {"colorinterp": (C.blue, C.green, C.red)},
+    "bgr and near infrared": {"count": 4, "colorinterp": (C.blue, C.green, C.red, C.undefined)},
+    "16-bit bgr": {"dtype": "uint16", "colorinterp": (C.blue, C.green, C.red)},
+    "alpha": {"count": 4, "colorinterp": (C.red, C.green, C.blue, C.alpha)},
+    "nodata": {"nodata": 7},
+    "16-bit nodata": {"dtype": "uint16", "nodata": 65535},
+    "signed nodata": {"dtype": "int16", "nodata": -9999},
+    "float nodata": {"dtype": "float32", "nodata": -3.4028235e38},
+    "float nan": {"dtype": "float32", "nodata": float("nan")},
+    "mask": {"mask": True},
+    "16-bit mask": {"dtype": "uint16", "mask": True},
+    "white is zero": {"count": 1, "photometric": "MINISWHITE"},
+    "16-bit white is zero": {"count": 1, "dtype": "uint16", "photometric": "MINISWHITE"},
+    "white is zero and nodata": {"count": 1, "photometric": "MINISWHITE", "nodata": 0},
+    "overviews": {"overviews": True, "tiled": True, "blockxsize": 16, "blockysize": 16},
+    "mask and overviews": {"overviews": True, "mask": True},
+    "separate bands": {"interleave": "band", "dtype": "uint16"},
+    "mask sidecar": {"mask": True},
+    "16-bit mask sidecar": {"dtype": "uint16", "mask": True},
+    "nodata sidecar": {"nodata": 7, "driver": "PNG"},
+    "16-bit nodata sidecar": {"dtype": "uint16", "nodata": 9, "driver": "PNG"},
+    "4 bits": {"count": 1, "nbits": 4},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_and_map_see_the_same(tmp_path, kind):
+    """The same file as a tile for training and as a raster; and what it must be, where a hole is cut into it."""
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    options = dict(KINDS[kind])
+    count, dtype, interp = options.pop("count", 3), options.pop("dtype", "uint8"), options.pop("colorinterp", None)
+    masked, overviews = options.pop("mask", False), options.pop("overviews", False)
+    top = 10000 if dtype != "uint8" else 255
+    shown = (np.random.default_rng(3).random((48, 64, count)) * (top - 20) + 10).astype(dtype)
+    hole = np.zeros((48, 64), bool)
+    hole[:20, 30:] = True
+    stored = shown.copy()
+    if "nbits" in options:
+        stored //= 2 ** (8 - options["nbits"])
+        shown = stored * (255 // (2 ** options["nbits"] - 1))
+    if "nodata" in options:
+        stored[hole] = options["nodata"]
+    elif kind == "alpha":
+        stored[..., 3] = np.where(hole, 0, 255)
+    elif not masked:
+        hole[:] = False
+    path = write(tmp_path / ("scene.png" if "driver" in options else "scene.tif"), stored, **options)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="sidecar" not in kind), rasterio.open(path, "r+") as file:
+        if interp:
+            file.colorinterp = interp
+        if masked:
+            file.write_mask(~hole)
+        if overviews:
+            file.build_overviews([2, 4])
+    assert path.with_name(path.name + ".msk").exists() == ("mask sidecar" in kind)
+    assert path.with_name(path.name + ".aux.xml").exists() or "nodata sidecar" not in kind
+    if kind == "4 bits":
+        expected = np.repeat(shown, 3, -1)
+    elif count == 1:
+        highest = np.iinfo(dtype).max
+        expected = np.repeat(highest - shown.astype(np.int64), 3, -1)
+        value_range = (highest - 10000, highest)
+    else:
+        expected = shown[..., 2::-1] if kind.endswith("bgr") or kind.startswith("bgr") else shown[..., :3]
+        value_range = (0, 10000)
+    if dtype != "uint8":
+        low, high = value_range
+        expected = np.rint((expected.astype(np.float64) - low) / (high - low) * 255)
+    expected = np.where(hole[..., None], 0, expected)
+    meaning = Meaning(value_range if dtype != "uint8" else (), ("8-bit",) if dtype == "uint8" else ("16-bit", "float"))
+    decoded = decode.decode(read_file(path))
+    np.testing.assert_array_equal(meaning.bytes_of(decoded), expected)
+    raster = Raster(path, None, None, meaning)
+    seen, valid = raster.read(0, 0, 48, 64)
+    raster.close()
+    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(valid, ~hole)
+
+
+def test_near_infrared_that_is_called_alpha_makes_no_holes(artefact, tmp_path, capsys):
+    pixels = np.concatenate([scene(32, 40), scene(32, 40, 1)[..., :1]], -1)
+    pixels[:16, :16, 3] = 0  # water
+    raster = write(tmp_path / "scene.tif", pixels)
+    with rasterio.open(raster) as file:
+        assert file.colorinterp[3] == C.alpha
+    run(artefact, raster, tmp_path / "map.tif", "--bands=1,2,3")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        np.testing.assert_array_equal(file.read(1), by_pixels(pixels[..., :3], SIDE, 4).argmax(-1))
+    write(tmp_path / "other.tif", pixels[..., [2, 1, 0, 3]])
+    with rasterio.open(tmp_path / "other.tif", "r+") as file:
+        file.colorinterp = (C.blue, C.green, C.red, C.undefined)
+    capsys.readouterr()
+    run(artefact, tmp_path / "other.tif", tmp_path / "other_map.tif")
+    assert "bands: 3, 2, 1" in capsys.readouterr().err
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "other_map.tif").read_bytes()
+
+
+def test_what_a_killed_command_left_is_swept(artefact, tmp_path):
+    """Of this map; another map's folder is not looked at."""
+    raster = write(tmp_path / "scene.tif", scene(32, 40))
+    for name in (".map.tif-abc", ".other.tif-abc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "map.tif").touch()
+        (tmp_path / f"{name}.lock").touch()
+    run(artefact, raster, tmp_path / "map.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.tif-abc", ".other.tif-abc.lock", "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png",
+        "scene.tif",
+    ]  # fmt: skip
+
+
+def test_sidecar_files_of_an_older_map_are_gone(artefact, tmp_path):
+    raster = write(tmp_path / "scene.tif", scene(32, 40))
+    stale = [
+        f"{name}{suffix}"
+        for name in ("map.tif", "map_confidence.tif", "map_legend.png")
+        for suffix in (".ovr", ".msk", ".msk.ovr", ".aux.xml")
+    ]
+    for name in stale:
+        (tmp_path / name).write_text("of an older map")
+    run(artefact, raster, tmp_path / "map.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png", "scene.tif",
+    ]  # fmt: skip
+    assert "of an older map" not in (tmp_path / "map.tif.aux.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    "facts, tile",
+    [
+        ({"ground_size_m": "16", "pixel_size_m": "2", "tile_px": "8"}, 32),
+        ({"tile_px": "20"}, 20),
+        ({}, SIDE),
+    ],
+)
+def test_the_window_shows_as_much_as_a_training_tile(tmp_path, capsys, facts, tile):
+    """The raster has pixels of 0.5 m."""
+    pixels = scene(64, 80)
+    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
+    run(artefact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif")
+    said = capsys.readouterr().err
+    run(artefact, tmp_path / "scene.tif", tmp_path / "same.tif", f"--tile={tile}")
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "same.tif").read_bytes()
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.tags()["tile"] == str(tile)
+    assert (f"window: {tile} px" in said) == bool(facts)
+
+
+@pytest.mark.parametrize(
+    "crs, transform, meters",
+    [
+        ("EPSG:32631", rasterio.Affine(0.5, 0, 0, 0, -0.5, 100), 0.5),
+        ("EPSG:2263", rasterio.Affine(2, 0, 0, 0, -2, 100), 2 * 1200 / 3937),
+        ("EPSG:4326", rasterio.Affine(1e-5, 0, 20, 0, -1e-5, 60), 1e-5 * 111_195 * np.sqrt(0.5)),
+    ],
+)
+def test_the_ground_size_of_a_rasters_pixel(tmp_path, crs, transform, meters):
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    raster = Raster(write(tmp_path / "scene.tif", scene(16, 16), crs, transform), None, None, Meaning())
+    raster.close()
+    assert raster.pixel_size_m == pytest.approx(meters, rel=3e-3)
+
+
+def test_names_are_harmless_in_the_files(tmp_path, capsys):
+    names = ("=field", "for\x1b[31mest", "河流 <&>")
+    artefact = write_model(tmp_path / "student.onnx", SIDE, names)
+    run(artefact, write(tmp_path / "scene.tif", scene(32, 40)), tmp_path / "map.tif")
+    assert "\x1b" not in capsys.readouterr().out
+    table = ElementTree.parse(tmp_path / "map.tif.aux.xml").find("PAMRasterBand")
+    assert [one.text for one in table.find("CategoryNames")] == ["=field", "for\\x1b[31mest", "河流 <&>"]
+
+
+def test_a_raster_of_another_kind_below_the_first_look_is_refused(tmp_path, capfd):
+    """What the windows of the first look miss is seen while the map is made; nothing is written then."""
+    pixels = np.zeros((1200, 1200, 3), np.uint16)
+    pixels[150:180, 150:180] = 30000
+    raster = write(tmp_path / "scene.tif", pixels, nodata=0)
+    artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
+    assert "100 % of its values" in refused(capfd, command.main, artefact, raster, tmp_path / "map.tif", "--tile=64")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep.onnx", "scene.tif"]
