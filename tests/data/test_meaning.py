@@ -1,0 +1,107 @@
+"""The kind of numbers that training images hold is kept, and images of another kind are refused."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tifffile
+from helpers.tiffs import GDAL_NODATA, text_tag, tiff
+from helpers.tiles import OPTIONS, SIDE, image_of
+
+from kdjax.data import load
+from kdjax.data.meaning import Meaning
+from kdjax.errors import InputError
+
+SHARED = pathlib.Path(__file__).parents[2] / "../shared/data"
+EUROSAT_MS, EUROSAT_RGB = SHARED / "eurosat_ms_100.zip", SHARED / "eurosat_rgb.zip"
+
+
+def kinds(root, make, names=("field", "lake"), count=12, **options):
+    rng = np.random.default_rng(len(root.name))
+    for k, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            unit = np.clip(rng.normal(0.1 + 0.2 * k, 0.03, (40, 40, 3)), 0.005, 0.995)
+            tifffile.imwrite(root / name / f"{i}.tif", make(unit), photometric="rgb", **options)
+    return root
+
+
+MAKE = {
+    "8-bit": lambda unit: (unit * 255).astype(np.uint8),
+    "16-bit": lambda unit: (unit * 10000).astype(np.uint16),
+    "float 0..1": lambda unit: unit.astype(np.float32),
+    "float": lambda unit: (unit * 10000).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_the_kind_of_numbers_is_kept_and_read_back(tmp_path, kind):
+    meaning = load(path=str(kinds(tmp_path / "tiles", MAKE[kind])), **OPTIONS).meaning
+    assert meaning.numbers == (kind,) and meaning.tile_px == 40 and meaning.ground_size_m is None
+    assert (meaning.value_range == ()) == (kind == "8-bit")
+    assert Meaning.from_metadata(meaning.metadata()) == meaning
+
+
+@pytest.mark.parametrize("other", MAKE)
+@pytest.mark.parametrize("kind", MAKE)
+def test_tiles_without_labels_of_another_kind_are_refused(tmp_path, kind, other):
+    options = OPTIONS | {
+        "path": str(kinds(tmp_path / "tiles", MAKE[kind])),
+        "unlabelled_dir": str(kinds(tmp_path / "more", MAKE[other])),
+    }
+    if kind == other or {kind, other} == {"16-bit", "float"}:  # the same values in other types
+        data = load(**options)
+        assert abs(data.train.images[data.train.labels < 0].mean() - data.test.images.mean()) < 20
+    else:
+        with pytest.raises(InputError, match="dataset.unlabelled_dir: 24 unreadable images: unlabelled:field/0.tif"):
+            load(**options)
+
+
+def test_images_of_which_most_values_clip_are_refused(tmp_path):
+    root = kinds(tmp_path / "tiles", MAKE["16-bit"])
+    tifffile.imwrite(root / "lake" / "0.tif", np.full((40, 40, 3), 40, np.uint16), photometric="rgb")
+    with pytest.raises(
+        InputError, match=r"1 unreadable image: lake/0.tif \(100 % of its values, 40..40, .*value_range"
+    ):
+        load(path=str(root), **OPTIONS, value_range=(1000, 5000))
+    with pytest.raises(InputError, match=r"24 unreadable images: field/0.tif \(floats"):
+        load(path=str(kinds(tmp_path / "unit", MAKE["float 0..1"])), **OPTIONS, value_range=(0, 10000))
+    with pytest.raises(InputError, match=r"24 unreadable images: field/0.tif \(uint16 pixels, where values 0..1 are"):
+        load(path=str(root), **OPTIONS, value_range=(0, 1))
+
+
+def test_the_darkest_tiles_of_a_set_are_not_refused(tmp_path):
+    """Where water is a tenth of all tiles, its darkest ones lie below the half percent that the range leaves out."""
+    rng = np.random.default_rng(0)
+    for name, mean in (("land", 2500), ("water", 300)):
+        (tmp_path / "tiles" / name).mkdir(parents=True)
+        for i in range(300 if name == "land" else 30):
+            tile = rng.normal(mean - (i if name == "water" else 0), 3 if name == "water" else 400, (8, 8, 3))
+            tifffile.imwrite(tmp_path / "tiles" / name / f"{i}.tif", tile.astype(np.uint16), photometric="rgb")
+    data = load(path=str(tmp_path / "tiles"), **OPTIONS)
+    assert len(data.train) + len(data.validation) + len(data.test) == 330 and 270 < data.value_range[0] < 300
+
+
+def test_nodata_does_not_stretch_the_range(tmp_path):
+    """A quarter of the tiles lies at the edge of a swath."""
+    plain = load(path=str(kinds(tmp_path / "a/tiles", MAKE["16-bit"])), **OPTIONS)
+    root = kinds(tmp_path / "b/tiles", MAKE["16-bit"])
+    for k in range(0, 12, 4):
+        file = root / "lake" / f"{k}.tif"
+        array = tifffile.imread(file)
+        array[:20] = 65535
+        file.write_bytes(tiff(array, text_tag(GDAL_NODATA, "65535"), photometric="rgb"))
+    cut = load(path=str(root), **OPTIONS)
+    assert cut.value_range == pytest.approx(plain.value_range, rel=0.03)
+    assert (image_of(cut, "lake/4.tif")[: SIDE // 2 - 3] == 0).all()
+    np.testing.assert_allclose(
+        image_of(cut, "lake/4.tif")[20:].mean(), image_of(plain, "lake/4.tif")[20:].mean(), rtol=0.02
+    )
+
+
+def test_median_sizes_of_the_tiles(tmp_path):
+    scale = [(33550, "d", 3, (2.5, 2.5, 0), True), (33922, "d", 6, (0, 0, 0, 5e5, 4e6, 0), True),
+             (34735, "H", 8, (1, 1, 0, 1, 1024, 0, 1, 1), True)]  # fmt: skip
+    meaning = load(path=str(kinds(tmp_path / "tiles", MAKE["8-bit"], extratags=scale)), **OPTIONS).meaning
+    assert (meaning.tile_px, meaning.pixel_size_m, meaning.ground_size_m) == (40, 2.5, 100)
+    assert load(path=str(write_classes(tmp_path / "png")), **OPTIONS).meaning.tile_px == pytest.approx(24, abs=1)

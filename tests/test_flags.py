@@ -1,0 +1,87 @@
+"""The command line: answered before JAX is imported, one line for each mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdjax import flags
+from kdjax.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--help"], 0, "--workdir"),
+        (["--stages=nonsense"], 2, "unknown stage 'nonsense'"),
+        (["--stages="], 2, "--stages is empty"),
+        (["--colour=red"], 2, "colour"),
+        (["--config.student.epocs=3"], 2, "--config.student.epocs: there is no such field; did you mean epochs?"),
+        (["--config=configs/none.py"], 2, "there is no file configs/none.py"),
+        (["demo"], 2, "unexpected argument 'demo'"),
+        (["--workdir=runs/[1]"], 2, "choose another name"),
+    ],
+)
+def test_a_mistake_is_answered_without_jax(arguments, status, said):
+    code = (
+        "import sys\nfrom kdjax import main\ntry:\n    main.run()\nfinally:\n"
+        "    print('jax' in sys.modules, 'flax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == status and said in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "False False"
+    assert status == 0 or done.stderr.count("\n") == 1
+
+
+def config(tmp_path, body, head="from kdjax.config import base\n"):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{head}def get_config(arg=''):\n    c = base()\n    {body}\n    return c\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("c.student.epcohs = 99", "line 4: AttributeError: .*epochs"),
+        ("c.distill.temprature = 2", "line 4: AttributeError: .*temperature"),
+        ("c.sedes = (1,)", "line 4: AttributeError: .*seeds"),
+        ("c.seeds = 3", "line 4: TypeError"),
+        ("c.student.epochs = 'many'", "line 4: TypeError"),
+        ("import nowhere_to_be_found", "line 4: ModuleNotFoundError: .*nowhere_to_be_found"),
+        ("import sys; sys.exit(3)", "line 4: SystemExit: 3"),
+        ("return None", "gives no configuration"),
+        ("return {}", "gives no configuration"),
+        ("c.student.epochs = = 3", "line 4: SyntaxError"),
+        ("1 / 0", "line 4: ZeroDivisionError"),
+    ],
+)
+def test_mistakes_in_a_config_file_name_its_line(tmp_path, body, said):
+    with pytest.raises(InputError, match=f"--config: .*{said}") as caught:
+        flags.load_config(config(tmp_path, body))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_file_has_a_get_config(tmp_path):
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match="has no get_config"):
+        flags.load_config(str(tmp_path / "empty.py"))
+
+
+def test_arms_of_ones_own_may_be_added_and_the_argument_is_handed_over(tmp_path):
+    path = config(tmp_path, "c.arms.mine = {'ce': 1.0}; c.name = arg or 'none'")
+    assert flags.load_config(f"{path}:a,b:c").name == "a,b:c"
+    assert flags.load_config(path).arms.mine.ce == 1.0
+
+
+def test_the_command_line_overrides_the_file_and_the_last_file_counts(tmp_path):
+    path = config(tmp_path, "c.name = 'mine'")
+    options = flags.parse(
+        ["kdjax", "--config=none.py", f"--config={path}", "--config.seeds=(4,5)", "--config.student.epochs=2"]
+    )
+    assert options.config.seeds == (4, 5) and options.config.student.epochs == 2
+    assert options.workdir == Path("runs/mine") and options.stages == ("teacher", "distill", "evaluate")
