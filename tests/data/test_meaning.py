@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from helpers.tiffs import GDAL_NODATA, text_tag, tiff
-from helpers.tiles import OPTIONS, SIDE, image_of
+from helpers.tiles import OPTIONS, SIDE, image_of, write_classes
 
 from kdjax.data import load
 from kdjax.data.meaning import Meaning
