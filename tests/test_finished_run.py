@@ -23,10 +23,14 @@ def plain(images, size):
     return np.asarray(jax.jit(jax.vmap(lambda image: augment.eval_view(image, size)))(images))
 
 
+def log_softmax(logits):
+    odds = np.asarray(logits, np.float64) - logits.max(-1, keepdims=True)
+    return odds - np.log(np.exp(odds).sum(-1, keepdims=True))
+
+
 def scores(logits, labels):
     """Accuracy and negative log-likelihood."""
-    odds = logits - logits.max(-1, keepdims=True)
-    log_p = odds - np.log(np.exp(odds).sum(-1, keepdims=True))
+    log_p = log_softmax(logits)
     return (logits.argmax(-1) == labels).mean(), -log_p[np.arange(len(labels)), labels].mean()
 
 
@@ -128,18 +132,23 @@ def test_evaluation_is_of_the_selected_students(finished):
 
 
 def test_agreement_belongs_to_its_arm_and_seed(finished):
-    teacher = finished.logits["teacher_test"].argmax(-1)
+    """The share of equal answers is a coarse figure, so the divergence is compared too: no two students share one."""
+    teacher, seen = log_softmax(finished.logits["teacher_test"]), set()
     for row, column, name in STUDENTS:
-        said = finished.logits["student_test"][row, column].argmax(-1)
-        assert (
-            finished.results["arms"][name.split("/")[0]]["test_metrics"][row]["agreement"] == (said == teacher).mean()
-        )
+        said = log_softmax(finished.logits["student_test"][row, column])
+        told = finished.results["arms"][name.split("/")[0]]["test_metrics"][row]
+        assert told["agreement"] == (said.argmax(-1) == teacher.argmax(-1)).mean()
+        assert told["kl"] == pytest.approx((np.exp(teacher) * (teacher - said)).sum(-1).mean(), rel=1e-4)
+        seen.add(round(told["kl"], 6))
+    assert len(seen) == len(STUDENTS)
 
 
 def test_the_bootstrap_is_that_of_its_arm(finished):
     """Pairs of one seed on one image; images are drawn again, all seeds together."""
     labels, rng = finished.data.test.labels, np.random.default_rng(0)
     right = finished.logits["student_test"].argmax(-1) == labels
+    gains = [finished.results["arms"][arm]["bootstrap"]["difference"] for arm in ARMS[1:]]
+    assert len(set(gains)) > 1, "all arms are as good: the test would see nothing"
     for column, arm in enumerate(ARMS[1:], 1):
         gain = (right[:, column].astype(float) - right[:, 0]).mean(0)
         found = finished.results["arms"][arm]["bootstrap"]

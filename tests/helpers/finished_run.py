@@ -28,7 +28,7 @@ from kdjax.networks import mobilenet_v2, pretrained, vgg16
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parents[1] / "learned.py"
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-CLASSES = {"field": 70, "forest": 50, "water": 40}
+CLASSES = {"field": 90, "forest": 60, "water": 47}
 ARMS = ("student_alone", "kl", "kl_cosine", "dist")
 SEEDS = (3, 8)
 VIEWS = 3
@@ -46,7 +46,7 @@ def write_tiles(folder, classes=CLASSES):
         (folder / name).mkdir(parents=True)
         for index in range(count):
             height, width = rng.integers(40, 60, 2)
-            color = rng.normal(90, 25, 3) + 80 * (np.arange(3) == number)
+            color = rng.normal(90, 25, 3) + 70 * (np.arange(3) == number)
             pixels = np.clip(color + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8)
             path = folder / name / f"{index:02d}.png"
             if index == 0:
