@@ -108,7 +108,7 @@ class LogitsFolder:
             return None
         content = path.read_bytes()
         digest = path.with_suffix(".sha256")
-        if digest.exists() and digest.read_text() == hashlib.sha256(content).hexdigest():
+        if digest.exists() and digest.read_text(encoding="utf-8") == hashlib.sha256(content).hexdigest():
             array = np.load(io.BytesIO(content), allow_pickle=False)
             if array.shape == (end - start, self._classes):
                 return array

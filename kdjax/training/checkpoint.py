@@ -225,7 +225,7 @@ class Checkpoints:
             return None
         folder = self.directory / str(step)
         try:
-            sums = json.loads(self._sums(step).read_text())
+            sums = json.loads(self._sums(step).read_text(encoding="utf-8"))
             for name, expected in sums.items():
                 if not (folder / name).is_file():
                     return f"{name} is missing"

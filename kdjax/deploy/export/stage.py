@@ -158,7 +158,9 @@ def _write(
     model, tried = _best_quantized(run, network, metadata)
     onnx.save(model, place / "student.int8.onnx")
     (place / "student.stablehlo").write_bytes(stablehlo.serialize(network))
-    (place / "labels.json").write_text(json.dumps(dataset.classes, indent=1, ensure_ascii=False) + "\n")
+    (place / "labels.json").write_text(
+        json.dumps(dataset.classes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     document = {
         "student": {
             "arm": chosen.arm,
@@ -183,7 +185,8 @@ def _write(
                 student=network_facts(run.student),
                 metadata=metadata,
             )
-        )
+        ),
+        encoding="utf-8",
     )
 
 
@@ -207,7 +210,7 @@ def _write_tensors(place: Path, model: str, variables: dict[str, Any]) -> None:
             )
             for counter in counters
         }
-        (place / f"{naming}_names.json").write_text(json.dumps(names, indent=1) + "\n")
+        (place / f"{naming}_names.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
 
 def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
