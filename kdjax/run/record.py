@@ -26,9 +26,10 @@ def completed(document: Mapping[str, Any]) -> dict[str, Any]:
     """
     defaults = json.loads(base().to_json())
     sections = ("dataset", "teacher", "student", "distill", "run")  # of arms each run has its own
-    full = {**document, **{name: {**defaults[name], **document[name]} for name in sections if name in document}}
+    held = {name: document[name] for name in sections if isinstance(document.get(name), dict)}
+    full = {**document, **{name: {**defaults[name], **section} for name, section in held.items()}}
     for (section, field), meant in REMOVED.items():
-        if field in full.get(section, {}) and meant in (None, full[section][field]):
+        if field in full.get(section, ()) and section in held and meant in (None, full[section][field]):
             del full[section][field]
     return full
 
@@ -106,6 +107,7 @@ def read(workdir: Path, name: str, kind: type) -> Any:
 
 def _deciding(document: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the results of a run: all but the section `run` and the arms that are not trained."""
-    used = document.get("distill", {}).get("arms", ())
-    arms = {name: arm for name, arm in document.get("arms", {}).items() if name in used}
-    return {**document, "run": None, "arms": arms}
+    distill, arms = document.get("distill"), document.get("arms")
+    if not isinstance(distill, dict) or not isinstance(arms, dict):
+        return dict(document)
+    return {**document, "run": None, "arms": {name: arm for name, arm in arms.items() if name in distill["arms"]}}
