@@ -29,7 +29,7 @@ def completed(document: Mapping[str, Any]) -> dict[str, Any]:
     held = {name: document[name] for name in sections if isinstance(document.get(name), dict)}
     full = {**document, **{name: {**defaults[name], **section} for name, section in held.items()}}
     for (section, field), meant in REMOVED.items():
-        if field in full.get(section, ()) and section in held and meant in (None, full[section][field]):
+        if section in held and field in full[section] and meant in (None, full[section][field]):
             del full[section][field]
     return full
 
