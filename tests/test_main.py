@@ -68,7 +68,7 @@ def bad(tiles, tmp_path_factory):
         ("--config.teacher.weights=/nowhere/vgg.safetensors", "teacher.weights"),
         ("--config.dataset.label_fraction=0.0", "dataset.label_fraction"),
         ("--config.dataset.source=web", "dataset.source"),
-        ("--config.distill.logits=('/nowhere',)", "distill.logits: give a folder of teacher logits"),
+        ("--config.distill.logits=('/nowhere',)", "distill.logits: /nowhere is no folder of teacher logits"),
         ("--config.distill.mixup=0.2", "distill.views=0"),
         ("--config.distill.target=best", "distill.target"),
         ("--config.student.ema=1.0", "student.ema"),

@@ -77,7 +77,7 @@ def test_the_step_of_a_run_can_be_asked_before_it_is_made(tmp_path, colors, mapp
 
 def test_the_compiler_counts_more_for_more_arms_at_once(tmp_path, colors):
     who = dataclasses.replace(
-        learner(tmp_path, devices.Mapping(jax.devices()[:1])), network=create("mobilenet_v2", 3, width=0.1), size=32
+        learner(tmp_path, devices.Mapping(jax.devices()[:1])), network=create("vgg16", 3, width=0.05), size=32
     )
     trained = population(who, training_data(colors))
     one, two = (memory.needs(trained.with_arms_at_once(number).lowered()) for number in (1, 2))
