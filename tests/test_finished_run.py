@@ -38,7 +38,7 @@ def test_the_teacher_has_learned(finished):
     top1 = max(one["students"]["teacher/0"]["top1"] for one in finished.records("teacher", "validation"))
     assert top1 > 0.9, f"the teacher's best validation accuracy is {top1}: the tests here would see nothing"
     assert finished.results["teacher"]["test"]["top1"] > 0.9
-    assert min(arm["mean"] for arm in finished.results["arms"].values()) > 0.6
+    assert min(finished.results["arms"][arm]["mean"] for arm in ARMS[1:]) > 0.8
     labels = finished.data.train.labels
     assert len(set(np.bincount(labels))) == 3 and labels.min() == 0
 
@@ -148,7 +148,7 @@ def test_the_bootstrap_is_that_of_its_arm(finished):
     labels, rng = finished.data.test.labels, np.random.default_rng(0)
     right = finished.logits["student_test"].argmax(-1) == labels
     gains = [finished.results["arms"][arm]["bootstrap"]["difference"] for arm in ARMS[1:]]
-    assert len(set(gains)) > 1, "all arms are as good: the test would see nothing"
+    assert max(map(abs, gains)) > 0.02, "all arms are as good: the test would see nothing"
     for column, arm in enumerate(ARMS[1:], 1):
         gain = (right[:, column].astype(float) - right[:, 0]).mean(0)
         found = finished.results["arms"][arm]["bootstrap"]

@@ -153,7 +153,7 @@ def _write(
     network = fold(
         config.student.model, variables, storage_size=config.dataset.storage_size, image_size=run.student.size
     )
-    metadata = onnx_graph.metadata(network, dataset.classes, dataset.meaning) | dataset.meaning.metadata()
+    metadata = onnx_graph.metadata(network, dataset.classes, dataset.meaning)
     onnx.save(onnx_graph.build(network, metadata), place / "student.onnx")
     model, tried = _best_quantized(run, network, metadata)
     onnx.save(model, place / "student.int8.onnx")
