@@ -2,7 +2,7 @@
 
     python tests/tools/mutate.py [--only 3,17] [--cheap] [--sample K --seed S] [--programs DIR]
 
-`mutants.py` lists them. The tree itself is never changed. Ends with the count; exit status 1 where a mutant survives,
+`mutants.py` and `mutants_wiring.py` list them. The tree itself is never changed. Ends with the count; exit status 1 where a mutant survives,
 or where tests fail without one.
 """
 
@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutants import MUTANTS, Mutant
+from mutants import MUTANTS
+from mutants_wiring import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("kdjax", "tests", "configs", "pyproject.toml")

@@ -1,0 +1,211 @@
+"""Mutants of the wiring: what one part of kdjax hands to the next. See `mutate.py`."""
+
+import dataclasses
+
+STEP = "kdjax/training/step.py"
+TRAIN = "kdjax/stages/train.py"
+EVALUATE = "kdjax/stages/evaluate.py"
+POPULATION = "kdjax/training/population.py"
+LEARNER = "kdjax/training/learner.py"
+TERMS = "kdjax/objective/terms.py"
+OBJECTIVE = "kdjax/objective/objective.py"
+STATE = "kdjax/training/state.py"
+
+WIRING = "tests/stages/test_wiring.py"
+REFERENCE = "tests/training/test_update_reference.py"
+BASELINE = "tests/training/test_labelled_alone.py"
+FINISHED = "tests/test_finished_run.py -m slow"
+COMMANDS = "tests/test_finished_run_commands.py -m slow"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One line with a mistake.
+
+    Attributes:
+        file: where, below the root.
+        old: what is there, once.
+        new: what takes its place.
+        tests: arguments of pytest that must fail then.
+        slow: whether those tests take minutes.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: str
+    slow: bool = False
+
+
+WIRED = (
+    Mutant(TRAIN, "        stored=stored,\n", "", f"{WIRING} -k stored_logits"),
+    Mutant(TRAIN, "        online=online,\n", "", f"{WIRING} -k without_views"),
+    Mutant(TRAIN, "        mixup=config.distill.mixup,\n", "", f"{WIRING} -k without_views"),
+    Mutant(
+        TRAIN,
+        "        validation=run.dataset.validation,\n        data_seed=config.data_seed",
+        "        validation=run.dataset.test,\n        data_seed=config.data_seed",
+        f"{WIRING} -k what_selects",
+    ),
+    Mutant(
+        TRAIN,
+        "        validation=run.dataset.validation,\n        data_seed=run.config.data_seed",
+        "        validation=run.dataset.test,\n        data_seed=run.config.data_seed",
+        f"{WIRING} -k what_selects",
+    ),
+    Mutant(
+        TRAIN, "        data_seed=config.data_seed,", "        data_seed=config.seeds[0],", f"{WIRING} -k what_selects"
+    ),
+    Mutant(
+        TRAIN,
+        "            online = Online(*targets.teacher.network, size=run.teacher_size)",
+        "            online = Online(*targets.teacher.network, size=run.student.size)",
+        f"{COMMANDS} -k online",
+        True,
+    ),
+    Mutant(TRAIN, "logits.mean(0), logits.shape)", "logits[0], logits.shape)", f"{WIRING} -k mean_target"),
+    Mutant(
+        TRAIN,
+        'if config.distill.target == "mean":',
+        'if config.distill.target == "view":',
+        f"{WIRING} -k stored_logits",
+    ),
+    Mutant(TRAIN, "        targets.pin()\n", "", f"{WIRING} -k stored_logits"),
+    Mutant(
+        TRAIN, "    split = run.dataset.train.labelled()", "    split = run.dataset.train", f"{WIRING} -k what_selects"
+    ),
+    Mutant(
+        TRAIN,
+        "        views = config.student.epochs\n    stored",
+        "        pass\n    stored",
+        f"{WIRING} -k more_views",
+    ),
+    Mutant(POPULATION, "        ema=learner.section.ema,", "        ema=0.0,", f"{WIRING} -k averages"),
+    Mutant(POPULATION, "        mixup=data.mixup,", "        mixup=0.0,", f"{WIRING} -k averages"),
+    Mutant(
+        POPULATION,
+        "        augmentation=data.augmentation,",
+        "        augmentation=Augmentation(),",
+        f"{WIRING} -k averages",
+    ),
+    Mutant(POPULATION, "partners=data.mixup > 0)", "partners=False)", f"{WIRING} -k averages"),
+    Mutant(
+        POPULATION,
+        "np.array([arm.labelled_only for arm in self.learner.arms], np.int32)",
+        "np.array([not arm.labelled_only for arm in self.learner.arms], np.int32)",
+        f"{BASELINE} -k equally",
+    ),
+    Mutant(
+        POPULATION,
+        "np.flatnonzero(data.train.labels >= 0)",
+        "np.flatnonzero(data.train.labels >= -1)",
+        f"{BASELINE} -k equally",
+    ),
+    Mutant(
+        POPULATION,
+        "pool = data.views if any(arm.labelled_only and arm.needs_teacher for arm in arms) else 0",
+        "pool = data.views",
+        f"{BASELINE} -k equally",
+    ),
+    Mutant(
+        LEARNER,
+        "clip=self.section.clip, head_factor=self.section.head_factor)",
+        "clip=0.0, head_factor=self.section.head_factor)",
+        f"{WIRING} -k clipping",
+    ),
+    Mutant(
+        LEARNER,
+        "clip=self.section.clip, head_factor=self.section.head_factor)",
+        "clip=self.section.clip, head_factor=1.0)",
+        f"{WIRING} -k clipping",
+    ),
+    Mutant(LEARNER, "min(warmup, self.total_steps - 1))", "0)", f"{WIRING} -k schedule"),
+    Mutant(
+        LEARNER,
+        "            ema=self.section.ema > 0,",
+        "            ema=False,",
+        "tests/training/test_ema.py -k resumed",
+    ),
+    Mutant(
+        LEARNER,
+        "        created = self._create(pretrained=loaded)",
+        "        created = (self._create(pretrained=loaded), self._create())[1]",
+        f"{FINISHED} -k tensors_of_the_file",
+        True,
+    ),
+    Mutant(
+        LEARNER,
+        "        return Selected(best, last,",
+        "        return Selected(best.replace(**last), last,",
+        f"{FINISHED} -k stored_logits",
+        True,
+    ),
+    Mutant("kdjax/main.py", "    one.data_seed += number\n", "", f"{WIRING} -k several_splits"),
+    Mutant(
+        "kdjax/run/soft_targets.py",
+        '        "data_seed": run.config.data_seed,\n',
+        "",
+        "tests/run/test_soft_targets.py",
+    ),
+    Mutant(
+        "kdjax/run/soft_targets.py",
+        '        "examples": run.dataset.fingerprint,\n',
+        '        "examples": "",\n',
+        "tests/run/test_soft_targets.py -k examples",
+    ),
+    Mutant(
+        "kdjax/run/soft_targets.py",
+        "Shown(run.teacher_size,",
+        "Shown(run.config.dataset.image_size,",
+        "tests/run/test_soft_targets.py -k size",
+    ),
+    Mutant(
+        "kdjax/run/run.py",
+        "    if compared and (dataset.train.labels < 0).any()",
+        "    if (dataset.train.labels < 0).any()",
+        f"{BASELINE} -k joins",
+    ),
+    Mutant("kdjax/teacher/trained.py", '"size": shown.size, ', "", "tests/run/test_soft_targets.py -k size"),
+    Mutant("kdjax/teacher/trained.py", ', "dtype": dtype}', "}", "tests/run/test_soft_targets.py -k dtype"),
+    Mutant(
+        "kdjax/teacher/trained.py",
+        "data_seed=np.int32(shown.data_seed)",
+        "data_seed=np.int32(0)",
+        "tests/teacher/test_trained.py",
+    ),
+    Mutant(
+        EVALUATE,
+        "metrics.agreement(logits[row, column], teacher_logits)",
+        "metrics.agreement(logits[0, column], teacher_logits)",
+        f"{FINISHED} -k agreement",
+        True,
+    ),
+    Mutant(
+        EVALUATE,
+        '"correct": logits[:, column].argmax(-1) == labels',
+        '"correct": logits[:, 0].argmax(-1) == labels',
+        f"{FINISHED} -k bootstrap",
+        True,
+    ),
+    Mutant(
+        EVALUATE,
+        "predicting(selected.best.variables)",
+        "predicting(selected.last)",
+        f"{FINISHED} -k selected_students",
+        True,
+    ),
+    Mutant(
+        "kdjax/deploy/export/stage.py",
+        "quantize.quantize(network, train[even], settings",
+        "quantize.quantize(network, run.dataset.test.images, settings",
+        f"{FINISHED} -k int8",
+        True,
+    ),
+    Mutant(
+        "kdjax/deploy/export/stage.py",
+        "dataset.classes, dataset.meaning)",
+        "dataset.classes, type(dataset.meaning)())",
+        f"{COMMANDS} -k predict",
+        True,
+    ),
+)
