@@ -67,3 +67,14 @@ def finished(finished_once, monkeypatch):
     unchanged_networks(monkeypatch)
     learned.get_config()
     return finished_once
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    """An exported file that names the color of a window."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("rasterio")
+    from helpers.color_model import write_model
+    from helpers.maps import CLASSES, SIDE
+
+    return write_model(tmp_path_factory.mktemp("export") / "student.onnx", SIDE, CLASSES)
