@@ -17,6 +17,8 @@ REMOVED = {
 }
 """Fields of earlier versions, and the value with which they meant what this version does; None: any."""
 
+FIX = "it says which run the checkpoints here are of: put it back or choose another workdir"
+
 
 def completed(document: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a config.json as this version writes it.
@@ -60,7 +62,10 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     Raises:
         InputError: names the first field that differs.
     """
-    before = completed(read(workdir, "config.json", dict))
+    before = read(workdir, "config.json", dict)
+    if not all(isinstance(before.get(name), dict) for name in ("dataset", "student", "distill", "arms")):
+        raise InputError(f"{workdir / 'config.json'} is no record of a run: {FIX}")
+    before = completed(before)
     found = first_difference(_deciding(document), _deciding(before))
     if found:
         raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
@@ -98,16 +103,13 @@ def read(workdir: Path, name: str, kind: type) -> Any:
     Raises:
         InputError: it cannot be read, or holds something else.
     """
-    fix = "it says which run the checkpoints here are of: put it back or choose another workdir"
-    document = files.read_json(workdir / name, fix)
+    document = files.read_json(workdir / name, FIX)
     if not isinstance(document, kind):
-        raise InputError(f"{workdir / name} is no record of a run: {fix}")
+        raise InputError(f"{workdir / name} is no record of a run: {FIX}")
     return document
 
 
 def _deciding(document: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the results of a run: all but the section `run` and the arms that are not trained."""
-    distill, arms = document.get("distill"), document.get("arms")
-    if not isinstance(distill, dict) or not isinstance(arms, dict):
-        return dict(document)
-    return {**document, "run": None, "arms": {name: arm for name, arm in arms.items() if name in distill["arms"]}}
+    used = document["distill"].get("arms", ())
+    return {**document, "run": None, "arms": {name: arm for name, arm in document["arms"].items() if name in used}}

@@ -58,5 +58,5 @@ def test_the_first_field_that_differs_is_named_and_the_section_run_is_free(tmp_p
 @pytest.mark.parametrize("content", ["{", "[]", "\x00", '{"student": 3}', '{"distill": 3, "arms": []}', "{}"])
 def test_a_record_that_is_none_is_refused_by_name(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(InputError, match="config.json|another config"):
+    with pytest.raises(InputError, match="config.json"):
         record.check_same_config(tmp_path, now())
