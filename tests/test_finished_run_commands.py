@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.finished_run import ARMS, CLASSES, SEEDS, kdjax, stored
+from helpers.finished_run import ARMS, CLASSES, SEEDS, SMALL, kdjax, stored
 
 from kdjax.deploy.export.__main__ import main as export_command
 from kdjax.errors import InputError
@@ -18,12 +18,6 @@ from kdjax.networks import create
 from kdjax.run.run import open_run
 
 pytestmark = pytest.mark.slow
-
-SMALL = (
-    "--config.student.model=vgg16", "--config.student.width=0.05", "--config.student.weights=",
-    "--config.student.dropout=0.0", "--config.student.ema=0.0", "--config.distill.target=view",
-)  # fmt: skip
-"""Students that are compiled in seconds."""
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers.finished_run import SEEDS, kdjax
-from test_finished_run_commands import SMALL
+from helpers.finished_run import SEEDS, SMALL, kdjax
 
 pytestmark = pytest.mark.slow
 

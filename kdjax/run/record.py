@@ -62,7 +62,7 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     Raises:
         InputError: names the first field that differs.
     """
-    before = read(workdir, "config.json", dict)
+    before = read(workdir, "config.json")
     if not all(isinstance(before.get(name), dict) for name in ("dataset", "student", "distill", "arms")):
         raise InputError(f"{workdir / 'config.json'} is no record of a run: {FIX}")
     before = completed(before)
@@ -85,7 +85,7 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
     Raises:
         InputError: names differ.
     """
-    before, now = read(workdir, "splits.json", dict), splits_document(dataset)
+    before, now = read(workdir, "splits.json"), splits_document(dataset)
     for side in now.keys() - {"fingerprint"}:
         differing = set(before.get(side, ())) ^ set(now[side])
         if differing:
@@ -97,14 +97,14 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
         log("data: the images are not those that this run began with: decoded by other versions, or changed")
 
 
-def read(workdir: Path, name: str, kind: type) -> Any:
+def read(workdir: Path, name: str) -> dict[str, Any]:
     """A file in which a run with checkpoints says which run it is.
 
     Raises:
         InputError: it cannot be read, or holds something else.
     """
     document = files.read_json(workdir / name, FIX)
-    if not isinstance(document, kind):
+    if not isinstance(document, dict):
         raise InputError(f"{workdir / name} is no record of a run: {FIX}")
     return document
 

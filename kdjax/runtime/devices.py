@@ -114,11 +114,11 @@ class Mapping:
         return self.place(tree, "rows")
 
 
-def first_process_says(answer: bool) -> bool:
+def first_process_says(answer: int) -> int:
     """The answer of the first process, in every process: where only that one can tell, or all must do the same."""
     if jax.process_count() == 1:
         return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
+    return int(multihost_utils.broadcast_one_to_all(np.int32(answer)))
 
 
 _SPECS = {

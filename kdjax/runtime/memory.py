@@ -37,7 +37,7 @@ def capacity(device: jax.Device) -> int:
     allowed = group.read_text(encoding="utf-8").strip() if group.is_file() else ""
     limits = [int(allowed)] if allowed.isdigit() else []
     limits += [limit for limit, _ in map(resource.getrlimit, (resource.RLIMIT_DATA, resource.RLIMIT_AS)) if limit > 0]
-    return min(total, *limits, total) // len(jax.local_devices())
+    return min([total, *limits]) // len(jax.local_devices())
 
 
 def held(device: jax.Device) -> int:

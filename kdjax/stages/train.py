@@ -137,7 +137,8 @@ def _arms_at_once(run: Run, trained: Population) -> int | None:
     if chosen is None and learner.has_checkpoints and record.exists():
         return files.read_json(record, "remove it; the number is decided again").get("arms_at_once")
     if chosen is None:
-        chosen = arms_at_once(trained, run.log)
+        # Processes hold unlike amounts of memory, and must run one program.
+        chosen = first_process_says(arms_at_once(trained, run.log) or 0) or None
     if jax.process_index() == 0:
         learner.folder.mkdir(parents=True, exist_ok=True)
         files.write_json(record, {"arms_at_once": chosen, "steps": learner.total_steps})

@@ -32,6 +32,11 @@ CLASSES = {"field": 90, "forest": 60, "water": 47}
 ARMS = ("student_alone", "kl", "kl_cosine", "dist")
 SEEDS = (3, 8)
 VIEWS = 3
+SMALL = (
+    "--config.student.model=vgg16", "--config.student.width=0.05", "--config.student.weights=",
+    "--config.student.dropout=0.0", "--config.student.ema=0.0", "--config.distill.target=view",
+)  # fmt: skip
+"""Students that are compiled in seconds."""
 
 
 def write_tiles(folder, classes=CLASSES):

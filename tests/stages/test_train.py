@@ -34,6 +34,11 @@ def test_a_resumed_run_keeps_what_was_decided_unless_told_otherwise(decide):
     assert decide(None, total=8, resumed=True) == 1
 
 
+def test_all_processes_take_the_number_of_the_first(decide, monkeypatch):
+    monkeypatch.setattr("kdjax.stages.train.first_process_says", lambda answer: 3 if answer == 0 else answer)
+    assert decide(None, total=8, resumed=False) == 3
+
+
 def test_a_damaged_record_is_named(decide, tmp_path):
     decide(2, total=8, resumed=False)
     (tmp_path / "distill" / "program.json").write_text("{")
