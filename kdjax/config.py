@@ -90,6 +90,7 @@ def _network() -> ml_collections.ConfigDict:
     network.width = 1.0
     network.head = "average"  # average: global average pooling; fc: VGG16's own two layers of 4096
     network.weights = config_dict.placeholder(str)  # safetensors file or Hugging Face hub id; unset = scratch
+    network.weights_pixels = "network"  # they were trained on: network (as it takes) | caffe (BGR, 0 to 255 − mean)
     network.weight_decay = 0.01
     network.clip = 1.0  # largest global gradient norm; 0 = none
     network.ema = 0.0  # decay of moving averages, which are then what is evaluated and selected; 0 = none

@@ -233,6 +233,12 @@ def test_the_counts_of_the_results(finished):
     assert records[1]["students"]["kl/8"]["top1"] == results["arms"]["kl"]["test_top1"][1]
 
 
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_where_the_weights_came_from_is_in_the_results(finished, stage):
+    record, path = finished.results[stage]["weights"], Path(finished.results["config"][stage]["weights"])
+    assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() and record["file"] == path.name
+
+
 def test_what_the_command_prints(finished):
     assert str(finished.workdir / "results.json") in finished.said and "kl_cosine" in finished.said
     assert "times the parameters" in finished.said and "times the multiply-adds" in finished.said  # describe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.finished_run import CLASSES, write_tiles
+from helpers.finished_run import CLASSES, unchanged_networks, write_tiles
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,9 @@ def bad(tiles, tmp_path_factory):
         assert len(lines) == 1 and lines[0].startswith("error: ")
         return lines[0]
 
-    yield run
+    with pytest.MonkeyPatch.context() as patch:
+        unchanged_networks(patch)
+        yield run
     sys.argv = argv
 
 
@@ -175,6 +177,9 @@ def test_a_run_with_checkpoints_refuses_other_data(bad, capsys, tmp_path, tiles)
     line = bad(capsys, other, *flags)
     assert "holds a run on other data" in line and "water/" in line
     assert (other / "splits.json").read_bytes() == before
+    for document in ('{"train": 3}', '{"test": [["water/1.png"]]}'):
+        (other / "splits.json").write_text(document, encoding="utf-8")
+        assert f"{other}/splits.json is no record of a run" in bad(capsys, other, *flags)
     (other / "splits.json").unlink()
     line = bad(capsys, other, *flags)
     assert f"{other}/splits.json cannot be read" in line and "put it back or choose another workdir" in line

@@ -1,9 +1,15 @@
 """A configuration that goes through every stage in seconds."""
 
 from kdjax.config import base
+from kdjax.networks import mobilenet_v2, vgg16
+
+BLOCKS = ((64,), (128,), (256,))
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2))
+"""Three convolutions, and four blocks with every kind of layer: the whole networks would be compiled for minutes."""
 
 
 def get_config(arg=""):
+    vgg16.BLOCKS, mobilenet_v2.STAGES = BLOCKS, STAGES
     config = base()
     config.name = "tiny"
     config.seeds = (0, 1)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from kdjax.errors import InputError
 
-HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<file>[^\s:]+))?")
+HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[^\s:@]+))?(?::(?P<file>[^\s:]+))?")
 SUFFIX = ".safetensors"
 OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
@@ -19,8 +19,9 @@ def locate(source: str | Path) -> Path:
     """The file that `source` names, fetched if need be.
 
     Args:
-        source: path of a .safetensors file, or a hub id 'org/name' or 'org/name:file', with or without the suffix
-            and by default 'model'. A file that was fetched before is found without a network.
+        source: path of a .safetensors file, or a hub id 'org/name[@revision][:file]'. The revision is a branch, tag or
+            commit, by default 'main'; the file, with or without the suffix, by default 'model'. A file that was
+            fetched before is found without a network.
 
     Raises:
         InputError: there is no such file, or no way to it.
@@ -30,20 +31,28 @@ def locate(source: str | Path) -> Path:
         return path
     match = HUB_ID.fullmatch(str(source))
     if not match or (match["file"] is None and path.suffix == SUFFIX):
-        raise InputError(f'weights {source}: no such file; give a {SUFFIX} file or a hub id "org/name[:file]"')
+        raise InputError(f"weights {source}: no such file; give a {SUFFIX} file or a hub id org/name[@revision][:file]")
     file = match["file"] or "model"
     if file.endswith(OTHERS):
         raise InputError(f"weights {source}: only {SUFFIX} files are read; name one of them after the colon")
-    return _fetched(str(source), match["repo"], file if file.endswith(SUFFIX) else file + SUFFIX)
+    return _fetched(str(source), match["repo"], file if file.endswith(SUFFIX) else file + SUFFIX, match["revision"])
 
 
-def _fetched(source: str, repo: str, file: str) -> Path:
+def commit(path: Path) -> str | None:
+    """The commit of the hub that a fetched file is of, which its client puts into the path; None of any other file."""
+    for above in path.parents:
+        if above.parent.name == "snapshots" and above.parent.parent.name.startswith("models--"):
+            return above.name
+    return None
+
+
+def _fetched(source: str, repo: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import constants, hf_hub_download  # slow to import, and only needed here
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
     try:
-        return Path(hf_hub_download(repo, file, local_files_only=offline))
+        return Path(hf_hub_download(repo, file, revision=revision, local_files_only=offline))
     except LocalEntryNotFoundError:
         raise InputError(
             f"weights {source}: no such file here, and {constants.ENDPOINT} cannot be reached: download {file} of "

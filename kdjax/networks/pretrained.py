@@ -6,6 +6,7 @@ called is said in the file of its family.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 
 from kdjax.errors import InputError
-from kdjax.networks import MODELS
-from kdjax.networks.hub import locate
+from kdjax.networks import MODELS, hub, layers
 from kdjax.networks.model import Place
 
 LISTED = 8  # names in an error message before "and ... more"
@@ -24,6 +24,10 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runnin
 PIXEL_SCALE = 0.05
 """Median norm of the first layer's filters below which they were made for pixels of 0 to 255. Those of torchvision's
 VGG16 and MobileNetV2, for pixels of unit variance, have 1.2 and 0.8; divided by a deviation of about 58, 0.02."""
+
+PIXELS = ("network", "caffe")
+"""What the weights of a file were trained on: pixels as the network takes them, or BGR of 0 to 255 less their mean. The
+means of caffe's weights and ImageNet's here differ by less than a gray level, which is neglected."""
 
 Leaf = tuple[str, ...]
 
@@ -52,26 +56,41 @@ class _File:
         return tensor.name in self.found and self.found[tensor.name].shape == tensor.shape
 
 
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What was taken from a file of weights.
+
+    Attributes:
+        variables: of the network, NumPy arrays in the dtypes of those that were given.
+        report: what was taken, in one line.
+        record: of the file, for a run to keep: source, file, sha256, its commit on the hub or None, naming, pixels.
+    """
+
+    variables: dict[str, Any]
+    report: str
+    record: dict[str, str | None]
+
+
 def load_imagenet(
-    source: str | Path, model_name: str, variables: dict[str, Any], head: bool = False
-) -> tuple[dict[str, Any], str]:
+    source: str | Path, model_name: str, variables: dict[str, Any], head: bool = False, pixels: str = "network"
+) -> Loaded:
     """The variables with parameters and BatchNorm statistics taken from a safetensors file.
 
     Args:
-        source: path of a .safetensors file, or a Hugging Face hub id 'org/name' or 'org/name:file'
-            (default file 'model.safetensors'). torchvision and timm names are told apart by what the file holds.
+        source: path of a .safetensors file, or a hub id, see `hub.locate`. torchvision and timm names are told apart by
+            what the file holds.
         model_name: a key of `networks.MODELS`.
         variables: {'params': ..., 'batch_stats': ...} of that model at the file's width; not changed.
         head: take those layers of the classifier that the file holds in the right shape; otherwise, and by default,
             the classifier stays as it is in `variables`.
-
-    Returns:
-        The new variables, NumPy arrays in the dtypes of the old ones, and a report in one line.
+        pixels: one of PIXELS; the first layer of a file in caffe's form is converted.
 
     Raises:
-        InputError: no such file, not safetensors, or tensors missing, unexpected, misshapen or not finite (named).
+        InputError: no such file, not safetensors, or tensors missing, unexpected, misshapen or not finite (named);
+            or a file in caffe's form for a network that does not take ImageNet's mean and deviation.
     """
-    file = _read(source, model_name, variables)
+    file = _read(source, model_name, variables, pixels)
+    deviation = np.asarray(MODELS[model_name].std)
     leaves = traverse_util.flatten_dict(variables)
     taken = [leaf for leaf in file.table if leaf[1] != "head"]
     if head:
@@ -80,18 +99,30 @@ def load_imagenet(
     for leaf in taken:
         tensor, old = file.table[leaf], leaves[leaf]
         value = file.found[tensor.name].reshape(tensor.middle).transpose(tensor.order)
+        if pixels == "caffe" and value.ndim == 4 and value.shape[2] == len(deviation):
+            value = value[:, :, ::-1].astype(np.float64) * (255 * deviation)[:, None]
         leaves[leaf] = np.ascontiguousarray(value, old.dtype).reshape(np.shape(old))
     kept = sorted({"/".join(leaf[1:-1]) for leaf in file.table.keys() - set(taken)})
     report = (
         f"{len(taken)} of {len(leaves)} tensors of {model_name} from {file.path} ({file.naming} names); "
-        f"{'kept as initialized: ' + ', '.join(kept) if kept else 'nothing kept as initialized'}{_doubt(file)}"
+        f"{'kept as initialized: ' + ', '.join(kept) if kept else 'nothing kept as initialized'}{_doubt(file, pixels)}"
     )
-    return {**variables, **traverse_util.unflatten_dict(leaves)}, report
+    with file.path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    record = {
+        "source": str(source),
+        "file": file.path.name,
+        "sha256": digest,
+        "commit": hub.commit(file.path),
+        "naming": file.naming,
+        "pixels": pixels,
+    }
+    return Loaded({**variables, **traverse_util.unflatten_dict(leaves)}, report, record)
 
 
-def check(source: str | Path, model_name: str, variables: dict[str, Any]) -> None:
+def check(source: str | Path, model_name: str, variables: dict[str, Any], pixels: str = "network") -> None:
     """Raises InputError where `load_imagenet` would. Of the leaves of `variables` only the shapes are read."""
-    _read(source, model_name, variables)
+    _read(source, model_name, variables, pixels)
 
 
 def named_tensors(model_name: str, variables: dict[str, Any], naming: str | None = None) -> dict[str, np.ndarray]:
@@ -116,8 +147,10 @@ def named_tensors(model_name: str, variables: dict[str, Any], naming: str | None
     return tensors
 
 
-def _read(source: str | Path, model_name: str, variables: dict[str, Any]) -> _File:
-    path = locate(source)
+def _read(source: str | Path, model_name: str, variables: dict[str, Any], pixels: str) -> _File:
+    if pixels == "caffe" and tuple(MODELS[model_name].mean) != layers.IMAGENET_MEAN:
+        raise InputError(f"weights {source}: {model_name} has none in caffe's form: set weights_pixels to 'network'")
+    path = hub.locate(source)
     try:
         with safe_open(path, framework="numpy") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}
@@ -175,8 +208,8 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
-def _doubt(file: _File) -> str:
-    """A warning, where the first layer seems to expect pixels of 0 to 255."""
+def _doubt(file: _File, pixels: str) -> str:
+    """A warning, where the first layer seems to expect other pixels than are declared."""
     first = next(
         (tensor for leaf, tensor in file.table.items() if len(tensor.shape) == 4 and tensor.shape[1] == 3), None
     )
@@ -184,11 +217,15 @@ def _doubt(file: _File) -> str:
         return ""
     kernel = file.found[first.name].astype(np.float64)
     norm = np.median(np.sqrt(np.square(kernel).sum((1, 2, 3))))
-    if norm >= PIXEL_SCALE:
+    small = norm < PIXEL_SCALE
+    if small == (pixels == "caffe"):
         return ""
+    size = "small (median norm" if small else "large for pixels of 0 to 255 (median norm"
+    mend = "set weights_pixels to 'caffe' if that is so" if small else "set weights_pixels to 'network' if they are not"
     return (
-        f"; WARNING: the filters of {first.name} are small (median norm {norm:.2g}, usually about 1), as of a network "
-        "for pixels of 0 to 255 or in caffe's form (BGR): this network takes RGB by ImageNet's mean and deviation"
+        f"; WARNING: the filters of {first.name} are {size} {norm:.2g}), "
+        + ("as of a network for pixels of 0 to 255 in caffe's form (BGR): " if small else "")
+        + mend
     )
 
 

@@ -15,6 +15,7 @@ from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.networks import MODELS
 from kdjax.networks.layers import FORMS
+from kdjax.networks.pretrained import PIXELS
 from kdjax.objective.arms import OVERRIDES
 from kdjax.objective.terms import TERMS
 from kdjax.teacher import onnx
@@ -164,6 +165,7 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
         _number(f"{name}.{field}", section[field], least=0)
     if section.weights == "None":
         raise InputError(f"{name}.weights is 'None': for a start from scratch give --config.{name}.weights=")
+    _choice(f"{name}.weights_pixels", section.weights_pixels, PIXELS)
     source = section.weights
     if source and source.endswith(".safetensors") and ":" not in source and not Path(source).is_file():
         raise InputError(f"{name}.weights: no file {source}")

@@ -23,6 +23,7 @@ def network_facts(learner: Learner) -> dict[str, Any]:
         "model": section.model,
         "width": section.width,
         "image_size": learner.size,
+        "weights": learner.weights,
         **cost(learner.network, learner.size),
         **({"head": section.head, "heads": heads} if heads else {}),
     }

@@ -86,7 +86,11 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
         InputError: names differ.
     """
     before, now = read(workdir, "splits.json"), splits_document(dataset)
-    for side in now.keys() - {"fingerprint"}:
+    sides = sorted(now.keys() - {"fingerprint"})
+    listed = (before.get(side, []) for side in sides)
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed):
+        raise InputError(f"{workdir / 'splits.json'} is no record of a run: {FIX}")
+    for side in sides:
         differing = set(before.get(side, ())) ^ set(now[side])
         if differing:
             raise InputError(

@@ -2,7 +2,8 @@
 
 The working directory:
     config.json splits.json          what was run, on which files
-    teacher/ distill/                checkpoints/ and metrics.jsonl; profile/ where asked for
+    teacher/ distill/                checkpoints/ and metrics.jsonl; weights.json: the file of weights
+                                     they began with; profile/ where asked for
     teacher_logits.json              where the teacher's logits lie, and how many images it took to make them
     evaluation/                      metrics.jsonl; logits.npz: test and validation logits of the selected checkpoints
     results.json results.md results.csv   the figures

@@ -15,11 +15,14 @@ import optax
 from kdjax.errors import InputError
 from kdjax.networks import pretrained
 from kdjax.objective.arms import Arm
-from kdjax.runtime import devices
+from kdjax.runtime import devices, files
 from kdjax.training import optimizer, state
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.predictor import predictor
 from kdjax.training.state import Best, TrainState
+
+WEIGHTS = "weights.json"
+"""In the folder of a stage: the file of weights that it began with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,18 +119,28 @@ class Learner:
         """A new state, from the weights that the section names or from scratch."""
         if not self.section.weights:
             return self._create()
-        said: list[str] = []
+        taken: list[pretrained.Loaded] = []
 
         def loaded(variables: dict[str, Any]) -> dict[str, Any]:
-            variables, report = pretrained.load_imagenet(
-                self.section.weights, self.section.model, variables, head=self.section.head == "fc"
+            section = self.section
+            taken.append(
+                pretrained.load_imagenet(
+                    section.weights, section.model, variables, section.head == "fc", section.weights_pixels
+                )
             )
-            said.append(report)
-            return variables
+            return taken[0].variables
 
         created = self._create(pretrained=loaded)
-        log(f"{self.name}: {said[0]}")
+        log(f"{self.name}: {taken[0].report}")
+        if jax.process_index() == 0:
+            files.write_json(self.folder / WEIGHTS, taken[0].record)
         return created
+
+    @property
+    def weights(self) -> dict[str, Any] | None:
+        """The file that its weights came from, as `pretrained.Loaded.record`; None where they came from none."""
+        path = self.folder / WEIGHTS
+        return files.read_json(path, "it says where the weights came from: put it back") if path.is_file() else None
 
     def check_weights(self) -> None:
         """Makes sure that training can start from the weights that the section names.
@@ -140,7 +153,8 @@ class Learner:
         example = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
         variables = jax.eval_shape(functools.partial(self.network.init, train=False), jax.random.key(0), example)
         try:
-            pretrained.check(self.section.weights, self.section.model, dict(variables))
+            section = self.section
+            pretrained.check(section.weights, section.model, dict(variables), section.weights_pixels)
         except InputError as error:
             raise InputError(
                 f"{self.name}.{error}; --config.{self.name}.weights= (nothing) starts from scratch"

@@ -211,6 +211,6 @@ def _make(run):
 
 
 def unchanged_networks(patch):
-    """Puts the networks back when `patch` is undone, after `learned` has made them smaller."""
+    """Puts the networks back when `patch` is undone, after `learned` or `tiny` has made them smaller."""
     patch.setattr(vgg16, "BLOCKS", vgg16.BLOCKS)
     patch.setattr(mobilenet_v2, "STAGES", mobilenet_v2.STAGES)

@@ -51,7 +51,8 @@ def test_its_weights_have_names(tmp_path):
     tensors = named_tensors(NAME, variables)
     assert tensors["block.deep.weight"].shape == (16, 1, 3, 3) and tensors["fc.weight"].shape == (4, 16)
     save_file(tensors, tmp_path / "weights.safetensors")
-    loaded, report = load_imagenet(tmp_path / "weights.safetensors", NAME, jax.tree.map(np.zeros_like, variables))
+    taken = load_imagenet(tmp_path / "weights.safetensors", NAME, jax.tree.map(np.zeros_like, variables))
+    loaded, report = taken.variables, taken.report
     assert "own names" in report
     jax.tree.map(np.testing.assert_array_equal, loaded["params"]["wide"], variables["params"]["wide"])
 

@@ -1,5 +1,6 @@
 """ImageNet weights by torchvision's and timm's names, and files that do not fit."""
 
+import hashlib
 import socket
 import time
 from pathlib import Path
@@ -31,7 +32,8 @@ def variables(name, seed, classes=5, **options):
 def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
     source, target = variables(name, 0), variables(name, 1)
     save_file(named_tensors(name, source, naming), tmp_path / "weights.safetensors")
-    loaded, report = load_imagenet(tmp_path / "weights.safetensors", name, target)
+    taken = load_imagenet(tmp_path / "weights.safetensors", name, target)
+    loaded, report = taken.variables, taken.report
     assert naming in report and "head" in report
     for collection, tree in loaded.items():
         for layer, leaves in tree.items():
@@ -43,7 +45,7 @@ def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
 def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, naming):
     source, target = (variables("vgg16", seed, classes, head="fc", width=0.05) for seed, classes in ((0, 9), (1, 5)))
     save_file(named_tensors("vgg16", source, naming), tmp_path / "weights.safetensors")
-    loaded, _ = load_imagenet(tmp_path / "weights.safetensors", "vgg16", target, head=True)
+    loaded = load_imagenet(tmp_path / "weights.safetensors", "vgg16", target, head=True).variables
     for layer, expected in (("fc_1", source), ("fc_2", source), ("logits", target)):
         jax.tree.map(np.testing.assert_array_equal, loaded["params"]["head"][layer], expected["params"]["head"][layer])
 
@@ -87,8 +89,43 @@ def test_a_first_layer_for_pixels_of_0_to_255_is_pointed_out(tmp_path):
     path = tmp_path / "weights.safetensors"
     for factor, warned in ((1.0, False), (1 / 58, True)):
         save_file({**tensors, "features.0.weight": tensors["features.0.weight"] * np.float32(factor)}, path)
-        _, report = load_imagenet(path, "vgg16", target)
+        report = load_imagenet(path, "vgg16", target).report
         assert ("WARNING: the filters of features.0.weight" in report) is warned and "\n" not in report
+
+
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
+def test_weights_in_caffe_form_see_the_same_pixels(tmp_path, name):
+    """On BGR pixels of 0 to 255 less their mean, the layer of the file; on ours, the layer that was made of it."""
+    rng = np.random.default_rng(0)
+    tensors = named_tensors(name, variables(name, 0))
+    first = {"vgg16": "features.0.weight", "mobilenet_v2": "features.0.0.weight"}[name]
+    kernel = tensors[first] / 58
+    save_file({**tensors, first: kernel}, tmp_path / "weights.safetensors")
+    taken = load_imagenet(tmp_path / "weights.safetensors", name, variables(name, 1), pixels="caffe")
+    assert "WARNING" not in taken.report and taken.record["pixels"] == "caffe"
+    ours = taken.variables["params"][{"vgg16": "conv_1", "mobilenet_v2": "stem"}[name]]["kernel"]
+    patch = rng.random((3, 3, 3))  # RGB
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    caffe = 255 * (patch - mean)[..., ::-1]
+    expected = np.einsum("hwi,oihw->o", caffe, kernel.astype(np.float64))
+    np.testing.assert_allclose(np.einsum("hwi,hwio->o", (patch - mean) / std, ours), expected, rtol=1e-5, atol=1e-5)
+    save_file(tensors, tmp_path / "weights.safetensors")
+    report = load_imagenet(tmp_path / "weights.safetensors", name, variables(name, 1), pixels="caffe").report
+    assert "set weights_pixels to 'network'" in report
+
+
+def test_where_weights_came_from_is_recorded(tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    path = tmp_path / "models--org--name" / "snapshots" / commit / "sub" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(named_tensors("vgg16", variables("vgg16", 0)), path)
+    record = load_imagenet(path, "vgg16", variables("vgg16", 1)).record
+    assert record == {
+        "source": str(path), "file": "model.safetensors", "commit": commit, "naming": "torchvision",
+        "pixels": "network", "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    moved = path.rename(tmp_path / "model.safetensors")
+    assert load_imagenet(moved, "vgg16", variables("vgg16", 1)).record["commit"] is None
 
 
 @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
@@ -97,7 +134,8 @@ def test_the_published_weights_are_read(name):
     if not path.is_file():
         pytest.skip("no ../shared/data with ImageNet weights here")
     target = variables(name, 0, width=1.0)
-    loaded, report = load_imagenet(path, name, target)
+    taken = load_imagenet(path, name, target)
+    loaded, report = taken.variables, taken.report
     first = {"vgg16": "conv_1", "mobilenet_v2": "stem"}[name]
     theirs = load_file(path)["features.0.0.weight" if name == "mobilenet_v2" else "features.0.weight"]
     np.testing.assert_array_equal(loaded["params"][first]["kernel"], theirs.transpose(2, 3, 1, 0).astype(np.float32))
@@ -123,21 +161,27 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "repo", "file"),
+    ("source", "repo", "file", "revision"),
     [
-        ("timm/vgg16.tv_in1k", "timm/vgg16.tv_in1k", "model.safetensors"),
-        ("timm/vgg16.tv_in1k:other.safetensors", "timm/vgg16.tv_in1k", "other.safetensors"),
-        ("org/name:file", "org/name", "file.safetensors"),
-        ("Org-1/na_me-2.0:sub/fp16.v2", "Org-1/na_me-2.0", "sub/fp16.v2.safetensors"),
+        ("timm/vgg16.tv_in1k", "timm/vgg16.tv_in1k", "model.safetensors", None),
+        ("timm/vgg16.tv_in1k:other.safetensors", "timm/vgg16.tv_in1k", "other.safetensors", None),
+        ("org/name:file", "org/name", "file.safetensors", None),
+        ("Org-1/na_me-2.0@v1.0:sub/fp16.v2", "Org-1/na_me-2.0", "sub/fp16.v2.safetensors", "v1.0"),
+        ("org/name@refs/pr/1", "org/name", "model.safetensors", "refs/pr/1"),
     ],
 )
-def test_a_hub_id_is_fetched_by_its_file(tmp_path, monkeypatch, source, repo, file):
+def test_a_hub_id_is_fetched_by_its_file_and_revision(tmp_path, monkeypatch, source, repo, file, revision):
     path = tmp_path / "model.safetensors"
     path.touch()
     asked = []
+
+    def fetched(repo, file, revision, local_files_only):
+        asked.append((repo, file, revision))
+        return str(path)
+
     monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args, **options: asked.append(args) or str(path))
-    assert hub.locate(source) == path and asked == [(repo, file)]
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    assert hub.locate(source) == path and asked == [(repo, file, revision)]
 
 
 def test_a_hub_that_cannot_be_reached_is_said_within_seconds(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from kdjax.training import predictor
 from kdjax.training.step import eval_step
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two():
     model = networks.create("mobilenet_v2", 5, width=0.35)
     images = jnp.zeros((8, 64, 64, 3))

@@ -7,6 +7,7 @@ import pytest
 from helpers.views import IMAGES, SIZE, pixels
 
 from kdjax import networks
+from kdjax.networks import vgg16
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.teacher import Shown
 from kdjax.teacher.trained import from_network
@@ -14,15 +15,16 @@ from kdjax.teacher.trained import from_network
 
 @pytest.mark.parametrize("on_device", [True, False])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_a_network_sees_the_views_of_the_students(on_device, devices):
+def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatch):
+    monkeypatch.setattr(vgg16, "BLOCKS", ((64,), (128,)))  # compiles sooner
     model = networks.create("vgg16", 3, width=0.05, form="examples_last")
     variables = jax.tree.map(np.asarray, dict(model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))))
     teacher = from_network(
         "vgg16", model, variables, Shown(SIZE, data_seed=5), dtype="float32", on_device=on_device,
         mapping=Mapping(jax.devices()[:devices]),
     )  # fmt: skip
-    chosen = np.array([3, 9, 0])
-    expected = model.apply(variables, pixels(view=2)[chosen]).logits
+    chosen, forward = np.array([3, 9, 0]), jax.jit(model.apply)
+    expected = forward(variables, pixels(view=2)[chosen]).logits
     np.testing.assert_allclose(teacher.views(IMAGES, chosen, 2), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(teacher.clean(IMAGES), model.apply(variables, pixels()).logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(teacher.clean(IMAGES), forward(variables, pixels()).logits, rtol=1e-4, atol=1e-5)
     assert teacher.parts["model"] == "vgg16" and len(teacher.parts["teacher"]) == 64

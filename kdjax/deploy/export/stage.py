@@ -269,10 +269,10 @@ def _measured(
     test = run.dataset.test
     float_, int8 = (Classifier(place / name) for name in ("student.onnx", "student.int8.onnx"))
     images, source = _test_images(run, float_)
-    loaded, _ = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, head=True)
+    loaded = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, head=True)
     program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
     evaluated = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
-    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded)
+    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded.variables)
     outputs = {
         "student.safetensors": lambda batch: np.asarray(evaluated(placed, batch))[0, 0],
         "student.onnx": float_.logits,
