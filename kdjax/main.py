@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -103,16 +104,24 @@ def run() -> None:
     except KeyboardInterrupt:
         _end(130, "interrupted; the same command goes on from the latest checkpoint")
     except MemoryError as error:
-        _end(1, f"error: out of memory ({reason(error)}): use a smaller batch or image size, or run.arms_at_once=1")
+        _end(1, _out_of_memory(error))
     except OSError as error:
         _end(1, f"error: {reason(error)}: the machine refused it; put that right, and run the same command again")
     except Exception as error:
+        jax = sys.modules.get("jax")
+        of_jax = jax is not None and isinstance(error, jax.errors.JaxRuntimeError)
+        if of_jax and re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
+            _end(1, _out_of_memory(error))
         if not _others():
             raise
-        if isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
+        if of_jax:
             _lost(reason(error))
         traceback.print_exc()
         _end(1)
+
+
+def _out_of_memory(error: Exception) -> str:
+    return f"error: out of memory ({reason(error)}): use a smaller batch or image size, or run.arms_at_once=1"
 
 
 def _lost(why: str) -> None:

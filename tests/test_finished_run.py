@@ -1,5 +1,8 @@
 """What the files of a run say, recomputed from its checkpoints and images. The run has learned: a third is chance."""
 
+import hashlib
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -225,3 +225,18 @@ def test_several_splits_need_a_test_split_that_the_seed_draws(bad, capsys, tmp_p
     line = bad(capsys, tmp_path / "run", f"--config.dataset.path={tmp_path / 'tiles'}", "--config.splits=2")
     assert "splits: " in line and "a test split of its own" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_has_no_memory_left_is_told_in_one_line(monkeypatch, capsys):
+    import jax
+
+    from kdjax import main
+
+    def full(argv):
+        raise jax.errors.JaxRuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 7 bytes.")
+
+    monkeypatch.setattr(main, "main", full)
+    with pytest.raises(SystemExit) as stop:
+        main.run()
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and len(lines) == 1 and "use a smaller batch" in lines[0]

@@ -3,6 +3,7 @@
 import math
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,33 @@ def needs(lowered: jax.stages.Lowered) -> int | None:
     return found.argument_size_in_bytes + results + DISPATCHES * found.temp_size_in_bytes
 
 
-def capacity(device: jax.Device) -> int:
-    """Bytes a device may use. Devices of a CPU share the host's memory, or what the process is allowed of it."""
+def free(device: jax.Device, room: float) -> int:
+    """Bytes a device may still take, of the share `room` of what it has at all.
+
+    Devices of a CPU share the host's memory, and what the process is allowed of it. Each limit is compared with what
+    counts against it, and the closest one decides.
+    """
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(room * stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    left = min(int(room * limit) - taken for limit, taken in _host_limits())
+    return left // len(jax.local_devices())
+
+
+def _host_limits() -> Iterator[tuple[int, int]]:
+    """Each limit on the memory of this process, in bytes, with what it has taken of it."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    counts = Path("/proc/self/statm").read_text(encoding="utf-8").split()
+    size, resident, data = (page * int(counts[place]) for place in (0, 1, 5))
+    yield os.sysconf("SC_PHYS_PAGES") * page, resident
     group = Path("/sys/fs/cgroup/memory.max")
     allowed = group.read_text(encoding="utf-8").strip() if group.is_file() else ""
-    limits = [int(allowed)] if allowed.isdigit() else []
-    limits += [limit for limit, _ in map(resource.getrlimit, (resource.RLIMIT_DATA, resource.RLIMIT_AS)) if limit > 0]
-    return min([total, *limits]) // len(jax.local_devices())
-
-
-def held(device: jax.Device) -> int:
-    """Bytes that are taken already: of the device, or of a CPU device's share of this process."""
-    stats = device.memory_stats()
-    if stats and "bytes_in_use" in stats:
-        return int(stats["bytes_in_use"])
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())
+    if allowed.isdigit():
+        yield int(allowed), resident
+    for kind, taken in ((resource.RLIMIT_DATA, data), (resource.RLIMIT_AS, size)):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit, taken
 
 
 def tree_bytes(tree: Any) -> int:

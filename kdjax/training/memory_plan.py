@@ -7,7 +7,7 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.runtime.devices import RowMapping
-from kdjax.runtime.memory import activation_bytes, capacity, held, needs, tree_bytes
+from kdjax.runtime.memory import activation_bytes, free, needs, tree_bytes
 from kdjax.training.population import Population
 
 ROOM = 0.8
@@ -29,24 +29,23 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
         InputError: a step does not fit even for one student at a time.
     """
     learner = population.learner
-    device = learner.mapping.local[0]
-    free = int(ROOM * capacity(device)) - held(device)
+    left = free(learner.mapping.local[0], ROOM)
     seeds, arms = learner.mapping.rows_a_device(*learner.rows)
     student, state = _student_bytes(population), 2 * _state_bytes(population)
     candidates, needed = _candidates(seeds, arms), 0
     for number in candidates:
         estimate = state + student * (seeds * arms if number is None else number)
-        if estimate < SURE * free:
+        if estimate < SURE * left:
             return number
-        if estimate > HOPELESS * free and number != candidates[-1]:
+        if estimate > HOPELESS * left and number != candidates[-1]:
             continue
         needed = needs(population.with_arms_at_once(number).lowered()) or estimate
-        log(f"{learner.folder.name}: a step of {number or arms} of {arms} arms needs {_gb(needed)} of {_gb(free)} GB")
-        if needed <= free:
+        log(f"{learner.folder.name}: a step of {number or arms} of {arms} arms needs {_gb(needed)} of {_gb(left)} GB")
+        if needed <= left:
             return number
     raise InputError(
         f"{learner.name}.batch_size is {learner.section.batch_size} at {learner.size} px: a step of one network needs "
-        f"{_gb(needed)} GB of memory and {_gb(free)} GB are free: use a smaller batch_size or image size"
+        f"{_gb(needed)} GB of memory and {_gb(left)} GB are free: use a smaller batch_size or image size"
     )
 
 

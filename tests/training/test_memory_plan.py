@@ -1,6 +1,10 @@
 """How many arms a step computes at once follows from what the compiled step needs."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -35,9 +39,7 @@ def planned(monkeypatch, free, *, estimate=GB, compiled=lambda number: None, see
             )
 
     tried, said = [], []
-    monkeypatch.setattr(memory_plan, "ROOM", 1.0)
-    monkeypatch.setattr(memory_plan, "capacity", lambda device: free)
-    monkeypatch.setattr(memory_plan, "held", lambda device: 0)
+    monkeypatch.setattr(memory_plan, "free", lambda device, room: free)
     monkeypatch.setattr(memory_plan, "_state_bytes", lambda population: 0)
     monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
     monkeypatch.setattr(memory_plan, "needs", compiled)
@@ -83,3 +85,22 @@ def test_the_compiler_counts_more_for_more_arms_at_once(tmp_path, colors, monkey
     trained = population(who, training_data(colors))
     one, two = (memory.needs(trained.with_arms_at_once(number).lowered()) for number in (1, 2))
     assert one < two
+
+
+def under_limit(size, *arms):
+    """A training in a process that may take a gigabyte, see `under_limit`."""
+    script = Path(__file__).with_name("under_limit.py")
+    return subprocess.run(
+        [sys.executable, str(script), str(size), "1000", *map(str, arms)], capture_output=True, text=True, timeout=600,
+        env={**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_plan_holds_under_a_limit_on_memory():
+    """Of four arms as many are computed at once as fit; where not all fit, all at once really fail."""
+    for size, arms in ((32, 4), (128, 2), (160, 1)):
+        done = under_limit(size)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert json.loads(done.stdout)["arms_at_once"] == arms
+    assert "Out of memory" in under_limit(160, 4).stderr
