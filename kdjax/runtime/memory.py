@@ -28,6 +28,14 @@ def needs(lowered: jax.stages.Lowered) -> int | None:
     return found.argument_size_in_bytes + results + DISPATCHES * found.temp_size_in_bytes
 
 
+def capacity(device: jax.Device) -> int:
+    """Bytes a device may use at all. Devices of a CPU share what the process may."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    return min(limit for limit, _ in _host_limits()) // len(jax.local_devices())
+
+
 def free(device: jax.Device, room: float) -> int:
     """Bytes a device may still take, of the share `room` of what it has at all.
 
