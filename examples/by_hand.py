@@ -18,7 +18,6 @@ from kdjax.inputs.batch import Examples
 from kdjax.inputs.feed import resident
 from kdjax.inputs.plan import Plan
 from kdjax.objective.arms import hyperparameters, measured_terms, resolve
-from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.store import cached, view_name
 from kdjax.teacher.teacher import Shown
@@ -46,12 +45,11 @@ def main() -> dict[str, np.ndarray]:
     )
     with TemporaryDirectory() as cache:
         store = cached(Path(cache), {**teacher.parts, "examples": dataset.fingerprint}, classes, print)
-        logits = np.stack(
-            [
-                store.read(view_name(view), len(train), lambda a, b: teacher.views(train.images, np.arange(a, b), view))  # noqa: B023
-                for view in range(VIEWS)
-            ]
-        )
+        said = [
+            store.read(view_name(view), len(train), lambda a, b: teacher.views(train.images, np.arange(a, b), view))  # noqa: B023
+            for view in range(VIEWS)
+        ]
+    stored = jax.tree.map(lambda *views: np.stack(views), *said)
 
     # One student for each seed and arm. The whole ablation is one program.
     arms = resolve(tuple(ARMS), ARMS, temperature=4.0, learning_rate=1e-3, weight_decay=0.01)
@@ -62,7 +60,7 @@ def main() -> dict[str, np.ndarray]:
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
     step = mapping.map(functools.partial(planned_steps, recipe=recipe), kinds, (0, 1), donate=(0,))
     averages = empty_averages((len(SEEDS), len(arms)), measured_terms(arms))
-    examples = Examples(train.images, train.labels, Outputs(logits), np.int32(0))
+    examples = Examples(train.images, train.labels, stored, np.int32(0))
     plan = Plan(SEEDS, len(train), BATCH, VIEWS)
     share = resident(plan, mapping, STEPS)(0, STEPS)
     students, averages = step(

@@ -28,6 +28,11 @@ FURTHER_ARMS = {
     "decoupled": {"ce": 1.0, "target_class": 1.0, "other_classes": 2.0},
     "kl_standardized": {"ce": 1.0, "kl_standardized": 1.0, "temperature": 2.0},
     "cosine_batch": {"ce": 1.0, "cosine_batch": 1.0},
+    "features_cosine": {"ce": 1.0, "features_cosine": 1.0},
+    "features_mse": {"ce": 1.0, "features_mse": 1.0},
+    "kl_features": {"ce": 1.0, "kl": 1.0, "features_cosine": 1.0},
+    "relational": {"ce": 1.0, "relational_distance": 25.0},
+    "similarity": {"ce": 1.0, "similarity": 3000.0},
 }
 """The baseline that is shown the labelled tiles only, and objectives of other papers, see `objective.terms`, for
 `distill.arms`. Weights and temperatures are ours. An arm may set `temperature`, `learning_rate` and `weight_decay` for

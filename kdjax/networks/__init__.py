@@ -5,10 +5,10 @@ import jax.numpy as jnp
 
 from kdjax.errors import InputError
 from kdjax.networks import layers, mobilenet_v2, vgg16
-from kdjax.networks.cost import cost, cost_by_head
+from kdjax.networks.cost import cost, cost_by_head, feature_count
 from kdjax.networks.model import Model
 
-__all__ = ["MODELS", "Model", "cost", "cost_by_head", "create"]
+__all__ = ["MODELS", "Model", "cost", "cost_by_head", "create", "feature_count"]
 
 MODELS: dict[str, Model] = {
     **vgg16.MODELS,

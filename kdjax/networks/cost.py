@@ -35,6 +35,13 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
     return {"params": params, "macs": sum(macs), "activation_bytes": 4 * max(elements)}
 
 
+def feature_count(model: nn.Module, image_size: int) -> int:
+    """Length of the features that a network's head reads, of images of this side in px."""
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    outputs, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), image)
+    return outputs.features.shape[-1]
+
+
 def cost_by_head(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
     """`cost` with each head that the network can have, by the head's name; {} where there is no choice."""
     return {head: cost(model.clone(head=head), image_size) for head in getattr(model, "HEADS", ())}

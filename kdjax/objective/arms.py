@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 
 from kdjax.objective.outputs import Array
-from kdjax.objective.terms import CORE, TERMS
+from kdjax.objective.terms import CORE, TERMS, Term
 
 OVERRIDES = ("temperature", "learning_rate", "weight_decay")
 """What an arm may set for itself besides its weights."""
@@ -39,7 +39,22 @@ class Arm:
     @property
     def needs_teacher(self) -> bool:
         """Whether a term with a weight compares with the teacher."""
-        return any(TERMS[term].needs_teacher for term, weight in self.weights.items() if weight)
+        return any(term.needs_teacher for term in self.weighed)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether one reads pooled features."""
+        return any(term.needs_features for term in self.weighed)
+
+    @property
+    def projected(self) -> bool:
+        """Whether one reads the student's features through a linear map to the teacher's."""
+        return any(term.projected for term in self.weighed)
+
+    @property
+    def weighed(self) -> list[Term]:
+        """The terms that it gives a weight."""
+        return [TERMS[term] for term, weight in self.weights.items() if weight]
 
 
 @struct.dataclass

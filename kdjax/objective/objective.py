@@ -8,6 +8,7 @@ section 2. The paper's abstract does not say whether its cosine is taken on logi
 are terms. `terms` has them all.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -25,6 +26,7 @@ def objective(
     weights: Mapping[str, jax.Array],
     temperature: jax.Array,
     *,
+    projection: jax.Array | None = None,
     mixed: tuple[jax.Array, jax.Array] | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, dict[str, Average]]:
@@ -44,6 +46,7 @@ def objective(
         labels: (batch,) int, −1 for unlabeled.
         weights: a scalar for each term that is measured, by its name in `TERMS`.
         temperature: positive scalar.
+        projection: (F, G), from the student's features to the teacher's, for the terms that are `projected`.
         mixed: where images are mixtures (mixup, arXiv 1710.09412), the labels of the second image, (batch,) int, and
             the share of the first, (batch,) in [0, 1]. Terms that need a label are then mixtures of both labels' terms.
         axis_name: mapped device axis, or None on one device.
@@ -60,7 +63,11 @@ def objective(
         if name not in weights or (term.needs_teacher and teacher is None):
             continue
         weight = weights[name]
-        heard = jax.tree.map(lambda x: jnp.where(weight == 0, jax.lax.stop_gradient(x), x), student)  # noqa: B023
+        said = student
+        if term.projected:
+            assert student.features is not None and projection is not None
+            said = dataclasses.replace(student, features=student.features @ projection)
+        heard = jax.tree.map(lambda x: jnp.where(weight == 0, jax.lax.stop_gradient(x), x), said)  # noqa: B023
         if term.over_batch:
             # Every device has the whole batch's value, and contributes its share of it.
             everyone = [jax.tree.map(gathered, one) for one in (heard, teacher, labels)]

@@ -1,7 +1,8 @@
 """The terms of the objective: what a student can be asked for, one function each, and the registry of them all.
 
 A term of one example has values (batch,) that no function here averages. A term that compares a class over the batch
-has values (classes,) and takes the outputs of the whole batch.
+has values (classes,) and takes the outputs of the whole batch, as does one that compares pairs of examples, with values
+(batch, batch).
 
 Softmax ignores an offset common to all logits of an example. The cosine of raw logits does not: the term "cosine" also
 asks the student to copy the teacher's offset, "cosine_probabilities" does not.
@@ -142,6 +143,61 @@ def correlation_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
     return cosine_distance(centered(teacher), centered(student))
 
 
+def relative_distances(features: jax.Array) -> jax.Array:
+    """Euclidean distances of all pairs, over the mean of those that are not zero.
+
+    Args:
+        features: (batch, F) float.
+
+    Returns:
+        (batch, batch) float ≥ 0; zeros, with zero gradient, where two examples are equal.
+    """
+    square = jnp.sum((features[:, None] - features[None, :]) ** 2, axis=-1)
+    apart = square > 1e-12
+    distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
+    mean = jnp.sum(distances) / jnp.maximum(jnp.sum(apart), 1)
+    return distances / jnp.where(mean > 0, mean, 1)
+
+
+def relational_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
+    """Huber loss (δ = 1) between the relative distances of all pairs of examples.
+
+    The distance-wise term of "Relational Knowledge Distillation", arXiv 1904.05068, equations 4 to 6. Only distances
+    are compared, so the features of teacher and student need not be equally long.
+
+    Args:
+        teacher: (batch, F) float.
+        student: (batch, G) float.
+
+    Returns:
+        (batch, batch) float ≥ 0.
+    """
+    difference = jnp.abs(relative_distances(student) - relative_distances(teacher))
+    return jnp.where(difference < 1, 0.5 * difference**2, difference - 0.5)
+
+
+def similarity_difference(teacher: jax.Array, student: jax.Array) -> jax.Array:
+    """Squared differences of the similarities of all pairs of examples.
+
+    Their mean is the loss of "Similarity-Preserving Knowledge Distillation", arXiv 1907.09682, equations 2 to 4: inner
+    products of features, each row divided by its norm.
+
+    Args:
+        teacher: (batch, F) float.
+        student: (batch, G) float.
+
+    Returns:
+        (batch, batch) float ≥ 0.
+    """
+
+    def similarities(features: jax.Array) -> jax.Array:
+        products = features @ features.T
+        square = jnp.sum(products**2, axis=-1, keepdims=True)
+        return products / jnp.sqrt(jnp.where(square > 1e-24, square, 1))
+
+    return (similarities(student) - similarities(teacher)) ** 2
+
+
 # The teacher's outputs below are `Outputs`, or None for a term that needs no teacher.
 
 
@@ -194,6 +250,24 @@ def _cosine_batch(student: Outputs, teacher: Any, labels: jax.Array, temperature
     return cosine_distance(_softened(teacher, temperature).T, _softened(student, temperature).T)
 
 
+def _features_cosine(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    """The direction of the features alone, as arXiv 2305.17007 asks for (there, that of the teacher's class means)."""
+    return cosine_distance(teacher.features, student.features)
+
+
+def _features_mse(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    """As in "Knowledge Distillation with the Reused Teacher Classifier", arXiv 2203.14001, equation 2."""
+    return jnp.mean((teacher.features - student.features) ** 2, axis=-1)
+
+
+def _relational_distance(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return relational_distance(teacher.features, student.features)
+
+
+def _similarity(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
+    return similarity_difference(teacher.features, student.features)
+
+
 @dataclasses.dataclass(frozen=True)
 class Term:
     """A term of the objective.
@@ -205,7 +279,8 @@ class Term:
         needs_teacher: whether it compares with the teacher.
         needs_labels: whether it needs an example's label. It is then averaged over the labeled examples only.
         needs_features: whether it reads the pooled features of both.
-        over_batch: whether its values are (classes,) over the whole batch, not (batch,).
+        projected: whether it reads the student's features as the teacher's, through a trained linear map.
+        over_batch: whether its values are over the whole batch, (classes,) or (batch, batch), not (batch,).
     """
 
     function: Callable[[Outputs, Any, jax.Array, jax.Array], jax.Array]
@@ -213,6 +288,7 @@ class Term:
     needs_teacher: bool = True
     needs_labels: bool = False
     needs_features: bool = False
+    projected: bool = False
     over_batch: bool = False
 
 
@@ -230,5 +306,11 @@ TERMS: dict[str, Term] = {
     "dist_inter": Term(_dist_inter, "Correlation distance over classes, × T²"),
     "dist_intra_batch": Term(_dist_intra_batch, "Correlation distance over the batch, × T²", over_batch=True),
     "cosine_batch": Term(_cosine_batch, "Cosine distance over the batch", over_batch=True),
+    "features_cosine": Term(_features_cosine, "Cosine distance of features", needs_features=True, projected=True),
+    "features_mse": Term(_features_mse, "Squared error of features", needs_features=True, projected=True),
+    "relational_distance": Term(
+        _relational_distance, "Relational distance of features", needs_features=True, over_batch=True
+    ),
+    "similarity": Term(_similarity, "Difference of similarities of features", needs_features=True, over_batch=True),
 }
 """All terms by name, in the order in which they are logged."""

@@ -212,6 +212,12 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
         raise InputError(f"distill.arms {tuple(distill.arms)} repeat: give each once")
     for name in distill.arms:
         _choice("distill.arms", name, tuple(config.arms))
+        featured = [term for term in TERMS if TERMS[term].needs_features and config.arms[name].get(term)]
+        if featured and given_teacher(config) in ("teacher.onnx", "distill.logits"):
+            raise InputError(
+                f"arms.{name}.{featured[0]} compares features, and {given_teacher(config)} gives logits alone: take a "
+                "teacher that is a network of kdjax's, or leave the arm out"
+            )
 
 
 def _check_arm(name: str, arm: Any) -> None:

@@ -116,7 +116,8 @@ def open_run(
     if config.teacher.workdir:
         other_run.check_data(config, dataset, log)
     _log_data(dataset, log)
-    teacher, student = _teacher(config, workdir, dataset), _student(config, workdir, dataset)
+    teacher = _teacher(config, workdir, dataset)
+    student = _student(config, workdir, dataset, teacher)
     run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
     if teacher is not None and not teacher.read_only:
         _check_batch(teacher)
@@ -163,19 +164,27 @@ def _teacher(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset)
     )
 
 
-def _student(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset) -> Learner:
+def _student(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, teacher: Learner | None) -> Learner:
     section, examples, arms = config.student, len(dataset.train), _arms(config, dataset)
+    network, projection = _network(config, section, dataset), None
+    if any(arm.projected for arm in arms):
+        assert teacher is not None, "validate has refused a teacher without features"
+        projection = (
+            networks.feature_count(network, config.dataset.image_size),
+            networks.feature_count(teacher.network, teacher.size),
+        )
     return Learner(
         name="student",
         folder=workdir / "distill",
         section=section,
-        network=_network(config, section, dataset),
+        network=network,
         size=config.dataset.image_size,
         examples=examples,
         total_steps=_total_steps(section, examples),
         seeds=tuple(config.seeds),
         arms=arms,
         mapping=devices.for_population(len(config.seeds), len(arms)),
+        projection=projection,
     )
 
 

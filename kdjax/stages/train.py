@@ -14,7 +14,6 @@ import contextlib
 import jax
 import numpy as np
 
-from kdjax.objective.outputs import Outputs
 from kdjax.run import checks
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
@@ -70,10 +69,10 @@ def distill(run: Run) -> None:
     if any(arm.needs_teacher for arm in student.arms):
         targets = open_targets(run)
         if views:
-            logits = targets.views(run.dataset.train.images, views)
+            features = any(arm.needs_features for arm in student.arms)
+            stored = targets.views(run.dataset.train.images, views, features=features)
             if config.distill.target == "mean":
-                logits = np.broadcast_to(logits.mean(0), logits.shape)
-            stored = Outputs(logits)
+                stored = jax.tree.map(lambda leaf: np.broadcast_to(leaf.mean(0), leaf.shape), stored)
         else:
             assert targets.teacher is not None and targets.teacher.network is not None
             online = Online(*targets.teacher.network, size=run.teacher_size)

@@ -14,6 +14,7 @@ import numpy as np
 from kdjax.errors import InputError
 from kdjax.inputs.batch import eval_views, render, view_keys
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
+from kdjax.objective.outputs import Outputs
 from kdjax.teacher.teacher import Shown, Teacher
 from kdjax.training.predictor import BATCH_PER_DEVICE
 
@@ -96,12 +97,12 @@ def from_onnx(path: str, declared: Declared, classes: Sequence[str], shown: Show
         pieces = [one(np.minimum(np.arange(start, start + batch), count - 1)) for start in starts]
         return np.concatenate(pieces)[:count]
 
-    def views(images: np.ndarray, examples: np.ndarray, view: int) -> np.ndarray:
+    def views(images: np.ndarray, examples: np.ndarray, view: int) -> Outputs:
         def one(rows: np.ndarray) -> np.ndarray:
             chosen = examples[rows].astype(np.int32)
             return logits(np.asarray(rendered(images[chosen], chosen, np.int32(view))))
 
-        return by_batch(len(examples), one)
+        return Outputs(by_batch(len(examples), one))
 
     def clean(images: np.ndarray) -> np.ndarray:
         return by_batch(len(images), lambda rows: logits(np.asarray(plain(images[rows]))))

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from kdjax.errors import InputError, Preempted
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files, preemption
 from kdjax.teacher.store import LogitsFolder, view_name
 from kdjax.teacher.teacher import Teacher
@@ -35,25 +36,36 @@ class Targets:
     results_dir: Path
     log: Callable[[str], None]
 
-    def views(self, images: np.ndarray, count: int) -> np.ndarray:
-        """Teacher logits (views, examples, classes) of the training images (examples, side, side, 3)."""
+    def views(self, images: np.ndarray, count: int, *, features: bool = False) -> Outputs:
+        """Teacher outputs of the training images (examples, side, side, 3).
+
+        Args:
+            images: of the training split.
+            count: number of views.
+            features: whether features are asked for; of several teachers there are none in common.
+
+        Returns:
+            Leaves (views, examples, classes) float32 and (views, examples, F) float16.
+        """
         names = [view_name(view) for view in range(count)]
 
-        def compute(name: str, start: int, end: int) -> np.ndarray:
+        def compute(name: str, start: int, end: int) -> Outputs:
             assert self.teacher is not None
             return self.teacher.views(images, np.arange(start, end), names.index(name))
 
-        return np.stack(self._stored("views", dict.fromkeys(names, len(images)), compute))
+        found = self._stored("views", dict.fromkeys(names, len(images)), compute, features=features)
+        return jax.tree.map(lambda *views: np.stack(views), *found)
 
     def clean(self, splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Teacher logits (examples, classes) of the plain images of each split, by its name."""
 
-        def compute(name: str, start: int, end: int) -> np.ndarray:
+        def compute(name: str, start: int, end: int) -> Outputs:
             assert self.teacher is not None
-            return self.teacher.clean(splits[name][start:end])
+            return Outputs(self.teacher.clean(splits[name][start:end]))
 
         rows = {name: len(images) for name, images in splits.items()}
-        return dict(zip(splits, self._stored("clean", rows, compute), strict=True))
+        found = self._stored("clean", rows, compute)
+        return {name: outputs.logits for name, outputs in zip(splits, found, strict=True)}
 
     def pin(self) -> None:
         """Records what a run distils from, when it begins to."""
@@ -82,28 +94,37 @@ class Targets:
         return {**self._read(self.workdir), **self._read(self.results_dir)}
 
     def _stored(
-        self, kind: str, rows: dict[str, int], compute: Callable[[str, int, int], np.ndarray]
-    ) -> list[np.ndarray]:
-        """The logits of each name, read where they are on disk; the images that went through the teacher are counted.
+        self,
+        kind: str,
+        rows: dict[str, int],
+        compute: Callable[[str, int, int], Outputs],
+        *,
+        features: bool = False,
+    ) -> list[Outputs]:
+        """The outputs of each name, read where they are on disk; the images that went through the teacher are counted.
 
         The count is of what was missing when this run first asked, so that an interruption does not change it; what had
         to be computed again after one is counted apart.
         """
         document = self._read(self.results_dir)
-        if kind not in document or document[kind].get("images", rows) != rows:  # the configuration was changed since
+        asked = {"images": rows, "features": features}
+        before = {"features": False, **document.get(kind, {})}
+        if any(before.get(name, asked[name]) != asked[name] for name in asked) or kind not in document:
             missing = [
-                end - start for name, count in rows.items() for start, end in self.folders[0].missing(name, count)
+                end - start
+                for name, count in rows.items()
+                for start, end in self.folders[0].missing(name, count, features=features)
             ]
             document[kind] = {
                 "folders": [str(one.folder) for one in self.folders],
-                "images": rows,
+                **asked,
                 "forward_images": sum(missing) if self.teacher else 0,
                 "started_images": 0,
             }
         found = []
         for number, (name, count) in enumerate(rows.items()):
 
-            def counted(start: int, end: int, name: str = name, number: int = number) -> np.ndarray:
+            def counted(start: int, end: int, name: str = name, number: int = number) -> Outputs:
                 if preemption.requested():  # one process alone ends at once; several must end at the same shard
                     raise Preempted("teacher logits: ended by SIGTERM; the shards computed so far are saved")
                 self.log(f"teacher logits: {name} ({number + 1} of {len(rows)}), images {start} to {end}")
@@ -111,9 +132,8 @@ class Targets:
                 self._write(document)
                 return compute(name, start, end)
 
-            found.append(
-                np.mean([one.read(name, count, counted if self.teacher else None) for one in self.folders], axis=0)
-            )
+            read = [one.read(name, count, counted if self.teacher else None, features=features) for one in self.folders]
+            found.append(jax.tree.map(lambda *parts: np.mean(parts, axis=0) if len(parts) > 1 else parts[0], *read))
         self._write(document)
         self.log(
             f"teacher logits: {', '.join(document[kind]['folders'])}: {kind} complete, "

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
+from kdjax.objective.outputs import Outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +18,14 @@ class Teacher:
 
     Attributes:
         parts: what its logits depend on besides the data, as JSON values.
-        views: from training images (N, side, side, 3) uint8, example indices (n,) and a view to logits (n, classes).
+        views: from training images (N, side, side, 3) uint8, example indices (n,) and a view to outputs of n examples;
+            with features where it is a network.
         clean: from images (n, side, side, 3) uint8 to the logits (n, classes) of the plainly resized images.
         network: the flax module and its variables, where it is one: only such a teacher can be online.
     """
 
     parts: dict[str, Any]
-    views: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+    views: Callable[[np.ndarray, np.ndarray, int], Outputs]
     clean: Callable[[np.ndarray], np.ndarray]
     network: tuple[nn.Module, Any] | None = None
 

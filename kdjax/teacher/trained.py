@@ -10,6 +10,7 @@ import numpy as np
 
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
 from kdjax.inputs.feed import read_ahead
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
@@ -25,8 +26,8 @@ def view_step(
     network: nn.Module,
     shown: Shown,
     axis_name: str | None = None,
-) -> jax.Array:
-    """Teacher logits of augmented views, on the pixels that the students will see.
+) -> Outputs:
+    """Teacher outputs of augmented views, on the pixels that the students will see.
 
     Args:
         variables: the teacher's, without population axes.
@@ -37,14 +38,14 @@ def view_step(
         axis_name: mapped device axis.
 
     Returns:
-        (global batch, classes) float, the same on every device.
+        Outputs with leaves (global batch, n) float, the same on every device.
     """
     images = examples.images[plan.examples] if plan.images is None else plan.images
     keys = view_keys(examples.data_seed, plan.examples, plan.views)
-    logits = frozen_outputs(network, variables, render(images, keys, shown.size, shown.augmentation)).logits
+    outputs = frozen_outputs(network, variables, render(images, keys, shown.size, shown.augmentation))
     if axis_name is not None:
-        logits = jax.lax.all_gather(logits, axis_name, axis=0, tiled=True)
-    return logits
+        outputs = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis_name, axis=0, tiled=True), outputs)
+    return outputs
 
 
 def from_network(
@@ -70,7 +71,7 @@ def from_network(
     held: dict[int, Examples] = {}
     batch = BATCH_PER_DEVICE * len(mapping.devices)
 
-    def views(images: np.ndarray, examples: np.ndarray, view: int) -> np.ndarray:
+    def views(images: np.ndarray, examples: np.ndarray, view: int) -> Outputs:
         if id(images) not in held:
             everything = Examples(images if on_device else None, None, data_seed=np.int32(shown.data_seed))
             held[id(images)] = mapping.place(everything)
@@ -82,10 +83,10 @@ def from_network(
             return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
         pieces = [
-            np.asarray(step(placed(), held[id(images)], share))
+            jax.tree.map(np.asarray, step(placed(), held[id(images)], share))
             for share in read_ahead(range(0, len(examples), batch), read)
         ]
-        return np.concatenate(pieces)[: len(examples)]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)
 
     predict = predictor(network, size=shown.size, mapping=mapping)
 

@@ -19,7 +19,7 @@ from kdjax.runtime import devices, files
 from kdjax.training import optimizer, state
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.predictor import predictor
-from kdjax.training.state import Best, TrainState
+from kdjax.training.state import Best, TrainState, without_projection
 
 WEIGHTS = "weights.json"
 """In the folder of a stage: the file of weights that it began with."""
@@ -67,6 +67,7 @@ class Learner:
         arms: the columns.
         mapping: the devices.
         read_only: whether another process or run writes the folder.
+        projection: lengths of the features of student and teacher, where an arm maps the ones to the others.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Learner:
     arms: tuple[Arm, ...]
     mapping: devices.Mapping
     read_only: bool = False
+    projection: tuple[int, int] | None = None
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -181,7 +183,9 @@ class Learner:
             best, model = checkpoints.restore_best(self.layout())
         finally:
             checkpoints.close()
-        last, failed = {name: model[name] for name in ("params", "batch_stats")}, np.asarray(model["failed"])
+        best = dataclasses.replace(best, params=without_projection(best.params))
+        last = {"params": without_projection(model["params"]), "batch_stats": model["batch_stats"]}
+        failed = np.asarray(model["failed"])
         if (failed >= 0).all():
             raise InputError(
                 f"every {self.name} in {self.folder} failed, the last at step {failed.max()}, with a loss or gradient "
@@ -211,5 +215,6 @@ class Learner:
             arms=len(self.arms),
             image_size=self.size,
             ema=self.section.ema > 0,
+            projection=self.projection,
             **options,
         )

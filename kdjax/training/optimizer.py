@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from kdjax.training.state import PROJECTION
+
 
 def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
     def mask(tree: Any) -> Any:
@@ -15,7 +17,7 @@ def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
 
 
 _is_kernel = _path_mask(lambda names: names[-1] == "kernel")
-_is_head = _path_mask(lambda names: "head" in names)
+_is_new = _path_mask(lambda names: not {"head", PROJECTION}.isdisjoint(names))
 
 
 def schedule(total_steps: int, warmup_steps: int) -> optax.Schedule:
@@ -42,12 +44,12 @@ def adamw(
         learning_rate: learning rate of this step.
         weight_decay: decay per unit of learning rate, on leaves named "kernel" only: BatchNorm and biases are spared.
         clip: largest global gradient norm; 0 leaves gradients as they are.
-        head_factor: factor on the learning rate of the module named "head".
+        head_factor: factor on the learning rate of what begins from nothing, the module "head" and the projection.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(),
         optax.scale_by_adam(),
         optax.add_decayed_weights(weight_decay, mask=_is_kernel),
-        optax.masked(optax.scale(head_factor), _is_head),
+        optax.masked(optax.scale(head_factor), _is_new),
         optax.scale_by_learning_rate(learning_rate),
     )

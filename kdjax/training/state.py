@@ -12,6 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+PROJECTION = "projection"
+"""Among the parameters of a network in training: its features' linear map to the teacher's, which belongs to the
+objective. `without_projection` leaves the network."""
+
 
 @struct.dataclass
 class Best:
@@ -65,6 +69,7 @@ def create(
     arms: int,
     image_size: int,
     ema: bool = False,
+    projection: tuple[int, int] | None = None,
     pretrained: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
 ) -> TrainState:
     """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves as initialised.
@@ -76,6 +81,7 @@ def create(
         arms: number of arms.
         image_size: side of the square input, px.
         ema: whether moving averages are kept.
+        projection: lengths of the features of student and teacher, where the objective maps the ones to the others.
         pretrained: replaces freshly initialised variables of one network by pretrained ones.
     """
     example = jnp.zeros((1, image_size, image_size, 3))
@@ -83,7 +89,12 @@ def create(
 
     def one(seed: int) -> dict[str, Any]:
         variables = dict(init(jax.random.key(seed)))
-        return pretrained({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
+        own = pretrained({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
+        if projection is None:
+            return own
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        kernel = nn.initializers.lecun_normal()(key, projection, jnp.zeros(()).dtype)
+        return {**own, "params": {**own["params"], PROJECTION: {"kernel": kernel}}}
 
     @jax.jit  # one program, where leaf by leaf each shape would be compiled on its own
     def population(networks: list[dict[str, Any]]) -> TrainState:
@@ -110,6 +121,11 @@ def create(
         )
 
     return population([one(seed) for seed in seeds])
+
+
+def without_projection(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the network alone."""
+    return {name: leaf for name, leaf in params.items() if name != PROJECTION}
 
 
 def rows_where(condition: jax.Array, new: Any, old: Any) -> Any:

@@ -22,7 +22,7 @@ from kdjax.inputs.batch import Batch, Examples, PlanStep, dropout_keys, eval_vie
 from kdjax.objective.arms import Hyperparameters
 from kdjax.objective.objective import objective
 from kdjax.objective.outputs import Outputs
-from kdjax.training.state import TrainState, rows_where
+from kdjax.training.state import PROJECTION, TrainState, rows_where, without_projection
 
 Averages = dict[str, Average]
 
@@ -111,7 +111,7 @@ def update(
 
     def contribution(params: Any) -> tuple[jax.Array, tuple[Averages, Any]]:
         outputs, mutated = network.apply(
-            {"params": params, "batch_stats": student.batch_stats},
+            {"params": without_projection(params), "batch_stats": student.batch_stats},
             batch.images,
             train=True,
             example_keys=batch.keys,
@@ -123,6 +123,7 @@ def update(
             batch.labels,
             hyper.weights,
             hyper.temperature,
+            projection=params[PROJECTION]["kernel"] if PROJECTION in params else None,
             mixed=batch.mixed,
             axis_name=axis_name,
         )
@@ -271,7 +272,9 @@ def planned_step(
         seen = inputs if recipe.teacher_size == recipe.size else pixels(recipe.teacher_size)
         outputs = frozen_outputs(recipe.teacher, teacher_variables, seen)
     elif examples.teacher is not None:
-        outputs = jax.tree.map(lambda leaf: leaf[plan.views, plan.examples], examples.teacher)
+        # Features are stored in half precision; the objective takes their differences in full.
+        looked_up = jax.tree.map(lambda leaf: leaf[plan.views, plan.examples], examples.teacher)
+        outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), looked_up)
     batch = Batch(
         images=inputs,
         labels=examples.labels[plan.examples],

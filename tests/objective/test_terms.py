@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_softmax, softmax
+from scipy.spatial.distance import cdist, cosine
+from scipy.special import huber, log_softmax, softmax
 
 from kdjax.objective import terms
 from kdjax.objective.arms import Arm, measured_terms
@@ -21,9 +22,15 @@ T = 2.5
 FURTHER = [name for name in terms.TERMS if name not in terms.CORE]
 
 
+STUDENT_MAP, TEACHER_MAP, PROJECTION = RNG.normal(size=(5, 6)), RNG.normal(size=(5, 4)), RNG.normal(size=(6, 4))
+
+
 def objective(student, teacher, *rest, **options):
-    """The objective of logits alone."""
-    return evaluated(Outputs(student), Outputs(teacher), *rest, **options)
+    """The objective of logits, and of six and four features that are linear in them."""
+    classes = student.shape[-1]
+    ours, theirs = student @ STUDENT_MAP[:classes], teacher @ TEACHER_MAP[:classes]
+    projection = jnp.asarray(PROJECTION, ours.dtype)
+    return evaluated(Outputs(student, ours), Outputs(teacher, theirs), *rest, projection=projection, **options)
 
 
 def kl(p, q):
@@ -62,6 +69,17 @@ def by_numpy(name):
     if name == "cosine_batch":
         norms = np.linalg.norm(teacher, axis=0) * np.linalg.norm(student, axis=0)
         return np.mean(1 - (teacher * student).sum(0) / norms)
+    ours, theirs = STUDENT @ STUDENT_MAP, TEACHER @ TEACHER_MAP
+    if name == "features_cosine":
+        return np.mean([cosine(a, b) for a, b in zip(ours @ PROJECTION, theirs, strict=True)])
+    if name == "features_mse":
+        return np.mean((ours @ PROJECTION - theirs) ** 2)
+    if name == "relational_distance":
+        a, b = (distances / distances[distances > 0].mean() for distances in (cdist(ours, ours), cdist(theirs, theirs)))
+        return huber(1.0, a - b).mean()
+    if name == "similarity":
+        a, b = (gram / np.linalg.norm(gram, axis=1)[:, None] for gram in (ours @ ours.T, theirs @ theirs.T))
+        return np.linalg.norm(a - b) ** 2 / 16**2
     raise AssertionError(name)
 
 
@@ -155,4 +173,29 @@ def test_an_arm_needs_a_teacher_where_a_weighed_term_does():
 def test_every_term_says_what_it_is():
     assert len({term.title for term in terms.TERMS.values()}) == len(terms.TERMS)
     assert [name for name, term in terms.TERMS.items() if not term.needs_teacher] == ["ce"]
-    assert {name for name, term in terms.TERMS.items() if term.over_batch} == {"dist_intra_batch", "cosine_batch"}
+    assert {name for name, term in terms.TERMS.items() if term.over_batch} == {
+        "dist_intra_batch", "cosine_batch", "relational_distance", "similarity",
+    }  # fmt: skip
+
+
+def test_a_projection_is_trained_by_the_terms_that_read_through_it_alone():
+    """The weight of one arm sends its gradient; the term of weight 0 is measured and sends none."""
+
+    def value(projection, weight):
+        student, teacher = Outputs(STUDENT, STUDENT @ STUDENT_MAP), Outputs(TEACHER, TEACHER @ TEACHER_MAP)
+        arrays = jax.tree.map(jnp.array, (student, teacher, LABELS))
+        given = {"ce": jnp.ones(()), "relational_distance": jnp.ones(()), "features_mse": jnp.float64(weight)}
+        return evaluated(*arrays, given, jnp.float64(T), projection=projection)[0]
+
+    with jax.enable_x64(True):
+        error = STUDENT @ STUDENT_MAP @ PROJECTION - TEACHER @ TEACHER_MAP
+        expected = 3 * 2 / error.size * (STUDENT @ STUDENT_MAP).T @ error
+        np.testing.assert_allclose(jax.grad(value)(jnp.array(PROJECTION), 3.0), expected, rtol=1e-9)
+        assert not jax.grad(value)(jnp.array(PROJECTION), 0.0).any()
+
+
+def test_equal_examples_have_no_distance_and_a_finite_gradient():
+    features = jnp.array([[1.0, 2.0], [1.0, 2.0], [4.0, 6.0]])
+    np.testing.assert_allclose(terms.relative_distances(features), [[0, 0, 1], [0, 0, 1], [1, 1, 0]], rtol=1e-6)
+    gradient = jax.grad(lambda x: terms.relational_distance(features[::-1], x).sum())(features)
+    assert np.isfinite(gradient).all()

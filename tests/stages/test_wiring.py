@@ -13,6 +13,7 @@ from kdjax.config import base
 from kdjax.data.dataset import Split
 from kdjax.inputs import augment
 from kdjax.objective.arms import hyperparameters, resolve
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime import devices
 from kdjax.stages import train
 from kdjax.training.population import Online, population
@@ -39,9 +40,10 @@ class Targets:
         self.teacher = SimpleNamespace(network=(Linear(), {"params": "the teacher's"}))
         self.asked, self.pinned = [], False
 
-    def views(self, images, count):
+    def views(self, images, count, *, features):
         self.asked.append((images, count))
-        return np.arange(count * len(images) * 3, dtype=np.float32).reshape(count, len(images), 3)
+        logits = np.arange(count * len(images) * 3, dtype=np.float32).reshape(count, len(images), 3)
+        return Outputs(logits, logits[..., :2] / 7 if features else None)
 
     def pin(self):
         self.pinned = True
@@ -79,9 +81,17 @@ def test_students_are_given_the_stored_logits_of_each_view(handed):
     config.student.epochs = 6
     data, targets = handed(train.distill, config)
     np.testing.assert_array_equal(data.stored.logits, np.arange(6 * 4 * 3).reshape(6, 4, 3))
+    assert data.stored.features is None
     ((images, count),) = targets.asked
     assert images is DATASET.train.images and count == data.views == 6 and targets.pinned
     assert data.online is None and data.mixup == 0
+
+
+def test_features_are_asked_for_where_an_arm_compares_them(handed):
+    config = base()
+    config.distill.arms, config.distill.target = ("student_alone", "similarity"), "mean"
+    stored = handed(train.distill, config)[0].stored
+    np.testing.assert_allclose(stored.features[3], stored.logits[0, :, :2] / 7, rtol=1e-6)
 
 
 def test_more_views_than_epochs_are_not_made(handed):

@@ -73,7 +73,7 @@ def scores(view, kind="imagenet"):
 def test_a_file_sees_the_views_of_the_students(onnx_file, layout, kind):
     path = onnx_file(layout, TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT)
     teacher = given(path, layout=layout, input=kind)
-    for view, found in ((3, teacher.views(IMAGES, np.arange(11), 3)), (None, teacher.clean(IMAGES))):
+    for view, found in ((3, teacher.views(IMAGES, np.arange(11), 3).logits), (None, teacher.clean(IMAGES))):
         # A value that lies half-way between two bytes may be rounded either way.
         atol = 0.02 if kind == "uint8" else 1e-4
         np.testing.assert_allclose(found, scores(view, kind)[:, PLACES], rtol=1e-4, atol=atol)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax.errors import InputError, Preempted
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime import preemption
 from kdjax.teacher.store import cached
 from kdjax.teacher.targets import Targets
@@ -16,7 +17,7 @@ IMAGES = np.zeros((37, 8, 8, 3), np.uint8)
 
 def opened(tmp_path, name="numbers"):
     """The targets of a run in `tmp_path`, whose teacher's logits tell of which example and view they are."""
-    views = lambda images, examples, view: np.stack([examples, 0 * examples, 0 * examples + view], 1)
+    views = lambda images, examples, view: Outputs(np.stack([examples, 0 * examples, 0 * examples + view], 1))
     workdir = tmp_path / "run"
     workdir.mkdir(exist_ok=True)
     log = lambda line: None
@@ -34,7 +35,7 @@ def test_a_pass_ends_between_shards_when_asked_to(tmp_path, monkeypatch):
     with pytest.raises(Preempted, match="shards computed so far"):
         targets.views(IMAGES, 2)
     monkeypatch.setattr(preemption, "requested", lambda: False)
-    logits, count = targets.views(IMAGES, 2), len(IMAGES)
+    logits, count = targets.views(IMAGES, 2).logits, len(IMAGES)
     np.testing.assert_array_equal(logits[:, :, 0], [range(count)] * 2)
     np.testing.assert_array_equal(logits[:, :, 2], [[0] * count, [1] * count])
     record = recorded(tmp_path)

@@ -24,7 +24,8 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatc
         mapping=Mapping(jax.devices()[:devices]),
     )  # fmt: skip
     chosen, forward = np.array([3, 9, 0]), jax.jit(model.apply)
-    expected = forward(variables, pixels(view=2)[chosen]).logits
-    np.testing.assert_allclose(teacher.views(IMAGES, chosen, 2), expected, rtol=1e-4, atol=1e-5)
+    expected, said = forward(variables, pixels(view=2)[chosen]), teacher.views(IMAGES, chosen, 2)
+    np.testing.assert_allclose(said.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(said.features, expected.features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(teacher.clean(IMAGES), forward(variables, pixels()).logits, rtol=1e-4, atol=1e-5)
     assert teacher.parts["model"] == "vgg16" and len(teacher.parts["teacher"]) == 64
