@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from kdjax.networks.forms import examples_first, examples_last
+from kdjax.networks.forms.activations import hard_sigmoid
 
 FORMS = {"examples_first": examples_first, "examples_last": examples_last}
 """How the layers compute and lay out their activations, the `form` of a network: see the modules."""
@@ -74,10 +75,11 @@ class Linear(nn.Module):
     """x (b, I) @ kernel (I, O) + bias (O,), accumulated and returned in at least float32."""
 
     features: int
+    initializer: nn.initializers.Initializer = LINEAR_INIT
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", LINEAR_INIT, (x.shape[-1], self.features), wide(x.dtype))
+        kernel = self.param("kernel", self.initializer, (x.shape[-1], self.features), wide(x.dtype))
         bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
         product = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=wide(x.dtype))
         return product + bias.astype(product.dtype)[None, :]
@@ -151,12 +153,32 @@ class Depthwise(nn.Module):
         return form.depthwise(x, kernel.astype(x.dtype), self.stride)
 
 
+class SqueezeExcite(nn.Module):
+    """Every channel of an example times a number in [0, 1] that its channels' means decide, through two linear layers.
+
+    Hu et al., arXiv 1709.01507, with the hard sigmoid of MobileNetV3 (arXiv 1905.02244, section 5.3). Parameters:
+    `reduce` to `squeezed` numbers, with ReLU, and `expand`, both initialized as the 1 x 1 convolutions that torchvision
+    makes of them.
+    """
+
+    squeezed: int
+    form: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        channels = x.shape[form.CHANNEL_AXIS]
+        linear = lambda features, name: Linear(features, kaiming_fan_out(features), name=name)
+        hidden = nn.relu(linear(self.squeezed, "reduce")(form.average(x))).astype(x.dtype)
+        return form.scaled(x, hard_sigmoid(linear(channels, "expand")(hidden)).astype(x.dtype))
+
+
 class BatchNorm(nn.Module):
     """Batch normalization of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
 
-    eps 1e-5; the running statistics move by a tenth a step, the running variance with n / (n - 1). In train mode the
-    batch is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`
-    min(max(·, 0), ceiling) follows.
+    By default eps is 1e-5 and the running statistics move by a tenth a step; the running variance is that with
+    n / (n - 1). In train mode the batch is that of every device on `axis_name` together. The arithmetic is done in at
+    least float32. With a `ceiling` min(max(·, 0), ceiling) follows, with `hard_swish` that.
     """
 
     form: str
@@ -164,6 +186,7 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     eps: float = 1e-5
     momentum: float = 0.9
+    hard_swish: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -187,4 +210,6 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value.astype(dtype), running_var.value.astype(dtype)
         factor = scale.astype(dtype) * lax.rsqrt(var + self.eps)
         offset = bias.astype(dtype) - mean * factor
+        if self.hard_swish:
+            return form.affine_hard_swish(x.astype(dtype), factor, offset).astype(x.dtype)
         return form.affine(x.astype(dtype), factor, offset, self.ceiling).astype(x.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax.networks import layers
-from kdjax.networks.forms import examples_first, examples_last, winograd
+from kdjax.networks.forms import activations, examples_first, examples_last, winograd
 
 rng = np.random.default_rng(0)
 same = lambda x: x
@@ -37,6 +37,7 @@ CASES = {
     "pointwise": lambda c: ((c, 5),),
     "convolution": lambda c: ((3, 3, c, 5),),
     "affine": lambda c: ((c,), (c,)),
+    "affine_hard_swish": lambda c: ((c,), (c,)),
     "bias_relu": lambda c: ((c,),),
     "moments": lambda c: (),
     "max_pool": lambda c: (),
@@ -76,6 +77,45 @@ def test_no_gradient_at_the_corners(module):
     corners = jnp.array([-1.0, 0.0, 3.0, 6.0, 7.0]).reshape(5, 1, 1, 1)
     apply = lambda x: module.affine(turn(x), jnp.ones(1), jnp.zeros(1), ceiling=6.0).sum()
     np.testing.assert_array_equal(jax.grad(apply)(corners).reshape(-1), [0, 0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("name", ["hardswish", "hardsigmoid"])
+def test_hard_activations_are_those_of_pytorch(name):
+    """Value and derivative, at both corners too."""
+    torch = pytest.importorskip("torch")
+    ours = {"hardswish": activations.hard_swish, "hardsigmoid": activations.hard_sigmoid}[name]
+    x = np.array([-4.0, -3.0, -2.9, -1.5, 0.0, 1.0, 2.9, 3.0, 4.0], np.float32)
+    theirs = torch.tensor(x, requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(theirs)
+    expected.sum().backward()
+    value, pull = jax.vjp(ours, jnp.array(x))
+    np.testing.assert_allclose(value, expected.detach(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(pull(jnp.ones_like(value))[0], theirs.grad, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
+def test_hard_swish_after_an_affine_map_keeps_little(module):
+    """The derivative at the corners is PyTorch's here too; and no more than two maps wait for the backward pass."""
+    turn = same if module is examples_first else last
+    x = jnp.array([-4.0, -3.0, 0.0, 3.0, 4.0]).reshape(5, 1, 1, 1)
+    apply = lambda x: module.affine_hard_swish(turn(x), jnp.ones(1), jnp.zeros(1))
+    np.testing.assert_array_equal(jax.grad(lambda x: apply(x).sum())(x).reshape(-1), [0, 0, 0.5, 1, 1])
+    shape = jax.ShapeDtypeStruct((4, 8, 8, 4), jnp.float32)
+    channel = jax.ShapeDtypeStruct((4,), jnp.float32)
+    kept = jax.eval_shape(lambda *a: jax.vjp(module.affine_hard_swish, *a)[1], shape, channel, channel)
+    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) <= 2 * 4 * 8 * 8 * 4 + 2 * 4
+
+
+@pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
+def test_every_example_has_its_own_gate(module):
+    turn, back = (same, same) if module is examples_first else (last, first)
+    with jax.enable_x64(True):
+        x, gate, g = (jnp.array(rng.normal(size=size)) for size in ((3, 2, 5, 4), (3, 4), (3, 2, 5, 4)))
+        value, pull = jax.vjp(lambda x, gate: back(module.scaled(turn(x), gate)), x, gate)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-12)
+        close(value, np.einsum("bhwc,bc->bhwc", x, gate))
+        close(pull(g)[0], np.einsum("bhwc,bc->bhwc", g, gate))
+        close(pull(g)[1], np.einsum("bhwc,bhwc->bc", g, x))
 
 
 @pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])

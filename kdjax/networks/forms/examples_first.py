@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kdjax.networks.forms.activations import hard_swish
+
 CHANNEL_AXIS = 3
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 PADDING = ((1, 1), (1, 1))
@@ -53,6 +55,16 @@ def affine(x: jax.Array, factor: jax.Array, offset: jax.Array, ceiling: float | 
     """x * factor + offset, channel by channel, then `rectified` unless `ceiling` is None."""
     x = x * _each(factor) + _each(offset)
     return x if ceiling is None else rectified(x, ceiling)
+
+
+def affine_hard_swish(x: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
+    """hard_swish(x * factor + offset), channel by channel."""
+    return hard_swish(affine(x, factor, offset))
+
+
+def scaled(x: jax.Array, gate: jax.Array) -> jax.Array:
+    """x with every channel of every example multiplied by its number in gate (b, C)."""
+    return x * gate[:, None, None, :]
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:

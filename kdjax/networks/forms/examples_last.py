@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.networks.forms import winograd
+from kdjax.networks.forms.activations import hard_swish, hard_swish_slope
 
 CHANNEL_AXIS = 0
 FEW_CHANNELS = 16  # below this a 3 x 3 convolution is one matrix product with all nine pixels of a patch
@@ -162,6 +163,29 @@ def _affine_backward(ceiling, residuals, g):
 
 
 affine.defvjp(_affine_forward, _affine_backward)
+
+
+@jax.custom_vjp
+def affine_hard_swish(x: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
+    """hard_swish(x * factor + offset), channel by channel. What lies between the two is not kept for the gradient."""
+    return hard_swish(x * _each(factor) + _each(offset))
+
+
+def _affine_hard_swish_forward(x, factor, offset):
+    return affine_hard_swish(x, factor, offset), (x, factor, offset)
+
+
+def _affine_hard_swish_backward(residuals, g):
+    x, factor, offset = residuals
+    return _affine_backward(None, residuals, g * hard_swish_slope(x * _each(factor) + _each(offset)))
+
+
+affine_hard_swish.defvjp(_affine_hard_swish_forward, _affine_hard_swish_backward)
+
+
+def scaled(x: jax.Array, gate: jax.Array) -> jax.Array:
+    """x with every channel of every example multiplied by its number in gate (b, C)."""
+    return x * gate.T[:, None, None, :]
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
