@@ -93,6 +93,21 @@ class Add(Node):
 
 
 @dataclasses.dataclass(frozen=True)
+class HardSigmoid(Node):
+    """min(max(x + 3, 0), 6) / 6."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HardSwish(Node):
+    """x * min(max(x + 3, 0), 6) / 6."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(Node):
+    """A map, the first input, with each of its channels multiplied by its number in a vector, the second."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Dense(Node):
     """A linear layer over a vector, or over all cells of a map.
 
@@ -222,6 +237,20 @@ class Builder:
         if self.shapes[x] != self.shapes[y]:
             raise ValueError(f"{x} {self.shapes[x]} and {y} {self.shapes[y]} differ in shape")
         return self._added(Add(name, (x, y)), *self.shapes[x])
+
+    def hard_sigmoid(self, x: str) -> str:
+        """min(max(x + 3, 0), 6) / 6."""
+        return self._added(HardSigmoid(f"{x}.hard_sigmoid", (x,)), *self.shapes[x])
+
+    def hard_swish(self, x: str) -> str:
+        """x * min(max(x + 3, 0), 6) / 6."""
+        return self._added(HardSwish(f"{x}.hard_swish", (x,)), *self.shapes[x])
+
+    def scale(self, x: str, gate: str) -> str:
+        """The map x with each of its channels multiplied by its number in the vector `gate`."""
+        if self.shapes[gate] != self.shapes[x][:1]:
+            raise ValueError(f"{gate} {self.shapes[gate]} is not a number for each channel of {x} {self.shapes[x]}")
+        return self._added(Scale(f"{x}.scaled", (x, gate)), *self.shapes[x])
 
     def dense(self, x: str, layer: str) -> str:
         """The linear layer `layer`, kernel (I, O) over a vector or over a map that is flattened as (H, W, C)."""

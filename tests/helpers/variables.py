@@ -29,10 +29,15 @@ def with_statistics_of(model, variables, images):
     """
     if "batch_stats" not in variables:
         return {"params": variables["params"], "batch_stats": {}}
-    mutated = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)[1]
+    apply = jax.jit(lambda stats, x: model.apply({**variables, "batch_stats": stats}, x, True, mutable=["batch_stats"]))
+    # Two starts tell the batch's statistics from the share of them that a step takes.
+    zero, one = (
+        apply(jax.tree.map(lambda leaf, start=start: np.full_like(leaf, start), variables["batch_stats"]), images)[1]
+        for start in (0, 1)
+    )
     statistics = jax.tree_util.tree_map_with_path(
-        lambda path, new, old: np.asarray((new - 0.9 * old) / 0.1 * (1.3 if path[-1].key == "var" else 1)),
-        mutated["batch_stats"],
-        variables["batch_stats"],
+        lambda path, low, high: np.asarray(low / (1 - (high - low)) * (1.3 if path[-1].key == "var" else 1)),
+        zero["batch_stats"],
+        one["batch_stats"],
     )
     return {"params": variables["params"], "batch_stats": statistics}

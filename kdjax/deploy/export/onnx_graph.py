@@ -177,6 +177,20 @@ def _add(draw: _Drawing, node: g.Add, name: str) -> None:
     draw.node("Add", node.inputs, name)
 
 
+def _hard_sigmoid(draw: _Drawing, node: g.HardSigmoid, name: str) -> None:
+    draw.node("HardSigmoid", node.inputs, name, alpha=1 / 6, beta=0.5)
+
+
+def _hard_swish(draw: _Drawing, node: g.HardSwish, name: str) -> None:
+    draw.node("HardSwish", node.inputs, name)
+
+
+def _scale(draw: _Drawing, node: g.Scale, name: str) -> None:
+    x, gate = node.inputs
+    shape = draw.constant("gate.shape", np.array([0, -1, 1, 1]))
+    draw.node("Mul", [x, draw.node("Reshape", [gate, shape], f"{gate}.map")], name)
+
+
 def _dense(draw: _Drawing, node: g.Dense, name: str) -> None:
     (x,), kernel = node.inputs, node.kernel
     if kernel.ndim == 4:
@@ -194,5 +208,8 @@ WRITERS: dict[type, Callable[[_Drawing, Any, str], None]] = {
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,
+    g.HardSigmoid: _hard_sigmoid,
+    g.HardSwish: _hard_swish,
+    g.Scale: _scale,
     g.Dense: _dense,
 }

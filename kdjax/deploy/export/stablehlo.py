@@ -80,6 +80,18 @@ def _add(node: g.Add, x: jax.Array, y: jax.Array) -> jax.Array:
     return x + y
 
 
+def _hard_sigmoid(node: g.HardSigmoid, x: jax.Array) -> jax.Array:
+    return jnp.clip(x / 6 + 0.5, 0, 1)
+
+
+def _hard_swish(node: g.HardSwish, x: jax.Array) -> jax.Array:
+    return x * jnp.clip(x / 6 + 0.5, 0, 1)
+
+
+def _scale(node: g.Scale, x: jax.Array, gate: jax.Array) -> jax.Array:
+    return x * gate[:, None, None, :]
+
+
 def _dense(node: g.Dense, x: jax.Array) -> jax.Array:
     product = jnp.einsum("bhwc,ochw->bo", x, node.kernel) if node.kernel.ndim == 4 else x @ node.kernel.T
     return product + node.bias[None, :]
@@ -93,5 +105,8 @@ OPERATIONS: dict[type, Callable[..., jax.Array]] = {
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,
+    g.HardSigmoid: _hard_sigmoid,
+    g.HardSwish: _hard_swish,
+    g.Scale: _scale,
     g.Dense: _dense,
 }
