@@ -1,4 +1,4 @@
-"""Plain PyTorch VGG16, MobileNetV2 and MobileNetV3 with torchvision's state-dict names, to hold kdjax's networks against."""
+"""Plain PyTorch VGG16, MobileNetV2 and MobileNetV3 with torchvision's names, to hold kdjax's networks against."""
 
 from __future__ import annotations
 

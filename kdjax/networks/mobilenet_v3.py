@@ -94,7 +94,8 @@ class InvertedResidual(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         block, form = self.block, self.form
         norm = batch_norm(form, self.axis_name)
-        activated = functools.partial(norm, **({"hard_swish": True} if block.hard_swish else {"ceiling": math.inf}))
+        ceiling = None if block.hard_swish else math.inf
+        activated = functools.partial(norm, ceiling=ceiling, hard_swish=block.hard_swish)
         channels, expanded = x.shape[layers.FORMS[form].CHANNEL_AXIS], scaled(block.expanded * self.width)
         features = scaled(block.channels * self.width)
         y = x
@@ -110,9 +111,7 @@ class InvertedResidual(nn.Module):
 
 def batch_norm(form: str, axis_name: str | None) -> functools.partial[layers.BatchNorm]:
     """BatchNorm as torchvision's MobileNetV3 has it: its statistics move by a hundredth a step."""
-    return functools.partial(
-        layers.BatchNorm, form, axis_name=axis_name, eps=EPS["torchvision"], momentum=MOMENTUM
-    )
+    return functools.partial(layers.BatchNorm, form, axis_name=axis_name, eps=EPS["torchvision"], momentum=MOMENTUM)
 
 
 class MobileNetV3(nn.Module):
@@ -176,11 +175,11 @@ def names(size: str) -> dict[str, dict[str, Place]]:
     timm's `tf_mobilenetv3_*` have the same names and shapes but other padding, and some of its weights other pixel
     statistics. Nothing in a file tells: they are not for this network.
     """
-    last, stage = len(ROWS[size]) + 1, -1
+    *_, (_, deepest) = blocks(size)
+    last, stage = len(ROWS[size]) + 1, deepest.stage + 1
     torchvision = {"stem": Place("features.0.0"), "stem_bn": Place("features.0.1")}
     timm = {"stem": Place("conv_stem"), "stem_bn": Place("bn1")}
     for number, (name, block) in enumerate(blocks(size), 1):
-        stage = block.stage
         for part, theirs in _in_torchvision(block).items():
             torchvision[f"{name}/{part}"] = Place(f"features.{number}.block.{theirs}")
         for part, theirs in _in_timm(block).items():
@@ -192,8 +191,8 @@ def names(size: str) -> dict[str, dict[str, Place]]:
         "head": Place("classifier.3", linear=True),
     }
     timm |= {
-        "last": Place(f"blocks.{stage + 1}.0.conv"),
-        "last_bn": Place(f"blocks.{stage + 1}.0.bn1"),
+        "last": Place(f"blocks.{stage}.0.conv"),
+        "last_bn": Place(f"blocks.{stage}.0.bn1"),
         "hidden": Place("conv_head"),
         "head": Place("classifier", linear=True),
     }

@@ -27,6 +27,8 @@ CASES = {  # network, width, head; sides of the stored image and of the network'
     "mobilenet_v2 shrinks": ("mobilenet_v2", 0.25, "average", (36, 32)),
     "mobilenet_v2 keeps": ("mobilenet_v2", 0.25, "average", (32, 32)),
     "mobilenet_v2 enlarges": ("mobilenet_v2", 0.25, "average", (32, 44)),
+    "mobilenet_v3_small": ("mobilenet_v3_small", 0.25, "average", (36, 33)),
+    "mobilenet_v3_large": pytest.param(("mobilenet_v3_large", 0.25, "average", (36, 32)), marks=pytest.mark.slow),
     "vgg16": ("vgg16", 0.1, "average", (36, 32)),
     "vgg16_bn": ("vgg16_bn", 0.1, "average", (50, 75)),
     "vgg16 fc on 1 x 1 cells": ("vgg16", 0.05, "fc", (36, 32)),
@@ -35,6 +37,8 @@ CASES = {  # network, width, head; sides of the stored image and of the network'
 }
 REFERENCES = {
     "mobilenet_v2": ("MobileNetV2", {}),
+    "mobilenet_v3_small": ("MobileNetV3", {"size": "small"}),
+    "mobilenet_v3_large": ("MobileNetV3", {"size": "large"}),
     "vgg16": ("VGG16", {"batch_norm": False}),
     "vgg16_bn": ("VGG16", {"batch_norm": True}),
 }
@@ -55,7 +59,7 @@ def test_safetensors_load_strictly_into_pytorch_and_all_forms_agree(case, tmp_pa
     _, variables = student(name, width, head)
     stage._write_tensors(tmp_path, name, variables)
     kind, options = REFERENCES[name]
-    options = options if name == "mobilenet_v2" else {**options, "head": head}
+    options = {**options, "head": head} if kind == "VGG16" else options
     reference = getattr(torch_reference, kind)(len(CLASSES), width=width, **options)
     tensors = load_file(tmp_path / "student.safetensors")
     reference.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()}, strict=True)

@@ -8,7 +8,7 @@ from helpers.variables import randomized
 
 from kdjax import networks
 from kdjax.errors import InputError
-from kdjax.networks import mobilenet_v2
+from kdjax.networks import mobilenet_v2, mobilenet_v3
 from kdjax.networks.pretrained import named_tensors
 
 CLASSES = 7
@@ -17,6 +17,18 @@ CLASSES = 7
 FORMS = ("examples_first", "examples_last")
 CASES = {  # options here and of the reference; side of the images: odd sides on the way down
     "mobilenet_v2": ("mobilenet_v2", {"width": 0.35}, ("MobileNetV2", {"width": 0.35, "dropout": 0.0}), 44),
+    "mobilenet_v3_small": (
+        "mobilenet_v3_small",
+        {"width": 0.35},
+        ("MobileNetV3", {"size": "small", "width": 0.35, "dropout": 0.0}),
+        45,
+    ),
+    "mobilenet_v3_large": (
+        "mobilenet_v3_large",
+        {"width": 0.35},
+        ("MobileNetV3", {"size": "large", "width": 0.35, "dropout": 0.0}),
+        64,
+    ),
     "vgg16": ("vgg16", {"width": 0.25}, ("VGG16", {"width": 0.25}), 44),
     "vgg16 fc": ("vgg16", {"width": 0.05, "head": "fc"}, ("VGG16", {"width": 0.05, "head": "fc"}), 44),
     "vgg16 fc on 3 x 3 cells": ("vgg16", {"width": 0.05, "head": "fc"}, ("VGG16", {"width": 0.05, "head": "fc"}), 101),
@@ -29,6 +41,7 @@ CASES = {  # options here and of the reference; side of the images: odd sides on
         70,
     ),
 }
+NORMALIZED = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "vgg16_bn")
 
 
 def pytorch(name, reference, variables):
@@ -45,9 +58,7 @@ def pytorch(name, reference, variables):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("case", "train"), [(case, False) for case in CASES] + [("mobilenet_v2", True), ("vgg16_bn", True)]
-)
+@pytest.mark.parametrize(("case", "train"), [(case, False) for case in CASES] + [(case, True) for case in NORMALIZED])
 def test_logits_equal_pytorch(case, form, train):
     torch = pytest.importorskip("torch")
     name, options, reference, size = CASES[case]
@@ -68,7 +79,7 @@ def test_logits_equal_pytorch(case, form, train):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", ["mobilenet_v2", "vgg16 fc on 3 x 3 cells", "vgg16_bn"])
+@pytest.mark.parametrize("case", [*NORMALIZED, "vgg16 fc on 3 x 3 cells"])
 def test_gradients_equal_pytorch(case, form):
     torch = pytest.importorskip("torch")
     name, options, reference, size = CASES[case]
@@ -88,9 +99,12 @@ def test_gradients_equal_pytorch(case, form):
     assert not ours
 
 
-@pytest.mark.parametrize(("name", "width"), [("mobilenet_v2", 0.5), ("vgg16", 0.05), ("vgg16_bn", 0.05)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("mobilenet_v2", 0.5), ("mobilenet_v3_small", 0.5), ("vgg16", 0.05), ("vgg16_bn", 0.05)]
+)
 def test_forms_have_equal_gradients(monkeypatch, name, width):
     monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)))
+    monkeypatch.setitem(mobilenet_v3.ROWS, "small", mobilenet_v3.ROWS["small"][:5])
     with jax.enable_x64(True):
         images = jnp.array(np.random.default_rng(1).random((4, 37, 37, 3)))
         target = jnp.array(np.random.default_rng(2).normal(size=(4, CLASSES)))
@@ -137,7 +151,7 @@ def test_options_that_a_network_does_not_have_are_refused():
         ({"name": "mobilenet_v2", "head": "fc"}, "head of mobilenet_v2"),
         ({"name": "vgg16", "head": "wide"}, "average, fc"),
         ({"name": "vgg16", "form": "winograd"}, "examples_first, examples_last"),
-        ({"name": "vgg17"}, "vgg16, vgg16_bn, mobilenet_v2"),
+        ({"name": "vgg17"}, "vgg16, vgg16_bn, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small"),
         ({"name": "vgg16", "width": 0}, "width"),
         ({"name": "vgg16", "dropout": 1.0}, "dropout"),
         ({"name": "vgg16", "num_classes": 1}, "2 classes"),
@@ -155,7 +169,7 @@ def test_a_network_normalizes_by_its_own_statistics(name):
     assert all(0 < value < 1 for value in (*spec.mean, *spec.std)) and len(spec.mean) == len(spec.std) == 3
     images = jnp.broadcast_to(jnp.array(spec.mean, jnp.float32), (1, 32, 32, 3))
     variables = model.init(jax.random.key(0), images)
-    first = {"vgg16": "conv_1", "vgg16_bn": "conv_1", "mobilenet_v2": "stem"}[name]
+    first = "conv_1" if name.startswith("vgg16") else "stem"
     _, seen = model.apply(variables, images, capture_intermediates=lambda module, _: module.name == first)
     np.testing.assert_array_equal(jax.tree.leaves(seen)[0], 0)
 

@@ -1,5 +1,6 @@
 """ImageNet weights by torchvision's and timm's names, and files that do not fit."""
 
+import functools
 import socket
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.variables import randomized
 from safetensors.numpy import load_file, save_file
 
 from kdjax import networks
@@ -23,20 +25,56 @@ def variables(name, seed, classes=5, **options):
     model = networks.create(name, num_classes=classes, **{"width": 0.25, **options})
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), dict(shapes))
+    drawn = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), dict(shapes))
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: abs(leaf) if path[-1].key == "var" else leaf, drawn)
+
+
+NAMES = ["vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
 
 
 @pytest.mark.parametrize("naming", ["torchvision", "timm"])
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "mobilenet_v2"])
+@pytest.mark.parametrize("name", NAMES)
 def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
     source, target = variables(name, 0), variables(name, 1)
     save_file(named_tensors(name, source, naming), tmp_path / "weights.safetensors")
     loaded, report = load_imagenet(tmp_path / "weights.safetensors", name, target)
     assert naming in report and "head" in report
+    renamed = naming == "torchvision" or naming in networks.MODELS[name].aliases
+    assert ("another eps" in report) is not renamed
+    equal = functools.partial(np.testing.assert_allclose, rtol=0 if renamed else 3e-7)
     for collection, tree in loaded.items():
         for layer, leaves in tree.items():
-            expected = (target if layer == "head" else source)[collection][layer]
-            jax.tree.map(np.testing.assert_array_equal, leaves, expected)
+            jax.tree.map(equal, leaves, (target if layer == "head" else source)[collection][layer])
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", pytest.param("mobilenet_v3_large", marks=pytest.mark.slow)])
+def test_weights_for_another_eps_give_the_network_that_they_were_trained_in(tmp_path, name):
+    """timm builds MobileNetV3 with an eps of 1e-5. Half the channels' variances are nearer to that than to 1e-3."""
+    torch = pytest.importorskip("torch")
+    import torch_reference
+
+    model = networks.create(name, num_classes=5, width=0.25)
+    variables = randomized(model, 32)
+    small = lambda path, leaf: leaf * 1e-4 ** (np.arange(leaf.size) % 2) if path[-1].key == "var" else leaf
+    variables["batch_stats"] = jax.tree_util.tree_map_with_path(small, variables["batch_stats"])
+    theirs = torch_reference.MobileNetV3(5, name.rsplit("_", 1)[-1], 0.25, eps=1e-5).double().eval()
+    tensors = named_tensors(name, variables)
+    state = {key: torch.tensor(value) for key, value in tensors.items()}
+    theirs.load_state_dict({**theirs.state_dict(), **state})  # as if trained there
+    # The reference has torchvision's names; both tables list the same leaves in the same order.
+    timm = dict(zip(named_tensors(name, variables, "timm"), tensors.values(), strict=True))
+    shapes = {key: value.shape for key, value in named_tensors(name, variables, "timm").items()}
+    save_file({key: value.reshape(shapes[key]) for key, value in timm.items()}, tmp_path / "weights.safetensors")
+    images = np.random.default_rng(1).random((4, 33, 33, 3))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    loaded, _ = load_imagenet(tmp_path / "weights.safetensors", name, variables, head=True)
+    apply = jax.jit(lambda variables: model.apply(variables, jnp.float32(images)).logits)
+    close = lambda logits: np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+    assert close(apply(loaded)) and not close(apply(variables))
+    back = named_tensors(name, loaded, "timm")
+    for key, value in timm.items():
+        np.testing.assert_allclose(back[key].ravel(), value.ravel(), rtol=3e-7)
 
 
 @pytest.mark.parametrize("naming", ["torchvision", "timm"])
@@ -49,12 +87,12 @@ def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, nam
 
 
 @pytest.mark.parametrize("naming", ["torchvision", "timm"])
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "mobilenet_v2"])
+@pytest.mark.parametrize("name", NAMES)
 def test_names_are_those_of_the_packages(name, naming):
     """Every name and shape of torchvision's and timm's networks of 1000 classes, as those packages list them."""
     lines = (Path(__file__).parent / "names" / f"{naming}_{name}.txt").read_text().splitlines()
     expected = {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
-    head = "average" if name == "mobilenet_v2" else "fc"
+    head = "fc" if "fc" in networks.MODELS[name].heads else "average"
     model = networks.create(name, num_classes=1000, head=head)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.int8(0), leaf.shape), dict(shapes))  # no memory

@@ -17,14 +17,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from kdjax.deploy.export import onnx_graph
 from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
 
-QUANTIZED = ["Conv", "Relu", "Clip", "MaxPool", "AveragePool", "Add", "GlobalAveragePool", "Flatten", "Gemm"]
+QUANTIZED = [
+    *("Conv", "Relu", "Clip", "MaxPool", "AveragePool", "Add", "GlobalAveragePool", "Flatten", "Gemm"),
+    *("HardSigmoid", "HardSwish", "Mul", "Reshape"),
+]
+LIMITS = {"HardSigmoid": (-3.0, 3.0), "HardSwish": (-3.0, None)}
+"""Beyond these an input of such an operation changes nothing, or what becomes of it is 0."""
 CALIBRATION_IMAGES = 256
 CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once
 
@@ -69,7 +74,7 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
     """
     # onnxruntime asks for models it has prepared itself; there is nothing left to prepare in this one.
     prepared = {"onnx.quant.pre_process": "onnxruntime.quant"}
-    graph = onnx_graph.build(equalize(network, images) if settings.equalized else network, prepared)
+    graph = _limited(onnx_graph.build(equalize(network, images) if settings.equalized else network, prepared))
     method = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}[settings.calibration]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "model.onnx"
@@ -90,6 +95,28 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
         model = onnx.load(path)
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
+    return model
+
+
+def _limited(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the inputs of hard activations cut to where they matter: the function stays the same.
+
+    The quantizer makes such a cut the range of the integers, as it does with ReLU6, so that none of them is spent on
+    values that all become 0.
+    """
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        if node.op_type in LIMITS:
+            limits = []
+            for value in LIMITS[node.op_type]:
+                limits.append("" if value is None else f"limit.{value:g}")
+                if value is not None and limits[-1] not in {one.name for one in model.graph.initializer}:
+                    model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), limits[-1]))
+            (x,) = node.input
+            model.graph.node.append(helper.make_node("Clip", [x, *limits], [f"{x}.limited"], name=f"{x}.limited"))
+            node.input[0] = f"{x}.limited"
+        model.graph.node.append(node)
     return model
 
 
