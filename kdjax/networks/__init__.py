@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import InputError
-from kdjax.networks import layers, mobilenet_v2, mobilenet_v3, vgg16
+from kdjax.networks import efficientnet_lite, layers, mobilenet_v2, mobilenet_v3, resnet, vgg16
 from kdjax.networks.cost import cost, cost_by_head
 from kdjax.networks.model import Model
 
@@ -14,6 +14,8 @@ MODELS: dict[str, Model] = {
     **vgg16.MODELS,
     **mobilenet_v2.MODELS,
     **mobilenet_v3.MODELS,
+    **efficientnet_lite.MODELS,
+    **resnet.MODELS,
 }
 
 

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from kdjax.networks.forms import examples_first, examples_last
 from kdjax.networks.forms.activations import hard_sigmoid
+from kdjax.networks.padding import PADDINGS, Padding
 
 FORMS = {"examples_first": examples_first, "examples_last": examples_last}
 """How the layers compute and lay out their activations, the `form` of a network: see the modules."""
@@ -85,34 +86,45 @@ class Linear(nn.Module):
         return product + bias.astype(product.dtype)[None, :]
 
 
+def _padding(name: str, x: jax.Array, size: int, stride: int, form: str) -> Padding:
+    sides = [x.shape[axis] for axis in FORMS[form].SPATIAL_AXES]
+    return PADDINGS[name](sides, size, stride)
+
+
 class Pointwise(nn.Module):
-    """1 x 1 convolution without bias, a matrix product; kernel (I, O)."""
+    """1 x 1 convolution without bias, a matrix product; kernel (I, O). With a stride it reads every such pixel."""
 
     features: int
     form: str
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
+        for axis in form.SPATIAL_AXES if self.stride > 1 else ():
+            x = lax.slice_in_dim(x, 0, None, self.stride, axis)
         shape = x.shape[form.CHANNEL_AXIS], self.features
         kernel = self.param("kernel", kaiming_fan_out(self.features), shape, wide(x.dtype))
         return form.pointwise(x, kernel.astype(x.dtype))
 
 
 class Convolution(nn.Module):
-    """3 x 3 convolution, padding 1 on every side; kernel (3, 3, I, O)."""
+    """size x size convolution; kernel (size, size, I, O). `padding` is one of `padding.PADDINGS`."""
 
     features: int
     form: str
     stride: int = 1
     use_bias: bool = False
+    size: int = 3
+    padding: str = "around"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
-        shape = 3, 3, x.shape[form.CHANNEL_AXIS], self.features
-        kernel = self.param("kernel", kaiming_fan_out(9 * self.features), shape, wide(x.dtype))
-        y = form.convolution(x, kernel.astype(x.dtype), self.stride)
+        shape = self.size, self.size, x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param("kernel", kaiming_fan_out(self.size**2 * self.features), shape, wide(x.dtype))
+        padding = _padding(self.padding, x, self.size, self.stride, self.form)
+        y = form.convolution(x, kernel.astype(x.dtype), self.stride, padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
             y = form.add_bias(y, bias.astype(x.dtype))
@@ -140,17 +152,21 @@ class ConvolutionReLU(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """3 x 3 convolution of every channel on its own, padding 1 on every side also for stride 2; kernel (3, 3, C)."""
+    """size x size convolution of every channel on its own; kernel (size, size, C). `padding` as in `Convolution`."""
 
     stride: int
     form: str
+    size: int = 3
+    padding: str = "around"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
         channels = x.shape[form.CHANNEL_AXIS]
-        kernel = self.param("kernel", kaiming_fan_out(9 * channels), (3, 3, channels), wide(x.dtype))
-        return form.depthwise(x, kernel.astype(x.dtype), self.stride)
+        shape = self.size, self.size, channels
+        kernel = self.param("kernel", kaiming_fan_out(self.size**2 * channels), shape, wide(x.dtype))
+        padding = _padding(self.padding, x, self.size, self.stride, self.form)
+        return form.depthwise(x, kernel.astype(x.dtype), self.stride, padding)
 
 
 class SqueezeExcite(nn.Module):
@@ -176,9 +192,9 @@ class SqueezeExcite(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalization of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
 
-    By default eps is 1e-5 and the running statistics move by a tenth a step; the running variance is that with
-    n / (n - 1). In train mode the batch is that of every device on `axis_name` together. The arithmetic is done in at
-    least float32. With a `ceiling` min(max(·, 0), ceiling) follows, with `hard_swish` that.
+    The running statistics move by 1 - `momentum` a step, the running variance with n / (n - 1). In train mode the batch
+    is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`
+    min(max(·, 0), ceiling) follows, with `hard_swish` that.
     """
 
     form: str

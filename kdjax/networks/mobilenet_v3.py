@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from kdjax.networks import layers
 from kdjax.networks.forms.activations import hard_swish
 from kdjax.networks.graph import IMAGE, Builder
-from kdjax.networks.mobilenet_v2 import scaled
+from kdjax.networks.inverted_residual import EXPANDED, PLAIN, scaled
 from kdjax.networks.model import Model, Place
 from kdjax.objective.outputs import Outputs
 
@@ -199,14 +199,10 @@ def names(size: str) -> dict[str, dict[str, Place]]:
     return {"torchvision": torchvision, "timm": timm}
 
 
-def _parts(block: Block) -> list[str]:
-    """What the block consists of, in order."""
-    return ["expand"] * block.expands + ["depthwise"] + ["excite"] * block.excites + ["project"]
-
-
 def _in_torchvision(block: Block) -> dict[str, str]:
-    found = {}
-    for place, part in enumerate(_parts(block)):
+    parts = ["expand"] * block.expands + ["depthwise"] + ["excite"] * block.excites + ["project"]
+    found: dict[str, str] = {}
+    for place, part in enumerate(parts):
         if part == "excite":
             found |= {"excite/reduce": f"{place}.fc1", "excite/expand": f"{place}.fc2"}
         else:
@@ -215,15 +211,8 @@ def _in_torchvision(block: Block) -> dict[str, str]:
 
 
 def _in_timm(block: Block) -> dict[str, str]:
-    convolutions = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl" if block.expands else "conv_pw"}
-    found, number = {}, 0
-    for part in _parts(block):
-        if part == "excite":
-            found |= {"excite/reduce": "se.conv_reduce", "excite/expand": "se.conv_expand"}
-        else:
-            number += 1
-            found |= {part: convolutions[part], f"{part}_bn": f"bn{number}"}
-    return found
+    excite = {"excite/reduce": "se.conv_reduce", "excite/expand": "se.conv_expand"} if block.excites else {}
+    return (EXPANDED if block.expands else PLAIN) | excite
 
 
 def graph(draw: Builder, size: str) -> str:

@@ -32,20 +32,31 @@ def both(name, x, *arguments, **static):
     return found
 
 
-CASES = {
-    "depthwise": lambda c: ((3, 3, c),),
-    "pointwise": lambda c: ((c, 5),),
-    "convolution": lambda c: ((3, 3, c, 5),),
-    "affine": lambda c: ((c,), (c,)),
-    "affine_hard_swish": lambda c: ((c,), (c,)),
-    "bias_relu": lambda c: ((c,),),
-    "moments": lambda c: (),
-    "max_pool": lambda c: (),
+CASES = {  # what an operation takes beside images of c channels; a kernel's side is `size`
+    "depthwise": lambda c, size: ((size, size, c),),
+    "pointwise": lambda c, size: ((c, 5),),
+    "convolution": lambda c, size: ((size, size, c, 5),),
+    "affine": lambda c, size: ((c,), (c,)),
+    "affine_hard_swish": lambda c, size: ((c,), (c,)),
+    "bias_relu": lambda c, size: ((c,),),
+    "moments": lambda c, size: (),
+    "max_pool": lambda c, size: (),
 }
+ODD, EVEN = ((2, 2), (1, 1)), ((1, 2), (0, 1))
+STRIDES = ({"stride": 1}, {"stride": 2})
+KERNELS = (
+    {"size": 5, "stride": 1, "padding": ((2, 2), (2, 2))},
+    {"size": 5, "stride": 2, "padding": EVEN},
+    {"size": 5, "stride": 2, "padding": ODD},
+    {"size": 3, "stride": 2, "padding": ((0, 1), (1, 1))},
+    {"size": 7, "stride": 2, "padding": ((3, 3), (3, 3))},
+    {"size": 4, "stride": 3, "padding": ((1, 2), (3, 0))},
+)
 STATIC = {
-    "depthwise": ({"stride": 1}, {"stride": 2}),
-    "convolution": ({"stride": 1}, {"stride": 2}),
+    "depthwise": (*STRIDES, *KERNELS),
+    "convolution": (*STRIDES, *KERNELS),
     "affine": ({"ceiling": None}, {"ceiling": 0.5}, {"ceiling": math.inf}),
+    "max_pool": ({}, {"size": 3, "stride": 2, "padding": 1}, {"size": 3, "stride": 1, "padding": 0}),
 }
 
 
@@ -54,12 +65,15 @@ STATIC = {
 )
 @pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 1, 3, 17)], ids=str)
 def test_layouts_agree_in_value_and_gradient(name, static, shape):
+    size, edges = static.get("size", 2 if name == "max_pool" else 3), static.get("padding", 1)
+    edges = sum(edges[0]) if isinstance(edges, tuple) else 2 * edges * (name != "max_pool" or "size" in static)
+    if shape[1] + edges < size:
+        pytest.skip("the kernel does not fit")
+    options = static if name == "max_pool" else {key: value for key, value in static.items() if key != "size"}
     with jax.enable_x64(True):
         x = jnp.array(rng.normal(size=shape))
-        arguments = [jnp.array(rng.normal(size=size)) for size in CASES[name](shape[-1])]
-        if name == "max_pool" and min(shape[1:3]) < 2:
-            pytest.skip("nothing to pool")
-        expected, found = both(name, x, *arguments, **static)
+        arguments = [jnp.array(rng.normal(size=each)) for each in CASES[name](shape[-1], size)]
+        expected, found = both(name, x, *arguments, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11), expected, found)
 
 

@@ -157,9 +157,16 @@ def _rectify(draw: _Drawing, node: g.Rectify, name: str) -> None:
     draw.node("Clip", [*node.inputs, *limits], name)
 
 
-def _pool(draw: _Drawing, node: g.MaxPool | g.AveragePool, name: str) -> None:
-    kind = "MaxPool" if isinstance(node, g.MaxPool) else "AveragePool"
-    draw.node(kind, node.inputs, name, kernel_shape=[node.size] * 2, strides=[node.stride] * 2)
+def _max_pool(draw: _Drawing, node: g.MaxPool, name: str) -> None:
+    draw.node("MaxPool", node.inputs, name, **_window(node), pads=[node.padding] * 4)
+
+
+def _average_pool(draw: _Drawing, node: g.AveragePool, name: str) -> None:
+    draw.node("AveragePool", node.inputs, name, **_window(node))
+
+
+def _window(node: g.MaxPool | g.AveragePool) -> dict[str, list[int]]:
+    return {"kernel_shape": [node.size] * 2, "strides": [node.stride] * 2}
 
 
 def _resample(draw: _Drawing, node: g.Resample, name: str) -> None:
@@ -203,8 +210,8 @@ def _dense(draw: _Drawing, node: g.Dense, name: str) -> None:
 WRITERS: dict[type, Callable[[_Drawing, Any, str], None]] = {
     g.Convolution: _convolution,
     g.Rectify: _rectify,
-    g.MaxPool: _pool,
-    g.AveragePool: _pool,
+    g.MaxPool: _max_pool,
+    g.AveragePool: _average_pool,
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,
