@@ -58,7 +58,9 @@ def pytorch(name, reference, variables):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("case", "train"), [(case, False) for case in CASES] + [(case, True) for case in NORMALIZED])
+@pytest.mark.parametrize(
+    ("case", "train"), [(slow(case), False) for case in CASES] + [(slow(case), True) for case in NORMALIZED]
+)
 def test_logits_equal_pytorch(case, form, train):
     torch = pytest.importorskip("torch")
     name, options, reference, size = CASES[case]
