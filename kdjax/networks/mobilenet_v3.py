@@ -238,7 +238,8 @@ def graph(draw: Builder, size: str) -> str:
     return draw.dense(draw.hard_swish(draw.dense(x, "hidden")), "head")
 
 
-def _model(size: str) -> Model:
+def model(size: str) -> Model:
+    """The network of a table, 'small' or 'large'."""
     return Model(
         functools.partial(MobileNetV3, size=size),
         mean=MEAN,
@@ -249,4 +250,4 @@ def _model(size: str) -> Model:
     )
 
 
-MODELS = {f"mobilenet_v3_{size}": _model(size) for size in ROWS}
+MODELS = {f"mobilenet_v3_{size}": model(size) for size in ROWS}

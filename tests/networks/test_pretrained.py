@@ -49,7 +49,7 @@ def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", pytest.param("mobilenet_v3_large", marks=pytest.mark.slow)])
 def test_weights_for_another_eps_give_the_network_that_they_were_trained_in(tmp_path, name):
-    """timm builds MobileNetV3 with an eps of 1e-5. Every second channel's variance is near 1e-3, which is the eps here."""
+    """timm builds MobileNetV3 with eps 1e-5. Every second channel has a variance near 1e-3, which is the eps here."""
     torch = pytest.importorskip("torch")
     import torch_reference
 
@@ -63,9 +63,7 @@ def test_weights_for_another_eps_give_the_network_that_they_were_trained_in(tmp_
     theirs = torch_reference.MobileNetV3(5, name.rsplit("_", 1)[-1], 0.25, eps=1e-5).double().eval()
     # As if they had been trained there. The reference has torchvision's names; both list the same tensors in order.
     theirs.load_state_dict(theirs.state_dict() | {key: torch.tensor(value) for key, value in tensors.items()})
-    timm = {
-        key: value.reshape(like.shape) for (key, like), value in zip(turned.items(), tensors.values(), strict=True)
-    }
+    timm = {key: value.reshape(like.shape) for (key, like), value in zip(turned.items(), tensors.values(), strict=True)}
     save_file(timm, tmp_path / "weights.safetensors")
     images = np.random.default_rng(1).random((4, 33, 33, 3))
     with torch.no_grad():
