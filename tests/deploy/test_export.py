@@ -70,7 +70,7 @@ def test_safetensors_load_strictly_into_pytorch_and_all_forms_agree(case, tmp_pa
             torch.tensor(images).permute(0, 3, 1, 2) / 255.0, network.image_size, mode="bilinear", antialias=True
         )
         expected = reference.eval()(resized).numpy()
-    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()  # the images make a difference
+    assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()  # the images make a difference
     assert_close(run_onnx(onnx_graph.build(network, {}), images), expected)
     program = jax.export.deserialize(bytearray(stablehlo.serialize(network)))
     assert program.platforms == ("cpu", "cuda", "tpu")

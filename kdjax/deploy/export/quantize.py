@@ -7,6 +7,10 @@ fastest. ReLU6 itself costs nothing: it is the range of the integers. The resize
 MobileNetV2 is the network that naive 8 bits harm: after folding, the filters of one layer differ in size by orders of
 magnitude (Nagel et al., arXiv 1906.04721). A scale for each output channel of the weights helps. What is left are
 the activations, which share one scale for all channels; `equalize` and the percentile calibration are for them.
+
+onnxruntime has no integer kernel for MobileNetV3's hard swish: it is computed in floats between two conversions, so
+that 8 bits make the file smaller but need not make it faster. In integers it would be a minimum and a product; tried,
+that took about as long.
 """
 
 import contextlib
@@ -99,23 +103,22 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
 
 
 def _limited(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the inputs of hard activations cut to where they matter: the function stays the same.
+    """The model with the inputs of hard activations cut to `LIMITS`, in place: the function stays the same.
 
     The quantizer makes such a cut the range of the integers, as it does with ReLU6, so that none of them is spent on
     values that all become 0.
     """
     nodes = list(model.graph.node)
+    values = {value for node in nodes for value in LIMITS.get(node.op_type, ()) if value is not None}
+    name = lambda value: "" if value is None else f"hard.{value:g}"
+    model.graph.initializer.extend(numpy_helper.from_array(np.float32(value), name(value)) for value in sorted(values))
     del model.graph.node[:]
     for node in nodes:
         if node.op_type in LIMITS:
-            limits = []
-            for value in LIMITS[node.op_type]:
-                limits.append("" if value is None else f"limit.{value:g}")
-                if value is not None and limits[-1] not in {one.name for one in model.graph.initializer}:
-                    model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), limits[-1]))
-            (x,) = node.input
-            model.graph.node.append(helper.make_node("Clip", [x, *limits], [f"{x}.limited"], name=f"{x}.limited"))
-            node.input[0] = f"{x}.limited"
+            limited = f"{node.input[0]}.limited"
+            inputs = [node.input[0], *map(name, LIMITS[node.op_type])]
+            model.graph.node.append(helper.make_node("Clip", inputs, [limited], name=limited))
+            node.input[0] = limited
         model.graph.node.append(node)
     return model
 
