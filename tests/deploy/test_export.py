@@ -34,6 +34,9 @@ CASES = {  # network, width, head; sides of the stored image and of the network'
     "vgg16 fc on 1 x 1 cells": ("vgg16", 0.05, "fc", (36, 32)),
     "vgg16_bn fc on 3 x 3 cells": ("vgg16_bn", 0.05, "fc", (72, 101)),
     "vgg16 fc on 9 x 9 cells": ("vgg16", 0.05, "fc", (72, 290)),
+    "efficientnet_lite0": ("efficientnet_lite0", 0.25, "average", (36, 44)),  # 44, 22, 11, 6, 3 px: even and odd
+    "resnet18": ("resnet18", 0.125, "average", (50, 75)),
+    "resnet50": ("resnet50", 0.125, "average", (36, 32)),
 }
 REFERENCES = {
     "mobilenet_v2": ("MobileNetV2", {}),
@@ -41,10 +44,19 @@ REFERENCES = {
     "mobilenet_v3_large": ("MobileNetV3", {"size": "large"}),
     "vgg16": ("VGG16", {"batch_norm": False}),
     "vgg16_bn": ("VGG16", {"batch_norm": True}),
+    "efficientnet_lite0": ("EfficientNetLite", {}),
+    "resnet18": ("ResNet", {}),
+    "resnet50": ("ResNet", {"block": "Bottleneck", "repeats": (3, 4, 6, 3)}),
 }
 
 
-@pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
+SLOW = ("resnet50",)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(case, marks=[pytest.mark.slow] * (name in SLOW), id=name) for name, case in CASES.items()],
+)
 def case(request):
     """Name, width, head, folded network."""
     name, width, head, sizes = request.param
@@ -59,7 +71,7 @@ def test_safetensors_load_strictly_into_pytorch_and_all_forms_agree(case, tmp_pa
     _, variables = student(name, width, head)
     stage._write_tensors(tmp_path, name, variables)
     kind, options = REFERENCES[name]
-    options = {**options, "head": head} if kind == "VGG16" else options
+    options = {**options, "head": head} if name.startswith("vgg") else options
     reference = getattr(torch_reference, kind)(len(CLASSES), width=width, **options)
     tensors = load_file(tmp_path / "student.safetensors")
     reference.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()}, strict=True)

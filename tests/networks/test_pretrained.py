@@ -29,17 +29,24 @@ def variables(name, seed, classes=5, **options):
     return jax.tree_util.tree_map_with_path(lambda path, leaf: abs(leaf) if path[-1].key == "var" else leaf, drawn)
 
 
-NAMES = ["vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
+BOTH = ("vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
+NAMINGS = [(name, naming) for name in BOTH for naming in ("torchvision", "timm")] + [
+    ("efficientnet_lite0", "timm"),
+    ("efficientnet_lite2", "timm"),
+    ("resnet18", "torchvision"),
+    ("resnet34", "torchvision"),
+    ("resnet50", "torchvision"),
+]
 
 
-@pytest.mark.parametrize("naming", ["torchvision", "timm"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "naming"), NAMINGS)
 def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
     source, target = variables(name, 0), variables(name, 1)
     save_file(named_tensors(name, source, naming), tmp_path / "weights.safetensors")
     loaded, report = load_imagenet(tmp_path / "weights.safetensors", name, target)
     assert naming in report and "head" in report
-    renamed = naming == "torchvision" or naming in networks.MODELS[name].aliases
+    spec = networks.MODELS[name]
+    renamed = naming in (next(iter(spec.names)), *spec.aliases)
     assert ("another eps" in report) is not renamed
     equal = functools.partial(np.testing.assert_allclose, rtol=0 if renamed else 3e-7)
     for collection, tree in loaded.items():
@@ -86,14 +93,12 @@ def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, nam
         jax.tree.map(np.testing.assert_array_equal, loaded["params"]["head"][layer], expected["params"]["head"][layer])
 
 
-@pytest.mark.parametrize("naming", ["torchvision", "timm"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "naming"), NAMINGS)
 def test_names_are_those_of_the_packages(name, naming):
     """Every name and shape of torchvision's and timm's networks of 1000 classes, as those packages list them."""
     lines = (Path(__file__).parent / "names" / f"{naming}_{name}.txt").read_text().splitlines()
     expected = {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
-    head = "fc" if "fc" in networks.MODELS[name].heads else "average"
-    model = networks.create(name, num_classes=1000, head=head)
+    model = networks.create(name, num_classes=1000, head=networks.MODELS[name].heads[-1])
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.int8(0), leaf.shape), dict(shapes))  # no memory
     assert {key: value.shape for key, value in named_tensors(name, zeros, naming).items()} == expected
@@ -129,17 +134,24 @@ def test_a_first_layer_for_pixels_of_0_to_255_is_pointed_out(tmp_path):
         assert ("WARNING: the filters of features.0.weight" in report) is warned and "\n" not in report
 
 
-@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
-def test_the_published_weights_are_read(name):
+@pytest.mark.parametrize(
+    ("name", "naming", "first", "theirs"),
+    [
+        ("vgg16", "torchvision", "conv_1", "features.0.weight"),
+        ("mobilenet_v2", "torchvision", "stem", "features.0.0.weight"),
+        ("efficientnet_lite0", "timm", "stem", "conv_stem.weight"),
+        ("efficientnet_lite2", "timm", "stem", "conv_stem.weight"),
+    ],
+)
+def test_the_published_weights_are_read(name, naming, first, theirs):
     path = Path(__file__).resolve().parents[2] / "../shared/data" / f"{name}_imagenet_features.safetensors"
     if not path.is_file():
         pytest.skip("no ../shared/data with ImageNet weights here")
     target = variables(name, 0, width=1.0)
     loaded, report = load_imagenet(path, name, target)
-    first = {"vgg16": "conv_1", "mobilenet_v2": "stem"}[name]
-    theirs = load_file(path)["features.0.0.weight" if name == "mobilenet_v2" else "features.0.weight"]
-    np.testing.assert_array_equal(loaded["params"][first]["kernel"], theirs.transpose(2, 3, 1, 0).astype(np.float32))
-    assert "WARNING" not in report and "torchvision names" in report and report.endswith("kept as initialized: head")
+    kernel = load_file(path)[theirs].transpose(2, 3, 1, 0).astype(np.float32)
+    np.testing.assert_array_equal(loaded["params"][first]["kernel"], kernel)
+    assert "WARNING" not in report and f"{naming} names" in report and report.endswith("kept as initialized: head")
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):

@@ -111,7 +111,9 @@ def _limited(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = list(model.graph.node)
     values = {value for node in nodes for value in LIMITS.get(node.op_type, ()) if value is not None}
     name = lambda value: "" if value is None else f"hard.{value:g}"
-    model.graph.initializer.extend(numpy_helper.from_array(np.float32(value), name(value)) for value in sorted(values))
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name(value)) for value in sorted(values)
+    )
     del model.graph.node[:]
     for node in nodes:
         if node.op_type in LIMITS:
