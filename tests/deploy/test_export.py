@@ -28,7 +28,7 @@ CASES = {  # network, width, head; sides of the stored image and of the network'
     "mobilenet_v2 keeps": ("mobilenet_v2", 0.25, "average", (32, 32)),
     "mobilenet_v2 enlarges": ("mobilenet_v2", 0.25, "average", (32, 44)),
     "mobilenet_v3_small": ("mobilenet_v3_small", 0.25, "average", (36, 33)),
-    "mobilenet_v3_large": pytest.param(("mobilenet_v3_large", 0.25, "average", (36, 32)), marks=pytest.mark.slow),
+    "mobilenet_v3_large": ("mobilenet_v3_large", 0.25, "average", (36, 32)),
     "vgg16": ("vgg16", 0.1, "average", (36, 32)),
     "vgg16_bn": ("vgg16_bn", 0.1, "average", (50, 75)),
     "vgg16 fc on 1 x 1 cells": ("vgg16", 0.05, "fc", (36, 32)),
@@ -50,7 +50,7 @@ REFERENCES = {
 }
 
 
-SLOW = ("resnet50",)
+SLOW = ("mobilenet_v3_large", "resnet50")
 
 
 @pytest.fixture(
