@@ -14,7 +14,7 @@ from kdjax.networks.pretrained import named_tensors
 CLASSES = 7
 REPEATS = {"efficientnet_lite": (1, 1, 1, 2, 1, 1, 1), "resnet": (1, 2, 1, 1)}
 """Blocks of the stages in these tests: every kind of block, and no more of them to compile."""
-ONE_OF_EACH = ("vgg16", "vgg16_bn", "mobilenet_v2", "efficientnet_lite0", "resnet18", "resnet50")
+ONE_OF_EACH = ("vgg16", "vgg16_bn", "mobilenet_v2", "efficientnet_lite0", "resnet18")
 
 FORMS = ("examples_first", "examples_last")
 CASES = {  # options here and of the reference; side of the images: odd sides on the way down
@@ -104,8 +104,8 @@ def test_logits_equal_pytorch(case, form, train):
 @pytest.mark.parametrize(
     ("case", "train"),
     [(case, False) for case in ("mobilenet_v2", "vgg16 fc on 3 x 3 cells", "vgg16_bn")]
-    + [("efficientnet_lite0 of 50 px", True), ("resnet50", True)]
-    + [pytest.param(case, False, marks=pytest.mark.slow) for case in ("efficientnet_lite0 of 44 px", "resnet18")],
+    + [("efficientnet_lite0 of 50 px", True), ("resnet18", True)]
+    + [pytest.param(case, False, marks=pytest.mark.slow) for case in ("efficientnet_lite0 of 44 px", "resnet50")],
 )
 def test_gradients_equal_pytorch(case, train, form):
     torch = pytest.importorskip("torch")
