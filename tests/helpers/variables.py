@@ -6,7 +6,11 @@ import numpy as np
 
 
 def randomized(model, size):
-    """Variables with statistics and scales as far from their initial values as a trained network's."""
+    """Variables with statistics and scales as far from their initial values as a trained network's.
+
+    Depthwise kernels are larger than initially by the root of their channels: with running statistics around 1 the
+    logits of MobileNetV2 would else be the same for every image.
+    """
     variables = jax.tree.map(np.asarray, dict(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))))
     rng = np.random.default_rng(0)
 
@@ -16,6 +20,8 @@ def randomized(model, size):
             return rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
         if name in ("bias", "mean"):
             return rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype)
+        if leaf.ndim == 3:
+            return leaf * np.sqrt(leaf.shape[-1]).astype(leaf.dtype)
         return leaf * 10 if "head" in [key.key for key in path] else leaf
 
     return jax.tree_util.tree_map_with_path(spread, variables)
