@@ -129,7 +129,7 @@ class MobileNetV3(nn.Module):
 
     Parameters: `stem`, `stem_bn`, `block_1` ... {expand, expand_bn, depthwise, depthwise_bn, excite, project,
     project_bn}, `last`, `last_bn`, `hidden`, `head`. Every block but the first expands, at any width (torchvision
-    leaves out what rounding makes an expansion to as many channels, below a width of 0.17). Source: arXiv 1905.02244
+    leaves out what rounding makes an expansion to as many channels, below a width of 0.14). Source: arXiv 1905.02244
     and torchvision.models.mobilenet_v3 for padding, rounding, BatchNorm, dropout and initialization.
     """
 

@@ -212,7 +212,7 @@ def _doubt(file: _File) -> str:
         return ""
     return (
         f"; WARNING: the filters of {first.name} are small (median norm {norm:.2g}, usually about 1), as of a network "
-        "for pixels of 0 to 255 or in caffe's form (BGR): this network takes RGB by ImageNet's mean and deviation"
+        "for pixels of 0 to 255 or in caffe's form (BGR): this network takes RGB, less a mean and over a deviation"
     )
 
 

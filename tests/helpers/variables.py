@@ -11,7 +11,8 @@ def randomized(model, size):
     """Variables with statistics and scales as far from their initial values as a trained network's.
 
     Only the shapes are the model's, so nothing is compiled. Kernels have the variance 2 / fan out, those of the head
-    ten times their initial deviation.
+    ten times their initial deviation. The fan out of a depthwise kernel is that of one channel: with running statistics
+    around 1 the logits of MobileNetV2 would else be the same for every image.
     """
     shapes = dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3))))
     rng = np.random.default_rng(0)
@@ -23,7 +24,7 @@ def randomized(model, size):
         elif name in ("bias", "mean"):
             values = rng.normal(0, 0.1, leaf.shape)
         else:
-            fan_out = math.prod(leaf.shape) // (leaf.shape[-2] if len(leaf.shape) != 3 else 1)
+            fan_out = math.prod(leaf.shape) // leaf.shape[-1 if len(leaf.shape) == 3 else -2]
             values = rng.normal(0, 0.1 if "head" in [key.key for key in path] else (2 / fan_out) ** 0.5, leaf.shape)
         return values.astype(leaf.dtype)
 

@@ -16,7 +16,7 @@ REPEATS = {"efficientnet_lite": (1, 1, 1, 2, 1, 1, 1), "resnet": (1, 2, 1, 1)}
 """Blocks of the stages in these tests: every kind of block, and no more of them to compile."""
 ROWS = {"small": (0, 1, 3, 4), "large": (0, 1, 3, 6, 7)}
 """Of the tables of MobileNetV3, for the same reason."""
-ONE_OF_EACH = ("vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0", "resnet18", "resnet50")
+ONE_OF_EACH = ("vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0", "resnet18")
 
 FORMS = ("examples_first", "examples_last")
 CASES = {  # options here and of the reference; side of the images: odd sides on the way down
@@ -107,6 +107,7 @@ def test_logits_equal_pytorch(case, form, train):
     theirs.train(train)
     with torch.no_grad():
         expected = theirs(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    assert np.ptp(expected, axis=0).max() > 0.03 * np.abs(expected).max()  # the images make a difference
     outputs, mutated = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))(variables, images)
     np.testing.assert_allclose(outputs.logits, expected, atol=1e-4 * np.abs(expected).max())
     if train and "batch_stats" in variables:
@@ -123,11 +124,11 @@ def test_logits_equal_pytorch(case, form, train):
     [(case, False) for case in ("mobilenet_v2", "vgg16 fc on 3 x 3 cells", "vgg16_bn")]
     + [
         ("efficientnet_lite0 of 50 px", True),
-        ("resnet50", True),
+        ("resnet18", True),
         ("mobilenet_v3_small", True),
         ("mobilenet_v3_large", False),
     ]
-    + [pytest.param(case, False, marks=pytest.mark.slow) for case in ("efficientnet_lite0 of 44 px", "resnet18")],
+    + [pytest.param(case, False, marks=pytest.mark.slow) for case in ("efficientnet_lite0 of 44 px", "resnet50")],
 )
 def test_gradients_equal_pytorch(case, train, form):
     torch = pytest.importorskip("torch")
