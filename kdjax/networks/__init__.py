@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import InputError
-from kdjax.networks import layers, mobilenet_v2, vgg16
+from kdjax.networks import efficientnet_lite, layers, mobilenet_v2, mobilenet_v3, resnet, vgg16
 from kdjax.networks.cost import cost, cost_by_head, feature_count
 from kdjax.networks.model import Model
 
@@ -13,6 +13,9 @@ __all__ = ["MODELS", "Model", "cost", "cost_by_head", "create", "feature_count"]
 MODELS: dict[str, Model] = {
     **vgg16.MODELS,
     **mobilenet_v2.MODELS,
+    **mobilenet_v3.MODELS,
+    **efficientnet_lite.MODELS,
+    **resnet.MODELS,
 }
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.networks.padding import PADDINGS, Padding
+
 IMAGE = "image"
 
 
@@ -43,7 +45,7 @@ class Convolution(Node):
     kernel: np.ndarray
     bias: np.ndarray
     stride: int
-    padding: tuple[tuple[int, int], tuple[int, int]]
+    padding: Padding
     groups: int
 
 
@@ -56,10 +58,16 @@ class Rectify(Node):
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool(Node):
-    """Maximum over size x size cells, every `stride` of them, without padding; what is left over is dropped."""
+    """Maximum over size x size cells, every `stride` of them; what is left over is dropped.
+
+    Attributes:
+        size, stride: in both directions.
+        padding: cells of -inf all around.
+    """
 
     size: int
     stride: int
+    padding: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +98,21 @@ class Mean(Node):
 @dataclasses.dataclass(frozen=True)
 class Add(Node):
     """The sum of two tensors of one shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HardSigmoid(Node):
+    """min(max(x + 3, 0), 6) / 6."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HardSwish(Node):
+    """x * min(max(x + 3, 0), 6) / 6."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(Node):
+    """A map, the first input, with each of its channels multiplied by its number in a vector, the second."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +180,7 @@ class Builder:
         norm: str | None = None,
         eps: float = 1e-5,
         stride: int = 1,
-        padding: tuple[tuple[int, int], tuple[int, int]] | None = None,
+        padding: str = "around",
     ) -> str:
         """The convolution `layer`, and the BatchNorm after it.
 
@@ -167,7 +190,7 @@ class Builder:
             norm: path of the BatchNorm.
             eps: of the BatchNorm.
             stride: in both directions.
-            padding: ((top, bottom), (left, right)); by default half the kernel's side all around.
+            padding: one of `padding.PADDINGS`.
 
         The products are taken in float64 and rounded once.
         """
@@ -186,10 +209,10 @@ class Builder:
             bias = np.float64(affine["bias"]) + (bias - np.float64(running["mean"])) * factor
         if x == IMAGE:
             kernel = kernel * (self._scale[:, None, None, None] if groups > 1 else self._scale[None, :, None, None])
-        side = kernel.shape[-1]
-        padding = padding or ((side // 2, side // 2),) * 2
-        sides = [(self.shapes[x][i + 1] + sum(padding[i]) - side) // stride + 1 for i in (0, 1)]
-        node = Convolution(self._names[layer], (x,), _float32(kernel), _float32(bias), stride, padding, groups)
+        size, before = kernel.shape[-1], self.shapes[x][1:]
+        edges = PADDINGS[padding](before, size, stride)
+        sides = [(side + sum(edge) - size) // stride + 1 for side, edge in zip(before, edges, strict=True)]
+        node = Convolution(self._names[layer], (x,), _float32(kernel), _float32(bias), stride, edges, groups)
         return self._added(node, len(kernel), *sides)
 
     def rectify(self, x: str, ceiling: float = math.inf) -> str:
@@ -197,13 +220,13 @@ class Builder:
         kind = "relu" if math.isinf(ceiling) else f"relu{ceiling:g}"
         return self._added(Rectify(f"{x}.{kind}", (x,), ceiling), *self.shapes[x])
 
-    def max_pool(self, x: str, size: int = 2, stride: int = 2) -> str:
-        """Maximum over size x size cells."""
-        return self._pooled(MaxPool(f"{x}.max", (x,), size, stride))
+    def max_pool(self, x: str, size: int = 2, stride: int = 2, padding: int = 0) -> str:
+        """Maximum over size x size cells, with `padding` cells of -inf all around."""
+        return self._pooled(MaxPool(f"{x}.max", (x,), size, stride, padding), padding)
 
     def average_pool(self, x: str, size: int = 2, stride: int = 2) -> str:
         """Mean over size x size cells."""
-        return self._pooled(AveragePool(f"{x}.average", (x,), size, stride))
+        return self._pooled(AveragePool(f"{x}.average", (x,), size, stride), 0)
 
     def adaptive_average(self, x: str, side: int) -> str:
         """PyTorch's AdaptiveAvgPool2d to side x side cells: see `layers.adaptive_average_pool`."""
@@ -222,6 +245,20 @@ class Builder:
         if self.shapes[x] != self.shapes[y]:
             raise ValueError(f"{x} {self.shapes[x]} and {y} {self.shapes[y]} differ in shape")
         return self._added(Add(name, (x, y)), *self.shapes[x])
+
+    def hard_sigmoid(self, x: str) -> str:
+        """min(max(x + 3, 0), 6) / 6."""
+        return self._added(HardSigmoid(f"{x}.hard_sigmoid", (x,)), *self.shapes[x])
+
+    def hard_swish(self, x: str) -> str:
+        """x * min(max(x + 3, 0), 6) / 6."""
+        return self._added(HardSwish(f"{x}.hard_swish", (x,)), *self.shapes[x])
+
+    def scale(self, x: str, gate: str) -> str:
+        """The map x with each of its channels multiplied by its number in the vector `gate`."""
+        if self.shapes[gate] != self.shapes[x][:1]:
+            raise ValueError(f"{gate} {self.shapes[gate]} is not a number for each channel of {x} {self.shapes[x]}")
+        return self._added(Scale(f"{x}.scaled", (x, gate)), *self.shapes[x])
 
     def dense(self, x: str, layer: str) -> str:
         """The linear layer `layer`, kernel (I, O) over a vector or over a map that is flattened as (H, W, C)."""
@@ -250,9 +287,9 @@ class Builder:
             return False
         return True
 
-    def _pooled(self, node: MaxPool | AveragePool) -> str:
+    def _pooled(self, node: MaxPool | AveragePool, padding: int) -> str:
         channels, *sides = self.shapes[node.inputs[0]]
-        return self._added(node, channels, *((side - node.size) // node.stride + 1 for side in sides))
+        return self._added(node, channels, *((side + 2 * padding - node.size) // node.stride + 1 for side in sides))
 
     def _added(self, node: Node, *shape: int) -> str:
         if node.name in self.shapes:

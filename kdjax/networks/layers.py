@@ -13,6 +13,8 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from kdjax.networks.forms import examples_first, examples_last
+from kdjax.networks.forms.activations import hard_sigmoid
+from kdjax.networks.padding import PADDINGS, Padding
 
 FORMS = {"examples_first": examples_first, "examples_last": examples_last}
 """How the layers compute and lay out their activations, the `form` of a network: see the modules."""
@@ -74,43 +76,55 @@ class Linear(nn.Module):
     """x (b, I) @ kernel (I, O) + bias (O,), accumulated and returned in at least float32."""
 
     features: int
+    initializer: nn.initializers.Initializer = LINEAR_INIT
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", LINEAR_INIT, (x.shape[-1], self.features), wide(x.dtype))
+        kernel = self.param("kernel", self.initializer, (x.shape[-1], self.features), wide(x.dtype))
         bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
         product = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=wide(x.dtype))
         return product + bias.astype(product.dtype)[None, :]
 
 
+def _padding(name: str, x: jax.Array, size: int, stride: int, form: str) -> Padding:
+    sides = [x.shape[axis] for axis in FORMS[form].SPATIAL_AXES]
+    return PADDINGS[name](sides, size, stride)
+
+
 class Pointwise(nn.Module):
-    """1 x 1 convolution without bias, a matrix product; kernel (I, O)."""
+    """1 x 1 convolution without bias, a matrix product; kernel (I, O). With a stride it reads every such pixel."""
 
     features: int
     form: str
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
+        for axis in form.SPATIAL_AXES if self.stride > 1 else ():
+            x = lax.slice_in_dim(x, 0, None, self.stride, axis)
         shape = x.shape[form.CHANNEL_AXIS], self.features
         kernel = self.param("kernel", kaiming_fan_out(self.features), shape, wide(x.dtype))
         return form.pointwise(x, kernel.astype(x.dtype))
 
 
 class Convolution(nn.Module):
-    """3 x 3 convolution, padding 1 on every side; kernel (3, 3, I, O)."""
+    """size x size convolution; kernel (size, size, I, O). `padding` is one of `padding.PADDINGS`."""
 
     features: int
     form: str
     stride: int = 1
     use_bias: bool = False
+    size: int = 3
+    padding: str = "around"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
-        shape = 3, 3, x.shape[form.CHANNEL_AXIS], self.features
-        kernel = self.param("kernel", kaiming_fan_out(9 * self.features), shape, wide(x.dtype))
-        y = form.convolution(x, kernel.astype(x.dtype), self.stride)
+        shape = self.size, self.size, x.shape[form.CHANNEL_AXIS], self.features
+        kernel = self.param("kernel", kaiming_fan_out(self.size**2 * self.features), shape, wide(x.dtype))
+        padding = _padding(self.padding, x, self.size, self.stride, self.form)
+        y = form.convolution(x, kernel.astype(x.dtype), self.stride, padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(x.dtype))
             y = form.add_bias(y, bias.astype(x.dtype))
@@ -138,25 +152,49 @@ class ConvolutionReLU(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """3 x 3 convolution of every channel on its own, padding 1 on every side also for stride 2; kernel (3, 3, C)."""
+    """size x size convolution of every channel on its own; kernel (size, size, C). `padding` as in `Convolution`."""
 
     stride: int
+    form: str
+    size: int = 3
+    padding: str = "around"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        form = FORMS[self.form]
+        channels = x.shape[form.CHANNEL_AXIS]
+        shape = self.size, self.size, channels
+        kernel = self.param("kernel", kaiming_fan_out(self.size**2 * channels), shape, wide(x.dtype))
+        padding = _padding(self.padding, x, self.size, self.stride, self.form)
+        return form.depthwise(x, kernel.astype(x.dtype), self.stride, padding)
+
+
+class SqueezeExcite(nn.Module):
+    """Every channel of an example times a number in [0, 1] that its channels' means decide, through two linear layers.
+
+    Hu et al., arXiv 1709.01507, with the hard sigmoid of MobileNetV3 (arXiv 1905.02244, section 5.3). Parameters:
+    `reduce` to `squeezed` numbers, with ReLU, and `expand`, both initialized as the 1 x 1 convolutions that torchvision
+    makes of them.
+    """
+
+    squeezed: int
     form: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         form = FORMS[self.form]
         channels = x.shape[form.CHANNEL_AXIS]
-        kernel = self.param("kernel", kaiming_fan_out(9 * channels), (3, 3, channels), wide(x.dtype))
-        return form.depthwise(x, kernel.astype(x.dtype), self.stride)
+        linear = lambda features, name: Linear(features, kaiming_fan_out(features), name=name)
+        hidden = nn.relu(linear(self.squeezed, "reduce")(form.average(x))).astype(x.dtype)
+        return form.scaled(x, hard_sigmoid(linear(channels, "expand")(hidden)).astype(x.dtype))
 
 
 class BatchNorm(nn.Module):
     """Batch normalization of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
 
-    eps 1e-5; the running statistics move by a tenth a step, the running variance with n / (n - 1). In train mode the
-    batch is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`
-    min(max(·, 0), ceiling) follows.
+    The running statistics move by 1 - `momentum` a step, the running variance with n / (n - 1). In train mode the batch
+    is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`
+    min(max(·, 0), ceiling) follows, with `hard_swish` that.
     """
 
     form: str
@@ -164,6 +202,7 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     eps: float = 1e-5
     momentum: float = 0.9
+    hard_swish: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -187,4 +226,6 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value.astype(dtype), running_var.value.astype(dtype)
         factor = scale.astype(dtype) * lax.rsqrt(var + self.eps)
         offset = bias.astype(dtype) - mean * factor
+        if self.hard_swish:
+            return form.affine_hard_swish(x.astype(dtype), factor, offset).astype(x.dtype)
         return form.affine(x.astype(dtype), factor, offset, self.ceiling).astype(x.dtype)

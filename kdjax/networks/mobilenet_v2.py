@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.networks import layers
+from kdjax.networks import inverted_residual, layers
 from kdjax.networks.graph import IMAGE, Builder
+from kdjax.networks.inverted_residual import Block, InvertedResidual, scaled
 from kdjax.networks.model import Model, Place
 from kdjax.objective.outputs import Outputs
 
@@ -19,16 +19,6 @@ MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-class Block(NamedTuple):
-    """One inverted residual of table 2: its row, its place there, and what it does."""
-
-    stage: int
-    place: int
-    expansion: int
-    channels: int
-    stride: int
-
-
 def blocks() -> Iterator[tuple[str, Block]]:
     """The blocks, by their names here: `block_1` ..."""
     number = 0
@@ -36,36 +26,6 @@ def blocks() -> Iterator[tuple[str, Block]]:
         for place in range(repeats):
             number += 1
             yield f"block_{number}", Block(stage, place, expansion, channels, stride if place == 0 else 1)
-
-
-def scaled(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and never below nine tenths (torchvision's _make_divisible)."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; the input is added where shapes allow."""
-
-    features: int
-    expansion: int
-    stride: int
-    form: str
-    axis_name: str | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        norm = functools.partial(layers.BatchNorm, self.form, axis_name=self.axis_name)
-        channels = x.shape[layers.FORMS[self.form].CHANNEL_AXIS]
-        y = x
-        if self.expansion != 1:
-            y = layers.Pointwise(self.expansion * channels, self.form, name="expand")(y)
-            y = norm(ceiling=6.0, name="expand_bn")(y, train)
-        y = layers.Depthwise(self.stride, self.form, name="depthwise")(y)
-        y = norm(ceiling=6.0, name="depthwise_bn")(y, train)
-        y = layers.Pointwise(self.features, self.form, name="project")(y)
-        y = norm(name="project_bn")(y, train)
-        return x + y if self.stride == 1 and channels == self.features else y
 
 
 class MobileNetV2(nn.Module):
@@ -108,9 +68,7 @@ class MobileNetV2(nn.Module):
         x = norm(name="stem_bn")(x, train)
         for name, block in blocks():
             features = scaled(block.channels * self.width)
-            x = InvertedResidual(features, block.expansion, block.stride, self.form, self.axis_name, name=name)(
-                x, train
-            )
+            x = InvertedResidual(features, block, self.form, self.axis_name, name=name)(x, train)
         x = layers.Pointwise(scaled(1280 * max(1.0, self.width)), self.form, name="last")(x)
         x = features = layers.FORMS[self.form].average(norm(name="last_bn")(x, train))
         if train and example_keys is not None and self.dropout:
@@ -126,19 +84,19 @@ LAYERS = {  # here: (torchvision, timm)
     "last": ("features.18.0", "conv_head"),
     "last_bn": ("features.18.1", "bn2"),
 }
-EXPANDED = {  # in a block
-    "expand": ("0.0", "conv_pw"),
-    "expand_bn": ("0.1", "bn1"),
-    "depthwise": ("1.0", "conv_dw"),
-    "depthwise_bn": ("1.1", "bn2"),
-    "project": ("2", "conv_pwl"),
-    "project_bn": ("3", "bn3"),
+EXPANDED = {  # in torchvision's block
+    "expand": "0.0",
+    "expand_bn": "0.1",
+    "depthwise": "1.0",
+    "depthwise_bn": "1.1",
+    "project": "2",
+    "project_bn": "3",
 }
-PLAIN = {  # in a block that does not expand
-    "depthwise": ("0.0", "conv_dw"),
-    "depthwise_bn": ("0.1", "bn1"),
-    "project": ("1", "conv_pw"),
-    "project_bn": ("2", "bn2"),
+PLAIN = {  # in torchvision's block that does not expand
+    "depthwise": "0.0",
+    "depthwise_bn": "0.1",
+    "project": "1",
+    "project_bn": "2",
 }
 
 
@@ -148,26 +106,19 @@ def names() -> dict[str, dict[str, Place]]:
     timm = {layer: Place(theirs) for layer, (_, theirs) in LAYERS.items()}
     for number, (name, block) in enumerate(blocks(), 1):
         for part, theirs in (PLAIN if block.expansion == 1 else EXPANDED).items():
-            torchvision[f"{name}/{part}"] = Place(f"features.{number}.conv.{theirs[0]}")
-            timm[f"{name}/{part}"] = Place(f"blocks.{block.stage}.{block.place}.{theirs[1]}")
+            torchvision[f"{name}/{part}"] = Place(f"features.{number}.conv.{theirs}")
+        timm |= inverted_residual.timm_names(name, block)
     head = {"torchvision": Place("classifier.1", linear=True), "timm": Place("classifier", linear=True)}
     return {"torchvision": torchvision | {"head": head["torchvision"]}, "timm": timm | {"head": head["timm"]}}
 
 
 def graph(draw: Builder) -> str:
     """The network in evaluation."""
-
-    def convolution(x: str, layer: str, stride: int = 1) -> str:
-        return draw.convolution(x, layer, norm=f"{layer}_bn", stride=stride)
-
-    x = draw.rectify(convolution(IMAGE, "stem", 2), 6.0)
+    x = draw.rectify(draw.convolution(IMAGE, "stem", norm="stem_bn", stride=2), 6.0)
     for number, (name, block) in enumerate(blocks(), 1):
-        y = x if block.expansion == 1 else draw.rectify(convolution(x, f"{name}/expand"), 6.0)
-        y = draw.rectify(convolution(y, f"{name}/depthwise", block.stride), 6.0)
-        y = convolution(y, f"{name}/project")
-        summed = block.stride == 1 and draw.shapes[x] == draw.shapes[y]
-        x = draw.add(x, y, f"features.{number}") if summed else y
-    return draw.dense(draw.mean(draw.rectify(convolution(x, "last"), 6.0)), "head")
+        x = inverted_residual.graph(draw, x, name, block, total=f"features.{number}")
+    x = draw.rectify(draw.convolution(x, "last", norm="last_bn"), 6.0)
+    return draw.dense(draw.mean(x), "head")
 
 
 MODELS = {"mobilenet_v2": Model(MobileNetV2, mean=MEAN, std=STD, names=names(), graph=graph)}

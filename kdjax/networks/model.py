@@ -37,6 +37,8 @@ class Model:
         graph: draws the network in evaluation, from its variables to the logits, whose node it returns.
         heads: the values of its field `head`; a network with one head has no such field.
         classifier: beginnings of the names that published files may have beyond the features.
+        eps: of BatchNorm in each naming, where they differ; that of the first is the network's here. `pretrained` turns
+            the scales into those that give the same network in evaluation.
     """
 
     module: Callable[..., nn.Module]
@@ -46,3 +48,10 @@ class Model:
     graph: Callable[[Builder], str]
     heads: tuple[str, ...] = ("average",)
     classifier: tuple[str, ...] = ("classifier.", "head.", "fc.")
+    eps: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The namings beside the first in which the same numbers, under other names, are the same network."""
+        first, *others = self.names
+        return tuple(other for other in others if self.eps.get(other) == self.eps.get(first))

@@ -102,10 +102,14 @@ def load_imagenet(
         if pixels == "caffe" and value.ndim == 4 and value.shape[2] == len(deviation):
             value = value[:, :, ::-1].astype(np.float64) * (255 * deviation)[:, None]
         leaves[leaf] = np.ascontiguousarray(value, old.dtype).reshape(np.shape(old))
+    first = next(iter(MODELS[model_name].names))
+    turned = _scales(leaves, model_name, file.naming, first)
+    leaves |= turned
     kept = sorted({"/".join(leaf[1:-1]) for leaf in file.table.keys() - set(taken)})
     report = (
         f"{len(taken)} of {len(leaves)} tensors of {model_name} from {file.path} ({file.naming} names); "
-        f"{'kept as initialized: ' + ', '.join(kept) if kept else 'nothing kept as initialized'}{_doubt(file, pixels)}"
+        f"{'kept as initialized: ' + ', '.join(kept) if kept else 'nothing kept as initialized'}"
+        f"{f'; {len(turned)} BatchNorm scales turned to another eps' if turned else ''}{_doubt(file, pixels)}"
     )
     with file.path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -137,14 +141,34 @@ def named_tensors(model_name: str, variables: dict[str, Any], naming: str | None
         naming: one of the model's `names`; by default the first, which is torchvision's where there is one.
     """
     names = MODELS[model_name].names
-    places = names[naming or next(iter(names))]
+    first = next(iter(names))
+    places = names[naming or first]
     tensors = {}
-    for leaf, value in traverse_util.flatten_dict(variables).items():
+    leaves = traverse_util.flatten_dict(variables)
+    for leaf, value in {**leaves, **_scales(leaves, model_name, first, naming or first)}.items():
         tensor = _tensor(leaf, np.shape(value), places)
         turned = [tensor.middle[axis] for axis in tensor.order]
         value = np.asarray(value).reshape(turned).transpose(np.argsort(tensor.order))
         tensors[tensor.name] = np.ascontiguousarray(value).reshape(tensor.shape)
     return tensors
+
+
+def _scales(leaves: Mapping[Leaf, Any], model_name: str, source: str, target: str) -> dict[Leaf, np.ndarray]:
+    """Scales of BatchNorm that do with the eps of one naming in evaluation what those here did with another's.
+
+    scale' / sqrt(var + eps') = scale / sqrt(var + eps). The statistics stay what they are, so that training goes on
+    from them. Empty where both namings have the same eps.
+    """
+    eps = MODELS[model_name].eps
+    if eps.get(source) == eps.get(target):
+        return {}
+    turned = {}
+    for leaf, scale in leaves.items():
+        if leaf[-1] == "scale":
+            var = np.asarray(leaves["batch_stats", *leaf[1:-1], "var"], np.float64)
+            factor = np.sqrt((var + eps[target]) / (var + eps[source]))
+            turned[leaf] = (scale * factor).astype(np.asarray(scale).dtype)
+    return turned
 
 
 def _read(source: str | Path, model_name: str, variables: dict[str, Any], pixels: str) -> _File:

@@ -10,20 +10,36 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLASSES, TEMPERATURE, LEARNING_RATE, WEIGHT_DECAY, CLIP = 21, 4.0, 1e-3, 1e-4, 1.0
-NAMES = {"teacher": "vgg16", "student": "mobilenet_v2"}
+NAMES = {"teacher": "vgg16", "student": "mobilenet_v2"} | {
+    name: name for name in ("efficientnet_lite0", "efficientnet_lite2", "resnet50")
+}
+"""The networks by their part in a row's name."""
+REFERENCES = {  # in torch_reference
+    "teacher": ("VGG16", {}),
+    "student": ("MobileNetV2", {"dropout": 0}),
+    "efficientnet_lite0": ("EfficientNetLite", {"dropout": 0}),
+    "efficientnet_lite2": ("EfficientNetLite", {"dropout": 0, "repeats": (1, 3, 3, 4, 4, 5, 1), "channels": 1.1}),
+    "resnet50": ("ResNet", {"block": "Bottleneck", "repeats": (3, 4, 6, 3)}),
+}
 MODES = {"cpu": ("eager", "compile"), "gpu": ("compile", "max-autotune")}
 """How PyTorch runs, by kind of device."""
 
 
 def network(row: str) -> str:
-    """The network that a row runs or trains."""
-    return "teacher" if row.startswith("teacher") else "student"
+    """The network that a row runs or trains, a key of `NAMES`."""
+    return next((name for name in NAMES if row.startswith(name)), "student")
+
+
+def needed(rows: Iterable[str]) -> list[str]:
+    """The networks that rows need, keys of `NAMES`."""
+    return sorted({network(row) for row in rows} | {"teacher" for row in rows if row == "online_distillation"})
 
 
 def population(row: str) -> tuple[int, int]:
@@ -51,11 +67,11 @@ class Kdjax:
         options = (
             {"form": "examples_last"} if self.kind == "cpu" else {"form": "examples_first", "dtype": jax.numpy.bfloat16}
         )
-        self.models = {role: networks.create(NAMES[role], CLASSES, **options) for role in ("student", "teacher")}
+        self.models = {role: networks.create(name, CLASSES, **options) for role, name in NAMES.items()}
         self.mapping = devices.Mapping(jax.devices()[:1])
 
-    def describe(self) -> dict:
-        """Writes the weights and the batch; returns what is known of the machine and the networks."""
+    def describe(self, roles: Sequence[str] = ("student", "teacher")) -> dict:
+        """Writes the networks' weights and the batch; returns what is known of the machine and the networks."""
         import jax
         from safetensors.numpy import save_file
 
@@ -63,8 +79,8 @@ class Kdjax:
         from kdjax.networks import pretrained
 
         example = np.zeros((1, self.size, self.size, 3), np.float32)
-        for role, model in self.models.items():
-            variables = jax.jit(model.init)(jax.random.key(1), example)
+        for role in roles:
+            variables = jax.jit(self.models[role].init)(jax.random.key(1), example)
             save_file(pretrained.named_tensors(NAMES[role], variables), self.folder / f"{role}.safetensors")
         rng = np.random.default_rng(0)
         np.savez(
@@ -74,7 +90,7 @@ class Kdjax:
             teacher_logits=rng.normal(0, 3, (self.batch, CLASSES)).astype(np.float32),
         )
         known = {"kind": self.kind, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
-        known["macs"] = {role: networks.cost(model, self.size)["macs"] for role, model in self.models.items()}
+        known["macs"] = {role: networks.cost(self.models[role], self.size)["macs"] for role in roles}
         if self.kind == "gpu":
             known["matrix_product_flops"] = matrix_product_flops()
         return known
@@ -91,7 +107,7 @@ class Kdjax:
         from kdjax.training.step import Recipe, frozen_outputs, train_step
 
         data = np.load(self.folder / "batch.npz")
-        variables = {role: self._variables(role) for role in self.models}
+        variables = {role: self._variables(role) for role in needed([row])}
         model = self.models[network(row)]
         if row.endswith("forward"):
             program = lambda variables, images, axis_name: model.apply(variables, images, train=False).logits
@@ -202,11 +218,10 @@ class PyTorch:
         from torch.nn import functional
 
         torch._dynamo.reset()
-        networks = {
-            "teacher": torch_reference.VGG16(CLASSES),
-            "student": torch_reference.MobileNetV2(CLASSES, dropout=0),
-        }
-        for role, module in networks.items():
+        networks = {}
+        for role in needed([row]):
+            kind, options = REFERENCES[role]
+            networks[role] = module = getattr(torch_reference, kind)(CLASSES, **options)
             module.load_state_dict(load_file(self.folder / f"{role}.safetensors"), strict=False)
             module.to(self.device, memory_format=torch.channels_last)
         data = np.load(self.folder / "batch.npz")
@@ -216,7 +231,7 @@ class PyTorch:
         compiled = {"eager": lambda f: f, "compile": torch.compile}
         wrap = compiled.get(mode, functools.partial(torch.compile, mode="max-autotune"))
         module = networks[network(row)]
-        teacher = wrap(networks["teacher"].eval())
+        teacher = wrap(networks["teacher"].eval()) if "teacher" in networks else None
         module.train(not row.endswith("forward"))
         forward = wrap(module)
 

@@ -17,10 +17,11 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from sides import MODES, Worker, network
+from sides import MODES, Worker, needed, network
 
 ROWS = ("teacher_forward", "teacher_train", "student_forward", "student_train", "online_distillation",
-        "cached_distillation")  # fmt: skip
+        "cached_distillation", "efficientnet_lite0_train", "efficientnet_lite0_forward", "efficientnet_lite2_forward",
+        "resnet50_forward")  # fmt: skip
 
 
 def passes(row: str, macs: dict[str, int]) -> int:
@@ -55,7 +56,7 @@ def measure(shape: tuple[int, int], rows: tuple[str, ...], modes: tuple[str, ...
     size, batch = shape
     with tempfile.TemporaryDirectory() as folder:
         ours = Worker("kdjax", Path(folder), size, batch)
-        known = ours.call("describe")
+        known = ours.call("describe", needed(rows))
         modes = modes or MODES[known["kind"]]
         theirs = {mode: Worker("pytorch", Path(folder), size, batch) for mode in modes}
         known |= theirs[modes[0]].call("describe")

@@ -47,6 +47,51 @@ def test_the_bottlenecks_of_mobilenet_are_found_in_its_graph(width, first):
         assert set(group.tensors) == set(group.writers) | {f"features.{block}" for block in blocks[1:]}
 
 
+def test_equalization_goes_around_gates_and_not_through_hard_swish():
+    network, images = folded("mobilenet_v3_small", 0.25, 36, 33), pixels(9, 36)
+    found = {group.writers[0]: group for group in equalize.tied(network)}
+    gated = found["features.1.block.0.0"]  # a filter with ReLU
+    assert gated.writers == ("features.1.block.0.0",)
+    assert set(gated.readers) == {"features.1.block.1.fc1", "features.1.block.2.0"}
+    assert {f"features.1.block.0.0.relu{part}" for part in ("", ".mean", ".scaled")} == set(gated.tensors)
+    assert found["features.1.block.1.fc1"].readers == ("features.1.block.1.fc2",)
+    # The bottlenecks of table 2, and the gates' hidden layers: nothing else where the activation is a hard swish.
+    hard = [group for writer, group in found.items() if int(writer.split(".")[1]) >= 4]
+    assert all(writer.endswith((".fc1", "block.3.0")) for group in hard for writer in group.writers)
+    # At this width 40 and 48 channels are both 16, and block 7 adds to what blocks 4 to 6 wrote.
+    bottlenecks = [set(group.writers) for group in hard if group.writers[0].endswith("block.3.0")]
+    assert bottlenecks == [{f"features.{block}.block.3.0" for block in row} for row in (range(4, 9), range(9, 12))]
+    equal = equalize.equalize(network, images)
+    assert_close(run_onnx(onnx_graph.build(equal, {}), images), run_onnx(onnx_graph.build(network, {}), images))
+    change = np.log(node(equal, "features.1.block.0.0").kernel / node(network, "features.1.block.0.0").kernel)
+    assert np.abs(change).max() > 0.1
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile"])
+def test_hard_activations_waste_no_integers(calibration):
+    """What feeds them has its range cut to where they are not constant; and a gate is multiplied as integers."""
+    network, images = folded("mobilenet_v3_small", 0.25, 36, 33), pixels(24, 36)
+    floats = onnx_graph.build(network, {})
+    expected = run_onnx(floats, images)
+    assert_close(run_onnx(quantize._limited(floats), images), expected)
+    model = quantize.quantize(network, images, quantize.Settings(calibration=calibration), {})
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    made = {output: one for one in model.graph.node for output in one.output}
+    ranges = {}
+    for one in model.graph.node:
+        if one.op_type in ("HardSwish", "HardSigmoid"):
+            source = made[one.input[0]]
+            assert source.op_type == "DequantizeLinear"
+            scale, zero = (constants[name].astype(float) for name in source.input[1:3])
+            ranges.setdefault(one.op_type, []).append((-zero * scale, (255 - zero) * scale))
+        if one.op_type == "Mul":
+            assert [made[name].op_type for name in one.input] == ["DequantizeLinear"] * 2
+    assert "Clip" not in {one.op_type for one in model.graph.node}
+    assert len(ranges["HardSwish"]) == 19 and len(ranges["HardSigmoid"]) == 9
+    assert min(low for every in ranges.values() for low, _ in every) > -3.03
+    assert max(high for _, high in ranges["HardSigmoid"]) < 3.03
+
+
 @pytest.mark.parametrize(("name", "head"), [("vgg16", "average"), ("vgg16_bn", "fc")])
 def test_equalization_goes_through_relu_and_maxima(name, head):
     network, images = folded(name, 0.05, 36, 64, head), pixels(9, 36)
@@ -63,12 +108,13 @@ def test_equalization_goes_through_relu_and_maxima(name, head):
     ("name", "head", "settings"),
     [("mobilenet_v2", "average", settings) for settings in quantize.CANDIDATES]
     + [("vgg16", "average", quantize.CANDIDATES[0]), ("vgg16", "fc", quantize.CANDIDATES[3])]
-    + [("vgg16_bn", "average", quantize.CANDIDATES[1]), ("vgg16_bn", "fc", quantize.CANDIDATES[5])],
+    + [("vgg16_bn", "average", quantize.CANDIDATES[1]), ("vgg16_bn", "fc", quantize.CANDIDATES[5])]
+    + [("mobilenet_v3_small", "average", settings) for settings in (quantize.CANDIDATES[1], quantize.CANDIDATES[5])],
     ids=str,
 )
 def test_quantized_graphs_keep_to_their_settings(name, head, settings):
-    width = 0.1 if name == "mobilenet_v2" else 0.05
-    network, images = folded(name, width, 36, 32, head), pixels(24, 36)
+    width, side = {"mobilenet_v2": (0.1, 32), "mobilenet_v3_small": (0.25, 33)}.get(name, (0.05, 32))
+    network, images = folded(name, width, 36, side, head), pixels(24, 36)
     model = quantize.quantize(network, images, settings, onnx_graph.metadata(network, CLASSES, Meaning()))
     assert {entry.key for entry in model.metadata_props} >= {"classes", "storage_size", "resize"}
     constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 from helpers.exported import student
+from helpers.variables import randomized
 from safetensors.numpy import load_file
 
+from kdjax import networks
 from kdjax.deploy import export
 from kdjax.errors import InputError
 from kdjax.networks.pretrained import load_imagenet, named_tensors
@@ -30,6 +32,13 @@ def test_timm_names_are_those_of_the_same_tensors(tmp_path):
     assert names.keys() == load_file(tmp_path / "student.safetensors").keys()
     assert names["features.2.conv.1.1.num_batches_tracked"] == "blocks.1.0.bn2.num_batches_tracked"
     assert len(set(names.values())) == len(names)
+
+
+def test_names_alone_do_not_make_the_tensors_those_of_another_eps(tmp_path):
+    """timm's MobileNetV3 would compute something else from them, without a word."""
+    name = "mobilenet_v3_small"
+    stage._write_tensors(tmp_path, name, randomized(networks.create(name, 5, width=0.25), 32))
+    assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
 
 
 @pytest.mark.parametrize(("name", "head"), [("vgg16", "average"), ("vgg16_bn", "fc")])

@@ -1,24 +1,34 @@
 """Variables of networks as tests need them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
 def randomized(model, size):
-    """Variables with statistics and scales as far from their initial values as a trained network's."""
-    variables = jax.tree.map(np.asarray, dict(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))))
+    """Variables with statistics and scales as far from their initial values as a trained network's.
+
+    Only the shapes are the model's, so nothing is compiled. Kernels have the variance 2 / fan out, those of the head
+    ten times their initial deviation. The fan out of a depthwise kernel is that of one channel: with running statistics
+    around 1 the logits of MobileNetV2 would else be the same for every image.
+    """
+    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3))))
     rng = np.random.default_rng(0)
 
-    def spread(path, leaf):
+    def drawn(path, leaf):
         name = path[-1].key
         if name in ("scale", "var"):
-            return rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
-        if name in ("bias", "mean"):
-            return rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype)
-        return leaf * 10 if "head" in [key.key for key in path] else leaf
+            values = rng.uniform(0.5, 1.5, leaf.shape)
+        elif name in ("bias", "mean"):
+            values = rng.normal(0, 0.1, leaf.shape)
+        else:
+            fan_out = math.prod(leaf.shape) // leaf.shape[-1 if len(leaf.shape) == 3 else -2]
+            values = rng.normal(0, 0.1 if "head" in [key.key for key in path] else (2 / fan_out) ** 0.5, leaf.shape)
+        return values.astype(leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(spread, variables)
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 def with_statistics_of(model, variables, images):
@@ -29,10 +39,15 @@ def with_statistics_of(model, variables, images):
     """
     if "batch_stats" not in variables:
         return {"params": variables["params"], "batch_stats": {}}
-    mutated = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)[1]
+    apply = jax.jit(lambda stats, x: model.apply({**variables, "batch_stats": stats}, x, True, mutable=["batch_stats"]))
+    # Two starts tell the batch's statistics from the share of them that a step takes.
+    zero, one = (
+        apply(jax.tree.map(lambda leaf, start=start: np.full_like(leaf, start), variables["batch_stats"]), images)[1]
+        for start in (0, 1)
+    )
     statistics = jax.tree_util.tree_map_with_path(
-        lambda path, new, old: np.asarray((new - 0.9 * old) / 0.1 * (1.3 if path[-1].key == "var" else 1)),
-        mutated["batch_stats"],
-        variables["batch_stats"],
+        lambda path, low, high: np.asarray(low / (1 - (high - low)) * (1.3 if path[-1].key == "var" else 1)),
+        zero["batch_stats"],
+        one["batch_stats"],
     )
     return {"params": variables["params"], "batch_stats": statistics}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax.networks import layers
-from kdjax.networks.forms import examples_first, examples_last, winograd
+from kdjax.networks.forms import activations, examples_first, examples_last, winograd
 
 rng = np.random.default_rng(0)
 same = lambda x: x
@@ -19,55 +19,83 @@ first = lambda x: jnp.transpose(x, (3, 1, 2, 0))  # and back
 
 def both(name, x, *arguments, **static):
     """Value and gradients of one operation in the two layouts, with images as (b, H, W, C)."""
+    cosines = lambda value: jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)
     found = []
     for module, turn, back in ((examples_first, same, same), (examples_last, last, first)):
         operation = functools.partial(getattr(module, name), **static)
-        value, pull = jax.vjp(operation, turn(x), *arguments)
-        if name == "moments":
-            dx, *rest = pull(tuple(jnp.cos(jnp.arange(m.size, dtype=m.dtype)) for m in value))
-        else:
-            value = back(value)
-            dx, *rest = pull(turn(jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)))
-        found.append((value, back(dx), *rest))
+
+        @jax.jit  # one program in place of one for each shift
+        def value_and_gradients(x, *arguments, operation=operation, turn=turn, back=back):
+            value, pull = jax.vjp(operation, turn(x), *arguments)
+            if name == "moments":
+                dx, *rest = pull(jax.tree.map(cosines, value))
+            else:
+                value = back(value)
+                dx, *rest = pull(turn(cosines(value)))
+            return value, back(dx), *rest
+
+        found.append(value_and_gradients(x, *arguments))
     return found
 
 
-CASES = {
-    "depthwise": lambda c: ((3, 3, c),),
-    "pointwise": lambda c: ((c, 5),),
-    "convolution": lambda c: ((3, 3, c, 5),),
-    "affine": lambda c: ((c,), (c,)),
-    "bias_relu": lambda c: ((c,),),
-    "moments": lambda c: (),
-    "max_pool": lambda c: (),
+CASES = {  # what an operation takes beside images of c channels; a kernel's side is `size`
+    "depthwise": lambda c, size: ((size, size, c),),
+    "pointwise": lambda c, size: ((c, 5),),
+    "convolution": lambda c, size: ((size, size, c, 5),),
+    "affine": lambda c, size: ((c,), (c,)),
+    "affine_hard_swish": lambda c, size: ((c,), (c,)),
+    "bias_relu": lambda c, size: ((c,),),
+    "moments": lambda c, size: (),
+    "max_pool": lambda c, size: (),
 }
+STRIDES = ({"stride": 1}, {"stride": 2})
+KERNELS = (
+    {"size": 5, "stride": 1, "padding": ((2, 2), (2, 2))},
+    {"size": 5, "stride": 2, "padding": ((2, 2), (1, 2))},
+    {"size": 3, "stride": 2, "padding": ((1, 1), (0, 1))},
+    {"size": 7, "stride": 2, "padding": ((3, 3), (3, 3))},
+    {"size": 4, "stride": 3, "padding": ((1, 2), (3, 0))},
+)
 STATIC = {
-    "depthwise": ({"stride": 1}, {"stride": 2}),
-    "convolution": ({"stride": 1}, {"stride": 2}),
+    "depthwise": (*STRIDES, *KERNELS),
+    "convolution": (*STRIDES, *KERNELS),
     "affine": ({"ceiling": None}, {"ceiling": 0.5}, {"ceiling": math.inf}),
+    "max_pool": ({}, {"size": 3, "stride": 2, "padding": 1}, {"size": 3, "stride": 1, "padding": 0}),
 }
 
 
 @pytest.mark.parametrize(
     ("name", "static"), [(name, static) for name in CASES for static in STATIC.get(name, ({},))], ids=str
 )
-@pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 1, 3, 17)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 1, 3, 17), (2, 7, 8, 17)], ids=str)
 def test_layouts_agree_in_value_and_gradient(name, static, shape):
+    size, options = static.get("size", 3), dict(static)
+    if name == "max_pool" and shape[1] + 2 * static.get("padding", 0) < static.get("size", 2):
+        pytest.skip("nothing to pool")
+    if name != "max_pool":  # theirs is the size of their kernel
+        options.pop("size", None)
     with jax.enable_x64(True):
         x = jnp.array(rng.normal(size=shape))
-        arguments = [jnp.array(rng.normal(size=size)) for size in CASES[name](shape[-1])]
-        if name == "max_pool" and min(shape[1:3]) < 2:
-            pytest.skip("nothing to pool")
-        expected, found = both(name, x, *arguments, **static)
+        arguments = [jnp.array(rng.normal(size=each)) for each in CASES[name](shape[-1], size)]
+        expected, found = both(name, x, *arguments, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11), expected, found)
 
 
 @pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
-def test_of_equal_values_the_first_takes_the_gradient(module):
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ((2, 2, 0), [[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]]),
+        ((3, 2, 1), [[1, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]]),
+    ],
+    ids=str,
+)
+def test_of_equal_values_the_first_takes_the_gradient(module, window, expected):
+    """As in PyTorch: the one in the first row, and there in the first column."""
     turn = same if module is examples_first else last
-    image = jnp.array([[1.0, 1.0], [1.0, 1.0]]).reshape(1, 2, 2, 1)
-    gradient = jax.grad(lambda x: module.max_pool(turn(x)).sum())(image)
-    np.testing.assert_array_equal(gradient.reshape(2, 2), [[1, 0], [0, 0]])
+    image = jnp.array([[1.0, 1, 2, 2], [1, 1, 2, 1], [1, 1, 2, 2], [1, 2, 1, 2]]).reshape(1, 4, 4, 1)
+    gradient = jax.grad(lambda x: module.max_pool(turn(x), *window).sum())(image)
+    np.testing.assert_array_equal(gradient.reshape(4, 4), expected)
 
 
 @pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
@@ -76,6 +104,45 @@ def test_no_gradient_at_the_corners(module):
     corners = jnp.array([-1.0, 0.0, 3.0, 6.0, 7.0]).reshape(5, 1, 1, 1)
     apply = lambda x: module.affine(turn(x), jnp.ones(1), jnp.zeros(1), ceiling=6.0).sum()
     np.testing.assert_array_equal(jax.grad(apply)(corners).reshape(-1), [0, 0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("name", ["hardswish", "hardsigmoid"])
+def test_hard_activations_are_those_of_pytorch(name):
+    """Value and derivative, at both corners too."""
+    torch = pytest.importorskip("torch")
+    ours = {"hardswish": activations.hard_swish, "hardsigmoid": activations.hard_sigmoid}[name]
+    x = np.array([-4.0, -3.0, -2.9, -1.5, 0.0, 1.0, 2.9, 3.0, 4.0], np.float32)
+    theirs = torch.tensor(x, requires_grad=True)
+    expected = getattr(torch.nn.functional, name)(theirs)
+    expected.sum().backward()
+    value, pull = jax.vjp(ours, jnp.array(x))
+    np.testing.assert_allclose(value, expected.detach(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(pull(jnp.ones_like(value))[0], theirs.grad, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
+def test_hard_swish_after_an_affine_map_keeps_little(module):
+    """The derivative at the corners is PyTorch's here too; and no more than two maps wait for the backward pass."""
+    turn = same if module is examples_first else last
+    x = jnp.array([-4.0, -3.0, 0.0, 3.0, 4.0]).reshape(5, 1, 1, 1)
+    apply = lambda x: module.affine_hard_swish(turn(x), jnp.ones(1), jnp.zeros(1))
+    np.testing.assert_array_equal(jax.grad(lambda x: apply(x).sum())(x).reshape(-1), [0, 0, 0.5, 1, 1])
+    shape = jax.ShapeDtypeStruct((4, 8, 8, 4), jnp.float32)
+    channel = jax.ShapeDtypeStruct((4,), jnp.float32)
+    kept = jax.eval_shape(lambda *a: jax.vjp(module.affine_hard_swish, *a)[1], shape, channel, channel)
+    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) <= 2 * 4 * 8 * 8 * 4 + 2 * 4
+
+
+@pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])
+def test_every_example_has_its_own_gate(module):
+    turn, back = (same, same) if module is examples_first else (last, first)
+    with jax.enable_x64(True):
+        x, gate, g = (jnp.array(rng.normal(size=size)) for size in ((3, 2, 5, 4), (3, 4), (3, 2, 5, 4)))
+        value, pull = jax.vjp(lambda x, gate: back(module.scaled(turn(x), gate)), x, gate)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-12)
+        close(value, np.einsum("bhwc,bc->bhwc", x, gate))
+        close(pull(g)[0], np.einsum("bhwc,bc->bhwc", g, gate))
+        close(pull(g)[1], np.einsum("bhwc,bhwc->bc", g, x))
 
 
 @pytest.mark.parametrize("module", [examples_first, examples_last], ids=["first", "last"])

@@ -8,15 +8,31 @@ from helpers.variables import randomized
 
 from kdjax import networks
 from kdjax.errors import InputError
-from kdjax.networks import mobilenet_v2
+from kdjax.networks import efficientnet_lite, mobilenet_v2, mobilenet_v3, resnet
 from kdjax.networks.pretrained import named_tensors
 
 CLASSES = 7
-
+REPEATS = {"efficientnet_lite": (1, 1, 1, 2, 1, 1, 1), "resnet": (1, 2, 1, 1)}
+"""Blocks of the stages in these tests: every kind of block, and no more of them to compile."""
+ROWS = {"small": (0, 1, 3, 4), "large": (0, 1, 3, 6, 7)}
+"""Of the tables of MobileNetV3, for the same reason."""
+ONE_OF_EACH = ("vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0", "resnet18")
 
 FORMS = ("examples_first", "examples_last")
 CASES = {  # options here and of the reference; side of the images: odd sides on the way down
     "mobilenet_v2": ("mobilenet_v2", {"width": 0.35}, ("MobileNetV2", {"width": 0.35, "dropout": 0.0}), 44),
+    "mobilenet_v3_small": (
+        "mobilenet_v3_small",
+        {"width": 0.35},
+        ("MobileNetV3", {"size": "small", "width": 0.35, "dropout": 0.0, "kept": ROWS["small"]}),
+        45,
+    ),
+    "mobilenet_v3_large": (
+        "mobilenet_v3_large",
+        {"width": 0.35},
+        ("MobileNetV3", {"size": "large", "width": 0.35, "dropout": 0.0, "kept": ROWS["large"]}),
+        64,
+    ),
     "vgg16": ("vgg16", {"width": 0.25}, ("VGG16", {"width": 0.25}), 44),
     "vgg16 fc": ("vgg16", {"width": 0.05, "head": "fc"}, ("VGG16", {"width": 0.05, "head": "fc"}), 44),
     "vgg16 fc on 3 x 3 cells": ("vgg16", {"width": 0.05, "head": "fc"}, ("VGG16", {"width": 0.05, "head": "fc"}), 101),
@@ -28,7 +44,41 @@ CASES = {  # options here and of the reference; side of the images: odd sides on
         ("VGG16", {"width": 0.05, "head": "fc", "batch_norm": True}),
         70,
     ),
+    # TensorFlow's padding depends on the parity of the side: 44, 22, 11, 6, 3 px and 50, 25, 13, 7, 4.
+    "efficientnet_lite0 of 44 px": (
+        "efficientnet_lite0",
+        {"width": 0.25},
+        ("EfficientNetLite", {"width": 0.25, "dropout": 0.0, "repeats": REPEATS["efficientnet_lite"]}),
+        44,
+    ),
+    "efficientnet_lite0 of 50 px": (
+        "efficientnet_lite0",
+        {"width": 0.25},
+        ("EfficientNetLite", {"width": 0.25, "dropout": 0.0, "repeats": REPEATS["efficientnet_lite"]}),
+        50,
+    ),
+    "resnet18": ("resnet18", {"width": 0.25}, ("ResNet", {"width": 0.25, "repeats": REPEATS["resnet"]}), 75),
+    "resnet50": (
+        "resnet50",
+        {"width": 0.125},
+        ("ResNet", {"width": 0.125, "block": "Bottleneck", "repeats": REPEATS["resnet"]}),
+        72,
+    ),
 }
+EVALUATED = [case for case in CASES if case != "efficientnet_lite0 of 50 px"]
+TRAINED = ("mobilenet_v2", "vgg16_bn", "mobilenet_v3_small", "efficientnet_lite0 of 44 px", "resnet18")
+
+
+@pytest.fixture
+def few_blocks(monkeypatch):
+    """EfficientNet-Lite and ResNet with `REPEATS`, MobileNetV3 with `ROWS`."""
+    rows = zip(efficientnet_lite.STAGES, REPEATS["efficientnet_lite"], strict=True)
+    monkeypatch.setattr(efficientnet_lite, "STAGES", [(*row[:3], count, row[4]) for row, count in rows])
+    for name in resnet.DEPTHS:
+        monkeypatch.setitem(resnet.DEPTHS, name, REPEATS["resnet"])
+    for size, kept in ROWS.items():
+        monkeypatch.setitem(mobilenet_v3.ROWS, size, [mobilenet_v3.ROWS[size][row] for row in kept])
+        monkeypatch.setitem(networks.MODELS, f"mobilenet_v3_{size}", mobilenet_v3.model(size))
 
 
 def pytorch(name, reference, variables):
@@ -44,10 +94,9 @@ def pytorch(name, reference, variables):
     return theirs
 
 
+@pytest.mark.usefixtures("few_blocks")
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("case", "train"), [(case, False) for case in CASES] + [("mobilenet_v2", True), ("vgg16_bn", True)]
-)
+@pytest.mark.parametrize(("case", "train"), [(case, False) for case in EVALUATED] + [(case, True) for case in TRAINED])
 def test_logits_equal_pytorch(case, form, train):
     torch = pytest.importorskip("torch")
     name, options, reference, size = CASES[case]
@@ -58,6 +107,7 @@ def test_logits_equal_pytorch(case, form, train):
     theirs.train(train)
     with torch.no_grad():
         expected = theirs(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    assert np.ptp(expected, axis=0).max() > 0.03 * np.abs(expected).max()  # the images make a difference
     outputs, mutated = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))(variables, images)
     np.testing.assert_allclose(outputs.logits, expected, atol=1e-4 * np.abs(expected).max())
     if train and "batch_stats" in variables:
@@ -67,9 +117,20 @@ def test_logits_equal_pytorch(case, form, train):
             np.testing.assert_allclose(ours[key], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("few_blocks")
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", ["mobilenet_v2", "vgg16 fc on 3 x 3 cells", "vgg16_bn"])
-def test_gradients_equal_pytorch(case, form):
+@pytest.mark.parametrize(
+    ("case", "train"),
+    [(case, False) for case in ("mobilenet_v2", "vgg16 fc on 3 x 3 cells", "vgg16_bn")]
+    + [
+        ("efficientnet_lite0 of 50 px", True),
+        ("resnet18", True),
+        ("mobilenet_v3_small", True),
+        ("mobilenet_v3_large", False),
+    ]
+    + [pytest.param(case, False, marks=pytest.mark.slow) for case in ("efficientnet_lite0 of 44 px", "resnet50")],
+)
+def test_gradients_equal_pytorch(case, train, form):
     torch = pytest.importorskip("torch")
     name, options, reference, size = CASES[case]
     with jax.enable_x64(True):
@@ -77,9 +138,10 @@ def test_gradients_equal_pytorch(case, form):
         variables = jax.tree.map(np.float64, randomized(model, size))
         images = np.random.default_rng(1).random((2, size, size, 3))
         target = np.random.default_rng(2).normal(size=(2, CLASSES))
-        loss = lambda params: jnp.sum(target * model.apply({**variables, "params": params}, images).logits)
+        apply = lambda params: model.apply({**variables, "params": params}, images, train=train, mutable="batch_stats")
+        loss = lambda params: jnp.sum(target * apply(params)[0].logits)
         ours = named_tensors(name, {"params": jax.jit(jax.grad(loss))(variables["params"])})
-    theirs = pytorch(name, reference, variables).double().eval()
+    theirs = pytorch(name, reference, variables).double().train(train)
     torch.sum(torch.tensor(target) * theirs(torch.tensor(images).permute(0, 3, 1, 2))).backward()
     largest = max(float(parameter.grad.abs().max()) for parameter in theirs.parameters())
     for key, parameter in theirs.named_parameters():
@@ -110,7 +172,8 @@ def test_forms_have_equal_gradients(monkeypatch, name, width):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11 * largest), *gradients)
 
 
-@pytest.mark.parametrize(("name", "head"), [(n, h) for n, model in networks.MODELS.items() for h in model.heads])
+@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.parametrize(("name", "head"), [(n, h) for n in ONE_OF_EACH for h in networks.MODELS[n].heads])
 def test_the_last_layer_reads_the_features(name, head):
     """In bfloat16 too; and dropout comes after them."""
     model = networks.create(name, num_classes=CLASSES, width=0.05, head=head, dropout=0.5, dtype=jnp.bfloat16)
@@ -137,7 +200,7 @@ def test_options_that_a_network_does_not_have_are_refused():
         ({"name": "mobilenet_v2", "head": "fc"}, "head of mobilenet_v2"),
         ({"name": "vgg16", "head": "wide"}, "average, fc"),
         ({"name": "vgg16", "form": "winograd"}, "examples_first, examples_last"),
-        ({"name": "vgg17"}, "vgg16, vgg16_bn, mobilenet_v2"),
+        ({"name": "vgg17"}, "vgg16, vgg16_bn, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small"),
         ({"name": "vgg16", "width": 0}, "width"),
         ({"name": "vgg16", "dropout": 1.0}, "dropout"),
         ({"name": "vgg16", "num_classes": 1}, "2 classes"),
@@ -147,7 +210,8 @@ def test_options_that_a_network_does_not_have_are_refused():
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", networks.MODELS)
+@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_network_normalizes_by_its_own_statistics(name):
     """An image of the mean color is zero inside: with no bias before it, so is the first layer's output."""
     model = networks.create(name, num_classes=CLASSES, width=0.05)
@@ -155,7 +219,7 @@ def test_a_network_normalizes_by_its_own_statistics(name):
     assert all(0 < value < 1 for value in (*spec.mean, *spec.std)) and len(spec.mean) == len(spec.std) == 3
     images = jnp.broadcast_to(jnp.array(spec.mean, jnp.float32), (1, 32, 32, 3))
     variables = model.init(jax.random.key(0), images)
-    first = {"vgg16": "conv_1", "vgg16_bn": "conv_1", "mobilenet_v2": "stem"}[name]
+    first = "conv_1" if name.startswith("vgg") else "stem"
     _, seen = model.apply(variables, images, capture_intermediates=lambda module, _: module.name == first)
     np.testing.assert_array_equal(jax.tree.leaves(seen)[0], 0)
 
@@ -180,6 +244,26 @@ def test_costs_are_the_published_ones():
     # The largest layers: 96 channels from 112 to 56 px in the second block; 64 to 64 channels at 224 px.
     assert student["activation_bytes"] == 4 * 96 * (112**2 + 56**2)
     assert teacher["activation_bytes"] == 4 * 64 * 2 * 224**2
+
+
+def test_costs_are_those_of_the_packages():
+    """Parameters, and giga-multiply-adds at 224 px in torchvision's table; parameters in timm."""
+    published = {
+        "mobilenet_v3_small": (2_542_856, 0.06),
+        "mobilenet_v3_large": (5_483_032, 0.22),
+        "resnet18": (11_689_512, 1.81),
+        "resnet34": (21_797_672, 3.66),
+        "resnet50": (25_557_032, 4.09),
+        "efficientnet_lite0": (4_652_008, None),
+        "efficientnet_lite1": (5_416_680, None),
+        "efficientnet_lite2": (6_092_072, None),
+        "efficientnet_lite3": (8_197_096, None),
+        "efficientnet_lite4": (13_006_568, None),
+    }
+    for name, (params, macs) in published.items():
+        cost = networks.cost(networks.create(name, num_classes=1000), 224)
+        assert cost["params"] == params, name
+        assert macs in (None, round(cost["macs"] / 1e9, 2)), name
 
 
 def test_the_cost_of_each_head():

@@ -1,5 +1,6 @@
 """ImageNet weights by torchvision's and timm's names, and files that do not fit."""
 
+import functools
 import hashlib
 import socket
 import time
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.variables import randomized
 from safetensors.numpy import load_file, save_file
 
 from kdjax import networks
@@ -24,21 +26,64 @@ def variables(name, seed, classes=5, **options):
     model = networks.create(name, num_classes=classes, **{"width": 0.25, **options})
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), dict(shapes))
+    drawn = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), dict(shapes))
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: abs(leaf) if path[-1].key == "var" else leaf, drawn)
 
 
-@pytest.mark.parametrize("naming", ["torchvision", "timm"])
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "mobilenet_v2"])
+BOTH = ("vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
+NAMINGS = [(name, naming) for name in BOTH for naming in ("torchvision", "timm")] + [
+    ("efficientnet_lite0", "timm"),
+    ("efficientnet_lite2", "timm"),
+    ("resnet18", "torchvision"),
+    ("resnet34", "torchvision"),
+    ("resnet50", "torchvision"),
+]
+
+
+@pytest.mark.parametrize(("name", "naming"), NAMINGS)
 def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
     source, target = variables(name, 0), variables(name, 1)
     save_file(named_tensors(name, source, naming), tmp_path / "weights.safetensors")
     taken = load_imagenet(tmp_path / "weights.safetensors", name, target)
     loaded, report = taken.variables, taken.report
     assert naming in report and "head" in report
+    spec = networks.MODELS[name]
+    renamed = naming in (next(iter(spec.names)), *spec.aliases)
+    assert ("another eps" in report) is not renamed
+    equal = functools.partial(np.testing.assert_allclose, rtol=0 if renamed else 3e-7)
     for collection, tree in loaded.items():
         for layer, leaves in tree.items():
-            expected = (target if layer == "head" else source)[collection][layer]
-            jax.tree.map(np.testing.assert_array_equal, leaves, expected)
+            jax.tree.map(equal, leaves, (target if layer == "head" else source)[collection][layer])
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", pytest.param("mobilenet_v3_large", marks=pytest.mark.slow)])
+def test_weights_for_another_eps_give_the_network_that_they_were_trained_in(tmp_path, name):
+    """timm builds MobileNetV3 with eps 1e-5. Every second channel has a variance near 1e-3, which is the eps here."""
+    torch = pytest.importorskip("torch")
+    import torch_reference
+
+    def shrunk(path, leaf):
+        power = {"var": -3, "scale": -1.5}.get(path[-1].key, 0)
+        return leaf * np.float32(10**power) ** (np.arange(leaf.size) % 2).astype(leaf.dtype) if power else leaf
+
+    model = networks.create(name, num_classes=5, width=0.25)
+    variables = jax.tree_util.tree_map_with_path(shrunk, randomized(model, 32))
+    tensors, turned = (named_tensors(name, variables, naming) for naming in ("torchvision", "timm"))
+    theirs = torch_reference.MobileNetV3(5, name.rsplit("_", 1)[-1], 0.25, eps=1e-5).double().eval()
+    # As if they had been trained there. The reference has torchvision's names; both list the same tensors in order.
+    theirs.load_state_dict(theirs.state_dict() | {key: torch.tensor(value) for key, value in tensors.items()})
+    timm = {key: value.reshape(like.shape) for (key, like), value in zip(turned.items(), tensors.values(), strict=True)}
+    save_file(timm, tmp_path / "weights.safetensors")
+    images = np.random.default_rng(1).random((4, 33, 33, 3))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    loaded = load_imagenet(tmp_path / "weights.safetensors", name, variables, head=True).variables
+    apply = jax.jit(lambda variables: model.apply(variables, jnp.float32(images)).logits)
+    error = lambda variables: np.abs(np.asarray(apply(variables)) - expected).max() / np.abs(expected).max()
+    assert error(loaded) < 1e-4 and error(variables) > 1e-2
+    back = named_tensors(name, loaded, "timm")
+    for key, value in timm.items():
+        np.testing.assert_allclose(back[key].ravel(), value.ravel(), rtol=3e-7)
 
 
 @pytest.mark.parametrize("naming", ["torchvision", "timm"])
@@ -50,14 +95,12 @@ def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, nam
         jax.tree.map(np.testing.assert_array_equal, loaded["params"]["head"][layer], expected["params"]["head"][layer])
 
 
-@pytest.mark.parametrize("naming", ["torchvision", "timm"])
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "mobilenet_v2"])
+@pytest.mark.parametrize(("name", "naming"), NAMINGS)
 def test_names_are_those_of_the_packages(name, naming):
     """Every name and shape of torchvision's and timm's networks of 1000 classes, as those packages list them."""
     lines = (Path(__file__).parent / "names" / f"{naming}_{name}.txt").read_text().splitlines()
     expected = {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
-    head = "average" if name == "mobilenet_v2" else "fc"
-    model = networks.create(name, num_classes=1000, head=head)
+    model = networks.create(name, num_classes=1000, head=networks.MODELS[name].heads[-1])
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.int8(0), leaf.shape), dict(shapes))  # no memory
     assert {key: value.shape for key, value in named_tensors(name, zeros, naming).items()} == expected
@@ -128,18 +171,25 @@ def test_where_weights_came_from_is_recorded(tmp_path):
     assert load_imagenet(moved, "vgg16", variables("vgg16", 1)).record["commit"] is None
 
 
-@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
-def test_the_published_weights_are_read(name):
+@pytest.mark.parametrize(
+    ("name", "naming", "first", "theirs"),
+    [
+        ("vgg16", "torchvision", "conv_1", "features.0.weight"),
+        ("mobilenet_v2", "torchvision", "stem", "features.0.0.weight"),
+        ("efficientnet_lite0", "timm", "stem", "conv_stem.weight"),
+        ("efficientnet_lite2", "timm", "stem", "conv_stem.weight"),
+    ],
+)
+def test_the_published_weights_are_read(name, naming, first, theirs):
     path = Path(__file__).resolve().parents[2] / "../shared/data" / f"{name}_imagenet_features.safetensors"
     if not path.is_file():
         pytest.skip("no ../shared/data with ImageNet weights here")
     target = variables(name, 0, width=1.0)
     taken = load_imagenet(path, name, target)
     loaded, report = taken.variables, taken.report
-    first = {"vgg16": "conv_1", "mobilenet_v2": "stem"}[name]
-    theirs = load_file(path)["features.0.0.weight" if name == "mobilenet_v2" else "features.0.weight"]
-    np.testing.assert_array_equal(loaded["params"][first]["kernel"], theirs.transpose(2, 3, 1, 0).astype(np.float32))
-    assert "WARNING" not in report and "torchvision names" in report and report.endswith("kept as initialized: head")
+    kernel = load_file(path)[theirs].transpose(2, 3, 1, 0).astype(np.float32)
+    np.testing.assert_array_equal(loaded["params"][first]["kernel"], kernel)
+    assert "WARNING" not in report and f"{naming} names" in report and report.endswith("kept as initialized: head")
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):

@@ -58,8 +58,8 @@ def text(facts: Facts) -> str:
 
 
 def _files(facts: Facts) -> list[str]:
-    first, *others = MODELS[facts.student["model"]].names
-    names = f"{first}'s names" + "".join(f" (`{other}_names.json`: {other}'s)" for other in others)
+    model = MODELS[facts.student["model"]]
+    names = f"{next(iter(model.names))}'s names" + "".join(f" (`{one}_names.json`: {one}'s)" for one in model.aliases)
     rows = [
         f"| `{name}` | {what.format(names=names)} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
         f"| {formats.percent(one['agreement'])} |"

@@ -1,11 +1,13 @@
 """Channels of like sizes before a network is quantized: cross-layer equalization over any graph.
 
-A positive factor for each channel passes through sums, ReLU, maxima and averages. The tensors that such operations tie
-together, what writes them and what reads them can therefore be scaled, and the function stays the same (Nagel et al.,
-arXiv 1906.04721, equation 11). In MobileNetV2 these are the linear bottlenecks; in VGG16 all between two convolutions.
+A positive factor for each channel passes through sums, ReLU, maxima and averages, and through the map that a gate
+scales. The tensors that such operations tie together, what writes them and what reads them can therefore be scaled, and
+the function stays the same (Nagel et al., arXiv 1906.04721, equation 11). In the MobileNets these are the linear
+bottlenecks, in MobileNetV3 also what lies between a filter with ReLU, its gate and the projection; in VGG16 all between
+two convolutions.
 
-The pairs of layers around a ReLU6 are left alone: scaled, each channel would need a ceiling of its own, for which there
-is no integer kernel.
+The pairs of layers around a ReLU6 or a hard swish are left alone: scaled, each channel would need a ceiling of its own,
+for which there is no integer kernel, or a swish of its own.
 """
 
 import dataclasses
@@ -73,19 +75,20 @@ def tied(network: g.Graph) -> Iterator[Tied]:
     groups: dict[str, list[str]] = {g.IMAGE: [g.IMAGE]}
     for node in network.nodes:
         together = [node.name]
-        if _passes_factors(node):
-            for name in node.inputs:
-                if groups[name] is not together:
-                    together = groups[name] + together
-                    for member in together:
-                        groups[member] = together
+        for name in _passed(node):
+            if groups[name] is not together:
+                together = groups[name] + together
+                for member in together:
+                    groups[member] = together
         groups[node.name] = together
     nodes = {node.name: node for node in network.nodes}
     unique = {id(group): group for group in groups.values()}
     for group in unique.values():
-        writers = [name for name in group if not (name in nodes and _passes_factors(nodes[name]))]
+        writers = [name for name in group if not (name in nodes and _passed(nodes[name]))]
         consumers = {name: [node for node in network.nodes if name in node.inputs] for name in group}
-        readers = {node.name: node for nodes_ in consumers.values() for node in nodes_ if not _passes_factors(node)}
+        readers = {
+            node.name: node for name, nodes_ in consumers.items() for node in nodes_ if name not in _passed(node)
+        }
         scalable = all(_has_weights(nodes.get(name)) for name in writers) and all(
             _has_weights(node) and getattr(node, "groups", 1) == 1 for node in readers.values()
         )
@@ -108,11 +111,13 @@ def largest_values(network: g.Graph, images: np.ndarray, tensors: list[str]) -> 
     return largest
 
 
-def _passes_factors(node: g.Node) -> bool:
-    """Whether a positive factor for each channel of the input comes out as it went in."""
+def _passed(node: g.Node) -> tuple[str, ...]:
+    """The inputs whose positive factors, one for each channel, come out as they went in."""
     if isinstance(node, g.Rectify):
-        return math.isinf(node.ceiling)
-    return isinstance(node, g.Add | g.MaxPool | g.AveragePool | g.Resample | g.Mean)
+        return node.inputs if math.isinf(node.ceiling) else ()
+    if isinstance(node, g.Scale):
+        return node.inputs[:1]
+    return node.inputs if isinstance(node, g.Add | g.MaxPool | g.AveragePool | g.Resample | g.Mean) else ()
 
 
 def _has_weights(node: g.Node | None) -> bool:

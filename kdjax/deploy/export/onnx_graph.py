@@ -157,9 +157,16 @@ def _rectify(draw: _Drawing, node: g.Rectify, name: str) -> None:
     draw.node("Clip", [*node.inputs, *limits], name)
 
 
-def _pool(draw: _Drawing, node: g.MaxPool | g.AveragePool, name: str) -> None:
-    kind = "MaxPool" if isinstance(node, g.MaxPool) else "AveragePool"
-    draw.node(kind, node.inputs, name, kernel_shape=[node.size] * 2, strides=[node.stride] * 2)
+def _max_pool(draw: _Drawing, node: g.MaxPool, name: str) -> None:
+    draw.node("MaxPool", node.inputs, name, **_window(node), pads=[node.padding] * 4)
+
+
+def _average_pool(draw: _Drawing, node: g.AveragePool, name: str) -> None:
+    draw.node("AveragePool", node.inputs, name, **_window(node))
+
+
+def _window(node: g.MaxPool | g.AveragePool) -> dict[str, list[int]]:
+    return {"kernel_shape": [node.size] * 2, "strides": [node.stride] * 2}
 
 
 def _resample(draw: _Drawing, node: g.Resample, name: str) -> None:
@@ -177,6 +184,20 @@ def _add(draw: _Drawing, node: g.Add, name: str) -> None:
     draw.node("Add", node.inputs, name)
 
 
+def _hard_sigmoid(draw: _Drawing, node: g.HardSigmoid, name: str) -> None:
+    draw.node("HardSigmoid", node.inputs, name, alpha=1 / 6, beta=0.5)
+
+
+def _hard_swish(draw: _Drawing, node: g.HardSwish, name: str) -> None:
+    draw.node("HardSwish", node.inputs, name)
+
+
+def _scale(draw: _Drawing, node: g.Scale, name: str) -> None:
+    x, gate = node.inputs
+    shape = draw.constant("gate.shape", np.array([0, -1, 1, 1]))
+    draw.node("Mul", [x, draw.node("Reshape", [gate, shape], f"{gate}.map")], name)
+
+
 def _dense(draw: _Drawing, node: g.Dense, name: str) -> None:
     (x,), kernel = node.inputs, node.kernel
     if kernel.ndim == 4:
@@ -189,10 +210,13 @@ def _dense(draw: _Drawing, node: g.Dense, name: str) -> None:
 WRITERS: dict[type, Callable[[_Drawing, Any, str], None]] = {
     g.Convolution: _convolution,
     g.Rectify: _rectify,
-    g.MaxPool: _pool,
-    g.AveragePool: _pool,
+    g.MaxPool: _max_pool,
+    g.AveragePool: _average_pool,
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,
+    g.HardSigmoid: _hard_sigmoid,
+    g.HardSwish: _hard_swish,
+    g.Scale: _scale,
     g.Dense: _dense,
 }

@@ -7,6 +7,10 @@ fastest. ReLU6 itself costs nothing: it is the range of the integers. The resize
 MobileNetV2 is the network that naive 8 bits harm: after folding, the filters of one layer differ in size by orders of
 magnitude (Nagel et al., arXiv 1906.04721). A scale for each output channel of the weights helps. What is left are
 the activations, which share one scale for all channels; `equalize` and the percentile calibration are for them.
+
+onnxruntime has no integer kernel for MobileNetV3's hard swish: it is computed in floats between two conversions, so
+that 8 bits make the file smaller but need not make it faster. In integers it would be a minimum and a product; tried,
+that took about as long.
 """
 
 import contextlib
@@ -17,14 +21,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from kdjax.deploy.export import onnx_graph
 from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
 
-QUANTIZED = ["Conv", "Relu", "Clip", "MaxPool", "AveragePool", "Add", "GlobalAveragePool", "Flatten", "Gemm"]
+QUANTIZED = [
+    *("Conv", "Relu", "Clip", "MaxPool", "AveragePool", "Add", "GlobalAveragePool", "Flatten", "Gemm"),
+    *("HardSigmoid", "HardSwish", "Mul", "Reshape"),
+]
+LIMITS = {"HardSigmoid": (-3.0, 3.0), "HardSwish": (-3.0, None)}
+"""Beyond these an input of such an operation changes nothing, or what becomes of it is 0."""
 CALIBRATION_IMAGES = 256
 CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once
 
@@ -69,7 +78,7 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
     """
     # onnxruntime asks for models it has prepared itself; there is nothing left to prepare in this one.
     prepared = {"onnx.quant.pre_process": "onnxruntime.quant"}
-    graph = onnx_graph.build(equalize(network, images) if settings.equalized else network, prepared)
+    graph = _limited(onnx_graph.build(equalize(network, images) if settings.equalized else network, prepared))
     method = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}[settings.calibration]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "model.onnx"
@@ -90,6 +99,29 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
         model = onnx.load(path)
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
+    return model
+
+
+def _limited(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the inputs of hard activations cut to `LIMITS`, in place: the function stays the same.
+
+    The quantizer makes such a cut the range of the integers, as it does with ReLU6, so that none of them is spent on
+    values that all become 0.
+    """
+    nodes = list(model.graph.node)
+    values = {value for node in nodes for value in LIMITS.get(node.op_type, ()) if value is not None}
+    name = lambda value: "" if value is None else f"hard.{value:g}"
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name(value)) for value in sorted(values)
+    )
+    del model.graph.node[:]
+    for node in nodes:
+        if node.op_type in LIMITS:
+            limited = f"{node.input[0]}.limited"
+            inputs = [node.input[0], *map(name, LIMITS[node.op_type])]
+            model.graph.node.append(helper.make_node("Clip", inputs, [limited], name=limited))
+            node.input[0] = limited
+        model.graph.node.append(node)
     return model
 
 

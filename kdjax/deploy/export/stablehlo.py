@@ -1,7 +1,6 @@
 """A folded network as a portable StableHLO program, to be reloaded with `jax.export.deserialize` and without kdjax."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.export  # not imported by jax itself
@@ -55,17 +54,17 @@ def _rectify(node: g.Rectify, x: jax.Array) -> jax.Array:
     return jnp.clip(x, 0, node.ceiling)
 
 
-def _pooled(node: g.MaxPool | g.AveragePool, x: jax.Array, start: float, reduce: Callable[..., Any]) -> jax.Array:
-    window, strides = (1, node.size, node.size, 1), (1, node.stride, node.stride, 1)
-    return lax.reduce_window(x, np.float32(start), reduce, window, strides, "VALID")
-
-
 def _max_pool(node: g.MaxPool, x: jax.Array) -> jax.Array:
-    return _pooled(node, x, -np.inf, lax.max)
+    edges = (node.padding, node.padding)
+    return lax.reduce_window(x, np.float32(-np.inf), lax.max, *_window(node), ((0, 0), edges, edges, (0, 0)))
 
 
 def _average_pool(node: g.AveragePool, x: jax.Array) -> jax.Array:
-    return _pooled(node, x, 0, lax.add) / np.float32(node.size**2)
+    return lax.reduce_window(x, np.float32(0), lax.add, *_window(node), "VALID") / np.float32(node.size**2)
+
+
+def _window(node: g.MaxPool | g.AveragePool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (1, node.size, node.size, 1), (1, node.stride, node.stride, 1)
 
 
 def _resample(node: g.Resample, x: jax.Array) -> jax.Array:
@@ -78,6 +77,18 @@ def _mean(node: g.Mean, x: jax.Array) -> jax.Array:
 
 def _add(node: g.Add, x: jax.Array, y: jax.Array) -> jax.Array:
     return x + y
+
+
+def _hard_sigmoid(node: g.HardSigmoid, x: jax.Array) -> jax.Array:
+    return jnp.clip(x / 6 + 0.5, 0, 1)
+
+
+def _hard_swish(node: g.HardSwish, x: jax.Array) -> jax.Array:
+    return x * jnp.clip(x / 6 + 0.5, 0, 1)
+
+
+def _scale(node: g.Scale, x: jax.Array, gate: jax.Array) -> jax.Array:
+    return x * gate[:, None, None, :]
 
 
 def _dense(node: g.Dense, x: jax.Array) -> jax.Array:
@@ -93,5 +104,8 @@ OPERATIONS: dict[type, Callable[..., jax.Array]] = {
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,
+    g.HardSigmoid: _hard_sigmoid,
+    g.HardSwish: _hard_swish,
+    g.Scale: _scale,
     g.Dense: _dense,
 }

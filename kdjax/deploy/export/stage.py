@@ -191,9 +191,8 @@ def _write(
 
 
 def _write_tensors(place: Path, model: str, variables: dict[str, Any]) -> None:
-    """student.safetensors in the first naming of the network, and the names of its tensors in each other one."""
-    first, *others = MODELS[model].names
-    tensors = pretrained.named_tensors(model, variables, first)
+    """student.safetensors in the first naming of the network, and the names of its tensors in its aliases."""
+    tensors = pretrained.named_tensors(model, variables)
     counters = {
         name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)  # PyTorch reads it in training only
         for name in tensors
@@ -201,7 +200,7 @@ def _write_tensors(place: Path, model: str, variables: dict[str, Any]) -> None:
     }
     save_file(tensors | counters, place / "student.safetensors", metadata={"format": "pt"})
     (place / "student.safetensors").chmod(0o644)  # safetensors makes it private
-    for naming in others:
+    for naming in MODELS[model].aliases:
         # Both tables list the same leaves in the same order.
         names = dict(zip(tensors, pretrained.named_tensors(model, variables, naming), strict=True))
         names |= {

@@ -3,15 +3,19 @@
 `examples_last` computes the same values and gradients another way; a layer takes its operations from either module.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kdjax.networks.forms.activations import hard_swish
+from kdjax.networks.padding import Padding
+
 CHANNEL_AXIS = 3
+SPATIAL_AXES = (1, 2)
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-PADDING = ((1, 1), (1, 1))
 
 
 def arrange(images: jax.Array) -> jax.Array:
@@ -19,9 +23,9 @@ def arrange(images: jax.Array) -> jax.Array:
     return images
 
 
-def convolution(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """3 x 3 convolution with padding 1 on every side and kernel (3, 3, I, O)."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), PADDING, dimension_numbers=LAYOUT)
+def convolution(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((1, 1), (1, 1))) -> jax.Array:
+    """Convolution with kernel (k, k, I, O)."""
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -29,11 +33,11 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(x, kernel)
 
 
-def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """3 x 3 convolution of every channel on its own, padding 1 on every side, kernel (3, 3, C)."""
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding = ((1, 1), (1, 1))) -> jax.Array:
+    """Convolution of every channel on its own with kernel (k, k, C)."""
     kernel = kernel[:, :, None, :]
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), PADDING, dimension_numbers=LAYOUT, feature_group_count=x.shape[-1]
+        x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT, feature_group_count=x.shape[-1]
     )
 
 
@@ -55,6 +59,16 @@ def affine(x: jax.Array, factor: jax.Array, offset: jax.Array, ceiling: float | 
     return x if ceiling is None else rectified(x, ceiling)
 
 
+def affine_hard_swish(x: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
+    """hard_swish(x * factor + offset), channel by channel."""
+    return hard_swish(affine(x, factor, offset))
+
+
+def scaled(x: jax.Array, gate: jax.Array) -> jax.Array:
+    """x with every channel of every example multiplied by its number in gate (b, C)."""
+    return x * gate[:, None, None, :]
+
+
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """x + bias, channel by channel."""
     return x + _each(bias)
@@ -74,12 +88,16 @@ def rectified(x: jax.Array, ceiling: float) -> jax.Array:
     return jnp.where(inside, x, lax.stop_gradient(jnp.clip(x, 0, ceiling)))
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """2 x 2 maximum with stride 2; an odd last row or column is dropped and the first of equals takes the gradient."""
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+def max_pool(x: jax.Array, size: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:
+    """Maximum over size x size cells, every `stride` of them, with `padding` cells of -inf all around.
+
+    What is left over at the bottom and right is dropped, and the first of equals takes the gradient.
+    """
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=-math.inf)
     for axis in (2, 1):
-        even, odd = (lax.slice_in_dim(x[:, :height, :width], start, None, 2, axis) for start in (0, 1))
-        x = jnp.where(even >= odd, even, odd)
+        end = (x.shape[axis] - size) // stride * stride + 1
+        cells = [lax.slice_in_dim(x, start, start + end, stride, axis) for start in range(size)]
+        x = functools.reduce(lambda first, later: jnp.where(first >= later, first, later), cells)
     return x
 
 

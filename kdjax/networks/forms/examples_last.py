@@ -16,10 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.networks.forms import winograd
+from kdjax.networks.forms import windows, winograd
+from kdjax.networks.forms.activations import hard_swish, hard_swish_slope
+from kdjax.networks.padding import Padding
 
 CHANNEL_AXIS = 0
+SPATIAL_AXES = (1, 2)
 FEW_CHANNELS = 16  # below this a 3 x 3 convolution is one matrix product with all nine pixels of a patch
+ONE = ((1, 1), (1, 1))
 
 
 def arrange(images: jax.Array) -> jax.Array:
@@ -27,16 +31,44 @@ def arrange(images: jax.Array) -> jax.Array:
     return jnp.transpose(images, (3, 1, 2, 0))
 
 
-def convolution(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """3 x 3 convolution of (I, H, W, b) with padding 1 on every side and kernel (3, 3, I, O), to (O, h, w, b).
+def convolution(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ONE) -> jax.Array:
+    """Convolution of (I, H, W, b) with kernel (k, k, I, O), to (O, h, w, b)."""
+    if stride == 1 and kernel.shape[0] == 3 and padding == ONE and x.shape[0] >= FEW_CHANNELS:
+        return winograd.convolution(x, kernel)
+    return _patched(x, kernel, stride, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _patched(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """`convolution` as one matrix product with all k x k pixels of a patch.
 
     The patches of an image do not depend on the kernel: mapped over students that share images they are cut once.
     """
-    if stride == 1 and x.shape[0] >= FEW_CHANNELS:
-        return winograd.convolution(x, kernel)
-    _, height, width, _ = x.shape
-    patches = jnp.concatenate(_taps(_padded(x), stride, (height, width)))
-    return pointwise(patches, kernel.reshape(-1, kernel.shape[-1]))
+    return pointwise(_patches(x, kernel.shape[0], stride, padding), kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _patches(x: jax.Array, size: int, stride: int, padding: Padding) -> jax.Array:
+    return jnp.concatenate(windows.taps(windows.padded(x, padding), size, stride))
+
+
+def _patched_forward(x, kernel, stride, padding):
+    return _patched(x, kernel, stride, padding), (x, kernel)
+
+
+def _patched_backward(stride, padding, residuals, g):
+    x, kernel = residuals
+    size = kernel.shape[0]
+
+    def part(views, taps):
+        kernels = [kernel[i, j].T for i, j in taps]  # (O, I) each
+        return pointwise(jnp.concatenate(views), jnp.concatenate(kernels))
+
+    dx = windows.at_inputs(part, g, size, stride, padding, x.shape[1:3])
+    dkernel = _kernel_gradient(_patches(x, size, stride, padding), g)
+    return dx, dkernel.reshape(kernel.shape)
+
+
+_patched.defvjp(_patched_forward, _patched_backward)
 
 
 @jax.custom_vjp
@@ -55,58 +87,42 @@ def _pointwise_forward(x, kernel):
 
 def _pointwise_backward(residuals, g):
     x, kernel = residuals
+    return _product(kernel, g.reshape(g.shape[0], -1), 1, 0).reshape(x.shape), _kernel_gradient(x, g)
+
+
+def _kernel_gradient(x, g):
+    """(I, O), the gradient of the kernel of `pointwise`."""
     x_rows, g_rows = x.reshape(x.shape[0], -1), g.reshape(g.shape[0], -1)
     # The operand with many more rows first: a third of the time where the other has 16 or 24 (measured). Else the
     # gradient: students that share the images of their stem have one each, and only the first operand is not copied.
     if x_rows.shape[0] >= 2 * g_rows.shape[0]:
-        dkernel = _product(x_rows, g_rows, 1, 1)
-    else:
-        dkernel = _product(g_rows, x_rows, 1, 1).T
-    return _product(kernel, g_rows, 1, 0).reshape(x.shape), dkernel
+        return _product(x_rows, g_rows, 1, 1)
+    return _product(g_rows, x_rows, 1, 1).T
 
 
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """3 x 3 convolution of every channel of (C, H, W, b) on its own, padding 1 on every side, kernel (3, 3, C)."""
-    return _depthwise_forward(x, kernel, stride)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding = ONE) -> jax.Array:
+    """Convolution of every channel of (C, H, W, b) on its own with kernel (k, k, C)."""
+    return _depthwise_forward(x, kernel, stride, padding)[0]
 
 
-def _depthwise_forward(x, kernel, stride):
-    padded = _padded(x)
-    return _filtered(_taps(padded, stride, x.shape[1:3]), kernel.reshape(9, -1)), (padded, kernel)
+def _depthwise_forward(x, kernel, stride, padding):
+    padded = windows.padded(x, padding)
+    views = windows.taps(padded, kernel.shape[0], stride)
+    return _filtered(views, kernel.reshape(len(views), -1)), (padded, kernel)
 
 
-def _depthwise_backward(stride, residuals, g):
+def _depthwise_backward(stride, padding, residuals, g):
     padded, kernel = residuals
-    shape = padded.shape[1] - 2, padded.shape[2] - 2
-    dkernel = jnp.stack(_sums(*(tap * g for tap in _taps(padded, stride, shape))))
-    dx = _gradient_stride_1(kernel, g) if stride == 1 else _gradient_stride_2(kernel, g)[:, : shape[0], : shape[1]]
+    size = kernel.shape[0]
+    dkernel = jnp.stack(_sums(*(tap * g for tap in windows.taps(padded, size, stride))))
+    sides = [side - sum(edges) for side, edges in zip(padded.shape[1:3], padding, strict=True)]
+    part = lambda views, taps: _filtered(views, [kernel[i, j] for i, j in taps])
+    dx = windows.at_inputs(part, g, size, stride, padding, sides)
     return dx, dkernel.astype(kernel.dtype).reshape(kernel.shape)
-
-
-def _gradient_stride_1(kernel, g):
-    return _filtered(_taps(_padded(g), 1, g.shape[1:3]), kernel.reshape(9, -1)[::-1])
-
-
-def _gradient_stride_2(kernel, g):
-    """The gradient on (C, 2h, 2w, b), the four parities of the pixel apart, then interleaved.
-
-    Output o reads the inputs 2o - 1, 2o, 2o + 1 with the weights 0, 1, 2: an even input 2o is read by output o with
-    weight 1, an odd input 2o + 1 by output o with weight 2 and by output o + 1 with weight 0.
-    """
-    channels, height, width, examples = g.shape
-    g = jnp.pad(g, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    readers = (((1, 0),), ((2, 0), (0, 1)))  # by parity: (weight, offset of the output)
-
-    def part(rows, columns):
-        views = [g[:, down : down + height, right : right + width] for _, down in rows for _, right in columns]
-        return _filtered(views, [kernel[i, j] for i, _ in rows for j, _ in columns])
-
-    lines = [jnp.stack([part(rows, columns) for columns in readers], 3) for rows in readers]
-    return jnp.stack(lines, 2).reshape(channels, 2 * height, 2 * width, examples)
 
 
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
@@ -164,6 +180,29 @@ def _affine_backward(ceiling, residuals, g):
 affine.defvjp(_affine_forward, _affine_backward)
 
 
+@jax.custom_vjp
+def affine_hard_swish(x: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
+    """hard_swish(x * factor + offset), channel by channel. What lies between the two is not kept for the gradient."""
+    return hard_swish(x * _each(factor) + _each(offset))
+
+
+def _affine_hard_swish_forward(x, factor, offset):
+    return affine_hard_swish(x, factor, offset), (x, factor, offset)
+
+
+def _affine_hard_swish_backward(residuals, g):
+    x, factor, offset = residuals
+    return _affine_backward(None, residuals, g * hard_swish_slope(x * _each(factor) + _each(offset)))
+
+
+affine_hard_swish.defvjp(_affine_hard_swish_forward, _affine_hard_swish_backward)
+
+
+def scaled(x: jax.Array, gate: jax.Array) -> jax.Array:
+    """x with every channel of every example multiplied by its number in gate (b, C)."""
+    return x * gate.T[:, None, None, :]
+
+
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """x + bias, channel by channel."""
     return x + _each(bias)
@@ -188,32 +227,58 @@ def _bias_relu_backward(y, g):
 bias_relu.defvjp(_bias_relu_forward, _bias_relu_backward)
 
 
-@jax.custom_vjp
-def max_pool(x: jax.Array) -> jax.Array:
-    """2 x 2 maximum with stride 2; an odd last row or column is dropped and the first of equals takes the gradient."""
-    return _max_pool_forward(x)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def max_pool(x: jax.Array, size: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:
+    """Maximum over size x size cells, every `stride` of them, with `padding` cells of -inf all around.
+
+    What is left over at the bottom and right is dropped, and the first of equals takes the gradient.
+    """
+    return _max_pool_forward(x, size, stride, padding)[0]
 
 
-def _max_pool_forward(x):
-    shape = x.shape
-    x = x[:, : shape[1] // 2 * 2, : shape[2] // 2 * 2]
-    left, right = (lax.slice_in_dim(x, start, None, 2, 2) for start in (0, 1))
-    first_column, x = left >= right, jnp.maximum(left, right)
-    upper, lower = (lax.slice_in_dim(x, start, None, 2, 1) for start in (0, 1))
-    return jnp.maximum(upper, lower), (first_column, upper >= lower, shape)
+def _max_pool_forward(x, size, stride, padding):
+    shape, firsts = x.shape, []
+    read = [(side + 2 * padding - size) // stride * stride + size - padding for side in shape[1:3]]
+    x = x[:, : read[0], : read[1]]
+    for axis, side in ((2, read[1]), (1, read[0])):
+        x = _extended(x, axis, padding, side - x.shape[axis], -jnp.inf)
+        end = side + padding - size + 1
+        x, *others = (lax.slice_in_dim(x, start, start + end, stride, axis) for start in range(size))
+        first = jnp.zeros(x.shape, jnp.int8)
+        for place, other in enumerate(others, 1):
+            first = jnp.where(other > x, jnp.int8(place), first)
+            x = jnp.maximum(x, other)
+        firsts.append(first)
+    return x, (firsts, shape)
 
 
-def _max_pool_backward(residuals, g):
-    first_column, first_row, shape = residuals
-    g = _parted(g, first_row, 1)
-    g = _parted(g, first_column, 2)
+def _max_pool_backward(size, stride, padding, residuals, g):
+    (first_column, first_row), shape = residuals
+    readers = windows.readers(size, stride, padding)
+    g = _unpooled(g, first_row, 1, readers, first_column.shape[1])
+    g = _unpooled(g, first_column, 2, readers, min(shape[2], g.shape[2] * stride + size - stride - padding))
     return (jnp.pad(g, [(0, full - part) for full, part in zip(shape, g.shape, strict=True)]),)
 
 
-def _parted(g, first, axis):
-    """Interleaves g where `first` holds with g where it does not."""
-    parts = jnp.stack([jnp.where(first, g, 0), jnp.where(first, 0, g)], axis + 1)
-    return parts.reshape(*g.shape[:axis], -1, *g.shape[axis + 1 :])
+def _unpooled(g, first, axis, readers, side):
+    """The gradient at the `side` inputs along an axis: each output's goes to the place where its maximum was first."""
+    cells = -(-side // len(readers))
+
+    def kind(taps):
+        returned = [(jnp.where(first == tap, g, 0), offset) for tap, offset in taps]
+        moved = [_extended(part, axis, -offset, cells + offset - part.shape[axis], 0) for part, offset in returned]
+        return functools.reduce(jnp.add, moved)
+
+    parts = jnp.stack([kind(taps) for taps in readers], axis + 1)
+    x = parts.reshape(*g.shape[:axis], -1, *g.shape[axis + 1 :])
+    return lax.slice_in_dim(x, 0, side, axis=axis)
+
+
+def _extended(x, axis, before, after, value):
+    """x with so many more cells of that value along an axis, or fewer."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (before, after, 0)
+    return lax.pad(x, jnp.asarray(value, x.dtype), edges)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -231,21 +296,6 @@ def examples_first(x: jax.Array) -> jax.Array:
 
 def _each(channel: jax.Array) -> jax.Array:
     return channel[:, None, None, None]
-
-
-def _padded(x: jax.Array) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _taps(padded: jax.Array, stride: int, shape: tuple[int, int]) -> list[jax.Array]:
-    """The nine views of a padded image of this shape that a 3 x 3 kernel reads, row by row."""
-    height, width = ((-(-side // stride) - 1) * stride + 1 for side in shape)
-    channels, examples = padded.shape[0], padded.shape[3]
-    return [
-        lax.slice(padded, (0, i, j, 0), (channels, i + height, j + width, examples), (1, stride, stride, 1))
-        for i in range(3)
-        for j in range(3)
-    ]
 
 
 def _filtered(views: Sequence[jax.Array], weights: Sequence[jax.Array]) -> jax.Array:
