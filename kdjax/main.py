@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from kdjax import flags
 from kdjax.errors import InputError, Preempted, reason
-from kdjax.runtime import host
+from kdjax.runtime import host, preemption
 
 if TYPE_CHECKING:
     from kdjax.run.run import Run
@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> None:
         InputError: anything that a person can put right.
         Preempted: the run was asked to end.
     """
+    preemption.install()
     logging.set_verbosity(logging.WARNING)  # orbax and clu tell every detail at INFO
     options = flags.parse(argv)
     config, workdir = options.config, options.workdir
@@ -45,10 +46,9 @@ def main(argv: Sequence[str]) -> None:
     host.connect(options.coordinator, options.processes, options.process)
     # After the flags are known to be right: JAX takes seconds.
     from kdjax.run.opening import opened
-    from kdjax.runtime import preemption, watch
+    from kdjax.runtime import watch
     from kdjax.stages.evaluate import combine_splits
 
-    preemption.install()
     watch.start(_lost)
     if options.follow:
         from kdjax.stages.follow import follow

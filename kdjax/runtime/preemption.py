@@ -10,9 +10,6 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-import jax
-from jax.experimental import multihost_utils
-
 from kdjax.errors import Preempted
 
 
@@ -23,9 +20,10 @@ class _Signal:
 
 
 def install() -> None:
-    """Takes SIGTERM from now on. With several processes JAX's own service takes it, so that all end at one step."""
-    if jax.process_count() == 1:
-        signal.signal(signal.SIGTERM, _handle)
+    """Takes SIGTERM from now on. When several processes have met, JAX's own service takes it over, so that all end at
+    one step. Needs no JAX, whose import takes seconds.
+    """
+    signal.signal(signal.SIGTERM, _handle)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -52,7 +50,11 @@ def deferred() -> Iterator[None]:
 
 def requested() -> bool:
     """Whether to save and end now: asked by all processes at the same places, and answered alike in each."""
+    import jax
+
     if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
         # JAX answers yes to one number only, the one after the highest that a process has asked with when the signal
         # comes. Steps would leave that number out, and begin anew with each stage.
         _Signal.asked += 1
