@@ -108,6 +108,7 @@ def _teacher() -> ml_collections.ConfigDict:
     teacher.model = "vgg16"
     teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
     teacher.workdir = config_dict.placeholder(str)  # a run whose trained teacher is taken
+    teacher.students = config_dict.placeholder(str)  # RUN or RUN:ARM: the mean of a finished run's students is taken
     teacher.onnx = config_dict.placeholder(str)  # an ONNX file as teacher, in place of training one
     teacher.onnx_layout = "NHWC"  # of its input: NHWC | NCHW
     teacher.onnx_input = "imagenet"  # its pixels: imagenet (mean and deviation) | unit (0 to 1) | uint8

@@ -13,11 +13,13 @@ def options(kind, finished):
     if kind == "teacher.onnx":  # a student of the run: bytes at the size that images are kept at
         path = finished.workdir / "export" / "student.onnx"
         return f"--config.teacher.onnx={path}", "--config.teacher.onnx_input=uint8", "--config.teacher.image_size=48"
+    if kind == "teacher.students":
+        return f"--config.teacher.students={finished.workdir}:kl", "--config.teacher.image_size=32"
     (folder,) = finished.json("teacher_logits.json")["views"]["folders"]
     return (f"--config.distill.logits=('{folder}',)",)
 
 
-@pytest.mark.parametrize("kind", ["teacher.onnx", "distill.logits"])
+@pytest.mark.parametrize("kind", ["teacher.onnx", "distill.logits", "teacher.students"])
 def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, kind):
     workdir = tmp_path / "run"
     given = (
@@ -32,6 +34,9 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
     if kind == "distill.logits":
         assert results["teacher"]["forward_images"] == 0
         np.testing.assert_array_equal(teacher, finished.logits["teacher_test"])
+    elif kind == "teacher.students":
+        both = finished.logits["student_test"][:, list(finished.results["arms"]).index("kl")]
+        np.testing.assert_allclose(teacher, both.mean(0), atol=1e-3)
     else:
         parity = finished.json("export/parity.json")
         row = SEEDS.index(parity["student"]["seed"])

@@ -21,6 +21,9 @@ from kdjax.objective.terms import TERMS
 from kdjax.teacher import onnx
 from kdjax.teacher.store import read_parts
 
+LOGITS_ALONE = ("teacher.students", "teacher.onnx", "distill.logits")
+"""Teachers that give no features: of several networks there are none in common."""
+
 LARGEST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
 
@@ -62,6 +65,7 @@ def given_teacher(config: ml_collections.ConfigDict) -> str | None:
     """
     fields = {
         "teacher.workdir": config.teacher.workdir,
+        "teacher.students": config.teacher.students,
         "teacher.onnx": config.teacher.onnx,
         "distill.logits": config.distill.logits,
     }
@@ -74,7 +78,7 @@ def given_teacher(config: ml_collections.ConfigDict) -> str | None:
 def expand_paths(config: ml_collections.ConfigDict) -> None:
     """Replaces a leading ~ in paths, in place: after --config.field= the shell leaves it as it is."""
     fields = (
-        (config.teacher, ("weights", "workdir", "onnx")),
+        (config.teacher, ("weights", "workdir", "students", "onnx")),
         (config.student, ("weights",)),
         (config.run, ("cache_dir",)),
     )
@@ -213,7 +217,7 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
     for name in distill.arms:
         _choice("distill.arms", name, tuple(config.arms))
         featured = [term for term in TERMS if TERMS[term].needs_features and config.arms[name].get(term)]
-        if featured and given_teacher(config) in ("teacher.onnx", "distill.logits"):
+        if featured and given_teacher(config) in LOGITS_ALONE:
             raise InputError(
                 f"arms.{name}.{featured[0]} compares features, and {given_teacher(config)} gives logits alone: take a "
                 "teacher that is a network of kdjax's, or leave the arm out"

@@ -12,7 +12,10 @@ def teacher_facts(run: Run) -> dict[str, Any]:
     """Of the teacher; of one that is no network of kdjax's, its name."""
     if run.teacher is not None:
         return network_facts(run.teacher)
-    given = "stored logits" if run.config.distill.logits else run.config.teacher.onnx
+    section = run.config.teacher
+    if section.students:
+        return {"model": f"students of {section.students}", "params": None, "macs": None}
+    given = "stored logits" if run.config.distill.logits else section.onnx
     return {"model": Path(given).name, "params": None, "macs": None}
 
 

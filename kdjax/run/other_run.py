@@ -1,5 +1,6 @@
-"""The trained teacher of another run: whether it fits this one."""
+"""Networks of another run as teacher, its own teacher or its students: whether they fit this one."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,28 +10,89 @@ from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.run.record import completed
 
-FIELD = "teacher.workdir"
-FREE = ("workdir", "weights")
+FREE = ("workdir", "students", "weights", "weights_pixels")
 """Fields of `config.teacher` that may differ from that run's: where it was read from, and where it began."""
 
 
+@dataclasses.dataclass(frozen=True)
+class OtherRun:
+    """A run whose networks are this one's teacher.
+
+    Attributes:
+        field: of the configuration, that names it.
+        workdir: its directory.
+        section: of its configuration, that its networks were trained by.
+        arm: which of its students; '' = all, or its teacher.
+    """
+
+    field: str
+    workdir: Path
+    section: str
+    arm: str = ""
+
+    def read(self, name: str, *keys: str) -> Mapping[str, Any]:
+        """A JSON file of it, with these keys.
+
+        Raises:
+            InputError: it is not there, or lacks a key.
+        """
+        path = self.workdir / name
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            document = {}
+        if not isinstance(document, dict) or not document.keys() >= set(keys):
+            what = "a teacher" if self.section == "teacher" else "its students"
+            raise InputError(
+                f"{self.field}: {path} is not there, or not of this version: give a run that has trained {what}"
+            )
+        return document
+
+    def config(self) -> dict[str, Any]:
+        """Its configuration as this version writes it."""
+        return completed(self.read("config.json", "teacher", "student", "dataset", "arms", "distill"))
+
+
+def named(config: Any) -> OtherRun | None:
+    """The run that a configuration takes its teacher from, or None.
+
+    Students are named as RUN or RUN:ARM.
+    """
+    if config.teacher.workdir:
+        return OtherRun("teacher.workdir", Path(config.teacher.workdir), "teacher")
+    if config.teacher.students:
+        place, colon, arm = config.teacher.students.rpartition(":")
+        if not colon or "/" in arm:
+            place, arm = config.teacher.students, ""
+        return OtherRun("teacher.students", Path(place), "student", arm)
+    return None
+
+
 def check_config(config: Any) -> None:
-    """Compares this run's teacher, as configured, with that of the run it names.
+    """Compares this run's teacher, as configured, with the networks of the run it names.
 
     Raises:
-        InputError: no such run, a teacher that is not at its end, or the first field that differs.
+        InputError: no such run, training that is not at its end, or the first field that differs.
     """
-    there = completed(_read(config, "config.json", "teacher", "dataset"))
-    theirs, ours = dict(there["teacher"]), dict(json.loads(config.teacher.to_json()))
-    for teacher, dataset in ((theirs, there["dataset"]), (ours, config.dataset)):
-        teacher["image_size"] = teacher["image_size"] or dataset["image_size"]
-    for field in sorted(ours.keys() - FREE):
+    other = _of(config)
+    there = other.config()
+    ours = dict(json.loads(config.teacher.to_json()))
+    ours["image_size"] = ours["image_size"] or config.dataset.image_size
+    if other.section == "student":
+        theirs = {"image_size": there["dataset"]["image_size"]}
+    else:
+        theirs = dict(there["teacher"])
+        theirs["image_size"] = theirs["image_size"] or there["dataset"]["image_size"]
+    for field in sorted(theirs if other.section == "student" else ours.keys() - FREE):
         if theirs.get(field) != ours[field]:
             raise InputError(
-                f"{FIELD}: teacher.{field} is {ours[field]!r} here and {theirs.get(field)!r} in "
-                f"{config.teacher.workdir}: set teacher.{field} to what it was"
+                f"{other.field}: teacher.{field} is {ours[field]!r} here and {theirs.get(field)!r} in "
+                f"{other.workdir}: set teacher.{field} to what it was"
             )
-    total_steps(config)
+    if other.section == "teacher":
+        total_steps(config)
+    else:
+        trained_students(config)
 
 
 def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> None:
@@ -42,18 +104,17 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
     Raises:
         InputError: other classes, or images on another side.
     """
-    there = _read(config, "splits.json", "classes", "train", "validation", "test", "unlabelled")
+    other = _of(config)
+    there = other.read("splits.json", "classes", "train", "validation", "test", "unlabelled")
     if there["classes"] != list(dataset.classes):
-        raise InputError(
-            f"{FIELD}: {config.teacher.workdir} has not the classes of this data set, or not in their order"
-        )
+        raise InputError(f"{other.field}: {other.workdir} has not the classes of this data set, or not in their order")
     if not {*there["train"], *there["validation"], *there["test"]} & set(dataset.test.names):
         log(
-            f"{FIELD}: no test image of this run is known by its name in {config.teacher.workdir}: make sure that the "
+            f"{other.field}: no test image of this run is known by its name in {other.workdir}: make sure that the "
             "teacher was not trained on them under other names"
         )
     trained = (*there["train"], *there["unlabelled"])
-    chosen = there["validation"] if config.teacher.select == "best" else ()
+    chosen = there["validation"] if other.config()[other.section]["select"] == "best" else ()
     for did, images, side in (
         ("trained on", trained, "validation"),
         ("trained on", trained, "test"),
@@ -62,14 +123,14 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
         both = set(images).intersection(getattr(dataset, side).names)
         if both:
             raise InputError(
-                f"{FIELD}: {config.teacher.workdir} {did} {len(both)} of this run's {side} images, such as "
-                f"{min(both)}: set dataset.splits={config.teacher.workdir}/splits.json or data_seed to that run's"
+                f"{other.field}: {other.workdir} {did} {len(both)} of this run's {side} images, such as "
+                f"{min(both)}: set dataset.splits={other.workdir}/splits.json or data_seed to that run's"
             )
 
 
 def weights(config: Any) -> str | None:
     """What that teacher's training started from; None = from scratch. Raises InputError as `check_config`."""
-    return _read(config, "config.json", "teacher")["teacher"]["weights"]
+    return _of(config).read("config.json", "teacher")["teacher"]["weights"]
 
 
 def total_steps(config: Any) -> int:
@@ -78,15 +139,25 @@ def total_steps(config: Any) -> int:
     Raises:
         InputError: no teacher was trained there.
     """
-    return _read(config, "teacher/program.json", "steps")["steps"]
+    return _of(config).read("teacher/program.json", "steps")["steps"]
 
 
-def _read(config: Any, name: str, *keys: str) -> Mapping[str, Any]:
-    path = Path(config.teacher.workdir) / name
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        document = {}
-    if not isinstance(document, dict) or not document.keys() >= set(keys):
-        raise InputError(f"{FIELD}: {path} is not there, or not of this version: give a run that has trained a teacher")
+def trained_students(config: Any) -> Mapping[str, Any]:
+    """The population of that run, as `record.program` has it.
+
+    Raises:
+        InputError: none was trained there, or it has no such arm.
+    """
+    other = _of(config)
+    document = other.read("distill/program.json", "steps", "seeds", "arms", "projection")
+    if other.arm and other.arm not in document["arms"]:
+        raise InputError(
+            f"{other.field}: {other.workdir} has no arm {other.arm!r}; it has {', '.join(document['arms'])}"
+        )
     return document
+
+
+def _of(config: Any) -> OtherRun:
+    other = named(config)
+    assert other is not None
+    return other

@@ -102,7 +102,7 @@ def open_run(
     begun = record.begun(workdir)
     if begun:
         record.check_same_config(workdir, document)
-    if config.teacher.workdir:
+    if other_run.named(config):
         other_run.check_config(config)
     _make_cache(cache_dir)
     dataset = datasets.load(config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
@@ -113,7 +113,7 @@ def open_run(
             f"splits: {dataset.name} has a test split of its own, the same for every data_seed: set splits=1, and more "
             "seeds for repetitions"
         )
-    if config.teacher.workdir:
+    if other_run.named(config):
         other_run.check_data(config, dataset, log)
     _log_data(dataset, log)
     teacher = _teacher(config, workdir, dataset)
@@ -139,7 +139,7 @@ def open_run(
 def _teacher(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset) -> Learner | None:
     """The teacher where it is a network of kdjax's: this run's, or another's."""
     section = config.teacher
-    if section.onnx or config.distill.logits:
+    if section.students or section.onnx or config.distill.logits:
         return None
     arms = resolve(
         ("teacher",),
@@ -185,6 +185,32 @@ def _student(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset,
         arms=arms,
         mapping=devices.for_population(len(config.seeds), len(arms)),
         projection=projection,
+    )
+
+
+def other_students(run: Run) -> Learner:
+    """The students of the run that this one takes as its teacher, read only.
+
+    Raises:
+        InputError: they are not there.
+    """
+    other, program = other_run.named(run.config), other_run.trained_students(run.config)
+    assert other is not None
+    there = ml_collections.ConfigDict(other.config())
+    arms = resolve(tuple(program["arms"]), there.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
+    return Learner(
+        name="student",
+        folder=other.workdir / "distill",
+        section=there.student,
+        network=_network(run.config, there.student, run.dataset),
+        size=there.dataset.image_size,
+        examples=len(run.dataset.train),
+        total_steps=program["steps"],
+        seeds=tuple(program["seeds"]),
+        arms=arms,
+        mapping=devices.for_population(len(program["seeds"]), len(arms)),
+        read_only=True,
+        projection=program["projection"] and tuple(program["projection"]),
     )
 
 

@@ -1,16 +1,22 @@
 """The teacher of a run, whatever kind it is, and the soft targets that it makes."""
 
+import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+from kdjax.errors import InputError
 from kdjax.run.checks import given_teacher
-from kdjax.run.run import Run
+from kdjax.run.other_run import named
+from kdjax.run.run import Run, other_students
+from kdjax.runtime.devices import Mapping
+from kdjax.teacher import store
 from kdjax.teacher.onnx import Declared, from_onnx
-from kdjax.teacher.store import cached, named
 from kdjax.teacher.targets import Targets
 from kdjax.teacher.teacher import Shown, Teacher
-from kdjax.teacher.trained import from_network
+from kdjax.teacher.trained import Mean, from_network
 
 
 def open_targets(run: Run) -> Targets:
@@ -29,9 +35,9 @@ def open_targets(run: Run) -> Targets:
     }
     classes = len(run.dataset.classes)
     if teacher is None:
-        folders = tuple(named(run.config.distill.logits, parts, classes, run.log))
+        folders = tuple(store.named(run.config.distill.logits, parts, classes, run.log))
     else:
-        folders = (cached(run.cache_dir, parts, classes, run.log),)
+        folders = (store.cached(run.cache_dir, parts, classes, run.log),)
     targets = Targets(teacher, folders, run.workdir, run.results_dir, run.log)
     targets.check()
     return targets
@@ -50,6 +56,30 @@ def _trained(run: Run, shown: Shown) -> Teacher:
         dtype=str(jnp.dtype(learner.network.dtype)),
         on_device=run.on_device(run.dataset.train.images),
         mapping=learner.mapping,
+    )
+
+
+def _students(run: Run, shown: Shown) -> Teacher:
+    """The mean of another run's students: those of one arm, or all."""
+    learner, other = other_students(run), named(run.config)
+    assert other is not None
+    finished = learner.finished()
+    chosen = [
+        finished.one(row, column)
+        for row, column in np.argwhere(finished.usable)
+        if other.arm in ("", learner.arms[column].name)
+    ]
+    if not chosen:
+        raise InputError(f"{other.field}: the students of {other.workdir} {other.arm} failed: choose others")
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
+    return from_network(
+        f"mean of {len(chosen)} {learner.section.model}",
+        Mean(learner.network, len(chosen)),
+        {kind: {"network": leaves} for kind, leaves in stacked.items()},
+        dataclasses.replace(shown, size=learner.size),
+        dtype=str(jnp.dtype(learner.network.dtype)),
+        on_device=run.on_device(run.dataset.train.images),
+        mapping=Mapping(),
     )
 
 
@@ -72,6 +102,7 @@ def _stored(run: Run, shown: Shown) -> None:
 TEACHERS: dict[str | None, Callable[[Run, Shown], Teacher | None]] = {
     None: _trained,
     "teacher.workdir": _trained,
+    "teacher.students": _students,
     "teacher.onnx": _onnx,
     "distill.logits": _stored,
 }

@@ -129,7 +129,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
 def _arms_at_once(run: Run, trained: Population) -> int | None:
     """How many arms a step computes side by side: as configured, or decided once and kept in the stage's folder.
 
-    The number of steps is written there too, for runs that take this one's teacher.
+    What else tells the layout of its checkpoints is written there too, for runs that take these networks as teacher.
     """
     learner = trained.learner
     record = learner.folder / "program.json"
@@ -141,7 +141,13 @@ def _arms_at_once(run: Run, trained: Population) -> int | None:
         chosen = first_process_says(arms_at_once(trained, run.log) or 0) or None
     if jax.process_index() == 0:
         learner.folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(record, {"arms_at_once": chosen, "steps": learner.total_steps})
+        layout = {
+            "steps": learner.total_steps,
+            "seeds": learner.seeds,
+            "arms": [arm.name for arm in learner.arms],
+            "projection": learner.projection,
+        }
+        files.write_json(record, {"arms_at_once": chosen, **layout})
     return chosen
 
 

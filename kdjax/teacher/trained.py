@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
@@ -16,6 +17,31 @@ from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
 from kdjax.training.predictor import BATCH_PER_DEVICE, predictor
 from kdjax.training.step import frozen_outputs
+
+
+class Mean(nn.Module):
+    """Several networks of one kind as one, which gives the mean of their logits and no features (arXiv 1503.02531).
+
+    Args:
+        network: the flax module of each.
+        members: how many there are.
+
+    Parameters: `network`, whose leaves lead with the members.
+    """
+
+    network: nn.Module
+    members: int
+
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        """The mean logits (b, classes) of images (b, H, W, 3) in [0, 1]."""
+        each = nn.vmap(
+            lambda network, images: network(images, train).logits,
+            in_axes=None,
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True},
+            axis_size=self.members,
+        )
+        return Outputs(jnp.mean(each(self.network, images), axis=0))
 
 
 def view_step(

@@ -68,7 +68,9 @@ def test_a_teacher_that_saw_the_images_to_measure_is_refused(config, side, name)
 def test_a_teacher_selected_on_the_test_images_is_refused(config, tmp_path):
     with pytest.raises(InputError, match="was selected on 1 of this run's test images, such as a/2"):
         other_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
-    config.teacher.select = "last"  # then no image chose anything
+    there = json.loads((tmp_path / "config.json").read_text())
+    there["teacher"]["select"] = "last"  # then no image chose anything
+    (tmp_path / "config.json").write_text(json.dumps(there))
     other_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
 
 
@@ -100,3 +102,47 @@ def test_only_one_teacher_may_be_given(config):
     config.teacher.onnx, config.splits = None, 2
     with pytest.raises(InputError, match="teacher.workdir belongs to one split"):
         validate(config)
+
+
+@pytest.fixture
+def students(config, tmp_path):
+    """A configuration that names the students of that run."""
+    (tmp_path / "distill").mkdir()
+    program = {"steps": 12, "seeds": [0], "arms": ["student_alone", "kl"], "projection": None}
+    (tmp_path / "distill" / "program.json").write_text(json.dumps(program))
+    config.teacher.workdir, config.teacher.students = None, str(tmp_path)
+    return config
+
+
+@pytest.mark.parametrize(("given", "arm"), [("{}", ""), ("{}:kl", "kl"), ("{}/", "")])
+def test_students_of_all_arms_or_one_are_named(students, tmp_path, given, arm):
+    students.teacher.students = given.format(tmp_path)
+    assert given_teacher(students) == "teacher.students"
+    other = other_run.named(students)
+    assert (other.workdir, other.arm) == (tmp_path, arm)
+    other_run.check_config(students)
+    assert other_run.trained_students(students)["steps"] == 12
+
+
+def test_students_that_do_not_fit_are_refused(students, tmp_path):
+    students.teacher.students = f"{tmp_path}:cosine"
+    with pytest.raises(InputError, match="has no arm 'cosine'; it has student_alone, kl"):
+        other_run.check_config(students)
+    students.teacher.students = str(tmp_path)
+    students.teacher.image_size = 96
+    with pytest.raises(InputError, match="teacher.students: teacher.image_size is 96 here and 64 in"):
+        other_run.check_config(students)
+    students.teacher.image_size = 0
+    with pytest.raises(InputError, match="was selected on 1 of this run's test images, such as a/2"):
+        other_run.check_data(students, dataset(validation=(), test=("a/2",)), print)
+    with pytest.raises(InputError, match="trained on 1 of this run's validation images, such as b/1"):
+        other_run.check_data(students, dataset(validation=("b/1",)), print)
+    (tmp_path / "distill" / "program.json").unlink()
+    with pytest.raises(InputError, match="distill/program.json is not there.*a run that has trained its students"):
+        other_run.check_config(students)
+
+
+def test_students_give_no_features(students):
+    students.distill.arms = ("student_alone", "kl_features")
+    with pytest.raises(InputError, match="arms.kl_features.features_cosine compares features, and teacher.students"):
+        validate(students)

@@ -10,7 +10,7 @@ from kdjax import networks
 from kdjax.networks import vgg16
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.teacher import Shown
-from kdjax.teacher.trained import from_network
+from kdjax.teacher.trained import Mean, from_network
 
 
 @pytest.mark.parametrize("on_device", [True, False])
@@ -29,3 +29,23 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatc
     np.testing.assert_allclose(said.features, expected.features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(teacher.clean(IMAGES), forward(variables, pixels()).logits, rtol=1e-4, atol=1e-5)
     assert teacher.parts["model"] == "vgg16" and len(teacher.parts["teacher"]) == 64
+
+
+def test_the_mean_of_several_networks_is_a_teacher(monkeypatch):
+    monkeypatch.setattr(vgg16, "BLOCKS", ((64,), (128,)))  # compiles sooner
+    model = networks.create("vgg16_bn", 3, width=0.05, form="examples_last")
+    first = jnp.zeros((1, SIZE, SIZE, 3))
+    each = [jax.tree.map(np.asarray, dict(model.init(jax.random.key(seed), first))) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    teacher = from_network(
+        "mean", Mean(model, 3), {kind: {"network": leaves} for kind, leaves in stacked.items()},
+        Shown(SIZE, data_seed=5), dtype="float32", on_device=True, mapping=Mapping(jax.devices()[:1]),
+    )  # fmt: skip
+    forward = jax.jit(lambda variables, images: model.apply(variables, images).logits)
+    for found, images in (
+        (teacher.views(IMAGES, np.arange(4), 2).logits, pixels(view=2)[:4]),
+        (teacher.clean(IMAGES), pixels()),
+    ):
+        expected = np.mean([forward(variables, images) for variables in each], axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert teacher.views(IMAGES, np.arange(4), 2).features is None
