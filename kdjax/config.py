@@ -107,6 +107,7 @@ def _teacher() -> ml_collections.ConfigDict:
     teacher = _network()
     teacher.model = "vgg16"
     teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
+    teacher.frozen = False  # its weights stay as they are; a linear head is fitted to its features
     teacher.workdir = config_dict.placeholder(str)  # a run whose trained teacher is taken
     teacher.students = config_dict.placeholder(str)  # RUN or RUN:ARM: the mean of a finished run's students is taken
     teacher.onnx = config_dict.placeholder(str)  # an ONNX file as teacher, in place of training one

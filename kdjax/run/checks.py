@@ -186,6 +186,12 @@ def _check_given_teacher(config: ml_collections.ConfigDict) -> None:
     _choice("teacher.onnx_input", teacher.onnx_input, onnx.INPUTS)
     _choice("teacher.onnx_gives", teacher.onnx_gives, onnx.GIVES)
     given_teacher(config)
+    if teacher.frozen and given_teacher(config) not in (None, "teacher.workdir"):
+        raise InputError(f"teacher.frozen is set, but {given_teacher(config)} gives the teacher: leave one of them out")
+    if teacher.frozen and not teacher.weights:
+        raise InputError("teacher.frozen keeps the teacher's weights as they are: give teacher.weights")
+    if teacher.frozen and teacher.head != "average":
+        raise InputError(f"teacher.frozen fits one layer, but teacher.head is {teacher.head!r}: set it to 'average'")
     if teacher.onnx and not Path(teacher.onnx).is_file():
         raise InputError(f"teacher.onnx: no file {teacher.onnx}")
     for folder in config.distill.logits:

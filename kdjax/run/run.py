@@ -119,7 +119,7 @@ def open_run(
     teacher = _teacher(config, workdir, dataset)
     student = _student(config, workdir, dataset, teacher)
     run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
-    if teacher is not None and not teacher.read_only:
+    if teacher is not None and not teacher.read_only and not config.teacher.frozen:
         _check_batch(teacher)
     _check_batch(student)
     if follows:
@@ -156,7 +156,7 @@ def _teacher(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset)
         network=_network(config, section, dataset),
         size=section.image_size or config.dataset.image_size,
         examples=examples,
-        total_steps=other_run.total_steps(config) if section.workdir else _total_steps(section, examples),
+        total_steps=_teacher_steps(config, examples),
         seeds=(section.seed,),
         arms=arms,
         mapping=devices.Mapping(),
@@ -261,6 +261,12 @@ def _total_steps(section: ml_collections.ConfigDict, examples: int) -> int:
     if total > checks.LARGEST_STEPS:
         raise InputError(f"epochs is {section.epochs}: {total} steps are more than kdjax can count")
     return total
+
+
+def _teacher_steps(config: ml_collections.ConfigDict, examples: int) -> int:
+    if config.teacher.workdir:
+        return other_run.total_steps(config)
+    return 1 if config.teacher.frozen else _total_steps(config.teacher, examples)
 
 
 def _check_batch(learner: Learner) -> None:

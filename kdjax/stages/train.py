@@ -14,6 +14,7 @@ import contextlib
 import jax
 import numpy as np
 
+from kdjax.data.dataset import Split
 from kdjax.run import checks
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
@@ -21,10 +22,13 @@ from kdjax.runtime import files, preemption
 from kdjax.runtime.devices import first_process_says
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
+from kdjax.training.frozen import fit_head
 from kdjax.training.learner import Learner
 from kdjax.training.loop import Progress, fit
 from kdjax.training.memory_plan import arms_at_once
 from kdjax.training.population import Online, Population, TrainingData, population
+from kdjax.training.probe import NEIGHBORS
+from kdjax.training.step import empty_averages
 
 DEFAULT_VIEWS = 8
 """Validation accuracy rises up to here, see docs/results."""
@@ -42,6 +46,9 @@ def train_teacher(run: Run) -> None:
         if not learner.has_checkpoints:
             learner.check_weights()  # now rather than after hours
     split = run.dataset.train.labelled()
+    if run.config.teacher.frozen:
+        _fit_head(run, run.teacher, split)
+        return
     data = TrainingData(
         train=split,
         validation=run.dataset.validation,
@@ -126,11 +133,28 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         )
 
 
-def _arms_at_once(run: Run, trained: Population) -> int | None:
-    """How many arms a step computes side by side: as configured, or decided once and kept in the stage's folder.
+def _fit_head(run: Run, learner: Learner, split: Split) -> None:
+    """A frozen teacher's head, written as the checkpoint of its only step."""
+    state, fitted = fit_head(learner, split, run.dataset.validation, run.log)
+    run.log(
+        f"{learner.folder.name}: frozen; on validation a linear head is right on {100 * fitted.linear_top1:.2f} % (L2 "
+        f"{fitted.strength:.2g}), the {NEIGHBORS} nearest neighbors on {100 * fitted.neighbors_top1:.2f} %"
+    )
+    _record(learner, None)
+    writer = MetricsWriter(learner.folder, 0, tensorboard=run.config.run.tensorboard)
+    checkpoints = learner.checkpoints()
+    try:
+        scores = {"top1": fitted.linear_top1, "neighbors_top1": fitted.neighbors_top1}
+        writer.write(learner.total_steps, "validation", {learner.names[0][0]: scores}, epoch=0.0)
+        averages = empty_averages(learner.rows, ("ce",))
+        checkpoints.save(*learner.mapping.place((state, averages), "rows"))
+    finally:
+        writer.close()
+        checkpoints.close()
 
-    What else tells the layout of its checkpoints is written there too, for runs that take these networks as teacher.
-    """
+
+def _arms_at_once(run: Run, trained: Population) -> int | None:
+    """How many arms a step computes side by side: as configured, or decided once and kept in the stage's folder."""
     learner = trained.learner
     record = learner.folder / "program.json"
     chosen = run.config.run.arms_at_once
@@ -139,6 +163,12 @@ def _arms_at_once(run: Run, trained: Population) -> int | None:
     if chosen is None:
         # Processes hold unlike amounts of memory, and must run one program.
         chosen = first_process_says(arms_at_once(trained, run.log) or 0) or None
+    _record(learner, chosen)
+    return chosen
+
+
+def _record(learner: Learner, chosen: int | None) -> None:
+    """Writes how a stage computes, and the layout of its checkpoints, for runs that take its networks as teacher."""
     if jax.process_index() == 0:
         learner.folder.mkdir(parents=True, exist_ok=True)
         layout = {
@@ -147,8 +177,7 @@ def _arms_at_once(run: Run, trained: Population) -> int | None:
             "arms": [arm.name for arm in learner.arms],
             "projection": learner.projection,
         }
-        files.write_json(record, {"arms_at_once": chosen, **layout})
-    return chosen
+        files.write_json(learner.folder / "program.json", {"arms_at_once": chosen, **layout})
 
 
 def _done(learner: Learner, run: Run) -> bool:

@@ -135,6 +135,7 @@ class Learner:
         created = self._create(pretrained=loaded)
         log(f"{self.name}: {taken[0].report}")
         if jax.process_index() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
             files.write_json(self.folder / WEIGHTS, taken[0].record)
         return created
 

@@ -1,0 +1,134 @@
+"""A frozen encoder as classifier: a linear head fitted to its features, and what its nearest neighbors say.
+
+Multinomial regression with an L2 penalty is how encoders are compared ("linear probe", arXiv 2103.00020, appendix A.3);
+its strength is chosen on validation. It takes seconds, because every image goes through the encoder once.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+STRENGTHS = tuple(10.0**power for power in np.arange(-5, 1.01, 0.5))
+"""Penalties that are tried, per squared weight of standardized features and mean cross-entropy."""
+
+ITERATIONS, TOLERANCE = 300, 1e-5
+"""L-BFGS ends after so many iterations, or where the gradient's norm is below."""
+
+NEIGHBORS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A fitted head: logits = features @ kernel + bias.
+
+    Attributes:
+        kernel: (F, classes) float32.
+        bias: (classes,) float32.
+        strength: the penalty that was best on validation.
+        linear_top1: accuracy of the head on validation, a fraction.
+        neighbors_top1: accuracy of the nearest neighbors there.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+    linear_top1: float
+    neighbors_top1: float
+
+
+@functools.partial(jax.jit, static_argnames=("classes",))
+def regression(
+    features: jax.Array, labels: jax.Array, strength: jax.Array | float, *, classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """The minimum of mean cross-entropy + strength / 2 · ‖kernel‖², by optax's L-BFGS from zero.
+
+    Args:
+        features: (n, F) float.
+        labels: (n,) int in [0, classes).
+        strength: of the penalty; the bias has none.
+        classes: number of classes.
+
+    Returns:
+        kernel (F, classes) and bias (classes,).
+    """
+    dtype = features.dtype
+
+    def loss(params: tuple[jax.Array, jax.Array]) -> jax.Array:
+        kernel, bias = params
+        entropy = optax.softmax_cross_entropy_with_integer_labels(features @ kernel + bias[None], labels)
+        return entropy.mean() + 0.5 * strength * jnp.sum(kernel**2)
+
+    solver, value_and_grad = optax.lbfgs(), optax.value_and_grad_from_state(loss)
+
+    def step(carry: Any) -> Any:
+        params, state = carry
+        value, grad = value_and_grad(params, state=state)
+        updates, state = solver.update(grad, state, params, value=value, grad=grad, value_fn=loss)
+        return optax.apply_updates(params, updates), state
+
+    def unfinished(carry: Any) -> jax.Array:
+        count, grad = (optax.tree.get(carry[1], name) for name in ("count", "grad"))
+        return (count == 0) | ((count < ITERATIONS) & (optax.tree.norm(grad) > TOLERANCE))
+
+    start = jnp.zeros((features.shape[1], classes), dtype), jnp.zeros((classes,), dtype)
+    return jax.lax.while_loop(unfinished, step, (start, solver.init(start)))[0]
+
+
+def nearest(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: int = NEIGHBORS) -> np.ndarray:
+    """What the `count` examples of the most similar direction say, by majority; of equally many, the more similar.
+
+    Args:
+        features: (n, F) float, of labeled examples.
+        labels: (n,) int.
+        queries: (m, F) float.
+        count: of neighbors; all where there are fewer.
+
+    Returns:
+        (m,) int, labels.
+    """
+    unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    similarity = unit(queries) @ unit(features).T
+    chosen = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    votes = np.zeros((len(queries), labels.max() + 1))
+    for place in range(chosen.shape[1]):
+        # Similarities are at most 1: together they never outweigh a vote.
+        picked = chosen[:, place]
+        rows = np.arange(len(queries))
+        votes[rows, labels[picked]] += 1 + 1e-3 / (1 + place) / count
+    return votes.argmax(1)
+
+
+def probe(train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray], *, classes: int) -> Probe:
+    """The head that is best on validation: by accuracy, then by cross-entropy.
+
+    Features are standardized by the training examples for the fit; the head takes them as they are.
+
+    Args:
+        train: features (n, F) and labels (n,) of the labeled training examples.
+        validation: those that choose the strength.
+        classes: number of classes.
+    """
+    features, labels = train
+    mean, deviation = features.mean(0), features.std(0)
+    deviation = np.where(deviation > 1e-6 * np.abs(features).max(0), deviation, np.inf)  # a constant says nothing
+    standardized, given = jnp.asarray((features - mean) / deviation), jnp.asarray(labels)
+    shown, truth = validation
+    best: tuple[tuple[float, float], Probe] | None = None
+    neighbors = float((nearest(features, labels, shown) == truth).mean())
+    for strength in STRENGTHS:
+        kernel, bias = map(np.asarray, regression(standardized, given, strength, classes=classes))
+        kernel = kernel / deviation[:, None]
+        bias = bias - mean @ kernel
+        logits = shown @ kernel + bias
+        top1 = float((logits.argmax(1) == truth).mean())
+        nll = float(optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean())
+        if best is None or (top1, -nll) > best[0]:
+            fitted = Probe(kernel.astype(np.float32), bias.astype(np.float32), strength, top1, neighbors)
+            best = (top1, -nll), fitted
+    assert best is not None
+    return best[1]

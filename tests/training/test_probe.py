@@ -1,0 +1,69 @@
+"""The fitted head against SciPy's L-BFGS in float64, and the nearest neighbors against a loop."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from kdjax.training import probe as probing
+from kdjax.training.probe import nearest, probe, regression
+
+CLASSES, LENGTH = 3, 5
+
+
+def material(count, seed, noise=1.0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    centers = np.random.default_rng(0).normal(size=(CLASSES, LENGTH))
+    return (centers[labels] + noise * rng.normal(size=(count, LENGTH))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("strength", [1e-3, 0.1])
+def test_the_regression_equals_scipy(strength):
+    features, labels = material(60, 1)
+
+    def loss(flat):
+        kernel, bias = flat[:-CLASSES].reshape(LENGTH, CLASSES), flat[-CLASSES:]
+        log_p = log_softmax(features @ kernel + bias, axis=1)
+        return -log_p[np.arange(60), labels].mean() + strength / 2 * (kernel**2).sum()
+
+    expected = minimize(loss, np.zeros((LENGTH + 1) * CLASSES), tol=1e-12).x
+    kernel, bias = regression(features, labels, strength, classes=CLASSES)
+    np.testing.assert_allclose(kernel, expected[:-CLASSES].reshape(LENGTH, CLASSES), atol=2e-3)
+    # The bias has no penalty, so an offset common to all classes is free.
+    np.testing.assert_allclose(bias - bias.mean(), expected[-CLASSES:] - expected[-CLASSES:].mean(), atol=2e-3)
+    found = np.concatenate([np.ravel(kernel), bias])
+    assert loss(found) < loss(expected) + 1e-6
+
+
+def test_the_strength_is_chosen_on_validation_and_features_need_not_be_standardized(monkeypatch):
+    train, validation = material(30, 1, noise=1.5), material(300, 2, noise=1.5)
+    stretch, shift = np.array([1, 100, 0.01, 3, 0]), np.array([0, -500, 4, 1, 7])  # the last tells nothing
+    scaled = lambda data: ((data[0] * stretch + shift).astype(np.float32), data[1])
+    fitted = probe(scaled(train), scaled(validation), classes=CLASSES)
+    logits = scaled(validation)[0] @ fitted.kernel + fitted.bias
+    assert fitted.linear_top1 == pytest.approx((logits.argmax(1) == validation[1]).mean())
+    each = {}
+    for strength in probing.STRENGTHS:
+        monkeypatch.setattr(probing, "STRENGTHS", (strength,))
+        each[strength] = probe(scaled(train), scaled(validation), classes=CLASSES).linear_top1
+    assert fitted.linear_top1 == max(each.values()) == each[fitted.strength]
+    assert min(each.values()) < max(each.values()) and np.isfinite(fitted.kernel).all()
+
+
+def test_nearest_neighbors_vote(monkeypatch):
+    features, labels = material(40, 1)
+    queries, truth = material(50, 2)
+    for count in (1, 7, 100):
+        expected = []
+        for query in queries:
+            cosine = features @ query / np.linalg.norm(features, axis=1)
+            order = np.argsort(-cosine)[:count]
+            votes = np.bincount(labels[order], minlength=CLASSES)
+            tied = np.flatnonzero(votes == votes.max())
+            expected.append(next(iter(tied)) if len(tied) == 1 else -1)
+        found, expected = nearest(features, labels, queries, count), np.array(expected)
+        np.testing.assert_array_equal(found[expected >= 0], expected[expected >= 0])
+    assert (nearest(features, labels, features, 1) == labels).all()
+    assert (nearest(features, labels, queries, 2) == nearest(features, labels, queries, 1)).all()
+    assert (nearest(features, labels, queries, 7) == truth).mean() > 0.5
