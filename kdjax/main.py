@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> None:
         for name in flags.STAGES:
             if name in options.stages:
                 _stage(name, run)
+                preemption.check_interrupted()
     if config.splits > 1 and "evaluate" in options.stages:
         combine_splits(workdir, [directory for _, directory in parts])
 

@@ -120,7 +120,7 @@ class MobileNetV2(Normalized):
 def conv_norm_v3(inputs, outputs, kernel, stride=1, groups=1, activation=None, eps=1e-3):
     parts = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps=eps, momentum=0.01),
+        nn.BatchNorm2d(outputs, eps=eps),
     ]
     return nn.Sequential(*parts, *([activation()] if activation else []))
 

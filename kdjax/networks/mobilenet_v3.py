@@ -18,7 +18,6 @@ from kdjax.objective.outputs import Outputs
 
 MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 EPS = {"torchvision": 1e-3, "timm": 1e-5}  # of BatchNorm, in the published weights
-MOMENTUM = 0.99
 STEM = 16
 
 # Rows of the tables: side of the depthwise kernels, expanded channels, output channels, squeeze and excite, hard swish
@@ -110,8 +109,12 @@ class InvertedResidual(nn.Module):
 
 
 def batch_norm(form: str, axis_name: str | None) -> functools.partial[layers.BatchNorm]:
-    """BatchNorm as torchvision's MobileNetV3 has it: its statistics move by a hundredth a step."""
-    return functools.partial(layers.BatchNorm, form, axis_name=axis_name, eps=EPS["torchvision"], momentum=MOMENTUM)
+    """BatchNorm with the eps of torchvision's MobileNetV3.
+
+    Its statistics move by a tenth a step, as timm's: with torchvision's hundredth a run of a few hundred steps is
+    measured with those of weights long gone.
+    """
+    return functools.partial(layers.BatchNorm, form, axis_name=axis_name, eps=EPS["torchvision"])
 
 
 class MobileNetV3(nn.Module):

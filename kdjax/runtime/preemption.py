@@ -1,4 +1,4 @@
-"""SIGTERM, as schedulers send it: a checkpoint, and an exit status that asks to be started again.
+"""SIGTERM, as schedulers send it: a checkpoint, and an exit status that asks to be started again. And Ctrl-C.
 
 A training loop defers the signal to the end of its chunk of steps. Everywhere else the run ends at once: what is on
 disk is whole, and the same command goes on from there. Several processes end together, so they end where they ask:
@@ -16,20 +16,37 @@ from kdjax.errors import Preempted
 class _Signal:
     deferred = False
     received = False
+    interrupted = False
     asked = 0
 
 
 def install() -> None:
-    """Takes SIGTERM from now on. When several processes have met, JAX's own service takes it over, so that all end at
-    one step. Needs no JAX, whose import takes seconds.
+    """Takes SIGTERM and Ctrl-C from now on. When several processes have met, JAX's own service takes SIGTERM over, so that
+    all end at one step. Needs no JAX, whose import takes seconds.
     """
     signal.signal(signal.SIGTERM, _handle)
+    signal.signal(signal.SIGINT, _interrupt)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
     _Signal.received = True
     if not _Signal.deferred:
         raise Preempted("ended by SIGTERM")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _Signal.interrupted = True
+    raise KeyboardInterrupt
+
+
+def check_interrupted() -> None:
+    """Ends a run whose Ctrl-C was lost: what is raised inside a callback of a library goes no further.
+
+    Raises:
+        KeyboardInterrupt: it came earlier.
+    """
+    if _Signal.interrupted:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

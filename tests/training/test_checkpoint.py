@@ -169,12 +169,21 @@ def test_a_reader_changes_nothing(tmp_path, colors):
     assert int(model["step"]) == 3 and before == sorted(path for path in (tmp_path / "checkpoints").rglob("*"))
 
 
+@pytest.fixture
+def handlers():
+    """The signals are pytest's again after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("at", [1, 2, 3, 7])
 def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):
     from kdjax.runtime import preemption
 
     whole, records, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12, longest=1)
-    handler = signal.getsignal(signal.SIGTERM)
     preemption.install()
 
     def terminate(line):
@@ -185,7 +194,6 @@ def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):
         with pytest.raises(Preempted, match="is saved"), preemption.deferred():
             train(tmp_path / "parts", colors, mapping=ONE(), until=12, longest=1, log=terminate)
     finally:
-        signal.signal(signal.SIGTERM, handler)
         preemption._Signal.received = False
     saved, _ = latest(tmp_path / "parts")
     assert at <= int(saved.step) <= at + 2
@@ -194,31 +202,46 @@ def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):
     assert again == records
 
 
+@pytest.mark.usefixtures("handlers")
 def test_sigterm_that_a_loop_has_no_time_for_ends_the_run_behind_it():
     """During the last save nothing asks any more."""
     from kdjax.runtime import preemption
 
-    handler = signal.getsignal(signal.SIGTERM)
     preemption.install()
     try:
         with pytest.raises(Preempted), preemption.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
-        signal.signal(signal.SIGTERM, handler)
         preemption._Signal.received = False
 
 
+@pytest.mark.usefixtures("handlers")
 def test_sigterm_outside_a_loop_ends_at_once():
     from kdjax.runtime import preemption
 
-    handler = signal.getsignal(signal.SIGTERM)
     preemption.install()
     try:
         with pytest.raises(Preempted):
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
-        signal.signal(signal.SIGTERM, handler)
         preemption._Signal.received = False
+
+
+@pytest.mark.usefixtures("handlers")
+def test_an_interrupt_that_a_library_swallows_ends_the_run_behind_the_stage():
+    from kdjax.runtime import preemption
+
+    preemption.install()
+    preemption.check_interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                pass
+            preemption.check_interrupted()
+    finally:
+        preemption._Signal.interrupted = False
 
 
 def test_another_number_of_devices_goes_on_from_the_same_checkpoint(tmp_path, colors):
