@@ -1,10 +1,12 @@
 """Every stage with a teacher from elsewhere; `test_finished_run_commands` has trained, borrowed and online ones."""
 
 import json
+import re
 
 import numpy as np
 import pytest
-from helpers.finished_run import SEEDS, SMALL, kdjax
+from helpers.finished_run import SEEDS, SMALL, kdjax, stored
+from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -51,3 +53,25 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
     for stage in ("evaluate", "report"):
         done = kdjax(f"--workdir={workdir}", *given, f"--stages={stage}", check=False)
         assert done.returncode == 2 and "0123456789abcdef" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_frozen_teacher_is_its_weights_with_a_fitted_head(finished, tmp_path):
+    """Features of random weights tell the colors of the tiles apart; the students learn from them."""
+    workdir = tmp_path / "run"
+    given = (
+        *finished.flags, *SMALL, "--config.teacher.model=mobilenet_v2", "--config.teacher.width=0.1",
+        f"--config.teacher.weights={finished.weights}", "--config.teacher.frozen=True",
+        "--config.teacher.image_size=32",
+        "--config.distill.arms=('kl_features',)", "--config.seeds=(3,)", "--config.student.epochs=1",
+        "--config.student.warmup_epochs=0.0", "--config.distill.views=1",
+    )  # fmt: skip
+    done = kdjax(f"--workdir={workdir}", *given, "--stages=teacher,distill,evaluate,report")
+    results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    linear = float(re.search(r"frozen; on validation a linear head is right on ([\d.]+) %", done.stdout)[1])
+    assert linear > 70 and 100 * results["teacher"]["val_top1"] == pytest.approx(linear, abs=0.01)
+    line = json.loads((workdir / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert line["students"]["kl_features/3"]["features_cosine"] > 0
+    kernel = stored(workdir / "teacher" / "checkpoints" / "1" / "best")["params"]["stem"]["kernel"][0, 0]
+    np.testing.assert_array_equal(kernel, load_file(finished.weights)["features.0.0.weight"].transpose(2, 3, 1, 0))
+    again = kdjax(f"--workdir={workdir}", *given, "--stages=teacher")
+    assert "teacher: done already" in again.stdout

@@ -21,8 +21,9 @@ class _Signal:
 
 
 def install() -> None:
-    """Takes SIGTERM and Ctrl-C from now on. When several processes have met, JAX's own service takes SIGTERM over, so that
-    all end at one step. Needs no JAX, whose import takes seconds.
+    """Takes SIGTERM and Ctrl-C from now on. Needs no JAX, whose import takes seconds.
+
+    When several processes have met, JAX's own service takes SIGTERM over, so that all end at one step.
     """
     signal.signal(signal.SIGTERM, _handle)
     signal.signal(signal.SIGINT, _interrupt)
