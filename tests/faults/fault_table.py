@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from faults import kill_loop
 
 STAGES = tuple(kill_loop.STAGES.split(","))
-LIMIT = 16 << 10
+LIMIT = 64 << 10
 """The bytes of a file at which the disk is "full": config.json fits, a checkpoint does not."""
 
 TRAINED_BEFORE = {"distill": "teacher", "evaluate": "distill", "export": "distill", "report": "distill"}
