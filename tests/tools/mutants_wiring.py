@@ -63,7 +63,7 @@ WIRED = (
         f"{COMMANDS} -k online",
         True,
     ),
-    Mutant(TRAIN, "logits.mean(0), logits.shape)", "logits[0], logits.shape)", f"{WIRING} -k mean_target"),
+    Mutant(TRAIN, "leaf.mean(0), leaf.shape)", "leaf[0], leaf.shape)", f"{WIRING} -k mean_target"),
     Mutant(
         TRAIN,
         'if config.distill.target == "mean":',

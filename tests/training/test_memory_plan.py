@@ -7,13 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 from helpers.small_run import MAPPINGS, learner, training_data
 
 from kdjax.errors import InputError
-from kdjax.networks import create, mobilenet_v2
-from kdjax.runtime import devices, memory
+from kdjax.runtime import memory
 from kdjax.training import memory_plan
 from kdjax.training.population import population
 
@@ -75,16 +73,6 @@ def test_the_step_of_a_run_can_be_asked_before_it_is_made(tmp_path, colors, mapp
     trained = population(learner(tmp_path, MAPPINGS[mapping]()), training_data(colors, host=host))
     held = colors[0].nbytes if not host else 0
     assert memory.needs(trained.lowered()) > held
-
-
-def test_the_compiler_counts_more_for_more_arms_at_once(tmp_path, colors, monkeypatch):
-    monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2)))  # compiles sooner
-    who = dataclasses.replace(
-        learner(tmp_path, devices.Mapping(jax.devices()[:1])), network=create("mobilenet_v2", 3, width=0.1), size=32
-    )
-    trained = population(who, training_data(colors))
-    one, two = (memory.needs(trained.with_arms_at_once(number).lowered()) for number in (1, 2))
-    assert one < two
 
 
 def under_limit(size, *arms):

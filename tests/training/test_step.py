@@ -179,7 +179,7 @@ def test_stored_logits_are_those_of_the_teacher_on_the_pixels_the_students_see()
     everyone = np.arange(EXAMPLES, dtype=np.int32)
     stored = [made(variables, data, PlanStep(everyone, np.full_like(everyone, view))) for view in range(3)]
     _, online = run(on(1), data=data, teacher=(teacher, variables), number=2)
-    _, cached = run(on(1), data=data.replace(teacher=Outputs(jnp.stack(stored))), number=2)
+    _, cached = run(on(1), data=data.replace(teacher=jax.tree.map(lambda *views: jnp.stack(views), *stored)), number=2)
     assert all(np.all(one["kl"].total > 0) for one in online)
     # Views are drawn in float32, and two programs may round them differently.
     close(online, cached, rtol=1e-5)
