@@ -47,9 +47,10 @@ def main(argv: Sequence[str]) -> None:
     # After the flags are known to be right: JAX takes seconds.
     from kdjax.run.opening import opened
     from kdjax.runtime import watch
+    from kdjax.runtime.deadline import Deadline
     from kdjax.stages.evaluate import combine_splits
 
-    watch.start(_lost)
+    watch.start(_lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, _lost_line("it is waited for in vain")))
     if options.follow:
         from kdjax.stages.follow import follow
 
@@ -126,10 +127,13 @@ def _out_of_memory(error: Exception) -> str:
 
 
 def _lost(why: str) -> None:
-    _end(
-        os.EX_TEMPFAIL,
+    _end(os.EX_TEMPFAIL, _lost_line(why))
+
+
+def _lost_line(why: str) -> str:
+    return (
         f"error: another process of this run has ended or is not reached ({why}); start all of them again with the "
-        "same command, it goes on from the latest checkpoint",
+        "same command, it goes on from the latest checkpoint"
     )
 
 

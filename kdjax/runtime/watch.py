@@ -2,7 +2,7 @@
 
 A collective waits for a process that is gone for as long as it likes. In the end JAX's service aborts those that wait,
 with a stack trace of C++. This comes before: each process leaves beats in the service's key-value store and reads those
-of the others.
+of the others. Where it cannot come, because a call that waits holds Python's lock, a deadline does.
 """
 
 import atexit
@@ -14,25 +14,31 @@ from typing import Any
 
 import jax
 
+from kdjax.runtime.deadline import Deadline
+
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 20.0
 """Without a beat for so long a process is gone: far more than a busy machine delays one."""
 
+STUCK_SECONDS = 30
+"""A process that has not looked for so long ends; JAX's service would abort it after `host.HEARTBEAT_SECONDS`."""
+
 FOLDER = "kdjax/beats"
 
 
-def start(gone: Callable[[str], None]) -> None:
+def start(gone: Callable[[str], None], stuck: Deadline) -> None:
     """Begins to beat and to listen, where there are several processes.
 
     Args:
         gone: called once, from another thread, with what is known; ends this process.
+        stuck: ends this process where no Python runs any more.
     """
     if jax.process_count() == 1:
         return
     from jax._src.distributed import global_state  # JAX has no public way to its key-value store
 
     leaving, left = threading.Event(), threading.Event()
-    arguments = (global_state.client, jax.process_index(), jax.process_count(), leaving, left, gone)
+    arguments = (global_state.client, jax.process_index(), jax.process_count(), leaving, left, gone, stuck)
     thread = threading.Thread(target=_watch, args=arguments, daemon=True)
 
     def leave() -> None:
@@ -49,12 +55,20 @@ def start(gone: Callable[[str], None]) -> None:
 
 
 def _watch(
-    client: Any, own: int, count: int, leaving: threading.Event, left: threading.Event, gone: Callable[[str], None]
+    client: Any,
+    own: int,
+    count: int,
+    leaving: threading.Event,
+    left: threading.Event,
+    gone: Callable[[str], None],
+    stuck: Deadline,
 ) -> None:
     heard = dict.fromkeys(range(count), ("", time.monotonic()))
     for beat in itertools.count():
         if left.is_set():
+            stuck.cancel()
             return
+        stuck.renew()
         try:
             client.key_value_set(f"{FOLDER}/{own}", str(beat), allow_overwrite=True)
             beats = dict(client.key_value_dir_get(FOLDER))

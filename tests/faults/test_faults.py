@@ -111,15 +111,32 @@ def test_a_process_that_is_gone_ends_the_run_of_the_others_within_a_minute(tmp_p
     assert "another process of this run" in out.splitlines()[-1]
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_a_beat_under_way_at_the_end_aborts_no_process(attempt):
-    """With beats this dense nearly every end meets one; without waiting for it the process died of SIGABRT."""
+def watched(then):
+    """Two processes that watch each other with dense beats, and then do this."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = (
-        "import sys; from kdjax.runtime import host, watch; watch.BEAT_SECONDS = 2e-4; host.prepare(); "
-        f"host.connect('127.0.0.1:{port}', 2, int(sys.argv[1])); watch.start(print); sys.exit(75)"
+        "import ctypes, sys; from kdjax.runtime import host, watch; from kdjax.runtime.deadline import Deadline; "
+        "watch.BEAT_SECONDS = 2e-4; host.prepare(); "
+        f"host.connect('127.0.0.1:{port}', 2, int(sys.argv[1])); watch.start(print, Deadline(3, 75, 'stuck')); {then}"
     )
-    pair = [subprocess.Popen([sys.executable, "-c", program, str(rank)], cwd=ROOT) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in pair] == [75, 75]
+    pair = [
+        subprocess.Popen([sys.executable, "-c", program, str(rank)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in pair]
+    return [process.returncode for process in pair], said
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_beat_under_way_at_the_end_aborts_no_process(attempt):
+    """With beats this dense nearly every end meets one; without waiting for it the process died of SIGABRT."""
+    statuses, said = watched("sys.exit(75)")
+    assert statuses == [75, 75] and not any("stuck" in one for one in said)
+
+
+def test_a_process_that_waits_with_the_lock_of_python_ends():
+    """No thread of Python runs then, and the watch is one. JAX's service would end it with a stack trace of C++."""
+    statuses, said = watched("ctypes.PyDLL(None).sleep(100)")
+    assert statuses == [75, 75] and all(one.endswith("stuck\n") for one in said)

@@ -209,7 +209,7 @@ def test_several_splits_are_runs_with_seeds_of_their_own(monkeypatch, tmp_path):
         "kdjax.stages.evaluate.combine_splits", lambda workdir, parts: combined.append((workdir, parts))
     )
     monkeypatch.setattr("kdjax.runtime.preemption.install", lambda: None)
-    monkeypatch.setattr("kdjax.runtime.watch.start", lambda lost: None)
+    monkeypatch.setattr("kdjax.runtime.watch.start", lambda lost, stuck: None)
     where = tmp_path / "run"
     main.main(["kdjax", f"--workdir={where}", "--config.splits=3", "--config.data_seed=4", "--stages=teacher,evaluate"])
     parts = [where / f"split-{number}" for number in range(3)]

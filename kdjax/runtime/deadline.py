@@ -1,0 +1,66 @@
+"""An end for a process in which no Python runs any more.
+
+A call that waits for a process that is gone may never come back, and while it holds Python's lock no thread of this
+process runs either. The C library's timers need no lock. Where it has none (macOS) there is no deadline.
+"""
+
+import ctypes
+import time
+
+_THREAD = 2  # SIGEV_THREAD: a function is called in a thread of its own
+
+
+class _Event(ctypes.Structure):
+    """struct sigevent, as glibc and musl lay it out on 64 bits."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signal", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("function", ctypes.c_void_p),
+        ("attribute", ctypes.c_void_p),
+        ("rest", ctypes.c_char * 32),
+    )
+
+
+class _Times(ctypes.Structure):
+    """struct itimerspec."""
+
+    _fields_ = (("interval", ctypes.c_long * 2), ("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class Deadline:
+    """Ends this process unless it is renewed in time.
+
+    Args:
+        seconds: from each renewal on.
+        status: exit status of the process.
+        line: what is written to standard error before that, behind the name of the program; without '%'.
+    """
+
+    def __init__(self, seconds: int, status: int, line: str) -> None:
+        self._seconds, self._line = seconds, ctypes.create_string_buffer(line.encode())
+        self._library = ctypes.CDLL(None)
+        self._timers: list[tuple[ctypes.c_void_p, int]] = []
+        if hasattr(self._library, "timer_create"):
+            self._add(self._library.warnx, ctypes.addressof(self._line), 0)
+            self._add(self._library._exit, status, 1)
+
+    def renew(self) -> None:
+        """Begins to count anew."""
+        self._set(self._seconds)
+
+    def cancel(self) -> None:
+        """The process may take as long as it likes."""
+        self._set(0)
+
+    def _add(self, function: object, value: int, later: int) -> None:
+        address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+        event, timer = _Event(value=value, notify=_THREAD, function=address), ctypes.c_void_p()
+        if self._library.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
+            self._timers.append((timer, later))
+
+    def _set(self, seconds: int) -> None:
+        for timer, later in self._timers:
+            times = _Times(seconds=seconds + later if seconds else 0)
+            self._library.timer_settime(timer, 0, ctypes.byref(times), None)
