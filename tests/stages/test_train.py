@@ -15,7 +15,10 @@ def decide(tmp_path, monkeypatch):
 
     def call(configured, *, total, resumed):
         run = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(arms_at_once=configured)), log=print)
-        learner = SimpleNamespace(folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total)
+        learner = SimpleNamespace(
+            folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total, seeds=(3, 8),
+            arms=(SimpleNamespace(name="alone"), SimpleNamespace(name="kl")), projection=None,
+        )  # fmt: skip
         return _arms_at_once(run, SimpleNamespace(learner=learner))
 
     return call
@@ -24,7 +27,9 @@ def decide(tmp_path, monkeypatch):
 def test_without_a_checkpoint_the_record_of_another_configuration_is_replaced(decide, tmp_path):
     assert decide(None, total=8, resumed=False) is None
     assert decide(1, total=4, resumed=False) == 1
-    assert json.loads((tmp_path / "distill" / "program.json").read_text()) == {"arms_at_once": 1, "steps": 4}
+    assert json.loads((tmp_path / "distill" / "program.json").read_text()) == {
+        "arms_at_once": 1, "steps": 4, "seeds": [3, 8], "arms": ["alone", "kl"], "projection": None,
+    }  # fmt: skip
 
 
 def test_a_resumed_run_keeps_what_was_decided_unless_told_otherwise(decide):

@@ -122,6 +122,7 @@ def test_eight_devices_equal_one(alone_on_one_device):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arms_at_once", [1, 2])
 def test_a_population_split_into_parts_equals_the_whole(alone_on_one_device, arms_at_once):
     state, averages = run(on(8), arms_at_once=arms_at_once)  # 2 does not divide the 3 arms
@@ -132,12 +133,14 @@ def test_a_population_split_into_parts_equals_the_whole(alone_on_one_device, arm
     )
 
 
+@pytest.mark.slow
 def test_students_over_devices_equal_one_device(alone_on_one_device):
     state, averages = run(devices.RowMapping((2, 3), jax.devices()[:6]))
     close(averages, alone_on_one_device[1])
     close((state.params, state.batch_stats), (alone_on_one_device[0].params, alone_on_one_device[0].batch_stats))
 
 
+@pytest.mark.slow
 def test_each_student_follows_the_update_it_would_follow_alone(alone_on_one_device):
     together, _ = alone_on_one_device
     for row, seed in enumerate(SEEDS):
