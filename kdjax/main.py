@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
         Preempted: the run was asked to end.
     """
     preemption.install()
-    logging.set_verbosity(logging.WARNING)  # orbax and clu tell every detail at INFO
+    logging.set_verbosity(logging.ERROR)  # orbax and clu tell every detail, and warn of what is meant
     options = flags.parse(argv)
     config, workdir = options.config, options.workdir
     if (workdir / ("config.json" if config.splits > 1 else "split-0")).exists():

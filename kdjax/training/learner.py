@@ -130,7 +130,7 @@ class Learner:
                     section.weights, section.model, variables, section.head == "fc", section.weights_pixels
                 )
             )
-            return taken[0].variables
+            return taken[-1].variables
 
         created = self._create(pretrained=loaded)
         log(f"{self.name}: {taken[0].report}")
