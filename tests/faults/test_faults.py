@@ -138,5 +138,6 @@ def test_a_beat_under_way_at_the_end_aborts_no_process(attempt):
 
 def test_a_process_that_waits_with_the_lock_of_python_ends():
     """No thread of Python runs then, and the watch is one. JAX's service would end it with a stack trace of C++."""
-    statuses, said = watched("ctypes.PyDLL(None).sleep(100)")
-    assert statuses == [75, 75] and all(one.endswith("stuck\n") for one in said)
+    statuses, said = watched("ctypes.PyDLL(None).sleep(100) if sys.argv[1] == '0' else __import__('time').sleep(20)")
+    # The other one loses the service, and may be aborted by JAX before it is told.
+    assert statuses[0] == 75 and said[0].endswith("stuck\n")
