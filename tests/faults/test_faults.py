@@ -117,7 +117,7 @@ def watched(then):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = (
-        "import ctypes, sys; from kdjax.runtime import host, watch; from kdjax.runtime.deadline import Deadline; "
+        "import ctypes, sys, time; from kdjax.runtime import host, watch; from kdjax.runtime.deadline import Deadline; "
         "watch.BEAT_SECONDS = 2e-4; host.prepare(); "
         f"host.connect('127.0.0.1:{port}', 2, int(sys.argv[1])); watch.start(print, Deadline(3, 75, 'stuck')); {then}"
     )
@@ -138,6 +138,6 @@ def test_a_beat_under_way_at_the_end_aborts_no_process(attempt):
 
 def test_a_process_that_waits_with_the_lock_of_python_ends():
     """No thread of Python runs then, and the watch is one. JAX's service would end it with a stack trace of C++."""
-    statuses, said = watched("ctypes.PyDLL(None).sleep(100) if sys.argv[1] == '0' else __import__('time').sleep(20)")
+    statuses, said = watched("ctypes.PyDLL(None).sleep(100) if sys.argv[1] == '0' else time.sleep(20)")
     # The other one loses the service, and may be aborted by JAX before it is told.
     assert statuses[0] == 75 and said[0].endswith("stuck\n")
