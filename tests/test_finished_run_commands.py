@@ -134,7 +134,7 @@ def test_an_online_teacher_sees_the_views_of_the_students(finished, tmp_path):
     }
     teacher = finished.classify("teacher", finished.best("teacher"), shown[40])
     student = open_run(config, tmp_path / "again", finished.folder / "cache", lambda line: None).student
-    start = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], student.initial(print).params)
+    start = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], student.initial().params)
     network = create("vgg16", len(CLASSES), width=0.05, form="examples_first")
     said = np.asarray(jax.jit(lambda x: network.apply({"params": start}, x).logits)(shown[32]), np.float64)
     log_softmax = lambda x: (

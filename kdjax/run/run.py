@@ -116,8 +116,8 @@ def open_run(
     if other_run.named(config):
         other_run.check_data(config, dataset, log)
     _log_data(dataset, log)
-    teacher = _teacher(config, workdir, dataset)
-    student = _student(config, workdir, dataset, teacher)
+    teacher = _teacher(config, workdir, dataset, log)
+    student = _student(config, workdir, dataset, teacher, log)
     run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
     if teacher is not None and not teacher.read_only and not config.teacher.frozen:
         _check_batch(teacher)
@@ -136,7 +136,9 @@ def open_run(
     return run
 
 
-def _teacher(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset) -> Learner | None:
+def _teacher(
+    config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, log: Callable[[str], None]
+) -> Learner | None:
     """The teacher where it is a network of kdjax's: this run's, or another's."""
     section = config.teacher
     if section.students or section.onnx or config.distill.logits:
@@ -160,11 +162,18 @@ def _teacher(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset)
         seeds=(section.seed,),
         arms=arms,
         mapping=devices.Mapping(),
+        log=log,
         read_only=bool(section.workdir),
     )
 
 
-def _student(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, teacher: Learner | None) -> Learner:
+def _student(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    teacher: Learner | None,
+    log: Callable[[str], None],
+) -> Learner:
     section, examples, arms = config.student, len(dataset.train), _arms(config, dataset)
     network, projection = _network(config, section, dataset), None
     if any(arm.projected for arm in arms):
@@ -184,6 +193,7 @@ def _student(config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset,
         seeds=tuple(config.seeds),
         arms=arms,
         mapping=devices.for_population(len(config.seeds), len(arms)),
+        log=log,
         projection=projection,
     )
 
@@ -209,6 +219,7 @@ def other_students(run: Run) -> Learner:
         seeds=tuple(program["seeds"]),
         arms=arms,
         mapping=devices.for_population(len(program["seeds"]), len(arms)),
+        log=run.log,
         read_only=True,
         projection=program["projection"] and tuple(program["projection"]),
     )

@@ -109,7 +109,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         restored = checkpoints.restore(learner.layout(), trained.empty_averages())
         if restored is not None:
             run.log(f"{folder}: goes on from step {int(restored[0].step)}")
-        state, averages = restored or trained.initial(run.log)
+        state, averages = restored or trained.initial()
         if not data.on_device:
             why = (
                 "as run.images says" if run.config.run.images == "host" else "they do not fit into the devices' memory"
@@ -135,7 +135,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
 
 def _fit_head(run: Run, learner: Learner, split: Split) -> None:
     """A frozen teacher's head, written as the checkpoint of its only step."""
-    state, fitted = fit_head(learner, split, run.dataset.validation, run.log)
+    state, fitted = fit_head(learner, split, run.dataset.validation)
     run.log(
         f"{learner.folder.name}: frozen; on validation a linear head is right on {100 * fitted.linear_top1:.2f} % (L2 "
         f"{fitted.strength:.2g}), the {NEIGHBORS} nearest neighbors on {100 * fitted.neighbors_top1:.2f} %"

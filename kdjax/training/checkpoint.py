@@ -13,13 +13,13 @@ import os
 import re
 import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from clu.metrics import Average
 from jax.experimental import multihost_utils
 
@@ -38,12 +38,16 @@ class Checkpoints:
     Args:
         directory: made if absent, unless `read_only`.
         mapping: where restored states are placed.
+        log: takes a line about each checkpoint that is put aside.
         read_only: another process writes here. Nothing is made, put aside or deleted.
     """
 
-    def __init__(self, directory: Path, mapping: Mapping, *, read_only: bool = False):
+    def __init__(
+        self, directory: Path, mapping: Mapping, *, log: Callable[[str], None] = print, read_only: bool = False
+    ):
         self._mapping = mapping
         self.directory = directory
+        self._log = log
         self._read_only = read_only
         self._read_back = False
         self._manager = ocp.CheckpointManager(
@@ -165,7 +169,7 @@ class Checkpoints:
                     why = " ".join(str(error).split())[:160]
                     raise InputError(f"checkpoint {self.directory}/{step} cannot be read ({why})") from error
                 # Its process died before it was sealed, as power loss leaves it.
-                logging.warning("checkpoint %s/%d cannot be read; the one before it is used", self.directory, step)
+                self._log(f"checkpoint {self.directory}/{step} cannot be read; the one before it is used")
                 self._put_aside(step)
                 if not self._manager.all_steps():
                     raise self._all_damaged() from error
@@ -182,7 +186,7 @@ class Checkpoints:
             if damage is None:
                 found = step
                 break
-            logging.warning("checkpoint %s/%d is damaged (%s); the one before it is used", self.directory, step, damage)
+            self._log(f"checkpoint {self.directory}/{step} is damaged ({damage}); the one before it is used")
             self._put_aside(step)
         if jax.process_count() > 1:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))

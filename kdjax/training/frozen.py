@@ -1,7 +1,6 @@
 """A learner whose network stays as its weights are: only its head is fitted, in place of training."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -32,19 +31,18 @@ class Encoder(nn.Module):
         return Outputs(outputs.features)
 
 
-def fit_head(learner: Learner, train: Split, validation: Split, log: Callable[[str], None]) -> tuple[TrainState, Probe]:
+def fit_head(learner: Learner, train: Split, validation: Split) -> tuple[TrainState, Probe]:
     """The state of a single network at the end of its schedule, its head fitted to the features of plain images.
 
     Args:
         learner: of one network, with a head of one linear layer.
         train: labeled examples.
         validation: chooses the penalty.
-        log: takes lines.
 
     Returns:
         The state on the host, and the fit.
     """
-    state = jax.tree.map(np.asarray, learner.initial(log))
+    state = jax.tree.map(np.asarray, learner.initial())
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     placed = learner.mapping.place({kind: {"network": leaves} for kind, leaves in variables.items()}, "rows")
     encode = predictor(Encoder(learner.network), size=learner.size, mapping=learner.mapping)

@@ -66,6 +66,7 @@ class Learner:
         seeds: names of the rows.
         arms: the columns.
         mapping: the devices.
+        log: takes lines.
         read_only: whether another process or run writes the folder.
         projection: lengths of the features of student and teacher, where an arm maps the ones to the others.
     """
@@ -80,6 +81,7 @@ class Learner:
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
     mapping: devices.Mapping
+    log: Callable[[str], None] = print
     read_only: bool = False
     projection: tuple[int, int] | None = None
 
@@ -111,13 +113,13 @@ class Learner:
 
     def checkpoints(self) -> Checkpoints:
         """The checkpoints in its folder; to be closed."""
-        return Checkpoints(self.folder / "checkpoints", self.mapping, read_only=self.read_only)
+        return Checkpoints(self.folder / "checkpoints", self.mapping, log=self.log, read_only=self.read_only)
 
     def layout(self) -> TrainState:
         """Shapes and dtypes of its state."""
         return jax.eval_shape(self._create)
 
-    def initial(self, log: Callable[[str], None]) -> TrainState:
+    def initial(self) -> TrainState:
         """A new state, from the weights that the section names or from scratch."""
         if not self.section.weights:
             return self._create()
@@ -133,7 +135,7 @@ class Learner:
             return taken[-1].variables
 
         created = self._create(pretrained=loaded)
-        log(f"{self.name}: {taken[0].report}")
+        self.log(f"{self.name}: {taken[0].report}")
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.write_json(self.folder / WEIGHTS, taken[0].record)

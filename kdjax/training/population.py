@@ -87,9 +87,9 @@ class Population:
     evaluate_every: int
     longest: int
 
-    def initial(self, log: Callable[[str], None]) -> tuple[TrainState, Averages]:
+    def initial(self) -> tuple[TrainState, Averages]:
         """A new state and averages of nothing, on the devices."""
-        return self.learner.mapping.place((self.learner.initial(log), self.empty_averages()), "rows")
+        return self.learner.mapping.place((self.learner.initial(), self.empty_averages()), "rows")
 
     def empty_averages(self) -> Averages:
         """Averages of nothing."""

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         on_device=on_device,
     )
     trained = dataclasses.replace(population(learner, data), longest=1)
-    state, empty = trained.initial(print)
+    state, empty = trained.initial()
     mapped, feed = trained.step(), trained.feed(0)
     position = 0
 

@@ -99,7 +99,7 @@ def double(tree):
 def walked(trained):
     """The parameters after a few steps in float64, (seed, arm, …)."""
     mapping = trained.learner.mapping
-    state = mapping.place(double(trained.learner.initial(print)), "rows")
+    state = mapping.place(double(trained.learner.initial()), "rows")
     averages, step, feed = double(trained.empty_averages()), trained.step(), trained.feed(0)
     for number in range(STEPS):
         state, averages = step(state, averages, feed(number, 1), np.int32(1))
@@ -122,7 +122,7 @@ def test_it_takes_the_steps_it_would_take_alone_on_the_labelled_tiles(colors, tm
     with jax.enable_x64(True):
         among = walked(trained)
         hyper = hyperparameters(named(BASELINE))
-        state = double(dataclasses.replace(trained.learner, arms=named(BASELINE)).initial(print))
+        state = double(dataclasses.replace(trained.learner, arms=named(BASELINE)).initial())
         step = jax.jit(functools.partial(train_step, recipe=recipe))
         for number in range(STEPS):
             examples, views, places = (part[:, 1] for part in trained.plan(number))
@@ -139,7 +139,7 @@ def test_it_takes_the_steps_it_would_take_alone_on_the_labelled_tiles(colors, tm
 def test_terms_that_it_has_no_targets_for_are_not_told(colors, tmp_path):
     trained = made(colors, tmp_path, *TAUGHT, BASELINE)
     checkpoints, writer = trained.learner.checkpoints(), MetricsWriter(tmp_path, 0, tensorboard=False)
-    state, averages = trained.initial(print)
+    state, averages = trained.initial()
     progress = Progress(1e9, lambda line: None)
     try:
         fit(trained, state, averages, checkpoints=checkpoints, writer=writer, progress=progress)

@@ -30,7 +30,7 @@ def trained(directory, colors, mapping, *, featured):
         features = np.concatenate([means, means.sum(1, keepdims=True)], 1).astype(np.float16)
         data = dataclasses.replace(data, stored=Outputs(data.stored.logits, np.stack([features] * 2)))
     made = population(who, data)
-    state, empty = made.initial(print)
+    state, empty = made.initial()
     step, feed, seen = made.step(), made.feed(0), []
     for number in range(STEPS):
         state, averages = step(state, jax.tree.map(np.array, empty), feed(number, 1), np.int32(1))
@@ -54,6 +54,6 @@ def test_a_projection_learns_and_disturbs_no_other_arm(tmp_path, colors, mapping
 
 def test_seeds_begin_with_other_projections_and_arms_with_the_same(tmp_path, colors):
     who = dataclasses.replace(learner(tmp_path, MAPPINGS["one"]()), projection=(3, 4))
-    kernel = np.asarray(who.initial(print).params[PROJECTION]["kernel"])
+    kernel = np.asarray(who.initial().params[PROJECTION]["kernel"])
     np.testing.assert_array_equal(kernel[:, 0], kernel[:, 1])
     assert (kernel[0] != kernel[1]).all()

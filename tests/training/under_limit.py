@@ -56,7 +56,7 @@ def main() -> None:
     left = memory.free(jax.devices()[0], 1.0)
     number = int(sys.argv[3]) if len(sys.argv) > 3 else arms_at_once(trained, lambda line: None)
     trained = trained.with_arms_at_once(number)
-    state, averages = trained.initial(lambda line: None)
+    state, averages = trained.initial()
     step, feed = trained.step(), resident(trained.plan, who.mapping, 1)
     most = 0
     for done in range(3):
