@@ -107,15 +107,18 @@ def _teacher() -> ml_collections.ConfigDict:
     teacher = _network()
     teacher.model = "vgg16"
     teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
-    teacher.frozen = False  # its weights stay as they are; a linear head is fitted to its features
+    teacher.fit = "all"  # what is trained of it: all | head (a linear one, on frozen weights) | nothing (not even that)
+    teacher.classes = ()  # names in the order of its logits, if trained elsewhere; () = as its file's metadata say
     teacher.workdir = config_dict.placeholder(str)  # a run whose trained teacher is taken
     teacher.students = config_dict.placeholder(str)  # RUN or RUN:ARM: the mean of a finished run's students is taken
+    teacher.ensemble = ()  # several: 'workdir=RUN', 'students=RUN:ARM', 'onnx=FILE', 'logits=FOLDER'; the mean is taken
     teacher.onnx = config_dict.placeholder(str)  # an ONNX file as teacher, in place of training one
     teacher.onnx_layout = "NHWC"  # of its input: NHWC | NCHW
-    teacher.onnx_input = "imagenet"  # its pixels: imagenet (mean and deviation) | unit (0 to 1) | uint8
-    teacher.onnx_classes = ()  # names in the order of its logits; () = as its metadata say
+    teacher.onnx_input = "imagenet"  # its pixels: imagenet (its mean and std) | normalized (as below) | unit | uint8
+    teacher.onnx_mean = ()  # of each channel in 0 to 1, for normalized
+    teacher.onnx_std = ()  # standard deviation of each channel
     teacher.onnx_output = ""  # name of the output to use; "" = the only one
-    teacher.onnx_gives = "logits"  # what it is: logits | probabilities (after a softmax) | sigmoid
+    teacher.onnx_gives = "logits"  # what it is: logits | probabilities (after a softmax) | sigmoid | embeddings
     teacher.seed = 0
     teacher.epochs = 8
     teacher.batch_size = 32

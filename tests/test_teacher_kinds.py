@@ -17,11 +17,17 @@ def options(kind, finished):
         return f"--config.teacher.onnx={path}", "--config.teacher.onnx_input=uint8", "--config.teacher.image_size=48"
     if kind == "teacher.students":
         return f"--config.teacher.students={finished.workdir}:kl", "--config.teacher.image_size=32"
+    if kind == "teacher.fit":  # a student of the run, as if it had been trained elsewhere
+        return (
+            "--config.teacher.model=mobilenet_v2", "--config.teacher.width=0.1", "--config.teacher.fit=nothing",
+            f"--config.teacher.weights={finished.workdir / 'export' / 'student.safetensors'}",
+            "--config.teacher.image_size=32",
+        )  # fmt: skip
     (folder,) = finished.json("teacher_logits.json")["views"]["folders"]
-    return (f"--config.distill.logits=('{folder}',)",)
+    return (f"--config.teacher.ensemble=('logits={folder}','workdir={finished.workdir}')",)
 
 
-@pytest.mark.parametrize("kind", ["teacher.onnx", "distill.logits", "teacher.students"])
+@pytest.mark.parametrize("kind", ["teacher.onnx", "teacher.ensemble", "teacher.students", "teacher.fit"])
 def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, kind):
     workdir = tmp_path / "run"
     given = (
@@ -29,11 +35,12 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
         "--config.student.epochs=1", "--config.student.warmup_epochs=0.0", "--config.distill.views=1",
     )  # fmt: skip
     done = kdjax(f"--workdir={workdir}", *given, "--stages=describe,teacher,distill,evaluate,report")
-    assert f"none to train, it comes from {kind}" in done.stdout and "How large the teacher is" in done.stdout
+    said = "as it was trained elsewhere" if kind == "teacher.fit" else f"none to train, it comes from {kind}"
+    assert said in done.stdout and "How large the teacher is" in done.stdout
     results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     with np.load(workdir / "evaluation" / "logits.npz") as file:
         teacher = file["teacher_test"]
-    if kind == "distill.logits":
+    if kind == "teacher.ensemble":  # the same teacher twice
         assert results["teacher"]["forward_images"] == 0
         np.testing.assert_array_equal(teacher, finished.logits["teacher_test"])
     elif kind == "teacher.students":
@@ -55,20 +62,40 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
         assert done.returncode == 2 and "0123456789abcdef" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_an_encoder_goes_through_every_stage(finished, tmp_path):
+    """The logits of a student are embeddings as good as any."""
+    workdir = tmp_path / "run"
+    given = (
+        *finished.flags, *SMALL, *options("teacher.onnx", finished), "--config.teacher.onnx_gives=embeddings",
+        "--config.distill.arms=('kl_features',)", "--config.seeds=(3,)", "--config.student.epochs=1",
+        "--config.student.warmup_epochs=0.0", "--config.distill.views=1",
+    )  # fmt: skip
+    done = kdjax(f"--workdir={workdir}", *given, "--stages=distill", check=False)
+    assert done.returncode == 2 and "run --stages=teacher first" in done.stderr
+    done = kdjax(f"--workdir={workdir}", *given, "--stages=describe,teacher,distill,evaluate,report")
+    linear = float(re.search(r"on validation a linear head is right on ([\d.]+) %", done.stdout)[1])
+    results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    assert linear > 70 and 100 * results["teacher"]["val_top1"] == pytest.approx(linear, abs=0.01)
+    line = json.loads((workdir / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert line["students"]["kl_features/3"]["features_cosine"] > 0
+    assert "a linear head" not in kdjax(f"--workdir={workdir}", *given, "--stages=teacher").stdout
+
+
 def test_a_frozen_teacher_is_its_weights_with_a_fitted_head(finished, tmp_path):
     """Features of random weights tell the colors of the tiles apart; the students learn from them."""
     workdir = tmp_path / "run"
     given = (
         *finished.flags, *SMALL, "--config.teacher.model=mobilenet_v2", "--config.teacher.width=0.1",
-        f"--config.teacher.weights={finished.weights}", "--config.teacher.frozen=True",
+        f"--config.teacher.weights={finished.weights}", "--config.teacher.fit=head",
         "--config.teacher.image_size=32",
         "--config.distill.arms=('kl_features',)", "--config.seeds=(3,)", "--config.student.epochs=1",
         "--config.student.warmup_epochs=0.0", "--config.distill.views=1",
     )  # fmt: skip
-    done = kdjax(f"--workdir={workdir}", *given, "--stages=teacher,distill,evaluate,report")
-    results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    done = kdjax(f"--workdir={workdir}", *given, "--stages=teacher,distill")
     linear = float(re.search(r"frozen; on validation a linear head is right on ([\d.]+) %", done.stdout)[1])
-    assert linear > 70 and 100 * results["teacher"]["val_top1"] == pytest.approx(linear, abs=0.01)
+    (line,) = (workdir / "teacher" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    measured = json.loads(line)["students"]["teacher/0"]
+    assert linear > 70 and 100 * measured["top1"] == pytest.approx(linear, abs=0.01)
     line = json.loads((workdir / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert line["students"]["kl_features/3"]["features_cosine"] > 0
     kernel = stored(workdir / "teacher" / "checkpoints" / "1" / "best")["params"]["stem"]["kernel"][0, 0]

@@ -5,9 +5,11 @@ layers as (O, I); here they are (H, W, I, O) and (I, O), depthwise kernels (H, W
 called is said in the file of its family.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ VGG16 and MobileNetV2, for pixels of unit variance, have 1.2 and 0.8; divided by
 PIXELS = ("network", "caffe")
 """What the weights of a file were trained on: pixels as the network takes them, or BGR of 0 to 255 less their mean. The
 means of caffe's weights and ImageNet's here differ by less than a gray level, which is neglected."""
+
+CLASSIFIERS = ("keep", "fitting", "whole")
+"""What is taken of a file's classifier: nothing, the layers of the right shape, or all of it."""
 
 Leaf = tuple[str, ...]
 
@@ -72,7 +77,7 @@ class Loaded:
 
 
 def load_imagenet(
-    source: str | Path, model_name: str, variables: dict[str, Any], head: bool = False, pixels: str = "network"
+    source: str | Path, model_name: str, variables: dict[str, Any], classifier: str = "keep", pixels: str = "network"
 ) -> Loaded:
     """The variables with parameters and BatchNorm statistics taken from a safetensors file.
 
@@ -81,19 +86,18 @@ def load_imagenet(
             what the file holds.
         model_name: a key of `networks.MODELS`.
         variables: {'params': ..., 'batch_stats': ...} of that model at the file's width; not changed.
-        head: take those layers of the classifier that the file holds in the right shape; otherwise, and by default,
-            the classifier stays as it is in `variables`.
+        classifier: what is taken of the classifier, one of CLASSIFIERS; the rest stays as it is in `variables`.
         pixels: one of PIXELS; the first layer of a file in caffe's form is converted.
 
     Raises:
         InputError: no such file, not safetensors, or tensors missing, unexpected, misshapen or not finite (named);
             or a file in caffe's form for a network that does not take ImageNet's mean and deviation.
     """
-    file = _read(source, model_name, variables, pixels)
+    file = _read(source, model_name, variables, classifier, pixels)
     deviation = np.asarray(MODELS[model_name].std)
     leaves = traverse_util.flatten_dict(variables)
     taken = [leaf for leaf in file.table if leaf[1] != "head"]
-    if head:
+    if classifier != "keep":
         partial = {leaf[:-1] for leaf in file.table if not file.fits(leaf)}
         taken += [leaf for leaf in file.table if leaf[1] == "head" and leaf[:-1] not in partial]
     for leaf in taken:
@@ -126,7 +130,23 @@ def load_imagenet(
 
 def check(source: str | Path, model_name: str, variables: dict[str, Any], pixels: str = "network") -> None:
     """Raises InputError where `load_imagenet` would. Of the leaves of `variables` only the shapes are read."""
-    _read(source, model_name, variables, pixels)
+    _read(source, model_name, variables, "keep", pixels)
+
+
+def class_names(source: str | Path) -> list[str] | None:
+    """Names of the classes in the order of the logits, as the file's metadata have them under 'classes'; or None.
+
+    Raises:
+        InputError: no such file, or not safetensors.
+    """
+    path = hub.locate(source)
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get("classes", "null")
+    try:
+        names = json.loads(text)
+    except ValueError:
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def named_tensors(model_name: str, variables: dict[str, Any], naming: str | None = None) -> dict[str, np.ndarray]:
@@ -171,15 +191,21 @@ def _scales(leaves: Mapping[Leaf, Any], model_name: str, source: str, target: st
     return turned
 
 
-def _read(source: str | Path, model_name: str, variables: dict[str, Any], pixels: str) -> _File:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError, TypeError) as error:
+        raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
+
+
+def _read(source: str | Path, model_name: str, variables: dict[str, Any], classifier: str, pixels: str) -> _File:
     if pixels == "caffe" and tuple(MODELS[model_name].mean) != layers.IMAGENET_MEAN:
         raise InputError(f"weights {source}: {model_name} has none in caffe's form: set weights_pixels to 'network'")
     path = hub.locate(source)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, TypeError) as error:
-        raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
+    with _opened(path) as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}
     shapes = {leaf: np.shape(value) for leaf, value in traverse_util.flatten_dict(variables).items()}
     tables = {
         naming: {leaf: _tensor(leaf, shape, places) for leaf, shape in shapes.items()}
@@ -187,14 +213,14 @@ def _read(source: str | Path, model_name: str, variables: dict[str, Any], pixels
     }
     # Of namings with equally many of their names in the file the first is taken.
     naming = max(tables, key=lambda one: sum(tensor.name in found for tensor in tables[one].values()))
-    file = _File(path, naming, found, tables[naming])
-    _check_names(file, model_name)
-    _check_values(file)
-    return file
+    fitting = _File(path, naming, found, tables[naming])
+    _check_names(fitting, model_name, whole=classifier == "whole")
+    _check_values(fitting)
+    return fitting
 
 
-def _check_names(file: _File, model_name: str) -> None:
-    needed = {tensor.name: tensor.shape for leaf, tensor in file.table.items() if leaf[1] != "head"}
+def _check_names(file: _File, model_name: str, *, whole: bool) -> None:
+    needed = {tensor.name: tensor.shape for leaf, tensor in file.table.items() if whole or leaf[1] != "head"}
     classifier = MODELS[model_name].classifier
     ignored = lambda name: name.endswith("num_batches_tracked") or name.startswith(classifier)
     faults = {

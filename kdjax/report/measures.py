@@ -181,7 +181,7 @@ def cost(material: Material) -> list[Markup]:
             if network.get(key) and top1 is not None
         ]
         if points:
-            drawn.append((f"Top-1 over {unit}", _scattered(points, f"{unit}, log scale")))
+            drawn.append((f"Top-1 over {unit}", scattered(points, f"{unit}, log scale")))
     artefacts = parity["artefacts"] if parity else {}
     exported = parity["student"]["arm"] if parity else ""
     style = _styles(material).get(exported, "s0")
@@ -196,7 +196,7 @@ def cost(material: Material) -> list[Markup]:
     )
     if timed:
         heading = f"Top-1 over latency, exported {exported}"
-        drawn.append((heading, _scattered(timed, "ms for one image, log scale")))
+        drawn.append((heading, scattered(timed, "ms for one image, log scale")))
         caption += " Latency was measured on the exported files; the teacher is not exported, so it has none."
     else:
         caption += " Latency is not here: it is measured when a student is exported (--stages=export)."
@@ -204,7 +204,8 @@ def cost(material: Material) -> list[Markup]:
     return [sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
 
 
-def _scattered(points: Sequence[charts.Point], x_label: str) -> Markup:
+def scattered(points: Sequence[charts.Point], x_label: str) -> Markup:
+    """Test top-1 of networks, %, over what they cost."""
     alt = f"Test top-1 over {x_label}: " + "; ".join(f"{p.name} {p.y:.2f} % at {p.x:.3g}" for p in points)
     return charts.scatter(points, alt=alt, x_label=x_label, y_label="test top-1, %")
 

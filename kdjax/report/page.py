@@ -1,25 +1,14 @@
-"""The page: its head, the table, and the sections in their order."""
+"""The page of one run: the table, and the sections in their order."""
 
-import base64
-import hashlib
 import json
-from pathlib import Path
 
 from kdjax.report import images, measures
 from kdjax.report.markup import Markup, element, joined
 from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, scroll
+from kdjax.report.shell import document
 from kdjax.report.summary import finding, leading_arm
 from kdjax.results import notes, tables
-
-# Details are opened for printing: a closed one would not be on paper.
-_SCRIPT = """addEventListener("beforeprint", () => {
-  for (const one of document.querySelectorAll("details:not([open])")) { one.open = true; one.dataset.closed = ""; }
-});
-addEventListener("afterprint", () => {
-  for (const one of document.querySelectorAll("details[data-closed]")) { one.open = false; delete one.dataset.closed; }
-});
-"""
 
 
 def render(material: Material) -> str:
@@ -38,31 +27,14 @@ def render(material: Material) -> str:
     ]
     title = f"{results['config']['name']}: {results['student']['model']} taught by {results['teacher']['model']}"
     contents = element("ul", *(element("li", element("a", name, href=f"#{mark}")) for mark, name, _ in sections))
-    body = element(
-        "body",
-        element("header", element("h1", title), element("p", tables.title(results), class_="what")),
-        element(
-            "main",
-            element("p", finding(results), class_="finding"),
-            *_table(material),
-            element("nav", contents, aria_label="Sections"),
-            *(element("section", element("h2", name), *parts, id=mark) for mark, name, parts in sections),
-        ),
+    return document(
+        title,
+        tables.title(results),
+        element("p", finding(results), class_="finding"),
+        *_table(material),
+        element("nav", contents, aria_label="Sections"),
+        *(element("section", element("h2", name), *parts, id=mark) for mark, name, parts in sections),
     )
-    # The page itself forbids whatever a hostile name might try: it loads nothing and runs this one script.
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("link", rel="icon", href="data:,"),  # else browsers ask for favicon.ico
-        element("style", Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))),
-        element("script", Markup(_SCRIPT)),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
 def _table(material: Material) -> list[Markup]:

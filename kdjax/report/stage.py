@@ -15,7 +15,7 @@ from kdjax.report.material import Material, Side, Views
 from kdjax.results import document, logits
 from kdjax.results.comparison import shown_arms
 from kdjax.results.metrics import log_softmax
-from kdjax.run.checks import given_teacher
+from kdjax.run.given import given_field
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
 from kdjax.runtime import files
@@ -46,7 +46,7 @@ def report(run: Run) -> None:
         if measured is not None and measured["top1"] is not None
     ]
     records = {"teacher": [], "distill": _records(run, "distill")}
-    if given_teacher(run.config) is None:
+    if given_field(run.config) is None:
         records["teacher"] = _records(run, "teacher")
     material = Material(
         results=results,
@@ -145,10 +145,13 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     seen = pictures(run.student.size)
     predict = run.student.predicting(run.student.finished().best.variables)
     population = by_view(predict(seen.reshape(-1, *seen.shape[2:])))
-    teacher, said = open_targets(run).teacher, None
-    if teacher is not None:
-        shown = pictures(run.teacher_size)
-        said = by_view(teacher.clean(shown.reshape(-1, *shown.shape[2:])))
+    teachers = [source.teacher for source in open_targets(run).sources]
+    logits = []
+    for teacher in teachers:
+        if teacher is not None:
+            shown = pictures(teacher.parts["size"])
+            logits.append(teacher.clean(shown.reshape(-1, *shown.shape[2:])))
+    said = by_view(np.mean(logits, axis=0)) if len(logits) == len(teachers) else None
     return Views(
         names=[train.names[one] for one in examples],
         labels=[int(train.labels[one]) for one in examples],

@@ -39,7 +39,7 @@ def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
     arm = comparison.select(results["arms"]).get(arm, arm)
     if arm not in results["arms"]:
         raise InputError(f"{name}: {folder} has the arms {', '.join(results['arms'])}")
-    images, classes = _splits(Path(folder) / "splits.json")
+    images, classes = test_split(Path(folder) / "splits.json")
     strange = [image for image in images if image.split("/")[0] not in classes]
     if strange:
         raise InputError(f"{name}: {strange[0]} does not lie in a folder of its class, so its label is not known")
@@ -50,6 +50,19 @@ def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
     said = stored["student_test"][:, columns.index(arm)].argmax(-1)
     rows = zip(one["seeds"], one["test_top1"], said == labels, strict=True)
     return images, {seed: row for seed, top1, row in rows if top1 is not None}
+
+
+def test_split(path: Path) -> tuple[list[str], list[str]]:
+    """Names of test images and classes in a run's splits.json.
+
+    Raises:
+        InputError: it does not list them.
+    """
+    found = files.read_json(path, "restore that file of the run")
+    lists: list[Any] = [found.get(key) if isinstance(found, dict) else None for key in ("test", "classes")]
+    if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
+        raise InputError(f"{path} does not list test images and classes: restore that file of the run")
+    return lists[0], lists[1]
 
 
 def compare(first: str, second: str) -> dict[str, Any]:
@@ -83,15 +96,6 @@ def main(arguments: list[str]) -> None:
         raise InputError("give two RUN:ARM, such as runs/a:kl_cosine runs/b:student_alone; --help says more")
     else:
         print(json.dumps(compare(*arguments), indent=2))
-
-
-def _splits(path: Path) -> tuple[list[str], list[str]]:
-    """Test images and classes."""
-    found = files.read_json(path, "restore that file of the run")
-    lists: list[Any] = [found.get(key) if isinstance(found, dict) else None for key in ("test", "classes")]
-    if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
-        raise InputError(f"{path} does not list test images and classes: restore that file of the run")
-    return lists[0], lists[1]
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from kdjax.networks.layers import FORMS
 from kdjax.networks.pretrained import PIXELS
 from kdjax.objective.arms import OVERRIDES
 from kdjax.objective.terms import TERMS
+from kdjax.run.given import given_field, given_teachers, gives_features
 from kdjax.teacher import onnx
 from kdjax.teacher.store import read_parts
 
-LOGITS_ALONE = ("teacher.students", "teacher.onnx", "distill.logits")
-"""Teachers that give no features: of several networks there are none in common."""
+FITS = ("all", "head", "nothing")
+"""What is trained of the teacher."""
 
 LARGEST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
@@ -41,7 +42,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_sizes(config)
     for name in ("teacher", "student"):
         _check_network(name, config[name])
-    _check_given_teacher(config)
+    _check_teacher(config)
     _check_distill(config)
     for name, arm in config.arms.items():
         _check_arm(name, arm)
@@ -57,24 +58,6 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     _compare(config, base(), "")
 
 
-def given_teacher(config: ml_collections.ConfigDict) -> str | None:
-    """The field that gives the teacher, in place of training one; None where the run trains its own.
-
-    Raises:
-        InputError: several do.
-    """
-    fields = {
-        "teacher.workdir": config.teacher.workdir,
-        "teacher.students": config.teacher.students,
-        "teacher.onnx": config.teacher.onnx,
-        "distill.logits": config.distill.logits,
-    }
-    chosen = [field for field, value in fields.items() if value]
-    if len(chosen) > 1:
-        raise InputError(f"{' and '.join(chosen)} are set: choose one teacher")
-    return chosen[0] if chosen else None
-
-
 def expand_paths(config: ml_collections.ConfigDict) -> None:
     """Replaces a leading ~ in paths, in place: after --config.field= the shell leaves it as it is."""
     fields = (
@@ -87,6 +70,10 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
             if section[name]:
                 section[name] = os.path.expanduser(section[name])
     config.distill.logits = tuple(os.path.expanduser(folder) for folder in config.distill.logits)
+    config.teacher.ensemble = tuple(
+        text.replace("=~", "=" + os.path.expanduser("~"), 1) if isinstance(text, str) else text
+        for text in config.teacher.ensemble
+    )
 
 
 def _compare(value: Any, default: Any, path: str) -> None:
@@ -134,6 +121,8 @@ def _check_top(config: ml_collections.ConfigDict) -> None:
         "dataset.splits": config.dataset.splits,
         "distill.logits": config.distill.logits,
         "teacher.workdir": config.teacher.workdir,
+        "teacher.students": config.teacher.students,
+        "teacher.ensemble": config.teacher.ensemble,
     }
     for field, value in one_split.items():
         if config.splits > 1 and value:
@@ -180,27 +169,53 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
             raise InputError(f"{name}.{field} is {section[field]}: must be below 1")
 
 
-def _check_given_teacher(config: ml_collections.ConfigDict) -> None:
-    teacher = config.teacher
+def _check_teacher(config: ml_collections.ConfigDict) -> None:
+    """How the teacher is trained, or where it comes from."""
+    teacher, field = config.teacher, given_field(config)
+    _choice("teacher.fit", teacher.fit, FITS)
+    if teacher.fit != "all" and field not in (None, "teacher.workdir"):
+        raise InputError(f"teacher.fit is {teacher.fit!r}, but {field} gives the teacher: leave one of them out")
+    if teacher.fit != "all" and not teacher.weights:
+        raise InputError(f"teacher.fit is {teacher.fit!r}, so the weights stay as they are: give teacher.weights")
+    if teacher.fit == "head" and teacher.head != "average":
+        raise InputError(
+            f"teacher.fit='head' fits one layer, but teacher.head is {teacher.head!r}: set it to 'average'"
+        )
+    if teacher.classes and teacher.fit != "nothing" and not teacher.onnx:
+        raise InputError(
+            "teacher.classes names the logits of a network that was trained elsewhere: give teacher.onnx, or "
+            "teacher.fit='nothing' and teacher.weights"
+        )
+    _check_onnx(teacher)
+    for one in given_teachers(config):
+        if one.kind == "onnx" and not Path(one.place).is_file():
+            raise InputError(f"{one.field}: no file {one.place}")
+        if one.kind == "logits":
+            read_parts(one.place, one.field)
+    if config.distill.views == 0 and field in ("teacher.onnx", "teacher.ensemble", "distill.logits"):
+        raise InputError(
+            f"distill.views is 0 (online), but {field} is set: only a network of kdjax's can run inside the step; set "
+            "distill.views to at least 1"
+        )
+
+
+def _check_onnx(teacher: ml_collections.ConfigDict) -> None:
     _choice("teacher.onnx_layout", teacher.onnx_layout, onnx.LAYOUTS)
     _choice("teacher.onnx_input", teacher.onnx_input, onnx.INPUTS)
     _choice("teacher.onnx_gives", teacher.onnx_gives, onnx.GIVES)
-    given_teacher(config)
-    if teacher.frozen and given_teacher(config) not in (None, "teacher.workdir"):
-        raise InputError(f"teacher.frozen is set, but {given_teacher(config)} gives the teacher: leave one of them out")
-    if teacher.frozen and not teacher.weights:
-        raise InputError("teacher.frozen keeps the teacher's weights as they are: give teacher.weights")
-    if teacher.frozen and teacher.head != "average":
-        raise InputError(f"teacher.frozen fits one layer, but teacher.head is {teacher.head!r}: set it to 'average'")
-    if teacher.onnx and not Path(teacher.onnx).is_file():
-        raise InputError(f"teacher.onnx: no file {teacher.onnx}")
-    for folder in config.distill.logits:
-        read_parts(folder)
-    if config.distill.views == 0 and (teacher.onnx or config.distill.logits):
-        raise InputError(
-            f"distill.views is 0 (online), but {'teacher.onnx' if teacher.onnx else 'distill.logits'} is set: "
-            "only a network of kdjax's can run inside the step; set distill.views to at least 1"
-        )
+    if teacher.onnx_gives == "embeddings" and teacher.classes:
+        raise InputError("teacher.classes is set, but teacher.onnx_gives='embeddings' has no classes: leave it out")
+    for field in ("onnx_mean", "onnx_std"):
+        values = tuple(teacher[field])
+        if (teacher.onnx_input == "normalized") != bool(values):
+            raise InputError(
+                f"teacher.{field} is {values}, but teacher.onnx_input is {teacher.onnx_input!r}: give it with "
+                "'normalized', and only then"
+            )
+        for value in values:
+            _number(f"teacher.{field}", value, above=0 if field == "onnx_std" else None)
+        if values and len(values) != 3:
+            raise InputError(f"teacher.{field} is {values}: give three numbers, of red, green and blue in 0 to 1")
 
 
 def _check_distill(config: ml_collections.ConfigDict) -> None:
@@ -223,10 +238,10 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
     for name in distill.arms:
         _choice("distill.arms", name, tuple(config.arms))
         featured = [term for term in TERMS if TERMS[term].needs_features and config.arms[name].get(term)]
-        if featured and given_teacher(config) in LOGITS_ALONE:
+        if featured and not gives_features(config):
             raise InputError(
-                f"arms.{name}.{featured[0]} compares features, and {given_teacher(config)} gives logits alone: take a "
-                "teacher that is a network of kdjax's, or leave the arm out"
+                f"arms.{name}.{featured[0]} compares features, and {given_field(config)} gives logits alone: take a "
+                "single network of kdjax's or an ONNX file of embeddings, or leave the arm out"
             )
 
 

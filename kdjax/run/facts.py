@@ -1,9 +1,9 @@
 """What the networks of a run are and cost, as results.json has it."""
 
-from pathlib import Path
 from typing import Any
 
 from kdjax.networks import cost, cost_by_head
+from kdjax.run.given import given_teachers
 from kdjax.run.run import Run
 from kdjax.training.learner import Learner
 
@@ -12,11 +12,10 @@ def teacher_facts(run: Run) -> dict[str, Any]:
     """Of the teacher; of one that is no network of kdjax's, its name."""
     if run.teacher is not None:
         return network_facts(run.teacher)
-    section = run.config.teacher
-    if section.students:
-        return {"model": f"students of {section.students}", "params": None, "macs": None}
-    given = "stored logits" if run.config.distill.logits else section.onnx
-    return {"model": Path(given).name, "params": None, "macs": None}
+    names = [one.words for one in given_teachers(run.config)]
+    if run.config.distill.logits:
+        names = ["stored logits"]
+    return {"model": names[0] if len(names) == 1 else f"mean of {len(names)} teachers", "params": None, "macs": None}
 
 
 def network_facts(learner: Learner) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Networks of another run as teacher, its own teacher or its students: whether they fit this one."""
+"""Networks of other runs as teacher, their own teachers or their students: whether they fit this one."""
 
 import dataclasses
 import json
@@ -8,9 +8,10 @@ from typing import Any
 
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
+from kdjax.run.given import Given, given_teachers
 from kdjax.run.record import completed
 
-FREE = ("workdir", "students", "weights", "weights_pixels")
+FREE = ("workdir", "students", "ensemble", "weights", "weights_pixels")
 """Fields of `config.teacher` that may differ from that run's: where it was read from, and where it began."""
 
 
@@ -53,46 +54,52 @@ class OtherRun:
         return completed(self.read("config.json", "teacher", "student", "dataset", "arms", "distill"))
 
 
-def named(config: Any) -> OtherRun | None:
-    """The run that a configuration takes its teacher from, or None.
+def named(config: Any) -> tuple[OtherRun, ...]:
+    """The runs that a configuration takes teachers from."""
+    return tuple(found for one in given_teachers(config) if (found := of(one)))
 
-    Students are named as RUN or RUN:ARM.
-    """
-    if config.teacher.workdir:
-        return OtherRun("teacher.workdir", Path(config.teacher.workdir), "teacher")
-    if config.teacher.students:
-        place, colon, arm = config.teacher.students.rpartition(":")
+
+def of(one: Given) -> OtherRun | None:
+    """The run that a teacher is taken from, or None. Students are named as RUN or RUN:ARM."""
+    if one.kind == "workdir":
+        return OtherRun(one.field, Path(one.place), "teacher")
+    if one.kind == "students":
+        place, colon, arm = one.place.rpartition(":")
         if not colon or "/" in arm:
-            place, arm = config.teacher.students, ""
-        return OtherRun("teacher.students", Path(place), "student", arm)
+            place, arm = one.place, ""
+        return OtherRun(one.field, Path(place), "student", arm)
     return None
 
 
 def check_config(config: Any) -> None:
-    """Compares this run's teacher, as configured, with the networks of the run it names.
+    """Compares this run's teacher, as configured, with the networks of the runs it names.
 
     Raises:
         InputError: no such run, training that is not at its end, or the first field that differs.
     """
-    other = _of(config)
-    there = other.config()
-    ours = dict(json.loads(config.teacher.to_json()))
-    ours["image_size"] = ours["image_size"] or config.dataset.image_size
-    if other.section == "student":
-        theirs = {"image_size": there["dataset"]["image_size"]}
-    else:
-        theirs = dict(there["teacher"])
-        theirs["image_size"] = theirs["image_size"] or there["dataset"]["image_size"]
-    for field in sorted(theirs if other.section == "student" else ours.keys() - FREE):
-        if theirs.get(field) != ours[field]:
-            raise InputError(
-                f"{other.field}: teacher.{field} is {ours[field]!r} here and {theirs.get(field)!r} in "
-                f"{other.workdir}: set teacher.{field} to what it was"
-            )
-    if other.section == "teacher":
-        total_steps(config)
-    else:
-        trained_students(config)
+    for other in named(config):
+        there = other.config()
+        theirs = dict(there["teacher"]) if other.section == "teacher" else {}
+        theirs["image_size"] = theirs.get("image_size") or there["dataset"]["image_size"]
+        if other.field == "teacher.ensemble":  # each member is as its own run says
+            if theirs["image_size"] > config.dataset.storage_size:
+                raise InputError(
+                    f"{other.field}: {other.workdir} takes images of {theirs['image_size']} px, but "
+                    f"dataset.storage_size is {config.dataset.storage_size}: store them larger"
+                )
+        else:
+            ours = dict(json.loads(config.teacher.to_json()))
+            ours["image_size"] = ours["image_size"] or config.dataset.image_size
+            for field in sorted(theirs if other.section == "student" else ours.keys() - FREE):
+                if theirs.get(field) != ours[field]:
+                    raise InputError(
+                        f"{other.field}: teacher.{field} is {ours[field]!r} here and {theirs.get(field)!r} in "
+                        f"{other.workdir}: set teacher.{field} to what it was"
+                    )
+        if other.section == "teacher":
+            total_steps(other)
+        else:
+            trained_students(other)
 
 
 def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> None:
@@ -104,7 +111,11 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
     Raises:
         InputError: other classes, or images on another side.
     """
-    other = _of(config)
+    for other in named(config):
+        _check_data(other, dataset, log)
+
+
+def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -> None:
     there = other.read("splits.json", "classes", "train", "validation", "test", "unlabelled")
     if there["classes"] != list(dataset.classes):
         raise InputError(f"{other.field}: {other.workdir} has not the classes of this data set, or not in their order")
@@ -128,36 +139,29 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
             )
 
 
-def weights(config: Any) -> str | None:
+def weights(other: OtherRun) -> str | None:
     """What that teacher's training started from; None = from scratch. Raises InputError as `check_config`."""
-    return _of(config).read("config.json", "teacher")["teacher"]["weights"]
+    return other.read("config.json", "teacher")["teacher"]["weights"]
 
 
-def total_steps(config: Any) -> int:
+def total_steps(other: OtherRun) -> int:
     """Updates of that teacher's whole training.
 
     Raises:
         InputError: no teacher was trained there.
     """
-    return _of(config).read("teacher/program.json", "steps")["steps"]
+    return other.read("teacher/program.json", "steps")["steps"]
 
 
-def trained_students(config: Any) -> Mapping[str, Any]:
+def trained_students(other: OtherRun) -> Mapping[str, Any]:
     """The population of that run, as `record.program` has it.
 
     Raises:
         InputError: none was trained there, or it has no such arm.
     """
-    other = _of(config)
     document = other.read("distill/program.json", "steps", "seeds", "arms", "projection")
     if other.arm and other.arm not in document["arms"]:
         raise InputError(
             f"{other.field}: {other.workdir} has no arm {other.arm!r}; it has {', '.join(document['arms'])}"
         )
     return document
-
-
-def _of(config: Any) -> OtherRun:
-    other = named(config)
-    assert other is not None
-    return other

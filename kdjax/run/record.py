@@ -10,9 +10,10 @@ from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.runtime import files
 
-REMOVED = {
+REMOVED: dict[tuple[str, str], Any] = {
     ("student", "depthwise"): None,
     ("teacher", "convolution"): None,
+    ("teacher", "onnx_classes"): [],
     ("distill", "cosine_on"): "logits",
 }
 """Fields of earlier versions, and the value with which they meant what this version does; None: any."""

@@ -21,7 +21,9 @@ from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import Arm, resolve
 from kdjax.run import checks, other_run, record
+from kdjax.run.given import given_field
 from kdjax.runtime import devices, files, memory
+from kdjax.teacher.onnx import Declared, opened
 from kdjax.training.learner import Learner
 
 TEACHER_ARM = {"teacher": {"ce": 1.0}}
@@ -119,7 +121,7 @@ def open_run(
     teacher = _teacher(config, workdir, dataset, log)
     student = _student(config, workdir, dataset, teacher, log)
     run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
-    if teacher is not None and not teacher.read_only and not config.teacher.frozen:
+    if teacher is not None and not teacher.read_only and config.teacher.fit == "all":
         _check_batch(teacher)
     _check_batch(student)
     if follows:
@@ -141,15 +143,8 @@ def _teacher(
 ) -> Learner | None:
     """The teacher where it is a network of kdjax's: this run's, or another's."""
     section = config.teacher
-    if section.students or section.onnx or config.distill.logits:
+    if given_field(config) not in (None, "teacher.workdir"):
         return None
-    arms = resolve(
-        ("teacher",),
-        TEACHER_ARM,
-        temperature=1.0,
-        learning_rate=section.learning_rate,
-        weight_decay=section.weight_decay,
-    )
     examples = int((dataset.train.labels >= 0).sum())
     return Learner(
         name="teacher",
@@ -160,11 +155,16 @@ def _teacher(
         examples=examples,
         total_steps=_teacher_steps(config, examples),
         seeds=(section.seed,),
-        arms=arms,
+        arms=_teacher_arms(section),
         mapping=devices.Mapping(),
         log=log,
         read_only=bool(section.workdir),
     )
+
+
+def _teacher_arms(section: ml_collections.ConfigDict) -> tuple[Arm, ...]:
+    rates = {"learning_rate": section.learning_rate, "weight_decay": section.weight_decay}
+    return resolve(("teacher",), TEACHER_ARM, temperature=1.0, **rates)
 
 
 def _student(
@@ -177,10 +177,14 @@ def _student(
     section, examples, arms = config.student, len(dataset.train), _arms(config, dataset)
     network, projection = _network(config, section, dataset), None
     if any(arm.projected for arm in arms):
-        assert teacher is not None, "validate has refused a teacher without features"
+        # `validate` has refused teachers without features: without a network this is an encoder.
         projection = (
             networks.feature_count(network, config.dataset.image_size),
-            networks.feature_count(teacher.network, teacher.size),
+            networks.feature_count(teacher.network, teacher.size)
+            if teacher is not None
+            else opened(
+                config.teacher.onnx, declared(config.teacher), config.teacher.image_size or config.dataset.image_size
+            ).length,
         )
     return Learner(
         name="student",
@@ -198,30 +202,48 @@ def _student(
     )
 
 
-def other_students(run: Run) -> Learner:
-    """The students of the run that this one takes as its teacher, read only.
+def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
+    """The networks of another run that this one takes as teacher, read only.
 
     Raises:
         InputError: they are not there.
     """
-    other, program = other_run.named(run.config), other_run.trained_students(run.config)
-    assert other is not None
     there = ml_collections.ConfigDict(other.config())
-    arms = resolve(tuple(program["arms"]), there.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
+    section = there[other.section]
+    if other.section == "teacher":
+        seeds, projection, steps = [section.seed], None, other_run.total_steps(other)
+        arms = _teacher_arms(section)
+    else:
+        program = other_run.trained_students(other)
+        seeds, projection, steps = program["seeds"], program["projection"], program["steps"]
+        arms = resolve(tuple(program["arms"]), there.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
     return Learner(
-        name="student",
-        folder=other.workdir / "distill",
-        section=there.student,
-        network=_network(run.config, there.student, run.dataset),
-        size=there.dataset.image_size,
+        name=other.section,
+        folder=other.workdir / ("teacher" if other.section == "teacher" else "distill"),
+        section=section,
+        network=_network(run.config, section, run.dataset),
+        size=section.get("image_size") or there.dataset.image_size,
         examples=len(run.dataset.train),
-        total_steps=program["steps"],
-        seeds=tuple(program["seeds"]),
+        total_steps=steps,
+        seeds=tuple(seeds),
         arms=arms,
-        mapping=devices.for_population(len(program["seeds"]), len(arms)),
+        mapping=devices.for_population(len(seeds), len(arms)),
         log=run.log,
         read_only=True,
-        projection=program["projection"] and tuple(program["projection"]),
+        projection=projection and tuple(projection),
+    )
+
+
+def declared(section: ml_collections.ConfigDict) -> Declared:
+    """What the configuration of the teacher says of an ONNX file."""
+    normalized = {"mean": tuple(section.onnx_mean), "std": tuple(section.onnx_std)} if section.onnx_mean else {}
+    return Declared(
+        section.onnx_layout,
+        section.onnx_input,
+        tuple(section.classes),
+        section.onnx_output,
+        section.onnx_gives,
+        **normalized,
     )
 
 
@@ -276,8 +298,9 @@ def _total_steps(section: ml_collections.ConfigDict, examples: int) -> int:
 
 def _teacher_steps(config: ml_collections.ConfigDict, examples: int) -> int:
     if config.teacher.workdir:
-        return other_run.total_steps(config)
-    return 1 if config.teacher.frozen else _total_steps(config.teacher, examples)
+        (other,) = other_run.named(config)
+        return other_run.total_steps(other)
+    return _total_steps(config.teacher, examples) if config.teacher.fit == "all" else 1
 
 
 def _check_batch(learner: Learner) -> None:

@@ -1,22 +1,25 @@
-"""The teacher of a run, whatever kind it is, and the soft targets that it makes."""
+"""The teachers of a run, whatever kind they are, and the soft targets that they make."""
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import InputError
-from kdjax.run.checks import given_teacher
-from kdjax.run.other_run import named
-from kdjax.run.run import Run, other_students
+from kdjax.run import other_run
+from kdjax.run.given import Given, given_teachers
+from kdjax.run.run import Run, declared, other_networks
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher import store
-from kdjax.teacher.onnx import Declared, from_onnx
-from kdjax.teacher.targets import Targets
+from kdjax.teacher.encoder import NAME, Head, read_head, write_head
+from kdjax.teacher.onnx import OnnxFile, from_encoder, from_onnx, opened
+from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Shown, Teacher
 from kdjax.teacher.trained import Mean, from_network
+from kdjax.training.learner import Learner
+from kdjax.training.probe import Probe, probe
 
 
 def open_targets(run: Run) -> Targets:
@@ -26,44 +29,67 @@ def open_targets(run: Run) -> Targets:
         InputError: there is no trained teacher, what was given does not fit, or it is another than the run began with.
     """
     shown = Shown(run.teacher_size, run.config.data_seed, run.augmentation)
-    teacher = TEACHERS[given_teacher(run.config)](run, shown)
     parts = {
         "examples": run.dataset.fingerprint,
         "augmentation": run.augmentation.describe(),
         "data_seed": run.config.data_seed,
-        **(teacher.parts if teacher else {}),
     }
     classes = len(run.dataset.classes)
-    if teacher is None:
-        folders = tuple(store.named(run.config.distill.logits, parts, classes, run.log))
-    else:
-        folders = (store.cached(run.cache_dir, parts, classes, run.log),)
-    targets = Targets(teacher, folders, run.workdir, run.results_dir, run.log)
+
+    def made(teacher: Teacher) -> Source:
+        return Source(store.cached(run.cache_dir, {**parts, **teacher.parts}, classes, run.log), teacher)
+
+    def found(one: Given) -> Source:
+        if one.kind == "logits":  # arrays made before take the place of a teacher
+            return Source(store.named(one.place, one.field, parts, classes, run.log), None)
+        return made(_onnx(run, one, shown) if one.kind == "onnx" else _of_another_run(run, one, shown))
+
+    sources = tuple(map(found, given_teachers(run.config))) or (made(_own(run, shown)),)
+    targets = Targets(sources, run.workdir, run.results_dir, run.log)
     targets.check()
     return targets
 
 
-def _trained(run: Run, shown: Shown) -> Teacher:
-    """This run's own teacher, or that of the run that it names."""
-    learner = run.teacher
-    assert learner is not None
-    finished = learner.finished()
-    return from_network(
-        learner.section.model,
-        learner.network,
-        finished.one(0, 0),
-        shown,
-        dtype=str(jnp.dtype(learner.network.dtype)),
-        on_device=run.on_device(run.dataset.train.images),
-        mapping=learner.mapping,
-    )
+def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
+    """Fits a linear head to each encoder that the run names and has none for; they are kept in its directory.
+
+    Returns:
+        The files and their fits.
+    """
+    fitted = []
+    for one in given_teachers(run.config):
+        if one.kind == "onnx" and run.config.teacher.onnx_gives == "embeddings":
+            file = opened(one.place, declared(run.config.teacher), run.teacher_size)
+            parts = _fitted_to(run, file)
+            folder = run.workdir / "teacher" / parts["teacher"][:16]
+            if read_head(folder, parts) is None:
+                train, validation = run.dataset.train.labelled(), run.dataset.validation
+                pairs = [(file.plain(split.images), split.labels) for split in (train, validation)]
+                fit = probe(*pairs, classes=len(run.dataset.classes))
+                write_head(folder, Head(fit.kernel, fit.bias, parts))
+                fitted.append((one.place, fit))
+    return fitted
 
 
-def _students(run: Run, shown: Shown) -> Teacher:
-    """The mean of another run's students: those of one arm, or all."""
-    learner, other = other_students(run), named(run.config)
+def _fitted_to(run: Run, file: OnnxFile) -> dict[str, Any]:
+    return {**file.parts, "examples": run.dataset.fingerprint}
+
+
+def _own(run: Run, shown: Shown) -> Teacher:
+    """The network that this run has trained, or taken as it is."""
+    assert run.teacher is not None
+    return _network(run, run.teacher, run.teacher.finished().one(0, 0), shown)
+
+
+def _of_another_run(run: Run, one: Given, shown: Shown) -> Teacher:
+    """The teacher of another run, or the mean of its students: those of one arm, or all."""
+    other = other_run.of(one)
     assert other is not None
+    learner = other_networks(run, other)
+    shown = dataclasses.replace(shown, size=learner.size)
     finished = learner.finished()
+    if other.section == "teacher":
+        return _network(run, learner, finished.one(0, 0), shown)
     chosen = [
         finished.one(row, column)
         for row, column in np.argwhere(finished.usable)
@@ -76,34 +102,36 @@ def _students(run: Run, shown: Shown) -> Teacher:
         f"mean of {len(chosen)} {learner.section.model}",
         Mean(learner.network, len(chosen)),
         {kind: {"network": leaves} for kind, leaves in stacked.items()},
-        dataclasses.replace(shown, size=learner.size),
+        shown,
         dtype=str(jnp.dtype(learner.network.dtype)),
         on_device=run.on_device(run.dataset.train.images),
         mapping=Mapping(),
     )
 
 
-def _onnx(run: Run, shown: Shown) -> Teacher:
-    section = run.config.teacher
-    declared = Declared(
-        section.onnx_layout,
-        section.onnx_input,
-        tuple(section.onnx_classes),
-        section.onnx_output,
-        section.onnx_gives,
+def _network(run: Run, learner: Learner, variables: dict[str, Any], shown: Shown) -> Teacher:
+    return from_network(
+        learner.section.model,
+        learner.network,
+        variables,
+        shown,
+        dtype=str(jnp.dtype(learner.network.dtype)),
+        on_device=run.on_device(run.dataset.train.images),
+        mapping=learner.mapping,
     )
-    return from_onnx(section.onnx, declared, run.dataset.classes, shown)
 
 
-def _stored(run: Run, shown: Shown) -> None:
-    """Arrays made before take the place of a teacher."""
-
-
-TEACHERS: dict[str | None, Callable[[Run, Shown], Teacher | None]] = {
-    None: _trained,
-    "teacher.workdir": _trained,
-    "teacher.students": _students,
-    "teacher.onnx": _onnx,
-    "distill.logits": _stored,
-}
-"""By the field that gives the teacher, see `checks.given_teacher`."""
+def _onnx(run: Run, one: Given, shown: Shown) -> Teacher:
+    said = declared(run.config.teacher)
+    file = opened(one.place, said, shown.size)
+    if said.gives != "embeddings":
+        return from_onnx(file, said, run.dataset.classes, shown)
+    parts = _fitted_to(run, file)
+    folder = run.workdir / "teacher" / parts["teacher"][:16]
+    head = read_head(folder, parts)
+    if head is None:
+        raise InputError(
+            f"{one.field}: {folder / NAME}, the head of {one.place} for these images, is not there: run "
+            "--stages=teacher first"
+        )
+    return from_encoder(file, head, shown)

@@ -149,7 +149,7 @@ def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) ->
     passes = [record[kind] for kind in ("views", "clean") if kind in record]
     return {
         **teacher_facts(run),
-        **({"sha256": targets.teacher.parts["teacher"]} if targets.teacher else {}),
+        **({"sha256": ", ".join(targets.digests)} if targets.digests else {}),
         "forward_images": record["views"]["forward_images"] if "views" in record else None,
         "clean_images": record["clean"]["forward_images"],
         "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in passes),

@@ -15,19 +15,18 @@ import jax
 import numpy as np
 
 from kdjax.data.dataset import Split
-from kdjax.run import checks
+from kdjax.run.given import given_field
 from kdjax.run.run import Run
-from kdjax.run.soft_targets import open_targets
+from kdjax.run.soft_targets import fit_encoder_heads, open_targets
 from kdjax.runtime import files, preemption
 from kdjax.runtime.devices import first_process_says
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
-from kdjax.training.frozen import fit_head
+from kdjax.training.frozen import as_trained, fit_head
 from kdjax.training.learner import Learner
 from kdjax.training.loop import Progress, fit
 from kdjax.training.memory_plan import arms_at_once
 from kdjax.training.population import Online, Population, TrainingData, population
-from kdjax.training.probe import NEIGHBORS
 from kdjax.training.step import empty_averages
 
 DEFAULT_VIEWS = 8
@@ -36,8 +35,10 @@ DEFAULT_VIEWS = 8
 
 def train_teacher(run: Run) -> None:
     """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time."""
-    given = checks.given_teacher(run.config)
+    given = given_field(run.config)
     if given or run.teacher is None:
+        for file, fitted in fit_encoder_heads(run):
+            run.log(f"teacher: {file}: {fitted.words}")
         run.log(f"teacher: none to train, it comes from {given}")
         return
     if _done(run.teacher, run):
@@ -46,8 +47,8 @@ def train_teacher(run: Run) -> None:
         if not learner.has_checkpoints:
             learner.check_weights()  # now rather than after hours
     split = run.dataset.train.labelled()
-    if run.config.teacher.frozen:
-        _fit_head(run, run.teacher, split)
+    if run.config.teacher.fit != "all":
+        _adopt(run, run.teacher, split)
         return
     data = TrainingData(
         train=split,
@@ -81,8 +82,8 @@ def distill(run: Run) -> None:
             if config.distill.target == "mean":
                 stored = jax.tree.map(lambda leaf: np.broadcast_to(leaf.mean(0), leaf.shape), stored)
         else:
-            assert targets.teacher is not None and targets.teacher.network is not None
-            online = Online(*targets.teacher.network, size=run.teacher_size)
+            assert targets.network is not None
+            online = Online(*targets.network, size=run.teacher_size)
         targets.pin()
     data = TrainingData(
         train=run.dataset.train,
@@ -133,18 +134,24 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         )
 
 
-def _fit_head(run: Run, learner: Learner, split: Split) -> None:
-    """A frozen teacher's head, written as the checkpoint of its only step."""
-    state, fitted = fit_head(learner, split, run.dataset.validation)
-    run.log(
-        f"{learner.folder.name}: frozen; on validation a linear head is right on {100 * fitted.linear_top1:.2f} % (L2 "
-        f"{fitted.strength:.2g}), the {NEIGHBORS} nearest neighbors on {100 * fitted.neighbors_top1:.2f} %"
-    )
+def _adopt(run: Run, learner: Learner, split: Split) -> None:
+    """A teacher whose weights stay as they are, written as the checkpoint of its only step."""
+    validation = run.dataset.validation
+    if learner.section.fit == "head":
+        state, fitted = fit_head(learner, split, validation)
+        run.log(f"{learner.folder.name}: frozen; {fitted.words}")
+        scores = {"top1": fitted.linear_top1, "neighbors_top1": fitted.neighbors_top1}
+    else:
+        state = as_trained(learner, run.dataset.classes, validation)
+        scores = {"top1": float(state.best.top1[0, 0])}
+        run.log(
+            f"{learner.folder.name}: as it was trained elsewhere, right on {100 * scores['top1']:.2f} % of validation; "
+            "make sure that it was not trained on validation or test images of this run"
+        )
     _record(learner, None)
     writer = MetricsWriter(learner.folder, 0, tensorboard=run.config.run.tensorboard)
     checkpoints = learner.checkpoints()
     try:
-        scores = {"top1": fitted.linear_top1, "neighbors_top1": fitted.neighbors_top1}
         writer.write(learner.total_steps, "validation", {learner.names[0][0]: scores}, epoch=0.0)
         averages = empty_averages(learner.rows, ("ce",))
         checkpoints.save(*learner.mapping.place((state, averages), "rows"))

@@ -13,25 +13,30 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.inputs.batch import eval_views, render, view_keys
+from kdjax.networks.classes import class_places
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.objective.outputs import Outputs
+from kdjax.teacher.encoder import Head
+from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
 from kdjax.training.predictor import BATCH_PER_DEVICE
 
-INPUTS = ("imagenet", "unit", "uint8")
-"""How a file takes its pixels: normalized by ImageNet's mean and deviation, in [0, 1], or as bytes."""
+INPUTS = ("imagenet", "normalized", "unit", "uint8")
+"""How a file takes its pixels: less ImageNet's mean over its deviation, less the mean that is declared over the
+deviation that is, in [0, 1], or as bytes."""
 
 LAYOUTS = ("NHWC", "NCHW")
 
-GIVES = ("logits", "probabilities", "sigmoid")
-"""What a file's output is. Of a softmax the logarithm is taken, of sigmoids log(p / (1 − p)): both are logits."""
+GIVES = ("logits", "probabilities", "sigmoid", "embeddings")
+"""What a file's output is. Of a softmax the logarithm is taken, of sigmoids log(p / (1 − p)): both are logits. To the
+embeddings of an encoder a linear head is fitted, see `teacher.encoder`."""
 
 SMALLEST = 1e-12  # a probability below this is taken for it, so that its logarithm is finite
 
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What the user says of a file: the fields of `config.teacher` that begin with "onnx_".
+    """What the user says of a file.
 
     Attributes:
         layout: one of `LAYOUTS`.
@@ -39,6 +44,7 @@ class Declared:
         classes: names of the classes in the order of its logits; () = as the file's metadata say under "classes".
         output: name of the output to use; "" = the only one.
         gives: what that output is, one of `GIVES`.
+        mean, std: of each channel in [0, 1], for the input "normalized".
     """
 
     layout: str = "NHWC"
@@ -46,76 +52,133 @@ class Declared:
     classes: Sequence[str] = ()
     output: str = ""
     gives: str = "logits"
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
 
 
-def from_onnx(path: str, declared: Declared, classes: Sequence[str], shown: Shown) -> Teacher:
-    """An ONNX file as teacher.
+@dataclasses.dataclass(frozen=True)
+class OnnxFile:
+    """A file that was opened, and fits what was declared of it.
+
+    Attributes:
+        path: the file.
+        size: side of the images that it is given, px.
+        values: from images (n, size, size, 3) float32 in [0, 1] to its output (n, length) float32.
+        length: of the output for one image.
+        classes: names of the classes that its metadata have, in the order of its logits; or None.
+        parts: what the output depends on, as JSON values.
+    """
+
+    path: str
+    size: int
+    values: Callable[[np.ndarray], np.ndarray]
+    length: int
+    classes: list[str] | None
+    parts: dict[str, Any]
+
+    def plain(self, images: np.ndarray) -> np.ndarray:
+        """The output (n, length) for the plainly resized images (n, side, side, 3) uint8."""
+        resized = jax.jit(lambda images: eval_views(images, self.size))
+        return _by_batch(len(images), lambda rows: self.values(np.asarray(resized(images[rows]))))
+
+
+def opened(path: str, declared: Declared, size: int) -> OnnxFile:
+    """Opens an ONNX file, and tries it on plain colors and noise.
 
     Args:
         path: the file. It takes a batch of images.
         declared: what is known of it.
-        classes: names of the classes of the data set; each must be among the file's.
-        shown: size and views.
+        size: side of the images that it will be given, px.
 
     Raises:
         InputError: the file or what was declared of it does not fit.
     """
     session = _session(path)
-    entry = _input(path, session, declared, shown.size)
+    entry = _input(path, session, declared, size)
     output = _output(path, session, declared.output)
-    names = _class_names(path, session, declared.classes, classes)
-    places = np.array([names.index(name) for name in classes])
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
 
-    def run(images: np.ndarray) -> np.ndarray:
-        values = _in_batches(
-            fixed, lambda batch: session.run([output], {entry.name: batch})[0], _pixels(images, declared)
-        )
-        if values.ndim != 2 or values.shape != (len(images), len(names)):
+    def values(images: np.ndarray) -> np.ndarray:
+        run = lambda batch: session.run([output], {entry.name: batch})[0]
+        found = _in_batches(fixed, run, _pixels(images, declared))
+        if found.ndim != 2 or len(found) != len(images):
             raise InputError(
-                f"teacher.onnx: {path} gives {values.shape} for {len(images)} images and has {len(names)} class names: "
-                "give teacher.onnx_classes one name for each output, in their order"
+                f"teacher.onnx: output {output!r} of {path} has the shape {found.shape} for {len(images)} images: name "
+                "an output with one row an image in teacher.onnx_output"
             )
-        return values.astype(np.float32)
+        return found.astype(np.float32)
 
-    _check_output(path, run(_probe(shown.size)), declared.gives)
+    tried = values(_probe(size))
+    _check_output(path, tried, declared.gives)
+    normalized = [list(declared.mean), list(declared.std)] if declared.input == "normalized" else []
+    parts = {
+        "teacher": digest(path),
+        "model": "onnx",
+        "size": size,
+        "dtype": "float32",
+        "input": [declared.layout, declared.input, *normalized],
+        **({"output": [output, declared.gives]} if (declared.output or declared.gives != "logits") else {}),
+    }
+    return OnnxFile(path, size, values, tried.shape[1], _class_names(session), parts)
 
-    def logits(images: np.ndarray) -> np.ndarray:
-        return as_logits(run(images), declared.gives)[:, places]
+
+def from_onnx(file: OnnxFile, declared: Declared, classes: Sequence[str], shown: Shown) -> Teacher:
+    """An ONNX file that gives logits, or what logits are made of, as teacher.
+
+    Args:
+        file: the file.
+        declared: what it was opened with.
+        classes: names of the classes of the data set; each must be among the file's.
+        shown: how images are shown to it, at the file's size.
+
+    Raises:
+        InputError: its classes do not fit.
+    """
+    names = list(declared.classes) or file.classes
+    places = class_places(f"teacher.onnx: {file.path}", names, "teacher.classes", classes)
+    if len(names or ()) != file.length:
+        raise InputError(
+            f"teacher.onnx: {file.path} has {file.length} outputs and {len(names or ())} class names: give "
+            "teacher.classes one name for each output, in their order"
+        )
+    parts = {**file.parts, "input": [*file.parts["input"], places.tolist()]}
+    return _teacher(file, shown, parts, lambda values: Outputs(as_logits(values, declared.gives)[:, places]))
+
+
+def from_encoder(file: OnnxFile, head: Head, shown: Shown) -> Teacher:
+    """An ONNX file that gives embeddings, with a linear head, as teacher: its embeddings are its features."""
+
+    def outputs(values: np.ndarray) -> Outputs:
+        return Outputs(values @ head.kernel + head.bias, values)
+
+    parts = {**file.parts, "head": tree_digest({"kernel": head.kernel, "bias": head.bias})}
+    return _teacher(file, shown, parts, outputs)
+
+
+def _teacher(file: OnnxFile, shown: Shown, parts: dict[str, Any], outputs: Callable[[np.ndarray], Outputs]) -> Teacher:
+    """A teacher that makes its outputs of what a file gives."""
 
     @jax.jit
     def rendered(images: jax.Array, examples: jax.Array, view: jax.Array) -> jax.Array:
         keys = view_keys(shown.data_seed, examples, jax.numpy.full_like(examples, view))
         return render(images, keys, shown.size, shown.augmentation)
 
-    plain = jax.jit(lambda images: eval_views(images, shown.size))
-
-    def by_batch(count: int, one: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        # Batches of one length, so that the rendering is compiled once.
-        batch = min(BATCH_PER_DEVICE, count)
-        starts = range(0, count, batch)
-        pieces = [one(np.minimum(np.arange(start, start + batch), count - 1)) for start in starts]
-        return np.concatenate(pieces)[:count]
-
     def views(images: np.ndarray, examples: np.ndarray, view: int) -> Outputs:
         def one(rows: np.ndarray) -> np.ndarray:
             chosen = examples[rows].astype(np.int32)
-            return logits(np.asarray(rendered(images[chosen], chosen, np.int32(view))))
+            return file.values(np.asarray(rendered(images[chosen], chosen, np.int32(view))))
 
-        return Outputs(by_batch(len(examples), one))
+        return outputs(_by_batch(len(examples), one))
 
-    def clean(images: np.ndarray) -> np.ndarray:
-        return by_batch(len(images), lambda rows: logits(np.asarray(plain(images[rows]))))
+    return Teacher(parts, views, lambda images: outputs(file.plain(images)).logits)
 
-    parts = {
-        "teacher": digest(path),
-        "model": "onnx",
-        "size": shown.size,
-        "dtype": "float32",
-        "input": [declared.layout, declared.input, places.tolist()],
-        **({"output": [output, declared.gives]} if (declared.output or declared.gives != "logits") else {}),
-    }
-    return Teacher(parts, views, clean)
+
+def _by_batch(count: int, one: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`one` of the rows up to `count`, in batches of one length, so that what it compiles is compiled once."""
+    batch = max(min(BATCH_PER_DEVICE, count), 1)
+    starts = range(0, count, batch)
+    pieces = [one(np.minimum(np.arange(start, start + batch), count - 1)) for start in starts]
+    return np.concatenate(pieces)[:count]
 
 
 def as_logits(values: np.ndarray, gives: str) -> np.ndarray:
@@ -206,29 +269,20 @@ def _output(path: str, session: Any, wanted: str) -> str:
     return wanted or next(iter(found))
 
 
-def _class_names(path: str, session: Any, order: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Names of the file's classes in the order of its logits, those of the data set among them."""
-    names = list(order)
-    if not names:
-        try:
-            names = list(json.loads(session.get_modelmeta().custom_metadata_map["classes"]))
-        except (KeyError, ValueError, TypeError):
-            raise InputError(
-                f"teacher.onnx: {path} does not say which logit is which class: give teacher.onnx_classes"
-            ) from None
-    missing = [name for name in classes if name not in names]
-    if missing or len(set(names)) < len(names):
-        what = f"lacks {', '.join(missing)}" if missing else "names a class twice"
-        raise InputError(f"teacher.onnx: the classes of {path} do not fit the data set: it {what}")
-    return names
+def _class_names(session: Any) -> list[str] | None:
+    """Names of the file's classes in the order of its logits, as its metadata have them, or None."""
+    try:
+        return list(json.loads(session.get_modelmeta().custom_metadata_map["classes"]))
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _pixels(images: np.ndarray, declared: Declared) -> np.ndarray:
     """Images (n, size, size, 3) float in [0, 1] as the file takes them."""
     if declared.input == "uint8":
         images = np.round(images * 255).astype(np.uint8)
-    elif declared.input == "imagenet":
-        images = (images - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
+    elif declared.input in ("imagenet", "normalized"):
+        images = (images - np.array(declared.mean, np.float32)) / np.array(declared.std, np.float32)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if declared.layout == "NCHW" else images
 
 
@@ -257,6 +311,8 @@ def _check_output(path: str, values: np.ndarray, gives: str) -> None:
     """Refuses an output that is not what it was declared to be, by its values on a few images."""
     if not np.isfinite(values).all():
         raise InputError(f"teacher.onnx: {path} gives values that are not finite for plain colors and noise")
+    if gives == "embeddings":
+        return
     inside = bool((values >= 0).all() and (values <= 1 + 1e-4).all())
     sums = inside and bool(np.allclose(values.sum(1), 1, atol=1e-3))
     found = "probabilities" if sums else "sigmoid" if inside else "logits"

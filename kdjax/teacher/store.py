@@ -14,7 +14,7 @@ views: arXiv 2106.05237.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,45 +190,44 @@ def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callabl
     return LogitsFolder(folder, parts, classes, log)
 
 
-def named(
-    paths: Sequence[str], parts: Mapping[str, Any], classes: int, log: Callable[[str], None]
-) -> list[LogitsFolder]:
-    """Folders of logits made before, to be used in place of a teacher.
+def named(path: str, field: str, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
+    """A folder of logits made before, to be used in place of a teacher.
 
     Args:
-        paths: the folders.
-        parts: as in `cached`; those of `DATA_PARTS` must agree with each folder's.
+        path: the folder.
+        field: that names it, for messages.
+        parts: as in `cached`; those of `DATA_PARTS` must agree with the folder's.
         classes: number of classes.
         log: passed on.
 
     Raises:
-        InputError: a folder is absent, or was made for other data; names the part that differs.
+        InputError: the folder is absent, or was made for other data; names the part that differs.
     """
-    wanted = _complete(parts)
-    folders = []
-    for path in paths:
-        there = read_parts(path)
-        for name in DATA_PARTS:
-            if there.get(name) != wanted[name]:
-                raise InputError(
-                    f"distill.logits: {path} does not fit this run: its {name} is {_short(there.get(name))}, "
-                    f"needed {_short(wanted[name])}"
-                )
-        folders.append(LogitsFolder(Path(path), there, classes, log))
-    return folders
+    wanted, there = _complete(parts), read_parts(path, field)
+    for name in DATA_PARTS:
+        if there.get(name) != wanted[name]:
+            raise InputError(
+                f"{field}: {path} does not fit this run: its {name} is {_short(there.get(name))}, needed "
+                f"{_short(wanted[name])}"
+            )
+    return LogitsFolder(Path(path), there, classes, log)
 
 
-def read_parts(path: str | Path) -> dict[str, Any]:
+def read_parts(path: str | Path, field: str = "distill.logits") -> dict[str, Any]:
     """What the logits in a folder depend on.
+
+    Args:
+        path: the folder.
+        field: that names it, for messages.
 
     Raises:
         InputError: it is no folder of teacher logits.
     """
     if not (Path(path) / "parts.json").is_file():
-        raise InputError(f"distill.logits: {path} is no folder of teacher logits: it has no parts.json")
-    document = files.read_json(Path(path) / "parts.json", "distill.logits: give a folder of teacher logits")
+        raise InputError(f"{field}: {path} is no folder of teacher logits: it has no parts.json")
+    document = files.read_json(Path(path) / "parts.json", f"{field}: give a folder of teacher logits")
     if not isinstance(document, dict):
-        raise InputError(f"distill.logits: {path} is no folder of teacher logits: its parts.json holds none")
+        raise InputError(f"{field}: {path} is no folder of teacher logits: its parts.json holds none")
     return document
 
 

@@ -1,10 +1,12 @@
 """The soft targets of a run: what its teacher says of each view, computed once and read from disk after that."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -19,22 +21,44 @@ RECORD = "teacher_logits.json"
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+    """A teacher and its outputs.
+
+    Attributes:
+        folder: where its outputs lie.
+        teacher: what makes them; None where arrays made before take its place.
+    """
+
+    folder: LogitsFolder
+    teacher: Teacher | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Targets:
     """The soft targets of a run.
 
     Attributes:
-        teacher: what makes them; None where arrays made before take its place.
-        folders: where they lie; of several the mean is taken.
+        sources: the teachers; of the logits of several the mean is taken.
         workdir: of the run, whose record says what it began with.
         results_dir: where this process writes its record: the same, unless it follows the run.
         log: takes lines for the person who waits.
     """
 
-    teacher: Teacher | None
-    folders: tuple[LogitsFolder, ...]
+    sources: tuple[Source, ...]
     workdir: Path
     results_dir: Path
     log: Callable[[str], None]
+
+    @property
+    def network(self) -> tuple[nn.Module, Any] | None:
+        """The flax module and its variables, where the only teacher is one: only such a teacher can be online."""
+        teacher = self.sources[0].teacher if len(self.sources) == 1 else None
+        return teacher.network if teacher else None
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of each teacher that can be run: of its variables, or its file."""
+        return [source.teacher.parts["teacher"] for source in self.sources if source.teacher]
 
     def views(self, images: np.ndarray, count: int, *, features: bool = False) -> Outputs:
         """Teacher outputs of the training images (examples, side, side, 3).
@@ -49,9 +73,8 @@ class Targets:
         """
         names = [view_name(view) for view in range(count)]
 
-        def compute(name: str, start: int, end: int) -> Outputs:
-            assert self.teacher is not None
-            return self.teacher.views(images, np.arange(start, end), names.index(name))
+        def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:
+            return teacher.views(images, np.arange(start, end), names.index(name))
 
         found = self._stored("views", dict.fromkeys(names, len(images)), compute, features=features)
         return jax.tree.map(lambda *views: np.stack(views), *found)
@@ -59,9 +82,8 @@ class Targets:
     def clean(self, splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Teacher logits (examples, classes) of the plain images of each split, by its name."""
 
-        def compute(name: str, start: int, end: int) -> Outputs:
-            assert self.teacher is not None
-            return Outputs(self.teacher.clean(splits[name][start:end]))
+        def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:
+            return Outputs(teacher.clean(splits[name][start:end]))
 
         rows = {name: len(images) for name, images in splits.items()}
         found = self._stored("clean", rows, compute)
@@ -70,7 +92,7 @@ class Targets:
     def pin(self) -> None:
         """Records what a run distils from, when it begins to."""
         document = self._read(self.results_dir)
-        document["fingerprints"] = [folder.fingerprint for folder in self.folders]
+        document["fingerprints"] = [source.folder.fingerprint for source in self.sources]
         self._write(document)
 
     def check(self) -> None:
@@ -82,7 +104,7 @@ class Targets:
         document = self._read(self.workdir)
         made = document.get("views", {}).get("folders", ())  # what a run recorded before there were fingerprints
         began = document.get("fingerprints") or [Path(folder).name for folder in made]
-        now = [folder.fingerprint for folder in self.folders]
+        now = [source.folder.fingerprint for source in self.sources]
         if began and began != now:
             raise InputError(
                 f"workdir {self.workdir} was distilled from the teacher outputs {', '.join(began)}, but the teacher "
@@ -97,7 +119,7 @@ class Targets:
         self,
         kind: str,
         rows: dict[str, int],
-        compute: Callable[[str, int, int], Outputs],
+        compute: Callable[[Teacher, str, int, int], Outputs],
         *,
         features: bool = False,
     ) -> list[Outputs]:
@@ -112,27 +134,37 @@ class Targets:
         if any(before.get(name, asked[name]) != asked[name] for name in asked) or kind not in document:
             missing = [
                 end - start
+                for source in self.sources
+                if source.teacher
                 for name, count in rows.items()
-                for start, end in self.folders[0].missing(name, count, features=features)
+                for start, end in source.folder.missing(name, count, features=features)
             ]
             document[kind] = {
-                "folders": [str(one.folder) for one in self.folders],
+                "folders": [str(source.folder.folder) for source in self.sources],
                 **asked,
-                "forward_images": sum(missing) if self.teacher else 0,
+                "forward_images": sum(missing),
                 "started_images": 0,
             }
         found = []
         for number, (name, count) in enumerate(rows.items()):
 
-            def counted(start: int, end: int, name: str = name, number: int = number) -> Outputs:
+            def counted(teacher: Teacher, start: int, end: int, name: str = name, number: int = number) -> Outputs:
                 if preemption.requested():  # one process alone ends at once; several must end at the same shard
                     raise Preempted("teacher logits: ended by SIGTERM; the shards computed so far are saved")
                 self.log(f"teacher logits: {name} ({number + 1} of {len(rows)}), images {start} to {end}")
                 document[kind]["started_images"] += end - start
                 self._write(document)
-                return compute(name, start, end)
+                return compute(teacher, name, start, end)
 
-            read = [one.read(name, count, counted if self.teacher else None, features=features) for one in self.folders]
+            read = [
+                source.folder.read(
+                    name,
+                    count,
+                    functools.partial(counted, source.teacher) if source.teacher else None,
+                    features=features,
+                )
+                for source in self.sources
+            ]
             found.append(jax.tree.map(lambda *parts: np.mean(parts, axis=0) if len(parts) > 1 else parts[0], *read))
         self._write(document)
         self.log(

@@ -1,6 +1,7 @@
-"""A learner whose network stays as its weights are: only its head is fitted, in place of training."""
+"""A learner whose network stays as its weights are: its head is fitted to its features, or is the file's as well."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.data.dataset import Split
+from kdjax.networks import pretrained
+from kdjax.networks.classes import class_places
 from kdjax.objective.outputs import Outputs
 from kdjax.training.learner import Learner
 from kdjax.training.predictor import population_metrics, predictor
@@ -42,7 +45,7 @@ def fit_head(learner: Learner, train: Split, validation: Split) -> tuple[TrainSt
     Returns:
         The state on the host, and the fit.
     """
-    state = jax.tree.map(np.asarray, learner.initial())
+    state: Any = jax.tree.map(np.asarray, learner.initial())
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     placed = learner.mapping.place({kind: {"network": leaves} for kind, leaves in variables.items()}, "rows")
     encode = predictor(Encoder(learner.network), size=learner.size, mapping=learner.mapping)
@@ -50,10 +53,47 @@ def fit_head(learner: Learner, train: Split, validation: Split) -> tuple[TrainSt
     fitted = probe(*pairs, classes=variables["params"]["head"]["bias"].shape[-1])
     head = {"kernel": fitted.kernel[None, None], "bias": fitted.bias[None, None]}
     variables["params"] = {**variables["params"], "head": head}
+    return _ended(learner, state, variables, validation), fitted
+
+
+def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> TrainState:
+    """The state of a single network at the end of its schedule, as it was trained elsewhere, head included.
+
+    Args:
+        learner: of one network. Its section's `classes` name the logits of the file, in their order; where there are
+            none, the file's metadata do.
+        classes: of the data set, each among those of the file, whose others are left out.
+        validation: measures it.
+
+    Returns:
+        The state on the host.
+
+    Raises:
+        InputError: the file lacks a tensor or a class, or does not say which logit is which class.
+    """
+    field, source = f"{learner.name}.weights", learner.section.weights
+    names = list(learner.section.classes) or pretrained.class_names(source)
+    places = class_places(f"{field}: {source}", names, f"{learner.name}.classes", classes)
+    assert names is not None
+    network = learner.network.clone(num_classes=len(names))
+    example = jax.ShapeDtypeStruct((1, learner.size, learner.size, 3), jnp.float32)
+    made: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), jax.random.key(0), example)
+    blank = {kind: made.get(kind, {}) for kind in ("params", "batch_stats")}
+    taken = learner.load(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank), "whole")
+    learner.note(taken)
+    head = taken.variables["params"]["head"]
+    last = head.get("logits", head)  # of a head of several layers
+    last |= {leaf: value[..., places] for leaf, value in last.items()}
+    state: Any = jax.tree.map(np.asarray, learner.scratch())
+    return _ended(learner, state, jax.tree.map(lambda leaf: leaf[None, None], taken.variables), validation)
+
+
+def _ended(learner: Learner, state: Any, variables: dict[str, Any], validation: Split) -> TrainState:
+    """`state` with these variables, at the end of the schedule and measured on validation."""
     said = learner.predictor()(learner.mapping.place(variables, "rows"), validation.images)
     metrics = population_metrics(said, validation.labels)[0][0]
     state = dataclasses.replace(
         state, step=np.int32(learner.total_steps), ema=variables if state.ema else {}, **variables
     )
     top1, nll = (jnp.full((1, 1), metrics[name]) for name in ("top1", "nll"))
-    return jax.tree.map(np.asarray, update_best(state, top1, nll)), fitted
+    return jax.tree.map(np.asarray, update_best(state, top1, nll))

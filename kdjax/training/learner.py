@@ -117,29 +117,33 @@ class Learner:
 
     def layout(self) -> TrainState:
         """Shapes and dtypes of its state."""
-        return jax.eval_shape(self._create)
+        return jax.eval_shape(self.scratch)
 
     def initial(self) -> TrainState:
         """A new state, from the weights that the section names or from scratch."""
         if not self.section.weights:
-            return self._create()
+            return self.scratch()
         taken: list[pretrained.Loaded] = []
 
         def loaded(variables: dict[str, Any]) -> dict[str, Any]:
-            section = self.section
-            taken.append(
-                pretrained.load_imagenet(
-                    section.weights, section.model, variables, section.head == "fc", section.weights_pixels
-                )
-            )
+            taken.append(self.load(variables, "fitting" if self.section.head == "fc" else "keep"))
             return taken[-1].variables
 
-        created = self._create(pretrained=loaded)
-        self.log(f"{self.name}: {taken[0].report}")
+        created = self.scratch(pretrained=loaded)
+        self.note(taken[0])
+        return created
+
+    def load(self, variables: dict[str, Any], classifier: str) -> pretrained.Loaded:
+        """What the file of weights has for the variables of one network, see `pretrained.load_imagenet`."""
+        section = self.section
+        return pretrained.load_imagenet(section.weights, section.model, variables, classifier, section.weights_pixels)
+
+    def note(self, taken: pretrained.Loaded) -> None:
+        """Says what was taken from the file of weights, and keeps that in the folder."""
+        self.log(f"{self.name}: {taken.report}")
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            files.write_json(self.folder / WEIGHTS, taken[0].record)
-        return created
+            files.write_json(self.folder / WEIGHTS, taken.record)
 
     @property
     def weights(self) -> dict[str, Any] | None:
@@ -210,7 +214,8 @@ class Learner:
             )
         return selected
 
-    def _create(self, **options: Any) -> TrainState:
+    def scratch(self, **options: Any) -> TrainState:
+        """A new state, from scratch unless `options` of `state.create` say otherwise."""
         return state.create(
             self.network,
             self.optimizer,

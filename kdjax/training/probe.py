@@ -40,6 +40,14 @@ class Probe:
     linear_top1: float
     neighbors_top1: float
 
+    @property
+    def words(self) -> str:
+        """How it does on validation."""
+        return (
+            f"on validation a linear head is right on {100 * self.linear_top1:.2f} % (L2 {self.strength:.2g}), the "
+            f"{NEIGHBORS} nearest neighbors on {100 * self.neighbors_top1:.2f} %"
+        )
+
 
 @functools.partial(jax.jit, static_argnames=("classes",))
 def regression(

@@ -190,7 +190,7 @@ class Kdjax:
         example = np.zeros((1, self.size, self.size, 3), np.float32)
         shapes = jax.eval_shape(self.models[role].init, jax.random.key(0), example)
         blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
-        return pretrained.load_imagenet(self.folder / f"{role}.safetensors", NAMES[role], blank, head=True).variables
+        return pretrained.load_imagenet(self.folder / f"{role}.safetensors", NAMES[role], blank, "whole").variables
 
 
 class PyTorch:

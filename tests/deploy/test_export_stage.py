@@ -13,18 +13,20 @@ from safetensors.numpy import load_file
 from kdjax import networks
 from kdjax.deploy import export
 from kdjax.errors import InputError
-from kdjax.networks.pretrained import load_imagenet, named_tensors
+from kdjax.networks.pretrained import class_names, load_imagenet, named_tensors
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from kdjax.deploy.export import parity, stage  # noqa: E402  (need the two above)
 
+CLASSES = ("field", "forest", "übung", "river", "sea")
+
 
 def test_timm_names_are_those_of_the_same_tensors(tmp_path):
     _, variables = student("mobilenet_v2", 0.25)
     tensors = named_tensors("mobilenet_v2", variables)
-    stage._write_tensors(tmp_path, "mobilenet_v2", variables)
+    stage._write_tensors(tmp_path, "mobilenet_v2", variables, CLASSES)
     names = json.loads((tmp_path / "timm_names.json").read_text())
     theirs = named_tensors("mobilenet_v2", variables, "timm")
     for name, value in tensors.items():
@@ -37,22 +39,23 @@ def test_timm_names_are_those_of_the_same_tensors(tmp_path):
 def test_names_alone_do_not_make_the_tensors_those_of_another_eps(tmp_path):
     """timm's MobileNetV3 would compute something else from them, without a word."""
     name = "mobilenet_v3_small"
-    stage._write_tensors(tmp_path, name, randomized(networks.create(name, 5, width=0.25), 32))
+    stage._write_tensors(tmp_path, name, randomized(networks.create(name, 5, width=0.25), 32), CLASSES)
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
 
 
 @pytest.mark.parametrize(("name", "head"), [("vgg16", "average"), ("vgg16_bn", "fc")])
 def test_the_tensors_of_any_network_are_read_back(tmp_path, name, head):
     _, variables = student(name, 0.05, head)
-    stage._write_tensors(tmp_path, name, variables)
+    stage._write_tensors(tmp_path, name, variables, CLASSES)
     names = json.loads((tmp_path / "timm_names.json").read_text())
     assert names["features.0.weight"] == "features.0.weight"
     assert names["classifier.6.bias" if head == "fc" else "classifier.bias"] == "head.fc.bias"
     zeros = {"params": jax.tree.map(np.zeros_like, variables["params"]), "batch_stats": variables["batch_stats"]}
-    taken = load_imagenet(tmp_path / "student.safetensors", name, zeros, head=True)
+    taken = load_imagenet(tmp_path / "student.safetensors", name, zeros, "whole")
     loaded, report = taken.variables, taken.report
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     assert "nothing kept" in report
+    assert class_names(tmp_path / "student.safetensors") == list(CLASSES)
 
 
 @dataclasses.dataclass

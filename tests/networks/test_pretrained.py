@@ -77,7 +77,7 @@ def test_weights_for_another_eps_give_the_network_that_they_were_trained_in(tmp_
     images = np.random.default_rng(1).random((4, 33, 33, 3))
     with torch.no_grad():
         expected = theirs(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-    loaded = load_imagenet(tmp_path / "weights.safetensors", name, variables, head=True).variables
+    loaded = load_imagenet(tmp_path / "weights.safetensors", name, variables, "fitting").variables
     apply = jax.jit(lambda variables: model.apply(variables, jnp.float32(images)).logits)
     error = lambda variables: np.abs(np.asarray(apply(variables)) - expected).max() / np.abs(expected).max()
     assert error(loaded) < 1e-4 and error(variables) > 1e-2
@@ -90,7 +90,7 @@ def test_weights_for_another_eps_give_the_network_that_they_were_trained_in(tmp_
 def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, naming):
     source, target = (variables("vgg16", seed, classes, head="fc", width=0.05) for seed, classes in ((0, 9), (1, 5)))
     save_file(named_tensors("vgg16", source, naming), tmp_path / "weights.safetensors")
-    loaded = load_imagenet(tmp_path / "weights.safetensors", "vgg16", target, head=True).variables
+    loaded = load_imagenet(tmp_path / "weights.safetensors", "vgg16", target, "fitting").variables
     for layer, expected in (("fc_1", source), ("fc_2", source), ("logits", target)):
         jax.tree.map(np.testing.assert_array_equal, loaded["params"]["head"][layer], expected["params"]["head"][layer])
 

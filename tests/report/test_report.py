@@ -175,7 +175,7 @@ def run(tmp_path, monkeypatch):
         workdir=tmp_path,
         dataset=SimpleNamespace(fingerprint="f00d", classes=CLASSES, **splits),
         config=SimpleNamespace(
-            teacher=SimpleNamespace(workdir=None, students=None, onnx=None),
+            teacher=SimpleNamespace(workdir=None, students=None, onnx=None, ensemble=()),
             distill=SimpleNamespace(logits=()),
             run=SimpleNamespace(note="Rendered scenes."),
         ),

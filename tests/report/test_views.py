@@ -27,8 +27,8 @@ def run(monkeypatch):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (9, 12, 12, 3), dtype=np.uint8)
     labels = np.array([-1, 2, 0, 0, 1, 2, -1, 1, 0], np.int32)
-    teacher = SimpleNamespace(clean=lambda images: np.arange(3) + images[:, 0, 0] / 50.0)
-    monkeypatch.setattr(stage, "open_targets", lambda run: SimpleNamespace(teacher=teacher))
+    teacher = SimpleNamespace(clean=lambda images: np.arange(3) + images[:, 0, 0] / 50.0, parts={"size": 10})
+    monkeypatch.setattr(stage, "open_targets", lambda run: SimpleNamespace(sources=[SimpleNamespace(teacher=teacher)]))
     selected = SimpleNamespace(best=SimpleNamespace(variables={"params": 1}))
     return SimpleNamespace(
         dataset=SimpleNamespace(classes=CLASSES, train=Split(images, labels, tuple(f"{k}.png" for k in range(9)))),
@@ -68,7 +68,7 @@ def test_networks_are_asked_about_these_pictures(run):
 
 
 def test_no_more_views_than_in_training_and_no_teacher_where_there_is_none(run, monkeypatch):
-    monkeypatch.setattr(stage, "open_targets", lambda run: SimpleNamespace(teacher=None))
+    monkeypatch.setattr(stage, "open_targets", lambda run: SimpleNamespace(sources=[SimpleNamespace(teacher=None)]))
     run.config.distill.views = 2
     found = stage._views(run, [])
     assert found.views.shape[1] == 2 and found.teacher is None and found.students.shape == (0, 3, 2, 3)

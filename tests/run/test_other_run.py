@@ -8,7 +8,8 @@ import pytest
 from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.run import other_run
-from kdjax.run.checks import given_teacher, validate
+from kdjax.run.checks import validate
+from kdjax.run.given import given_field
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def test_the_same_teacher_is_taken(config):
     validate(config)
     other_run.check_config(config)
     other_run.check_data(config, dataset(), print)
-    assert other_run.total_steps(config) == 12 and other_run.weights(config) == "elsewhere.safetensors"
+    (other,) = other_run.named(config)
+    assert other_run.total_steps(other) == 12 and other_run.weights(other) == "elsewhere.safetensors"
     config.teacher.image_size = config.dataset.image_size  # what 0 means
     other_run.check_config(config)
 
@@ -95,7 +97,7 @@ def test_a_directory_without_a_teacher_is_refused(config, tmp_path, name):
 
 
 def test_only_one_teacher_may_be_given(config):
-    assert given_teacher(config) == "teacher.workdir" and given_teacher(base()) is None
+    assert given_field(config) == "teacher.workdir" and given_field(base()) is None
     config.teacher.onnx = "teacher.onnx"
     with pytest.raises(InputError, match="teacher.workdir and teacher.onnx are set"):
         validate(config)
@@ -117,11 +119,11 @@ def students(config, tmp_path):
 @pytest.mark.parametrize(("given", "arm"), [("{}", ""), ("{}:kl", "kl"), ("{}/", "")])
 def test_students_of_all_arms_or_one_are_named(students, tmp_path, given, arm):
     students.teacher.students = given.format(tmp_path)
-    assert given_teacher(students) == "teacher.students"
-    other = other_run.named(students)
+    assert given_field(students) == "teacher.students"
+    (other,) = other_run.named(students)
     assert (other.workdir, other.arm) == (tmp_path, arm)
     other_run.check_config(students)
-    assert other_run.trained_students(students)["steps"] == 12
+    assert other_run.trained_students(other)["steps"] == 12
 
 
 def test_students_that_do_not_fit_are_refused(students, tmp_path):
@@ -146,3 +148,16 @@ def test_students_give_no_features(students):
     students.distill.arms = ("student_alone", "kl_features")
     with pytest.raises(InputError, match="arms.kl_features.features_cosine compares features, and teacher.students"):
         validate(students)
+
+
+def test_members_of_an_ensemble_are_as_their_own_runs_say(students, tmp_path):
+    students.teacher.students = None
+    students.teacher.ensemble = (f"workdir={tmp_path}", f"students={tmp_path}:kl")
+    students.teacher.model = "resnet18"  # which no member need be
+    assert [(other.section, other.arm) for other in other_run.named(students)] == [("teacher", ""), ("student", "kl")]
+    other_run.check_config(students)
+    with pytest.raises(InputError, match="teacher.ensemble: .* trained on 1 of this run's validation images"):
+        other_run.check_data(students, dataset(validation=("b/1",)), print)
+    students.dataset.storage_size = 48
+    with pytest.raises(InputError, match="takes images of 64 px, but dataset.storage_size is 48"):
+        other_run.check_config(students)

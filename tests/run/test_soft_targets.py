@@ -30,7 +30,7 @@ def run_of(tmp_path, *, made=None, **changes):
     facts |= {"augmentation": Augmentation(), "classes": CLASSES, "onnx": None, "onnx_classes": ()} | changes
     config = base()
     config.data_seed, config.teacher.model = facts["data_seed"], facts["model"]
-    config.teacher.onnx, config.teacher.onnx_classes = facts["onnx"], facts["onnx_classes"]
+    config.teacher.onnx, config.teacher.classes = facts["onnx"], facts["onnx_classes"]
     network = networks.create(facts["model"], len(CLASSES), width=0.05, dtype=facts["dtype"])
     finished = SimpleNamespace(one=lambda row, column: made or variables(model=facts["model"]))
     learner = SimpleNamespace(
@@ -51,8 +51,8 @@ def run_of(tmp_path, *, made=None, **changes):
 
 
 def folder_of(tmp_path, **changes):
-    ((folder,)) = open_targets(run_of(tmp_path, **changes)).folders
-    return folder.folder
+    (source,) = open_targets(run_of(tmp_path, **changes)).sources
+    return source.folder.folder
 
 
 CHANGES = {

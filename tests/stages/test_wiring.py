@@ -37,7 +37,7 @@ class Targets:
     """Soft targets that tell views and examples apart, and what was asked of them."""
 
     def __init__(self):
-        self.teacher = SimpleNamespace(network=(Linear(), {"params": "the teacher's"}))
+        self.network = Linear(), {"params": "the teacher's"}
         self.asked, self.pinned = [], False
 
     def views(self, images, count, *, features):

@@ -9,7 +9,8 @@ from helpers.views import IMAGES, SIZE, pixels
 from kdjax.errors import InputError
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.teacher import onnx as teacher_onnx
-from kdjax.teacher.onnx import Declared, digest, from_onnx
+from kdjax.teacher.encoder import NAME, Head, read_head, write_head
+from kdjax.teacher.onnx import Declared, digest, from_encoder, from_onnx, opened
 from kdjax.teacher.teacher import Shown
 
 onnx = pytest.importorskip("onnx")
@@ -20,6 +21,7 @@ RNG = np.random.default_rng(0)
 KERNEL, BIAS = RNG.normal(size=(3, 4)).astype(np.float32), RNG.normal(size=4).astype(np.float32)
 ORDER = ("water", "other", "field", "forest")  # of the file's logits
 PLACES = [2, 3, 0]
+MEAN, STD = (0.43, 0.41, 0.3), (0.21, 0.16, 0.14)
 
 
 @pytest.fixture
@@ -55,7 +57,8 @@ def onnx_file(tmp_path):
 
 
 def given(path, size=SIZE, **declared):
-    return from_onnx(path, Declared(**declared), CLASSES, Shown(size, data_seed=5))
+    said = Declared(**declared)
+    return from_onnx(opened(path, said, size), said, CLASSES, Shown(size, data_seed=5))
 
 
 def scores(view, kind="imagenet"):
@@ -65,6 +68,8 @@ def scores(view, kind="imagenet"):
         seen = np.round(seen * 255)
     elif kind == "imagenet":
         seen = (seen - IMAGENET_MEAN) / np.array(IMAGENET_STD)
+    elif kind == "normalized":
+        seen = (seen - MEAN) / np.array(STD)
     return seen.mean((1, 2)) @ KERNEL + BIAS
 
 
@@ -72,7 +77,7 @@ def scores(view, kind="imagenet"):
 @pytest.mark.parametrize("kind", teacher_onnx.INPUTS)
 def test_a_file_sees_the_views_of_the_students(onnx_file, layout, kind):
     path = onnx_file(layout, TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT)
-    teacher = given(path, layout=layout, input=kind)
+    teacher = given(path, layout=layout, input=kind, **({"mean": MEAN, "std": STD} if kind == "normalized" else {}))
     for view, found in ((3, teacher.views(IMAGES, np.arange(11), 3).logits), (None, teacher.clean(IMAGES))):
         # A value that lies half-way between two bytes may be rounded either way.
         atol = 0.02 if kind == "uint8" else 1e-4
@@ -86,7 +91,7 @@ def test_what_does_not_fit_is_refused_by_name(onnx_file, tmp_path):
 
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     refused(str(tmp_path / "bad.onnx"), "bad.onnx cannot be read")
-    refused(onnx_file(classes=None), "which logit is which class: give teacher.onnx_classes")
+    refused(onnx_file(classes=None), "which logit is which class: give teacher.classes")
     path = onnx_file()
     refused(path, "lacks water", classes=("field", "forest", "sea", "other"))
     refused(path, "names a class twice", classes=("field", "forest", "water", "water"))
@@ -100,7 +105,7 @@ def test_what_does_not_fit_is_refused_by_name(onnx_file, tmp_path):
 @pytest.mark.parametrize("classes", [CLASSES, ("a", "field", "forest", "b", "water")])
 def test_a_file_has_as_many_class_names_as_outputs(onnx_file, classes):
     """A background column that nobody names would shift every other."""
-    with pytest.raises(InputError, match=rf"gives \(6, 4\) for 6 images and has {len(classes)} class names"):
+    with pytest.raises(InputError, match=f"has 4 outputs and {len(classes)} class names"):
         given(onnx_file(), classes=classes)
 
 
@@ -111,7 +116,7 @@ def test_of_several_outputs_one_is_named(onnx_file):
     np.testing.assert_allclose(
         given(path, output="scores").clean(IMAGES), scores(None)[:, PLACES], rtol=1e-4, atol=1e-4
     )
-    with pytest.raises(InputError, match="4 class names"):
+    with pytest.raises(InputError, match="3 outputs and 4 class names"):
         given(path, output="color")
 
 
@@ -147,3 +152,44 @@ def test_tensors_in_a_file_of_their_own_are_part_of_the_teacher(onnx_file, tmp_p
     (tmp_path / "beside.data").unlink()
     with pytest.raises(InputError, match="beside.data, which cannot be read"):
         digest(str(path))
+
+
+def test_an_encoder_gives_its_embeddings_and_the_logits_of_a_head(onnx_file, tmp_path):
+    path, said = onnx_file(classes=None), Declared(gives="embeddings", input="normalized", mean=MEAN, std=STD)
+    file, rng = opened(path, said, SIZE), np.random.default_rng(2)
+    assert file.length == 4
+    head = Head(rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32), file.parts)
+    write_head(tmp_path / "teacher", head)
+    teacher = from_encoder(file, read_head(tmp_path / "teacher", file.parts), Shown(SIZE, data_seed=5))
+    expected = scores(3, "normalized")
+    seen = teacher.views(IMAGES, np.arange(11), 3)
+    np.testing.assert_allclose(seen.features, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(seen.logits, expected @ head.kernel + head.bias, rtol=1e-4, atol=1e-4)
+    plain = scores(None, "normalized")
+    np.testing.assert_allclose(file.plain(IMAGES), plain, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(teacher.clean(IMAGES), plain @ head.kernel + head.bias, rtol=1e-4, atol=1e-4)
+    # Another head, file or normalization is another teacher, and a head of others is not taken.
+    other = Head(head.kernel, head.bias + 1, file.parts)
+    assert from_encoder(file, other, Shown(SIZE, data_seed=5)).parts != teacher.parts
+    unlike = opened(path, Declared(gives="embeddings", input="normalized", mean=STD, std=STD), SIZE)
+    assert unlike.parts != file.parts and read_head(tmp_path / "teacher", unlike.parts) is None
+
+
+def test_a_damaged_head_is_named(onnx_file, tmp_path):
+    file = opened(onnx_file(), Declared(gives="embeddings"), SIZE)
+    assert read_head(tmp_path, file.parts) is None
+    (tmp_path / NAME).write_bytes(b"PK")
+    with pytest.raises(InputError, match=f"{NAME} is damaged: remove it"):
+        read_head(tmp_path, file.parts)
+
+
+def test_an_output_of_maps_or_tokens_is_refused(onnx_file):
+    model = onnx.load(onnx_file())
+    model.graph.node[-1].CopyFrom(helper.make_node("Unsqueeze", ["scores", "last"], ["logits"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "last"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4, 1]))
+    path = onnx_file()
+    onnx.save(model, path)
+    for gives in ("embeddings", "logits"):
+        with pytest.raises(InputError, match=r"has the shape \(6, 4, 1\) for 6 images: name an output with one row"):
+            opened(path, Declared(gives=gives), SIZE)

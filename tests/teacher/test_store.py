@@ -86,15 +86,15 @@ def test_another_fingerprint_is_another_folder_and_the_difference_is_said(tmp_pa
 def test_named_folders_serve_where_the_data_agree(tmp_path):
     made = folder(tmp_path)
     made.read("view-0000", ROWS, Teacher(0))
-    (found,) = named([str(made.folder)], {**PARTS, "teacher": "someone else"}, CLASSES, print)
+    found = named(str(made.folder), "distill.logits", {**PARTS, "teacher": "someone else"}, CLASSES, print)
     np.testing.assert_array_equal(found.read("view-0000", ROWS).logits, Teacher.all(0))
     with pytest.raises(InputError, match="lacks view-0001, rows 0 to 4"):
         found.read("view-0001", ROWS)
     for part in ("examples", "augmentation", "data_seed"):
         with pytest.raises(InputError, match=f"its {part} is .*, needed 5"):
-            named([str(made.folder)], {**PARTS, part: 5}, CLASSES, print)
+            named(str(made.folder), "distill.logits", {**PARTS, part: 5}, CLASSES, print)
     with pytest.raises(InputError, match="no parts.json"):
-        named([str(tmp_path)], PARTS, CLASSES, print)
+        named(str(tmp_path), "teacher.ensemble", PARTS, CLASSES, print)
 
 
 def test_an_array_of_other_shape_is_not_taken(tmp_path):

@@ -1,5 +1,6 @@
 """The pass over the teacher's views as part of a run: what it counts, where it may end, and whose they are."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import preemption
 from kdjax.teacher.store import cached
-from kdjax.teacher.targets import Targets
+from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Teacher
 
 IMAGES = np.zeros((37, 8, 8, 3), np.uint8)
@@ -22,7 +23,7 @@ def opened(tmp_path, name="numbers"):
     workdir.mkdir(exist_ok=True)
     log = lambda line: None
     folder = cached(tmp_path / "cache", {"examples": "0", "teacher": name}, 3, log)
-    return Targets(Teacher({"teacher": name}, views, clean=None), (folder,), workdir, workdir, log)
+    return Targets((Source(folder, Teacher({"teacher": name}, views, clean=None)),), workdir, workdir, log)
 
 
 def recorded(tmp_path):
@@ -59,7 +60,9 @@ def test_a_run_that_has_begun_refuses_another_teacher(tmp_path):
     first.views(IMAGES, 1)
     first.pin()
     opened(tmp_path).check()
-    with pytest.raises(InputError, match=f"distilled from the teacher outputs {first.folders[0].fingerprint}, but"):
+    with pytest.raises(
+        InputError, match=f"distilled from the teacher outputs {first.sources[0].folder.fingerprint}, but"
+    ):
         opened(tmp_path, "other").check()
 
 
@@ -75,3 +78,17 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "run" / "teacher_logits.json").write_text("{")
     with pytest.raises(InputError, match="teacher_logits.json"):
         targets.check()
+
+
+def test_of_several_teachers_the_mean_is_taken_and_each_is_counted(tmp_path):
+    one, other = opened(tmp_path), opened(tmp_path, "other")
+    one.views(IMAGES, 1)  # which lies there when both are asked
+    moved = Teacher(
+        {"teacher": "other"}, lambda *asked: Outputs(other.sources[0].teacher.views(*asked).logits + 4), None
+    )
+    both = dataclasses.replace(one, sources=(*one.sources, Source(other.sources[0].folder, moved)))
+    (tmp_path / "run" / "teacher_logits.json").unlink()
+    logits = both.views(IMAGES, 2).logits
+    np.testing.assert_array_equal(logits[1], np.stack([np.arange(37), 0 * np.arange(37), np.ones(37)], 1) + 2)
+    assert recorded(tmp_path)["forward_images"] == 3 * len(IMAGES)
+    assert both.digests == ["numbers", "other"] and both.network is None

@@ -58,8 +58,8 @@ WIRED = (
     ),
     Mutant(
         TRAIN,
-        "            online = Online(*targets.teacher.network, size=run.teacher_size)",
-        "            online = Online(*targets.teacher.network, size=run.student.size)",
+        "            online = Online(*targets.network, size=run.teacher_size)",
+        "            online = Online(*targets.network, size=run.student.size)",
         f"{COMMANDS} -k online",
         True,
     ),

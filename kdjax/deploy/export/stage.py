@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
+from ml_collections import ConfigDict
 from safetensors.numpy import save
 
 from kdjax.data import decode
@@ -149,7 +150,7 @@ def _write(
 ) -> None:
     """All files of the export."""
     dataset, config = run.dataset, run.config
-    _write_tensors(place, config.student.model, variables)
+    _write_tensors(place, config.student.model, variables, dataset.classes)
     network = fold(
         config.student.model, variables, storage_size=config.dataset.storage_size, image_size=run.student.size
     )
@@ -181,7 +182,7 @@ def _write(
                 json.loads(config.to_json()),
                 dataset,
                 teacher=teacher_facts(run),
-                teacher_weights=other_run.weights(config) if config.teacher.workdir else config.teacher.weights,
+                teacher_weights=_teacher_weights(config),
                 student=network_facts(run.student),
                 metadata=metadata,
             )
@@ -190,7 +191,15 @@ def _write(
     )
 
 
-def _write_tensors(place: Path, model: str, variables: dict[str, Any]) -> None:
+def _teacher_weights(config: ConfigDict) -> str | None:
+    """What the training of the teacher started from, of its own run where it is another's."""
+    if config.teacher.workdir:
+        (other,) = other_run.named(config)
+        return other_run.weights(other)
+    return config.teacher.weights
+
+
+def _write_tensors(place: Path, model: str, variables: dict[str, Any], classes: Sequence[str]) -> None:
     """student.safetensors in the first naming of the network, and the names of its tensors in its aliases."""
     tensors = pretrained.named_tensors(model, variables)
     counters = {
@@ -199,7 +208,8 @@ def _write_tensors(place: Path, model: str, variables: dict[str, Any]) -> None:
         if name.endswith("running_mean")
     }
     # Its own writer has an exception of its own for a full disk.
-    files.write_bytes(place / "student.safetensors", save(tensors | counters, metadata={"format": "pt"}))
+    metadata = {"format": "pt", "classes": json.dumps(classes)}
+    files.write_bytes(place / "student.safetensors", save(tensors | counters, metadata=metadata))
     (place / "student.safetensors").chmod(0o644)  # safetensors makes it private
     for naming in MODELS[model].aliases:
         # Both tables list the same leaves in the same order.
@@ -269,7 +279,7 @@ def _measured(
     test = run.dataset.test
     float_, int8 = (Classifier(place / name) for name in ("student.onnx", "student.int8.onnx"))
     images, source = _test_images(run, float_)
-    loaded = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, head=True)
+    loaded = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, "whole")
     program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
     evaluated = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
     placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded.variables)

@@ -1,0 +1,226 @@
+"""Several runs on the same images as one page: `python -m kdjax.report.overview RUN… --output=overview.html`.
+
+For teachers × students, such as those of `configs/pairs.py`. The page shows what every teacher and student reaches on
+the test images, the gain of each taught student over the same student without a teacher, and accuracy over
+parameters, multiply-adds and, for runs that were exported, latency.
+
+Of every run one arm that uses the teacher is shown, the one that is best on validation; and of each student the arm
+without a teacher that is best on validation, whichever run it is in. Gains are paired by seed.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdjax.errors import InputError, in_one_line
+from kdjax.report import charts
+from kdjax.report.markup import Markup, element
+from kdjax.report.measures import STYLES, scattered
+from kdjax.report.parts import figure, panels, table
+from kdjax.report.shell import document as page
+from kdjax.report.summary import leading_arm
+from kdjax.results import compare, document, formats, intervals
+from kdjax.results.comparison import find_alone, shown_arms, uses_teacher, validation_top1
+from kdjax.runtime import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A network of one of the runs, or the mean of the students of an arm.
+
+    Attributes:
+        name: of the network, with its teacher.
+        style: color and marker, see `charts`.
+        arm: its loss; "" of a teacher.
+        cost: params and macs, and latency_ms where it was measured.
+        figures: mean, std and ci95 of its test top-1, fractions.
+        gain: `intervals.summary` of the paired difference to the same student without a teacher; None of others.
+    """
+
+    name: str
+    style: str
+    arm: str
+    cost: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    gain: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A run that was evaluated."""
+
+    results: Mapping[str, Any]
+    latency: Mapping[str, float]
+
+    @property
+    def student(self) -> tuple[Any, ...]:
+        """What makes a student the same in two runs."""
+        return tuple(self.results["student"].get(key) for key in ("model", "width", "image_size", "params"))
+
+    @property
+    def student_name(self) -> str:
+        """Model, its width where it is not the whole one, and size of its images."""
+        model, width, size, _ = self.student
+        return f"{model}{f' × {width:g}' if width not in (None, 1) else ''}{f' {size} px' if size else ''}"
+
+    @property
+    def alone(self) -> str | None:
+        """The arm that uses no teacher and is best on validation."""
+        return find_alone(shown_arms(self.results))
+
+
+def rows(folders: Sequence[Path]) -> list[Row]:
+    """What the page shows of some runs: the teachers, then each student alone and with its teachers.
+
+    Raises:
+        InputError: a run is not evaluated, or measures on other images than the first.
+    """
+    found = [_read(folder) for folder in folders]
+    tested = [compare.test_split(folder / "splits.json") for folder in folders]
+    for folder, split in zip(folders, tested, strict=True):
+        if split != tested[0]:
+            raise InputError(
+                f"{folder}: its test images or classes are not those of {folders[0]}: give runs of one data set and "
+                "dataset.splits"
+            )
+    shown: dict[str, Row] = {}
+    for one in found:
+        facts = one.results["teacher"]
+        shown.setdefault(
+            f"{facts['model']}{facts.get('sha256')}",
+            Row(f"teacher {facts['model']}", "t", "", facts, {"mean": facts["test"].get("top1")}),
+        )
+    listed = list(shown.values())
+    students = list(dict.fromkeys(one.student for one in found))
+    for number, student in enumerate(students):
+        listed += _of_student([one for one in found if one.student == student], f"s{number % STYLES}")
+    return listed
+
+
+def _of_student(found: Sequence[_Found], style: str) -> list[Row]:
+    """The rows of one student: the best without a teacher, and one of each run."""
+    name = found[0].student_name
+    arm = lambda one, arm: shown_arms(one.results)[arm]
+    score = lambda one: validation_top1(arm(one, one.alone)) or 0.0
+    best = max((one for one in found if one.alone), key=score, default=None)
+    alone = arm(best, best.alone) if best and best.alone else None
+    listed = []
+    if best and best.alone and alone:
+        listed.append(Row(f"{name} alone", style, best.alone, _cost(best, best.alone), alone))
+    for one in found:
+        leading = leading_arm(one.results)
+        if leading is None or not uses_teacher(arm(one, leading)):
+            continue
+        taught = arm(one, leading)
+        gain = intervals.summary(_paired(taught, alone)) if alone else None
+        teacher = one.results["teacher"]["model"]
+        listed.append(Row(f"{name} from {teacher}", style, leading, _cost(one, leading), taught, gain))
+    return listed
+
+
+def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[float | None]:
+    """Differences of test top-1 over the seeds that both arms have."""
+    theirs = dict(zip(second["seeds"], second["test_top1"], strict=True))
+    ours = zip(first["seeds"], first["test_top1"], strict=True)
+    pairs = [(top1, theirs[seed]) for seed, top1 in ours if seed in theirs]
+    return intervals.paired_differences(*zip(*pairs, strict=True)) if pairs else []
+
+
+def _cost(one: _Found, arm: str) -> dict[str, Any]:
+    return {**one.results["student"], "latency_ms": one.latency.get(arm)}
+
+
+def _read(folder: Path) -> _Found:
+    path = folder / "results.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: there is no results.json: give directories of runs with --stages=evaluate done")
+    results = document.read(path, "run --stages=evaluate of that run again")
+    exported, latency = folder / "export" / "parity.json", {}
+    if exported.is_file():
+        parity = files.read_json(exported, "run --stages=export of that run again")
+        measured = parity["artefacts"]["student.onnx"]["latency_ms"]
+        latency = {parity["student"]["arm"]: measured["1"]} if measured else {}
+    return _Found(results, latency)
+
+
+def render(listed: Sequence[Row], facts: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+        listed: from `rows`.
+        facts: of the data set, as results.json has them.
+    """
+    gains = [row for row in listed if row.gain and row.gain["mean"] is not None]
+    header = ("", "arm", "test top-1 %", "95% interval", "points over alone", "95% interval", "params", "MACs", "ms")
+    cells = [
+        (
+            row.name,
+            row.arm,
+            formats.percent_and_spread(row.figures["mean"], row.figures.get("std")),
+            formats.interval(row.figures.get("ci95")),
+            formats.signed_points(row.gain["mean"]) if row.gain and row.gain["mean"] is not None else "",
+            _points(row.gain["ci95"]) if row.gain and row.gain["ci95"] else "",
+            formats.short(row.cost.get("params")),
+            formats.short(row.cost.get("macs")),
+            f"{row.cost['latency_ms']:.2f}" if row.cost.get("latency_ms") else "",
+        )
+        for row in listed
+    ]
+    caption = (
+        f"{facts['splits']['test']} test images of {facts['name']}. Students are means over seeds; arms are chosen on "
+        "validation. Gains are over the same student without a teacher, paired by seed; intervals need three seeds. "
+        "ms: one image through student.onnx, where the run was exported."
+    )
+    drawn = [
+        (f"Top-1 over {unit}", chart)
+        for key, unit in (("params", "parameters"), ("macs", "multiply-adds"), ("latency_ms", "latency, ms"))
+        if (chart := _chart(listed, key, unit)) is not None
+    ]
+    said = (
+        f"{max(gains, key=lambda row: row.gain['mean'] if row.gain else 0).name} gains most, "
+        f"{formats.signed_points(max(row.gain['mean'] for row in gains if row.gain))} points."
+        if gains
+        else "No student without a teacher is here to compare with."
+    )
+    return page(
+        f"{facts['name']}: teachers and students",
+        f"{len(listed)} networks on the same images",
+        element("p", said, class_="finding"),
+        figure(table("Networks", header, cells, class_="results"), caption),
+        figure(panels(drawn), "The cross is a teacher; students of one kind share a color and a marker."),
+    )
+
+
+def _points(bounds: Sequence[float]) -> str:
+    return f"{formats.signed_points(bounds[0])} to {formats.signed_points(bounds[1])}"
+
+
+def _chart(listed: Sequence[Row], key: str, unit: str) -> Markup | None:
+    points = [
+        charts.Point(row.name, row.style, row.cost[key], 100 * row.figures["mean"])
+        for row in listed
+        if row.cost.get(key) and row.figures["mean"] is not None
+    ]
+    return scattered(points, f"{unit}, log scale") if points else None
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kdjax.report.overview",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of an evaluated run")
+    parser.add_argument("--output", type=Path, default=Path("overview.html"), metavar="FILE", help="%(default)s")
+    given = parser.parse_args(arguments)
+    listed = rows(given.runs)
+    facts = _read(given.runs[0]).results["dataset"]
+    files.write_text(given.output, render(listed, facts))
+    print(f"{len(given.runs)} runs, {len(listed)} networks: {given.output}")
+
+
+if __name__ == "__main__":
+    in_one_line(main)

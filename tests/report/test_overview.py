@@ -1,0 +1,80 @@
+"""Several runs on one page: whose rows are there, and gains over the student of whichever run was alone."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.run_results import TOP1, parts
+
+from kdjax.errors import InputError
+from kdjax.report import overview
+from kdjax.results import document
+
+
+def write(folder, *, top1=TOP1, teacher="vgg16_bn", sha="a", student="mobilenet_v2", test=("a/1", "b/1"), val=None):
+    """A run in a folder. `val` are validation accuracies of arms in place of 0.5."""
+    made = parts(top1)
+    made["teacher"] |= {"model": teacher, "sha256": sha}
+    made["student"] |= {"model": student, "image_size": 64}
+    for arm, value in (val or {}).items():
+        made["arms"][arm]["val_top1"] = [value] * 3
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(document.build(**made)))
+    splits = {"classes": ["a", "b", "c"], "test": list(test), "train": [], "validation": [], "unlabelled": []}
+    (folder / "splits.json").write_text(json.dumps(splits))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        write(tmp_path / "a", val={"kl": 0.9}),
+        # A better teacher, and a student alone that is the better one on validation.
+        write(tmp_path / "b", teacher="resnet50", sha="b", val={"cosine": 0.8, "student_alone": 0.6},
+              top1={"student_alone": [0.6, 0.7, 0.8], "cosine": [0.9, 0.9, 0.8]}),
+        write(tmp_path / "c", student="resnet18", top1={"kl": [0.8, 0.8, 0.8]}),
+    ]  # fmt: skip
+
+
+def test_every_teacher_and_student_is_a_row(runs):
+    rows = overview.rows(runs)
+    assert [(row.name, row.arm) for row in rows] == [
+        ("teacher vgg16_bn", ""),
+        ("teacher resnet50", ""),
+        ("mobilenet_v2 64 px alone", "student_alone"),
+        ("mobilenet_v2 64 px from vgg16_bn", "kl"),
+        ("mobilenet_v2 64 px from resnet50", "cosine"),
+        ("resnet18 64 px from vgg16_bn", "kl"),
+    ]
+    assert [row.style for row in rows] == ["t", "t", "s0", "s0", "s0", "s1"]
+    # The gains are over the student alone of the second run, paired by seed.
+    alone = np.array([0.6, 0.7, 0.8])
+    for row, arm in ((rows[3], TOP1["kl"]), (rows[4], [0.9, 0.9, 0.8])):
+        assert row.gain["mean"] == pytest.approx((np.array(arm) - alone).mean())
+    assert rows[5].gain is None  # nobody trained that student alone
+
+
+def test_latency_is_that_of_the_exported_arm(runs):
+    (runs[0] / "export").mkdir()
+    parity = {"student": {"arm": "kl"}, "artefacts": {"student.onnx": {"latency_ms": {"1": 1.25, "32": 20.0}}}}
+    (runs[0] / "export" / "parity.json").write_text(json.dumps(parity))
+    measured = {row.name: row.cost.get("latency_ms") for row in overview.rows(runs)}
+    assert measured.pop("mobilenet_v2 64 px from vgg16_bn") == 1.25 and not any(measured.values())
+
+
+def test_the_page_has_the_table_and_a_chart_for_each_cost(runs, tmp_path, capsys):
+    overview.main([*map(str, runs), f"--output={tmp_path / 'page.html'}"])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and page.count("<svg") == 2 and "6 networks" in capsys.readouterr().out
+    assert "mobilenet_v2 64 px from resnet50 gains most, +16.67 points." in page
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
+    other = write(tmp_path / "d", test=("a/1", "b/2"))
+    with pytest.raises(InputError, match="d: its test images or classes are not those of .*a: give runs of one"):
+        overview.rows([*runs, other])
+    with pytest.raises(InputError, match="e: there is no results.json"):
+        overview.rows([tmp_path / "e"])
+    (other / "results.json").write_text("[]")
+    with pytest.raises(InputError, match="not the results.json of a run"):
+        overview.rows([other])

@@ -1,0 +1,80 @@
+"""What a configuration says of its teacher."""
+
+import pytest
+
+from kdjax.config import base
+from kdjax.errors import InputError
+from kdjax.run.checks import expand_paths, validate
+from kdjax.run.given import Given, given_field, given_teachers, gives_features
+
+
+def given(**fields):
+    config = base()
+    for name, value in fields.items():
+        section = config.distill if name == "logits" else config.teacher
+        section[name] = value
+    return config
+
+
+def test_members_of_an_ensemble_are_named_by_kind():
+    config = given(ensemble=("workdir=runs/a", "students=runs/b:kl", "onnx=x=1.onnx", "logits=~/c"))
+    expand_paths(config)
+    kinds = [(one.kind, one.place, one.field) for one in given_teachers(config)]
+    assert kinds[:3] == [
+        ("workdir", "runs/a", "teacher.ensemble"),
+        ("students", "runs/b:kl", "teacher.ensemble"),
+        ("onnx", "x=1.onnx", "teacher.ensemble"),
+    ]
+    assert kinds[3][1].startswith("/") and kinds[3][1].endswith("/c")
+    assert given_field(config) == "teacher.ensemble"
+
+
+@pytest.mark.parametrize("member", ["runs/a", "run=runs/a", "onnx=", 3])
+def test_what_names_no_teacher_is_refused(member):
+    with pytest.raises(InputError, match="teacher.ensemble: .* names no teacher: give 'workdir=RUN'"):
+        validate(given(ensemble=(member,)))
+
+
+def test_arrays_and_single_teachers_are_one_list():
+    assert given_teachers(base()) == ()
+    assert given_teachers(given(students="a:kl")) == (Given("students", "a:kl", "teacher.students"),)
+    assert given_teachers(given(logits=("a", "b"))) == tuple(Given("logits", x, "distill.logits") for x in "ab")
+
+
+@pytest.mark.parametrize(
+    ("fields", "features"),
+    [
+        ({}, True),
+        ({"workdir": "a"}, True),
+        ({"students": "a"}, False),
+        ({"onnx": "a"}, False),
+        ({"onnx": "a", "onnx_gives": "embeddings"}, True),
+        ({"ensemble": ("workdir=a",)}, False),
+        ({"logits": ("a",)}, False),
+    ],
+)
+def test_which_teachers_have_features(fields, features):
+    assert gives_features(given(**fields)) is features
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"fit": "some"}, "teacher.fit"),
+        ({"fit": "head"}, "give teacher.weights"),
+        ({"fit": "nothing", "students": "a"}, "teacher.students gives the teacher"),
+        ({"fit": "head", "weights": "a/b", "head": "fc"}, "teacher.head is 'fc'"),
+        ({"classes": ("a", "b")}, "teacher.classes names the logits"),
+        ({"onnx": "none.onnx"}, "teacher.onnx: no file none.onnx"),
+        ({"ensemble": ("onnx=none.onnx",)}, "teacher.ensemble: no file none.onnx"),
+        ({"ensemble": ("logits=none",)}, "teacher.ensemble: none is no folder of teacher logits"),
+        ({"onnx_input": "normalized"}, "teacher.onnx_mean is"),
+        ({"onnx_mean": (0.5, 0.5, 0.5)}, "only then"),
+        ({"onnx_input": "normalized", "onnx_mean": (0, 0, 0), "onnx_std": (1, 1, 0)}, "onnx_std.* must be above 0"),
+        ({"onnx_input": "normalized", "onnx_mean": (0, 0), "onnx_std": (1, 1)}, "three numbers"),
+        ({"onnx_gives": "embeddings", "classes": ("a",), "onnx": __file__}, "has no classes"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(fields, said):
+    with pytest.raises(InputError, match=said):
+        validate(given(**fields))
