@@ -27,6 +27,20 @@ def pytest_configure():
         raise pytest.UsageError(f"CI is set, but tests would be skipped: install {', '.join(missing)}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """What one test has compiled another need not: many trace the same step anew."""
+    import jax
+
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture
 def colors():
     rng = np.random.default_rng(0)

@@ -35,8 +35,10 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
         "--config.student.epochs=1", "--config.student.warmup_epochs=0.0", "--config.distill.views=1",
     )  # fmt: skip
     done = kdjax(f"--workdir={workdir}", *given, "--stages=describe,teacher,distill,evaluate,report")
-    said = "as it was trained elsewhere" if kind == "teacher.fit" else f"none to train, it comes from {kind}"
-    assert said in done.stdout and "How large the teacher is" in done.stdout
+    if kind == "teacher.fit":
+        assert "as it was trained elsewhere" in done.stdout and "teacher mobilenet_v2" in done.stdout
+    else:
+        assert f"none to train, it comes from {kind}" in done.stdout and "How large the teacher is" in done.stdout
     results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     with np.load(workdir / "evaluation" / "logits.npz") as file:
         teacher = file["teacher_test"]
@@ -55,7 +57,7 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
     # Another teacher under a run that has begun is refused by every stage that needs it.
     record = workdir / "teacher_logits.json"
     document = json.loads(record.read_text(encoding="utf-8"))
-    assert len(document["fingerprints"]) == 1
+    assert len(set(document["fingerprints"])) == 1
     record.write_text(json.dumps({**document, "fingerprints": ["0123456789abcdef"]}), encoding="utf-8")
     for stage in ("evaluate", "report"):
         done = kdjax(f"--workdir={workdir}", *given, f"--stages={stage}", check=False)

@@ -51,6 +51,7 @@ def start(gone: Callable[[str], None], stuck: Deadline) -> None:
             thread.join(SILENT_SECONDS)
 
     atexit.register(leave)
+    stuck.renew()  # the thread may not come to it before Python's lock is gone for good
     thread.start()
 
 

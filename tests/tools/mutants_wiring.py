@@ -128,8 +128,8 @@ WIRED = (
     ),
     Mutant(
         LEARNER,
-        "        created = self._create(pretrained=loaded)",
-        "        created = (self._create(pretrained=loaded), self._create())[1]",
+        "        created = self.scratch(pretrained=loaded)",
+        "        created = (self.scratch(pretrained=loaded), self.scratch())[1]",
         f"{FINISHED} -k tensors_of_the_file",
         True,
     ),
