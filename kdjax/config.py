@@ -69,6 +69,11 @@ def _dataset() -> ml_collections.ConfigDict:
     dataset.validation_fraction = 0.1  # of what the test split leaves
     dataset.tfds_splits = ()  # or three tfds split strings: train, validation, test
     dataset.splits = config_dict.placeholder(str)  # a splits.json of an earlier run to use again
+    dataset.split_by = "image"  # what stays on one side: image (identical ones) | place (tiles that lie together)
+    dataset.places = config_dict.placeholder(str)  # CSV or GeoJSON of where tiles lie; unset = as GeoTIFF tiles say
+    dataset.block_km = 1.0  # side of a place
+    dataset.group_near_duplicates = False  # images that are nearly the same stay on one side, too
+    dataset.fold = ()  # (number, folds): the test split is one of so many folds
     dataset.unlabelled_dir = config_dict.placeholder(str)  # tiles without labels for the training split
     dataset.label_fraction = 1.0  # fraction of training and validation images that keep their labels
     dataset.unlabelled = "keep"  # training images without a label: keep (soft losses count them) | drop

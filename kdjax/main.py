@@ -90,7 +90,10 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
     """One of several splits as a run of its own."""
     one = config.copy_and_resolve_references()
     one.splits = 1
-    one.data_seed += number
+    if one.dataset.split_by == "place":
+        one.dataset.fold = (number, config.splits)
+    else:
+        one.data_seed += number
     return one, workdir / f"split-{number}"
 
 

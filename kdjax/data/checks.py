@@ -32,7 +32,7 @@ def check(section: Mapping[str, Any]) -> None:
                 f"dataset.{field} is {section[field]}, but dataset.source is {section['source']!r} and does not read "
                 f"it: set dataset.source={reader}, or give a config that does, as configs/folder.py"
             )
-    for field in ("path", "builder", "splits", "unlabelled_dir"):
+    for field in ("path", "builder", "splits", "places", "unlabelled_dir"):
         if not isinstance(section[field], (str, type(None))):
             raise InputError(f"dataset.{field}: {section[field]!r} is no text")
     for field in ("image_size", "storage_size"):
@@ -51,6 +51,7 @@ def check(section: Mapping[str, Any]) -> None:
             "dataset.unlabelled is 'drop', but dataset.unlabelled_dir adds such images: choose one of them"
         )
     _choice(section, "on_error", ("refuse", "skip"))
+    _check_split(section)
     splits = section["tfds_splits"]
     if not _is_list(splits) or len(splits) not in (0, 3) or not all(isinstance(one, str) for one in splits):
         raise InputError(
@@ -59,6 +60,32 @@ def check(section: Mapping[str, Any]) -> None:
     value_range = section["value_range"]
     if not _is_list(value_range) or (len(value_range) and not is_range(value_range)):
         raise InputError(f"dataset.value_range: {value_range!r} must be () or (low, high) with low < high")
+
+
+def _check_split(section: Mapping[str, Any]) -> None:
+    _choice(section, "split_by", ("image", "place"))
+    if not (_is_number(section["block_km"]) and 0 < section["block_km"] <= 1000):
+        raise InputError(
+            f"dataset.block_km: {_shown(section['block_km'])} is out of range, it must be above 0, at most 1000"
+        )
+    fold = section["fold"]
+    whole = _is_list(fold) and all(isinstance(one, int) and not isinstance(one, bool) for one in fold)
+    if not whole or (len(fold) and not (len(fold) == 2 and 0 <= fold[0] < fold[1] and fold[1] >= 2)):
+        raise InputError(f"dataset.fold: {fold!r} must be () or (number, folds) with number from 0 to folds − 1")
+    if section["places"] and section["split_by"] != "place":
+        raise InputError("dataset.places is given, but dataset.split_by is 'image': set it to 'place'")
+    if section["split_by"] == "place" and section["source"] == "demo":
+        raise InputError("dataset.split_by is 'place', but rendered scenes lie nowhere: set it to 'image'")
+    if section["split_by"] == "place" and section["source"] != "folder" and not section["places"]:
+        raise InputError(
+            "dataset.split_by is 'place': only the files of source 'folder' say where they lie; give dataset.places"
+        )
+    grouped = {"split_by": section["split_by"] == "place", "group_near_duplicates": section["group_near_duplicates"]}
+    for field in (*(name for name in grouped if grouped[name]), *(("fold",) if fold else ())):
+        if section["splits"]:
+            raise InputError(
+                f"dataset.splits names the images of each side, so dataset.{field} does nothing: leave one out"
+            )
 
 
 def _choice(section: Mapping[str, Any], field: str, choices: Sequence[str]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdjax import config
+from kdjax.data import near_duplicates, places
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, fingerprint
+from kdjax.data.groups import connected
 from kdjax.data.sources import SOURCES
-from kdjax.data.sources.folder import load_unlabelled
+from kdjax.data.sources.folder import load_unlabelled, read_named
 from kdjax.errors import InputError
 
 _FEW = {"training": 10, "validation": 5}
@@ -50,6 +53,9 @@ def load(
     pool = SOURCES[section["source"]](section, context)
     if section["splits"]:
         assigned = split_rules.reuse(section["splits"], pool)
+    elif section["split_by"] == "place" or section["group_near_duplicates"] or section["fold"]:
+        assigned, more = _assign_groups(pool, section, data_seed)
+        pool = dataclasses.replace(pool, notes=pool.notes + more)
     else:
         assigned = split_rules.assign(
             pool,
@@ -97,6 +103,46 @@ def _complete(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> d
         raise InputError(f"dataset.{min(unknown)}: there is no such field, choose from {', '.join(sorted(defaults))}")
     given = {} if section is None else {name: section[name] for name in section}
     return {**{name: defaults[name] for name in defaults}, **given, **fields}
+
+
+def _assign_groups(pool: Pool, section: Mapping[str, Any], seed: int) -> tuple[split_rules.Assignment, tuple[str, ...]]:
+    """A split that keeps together what belongs together, and notes on what that is."""
+    keys: list[Sequence[Any]] = [pool.digests]
+    notes: tuple[str, ...] = ()
+    if section["split_by"] == "place":
+        found = _places(pool, section)
+        keys.append(found.names)
+        notes += (f"split by place: {len(set(found.names))} places{_extent(found)}",)
+        if section["unlabelled_dir"]:
+            notes += ("warning: where the tiles of unlabelled_dir lie is not known; some may lie beside a test tile",)
+    pairs: list[tuple[int, int]] = []
+    if section["group_near_duplicates"]:
+        pairs = near_duplicates.pairs(near_duplicates.thumbnails(pool.images[row] for row in pool.rows.tolist()))
+        notes += (f"{len(pairs)} pairs of near-duplicates are kept together",)
+    assigned = split_rules.assign_groups(
+        pool,
+        connected(*keys, pairs=pairs),
+        test_fraction=section["test_fraction"],
+        validation_fraction=section["validation_fraction"],
+        fold=section["fold"],
+        seed=seed,
+    )
+    return assigned, notes
+
+
+def _places(pool: Pool, section: Mapping[str, Any]) -> places.Places:
+    if section["places"]:
+        return places.from_table(section["places"], pool.names, section["block_km"])
+    return places.from_tiles(pool.names, read_named(section["path"], pool.names), section["block_km"])
+
+
+def _extent(found: places.Places) -> str:
+    """Where on the earth they are, for the reader to check."""
+    known = found.centers[~np.isnan(found.centers[:, 0])]
+    if not len(known):
+        return ""
+    (west, south), (east, north) = known.min(0), known.max(0)
+    return f" between {west:.2f} and {east:.2f} degrees of longitude, {south:.2f} and {north:.2f} of latitude"
 
 
 def _build(

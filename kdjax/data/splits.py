@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdjax.data.dataset import Pool
+from kdjax.data.groups import deal
 from kdjax.errors import InputError, reason
 
 SIDES = ("train", "validation", "test")
@@ -101,6 +102,62 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
                     left -= len(first[head])
     notes += _drop_shared(side, digests)  # examples without a label stayed in train
     return _finish(side, labels, pool.classes, notes, test_drawn="test" in carve)
+
+
+def assign_groups(
+    pool: Pool,
+    groups: np.ndarray,
+    *,
+    test_fraction: float,
+    validation_fraction: float,
+    fold: Sequence[int],
+    seed: int,
+) -> Assignment:
+    """Splits examples so that whole groups stay on one side, stratified by class as well as the groups allow.
+
+    Args:
+        pool: names, labels (an example without one is left out where its group is not in train) and classes.
+        groups: (N,) int, the group of each example; identical ones share it.
+        test_fraction: of all examples of a class, in (0, 1).
+        validation_fraction: of the part that is not test, in (0, 1).
+        fold: (number, folds): the test split is that one of so many folds, which together are everything; () = a drawn
+            one of `test_fraction`.
+        seed: data seed.
+
+    Raises:
+        InputError: the source has splits of its own, there are too few groups, or a class has no training example.
+    """
+    if any(pool.sides):
+        raise InputError(
+            f"dataset: {pool.name} has splits of its own, so its images cannot be dealt out by place, near-duplicates "
+            "or folds: give one folder of classes, or leave out dataset.split_by, group_near_duplicates and fold"
+        )
+    labels = np.asarray(pool.labels)
+    try:
+        if fold:
+            shares, purpose, number = (1 / fold[1],) * fold[1], "folds", fold[0]
+        else:
+            shares, purpose, number = (test_fraction, 1 - test_fraction), "test", 0
+        held = deal(groups, labels, shares, purpose=purpose, seed=seed) == number
+        rest = np.flatnonzero(~held)
+        shares = validation_fraction, 1 - validation_fraction
+        validation = rest[deal(groups[rest], labels[rest], shares, purpose="validation", seed=seed) == 0]
+    except ValueError as error:
+        raise InputError(
+            f"dataset: too few groups of images to split ({error}): lower dataset.block_km, or split by image"
+        ) from None
+    side = np.array(["train"] * len(labels), dtype="<U10")
+    side[held], side[validation] = "test", "validation"
+    count = len(np.unique(groups))
+    notes = [
+        f"{len(labels)} images in {count} groups, each kept on one side: "
+        + ", ".join(f"{len(np.unique(groups[side == one]))} in {one}" for one in SIDES)
+    ]
+    without = (labels < 0) & (side != "train")
+    if without.any():
+        notes.append(f"{without.sum()} images without a label left out: their groups are in validation or test")
+        side[without] = ""
+    return _finish(side, labels, pool.classes, notes, test_drawn=True)
 
 
 def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:

@@ -114,10 +114,11 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         runs: as from `build`, one a split, of the same arms.
 
     Returns:
-        dataset {name, classes, overlap}, data_seeds, seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME:
-        {test_top1, mean, std, ci95, minus_alone, p_vs_alone}}; test_top1 per split. Intervals and p-values allow for
-        the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the
-        others are compared with is the best on validation over all splits of those that use no teacher.
+        dataset {name, classes, overlap}, data_seeds, folds (of each its (number, folds), or None), seeds, teacher
+        {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1, mean, std, ci95, minus_alone, p_vs_alone}};
+        test_top1 per split. Intervals and p-values allow for the overlap of the splits, see `intervals.summary`;
+        p-values are Holm-corrected over the arms. The arm that the others are compared with is the best on validation
+        over all splits of those that use no teacher.
     """
     first = runs[0]
     overlap = first["dataset"]["overlap"]
@@ -142,6 +143,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "dataset": {"name": first["dataset"]["name"], "classes": first["dataset"]["classes"], "overlap": overlap},
         "data_seeds": [run["config"]["data_seed"] for run in runs],
+        "folds": [run["config"].get("dataset", {}).get("fold") or None for run in runs],
         "seeds": list(first["config"]["seeds"]),
         "teacher": {
             "model": first["teacher"]["model"],

@@ -65,13 +65,16 @@ def over_splits(combined: Mapping[str, Any]) -> str:
                 formats.p_value(one.get("p_vs_alone")),
             ]
         )
+    count = len(combined["data_seeds"])
+    by_place = all(combined.get("folds") or [None])
+    which = f"data seeds {', '.join(map(str, combined['data_seeds']))}"
     note = (
-        f"Over {len(combined['data_seeds'])} splits (data seeds {', '.join(map(str, combined['data_seeds']))}), each "
-        f"with a teacher of its own and {len(combined['seeds'])} seeds an arm: mean ± standard deviation over splits "
-        "of the mean over seeds. "
+        (f"{count}-fold cross-validation over places" if by_place else f"Over {count} splits ({which})")
+        + f", each with a teacher of its own and {len(combined['seeds'])} seeds an arm: mean ± standard deviation "
+        "over splits of the mean over seeds. "
         + (
-            "Random splits share images, so intervals and p-values (paired, Holm-corrected) use the corrected variance "
-            "of Nadeau and Bengio (2003)."
+            "The splits share training images, so intervals and p-values (paired, Holm-corrected) use the corrected "
+            "variance of Nadeau and Bengio (2003)."
             if combined["dataset"]["overlap"]
             else "No two splits share an image. p-values are paired and Holm-corrected."
         )

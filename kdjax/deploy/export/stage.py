@@ -208,8 +208,8 @@ def _write_tensors(place: Path, model: str, variables: dict[str, Any], classes: 
         if name.endswith("running_mean")
     }
     # Its own writer has an exception of its own for a full disk.
-    metadata = {"format": "pt", "classes": json.dumps(classes)}
-    files.write_bytes(place / "student.safetensors", save(tensors | counters, metadata=metadata))
+    content = _with_metadata(save(tensors | counters), {"classes": json.dumps(classes), "format": "pt"})
+    files.write_bytes(place / "student.safetensors", content)
     (place / "student.safetensors").chmod(0o644)  # safetensors makes it private
     for naming in MODELS[model].aliases:
         # Both tables list the same leaves in the same order.
@@ -221,6 +221,14 @@ def _write_tensors(place: Path, model: str, variables: dict[str, Any], classes: 
             for counter in counters
         }
         (place / f"{naming}_names.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+
+
+def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """The content of a safetensors file, with metadata: safetensors itself writes these in an order of chance."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps({"__metadata__": metadata, **json.loads(content[8:start])}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at multiples of 8
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:

@@ -1,0 +1,190 @@
+"""Where the tiles of a data set lie: by a table of names, or by what georeferenced tiles say of themselves.
+
+Neighboring tiles are alike. On two sides of a split they make a test easier than the world is, so tiles of one place
+stay on one side, see `groups`. A place is a group that a table names, or a cell of a grid over the earth.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import json
+import math
+import pathlib
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdjax.errors import InputError, reason
+
+KM_PER_DEGREE = 111.195
+"""Of latitude, on a sphere of 6371 km."""
+
+LISTED = 3  # names in an error message
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Of N examples.
+
+    Attributes:
+        names: (N,) of their places, by which they are kept together.
+        centers: (N, 2) float64, longitude and latitude in degrees, NaN where only a name is known.
+    """
+
+    names: tuple[str, ...]
+    centers: np.ndarray
+
+
+def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
+    """Places by a table.
+
+    Args:
+        path: a CSV file with the columns `name` and `group`, or `name`, `lon` and `lat` in degrees, in any order and
+            among others; or GeoJSON, a FeatureCollection in longitude and latitude whose features have a property
+            `name`, and are taken by the middle of their bounds or by a property `group`.
+        names: of the examples. What else the table names is left out.
+        block_km: side of a place, where there are coordinates.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column or an example, or names one twice.
+    """
+    field = "dataset.places"
+    try:
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{field}: {path} cannot be read: {reason(error)}") from error
+    rows = _features(text, path) if text.lstrip().startswith("{") else _rows(text, path)
+    found: dict[str, tuple[str, float, float]] = {}
+    for name, group, longitude, latitude in rows:
+        key = unicodedata.normalize("NFC", name)  # as in the data set
+        if key in found:
+            raise InputError(f"{field}: {path} names {name!r} twice")
+        found[key] = (group, longitude, latitude)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise InputError(
+            f"{field}: {path} lacks {len(missing)} of {len(names)} images: {', '.join(missing[:LISTED])}"
+            f"{', …' * (len(missing) > LISTED)}; images are named as in splits.json"
+        )
+    centers = np.array([found[name][1:] for name in names], float).reshape(-1, 2)
+    groups = [found[name][0] for name in names]
+    cells = blocks(centers, block_km)
+    return Places(tuple(group or cell for group, cell in zip(groups, cells, strict=True)), centers)
+
+
+def from_tiles(names: Sequence[str], files: Iterable[bytes], block_km: float) -> Places:
+    """Places by the georeferencing of the tiles themselves, as GDAL reads it.
+
+    Args:
+        names: of the examples.
+        files: the content of the file of each.
+        block_km: side of a place.
+
+    Raises:
+        InputError: rasterio is missing, or a tile does not say where it lies.
+    """
+    if importlib.util.find_spec("rasterio") is None:
+        raise InputError("dataset.split_by='place' reads where tiles lie by rasterio: pip install 'kdjax[geo]'")
+    centers = np.array([_center(name, data) for name, data in zip(names, files, strict=True)], float).reshape(-1, 2)
+    return Places(blocks(centers, block_km), centers)
+
+
+def blocks(centers: np.ndarray, side_km: float) -> tuple[str, ...]:
+    """Cells of a grid over the earth, as wide as they are high, that points (N, 2) of longitude and latitude lie in.
+
+    Rows are of equal latitude; each is cut from longitude −180 on at the width that its middle latitude asks for.
+    """
+    named = []
+    for longitude, latitude in centers.tolist():
+        if math.isnan(longitude):
+            named.append("")
+            continue
+        row = math.floor(latitude * KM_PER_DEGREE / side_km)
+        middle = math.radians(min(abs((row + 0.5) * side_km / KM_PER_DEGREE), 89.9))
+        column = math.floor((longitude + 180) * KM_PER_DEGREE * math.cos(middle) / side_km)
+        named.append(f"{row}/{column}")
+    return tuple(named)
+
+
+def _rows(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
+    field = "dataset.places"
+    reader = csv.DictReader(text.splitlines())
+    columns = set(reader.fieldnames or ())
+    if "name" not in columns or not ("group" in columns or {"lon", "lat"} <= columns):
+        raise InputError(f"{field}: {path} needs the columns name and group, or name, lon and lat, in its first line")
+    for row in reader:
+        where = f"{field}: {path}, line {reader.line_num}"
+        if not row["name"]:
+            raise InputError(f"{where}: the name is empty")
+        group = (row.get("group") or "").strip()
+        if not group and not {"lon", "lat"} <= columns:
+            raise InputError(f"{where}: the group of {row['name']!r} is empty")
+        yield row["name"], group, *((math.nan, math.nan) if group else _point(row["lon"], row["lat"], where))
+
+
+def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
+    field = "dataset.places"
+    try:
+        document = json.loads(text)
+        features = document["features"]
+        listed = [(one["properties"] or {}, one["geometry"]) for one in features]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{field}: {path} is no GeoJSON FeatureCollection ({reason(error)})") from error
+    for number, (properties, geometry) in enumerate(listed):
+        where = f"{field}: {path}, feature {number}"
+        if not isinstance(properties, Mapping) or not isinstance(properties.get("name"), str):
+            raise InputError(f"{where}: it has no property 'name'")
+        group = properties.get("group")
+        if group is not None:
+            yield properties["name"], str(group), math.nan, math.nan
+            continue
+        corners = np.array(list(_positions(geometry.get("coordinates") if isinstance(geometry, Mapping) else None)))
+        if corners.ndim != 2 or not len(corners):
+            raise InputError(f"{where}: it has neither a geometry nor a property 'group'")
+        longitude, latitude = ((corners.min(0) + corners.max(0)) / 2).tolist()
+        yield properties["name"], "", *_point(longitude, latitude, where)
+
+
+def _positions(coordinates: Any) -> Iterable[tuple[float, float]]:
+    """Longitude and latitude of every position in nested lists."""
+    if not isinstance(coordinates, list) or not coordinates:
+        return
+    if all(isinstance(value, (int, float)) for value in coordinates[:2]) and len(coordinates) > 1:
+        yield float(coordinates[0]), float(coordinates[1])
+    else:
+        for one in coordinates:
+            yield from _positions(one)
+
+
+def _point(longitude: Any, latitude: Any, where: str) -> tuple[float, float]:
+    try:
+        found = float(longitude), float(latitude)
+    except (TypeError, ValueError):
+        found = math.nan, math.nan
+    if not (abs(found[0]) <= 180 and abs(found[1]) <= 90):
+        raise InputError(f"{where}: {longitude!r}, {latitude!r} is no longitude and latitude in degrees")
+    return found
+
+
+def _center(name: str, data: bytes) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a tile."""
+    import rasterio
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform
+
+    try:
+        with rasterio.MemoryFile(bytes(data)) as file, file.open() as tile:
+            known = tile.crs is not None and not tile.transform.is_identity
+            if known:
+                x, y = tile.transform @ (tile.width / 2, tile.height / 2)
+                (longitude,), (latitude,) = transform(tile.crs, "EPSG:4326", [x], [y])
+                return _point(longitude, latitude, f"{name}: its georeferencing")
+    except RasterioError as error:
+        raise InputError(f"{name} cannot be asked where it lies ({reason(error)}): give dataset.places") from error
+    raise InputError(
+        f"{name} does not say where it lies, which dataset.split_by='place' needs: give a table in dataset.places"
+    )
