@@ -18,6 +18,10 @@ from kdjax.data.groups import connected
 from kdjax.data.sources import SOURCES
 from kdjax.data.sources.folder import load_unlabelled, read_named
 from kdjax.errors import InputError
+from kdjax.runtime import files
+
+_MOST_COMPARED = {"training": 50_000, "test": 1000}
+"""Images that are looked at for near-duplicates: some seconds' work."""
 
 _FEW = {"training": 10, "validation": 5}
 
@@ -81,6 +85,9 @@ def load(
         train, members["unlabelled"], more = _with_unlabelled(train, held, pool, section, context)
         notes += more
     splits = {"train": train, "validation": validation, "test": test}
+    total = fingerprint(pool.classes, splits)
+    if not section["group_near_duplicates"]:
+        notes += _near_duplicates(train, test, cache_dir, total)
     overlap = 0.0 if pool.redrawn else None
     if assigned.test_drawn:
         overlap = len(test) / int((pool.labels[np.concatenate([assigned.train, assigned.validation])] >= 0).sum())
@@ -88,7 +95,7 @@ def load(
         pool.name,
         pool.classes,
         **splits,
-        fingerprint=fingerprint(pool.classes, splits),
+        fingerprint=total,
         notes=notes + _counts(pool.classes, train, validation, test),
         members=members,
         overlap=overlap,
@@ -192,6 +199,31 @@ def _with_unlabelled(
         train.names + names,
     )
     return merged, names, notes
+
+
+def _near_duplicates(train: Split, test: Split, cache_dir: pathlib.Path | None, key: str) -> tuple[str, ...]:
+    """A note on test images that are nearly the same as a training image; counted once, and kept in the cache."""
+    place = cache_dir / "near_duplicates" / f"{key}.json" if cache_dir else None
+    if len(train) > _MOST_COMPARED["training"]:
+        return (f"near-duplicates were not counted: there are more than {_MOST_COMPARED['training']} training images",)
+    shown = np.linspace(0, len(test) - 1, min(len(test), _MOST_COMPARED["test"])).astype(int)  # of all classes
+    found = None
+    if place and place.is_file():
+        found = files.read_json(place, "remove it; it is counted again")
+        found = found.get("count") if isinstance(found, dict) else None
+    if not isinstance(found, int):
+        small = near_duplicates.thumbnails(train.images)
+        best, _ = near_duplicates.closest(near_duplicates.thumbnails(test.images[shown]), small)
+        found = int((best >= near_duplicates.LEAST).sum())
+        if place:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(place, {"count": found})
+    if not found:
+        return ()
+    return (
+        f"{found} of {len(shown)} test images are nearly the same as a training image; "
+        "dataset.group_near_duplicates=True keeps such images on one side",
+    )
 
 
 def _counts(classes: tuple[str, ...], train: Split, validation: Split, test: Split) -> tuple[str, ...]:

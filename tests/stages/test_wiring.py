@@ -198,11 +198,13 @@ def test_each_arm_has_its_own_row_of_settings():
             assert float(weights[column]) == arm.weights.get(term, 0.0)
 
 
-def test_several_splits_are_runs_with_seeds_of_their_own(monkeypatch, tmp_path):
-    """Each in a folder of its own, with data seeds one apart; what they say together is asked for once."""
+@pytest.mark.parametrize("split_by", ["image", "place"])
+def test_several_splits_are_runs_of_their_own(monkeypatch, tmp_path, split_by):
+    """Each in a folder of its own, with data seeds one apart or a fold each; what they say together is asked for once."""
     ran, combined = [], []
     monkeypatch.setattr(
-        "kdjax.run.opening.opened", lambda config, workdir, **options: (config.data_seed, config.splits, workdir)
+        "kdjax.run.opening.opened",
+        lambda config, workdir, **options: (config.data_seed, config.splits, config.dataset.fold, workdir),
     )
     monkeypatch.setattr(main, "_stage", lambda name, run: ran.append((name, run)))
     monkeypatch.setattr(
@@ -211,9 +213,13 @@ def test_several_splits_are_runs_with_seeds_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr("kdjax.runtime.preemption.install", lambda: None)
     monkeypatch.setattr("kdjax.runtime.watch.start", lambda lost, stuck: None)
     where = tmp_path / "run"
-    main.main(["kdjax", f"--workdir={where}", "--config.splits=3", "--config.data_seed=4", "--stages=teacher,evaluate"])
+    given = ["--config.splits=3", "--config.data_seed=4", f"--config.dataset.split_by={split_by}"]
+    main.main(["kdjax", f"--workdir={where}", *given, "--stages=teacher,evaluate"])
     parts = [where / f"split-{number}" for number in range(3)]
-    expected = [(4 + number, 1, part) for number, part in enumerate(parts)]
+    expected = [
+        (4, 1, (number, 3), part) if split_by == "place" else (4 + number, 1, (), part)
+        for number, part in enumerate(parts)
+    ]
     assert (
         [run for name, run in ran if name == "teacher"] == expected == [run for name, run in ran if name == "evaluate"]
     )

@@ -127,6 +127,39 @@ WIRED = (
         "tests/training/test_ema.py -k resumed",
     ),
     Mutant(
+        "kdjax/data/loading.py",
+        "        keys.append(found.names)\n",
+        "",
+        "tests/data/test_places.py -k stay_on_one_side",
+    ),
+    Mutant(
+        "kdjax/data/groups.py", "        have[part] += counts[number]\n", "", "tests/data/test_groups.py -k shared_out"
+    ),
+    Mutant(
+        "kdjax/main.py",
+        "        one.dataset.fold = (number, config.splits)\n",
+        "        one.dataset.fold = (0, config.splits)\n",
+        f"{WIRING} -k several_splits",
+    ),
+    Mutant(
+        "kdjax/training/frozen.py",
+        "value[..., places] for",
+        "value[..., sorted(places)] for",
+        "tests/training/test_frozen.py -k order_of_our_classes",
+    ),
+    Mutant(
+        "kdjax/teacher/targets.py",
+        "np.mean(parts, axis=0) if len(parts) > 1 else parts[0]",
+        "parts[0]",
+        "tests/teacher/test_targets.py -k several_teachers",
+    ),
+    Mutant(
+        "kdjax/teacher/onnx.py",
+        "        return Outputs(values @ head.kernel + head.bias, values)",
+        "        return Outputs(values @ head.kernel + head.bias, values * 2)",
+        "tests/teacher/test_onnx.py -k encoder",
+    ),
+    Mutant(
         LEARNER,
         "        created = self.scratch(pretrained=loaded)",
         "        created = (self.scratch(pretrained=loaded), self.scratch())[1]",

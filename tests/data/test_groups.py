@@ -1,0 +1,90 @@
+"""Whole groups are dealt out, and what belongs together is found."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdjax.data import near_duplicates
+from kdjax.data.groups import connected, deal
+
+
+def test_examples_are_connected_by_any_key_also_through_others():
+    first, second = ["a", "b", "a", None, "c", None], ["x", "y", None, "y", "x", None]
+    assert connected(first, second).tolist() == [0, 1, 0, 1, 0, 2]
+    assert connected(first, second, pairs=[(5, 3)]).tolist() == [0, 1, 0, 1, 0, 1]
+    assert connected([None, None]).tolist() == [0, 1]
+
+
+def material(seed=0, groups=80, count=1500, classes=6):
+    """Groups of unlike sizes, each with a class that is more common there; the last class is rare."""
+    rng = np.random.default_rng(seed)
+    group = rng.zipf(1.7, count) % groups
+    label = np.where(rng.random(count) < 0.6, group % (classes - 1), rng.integers(0, classes, count))
+    return group, label
+
+
+@pytest.mark.parametrize("shares", [(0.2, 0.8), (0.25,) * 4])
+def test_no_group_is_divided_and_every_class_is_shared_out(shares):
+    # The largest groups are left out: no deal could balance what they hold.
+    group, label = material()
+    large = np.bincount(group).argsort()[-6:]
+    group, label = group[~np.isin(group, large)], label[~np.isin(group, large)]
+    part = deal(group, label, shares, purpose="test", seed=3)
+    assert all(len(set(part[group == one])) == 1 for one in np.unique(group))
+    counts = np.stack([np.bincount(label[part == k], minlength=6) for k in range(len(shares))])
+    np.testing.assert_allclose(counts / counts.sum(0), np.array(shares)[:, None].repeat(6, 1), atol=0.08)
+
+
+def test_the_deal_depends_on_seed_and_purpose_and_on_nothing_else():
+    group, label = np.arange(60) // 2, np.arange(60) // 2 % 3
+    first = deal(group, label, (0.2, 0.8), purpose="test", seed=3)
+    np.testing.assert_array_equal(deal(group, label, (0.2, 0.8), purpose="test", seed=3), first)
+    assert (deal(group, label, (0.2, 0.8), purpose="test", seed=4) != first).any()
+    assert (deal(group, label, (0.2, 0.8), purpose="validation", seed=3) != first).any()
+
+
+def test_examples_without_a_label_count_for_nothing_and_stay_with_their_group():
+    group, label = np.arange(40) // 4, np.where(np.arange(40) % 4 == 3, -1, 0)
+    part = deal(group, label, (0.5, 0.5), purpose="test", seed=0)
+    assert [len(set(part[group == one])) for one in range(10)] == [1] * 10
+    assert np.bincount(part[label == 0]).tolist() == [15, 15]
+
+
+def test_every_part_gets_a_group_where_there_are_enough():
+    part = deal(np.arange(3), np.zeros(3, int), (0.05, 0.05, 0.9), purpose="test", seed=0)
+    assert sorted(part) == [0, 1, 2]
+    with pytest.raises(ValueError, match="2 groups for 3 parts"):
+        deal(np.array([0, 0, 1]), np.zeros(3, int), (0.2, 0.2, 0.6), purpose="test", seed=0)
+
+
+def pictures(count=40, side=48):
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (count, 6, 6, 3), np.uint8)
+    return [np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC)) for one in coarse]
+
+
+def test_turned_dimmed_and_shifted_pictures_are_near_duplicates():
+    images = pictures()
+    images[7] = np.rot90(images[3], 3)[:, ::-1]
+    images[20] = (images[11] * 0.7 + 20).astype(np.uint8)
+    images[30] = np.roll(images[25], 1, axis=0)
+    found = near_duplicates.pairs(near_duplicates.thumbnails(images))
+    assert found == [(3, 7), (11, 20), (25, 30)]
+
+
+def test_the_closest_is_that_of_a_loop(monkeypatch):
+    small = near_duplicates.thumbnails(pictures(20, 16))
+    held, others = small[:9], small[9:]
+    monkeypatch.setattr(near_duplicates, "_ROWS", 4)
+    best, place = near_duplicates.closest(held, others)
+    for row, one in enumerate(held):
+        symmetries = [np.rot90(m, k) for m in (one, one[:, ::-1]) for k in range(4)]
+        each = np.array([[np.sum(turned * other) for other in others] for turned in symmetries])
+        assert best[row] == pytest.approx(each.max(), abs=1e-5)
+        assert each.max(0)[place[row]] == pytest.approx(each.max(), abs=1e-5)
+
+
+def test_plain_surfaces_of_like_color_are_none():
+    rng = np.random.default_rng(0)
+    images = [np.clip(120 + rng.normal(0, 4, (32, 32, 3)), 0, 255).astype(np.uint8) for _ in range(12)]
+    assert near_duplicates.pairs(near_duplicates.thumbnails(images)) == []

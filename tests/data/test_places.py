@@ -1,0 +1,212 @@
+"""Where tiles lie, and that neighbors stay on one side of a split."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.tiles import OPTIONS, picture, write_classes
+from PIL import Image
+
+from kdjax.data import load
+from kdjax.data.places import blocks, from_table
+from kdjax.errors import InputError
+
+NAMES = ("a/1.png", "a/2.png", "b/1.png")
+
+
+def table(tmp_path, text, name="places.csv"):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return str(tmp_path / name)
+
+
+def test_a_table_gives_groups_or_coordinates(tmp_path):
+    groups = from_table(table(tmp_path, "group,name\nx,a/1.png\ny,b/1.png\nx,a/2.png\nz,else.png\n"), NAMES, 1.0)
+    assert groups.names == ("x", "x", "y") and np.isnan(groups.centers).all()
+    text = "\ufeffname,lon,lat,note\na/1.png,11.50,48.10,\na/2.png,11.5001,48.1001,\nb/1.png,12.5,48.1,far\n"
+    found = from_table(table(tmp_path, text), NAMES, 1.0)
+    assert found.names[0] == found.names[1] != found.names[2]
+    np.testing.assert_array_equal(found.centers[2], [12.5, 48.1])
+
+
+def test_geojson_gives_the_middle_of_each_feature(tmp_path):
+    square = [[[10.0, 50.0], [10.2, 50.0], [10.2, 50.4], [10.0, 50.4], [10.0, 50.0]]]
+    features = [
+        {"properties": {"name": "a/1.png"}, "geometry": {"type": "Polygon", "coordinates": square}},
+        {"properties": {"name": "a/2.png"}, "geometry": {"type": "Point", "coordinates": [10.1, 50.2, 300.0]}},
+        {"properties": {"name": "b/1.png", "group": 7}, "geometry": None},
+    ]
+    path = table(tmp_path, json.dumps({"type": "FeatureCollection", "features": features}), "places.geojson")
+    found = from_table(path, NAMES, 2.0)
+    np.testing.assert_allclose(found.centers[:2], [[10.1, 50.2]] * 2)
+    assert found.names[0] == found.names[1] and found.names[2] == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name\na/1.png\n", "needs the columns name and group, or name, lon and lat"),
+        ("name,group\na/1.png,x\na/1.png,y\n", "names 'a/1.png' twice"),
+        ("name,group\na/1.png,x\nb/1.png,y\n", "lacks 1 of 3 images: a/2.png"),
+        ("name,group\na/1.png,\n", "line 2: the group of 'a/1.png' is empty"),
+        ("name,lon,lat\na/1.png,200,3\n", "line 2: '200', '3' is no longitude"),
+        ("name,lon,lat\na/1.png,,3\n", "no longitude and latitude in degrees"),
+        ("name,lon,lat\na/1.png,nan,3\n", "no longitude and latitude in degrees"),
+        ('{"type": "FeatureCollection"}', "is no GeoJSON FeatureCollection"),
+        ('{"features": [{"properties": {}, "geometry": null}]}', "feature 0: it has no property 'name'"),
+        ('{"features": [{"properties": {"name": "a/1.png"}, "geometry": null}]}', "neither a geometry nor"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(tmp_path, text, said):
+    with pytest.raises(InputError, match=said) as error:
+        from_table(table(tmp_path, text), NAMES, 1.0)
+    assert "\n" not in str(error.value) and "dataset.places" in str(error.value)
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match="dataset.places: .*none.csv cannot be read"):
+        from_table(str(tmp_path / "none.csv"), NAMES, 1.0)
+
+
+@pytest.mark.parametrize("latitude", [0.0, 48.0, -70.0])
+def test_blocks_are_as_wide_as_they_are_high(latitude):
+    """Along a line of 40 km there are 20 blocks of 2 km, whatever the latitude and the direction."""
+    per_degree = 6371 * np.pi / 180
+    steps = np.linspace(0, 40, 2001)
+    north = np.stack([np.full(2001, 7.0), latitude + steps / per_degree], 1)
+    east = np.stack([7.0 + steps / per_degree / np.cos(np.radians(latitude)), np.full(2001, latitude + 0.001)], 1)
+    rows = {name.split("/")[0] for name in blocks(north, 2.0)}
+    assert abs(len(rows) - 20) <= 1 and abs(len(set(blocks(east, 2.0))) - 20) <= 1
+    assert blocks(np.array([[np.nan, np.nan]]), 2.0) == ("",)
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    """Sixty tiles in twelve places, of which each holds two classes."""
+    root = write_classes(tmp_path / "tiles")
+    lines = [f"{p.parent.name}/{p.name},{int(p.stem[-2:]) % 4}{p.parent.name == 'town'}" for p in root.rglob("*.png")]
+    return root, table(tmp_path, "name,group\n" + "\n".join(lines) + "\n"), dict(line.split(",") for line in lines)
+
+
+def sides(data):
+    return {name: side for side in ("train", "validation", "test") for name in getattr(data, side).names}
+
+
+def test_tiles_of_a_place_stay_on_one_side(tiles):
+    root, path, place = tiles
+    data = load(path=str(root), split_by="place", places=path, **{**OPTIONS, "data_seed": 2})
+    side = sides(data)
+    assert len(side) == 60
+    for one in set(place.values()):
+        assert len({side[name] for name in side if place[name] == one}) == 1
+    assert {"train", "validation", "test"} == set(side.values())
+    assert any("8 groups, each kept on one side" in note for note in data.notes)
+    assert any("split by place: 8 places" in note for note in data.notes)
+
+
+def test_folds_are_disjoint_and_together_everything(tiles):
+    root, path, _ = tiles
+    found = [load(path=str(root), split_by="place", places=path, fold=(number, 4), **OPTIONS) for number in range(4)]
+    tested = [name for data in found for name in data.test.names]
+    assert len(tested) == len(set(tested)) == 60
+    assert found[0].overlap == pytest.approx(len(found[0].test) / (60 - len(found[0].test)))
+
+
+def test_identical_images_join_their_places(tiles):
+    root, path, place = tiles
+    first, second = next((a, b) for a in place for b in place if place[a] != place[b] and a[:2] == b[:2])
+    (root / second).write_bytes((root / first).read_bytes())
+    for seed in range(4):
+        side = sides(load(path=str(root), split_by="place", places=path, **{**OPTIONS, "data_seed": seed}))
+        assert len({side[name] for name in place if place[name] in (place[first], place[second])}) == 1
+
+
+def test_near_duplicates_stay_on_one_side(tmp_path):
+    root = write_classes(tmp_path / "tiles")
+    for number in range(0, 20, 2):  # each second picture is the one before, turned and a little darker
+        image = np.asarray(Image.open(root / "lake" / f"lake{number:02d}.png"))
+        Image.fromarray((image[::-1] * 0.9).astype(np.uint8)).save(root / "lake" / f"lake{number + 1:02d}.png")
+    for seed in range(3):
+        data = load(path=str(root), group_near_duplicates=True, **{**OPTIONS, "data_seed": seed})
+        side = sides(data)
+        assert all(side[f"lake/lake{n:02d}.png"] == side[f"lake/lake{n + 1:02d}.png"] for n in range(0, 20, 2))
+        assert any("10 pairs of near-duplicates" in note for note in data.notes)
+
+
+def geotiff(path, easting, northing, crs="EPSG:32632", number=0):
+    rasterio = pytest.importorskip("rasterio")
+    pixels = picture([number, int(easting)], 24, 24).transpose(2, 0, 1)
+    place = {} if crs is None else {"crs": crs, "transform": rasterio.Affine(10, 0, easting, 0, -10, northing)}
+    with rasterio.open(path, "w", driver="GTiff", width=24, height=24, count=3, dtype="uint8", **place) as file:
+        file.write(pixels)
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_georeferenced_tiles_say_where_they_lie(tmp_path):
+    """Rows of tiles at 10 m a pixel, 240 m apart: with blocks of 1 km about four lie together."""
+    root = tmp_path / "tiles"
+    for k, name in enumerate(("field", "lake")):
+        (root / name).mkdir(parents=True)
+        for i in range(24):
+            geotiff(root / name / f"{i:02d}.tif", 500_000 + 240 * i, 5_300_000 + 30_000 * k, number=k)
+    data = load(path=str(root), split_by="place", **OPTIONS)
+    (note,) = [note for note in data.notes if "split by place" in note]
+    # UTM zone 32 has its middle meridian at 9 degrees; 5.76 km there are 0.077 degrees of longitude.
+    assert "between 9.00 and 9.08 degrees of longitude, 47.8" in note
+    side = sides(data)
+    runs = [[side[f"{name}/{i:02d}.tif"] for i in range(24)] for name in ("field", "lake")]
+    changes = sum(a != b for run in runs for a, b in zip(run, run[1:], strict=False))
+    assert changes <= 12  # at most one between neighboring blocks, where single tiles would change about 20 times
+    geotiff(root / "lake" / "05.tif", 0, 0, crs=None, number=9)
+    with pytest.raises(InputError, match="lake/05.tif does not say where it lies.*give a table in dataset.places"):
+        load(path=str(root), split_by="place", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"split_by": "scene"}, "dataset.split_by: 'scene' is unknown"),
+        ({"places": "x.csv"}, "dataset.places is given, but dataset.split_by is 'image'"),
+        ({"split_by": "place", "block_km": 0}, "dataset.block_km: 0 is out of range"),
+        ({"fold": (3, 3)}, "dataset.fold"),
+        ({"fold": (0.0, 3)}, "dataset.fold"),
+        ({"fold": (0, 3), "splits": "s.json"}, "dataset.fold does nothing"),
+        ({"group_near_duplicates": True, "splits": "s.json"}, "dataset.group_near_duplicates does nothing"),
+        ({"split_by": "place", "source": "demo"}, "rendered scenes lie nowhere"),
+        ({"split_by": "place", "source": "tfds", "builder": "x"}, "give dataset.places"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(fields, said):
+    with pytest.raises(InputError, match=said):
+        load(**{**OPTIONS, **fields})
+
+
+def test_too_few_places_and_official_splits_are_refused(tmp_path):
+    root = write_classes(tmp_path / "tiles", count=4)
+    names = [f"{path.parent.name}/{path.name}" for path in root.rglob("*.png")]
+    path = table(tmp_path, "name,group\n" + "\n".join(f"{name},x" for name in names) + "\n")
+    with pytest.raises(InputError, match="too few groups of images to split .1 groups for 2 parts.*lower"):
+        load(path=str(root), split_by="place", places=path, **OPTIONS)
+    for side in ("train", "test"):
+        (tmp_path / "sided" / side).mkdir(parents=True)
+        write_classes(tmp_path / "sided" / side / "x", count=4)
+        for one in (tmp_path / "sided" / side / "x").iterdir():
+            one.rename(tmp_path / "sided" / side / one.name)
+        (tmp_path / "sided" / side / "x").rmdir()
+    with pytest.raises(InputError, match="has splits of its own"):
+        load(path=str(tmp_path / "sided"), fold=(0, 2), **OPTIONS)
+
+
+def test_near_duplicates_across_sides_are_counted_once(tmp_path, monkeypatch):
+    root = write_classes(tmp_path / "tiles")
+    options = {**OPTIONS, "cache_dir": tmp_path / "cache"}
+    data = load(path=str(root), **options)
+    assert not any("nearly the same" in note for note in data.notes)
+    held, kept = data.test.names[0], data.train.names[0]
+    image = np.asarray(Image.open(root / kept))
+    Image.fromarray((image[::-1] * 0.9).astype(np.uint8)).save(root / held)
+    told = load(path=str(root), **options)
+    assert held in told.test.names and kept in told.train.names
+    expected = "1 of 12 test images are nearly the same as a training image"
+    assert any(expected in note for note in told.notes)
+    monkeypatch.setattr("kdjax.data.near_duplicates.closest", None)  # the second time it is read
+    assert load(path=str(root), **options).notes == told.notes
