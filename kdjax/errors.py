@@ -1,5 +1,6 @@
 """The exceptions that end a run in one line: input a person can correct, and being asked to end."""
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,6 +16,14 @@ class InputError(Exception):
 
 class Preempted(Exception):
     """The run was asked to end, and what it has done is saved."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes in the arguments of a command end as all bad input does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError, where argparse prints its usage as well."""
+        raise InputError(message)
 
 
 def reason(error: BaseException, length: int = 160) -> str:

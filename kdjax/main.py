@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
         Preempted: the run was asked to end.
     """
     preemption.install()
-    logging.set_verbosity(logging.ERROR)  # orbax and clu tell every detail, and warn of what is meant
+    logging.set_verbosity(logging.FATAL)  # orbax and clu tell every detail, and log what they then raise as well
     options = flags.parse(argv)
     config, workdir = options.config, options.workdir
     if (workdir / ("config.json" if config.splits > 1 else "split-0")).exists():
@@ -99,6 +99,7 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
 
 def run() -> None:
     """Entry point: whatever a person or a machine does to a run ends in one line and its exit status."""
+    sys.unraisablehook = _unraisable
     try:
         main(sys.argv)
     except InputError as error:
@@ -123,6 +124,12 @@ def run() -> None:
             _lost(reason(error))
         traceback.print_exc()
         _end(1)
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """Shows what no caller can catch, but for writes of orbax that fail after another one has ended their loop."""
+    if str(told.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(told)
 
 
 def _out_of_memory(error: Exception) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
 from helpers.finished_run import ARMS, CLASSES, SEEDS, SMALL, kdjax, stored
 
+from kdjax.deploy import trust
 from kdjax.deploy.export.__main__ import main as export_command
 from kdjax.errors import InputError
 from kdjax.inputs import augment
@@ -185,6 +187,19 @@ def test_the_exported_folder(finished):
     assert f"| test | {tested} | {100 * chosen['test']['top1']:.2f} |" in card
     assert "Licence of the data: not known" in card or "License of the data: not known" in card
     assert [one["chosen"] for one in parity["int8_candidates"]].count(True) == 1
+    # What is told of trust was fitted on validation and measured on test, each file's with its own logits.
+    row, column = seed, ARMS.index(chosen["arm"])
+    labels = {side: getattr(finished.data, side).labels for side in ("validation", "test")}
+    logits = {side: finished.logits[f"student_{side}"][row, column] for side in labels}
+    expected = trust.measure(trust.fit(logits["validation"], labels["validation"]), logits["test"], labels["test"])
+    found = parity["trust"]
+    assert found["student.onnx"]["temperature"] == pytest.approx(expected["temperature"], rel=1e-2)
+    assert found["student.onnx"]["sets"] == expected["sets"] and found["student.onnx"]["unknown"] == expected["unknown"]
+    assert found["student.int8.onnx"]["temperature"] != found["student.onnx"]["temperature"]
+    for name, one in found.items():
+        metadata = {entry.key: entry.value for entry in onnx.load(folder / name).metadata_props}
+        assert json.loads(metadata["trust"])["temperature"] == one["temperature"]
+        assert f"| `{name}` | {one['temperature']:.3f} |" in card
     assert read(folder / "labels.json") == list(CLASSES)
 
 

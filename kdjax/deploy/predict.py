@@ -5,22 +5,25 @@ Needs onnxruntime and no JAX. An image is decoded and resized as for training; a
 
 import argparse
 import csv
+import dataclasses
 import importlib.util
 import io
+import itertools
 import json
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from kdjax.data import decode
 from kdjax.data.image_files import no_images, open_files, read_file
 from kdjax.data.meaning import Meaning
-from kdjax.errors import InputError, in_one_line, reason
+from kdjax.deploy.trust import LEVELS, Trust
+from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.results.metrics import log_softmax
 from kdjax.results.text import cell, printable
 
@@ -34,6 +37,7 @@ class Classifier:
         classes: class names, in the order of the logits.
         size: side of the images it reads, px.
         meaning: what the training tiles were.
+        trust: what validation says of its answers; None in files of earlier versions.
     """
 
     def __init__(self, path: str | Path):
@@ -48,7 +52,8 @@ class Classifier:
         import onnxruntime
 
         if not os.path.isfile(path):
-            raise InputError(f"artefact: no file {path}")
+            held = os.path.join(path, "student.onnx")
+            raise InputError(f"artefact: no file {path}" + f"; give {held}" * os.path.isfile(held))
         try:
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
@@ -58,6 +63,7 @@ class Classifier:
             self.classes = _class_names(facts["classes"])
             self.size = int(facts["storage_size"])
             self.meaning = Meaning.from_metadata(facts)
+            self.trust = Trust.from_metadata(facts)
             (given,), (result,) = session.get_inputs(), session.get_outputs()
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
@@ -83,6 +89,13 @@ class Classifier:
         """Logits (n, classes) float32 of images (n, size, size, 3) uint8."""
         return self._session.run(None, {self._input: images})[0]
 
+    def answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities (n, classes) float64, and which images are unlike those of validation, (n,) bool."""
+        logits = self.logits(images).astype(np.float64)
+        if self.trust is None:
+            return np.exp(log_softmax(logits)), np.zeros(len(logits), bool)
+        return self.trust.probabilities(logits), self.trust.unlike(logits)
+
 
 def _class_names(text: str) -> tuple[str, ...]:
     names = json.loads(text)
@@ -91,20 +104,41 @@ def _class_names(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a classifier says of an image.
+
+    Attributes:
+        name: of the image.
+        probabilities: (classes,) float64, calibrated where the file knows how.
+        unknown: whether it should not be taken for an answer.
+        members: (classes,) bool, the prediction set, where one was asked for.
+    """
+
+    name: str
+    probabilities: np.ndarray
+    unknown: bool = False
+    members: np.ndarray | None = None
+
+
 def classify(
-    classifier: Classifier, files: Iterable[tuple[str, bytes | decode.DecodeError]], batch: int
-) -> tuple[list[tuple[str, np.ndarray]], list[str]]:
+    classifier: Classifier,
+    files: Iterable[tuple[str, bytes | decode.DecodeError]],
+    batch: int,
+    level: float | None = None,
+) -> tuple[list[Answer], list[str]]:
     """Classifies all images that are readable.
 
     Args:
         classifier: the model.
         files: name and encoded bytes, or why they could not be read.
         batch: images that go through the network together.
+        level: of the prediction sets; None = none.
 
     Returns:
-        Name and probabilities (classes,) float64 of every readable image; the others, each with the reason.
+        An answer for every readable image; the others, each with the reason.
     """
-    results: list[tuple[str, np.ndarray]] = []
+    results: list[Answer] = []
     waiting: list[tuple[str, np.ndarray]] = []
     failed: list[str] = []
 
@@ -112,8 +146,14 @@ def classify(
         if waiting:
             names, images = zip(*waiting, strict=True)
             waiting.clear()
-            logits = classifier.logits(np.stack(images)).astype(np.float64)
-            results.extend(zip(names, np.exp(log_softmax(logits)), strict=True))
+            probabilities, unknown = classifier.answers(np.stack(images))
+            members: Sequence[np.ndarray | None] = [None] * len(names)
+            if classifier.trust is not None:
+                unknown = unknown | classifier.trust.doubtful(probabilities)
+                if level is not None:
+                    members = list(classifier.trust.sets(probabilities, level))
+            rows = zip(names, probabilities, unknown.tolist(), members, strict=True)
+            results.extend(itertools.starmap(Answer, rows))
 
     for name, data in files:
         try:
@@ -159,26 +199,24 @@ def _attempt(read: Callable[[Any], bytes], what: Any) -> bytes | decode.DecodeEr
         return error
 
 
-def rendered(results: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], *, form: str, top: int) -> str:
-    """The `top` most probable classes of every image as text, without a trailing newline.
+def rendered(answers: Sequence[Answer], classes: Sequence[str], *, form: str, top: int) -> str:
+    """The most probable classes of every image as text, without a trailing newline.
 
     Args:
-        results: name and probabilities (classes,) of every image; one at least.
+        answers: one for every image; one at least for a table.
         classes: class names.
         form: 'table', 'csv' (one row for every image and rank) or 'json' (a list with one object for every image).
-        top: how many; no more than there are classes.
+        top: how many, where an answer has no prediction set; no more than there are classes.
     """
-    ranked = [
-        (name, [(classes[k], float(probabilities[k])) for k in np.argsort(-probabilities, kind="stable")[:top]])
-        for name, probabilities in results
-    ]
+    ranked = [(one.name, one.unknown, _named(one, classes, top)) for one in answers]
     if form == "json":
         document = [
             {
                 "image": name.encode("utf-8", "backslashreplace").decode(),  # names of files need not be UTF-8
+                "unknown": unknown,
                 "classes": [{"class": label, "probability": round(p, 6)} for label, p in best],
             }
-            for name, best in ranked
+            for name, unknown, best in ranked
         ]
         text = json.dumps(document, indent=1, ensure_ascii=False)
         harmless = _unicode() and printable(text, keep="\n") == text
@@ -186,19 +224,28 @@ def rendered(results: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], 
     if form == "csv":
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("image", "rank", "class", "probability"))
+        writer.writerow(("image", "rank", "class", "probability", "unknown"))
         writer.writerows(
-            (cell(name), rank, cell(label), f"{p:.6f}")
-            for name, best in ranked
+            (cell(name), rank, cell(label), f"{p:.6f}", "yes" if unknown else "no")
+            for name, unknown, best in ranked
             for rank, (label, p) in enumerate(best, 1)
         )
         return table.getvalue().rstrip("\n")
-    ranked = [(printable(name), [(printable(label), p) for label, p in best]) for name, best in ranked]
-    wide, wider = max(len(name) for name, _ in ranked), max(len(printable(label)) for label in classes)
+    wide = max(len(printable(name)) for name, _, _ in ranked)
+    wider = max(len(printable(label)) for label in classes)
+    mark = "unknown: " if any(unknown for _, unknown, _ in ranked) else ""
     return "\n".join(
-        f"{name:{wide}}  " + "  ".join(f"{label:{wider}} {100 * p:5.1f} %" for label, p in best)
-        for name, best in ranked
+        f"{printable(name):{wide}}  {mark if unknown else ' ' * len(mark)}"
+        + "  ".join(f"{printable(label):{wider}} {100 * p:5.1f} %" for label, p in best)
+        for name, unknown, best in ranked
     )
+
+
+def _named(answer: Answer, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """The classes to name, the most probable first, with their probabilities."""
+    order = np.argsort(-answer.probabilities, kind="stable")
+    shown = order[:top] if answer.members is None else order[answer.members[order]]
+    return [(classes[k], float(answer.probabilities[k])) for k in shown]
 
 
 def _unicode() -> bool:
@@ -212,13 +259,6 @@ def say(text: str) -> None:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except BrokenPipeError:  # a reader such as `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class Parser(argparse.ArgumentParser):
-    """Mistakes in the command end as all bad input does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
 
 
 def positive(text: str) -> int:
@@ -240,11 +280,22 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, directories or zip archives")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     parser.add_argument("--top", type=positive, default=1, help="classes to name for every image")
+    parser.add_argument(
+        "--set",
+        type=float,
+        choices=LEVELS,
+        help="name the classes of a set that holds the true one for this share of images, in place of --top",
+    )
+    parser.add_argument("--answer-all", action="store_true", help="call no answer unknown")
     parser.add_argument("--batch", type=positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
     classifier = Classifier(options.artefact)
-    results, failed = classify(classifier, read_all(options.images), options.batch)
-    if results:
+    if options.set is not None and classifier.trust is None:
+        raise InputError(f"--set: {options.artefact} was exported by an earlier version and has none: export it again")
+    results, failed = classify(classifier, read_all(options.images), options.batch, options.set)
+    if options.answer_all:
+        results = [dataclasses.replace(one, unknown=False) for one in results]
+    if results or options.format != "table":
         say(rendered(results, classifier.classes, form=options.format, top=options.top))
     if failed:
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""

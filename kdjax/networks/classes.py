@@ -1,5 +1,6 @@
 """Which logit of a network that was trained elsewhere is which class."""
 
+import collections
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,22 +8,29 @@ import numpy as np
 from kdjax.errors import InputError
 
 
-def class_places(file: str, names: Sequence[str] | None, field: str, classes: Sequence[str]) -> np.ndarray:
+def class_places(file: str, told: Sequence[str] | None, declared: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     """Places of a data set's classes among the logits of a network that was trained elsewhere, (classes,) int.
 
     Args:
         file: that network, as an error names it.
-        names: of its classes, in the order of its logits; None where they are not known.
-        field: that takes them.
+        told: names of its classes by the file itself, in the order of its logits; None where it says nothing.
+        declared: the same by the user, in `teacher.classes`; () = as the file says.
         classes: of the data set.
 
     Raises:
-        InputError: the names are not known, repeat, or lack a class.
+        InputError: the names are not known, differ, repeat, or lack a class.
     """
+    if told and declared and list(told) != list(declared):
+        raise InputError(
+            f"teacher.classes: {file} says itself that its classes are {', '.join(told)}: leave teacher.classes out"
+        )
+    names = list(declared or told or ())
     if not names:
-        raise InputError(f"{file} does not say which logit is which class: give {field}")
+        raise InputError(f"{file} does not say which logit is which class: give teacher.classes")
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
     missing = [name for name in classes if name not in names]
-    if missing or len(set(names)) < len(names):
-        what = f"lacks {', '.join(missing)}" if missing else "names a class twice"
-        raise InputError(f"{file}: its classes do not fit the data set: it {what}")
-    return np.array([list(names).index(name) for name in classes])
+    if twice or missing:
+        what = f"names {', '.join(twice)} twice" if twice else f"lacks {', '.join(missing)}"
+        where = "teacher.classes" if declared else "what it says of its classes"
+        raise InputError(f"{file} does not fit the data set: {where} {what}; it has {', '.join(names)}")
+    return np.array([names.index(name) for name in classes])

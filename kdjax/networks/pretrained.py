@@ -115,12 +115,10 @@ def load_imagenet(
         f"{'kept as initialized: ' + ', '.join(kept) if kept else 'nothing kept as initialized'}"
         f"{f'; {len(turned)} BatchNorm scales turned to another eps' if turned else ''}{_doubt(file, pixels)}"
     )
-    with file.path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
     record = {
         "source": str(source),
         "file": file.path.name,
-        "sha256": digest,
+        "sha256": digest(source),
         "commit": hub.commit(file.path),
         "naming": file.naming,
         "pixels": pixels,
@@ -131,6 +129,12 @@ def load_imagenet(
 def check(source: str | Path, model_name: str, variables: dict[str, Any], pixels: str = "network") -> None:
     """Raises InputError where `load_imagenet` would. Of the leaves of `variables` only the shapes are read."""
     _read(source, model_name, variables, "keep", pixels)
+
+
+def digest(source: str | Path) -> str:
+    """SHA-256 of a file of weights, in hexadecimal. Raises InputError where there is none."""
+    with hub.locate(source).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def class_names(source: str | Path) -> list[str] | None:

@@ -5,16 +5,18 @@ the test images, the gain of each taught student over the same student without a
 parameters, multiply-adds and, for runs that were exported, latency.
 
 Of every run one arm that uses the teacher is shown, the one that is best on validation; and of each student the arm
-without a teacher that is best on validation, whichever run it is in. Gains are paired by seed.
+without a teacher that is best on validation, whichever run it is in. A student is the same in two runs where its
+network and all its settings are. Gains are paired by seed.
 """
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError, in_one_line
+from kdjax.errors import InputError, Parser, in_one_line
 from kdjax.report import charts
 from kdjax.report.markup import Markup, element
 from kdjax.report.measures import STYLES, scattered
@@ -32,6 +34,7 @@ class Row:
 
     Attributes:
         name: of the network, with its teacher.
+        run: the directory of its run.
         style: color and marker, see `charts`.
         arm: its loss; "" of a teacher.
         cost: params and macs, and latency_ms where it was measured.
@@ -40,6 +43,7 @@ class Row:
     """
 
     name: str
+    run: str
     style: str
     arm: str
     cost: Mapping[str, Any]
@@ -51,18 +55,21 @@ class Row:
 class _Found:
     """A run that was evaluated."""
 
+    run: str
     results: Mapping[str, Any]
     latency: Mapping[str, float]
 
     @property
     def student(self) -> tuple[Any, ...]:
-        """What makes a student the same in two runs."""
-        return tuple(self.results["student"].get(key) for key in ("model", "width", "image_size", "params"))
+        """What makes a student the same in two runs: the network, and how it was trained."""
+        facts, config = self.results["student"], self.results["config"]
+        settings = json.dumps([config.get("student"), config.get("dataset", {}).get("label_fraction")], sort_keys=True)
+        return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), settings)
 
     @property
     def student_name(self) -> str:
         """Model, its width where it is not the whole one, and size of its images."""
-        model, width, size, _ = self.student
+        model, width, size = self.student[:3]
         return f"{model}{f' × {width:g}' if width not in (None, 1) else ''}{f' {size} px' if size else ''}"
 
     @property
@@ -77,6 +84,10 @@ def rows(folders: Sequence[Path]) -> list[Row]:
     Raises:
         InputError: a run is not evaluated, or measures on other images than the first.
     """
+    places = [folder.resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        twice = next(folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1)
+        raise InputError(f"{twice} is given twice: give each run once")
     found = [_read(folder) for folder in folders]
     tested = [compare.test_split(folder / "splits.json") for folder in folders]
     for folder, split in zip(folders, tested, strict=True):
@@ -90,7 +101,7 @@ def rows(folders: Sequence[Path]) -> list[Row]:
         facts = one.results["teacher"]
         shown.setdefault(
             f"{facts['model']}{facts.get('sha256')}",
-            Row(f"teacher {facts['model']}", "t", "", facts, {"mean": facts["test"].get("top1")}),
+            Row(f"teacher {facts['model']}", one.run, "t", "", facts, {"mean": facts["test"].get("top1")}),
         )
     listed = list(shown.values())
     students = list(dict.fromkeys(one.student for one in found))
@@ -108,7 +119,7 @@ def _of_student(found: Sequence[_Found], style: str) -> list[Row]:
     alone = arm(best, best.alone) if best and best.alone else None
     listed = []
     if best and best.alone and alone:
-        listed.append(Row(f"{name} alone", style, best.alone, _cost(best, best.alone), alone))
+        listed.append(Row(f"{name} alone", best.run, style, best.alone, _cost(best, best.alone), alone))
     for one in found:
         leading = leading_arm(one.results)
         if leading is None or not uses_teacher(arm(one, leading)):
@@ -116,7 +127,7 @@ def _of_student(found: Sequence[_Found], style: str) -> list[Row]:
         taught = arm(one, leading)
         gain = intervals.summary(_paired(taught, alone)) if alone else None
         teacher = one.results["teacher"]["model"]
-        listed.append(Row(f"{name} from {teacher}", style, leading, _cost(one, leading), taught, gain))
+        listed.append(Row(f"{name} from {teacher}", one.run, style, leading, _cost(one, leading), taught, gain))
     return listed
 
 
@@ -135,14 +146,19 @@ def _cost(one: _Found, arm: str) -> dict[str, Any]:
 def _read(folder: Path) -> _Found:
     path = folder / "results.json"
     if not path.is_file():
-        raise InputError(f"{folder}: there is no results.json: give directories of runs with --stages=evaluate done")
+        what = "is a file" if folder.is_file() else "has no results.json"
+        raise InputError(f"{folder} {what}: give directories of runs with --stages=evaluate done")
     results = document.read(path, "run --stages=evaluate of that run again")
     exported, latency = folder / "export" / "parity.json", {}
     if exported.is_file():
-        parity = files.read_json(exported, "run --stages=export of that run again")
-        measured = parity["artefacts"]["student.onnx"]["latency_ms"]
-        latency = {parity["student"]["arm"]: measured["1"]} if measured else {}
-    return _Found(results, latency)
+        fix = "run --stages=export of that run again"
+        parity = files.read_json(exported, fix)
+        try:
+            measured = parity["artefacts"]["student.onnx"]["latency_ms"]
+            latency = {parity["student"]["arm"]: measured["1"]} if measured else {}
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{exported} is not what an export writes: {fix}") from error
+    return _Found(str(folder), results, latency)
 
 
 def render(listed: Sequence[Row], facts: Mapping[str, Any]) -> str:
@@ -153,10 +169,22 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any]) -> str:
         facts: of the data set, as results.json has them.
     """
     gains = [row for row in listed if row.gain and row.gain["mean"] is not None]
-    header = ("", "arm", "test top-1 %", "95% interval", "points over alone", "95% interval", "params", "MACs", "ms")
+    header = (
+        "",
+        "run",
+        "arm",
+        "test top-1 %",
+        "95% interval",
+        "points over alone",
+        "95% interval",
+        "params",
+        "MACs",
+        "ms",
+    )
     cells = [
         (
             row.name,
+            row.run,
             row.arm,
             formats.percent_and_spread(row.figures["mean"], row.figures.get("std")),
             formats.interval(row.figures.get("ci95")),
@@ -208,18 +236,22 @@ def _chart(listed: Sequence[Row], key: str, unit: str) -> Markup | None:
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m kdjax.report.overview",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directory of an evaluated run")
-    parser.add_argument("--output", type=Path, default=Path("overview.html"), metavar="FILE", help="%(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("overview.html"), metavar="FILE", help="default: %(default)s"
+    )
     given = parser.parse_args(arguments)
+    if given.output.is_dir() or not given.output.parent.is_dir():
+        raise InputError(f"--output {given.output}: give the name of a file in a folder that is there")
     listed = rows(given.runs)
     facts = _read(given.runs[0]).results["dataset"]
     files.write_text(given.output, render(listed, facts))
-    print(f"{len(given.runs)} runs, {len(listed)} networks: {given.output}")
+    print(f"{len(listed)} networks of {len(given.runs)} run{'s' * (len(given.runs) > 1)}: {given.output}")
 
 
 if __name__ == "__main__":

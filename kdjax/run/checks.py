@@ -181,11 +181,17 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"teacher.fit='head' fits one layer, but teacher.head is {teacher.head!r}: set it to 'average'"
         )
-    if teacher.classes and teacher.fit != "nothing" and not teacher.onnx:
+    files = [one for one in given_teachers(config) if one.kind == "onnx"]
+    if teacher.classes and teacher.fit != "nothing" and not files:
         raise InputError(
             "teacher.classes names the logits of a network that was trained elsewhere: give teacher.onnx, or "
             "teacher.fit='nothing' and teacher.weights"
         )
+    for name, default in base().teacher.items():
+        if name.startswith("onnx_") and teacher[name] != default and not files:
+            raise InputError(
+                f"teacher.{name} is {teacher[name]!r}, but no ONNX file is given: set teacher.onnx, or leave it"
+            )
     _check_onnx(teacher)
     for one in given_teachers(config):
         if one.kind == "onnx" and not Path(one.place).is_file():
@@ -214,6 +220,8 @@ def _check_onnx(teacher: ml_collections.ConfigDict) -> None:
             )
         for value in values:
             _number(f"teacher.{field}", value, above=0 if field == "onnx_std" else None)
+            if abs(value) > 1:
+                raise InputError(f"teacher.{field} is {values}: it is for pixels of 0 to 1, so divide by 255")
         if values and len(values) != 3:
             raise InputError(f"teacher.{field} is {values}: give three numbers, of red, green and blue in 0 to 1")
 

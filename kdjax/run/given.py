@@ -1,6 +1,7 @@
 """What gives a run its teacher, by the configuration: a network that it trains itself, or networks from elsewhere."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -63,11 +64,15 @@ def given_teachers(config: ml_collections.ConfigDict) -> tuple[Given, ...]:
     if field is None:
         return ()
     if field == "distill.logits":
-        return tuple(Given("logits", folder, field) for folder in config.distill.logits)
+        folders = tuple(Given("logits", folder, field) for folder in config.distill.logits)
+        _refuse_repeats(folders)
+        return folders
     if field != "teacher.ensemble":
         kind = field.rpartition(".")[2]
         return (Given(kind, config.teacher[kind], field),)
-    return tuple(_member(text) for text in config.teacher.ensemble)
+    members = tuple(_member(text) for text in config.teacher.ensemble)
+    _refuse_repeats(members)
+    return members
 
 
 def gives_features(config: ml_collections.ConfigDict) -> bool:
@@ -79,6 +84,15 @@ def gives_features(config: ml_collections.ConfigDict) -> bool:
         return False
     encoder = teachers[0].kind == "onnx" and config.teacher.onnx_gives == "embeddings"
     return teachers[0].kind == "workdir" or encoder
+
+
+def _refuse_repeats(teachers: tuple[Given, ...]) -> None:
+    seen = set()
+    for one in teachers:
+        key = one.kind, os.path.normpath(one.place)
+        if key in seen:
+            raise InputError(f"{one.field} names {one.place} twice: its logits would count double")
+        seen.add(key)
 
 
 def _member(text: object) -> Given:

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -29,6 +30,8 @@ def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     cache = Path(config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kdjax")
     # Resolved, as JAX makes the name of the folder a part of what a program is found by.
     jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
+    # One that cannot be written (a full disk) or read (a run was killed as it wrote) is compiled again.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # many small ones add up to seconds
     say = log if jax.process_index() == 0 else lambda line: None
     return open_run(config, workdir, cache, say, **options)

@@ -67,6 +67,8 @@ def of(one: Given) -> OtherRun | None:
         place, colon, arm = one.place.rpartition(":")
         if not colon or "/" in arm:
             place, arm = one.place, ""
+        elif not arm:
+            raise InputError(f"{one.field}: {one.place!r} names no arm behind the colon: give RUN or RUN:ARM")
         return OtherRun(one.field, Path(place), "student", arm)
     return None
 
@@ -78,6 +80,10 @@ def check_config(config: Any) -> None:
         InputError: no such run, training that is not at its end, or the first field that differs.
     """
     for other in named(config):
+        if other.section == "teacher":
+            total_steps(other)
+        else:
+            trained_students(other)
         there = other.config()
         theirs = dict(there["teacher"]) if other.section == "teacher" else {}
         theirs["image_size"] = theirs.get("image_size") or there["dataset"]["image_size"]
@@ -96,10 +102,6 @@ def check_config(config: Any) -> None:
                         f"{other.field}: teacher.{field} is {ours[field]!r} here and {theirs.get(field)!r} in "
                         f"{other.workdir}: set teacher.{field} to what it was"
                     )
-        if other.section == "teacher":
-            total_steps(other)
-        else:
-            trained_students(other)
 
 
 def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> None:

@@ -71,6 +71,18 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
     return fitted
 
 
+def check_files(run: Run) -> None:
+    """Opens the ONNX files that the run names, as they will be opened when their outputs are needed.
+
+    Raises:
+        InputError: one cannot be used.
+    """
+    shown = Shown(run.teacher_size, run.config.data_seed, run.augmentation)
+    for one in given_teachers(run.config):
+        if one.kind == "onnx":
+            _onnx(run, one, shown)
+
+
 def _fitted_to(run: Run, file: OnnxFile) -> dict[str, Any]:
     return {**file.parts, "examples": run.dataset.fingerprint}
 

@@ -15,9 +15,11 @@ import jax
 import numpy as np
 
 from kdjax.data.dataset import Split
+from kdjax.errors import InputError
+from kdjax.networks import pretrained
 from kdjax.run.given import given_field
 from kdjax.run.run import Run
-from kdjax.run.soft_targets import fit_encoder_heads, open_targets
+from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets
 from kdjax.runtime import files, preemption
 from kdjax.runtime.devices import first_process_says
 from kdjax.runtime.metrics_writer import MetricsWriter
@@ -39,9 +41,11 @@ def train_teacher(run: Run) -> None:
     if given or run.teacher is None:
         for file, fitted in fit_encoder_heads(run):
             run.log(f"teacher: {file}: {fitted.words}")
+        check_files(run)  # now rather than after hours
         run.log(f"teacher: none to train, it comes from {given}")
         return
     if _done(run.teacher, run):
+        _check_same_weights(run.teacher)
         return
     for learner in (run.teacher, run.student):
         if not learner.has_checkpoints:
@@ -132,6 +136,17 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
             progress=Progress(run.config.run.log_seconds, run.log),
             trace=trace,
         )
+
+
+def _check_same_weights(learner: Learner) -> None:
+    """A teacher that is its file of weights must not have another by now."""
+    if learner.section.fit != "all" and learner.weights and not learner.read_only:
+        now = pretrained.digest(learner.section.weights)
+        if learner.weights["sha256"] != now:
+            raise InputError(
+                f"{learner.name}.weights: {learner.section.weights} is another file than the one that {learner.folder} "
+                "was made of: put that back, or choose another workdir"
+            )
 
 
 def _adopt(run: Run, learner: Learner, split: Split) -> None:

@@ -134,11 +134,11 @@ def from_onnx(file: OnnxFile, declared: Declared, classes: Sequence[str], shown:
     Raises:
         InputError: its classes do not fit.
     """
-    names = list(declared.classes) or file.classes
-    places = class_places(f"teacher.onnx: {file.path}", names, "teacher.classes", classes)
-    if len(names or ()) != file.length:
+    places = class_places(f"teacher.onnx: {file.path}", file.classes, declared.classes, classes)
+    count = len(declared.classes or file.classes or ())
+    if count != file.length:
         raise InputError(
-            f"teacher.onnx: {file.path} has {file.length} outputs and {len(names or ())} class names: give "
+            f"teacher.onnx: {file.path} has {file.length} outputs and {count} class names: give "
             "teacher.classes one name for each output, in their order"
         )
     parts = {**file.parts, "input": [*file.parts["input"], places.tolist()]}
@@ -242,11 +242,17 @@ def _session(path: str) -> Any:
 
 def _input(path: str, session: Any, declared: Declared, size: int) -> Any:
     """The input that takes the images, which fits what was declared."""
-    entry = session.get_inputs()[0]
+    entry, *others = session.get_inputs()
+    if others:
+        raise InputError(
+            f"teacher.onnx: {path} takes {', '.join(one.name for one in (entry, *others))}: give a file that takes "
+            "images alone"
+        )
     wanted = "tensor(uint8)" if declared.input == "uint8" else "tensor(float)"
     if entry.type != wanted:
         raise InputError(
-            f"teacher.onnx: {path} takes {entry.type}, but teacher.onnx_input={declared.input!r} gives {wanted}"
+            f"teacher.onnx: {path} takes {entry.type}, but teacher.onnx_input={declared.input!r} gives {wanted}: set "
+            "teacher.onnx_input"
         )
     shape = (size, size, 3) if declared.layout == "NHWC" else (3, size, size)
     sides = entry.shape[1:]

@@ -102,7 +102,8 @@ class LogitsFolder:
             if shard is None:
                 if compute is None:
                     raise InputError(
-                        f"{self.folder} lacks {name}, rows {start} to {end}: compute them with their teacher"
+                        f"{self.folder} lacks {name}, rows {start} to {end}: compute them with their teacher, or lower "
+                        "distill.views"
                     )
                 shard = self._kept(compute(start, end), features)
                 if jax.process_index() == 0:
@@ -208,7 +209,7 @@ def named(path: str, field: str, parts: Mapping[str, Any], classes: int, log: Ca
         if there.get(name) != wanted[name]:
             raise InputError(
                 f"{field}: {path} does not fit this run: its {name} is {_short(there.get(name))}, needed "
-                f"{_short(wanted[name])}"
+                f"{_short(wanted[name])}; give the dataset fields and the data_seed of the run that made it"
             )
     return LogitsFolder(Path(path), there, classes, log)
 

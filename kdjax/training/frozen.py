@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.data.dataset import Split
+from kdjax.errors import InputError
 from kdjax.networks import pretrained
 from kdjax.networks.classes import class_places
 from kdjax.objective.outputs import Outputs
@@ -72,14 +73,20 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> T
         InputError: the file lacks a tensor or a class, or does not say which logit is which class.
     """
     field, source = f"{learner.name}.weights", learner.section.weights
-    names = list(learner.section.classes) or pretrained.class_names(source)
-    places = class_places(f"{field}: {source}", names, f"{learner.name}.classes", classes)
-    assert names is not None
+    declared, told = list(learner.section.classes), pretrained.class_names(source)
+    places = class_places(f"{field} {source}", told, declared, classes)
+    names = declared or told or ()
     network = learner.network.clone(num_classes=len(names))
     example = jax.ShapeDtypeStruct((1, learner.size, learner.size, 3), jnp.float32)
     made: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), jax.random.key(0), example)
     blank = {kind: made.get(kind, {}) for kind in ("params", "batch_stats")}
-    taken = learner.load(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank), "whole")
+    try:
+        taken = learner.load(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank), "whole")
+    except InputError as error:
+        raise InputError(
+            f"{learner.name}.{error}; {learner.name}.fit='nothing' takes the file as it is, with a head for the "
+            f"{len(names)} classes {', '.join(names)}"
+        ) from None
     learner.note(taken)
     head = taken.variables["params"]["head"]
     last = head.get("logits", head)  # of a head of several layers

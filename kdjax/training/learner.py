@@ -165,9 +165,10 @@ class Learner:
             section = self.section
             pretrained.check(section.weights, section.model, dict(variables), section.weights_pixels)
         except InputError as error:
-            raise InputError(
-                f"{self.name}.{error}; --config.{self.name}.weights= (nothing) starts from scratch"
-            ) from None
+            scratch = f"; --config.{self.name}.weights= (nothing) starts from scratch" * (
+                self.section.get("fit") in (None, "all")
+            )
+            raise InputError(f"{self.name}.{error}{scratch}") from None
 
     def predictor(self) -> Callable[[Any, np.ndarray], np.ndarray]:
         """A compiled function from variables and images to logits, see `predictor.predictor`."""

@@ -20,7 +20,7 @@ from kdjax.training import step
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from kdjax.deploy.export import onnx_graph, stablehlo, stage  # noqa: E402  (need the two above)
+from kdjax.deploy.export import onnx_graph, stablehlo, tensors  # noqa: E402  (need the two above)
 from kdjax.deploy.export.fold import resize_matrix  # noqa: E402
 
 CASES = {  # network, width, head; sides of the stored image and of the network's: shrunk, kept, enlarged
@@ -69,12 +69,12 @@ def test_safetensors_load_strictly_into_pytorch_and_all_forms_agree(case, tmp_pa
 
     name, width, head, network = case
     _, variables = student(name, width, head)
-    stage._write_tensors(tmp_path, name, variables, ("a", "b", "c"))
+    tensors.write(tmp_path, name, variables, ("a", "b", "c"))
     kind, options = REFERENCES[name]
     options = {**options, "head": head} if name.startswith("vgg") else options
     reference = getattr(torch_reference, kind)(len(CLASSES), width=width, **options)
-    tensors = load_file(tmp_path / "student.safetensors")
-    reference.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()}, strict=True)
+    loaded = load_file(tmp_path / "student.safetensors")
+    reference.load_state_dict({name: torch.tensor(value) for name, value in loaded.items()}, strict=True)
     images = pixels(3, network.storage_size)
     with torch.no_grad():
         # PyTorch's antialiased bilinear filter is the triangle that evaluation in training uses.

@@ -19,6 +19,7 @@ from helpers.maps import CLASSES, ROOT, SIDE, UTM, by_pixels, mixed_vrt, run, sc
 
 from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
 from kdjax.deploy.landuse_map import legend  # noqa: E402
+from kdjax.deploy.trust import Trust  # noqa: E402
 
 
 def test_the_map_of_a_raster(artefact, tmp_path, capsys):
@@ -231,3 +232,32 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert BAD[kind] in refused(capfd, command.main, artefact, raster, out, *flags)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_cells_that_the_model_does_not_know_are_unknown(tmp_path, capsys):
+    """Gray fields name no class with confidence; dark ones excite none. Nodata stay apart."""
+    found = Trust(2.0, {0.9: 0.5, 0.95: 0.8}, 0.5, -2.0)
+    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **found.metadata())
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, :16] = (30, 200, 40)  # logits 0.9, 6.3, 1.3
+    pixels[:, 16:32] = 120  # all alike
+    pixels[:, 32:48] = (0, 40, 0)  # a little green: logits 0, 1.3, 0, whose energy is −1.7
+    raster = write(tmp_path / "scene.tif", pixels, nodata=0)
+    flags = ("--tile=16", "--stride=16")
+    run(artefact, raster, tmp_path / "map.tif", *flags)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        np.testing.assert_array_equal(file.read(1), [[1, 254, 254, 255]] * 2)
+        assert file.colormap(1)[254][:3] == legend.GRAY and file.tags(1)["class_254"] == "unknown"
+    with rasterio.open(tmp_path / "map_confidence.tif") as file:  # calibrated
+        logits = np.array([30, 200, 40]) / 32 / 2.0
+        np.testing.assert_allclose(file.read(1)[0, 0], np.exp(logits[1]) / np.exp(logits).sum(), rtol=1e-5)
+    table = ElementTree.parse(tmp_path / "map.tif.aux.xml").find("PAMRasterBand")
+    rows = [[cell.text for cell in row][:3] for row in table.iter("Row")]
+    assert rows[-1] == ["254", "4", "unknown"] and rows[1] == ["1", "2", CLASSES[1]]
+    assert " 66.7 %  unknown" in capsys.readouterr().out
+    shown = set(Image.open(tmp_path / "map_legend.png").convert("RGB").get_flattened_data())
+    assert legend.GRAY in shown
+    run(artefact, raster, tmp_path / "all.tif", *flags, "--answer-all")
+    with rasterio.open(tmp_path / "all.tif") as file:
+        np.testing.assert_array_equal(file.read(1)[0, [0, 2, 3]], [1, 1, 255])
+        assert not (file.read(1) == 254).any()

@@ -22,6 +22,7 @@ from helpers.color_model import write_model  # noqa: E402
 from scipy.special import softmax  # noqa: E402
 
 from kdjax.deploy import predict  # noqa: E402
+from kdjax.deploy.trust import Trust  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SIDE = 36
@@ -61,6 +62,65 @@ def test_a_folder_as_json(artefact, tiles, capsys, batch):
     for one, row in zip(document, expected(artefact, paths), strict=True):
         assert [best["class"] for best in one["classes"]] == [CLASSES[k] for k in np.argsort(-row)]
         assert [best["probability"] for best in one["classes"]] == pytest.approx(sorted(row)[::-1], abs=2e-6)
+
+
+TRUST = Trust(0.1, {0.9: 0.45, 0.95: 0.8}, 0.5, -3.0)
+"""Temperature, sets, and what is unknown; the made-up logits of noise are near 4."""
+
+
+@pytest.fixture
+def trusted(tmp_path):
+    return write_model(tmp_path / "trusted.onnx", SIDE, CLASSES, **TRUST.metadata())
+
+
+def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, artefact, tiles, capsys):
+    paths = sorted(tiles.rglob("*.png"))
+    logits = np.log(expected(artefact, paths))
+    calibrated = softmax(logits / 0.1, axis=1)
+    predict.main([str(trusted), str(tiles), "--format=json", "--top=3"])
+    document = json.loads(capsys.readouterr().out)
+    for one, row in zip(document, calibrated, strict=True):
+        assert [best["probability"] for best in one["classes"]] == pytest.approx(sorted(row)[::-1], abs=2e-6)
+        assert one["unknown"] is bool(row.max() < 0.5)
+    assert {one["unknown"] for one in document} == {True, False}
+    for level, limit in TRUST.limits.items():
+        predict.main([str(trusted), str(tiles), "--format=json", f"--set={level}"])
+        for one, row in zip(json.loads(capsys.readouterr().out), calibrated, strict=True):
+            order = np.argsort(-row)
+            count = 1 + int((np.cumsum(row[order])[:-1] <= limit).sum())
+            assert [best["class"] for best in one["classes"]] == [CLASSES[k] for k in order[:count]]
+    predict.main([str(trusted), str(tiles), "--format=csv"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["unknown"] for row in rows] == ["yes" if row.max() < 0.5 else "no" for row in calibrated]
+    predict.main([str(trusted), str(tiles)])
+    lines = capsys.readouterr().out.splitlines()
+    assert ["unknown: " in line for line in lines] == [row["unknown"] == "yes" for row in rows]
+    assert len({line.index(" %") for line in lines}) == 1  # the columns stand below each other
+    predict.main([str(trusted), str(tiles), "--answer-all"])
+    assert "unknown" not in capsys.readouterr().out
+
+
+def test_json_and_csv_of_nothing_are_still_json_and_csv(artefact, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for form, expected in (("json", "[]"), ("csv", "image,rank,class,probability,unknown")):
+        with pytest.raises(SystemExit) as stop:
+            predict.main([str(artefact), str(tmp_path / "broken.png"), f"--format={form}"])
+        said = capsys.readouterr()
+        assert stop.value.code == 1 and said.out.strip() == expected and "1 unreadable image" in said.err
+
+
+def test_dark_images_are_unlike_the_others(trusted, tmp_path, capsys):
+    Image.new("RGB", (SIDE, SIDE), (60, 0, 0)).save(tmp_path / "dark.png")  # confident, but its energy is −2.2
+    predict.main([str(trusted), str(tmp_path / "dark.png")])
+    assert "unknown: desert" in capsys.readouterr().out
+
+
+def test_files_without_trust_have_no_sets_and_damaged_ones_are_refused(artefact, tiles, tmp_path, capfd):
+    assert "exported by an earlier version" in refused(capfd, predict.main, artefact, tiles, "--set=0.9")
+    assert "--set: invalid choice" in refused(capfd, predict.main, artefact, tiles, "--set=0.8")
+    path = write_model(tmp_path / "damaged.onnx", SIDE, CLASSES, trust="{}")
+    said = refused(capfd, predict.main, path, tiles)
+    assert "not exported by kdjax" in said and "trust" in said
 
 
 def test_a_zip_and_files_as_csv_and_table(artefact, tiles, tmp_path, capsys):

@@ -132,9 +132,10 @@ def byte_flipped(place: Place) -> End:
     return ended(start(place.directory, place.programs, place.stage))
 
 
-def last_removed(place: Place) -> End:
-    """The file LAST of the checkpoints that the stage reads."""
-    (checkpoints(place) / "LAST").unlink()
+def optimizer_removed(place: Place) -> End:
+    """From the latest of the checkpoints that the stage reads."""
+    step = max(int(path.name) for path in checkpoints(place).iterdir() if path.name.isdigit())
+    shutil.rmtree(checkpoints(place) / str(step) / "optimizer")
     return ended(start(place.directory, place.programs, place.stage))
 
 
@@ -150,12 +151,13 @@ READ = tuple(TRAINED_BEFORE)
 FAULTS = {
     "SIGKILL": Fault(at_some_instant(signal.SIGKILL), (-signal.SIGKILL, 0)),
     "SIGTERM": Fault(at_some_instant(signal.SIGTERM), (os.EX_TEMPFAIL, 0)),
-    "SIGINT": Fault(at_some_instant(signal.SIGINT), (130, 0)),
+    # Before Python has its handlers, and after it gave them back, the signal itself ends it: to a shell that is 130.
+    "SIGINT": Fault(at_some_instant(signal.SIGINT), (130, 0, -signal.SIGINT)),
     "SIGTERM at the last save": Fault(at_the_last_save(signal.SIGTERM), (os.EX_TEMPFAIL,), ("teacher", "distill")),
     "SIGINT at the last save": Fault(at_the_last_save(signal.SIGINT), (130,), ("teacher", "distill")),
     "disk full": Fault(disk_full, (1, 2), ("teacher", "distill", "export")),
     "a byte flipped": Fault(byte_flipped, (0, 1, 2), READ),
-    "LAST removed": Fault(last_removed, (0, 1, 2), READ),
+    "optimizer removed": Fault(optimizer_removed, (0, 1, 2), READ),
     "cache deleted": Fault(cache_deleted, (0,), READ),
 }
 

@@ -18,13 +18,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cache")]
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
 
 
-def start(directory, *flags):
-    command = [
+def command(directory, *flags):
+    return [
         sys.executable, "-m", "kdjax.main", f"--config={ROOT / 'tests' / 'tiny.py'}", "--config.dataset.source=demo",
         f"--workdir={directory / 'run'}", f"--config.run.cache_dir={directory / 'cache'}", *flags,
     ]  # fmt: skip
+
+
+def start(directory, *flags):
     return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "XLA_FLAGS": FLAGS}, text=True,
+        command(directory, *flags), cwd=ROOT, env={**os.environ, "XLA_FLAGS": FLAGS}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -72,6 +75,16 @@ def test_followed_locked_and_preempted(tmp_path):
         if record["kind"] == "validation" and record["step"] in told:
             for student, measured in record["students"].items():
                 assert told[record["step"]][student]["top1"] == pytest.approx(measured["top1"])
+
+
+def test_a_full_disk_ends_in_one_line(tmp_path):
+    """No file may grow beyond 64 KB. Many writes of the checkpoint fail, some of them after the first has ended it."""
+    limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command(tmp_path, "--stages=teacher")]
+    done = subprocess.run(
+        limited, cwd=ROOT, env={**os.environ, "XLA_FLAGS": FLAGS}, text=True, capture_output=True, timeout=300
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "checkpoints/3 could not be written: File too large" in line
 
 
 def start_pair(directory):

@@ -62,7 +62,7 @@ def test_it_is_exported_in_every_format(tmp_path):
     pytest.importorskip("onnxruntime")
     from helpers.exported import assert_close, run_onnx
 
-    from kdjax.deploy.export import onnx_graph, quantize, stablehlo, stage
+    from kdjax.deploy.export import onnx_graph, quantize, stablehlo, tensors
     from kdjax.deploy.export.fold import fold
 
     network, variables = trained()
@@ -74,6 +74,6 @@ def test_it_is_exported_in_every_format(tmp_path):
     for settings in quantize.CANDIDATES:
         quantized = run_onnx(quantize.quantize(graph, shown, settings, {}), shown)
         assert np.corrcoef(expected.ravel(), quantized.ravel())[0, 1] > 0.9
-    stage._write_tensors(tmp_path, NAME, variables, ("a", "b", "c"))
+    tensors.write(tmp_path, NAME, variables, ("a", "b", "c"))
     assert "block.wide_norm.num_batches_tracked" in load_file(tmp_path / "student.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]

@@ -54,6 +54,18 @@ def test_every_teacher_and_student_is_a_row(runs):
     assert rows[5].gain is None  # nobody trained that student alone
 
 
+def test_a_student_that_was_trained_otherwise_is_another(runs, tmp_path):
+    """A student of more epochs is no baseline of one of few."""
+    longer = write(tmp_path / "d", val={"student_alone": 0.99}, top1={"student_alone": [0.9, 0.9, 0.9]})
+    results = json.loads((longer / "results.json").read_text())
+    results["config"] = {**results["config"], "student": {"epochs": 99}}
+    (longer / "results.json").write_text(json.dumps(results))
+    rows = overview.rows([*runs, longer])
+    gains = {(row.run, row.name): row.gain["mean"] for row in rows if row.gain}
+    before = {(row.run, row.name): row.gain["mean"] for row in overview.rows(runs) if row.gain}
+    assert gains == before and rows[-1].run == str(longer) and rows[-1].name.endswith("alone")
+
+
 def test_latency_is_that_of_the_exported_arm(runs):
     (runs[0] / "export").mkdir()
     parity = {"student": {"arm": "kl"}, "artefacts": {"student.onnx": {"latency_ms": {"1": 1.25, "32": 20.0}}}}
@@ -69,12 +81,26 @@ def test_the_page_has_the_table_and_a_chart_for_each_cost(runs, tmp_path, capsys
     assert "mobilenet_v2 64 px from resnet50 gains most, +16.67 points." in page
 
 
+@pytest.mark.parametrize("output", ["", "none/page.html", "."])
+def test_a_page_that_cannot_be_written_is_refused(runs, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--output .*: give the name of a file in a folder that is there"):
+        overview.main([*map(str, runs), f"--output={output}"])
+
+
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     other = write(tmp_path / "d", test=("a/1", "b/2"))
     with pytest.raises(InputError, match="d: its test images or classes are not those of .*a: give runs of one"):
         overview.rows([*runs, other])
-    with pytest.raises(InputError, match="e: there is no results.json"):
+    with pytest.raises(InputError, match="e has no results.json"):
         overview.rows([tmp_path / "e"])
+    with pytest.raises(InputError, match="a is given twice"):
+        overview.rows([*runs, runs[0]])
+    (runs[0] / "export").mkdir()
+    for text in ("null", "{}", '{"artefacts": []}'):
+        (runs[0] / "export" / "parity.json").write_text(text)
+        with pytest.raises(InputError, match="parity.json is not what an export writes"):
+            overview.rows(runs)
     (other / "results.json").write_text("[]")
     with pytest.raises(InputError, match="not the results.json of a run"):
         overview.rows([other])

@@ -57,6 +57,10 @@ def test_which_teachers_have_features(fields, features):
     assert gives_features(given(**fields)) is features
 
 
+FILE = {"onnx": __file__}
+NORMALIZED = {"onnx_input": "normalized", **FILE}
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -68,10 +72,15 @@ def test_which_teachers_have_features(fields, features):
         ({"onnx": "none.onnx"}, "teacher.onnx: no file none.onnx"),
         ({"ensemble": ("onnx=none.onnx",)}, "teacher.ensemble: no file none.onnx"),
         ({"ensemble": ("logits=none",)}, "teacher.ensemble: none is no folder of teacher logits"),
-        ({"onnx_input": "normalized"}, "teacher.onnx_mean is"),
-        ({"onnx_mean": (0.5, 0.5, 0.5)}, "only then"),
-        ({"onnx_input": "normalized", "onnx_mean": (0, 0, 0), "onnx_std": (1, 1, 0)}, "onnx_std.* must be above 0"),
-        ({"onnx_input": "normalized", "onnx_mean": (0, 0), "onnx_std": (1, 1)}, "three numbers"),
+        ({"onnx_input": "normalized", **FILE}, "teacher.onnx_mean is"),
+        ({"onnx_mean": (0.5, 0.5, 0.5), **FILE}, "only then"),
+        ({"onnx_mean": (0, 0, 0), "onnx_std": (1, 1, 0), **NORMALIZED}, "onnx_std.* must be above 0"),
+        ({"onnx_mean": (0, 0), "onnx_std": (1, 1), **NORMALIZED}, "three numbers"),
+        ({"onnx_mean": (123.7, 116.3, 103.5), "onnx_std": (58.0, 57.0, 57.0), **NORMALIZED}, "so divide by 255"),
+        ({"onnx_gives": "embeddings"}, "teacher.onnx_gives is 'embeddings', but no ONNX file is given"),
+        ({"onnx_layout": "NCHW"}, "no ONNX file is given"),
+        ({"ensemble": ("workdir=a", "workdir=a/")}, "teacher.ensemble names a/ twice"),
+        ({"logits": ("a", "./a")}, "distill.logits names ./a twice"),
         ({"onnx_gives": "embeddings", "classes": ("a",), "onnx": __file__}, "has no classes"),
     ],
 )

@@ -130,6 +130,9 @@ def test_students_that_do_not_fit_are_refused(students, tmp_path):
     students.teacher.students = f"{tmp_path}:cosine"
     with pytest.raises(InputError, match="has no arm 'cosine'; it has student_alone, kl"):
         other_run.check_config(students)
+    students.teacher.students = f"{tmp_path}:"
+    with pytest.raises(InputError, match="names no arm behind the colon"):
+        other_run.check_config(students)
     students.teacher.students = str(tmp_path)
     students.teacher.image_size = 96
     with pytest.raises(InputError, match="teacher.students: teacher.image_size is 96 here and 64 in"):

@@ -102,7 +102,7 @@ def colors(path, order, side="side"):
         [numpy_helper.from_array(np.array([1, 2]), "axes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"classes": json.dumps(order)})
+    helper.set_model_props(model, {"classes": json.dumps(order)} if order else {})
     onnx.save(model, path)
     return str(path)
 
@@ -112,6 +112,8 @@ def test_of_an_onnx_teacher_size_order_and_bytes_name_the_folder(tmp_path):
     first = folder_of(tmp_path, onnx=path)
     assert folder_of(tmp_path, onnx=path) == first
     assert folder_of(tmp_path, onnx=path, size=48) != first
-    assert folder_of(tmp_path, onnx=path, onnx_classes=CLASSES[::-1]) != first
+    unnamed = colors(tmp_path / "unnamed.onnx", None)
+    orders = [folder_of(tmp_path, onnx=unnamed, onnx_classes=order) for order in (CLASSES, CLASSES[::-1])]
+    assert orders[0] != orders[1]
     colors(tmp_path / "teacher.onnx", CLASSES, side="other")  # other bytes under the same name
     assert folder_of(tmp_path, onnx=path) != first

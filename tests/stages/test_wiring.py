@@ -200,7 +200,7 @@ def test_each_arm_has_its_own_row_of_settings():
 
 @pytest.mark.parametrize("split_by", ["image", "place"])
 def test_several_splits_are_runs_of_their_own(monkeypatch, tmp_path, split_by):
-    """Each in a folder of its own, with data seeds one apart or a fold each; what they say together is asked for once."""
+    """Each in a folder of its own, with its data seed or its fold; what they say together is asked for once."""
     ran, combined = [], []
     monkeypatch.setattr(
         "kdjax.run.opening.opened",

@@ -92,9 +92,12 @@ def test_what_does_not_fit_is_refused_by_name(onnx_file, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     refused(str(tmp_path / "bad.onnx"), "bad.onnx cannot be read")
     refused(onnx_file(classes=None), "which logit is which class: give teacher.classes")
+    path = onnx_file(classes=None)
+    refused(path, "teacher.classes lacks water; it has", classes=("field", "forest", "sea", "other"))
+    refused(path, "teacher.classes names water twice", classes=("field", "forest", "water", "water"))
     path = onnx_file()
-    refused(path, "lacks water", classes=("field", "forest", "sea", "other"))
-    refused(path, "names a class twice", classes=("field", "forest", "water", "water"))
+    refused(path, "says itself that its classes are water, other", classes=ORDER[::-1])
+    assert given(path, classes=ORDER).parts == given(path).parts
     refused(path, "onnx_input='uint8'", input="uint8")
     refused(path, "teacher.onnx_layout='NCHW'", layout="NCHW")
     refused(path, "teacher.image_size", size=48)
@@ -106,7 +109,7 @@ def test_what_does_not_fit_is_refused_by_name(onnx_file, tmp_path):
 def test_a_file_has_as_many_class_names_as_outputs(onnx_file, classes):
     """A background column that nobody names would shift every other."""
     with pytest.raises(InputError, match=f"has 4 outputs and {len(classes)} class names"):
-        given(onnx_file(), classes=classes)
+        given(onnx_file(classes=None), classes=classes)
 
 
 def test_of_several_outputs_one_is_named(onnx_file):
@@ -181,6 +184,15 @@ def test_a_damaged_head_is_named(onnx_file, tmp_path):
     (tmp_path / NAME).write_bytes(b"PK")
     with pytest.raises(InputError, match=f"{NAME} is damaged: remove it"):
         read_head(tmp_path, file.parts)
+
+
+def test_a_file_that_takes_more_than_images_is_refused(onnx_file):
+    path = onnx_file()
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("place", TensorProto.FLOAT, ["batch", 2]))
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="takes images, place: give a file that takes images alone"):
+        given(path)
 
 
 def test_an_output_of_maps_or_tokens_is_refused(onnx_file):

@@ -69,9 +69,12 @@ def test_logits_are_those_of_the_file_in_the_order_of_our_classes(tmp_path, head
     ("classes", "said"),
     [
         ((), "does not say which logit is which class: give teacher.classes"),
-        (("water", "field", "other", "sea"), "it lacks forest"),
-        (("water", "field", "forest", "water"), "names a class twice"),
-        (OURS, r"misshapen: classifier.bias \(4,\) instead of \(3,"),
+        (("water", "field", "other", "sea"), "teacher.classes lacks forest"),
+        (("water", "field", "forest", "water"), "teacher.classes names water twice"),
+        (
+            OURS,
+            r"teacher.weights .*misshapen: classifier.bias \(4,\) instead of \(3,.*a head for the 3 classes field, ",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, classes, said):
@@ -85,4 +88,10 @@ def test_a_file_without_a_head_is_refused(tmp_path):
     tensors = named_tensors("vgg16", randomized(network(4, "average"), 32), "torchvision")
     save_file({name: x for name, x in tensors.items() if "classifier" not in name}, tmp_path / "theirs.safetensors")
     with pytest.raises(InputError, match="missing: classifier.weight, classifier.bias|missing: classifier.bias"):
+        as_trained(made, OURS, VALIDATION)
+
+
+def test_a_file_that_says_otherwise_than_the_user_is_refused(tmp_path):
+    made, _, _ = teacher(tmp_path, "average", THEIRS[::-1], {"classes": json.dumps(THEIRS)})
+    with pytest.raises(InputError, match="says itself that its classes are water, other, field, forest: leave"):
         as_trained(made, OURS, VALIDATION)

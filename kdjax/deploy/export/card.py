@@ -51,7 +51,14 @@ def text(facts: Facts) -> str:
         "",
         f"Classes: {', '.join(map(markdown, names))}.",
     ]
-    sections = {"Files": _files, "Figures": _figures, "Data": _data, "Recipe": _recipe, "Limits": _limits}
+    sections = {
+        "Files": _files,
+        "Figures": _figures,
+        "Trust": _trust,
+        "Data": _data,
+        "Recipe": _recipe,
+        "Limits": _limits,
+    }
     for heading, section in sections.items():
         lines += ["", f"## {heading}", "", *section(facts)]
     return "\n".join(lines) + "\n"
@@ -95,6 +102,30 @@ def _figures(facts: Facts) -> list[str]:
     ]
 
 
+def _trust(facts: Facts) -> list[str]:
+    lines = [
+        '`predict` and `landuse_map` give calibrated probabilities, prediction sets and the answer "unknown". All was '
+        "fitted on validation images; the figures are of the test images.",
+        "",
+        "| file | temperature | NLL before, after | ECE % before, after | sets that hold the class, % (mean size) "
+        "| unknown % | top-1 % of the answered | of the unknown |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in facts.document["trust"].items():
+        before, after, unknown = one["before"], one["after"], one["unknown"]
+        sets = "; ".join(
+            f"{100 * float(level):g} asked: {formats.percent(found['coverage'])} ({found['size']:.2f})"
+            for level, found in one["sets"].items()
+        )
+        lines.append(
+            f"| `{name}` | {one['temperature']:.3f} | {formats.number(before['nll'])}, {formats.number(after['nll'])} "
+            f"| {formats.percent(before['ece'])}, {formats.percent(after['ece'])} | {sets} "
+            f"| {formats.percent(unknown['share'])} | {formats.percent(unknown['answered_top1'])} "
+            f"| {formats.percent(unknown['unknown_top1'])} |"
+        )
+    return lines
+
+
 def _data(facts: Facts) -> list[str]:
     dataset, config = facts.dataset, facts.config
     splits = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
@@ -129,7 +160,8 @@ def _limits(facts: Facts) -> list[str]:
     size = facts.student["image_size"]
     quantized = next(one for one in facts.document["int8_candidates"] if one["chosen"])
     return [
-        "- It names one of its classes for any image. It has no class for what it does not know.",
+        '- It has no class for what it does not know. "unknown" catches images that it is not sure of or that are '
+        "unlike those of validation, not everything strange.",
         "- The figures are of one split of one data set. Other sensors, seasons and regions were not tested.",
         f"- It sees {size} x {size} px. Smaller things than a pixel there are lost.",
         "- The 8-bit file's figures are of the CPU it was exported on. On x86 CPUs without VNNI "

@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,16 @@ import numpy as np
 import onnx
 import onnxruntime
 from ml_collections import ConfigDict
-from safetensors.numpy import save
 
 from kdjax.data import decode
 from kdjax.data.sources import folder
-from kdjax.deploy.export import card, onnx_graph, parity, quantize, stablehlo
+from kdjax.deploy import trust as trusting
+from kdjax.deploy.export import card, onnx_graph, parity, quantize, stablehlo, tensors
 from kdjax.deploy.export.fold import fold
 from kdjax.deploy.predict import Classifier
+from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
-from kdjax.networks import MODELS, pretrained
+from kdjax.networks import pretrained
 from kdjax.networks.graph import Graph
 from kdjax.results import metrics
 from kdjax.run import other_run
@@ -150,13 +151,14 @@ def _write(
 ) -> None:
     """All files of the export."""
     dataset, config = run.dataset, run.config
-    _write_tensors(place, config.student.model, variables, dataset.classes)
+    trust = trusting.fit(logits["validation"], dataset.validation.labels)
+    tensors.write(place, config.student.model, variables, dataset.classes, trust)
     network = fold(
         config.student.model, variables, storage_size=config.dataset.storage_size, image_size=run.student.size
     )
     metadata = onnx_graph.metadata(network, dataset.classes, dataset.meaning)
-    onnx.save(onnx_graph.build(network, metadata), place / "student.onnx")
-    model, tried = _best_quantized(run, network, metadata)
+    onnx.save(onnx_graph.build(network, {**metadata, **trust.metadata()}), place / "student.onnx")
+    model, tried, theirs = _best_quantized(run, network, metadata)
     onnx.save(model, place / "student.int8.onnx")
     (place / "student.stablehlo").write_bytes(stablehlo.serialize(network))
     (place / "labels.json").write_text(
@@ -170,7 +172,9 @@ def _write(
             "chosen": chosen.reason,
             **{side: _figures(logits[side], getattr(dataset, side).labels) for side in logits},
         },
-        **_measured(run, place, network, variables, logits["test"]),
+        **_measured(
+            run, place, network, variables, logits["test"], {"student.onnx": trust, "student.int8.onnx": theirs}
+        ),
         "int8_candidates": tried,
     }
     files.write_json(place / "parity.json", document)
@@ -199,40 +203,10 @@ def _teacher_weights(config: ConfigDict) -> str | None:
     return config.teacher.weights
 
 
-def _write_tensors(place: Path, model: str, variables: dict[str, Any], classes: Sequence[str]) -> None:
-    """student.safetensors in the first naming of the network, and the names of its tensors in its aliases."""
-    tensors = pretrained.named_tensors(model, variables)
-    counters = {
-        name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)  # PyTorch reads it in training only
-        for name in tensors
-        if name.endswith("running_mean")
-    }
-    # Its own writer has an exception of its own for a full disk.
-    content = _with_metadata(save(tensors | counters), {"classes": json.dumps(classes), "format": "pt"})
-    files.write_bytes(place / "student.safetensors", content)
-    (place / "student.safetensors").chmod(0o644)  # safetensors makes it private
-    for naming in MODELS[model].aliases:
-        # Both tables list the same leaves in the same order.
-        names = dict(zip(tensors, pretrained.named_tensors(model, variables, naming), strict=True))
-        names |= {
-            counter: names[counter.replace("num_batches_tracked", "running_mean")].replace(
-                "running_mean", "num_batches_tracked"
-            )
-            for counter in counters
-        }
-        (place / f"{naming}_names.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
-
-
-def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
-    """The content of a safetensors file, with metadata: safetensors itself writes these in an order of chance."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps({"__metadata__": metadata, **json.loads(content[8:start])}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # tensors begin at multiples of 8
-    return len(header).to_bytes(8, "little") + header + content[start:]
-
-
-def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
-    """The candidate with the validation logits nearest to the float graph's (root mean square); and all figures.
+def _best_quantized(
+    run: Run, network: Graph, metadata: dict[str, str]
+) -> tuple[onnx.ModelProto, list[dict[str, Any]], Trust]:
+    """The candidate with the validation logits nearest to the float graph's (root mean square); all figures; its trust.
 
     Top-1 would be a coarse judge: candidates differ by one or two validation images, which is chance.
     """
@@ -240,7 +214,7 @@ def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple
     # The examples are ordered by class, so an even choice takes of all classes. No augmentation.
     even = np.linspace(0, len(train) - 1, min(len(train), quantize.CALIBRATION_IMAGES)).astype(int)
     expected = _outputs(onnx_graph.build(network, metadata), validation.images)
-    models: list[onnx.ModelProto] = []
+    models: list[tuple[onnx.ModelProto, np.ndarray]] = []
     tried: list[dict[str, Any]] = []
     for settings in quantize.CANDIDATES:
         model = quantize.quantize(network, train[even], settings, metadata)
@@ -253,10 +227,13 @@ def _best_quantized(run: Run, network: Graph, metadata: dict[str, str]) -> tuple
         run.log(
             f"export: int8 {_words(settings)}: validation top-1 {100 * top1:.2f} %, logits off by {error:.3f} (rms)"
         )
-        models.append(model)
+        models.append((model, logits))
     best = min(range(len(tried)), key=lambda number: tried[number]["logit_rms_error"])
     tried[best]["chosen"] = True
-    return models[best], tried
+    model, logits = models[best]
+    trust = trusting.fit(logits, validation.labels)
+    onnx.helper.set_model_props(model, {**metadata, **trust.metadata()})
+    return model, tried, trust
 
 
 def _words(settings: quantize.Settings) -> str:
@@ -281,7 +258,12 @@ def _figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def _measured(
-    run: Run, place: Path, network: Graph, variables: dict[str, Any], reference: np.ndarray
+    run: Run,
+    place: Path,
+    network: Graph,
+    variables: dict[str, Any],
+    reference: np.ndarray,
+    trusts: dict[str, Trust],
 ) -> dict[str, Any]:
     """Accuracy on the test images, size and speed of each file."""
     test = run.dataset.test
@@ -297,6 +279,7 @@ def _measured(
         "student.int8.onnx": int8.logits,
         "student.stablehlo": lambda batch: np.asarray(program.call(batch)),
     }
+    said = {name: parity.in_batches(function, images) for name, function in outputs.items()}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     times = _latencies(place, network, images)
     return {
@@ -307,12 +290,13 @@ def _measured(
         },
         "artefacts": {
             name: {
-                **parity.compare(parity.in_batches(function, images), reference, test.labels),
+                **parity.compare(values, reference, test.labels),
                 "bytes": (place / name).stat().st_size,
                 "latency_ms": times.get(name),
             }
-            for name, function in outputs.items()
+            for name, values in said.items()
         },
+        "trust": {name: trusting.measure(trust, said[name], test.labels) for name, trust in trusts.items()},
         "torchvision_shaped_latency_ms": times["torchvision_shaped"],
         "machine": {
             "onnxruntime": onnxruntime.__version__,

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data.meaning import Meaning
-from kdjax.deploy.predict import Classifier, Parser, positive, say
-from kdjax.errors import InputError, in_one_line, reason
+from kdjax.deploy.predict import Classifier, positive, say
+from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.results.text import printable
 
 CACHE_BYTES = 64 * 2**20
@@ -70,6 +70,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--bands", type=_bands, help="red, green and blue, as 1,2,3; one number: a gray band")
     parser.add_argument("--value-range", type=_range, help="LOW,HIGH: the values that become black and white")
+    parser.add_argument("--answer-all", action="store_true", help="call no cell unknown")
     parser.add_argument("--batch", type=positive, default=32, help="windows that go through the network together")
     return parser
 
@@ -86,13 +87,14 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("landuse_map needs rasterio: pip install 'kdjax[geo]'")
     import rasterio
 
+    from kdjax.deploy.landuse_map.legend import UNKNOWN, entries
     from kdjax.deploy.landuse_map.raster import Raster, check_name
-    from kdjax.deploy.landuse_map.writer import NODATA, write_map, written
+    from kdjax.deploy.landuse_map.writer import write_map, written
 
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
     classifier = Classifier(options.artefact)
-    if len(classifier.classes) > NODATA:
-        raise InputError(f"artefact {options.artefact}: a map holds {NODATA} classes, not {len(classifier.classes)}")
+    if len(classifier.classes) > UNKNOWN:
+        raise InputError(f"artefact {options.artefact}: a map holds {UNKNOWN} classes, not {len(classifier.classes)}")
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         raster = Raster(options.raster, options.bands, options.value_range, classifier.meaning)
         try:
@@ -116,7 +118,14 @@ def main(argv: Sequence[str]) -> None:
                 print(f"window: {tile} px, the {why} of the training tiles (median)", file=sys.stderr)
             tags = {"artefact": printable(Path(options.artefact).name), "tile": tile, "stride": stride}
             counts = write_map(
-                classifier, raster, options.out, tile=tile, stride=stride, batch=options.batch, tags=tags
+                classifier,
+                raster,
+                options.out,
+                tile=tile,
+                stride=stride,
+                batch=options.batch,
+                tags=tags,
+                answer_all=options.answer_all,
             )
         except OSError as error:
             raise InputError(f"OUT {options.out}: cannot be written ({reason(error)})") from error
@@ -125,7 +134,7 @@ def main(argv: Sequence[str]) -> None:
     total = sum(counts)
     for k in np.argsort([-count for count in counts], kind="stable"):
         if counts[k]:
-            say(f"{100 * counts[k] / total:5.1f} %  {printable(classifier.classes[k])}")
+            say(f"{100 * counts[k] / total:5.1f} %  {entries(classifier.classes)[k][1]}")
 
 
 if __name__ == "__main__":

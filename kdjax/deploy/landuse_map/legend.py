@@ -9,6 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kdjax.results.text import printable
 
+UNKNOWN, NODATA = 254, 255
+"""Values of the map that are no class: the model does not know, and there are no data."""
+
+GRAY = (170, 170, 170)
+
 
 def colors(count: int) -> list[tuple[int, int, int]]:
     """A color for each class, (red, green, blue) from 0 to 255: hues far apart, neighbours also in lightness."""
@@ -18,22 +23,35 @@ def colors(count: int) -> list[tuple[int, int, int]]:
     return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in found]
 
 
+def entries(classes: Sequence[str]) -> list[tuple[int, str, tuple[int, int, int]]]:
+    """Value, name and color of everything that a cell of the map may say: the classes, and "unknown" last."""
+    named = [
+        (k, printable(name), color) for k, (name, color) in enumerate(zip(classes, colors(len(classes)), strict=True))
+    ]
+    return [*named, (UNKNOWN, "unknown", GRAY)]
+
+
 def legend(classes: Sequence[str], shares: Sequence[float]) -> Image.Image:
-    """Color, name and share (0 to 1) of each class, as a picture."""
+    """Color, name and share (0 to 1) of each of `entries`, as a picture; "unknown" where there is some."""
     font = ImageFont.load_default(16)
-    texts = [f"{printable(name)}  {100 * share:.1f} %" for name, share in zip(classes, shares, strict=True)]
+    shown = [one for one in zip(entries(classes), shares, strict=True) if one[1] or one[0][0] != UNKNOWN]
+    texts = [f"{name}  {100 * share:.1f} %" for (_, name, _), share in shown]
     width = 52 + math.ceil(max(font.getlength(text) for text in texts))
     picture = Image.new("RGB", (width, 26 * len(texts) + 14), "white")
     draw = ImageDraw.Draw(picture)
-    for k, (text, color) in enumerate(zip(texts, colors(len(classes)), strict=True)):
+    for k, (text, ((_, _, color), _)) in enumerate(zip(texts, shown, strict=True)):
         draw.rectangle((10, 12 + 26 * k, 28, 27 + 26 * k), fill=color, outline="black")
         draw.text((38, 10 + 26 * k), text, fill="black", font=font)
     return picture
 
 
 def attribute_table(classes: Sequence[str], counts: Sequence[int]) -> str:
-    """Category names and GDAL's raster attribute table, as GDAL reads them from OUT.tif.aux.xml."""
-    classes = [printable(name) for name in classes]  # XML has no way to write most control characters
+    """Category names and GDAL's raster attribute table, as GDAL reads them from OUT.tif.aux.xml.
+
+    Args:
+        classes: their names.
+        counts: cells of each of `entries`.
+    """
     columns = (("Value", 0, 5), ("Count", 0, 1), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
     fields = "".join(
         f'<FieldDefn index="{k}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
@@ -41,11 +59,13 @@ def attribute_table(classes: Sequence[str], counts: Sequence[int]) -> str:
     )
     rows = "".join(
         f'<Row index="{k}">'
-        + "".join(f"<F>{escape(printable(str(v)))}</F>" for v in (k, counts[k], name, *color))
+        + "".join(f"<F>{escape(str(v))}</F>" for v in (value, counts[k], name, *color))
         + "</Row>\n"
-        for k, (name, color) in enumerate(zip(classes, colors(len(classes)), strict=True))
+        for k, (value, name, color) in enumerate(entries(classes))
+        if value != UNKNOWN or counts[k]
     )
-    categories = "".join(f"<Category>{escape(name)}</Category>" for name in classes)
+    # XML has no way to write most control characters.
+    categories = "".join(f"<Category>{escape(printable(name))}</Category>" for name in classes)
     return (
         f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{categories}</CategoryNames>\n'
         f'<GDALRasterAttributeTable tableType="thematic">{fields}\n{rows}</GDALRasterAttributeTable>'

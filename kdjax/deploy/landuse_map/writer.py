@@ -9,16 +9,14 @@ import rasterio
 from rasterio.windows import Window
 
 from kdjax.data import decode
-from kdjax.deploy.landuse_map.legend import attribute_table, colors, legend
+from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN, attribute_table, entries, legend
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
 from kdjax.deploy.predict import Classifier
 from kdjax.errors import InputError
-from kdjax.results.metrics import log_softmax
-from kdjax.results.text import printable
 from kdjax.runtime import temporary
 
-NODATA, NO_CONFIDENCE = 255, -1.0
+NO_CONFIDENCE = -1.0
 _SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
 
 
@@ -28,9 +26,17 @@ def written(out: Path) -> tuple[str, str, str]:
 
 
 def write_map(
-    classifier: Classifier, raster: Raster, out: Path, *, tile: int, stride: int, batch: int, tags: dict[str, Any]
+    classifier: Classifier,
+    raster: Raster,
+    out: Path,
+    *,
+    tile: int,
+    stride: int,
+    batch: int,
+    tags: dict[str, Any],
+    answer_all: bool = False,
 ) -> list[int]:
-    """Writes OUT.tif and the files that go with it when all are complete; returns the number of cells of each class.
+    """Writes OUT.tif and the files that go with it when all are complete.
 
     Args:
         classifier: what classifies.
@@ -40,6 +46,10 @@ def write_map(
         stride: side of a cell and step of the window, px.
         batch: windows that are read and classified together.
         tags: what to note in the file.
+        answer_all: whether a cell that the model does not know is given a class all the same.
+
+    Returns:
+        The number of cells of each of `legend.entries`.
 
     Raises:
         InputError: the raster is damaged, or its values are of another kind than in training. Nothing was written then.
@@ -53,10 +63,12 @@ def write_map(
     }  # fmt: skip
 
     def classify(images: np.ndarray) -> np.ndarray:
+        """Probabilities, and in a last column 1 where a window is unlike the images of validation."""
         resized = np.stack([decode.resize(image, classifier.size) for image in images])
-        return np.exp(log_softmax(classifier.logits(resized).astype(np.float64)))
+        return np.column_stack(classifier.answers(resized))
 
-    counts = np.zeros(len(classifier.classes), int)
+    trust = None if answer_all else classifier.trust
+    counts = np.zeros(len(classifier.classes) + 1, int)
     _, confidence_name, legend_name = written(out)
     with temporary.folder(out.parent, out.name) as building:
         with (
@@ -65,23 +77,26 @@ def write_map(
                 building / confidence_name, "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
             ) as confidences,
         ):
-            indices.write_colormap(1, dict(enumerate(colors(len(classifier.classes)))))
+            indices.write_colormap(1, {value: color for value, _, color in entries(classifier.classes)})
             indices.set_band_description(1, "land-use class")
             indices.update_tags(**tags)
-            indices.update_tags(1, **{f"class_{k}": printable(name) for k, name in enumerate(classifier.classes)})
+            indices.update_tags(1, **{f"class_{value}": name for value, name, _ in entries(classifier.classes)})
             confidences.set_band_description(1, "probability of the land-use class")
             confidences.update_tags(**tags)
             rows = probabilities(
                 raster.read, classify, raster.shape, classes=len(counts), tile=tile, stride=stride, batch=batch
             )
             for number, row in enumerate(rows):
+                row, unlike = row[:, :-1], row[:, -1]
                 known = ~np.isnan(row[:, 0])
                 best = np.where(known, row.argmax(1), NODATA).astype(np.uint8)
+                if trust is not None:  # comparisons with NaN are false
+                    best[trust.doubtful(row) | (unlike > 0.5)] = UNKNOWN
                 confidence = np.where(known, row.max(1), NO_CONFIDENCE).astype(np.float32)
                 window = Window(0, number, width, 1)
                 indices.write(best[None, None], window=window)
                 confidences.write(confidence[None, None], window=window)
-                counts += np.bincount(best[known], minlength=len(counts))
+                counts += np.bincount(np.minimum(best[known], len(counts) - 1), minlength=len(counts))
                 _progress(number + 1, height)
         raster.check_seen()
         if not counts.any():

@@ -1,0 +1,168 @@
+"""How far a classifier's answers can be trusted: what its validation images say of it, kept in the exported files.
+
+Probabilities are calibrated by one temperature (Guo et al., arXiv 1706.04599). A prediction set holds the true class of
+nine or nineteen images in twenty, whatever the network: split conformal prediction, with the probability of all classes
+ranked before the true one as score (Romano et al., arXiv 2006.02544, without its randomization). An answer is "unknown"
+where the calibrated probability of the best class is lower than for nearly all validation images, or where the energy
+of the logits (Liu et al., arXiv 2010.03759) is higher: the image is unlike those.
+
+NumPy and SciPy only. All of it is chosen on validation; `measure` says on test what came of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from kdjax.results.metrics import classification, log_softmax
+
+LEVELS = (0.9, 0.95)
+"""Shares of images whose true class a prediction set is to hold."""
+
+DOUBTFUL, UNLIKE = 0.05, 0.01
+"""Shares of validation images whose confidence is below, and whose energy is above the limits."""
+
+KEY = "trust"
+"""In the metadata of the exported files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trust:
+    """What was found on validation.
+
+    Attributes:
+        temperature: that the logits are divided by.
+        limits: by level, the largest probability that classes before one in a set may have together; 1 = all classes.
+        least_confidence: calibrated probability of the best class below which an answer is "unknown".
+        most_energy: of the logits, nats, above which it is, too.
+    """
+
+    temperature: float
+    limits: Mapping[float, float]
+    least_confidence: float
+    most_energy: float
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (n, classes) float64."""
+        return np.exp(log_softmax(np.asarray(logits, np.float64) / self.temperature))
+
+    def sets(self, probabilities: np.ndarray, level: float) -> np.ndarray:
+        """Prediction sets (n, classes) bool of calibrated probabilities, for one of `limits`."""
+        before = _before(probabilities)
+        return before <= self.limits[level]
+
+    def doubtful(self, probabilities: np.ndarray) -> np.ndarray:
+        """Which of (n, classes) calibrated probabilities name no class with enough confidence, (n,) bool."""
+        return probabilities.max(-1) < self.least_confidence
+
+    def unlike(self, logits: np.ndarray) -> np.ndarray:
+        """Which images are unlike those of validation, by their logits (n, classes), (n,) bool."""
+        return energy(logits) > self.most_energy
+
+    def metadata(self) -> dict[str, str]:
+        """For the metadata of an exported file."""
+        limits = {str(level): limit for level, limit in self.limits.items()}
+        return {KEY: json.dumps({**dataclasses.asdict(self), "limits": limits})}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Trust | None:
+        """What `metadata` wrote; None where a file has none of it.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if KEY not in metadata:
+            return None
+        try:
+            held = json.loads(metadata[KEY])
+            limits = {float(level): float(limit) for level, limit in held["limits"].items()}
+            numbers = [float(held[name]) for name in ("temperature", "least_confidence", "most_energy")]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"its {KEY} cannot be read") from error
+        if not all(map(math.isfinite, (*numbers, *limits.values(), *limits))) or numbers[0] <= 0:
+            raise ValueError(f"its {KEY} is not finite")
+        return cls(numbers[0], limits, *numbers[1:])
+
+
+def energy(logits: np.ndarray) -> np.ndarray:
+    """Of logits (n, classes): −log Σ exp, nats (n,) float64; low where some class fits well."""
+    return -logsumexp(np.asarray(logits, np.float64), axis=-1)
+
+
+def fit(logits: np.ndarray, labels: np.ndarray) -> Trust:
+    """What validation logits (n, classes) and labels (n,) say.
+
+    The limits are the smallest with which sets hold the true class of the asked share of new images like these, in the
+    mean over validation splits. Where there are too few images for a level, its sets hold all classes.
+    """
+    from scipy.optimize import minimize_scalar  # takes a while, and whoever only reads files has no use for it
+
+    logits = np.asarray(logits, np.float64)
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits / math.exp(log_temperature))
+        return -float(scaled[np.arange(len(labels)), labels].mean())
+
+    # A network that is always right would have the temperature 0, one that knows nothing an infinite one.
+    temperature = math.exp(minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded").x)
+    probabilities = np.exp(log_softmax(logits / temperature))
+    scores = np.sort(_before(probabilities)[np.arange(len(labels)), labels])
+    limits = {}
+    for level in LEVELS:
+        place = math.ceil((len(scores) + 1) * level)
+        limits[level] = float(scores[place - 1]) if place <= len(scores) else 1.0
+    return Trust(
+        temperature,
+        limits,
+        float(np.quantile(probabilities.max(-1), DOUBTFUL)),
+        float(np.quantile(energy(logits), 1 - UNLIKE)),
+    )
+
+
+def measure(trust: Trust, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What became of it on other images: logits (n, classes) and labels (n,), at least one.
+
+    Returns:
+        temperature; nll and ece "before" and "after" the calibration; sets: by level coverage and mean size; unknown:
+        share, and top1 of those answered and of those not (None where there are none).
+    """
+    probabilities = trust.probabilities(logits)
+    rows = np.arange(len(labels))
+    right = probabilities.argmax(-1) == labels
+    unknown = trust.doubtful(probabilities) | trust.unlike(logits)
+    sets = {}
+    for level in trust.limits:
+        held = trust.sets(probabilities, level)
+        sets[str(level)] = {"coverage": float(held[rows, labels].mean()), "size": float(held.sum(-1).mean())}
+    scaled = np.asarray(logits, np.float64) / trust.temperature
+    before, after = (
+        {name: classification(values, labels)[name] for name in ("nll", "ece")} for values in (logits, scaled)
+    )
+    return {
+        "temperature": trust.temperature,
+        "before": before,
+        "after": after,
+        "sets": sets,
+        "unknown": {
+            "share": float(unknown.mean()),
+            "answered_top1": float(right[~unknown].mean()) if (~unknown).any() else None,
+            "unknown_top1": float(right[unknown].mean()) if unknown.any() else None,
+        },
+    }
+
+
+def _before(probabilities: np.ndarray) -> np.ndarray:
+    """Of each class the probability of all classes that are ranked before it, (n, classes); of equals the first."""
+    order = np.argsort(-probabilities, axis=-1, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, -1)
+    sums = np.zeros_like(ranked)
+    np.cumsum(ranked[:, :-1], axis=-1, out=sums[:, 1:])
+    before = np.empty_like(ranked)
+    np.put_along_axis(before, order, sums, -1)
+    return before
