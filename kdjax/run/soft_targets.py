@@ -28,7 +28,7 @@ def open_targets(run: Run) -> Targets:
     Raises:
         InputError: there is no trained teacher, what was given does not fit, or it is another than the run began with.
     """
-    shown = Shown(run.teacher_size, run.config.data_seed, run.augmentation)
+    shown = _shown(run)
     parts = {
         "examples": run.dataset.fingerprint,
         "augmentation": run.augmentation.describe(),
@@ -77,10 +77,14 @@ def check_files(run: Run) -> None:
     Raises:
         InputError: one cannot be used.
     """
-    shown = Shown(run.teacher_size, run.config.data_seed, run.augmentation)
+    shown = _shown(run)
     for one in given_teachers(run.config):
         if one.kind == "onnx":
             _onnx(run, one, shown)
+
+
+def _shown(run: Run) -> Shown:
+    return Shown(run.teacher_size, run.config.data_seed, run.augmentation)
 
 
 def _fitted_to(run: Run, file: OnnxFile) -> dict[str, Any]:
