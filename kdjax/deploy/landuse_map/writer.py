@@ -13,6 +13,7 @@ from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN, attribute_table, en
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
 from kdjax.deploy.predict import Classifier
+from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
 from kdjax.runtime import temporary
 
@@ -87,16 +88,11 @@ def write_map(
                 raster.read, classify, raster.shape, classes=len(counts), tile=tile, stride=stride, batch=batch
             )
             for number, row in enumerate(rows):
-                row, unlike = row[:, :-1], row[:, -1]
-                known = ~np.isnan(row[:, 0])
-                best = np.where(known, row.argmax(1), NODATA).astype(np.uint8)
-                if trust is not None:  # comparisons with NaN are false
-                    best[trust.doubtful(row) | (unlike > 0.5)] = UNKNOWN
-                confidence = np.where(known, row.max(1), NO_CONFIDENCE).astype(np.float32)
+                best, confidence = _cells(row, trust)
                 window = Window(0, number, width, 1)
                 indices.write(best[None, None], window=window)
                 confidences.write(confidence[None, None], window=window)
-                counts += np.bincount(np.minimum(best[known], len(counts) - 1), minlength=len(counts))
+                counts += np.bincount(np.minimum(best[best != NODATA], len(counts) - 1), minlength=len(counts))
                 _progress(number + 1, height)
         raster.check_seen()
         if not counts.any():
@@ -112,6 +108,19 @@ def write_map(
         for name in (table, confidence_name, legend_name, out.name):
             (building / name).replace(out.with_name(name))
     return counts.tolist()
+
+
+def _cells(row: np.ndarray, trust: Trust | None) -> tuple[np.ndarray, np.ndarray]:
+    """Values and confidences of a row of cells (n, classes + 1): probabilities, and the share of windows unlike others.
+
+    Cells without data are NaN.
+    """
+    row, unlike = row[:, :-1], row[:, -1]
+    known = ~np.isnan(row[:, 0])
+    best = np.where(known, row.argmax(1), NODATA).astype(np.uint8)
+    if trust is not None:  # comparisons with NaN are false
+        best[trust.doubtful(row) | (unlike > 0.5)] = UNKNOWN
+    return best, np.where(known, row.max(1), NO_CONFIDENCE).astype(np.float32)
 
 
 def _progress(done: int, total: int) -> None:
