@@ -139,8 +139,8 @@ class Raster:
         if value_range is not None and dtype == np.uint8 and not 0 <= value_range[0] < value_range[1] <= 255:
             given = ",".join(f"{value:g}" for value in value_range)
             raise InputError(
-                f"--value-range is {given}, but the values of {self.path} are bytes, from 0 to 255: leave it out, or give "
-                "a range among them"
+                f"--value-range is {given}, but the values of {self.path} are bytes, from 0 to 255: leave it out, or "
+                "give a range among them"
             )
         self._meaning = trained if value_range is None else Meaning(tuple(value_range), (BYTES,))
         self._stretched = value_range is not None or dtype != np.uint8
