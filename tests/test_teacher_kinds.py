@@ -72,8 +72,16 @@ def test_an_encoder_goes_through_every_stage(finished, tmp_path):
         "--config.distill.arms=('kl_features',)", "--config.seeds=(3,)", "--config.student.epochs=1",
         "--config.student.warmup_epochs=0.0", "--config.distill.views=1",
     )  # fmt: skip
-    done = kdjax(f"--workdir={workdir}", *given, "--stages=distill", check=False)
-    assert done.returncode == 2 and "run --stages=teacher first" in done.stderr
+    for flags, said in (
+        (("--stages=distill",), "run --stages=teacher first"),
+        (("--stages=teacher", "--config.teacher.onnx_output=none"), "has no output 'none'; it has logits"),
+        (
+            ("--stages=teacher", "--config.teacher.onnx_gives=probabilities", "--config.distill.arms=('kl',)"),
+            "look like",
+        ),
+    ):
+        done = kdjax(f"--workdir={workdir}", *given, *flags, check=False)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
     done = kdjax(f"--workdir={workdir}", *given, "--stages=describe,teacher,distill,evaluate,report")
     linear = float(re.search(r"on validation a linear head is right on ([\d.]+) %", done.stdout)[1])
     results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))

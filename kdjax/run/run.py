@@ -212,11 +212,12 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
     section = there[other.section]
     if other.section == "teacher":
         seeds, projection, steps = [section.seed], None, other_run.total_steps(other)
-        arms = _teacher_arms(section)
+        arms, mapping = _teacher_arms(section), devices.Mapping()
     else:
         program = other_run.trained_students(other)
         seeds, projection, steps = program["seeds"], program["projection"], program["steps"]
         arms = resolve(tuple(program["arms"]), there.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
+        mapping = devices.for_population(len(seeds), len(arms))
     return Learner(
         name=other.section,
         folder=other.workdir / ("teacher" if other.section == "teacher" else "distill"),
@@ -227,7 +228,7 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
         total_steps=steps,
         seeds=tuple(seeds),
         arms=arms,
-        mapping=devices.for_population(len(seeds), len(arms)),
+        mapping=mapping,
         log=run.log,
         read_only=True,
         projection=projection and tuple(projection),

@@ -49,7 +49,7 @@ def test_the_map_of_a_raster(artefact, tmp_path, capsys):
     said = capsys.readouterr()
     assert not said.err and f"{100 * counts.max() / counts.sum():.1f} %  {CLASSES[counts.argmax()]}" in said.out
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png", "scene.tif",
+        "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif", "map_legend.png", "scene.tif",
     ]  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """What a stage keeps of its program: for runs that go on, and for those that take its teacher."""
 
+import hashlib
 import json
 from types import SimpleNamespace
 
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.stages.train import _arms_at_once
+from kdjax.stages.train import _arms_at_once, _check_same_weights
 
 
 @pytest.fixture
@@ -49,3 +50,22 @@ def test_a_damaged_record_is_named(decide, tmp_path):
     (tmp_path / "distill" / "program.json").write_text("{")
     with pytest.raises(InputError, match="program.json .*: remove it"):
         decide(None, total=8, resumed=True)
+
+
+@pytest.mark.parametrize(("fit", "refuses"), [("nothing", True), ("head", True), ("all", False)])
+def test_a_teacher_that_is_its_file_may_not_have_another(tmp_path, fit, refuses):
+    """One that was trained has its weights in its checkpoints, whatever became of the file that it began with."""
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"first")
+    learner = SimpleNamespace(
+        name="teacher", folder=tmp_path, section=SimpleNamespace(fit=fit, weights=str(file)), read_only=False,
+        weights={"sha256": hashlib.sha256(b"first").hexdigest()},
+    )  # fmt: skip
+    _check_same_weights(learner)
+    file.write_bytes(b"other")
+    if refuses:
+        with pytest.raises(InputError, match="teacher.weights: .*weights.safetensors is another file"):
+            _check_same_weights(learner)
+        _check_same_weights(SimpleNamespace(**{**vars(learner), "read_only": True}))
+    else:
+        _check_same_weights(learner)

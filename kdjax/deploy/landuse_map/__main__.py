@@ -71,6 +71,8 @@ def _parser() -> Parser:
     parser.add_argument("--bands", type=_bands, help="red, green and blue, as 1,2,3; one number: a gray band")
     parser.add_argument("--value-range", type=_range, help="LOW,HIGH: the values that become black and white")
     parser.add_argument("--answer-all", action="store_true", help="call no cell unknown")
+    parser.add_argument("--probabilities", action="store_true", help="also write the probability of every class")
+    parser.add_argument("--polygons", action="store_true", help="also write the map as polygons, GeoJSON")
     parser.add_argument("--batch", type=positive, default=32, help="windows that go through the network together")
     return parser
 
@@ -89,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
 
     from kdjax.deploy.landuse_map.legend import UNKNOWN, entries
     from kdjax.deploy.landuse_map.raster import Raster, check_name
-    from kdjax.deploy.landuse_map.writer import write_map, written
+    from kdjax.deploy.landuse_map.writer import Wanted, write_map, written
 
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
     classifier = Classifier(options.artefact)
@@ -99,13 +101,14 @@ def main(argv: Sequence[str]) -> None:
         raster = Raster(options.raster, options.bands, options.value_range, classifier.meaning)
         try:
             check_name(options.out, "OUT")
-            _check_out(options.out, options.raster, written(options.out))
             tile, why = options.tile, None
             if tile is None:
                 tile, why = _window(classifier.meaning, raster.pixel_size_m) or (classifier.size, None)
             stride = options.stride or max(tile // 2, 1)
             if stride > tile:
                 raise InputError(f"--stride is {stride}, more than the window of {tile} px: it would leave gaps")
+            wanted = Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)
+            _check_out(options.out, options.raster, written(options.out, wanted))
             height, width = raster.shape
             if min(raster.shape) < tile:
                 raise InputError(
@@ -117,16 +120,7 @@ def main(argv: Sequence[str]) -> None:
             if why:
                 print(f"window: {tile} px, the {why} of the training tiles (median)", file=sys.stderr)
             tags = {"artefact": printable(Path(options.artefact).name), "tile": tile, "stride": stride}
-            counts = write_map(
-                classifier,
-                raster,
-                options.out,
-                tile=tile,
-                stride=stride,
-                batch=options.batch,
-                tags=tags,
-                answer_all=options.answer_all,
-            )
+            counts = write_map(classifier, raster, options.out, wanted, tags)
         except OSError as error:
             raise InputError(f"OUT {options.out}: cannot be written ({reason(error)})") from error
         finally:

@@ -1,15 +1,19 @@
 """The map and the files that go with it."""
 
+import contextlib
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.windows import Window
 
 from kdjax.data import decode
-from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN, attribute_table, entries, legend
+from kdjax.deploy.landuse_map import polygons
+from kdjax.deploy.landuse_map.areas import Areas
+from kdjax.deploy.landuse_map.layers import NO_CONFIDENCE, Grid, Layers
+from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN, attribute_table, legend
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
 from kdjax.deploy.predict import Classifier
@@ -17,37 +21,56 @@ from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
 from kdjax.runtime import temporary
 
-NO_CONFIDENCE = -1.0
 _SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
 
 
-def written(out: Path) -> tuple[str, str, str]:
-    """Names of the map, of its confidence and of its legend."""
-    return out.name, f"{out.stem}_confidence{out.suffix}", f"{out.stem}_legend.png"
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is asked of a map.
+
+    Attributes:
+        tile: side of the window, px.
+        stride: side of a cell and step of the window, px.
+        batch: windows that are read and classified together.
+        answer_all: whether a cell that the model does not know is given a class all the same.
+        probabilities: whether every class's probability is written as well.
+        polygons: whether the map is written as polygons as well.
+    """
+
+    tile: int
+    stride: int
+    batch: int
+    answer_all: bool = False
+    probabilities: bool = False
+    polygons: bool = False
 
 
-def write_map(
-    classifier: Classifier,
-    raster: Raster,
-    out: Path,
-    *,
-    tile: int,
-    stride: int,
-    batch: int,
-    tags: dict[str, Any],
-    answer_all: bool = False,
-) -> list[int]:
+def written(out: Path, wanted: Wanted) -> tuple[str, ...]:
+    """Names of the files: the map and its confidence, probabilities, legend, areas, attribute table and polygons."""
+    return (
+        *rasters(out, wanted),
+        f"{out.stem}_legend.png",
+        f"{out.stem}_areas.csv",
+        f"{out.name}.aux.xml",
+        *((f"{out.stem}.geojson",) if wanted.polygons else ()),
+    )
+
+
+def rasters(out: Path, wanted: Wanted) -> tuple[str, ...]:
+    """Names of the files that are rasters."""
+    names = out.name, f"{out.stem}_confidence{out.suffix}", f"{out.stem}_probabilities{out.suffix}"
+    return names if wanted.probabilities else names[:2]
+
+
+def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted, tags: dict[str, Any]) -> list[int]:
     """Writes OUT.tif and the files that go with it when all are complete.
 
     Args:
         classifier: what classifies.
         raster: what to map.
         out: the GeoTIFF to write.
-        tile: side of the window, px.
-        stride: side of a cell and step of the window, px.
-        batch: windows that are read and classified together.
-        tags: what to note in the file.
-        answer_all: whether a cell that the model does not know is given a class all the same.
+        wanted: how.
+        tags: what to note in the files.
 
     Returns:
         The number of cells of each of `legend.entries`.
@@ -55,59 +78,52 @@ def write_map(
     Raises:
         InputError: the raster is damaged, or its values are of another kind than in training. Nothing was written then.
     """
+    stride, classes = wanted.stride, classifier.classes
     height, width = (-(-length // stride) for length in raster.shape)
     a, b, c, d, e, f = raster.transform[:6]  # pixels `stride` times as large, from the same corner
-    transform = rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f)
-    profile = {
-        "driver": "GTiff", "width": width, "height": height, "count": 1, "crs": raster.crs, "transform": transform,
-        "compress": "deflate", "BIGTIFF": "IF_SAFER",
-    }  # fmt: skip
+    grid = Grid(height, width, raster.crs, rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f))
+    areas, trust = Areas(grid, classes), None if wanted.answer_all else classifier.trust
 
     def classify(images: np.ndarray) -> np.ndarray:
         """Probabilities, and in a last column 1 where a window is unlike the images of validation."""
         resized = np.stack([decode.resize(image, classifier.size) for image in images])
         return np.column_stack(classifier.answers(resized))
 
-    trust = None if answer_all else classifier.trust
-    counts = np.zeros(len(classifier.classes) + 1, int)
-    _, confidence_name, legend_name = written(out)
     with temporary.folder(out.parent, out.name) as building:
-        with (
-            rasterio.open(building / out.name, "w", dtype="uint8", nodata=NODATA, **profile) as indices,
-            rasterio.open(
-                building / confidence_name, "w", dtype="float32", nodata=NO_CONFIDENCE, **profile
-            ) as confidences,
-        ):
-            indices.write_colormap(1, {value: color for value, _, color in entries(classifier.classes)})
-            indices.set_band_description(1, "land-use class")
-            indices.update_tags(**tags)
-            indices.update_tags(1, **{f"class_{value}": name for value, name, _ in entries(classifier.classes)})
-            confidences.set_band_description(1, "probability of the land-use class")
-            confidences.update_tags(**tags)
+        layers = Layers(building, rasters(out, wanted), grid, classes, tags)
+        with contextlib.closing(layers):
             rows = probabilities(
-                raster.read, classify, raster.shape, classes=len(counts), tile=tile, stride=stride, batch=batch
+                raster.read,
+                classify,
+                raster.shape,
+                classes=len(classes) + 1,
+                tile=wanted.tile,
+                stride=stride,
+                batch=wanted.batch,
             )
             for number, row in enumerate(rows):
                 best, confidence = _cells(row, trust)
-                window = Window(0, number, width, 1)
-                indices.write(best[None, None], window=window)
-                confidences.write(confidence[None, None], window=window)
-                counts += np.bincount(np.minimum(best[best != NODATA], len(counts) - 1), minlength=len(counts))
+                layers.write(number, best, confidence, row[:, :-1])
+                areas.add(number, best, confidence)
                 _progress(number + 1, height)
-        raster.check_seen()
-        if not counts.any():
-            raise InputError(f"raster {raster.path}: no cell of the map would hold data")
-        table = f"{out.name}.aux.xml"
-        (building / table).write_text(attribute_table(classifier.classes, counts.tolist()), encoding="utf-8")
-        legend(classifier.classes, counts / max(counts.sum(), 1)).save(building / legend_name)
+            raster.check_seen()
+            if not areas.counts.any():
+                raise InputError(f"raster {raster.path}: no cell of the map would hold data; a smaller --tile may help")
+            layers.finish()
+        counts = areas.counts.tolist()
+        (building / f"{out.name}.aux.xml").write_text(attribute_table(classes, counts), encoding="utf-8")
+        (building / f"{out.stem}_areas.csv").write_text(areas.table(), encoding="utf-8")
+        legend(classes, areas.counts / areas.counts.sum()).save(building / f"{out.stem}_legend.png")
+        if wanted.polygons:
+            polygons.write(building / f"{out.stem}.geojson", polygons.features(building / out.name, classes))
         # Overviews, masks and statistics of an older file of that name would be taken for those of this one.
-        for name in written(out):
+        for name in rasters(out, wanted):
             for suffix in _SIDECARS:
                 out.with_name(name + suffix).unlink(missing_ok=True)
         # The map goes last: where it is, the rest is.
-        for name in (table, confidence_name, legend_name, out.name):
+        for name in reversed(written(out, wanted)):
             (building / name).replace(out.with_name(name))
-    return counts.tolist()
+    return counts
 
 
 def _cells(row: np.ndarray, trust: Trust | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,116 @@
+"""The files of a map: laid out for the cloud, every class's probability, areas and polygons."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+rasterio = pytest.importorskip("rasterio")
+
+from helpers.maps import CLASSES, SIDE, UTM, by_pixels, run, scene, write  # noqa: E402
+from rasterio.features import rasterize  # noqa: E402
+from rasterio.warp import transform_geom  # noqa: E402
+
+from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
+from kdjax.deploy.landuse_map.layers import Grid  # noqa: E402
+
+METERS = rasterio.Affine(10, 0, 500_000, 0, -10, 4_600_000)
+
+
+def areas(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rasters_are_cloud_optimized_with_overviews_by_mode(artefact, tmp_path):
+    """Where one class has three of four cells, an overview shows that class; a mean would be another one."""
+    pixels = np.zeros((4, 1200, 3), np.uint8)
+    pixels[..., 0] = 200  # the first class
+    pixels[1::2, 1::2] = (0, 0, 200)  # the third
+    raster = write(tmp_path / "scene.tif", pixels, transform=METERS)
+    run(artefact, raster, tmp_path / "map.tif", "--tile=1", "--stride=1", "--batch=1024", "--probabilities")
+    for name in ("map.tif", "map_confidence.tif", "map_probabilities.tif"):
+        with rasterio.open(tmp_path / name) as file:
+            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG" and file.overviews(1)[0] == 2
+            assert file.crs == UTM and file.transform == METERS
+    with rasterio.open(tmp_path / "map.tif", overview_level=0) as file:
+        assert (file.read(1) == 0).all()
+
+
+def test_the_probability_of_every_class_is_a_band(artefact, tmp_path):
+    pixels = scene(61, 83)
+    run(artefact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif", "--probabilities")
+    expected = by_pixels(pixels, SIDE, SIDE // 2)
+    with rasterio.open(tmp_path / "map_probabilities.tif") as file:
+        assert file.descriptions == CLASSES and file.nodata == 255 and set(file.dtypes) == {"uint8"}
+        found = file.read() * np.array(file.scales)[:, None, None]
+    np.testing.assert_allclose(np.moveaxis(found, 0, -1), expected, atol=0.0021)
+
+
+def test_no_data_has_no_probability(artefact, tmp_path):
+    pixels = scene(32, 32)
+    pixels[:, 16:] = 7
+    pixels[:, :16][pixels[:, :16] == 7] = 8
+    raster = write(tmp_path / "scene.tif", pixels, nodata=7)
+    run(artefact, raster, tmp_path / "map.tif", "--stride=8", "--probabilities")
+    with rasterio.open(tmp_path / "map_probabilities.tif") as file:
+        gone = file.read() == 255
+    assert gone[:, :, 2:].all() and not gone[:, :, :2].any()
+
+
+def test_areas_are_those_of_the_cells(artefact, tmp_path):
+    pixels = scene(64, 48)
+    run(artefact, write(tmp_path / "scene.tif", pixels, transform=METERS), tmp_path / "map.tif", "--stride=8")
+    with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(tmp_path / "map_confidence.tif") as other:
+        values, confidence = file.read(1), other.read(1)
+    rows = areas(tmp_path / "map_areas.csv")
+    assert sum(int(row["cells"]) for row in rows) == values.size
+    assert [int(row["cells"]) for row in rows] == sorted((int(row["cells"]) for row in rows), reverse=True)
+    for row in rows:
+        here = values == int(row["value"])
+        assert row["class"] == CLASSES[int(row["value"])] and int(row["cells"]) == here.sum()
+        assert float(row["area_ha"]) == pytest.approx(here.sum() * 0.64)  # a cell is 80 m x 80 m
+        assert float(row["share"]) == pytest.approx(here.mean(), abs=1e-6)
+        assert float(row["mean_confidence"]) == pytest.approx(confidence[here].mean(), abs=1e-4)
+
+
+def test_a_cell_in_degrees_shrinks_towards_the_pole():
+    """Against the area of a ring of a sphere; feet are a third of a meter; others have none."""
+    grid = Grid(90, 4, rasterio.CRS.from_epsg(4326), rasterio.Affine(0.5, 0, 0, 0, -1, 90))
+    radius = 6_371_000
+    for row in (0, 30, 60, 89):
+        top, bottom = (math.sin(math.radians(90 - k)) for k in (row, row + 1))
+        exact = radius**2 * math.radians(0.5) * (top - bottom) / 1e4
+        assert hectares(grid, row) == pytest.approx(exact, rel=1e-3)
+    feet = Grid(2, 2, rasterio.CRS.from_epsg(2263), rasterio.Affine(100, 0, 0, 0, -100, 0))
+    assert hectares(feet, 0) == pytest.approx((100 * 0.3048) ** 2 / 1e4, rel=1e-4)
+    local = rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    assert math.isnan(hectares(Grid(2, 2, local, METERS), 0))
+
+
+def test_polygons_are_the_map_again(artefact, tmp_path):
+    pixels = scene(64, 96)
+    pixels[:16, :16] = 7
+    pixels[16:, 16:][pixels[16:, 16:] == 7] = 8
+    raster = write(tmp_path / "scene.tif", pixels, nodata=7, transform=METERS)
+    run(artefact, raster, tmp_path / "map.tif", "--stride=8", "--polygons")
+    document = json.loads((tmp_path / "map.geojson").read_text(encoding="utf-8"))
+    assert document["type"] == "FeatureCollection" and document["features"]
+    with rasterio.open(tmp_path / "map.tif") as file:
+        values, place = file.read(1), file.transform
+    found = [
+        (transform_geom("EPSG:4326", UTM, one["geometry"]), one["properties"]["value"]) for one in document["features"]
+    ]
+    back = rasterize(found, values.shape, fill=255, transform=place, dtype="uint8")
+    np.testing.assert_array_equal(back, values)
+    assert (values == 255).any()
+    for one in document["features"]:
+        assert one["properties"]["class"] == CLASSES[one["properties"]["value"]]
+    # Cells that touch by an edge are one polygon.
+    from scipy.ndimage import label
+
+    assert len(found) == sum(label(values == k)[1] for k in range(3))
