@@ -213,9 +213,10 @@ def test_predict_says_of_the_files_what_the_run_says(finished):
     assert len(said) == sum(CLASSES.values())
     chosen, splits = finished.json("export/parity.json")["student"], finished.json("splits.json")
     row, column = SEEDS.index(chosen["seed"]), ARMS.index(chosen["arm"])
+    temperature = finished.json("export/parity.json")["trust"]["student.onnx"]["temperature"]
     for side in ("validation", "test"):
         logits = finished.logits[f"student_{side}"][row, column].astype(np.float64)
-        for name, one in zip(splits[side], logits, strict=True):
+        for name, one in zip(splits[side], logits / temperature, strict=True):
             odds = np.exp(one - one.max())
             assert said[name]["class"] == tuple(CLASSES)[one.argmax()]
             assert said[name]["probability"] == pytest.approx(odds.max() / odds.sum(), abs=1e-4)

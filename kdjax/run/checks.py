@@ -188,7 +188,8 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
             "teacher.fit='nothing' and teacher.weights"
         )
     for name, default in base().teacher.items():
-        if name.startswith("onnx_") and teacher[name] != default and not files:
+        same = list(teacher[name]) == list(default) if isinstance(default, tuple) else teacher[name] == default
+        if name.startswith("onnx_") and not same and not files:
             raise InputError(
                 f"teacher.{name} is {teacher[name]!r}, but no ONNX file is given: set teacher.onnx, or leave it"
             )

@@ -1,5 +1,8 @@
 """What a configuration says of its teacher."""
 
+import json
+
+import ml_collections
 import pytest
 
 from kdjax.config import base
@@ -39,6 +42,11 @@ def test_arrays_and_single_teachers_are_one_list():
     assert given_teachers(base()) == ()
     assert given_teachers(given(students="a:kl")) == (Given("students", "a:kl", "teacher.students"),)
     assert given_teachers(given(logits=("a", "b"))) == tuple(Given("logits", x, "distill.logits") for x in "ab")
+
+
+def test_a_configuration_that_was_read_back_is_as_good():
+    """From JSON it has lists in place of tuples."""
+    validate(ml_collections.ConfigDict(json.loads(base().to_json())))
 
 
 @pytest.mark.parametrize(
