@@ -32,6 +32,8 @@ def compiled(tmp_path_factory):
     """What one test has compiled another need not: many trace the same step anew."""
     import jax
 
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # the mutants share theirs
+        return
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0,

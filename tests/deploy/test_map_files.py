@@ -98,7 +98,7 @@ def test_polygons_are_the_map_again(artefact, tmp_path):
     pixels[16:, 16:][pixels[16:, 16:] == 7] = 8
     raster = write(tmp_path / "scene.tif", pixels, nodata=7, transform=METERS)
     run(artefact, raster, tmp_path / "map.tif", "--stride=8", "--polygons")
-    document = json.loads((tmp_path / "map.geojson").read_text(encoding="utf-8"))
+    document = json.loads((tmp_path / "map_polygons.geojson").read_text(encoding="utf-8"))
     assert document["type"] == "FeatureCollection" and document["features"]
     with rasterio.open(tmp_path / "map.tif") as file:
         values, place = file.read(1), file.transform
@@ -110,6 +110,9 @@ def test_polygons_are_the_map_again(artefact, tmp_path):
     assert (values == 255).any()
     for one in document["features"]:
         assert one["properties"]["class"] == CLASSES[one["properties"]["value"]]
+    # Those of an older map do not stay beside a newer one that has none.
+    run(artefact, raster, tmp_path / "map.tif", "--stride=8")
+    assert not (tmp_path / "map_polygons.geojson").exists()
     # Cells that touch by an edge are one polygon.
     from scipy.ndimage import label
 

@@ -143,7 +143,8 @@ def test_what_a_killed_command_left_is_swept(artefact, tmp_path):
         (tmp_path / f"{name}.lock").touch()
     run(artefact, raster, tmp_path / "map.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".other.tif-abc", ".other.tif-abc.lock", "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png",
+        ".other.tif-abc", ".other.tif-abc.lock", "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif",
+        "map_legend.png",
         "scene.tif",
     ]  # fmt: skip
 
@@ -159,7 +160,7 @@ def test_sidecar_files_of_an_older_map_are_gone(artefact, tmp_path):
         (tmp_path / name).write_text("of an older map")
     run(artefact, raster, tmp_path / "map.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_legend.png", "scene.tif",
+        "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif", "map_legend.png", "scene.tif",
     ]  # fmt: skip
     assert "of an older map" not in (tmp_path / "map.tif.aux.xml").read_text()
 

@@ -52,7 +52,7 @@ def written(out: Path, wanted: Wanted) -> tuple[str, ...]:
         f"{out.stem}_legend.png",
         f"{out.stem}_areas.csv",
         f"{out.name}.aux.xml",
-        *((f"{out.stem}.geojson",) if wanted.polygons else ()),
+        *((f"{out.stem}_polygons.geojson",) if wanted.polygons else ()),
     )
 
 
@@ -115,11 +115,15 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
         (building / f"{out.stem}_areas.csv").write_text(areas.table(), encoding="utf-8")
         legend(classes, areas.counts / areas.counts.sum()).save(building / f"{out.stem}_legend.png")
         if wanted.polygons:
-            polygons.write(building / f"{out.stem}.geojson", polygons.features(building / out.name, classes))
-        # Overviews, masks and statistics of an older file of that name would be taken for those of this one.
-        for name in rasters(out, wanted):
+            polygons.write(building / f"{out.stem}_polygons.geojson", polygons.features(building / out.name, classes))
+        # What belongs to an older map of that name would be taken for this one's: overviews, masks and statistics, and
+        # files that are not asked for now.
+        everything = written(out, dataclasses.replace(wanted, probabilities=True, polygons=True))
+        for name in everything:
             for suffix in _SIDECARS:
                 out.with_name(name + suffix).unlink(missing_ok=True)
+        for name in set(everything) - set(written(out, wanted)):
+            out.with_name(name).unlink(missing_ok=True)
         # The map goes last: where it is, the rest is.
         for name in reversed(written(out, wanted)):
             (building / name).replace(out.with_name(name))
