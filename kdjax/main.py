@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +100,7 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
 
 def run() -> None:
     """Entry point: whatever a person or a machine does to a run ends in one line and its exit status."""
-    sys.unraisablehook = _unraisable
+    sys.unraisablehook, threading.excepthook = _unraisable, _of_a_thread
     try:
         main(sys.argv)
     except InputError as error:
@@ -130,6 +131,12 @@ def _unraisable(told: sys.UnraisableHookArgs) -> None:
     """Shows what no caller can catch, but for writes of orbax that fail after another one has ended their loop."""
     if str(told.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(told)
+
+
+def _of_a_thread(told: threading.ExceptHookArgs) -> None:
+    """Shows what ends a thread, but for those of orbax: the one that waits for them raises it."""
+    if not type(told.thread).__module__.startswith("orbax."):
+        threading.__excepthook__(told)
 
 
 def _out_of_memory(error: Exception) -> str:

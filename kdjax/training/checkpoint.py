@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from clu.metrics import Average
 from jax.experimental import multihost_utils
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, reason
 from kdjax.runtime.devices import Mapping
 from kdjax.runtime.files import write_text
 from kdjax.runtime.memory import tree_bytes
@@ -100,9 +100,9 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             # tensorstore tells a full disk as a ValueError.
             code = re.search(r"os_error_code='(\d+)'", str(error))  # behind a page of tensorstore's own
-            if not code and not isinstance(error, OSError):
+            if not code and not isinstance(error, OSError) and "Error writing" not in str(error):
                 raise
-            raise self._unwritten(step, os.strerror(int(code[1])) if code else str(error)) from error
+            raise self._unwritten(step, os.strerror(int(code[1])) if code else reason(error)) from error
 
     def restore(self, like: TrainState, averages: dict[str, Average]) -> tuple[TrainState, dict[str, Average]] | None:
         """The latest state and the averages saved with it, or None where there is none.
