@@ -7,7 +7,9 @@ import re
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +103,9 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
 def run() -> None:
     """Entry point: whatever a person or a machine does to a run ends in one line and its exit status."""
     sys.unraisablehook, threading.excepthook = _unraisable, _of_a_thread
+    # What else is said of writes of orbax that nobody waits for any more, once one has failed.
+    getLogger("asyncio").setLevel("CRITICAL")
+    warnings.filterwarnings("ignore", message="coroutine '.*write.*' was never awaited")
     try:
         main(sys.argv)
     except InputError as error:
