@@ -137,6 +137,7 @@ BAD = {
     "truncated": "cannot be read",
     "out is the raster": "is the raster itself",
     "confidence is the raster": "is the raster itself",
+    "probabilities are the raster": "is the raster itself",  # which are not asked for, but older ones are removed
     "no folder": "there is no folder",
     "no tif": ".tif",
     "gaps": "--stride",
@@ -163,7 +164,8 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd, kind):
     out, flags, pixels, options = tmp_path / "map.tif", [], scene(40, 40), {}
-    raster = tmp_path / ("map_confidence.tif" if kind == "confidence is the raster" else "scene.tif")
+    names = {"confidence is the raster": "map_confidence.tif", "probabilities are the raster": "map_probabilities.tif"}
+    raster = tmp_path / names.get(kind, "scene.tif")
     if kind == "four bands":
         pixels = np.concatenate([pixels, pixels[..., :1]], -1)
     elif kind == "16 bits":

@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
 
     from kdjax.deploy.landuse_map.legend import UNKNOWN, entries
     from kdjax.deploy.landuse_map.raster import Raster, check_name
-    from kdjax.deploy.landuse_map.writer import Wanted, write_map, written
+    from kdjax.deploy.landuse_map.writer import Wanted, owned, write_map
 
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
     classifier = Classifier(options.artefact)
@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> None:
             if stride > tile:
                 raise InputError(f"--stride is {stride}, more than the window of {tile} px: it would leave gaps")
             wanted = Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)
-            _check_out(options.out, options.raster, written(options.out, wanted))
+            _check_out(options.out, options.raster, owned(options.out))
             height, width = raster.shape
             if min(raster.shape) < tile:
                 raise InputError(

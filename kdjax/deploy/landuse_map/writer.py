@@ -56,6 +56,11 @@ def written(out: Path, wanted: Wanted) -> tuple[str, ...]:
     )
 
 
+def owned(out: Path) -> tuple[str, ...]:
+    """Names of all files that any map of that name has: older ones are replaced or removed."""
+    return written(out, Wanted(tile=1, stride=1, batch=1, probabilities=True, polygons=True))
+
+
 def rasters(out: Path, wanted: Wanted) -> tuple[str, ...]:
     """Names of the files that are rasters."""
     names = out.name, f"{out.stem}_confidence{out.suffix}", f"{out.stem}_probabilities{out.suffix}"
@@ -118,11 +123,10 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
             polygons.write(building / f"{out.stem}_polygons.geojson", polygons.features(building / out.name, classes))
         # What belongs to an older map of that name would be taken for this one's: overviews, masks and statistics, and
         # files that are not asked for now.
-        everything = written(out, dataclasses.replace(wanted, probabilities=True, polygons=True))
-        for name in everything:
+        for name in owned(out):
             for suffix in _SIDECARS:
                 out.with_name(name + suffix).unlink(missing_ok=True)
-        for name in set(everything) - set(written(out, wanted)):
+        for name in set(owned(out)) - set(written(out, wanted)):
             out.with_name(name).unlink(missing_ok=True)
         # The map goes last: where it is, the rest is.
         for name in reversed(written(out, wanted)):
