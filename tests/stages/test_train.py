@@ -69,3 +69,5 @@ def test_a_teacher_that_is_its_file_may_not_have_another(tmp_path, fit, refuses)
         _check_same_weights(SimpleNamespace(**{**vars(learner), "read_only": True}))
     else:
         _check_same_weights(learner)
+    file.unlink()  # the teacher needs it no more
+    _check_same_weights(learner)
