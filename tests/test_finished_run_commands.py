@@ -48,6 +48,22 @@ def test_evaluation_and_report_again_give_the_same_bytes(finished, copied):
         assert (copied / name).read_bytes() == (finished.workdir / name).read_bytes()
 
 
+def test_a_checkpoint_that_goes_while_it_is_followed_is_passed_over(finished, copied):
+    """Orbax deletes item by item; the training may even have died within that."""
+    checkpoints = copied / "distill" / "checkpoints"
+    first, last = sorted(int(folder.name) for folder in checkpoints.iterdir() if folder.is_dir())
+    shutil.copytree(checkpoints / str(first), checkpoints / str(first - 1))
+    shutil.rmtree(checkpoints / str(first - 1) / "model")
+    follow = (f"--workdir={copied}", *finished.flags, "--stages=evaluate", "--follow")
+    done = kdjax(*follow)
+    assert f"evaluate: checkpoint {first - 1} was deleted before it was read" in done.stdout
+    assert f"step {last}/{last}  validation top-1" in done.stdout
+    # The last one is not being deleted: without a part it is damaged.
+    shutil.rmtree(checkpoints / str(last) / "model")
+    done = kdjax(*follow, check=False)
+    assert done.returncode == 2 and f"checkpoints/{last} cannot be read" in done.stderr
+
+
 def test_a_finished_run_trains_no_more(finished, copied):
     done = kdjax(f"--workdir={copied}", *finished.flags, "--stages=teacher,distill")
     assert "teacher: done already" in done.stdout and "distill: done already" in done.stdout

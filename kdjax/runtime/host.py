@@ -40,7 +40,7 @@ def prepare() -> None:
             mallopt(parameter, value)
 
 
-HEARTBEAT_SECONDS = 40
+HEARTBEAT_SECONDS = 70
 """JAX aborts this process when another is silent for so long; `watch` comes before."""
 
 WAIT_VARIABLE, WAIT_SECONDS = "KDJAX_CONNECT_SECONDS", 50

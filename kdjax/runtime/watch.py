@@ -21,7 +21,11 @@ SILENT_SECONDS = 20.0
 """Without a beat for so long a process is gone: far more than a busy machine delays one."""
 
 STUCK_SECONDS = 30
-"""A process that has not looked for so long ends; JAX's service would abort it after `host.HEARTBEAT_SECONDS`."""
+"""A process that has not looked for so long ends.
+
+Python's lock may be lost just before another process would be called silent: both times together are less than
+`host.HEARTBEAT_SECONDS`, after which JAX's service aborts the process.
+"""
 
 FOLDER = "kdjax/beats"
 

@@ -11,6 +11,7 @@ from kdjax.errors import InputError
 from kdjax.run.run import Run
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.stages.evaluate import evaluate, scalars
+from kdjax.training.checkpoint import KEPT
 from kdjax.training.predictor import population_metrics
 
 SECONDS = 10.0
@@ -43,7 +44,8 @@ def follow(run: Run) -> None:
         try:
             variables = checkpoints.restore_model(layout, seen)
         except (OSError, ValueError, KeyError) as error:
-            if (directory / str(seen)).exists():
+            # Deleting takes a while, and a process that died may have left half of it.
+            if (directory / str(seen)).exists() and len(_steps_after(seen, run)) < KEPT:
                 raise InputError(f"checkpoint {directory}/{seen} cannot be read: {error}") from error
             run.log(f"evaluate: checkpoint {seen} was deleted before it was read")
             continue

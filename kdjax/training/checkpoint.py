@@ -31,6 +31,9 @@ from kdjax.training.state import Best, TrainState
 
 ITEMS = ("model", "optimizer", "best", "averages")
 
+KEPT = 2
+"""The latest checkpoints; one with as many after it is being deleted."""
+
 
 class Checkpoints:
     """The checkpoints in one directory.
@@ -54,7 +57,7 @@ class Checkpoints:
             directory.absolute(),
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(2),
+                preservation_policy=ocp.checkpoint_managers.LatestN(KEPT),
                 # A donated buffer may be written to while an asynchronous save still reads it.
                 enable_async_checkpointing=False,
                 read_only=read_only,

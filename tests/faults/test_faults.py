@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from kdjax.runtime import host, watch
+
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cache")]
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
@@ -140,6 +142,12 @@ def watched(then):
     ]
     said = [process.communicate(timeout=120)[1] for process in pair]
     return [process.returncode for process in pair], said
+
+
+def test_the_watch_comes_before_the_service_of_jax():
+    """The lock of Python may be lost just before the watch would have told."""
+    latest = watch.SILENT_SECONDS + watch.BEAT_SECONDS + watch.STUCK_SECONDS
+    assert latest < 60 < host.HEARTBEAT_SECONDS
 
 
 @pytest.mark.parametrize("attempt", range(3))
