@@ -78,7 +78,12 @@ def _dataset() -> ml_collections.ConfigDict:
     dataset.label_fraction = 1.0  # fraction of training and validation images that keep their labels
     dataset.unlabelled = "keep"  # training images without a label: keep (soft losses count them) | drop
     dataset.on_error = "refuse"  # unreadable images: refuse | skip
-    dataset.value_range = ()  # (low, high) of 16-bit and float images; () = inferred, and logged
+    dataset.value_range = ()  # (low, high) of 16-bit and float images; () = the sensor's, or inferred, and logged
+    dataset.sensor = (
+        ""  # "" (red, green and blue) | sentinel2_l1c | sentinel2_l2a | either with _offset, see data.bands
+    )
+    dataset.file_bands = ()  # names of the bands in files that have no descriptions, in their order
+    dataset.bands = ()  # names of the bands to read; () = all of the sensor's or of file_bands
     dataset.demo_classes = 10
     dataset.demo_train = 600
     dataset.demo_validation = 200
@@ -97,6 +102,7 @@ def _dataset() -> ml_collections.ConfigDict:
 def _network() -> ml_collections.ConfigDict:
     """What teacher and student have in common."""
     network = ml_collections.ConfigDict()
+    network.bands = ()  # names of those of dataset.bands that it is shown; () = all
     network.width = 1.0
     network.head = "average"  # average: global average pooling; fc: VGG16's own two layers of 4096
     network.weights = config_dict.placeholder(str)  # safetensors file or Hugging Face hub id; unset = scratch

@@ -1,4 +1,4 @@
-"""Decoded images on disk: a uint8 .npy to map into memory and a JSON index, no pickle.
+"""Decoded images on disk: a .npy of bytes or 16 bits to map into memory and a JSON index, no pickle.
 
 `<cache_dir>/decoded/<key>/images.npy` and `index.json`. A folder is written under a temporary name and renamed when
 complete, so a run that dies leaves nothing that looks finished. A lock says that its writer lives; what the dead left
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from kdjax.errors import reason
 from kdjax.runtime import temporary
@@ -54,7 +55,7 @@ def read(
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        if images.dtype != np.uint8 or images.shape != tuple(index["shape"]):
+        if images.dtype not in (np.uint8, np.uint16) or images.shape != tuple(index["shape"]):
             raise ValueError(f"images.npy holds {images.dtype} {images.shape}")
         if _seal(index["shape"], index["hashes"], index["content"]) != index["seal"]:
             raise ValueError("index.json differs from its own seal")
@@ -87,14 +88,14 @@ def _touched(folder: pathlib.Path) -> float:
 class Writer:
     """Builds one cache folder: fill `images`, then `finish`; a context manager that leaves no temporary files."""
 
-    def __init__(self, folder: pathlib.Path, shape: tuple[int, ...]):
+    def __init__(self, folder: pathlib.Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
         self._folder = folder
         self._shape = shape
         with contextlib.ExitStack() as stack:
             self._building = stack.enter_context(temporary.folder(folder.parent, folder.name))
-            self.images = np.lib.format.open_memmap(self._building / "images.npy", "w+", np.uint8, shape)
+            self.images = np.lib.format.open_memmap(self._building / "images.npy", "w+", dtype, shape)
             if hasattr(os, "posix_fallocate"):
                 # Room is claimed now: a full disk met while writing into a map would kill the process.
                 with open(self._building / "images.npy", "r+b") as file:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdjax.data import bands
 from kdjax.data.meaning import is_range
 from kdjax.data.sources import SOURCES
 from kdjax.errors import InputError
@@ -51,6 +52,7 @@ def check(section: Mapping[str, Any]) -> None:
             "dataset.unlabelled is 'drop', but dataset.unlabelled_dir adds such images: choose one of them"
         )
     _choice(section, "on_error", ("refuse", "skip"))
+    bands.check(section)
     _check_split(section)
     splits = section["tfds_splits"]
     if not _is_list(splits) or len(splits) not in (0, 3) or not all(isinstance(one, str) for one in splits):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kdjax.data.bands import Bands
 from kdjax.data.meaning import Meaning
 
 UNLABELLED = -1
@@ -19,7 +20,7 @@ class Split:
     """Examples of one side of a split.
 
     Attributes:
-        images: uint8 (N, S, S, 3), RGB, C-contiguous.
+        images: (N, S, S, channels) of the data set's bands, uint8 or uint16, C-contiguous.
         labels: int32 (N,), index into the classes; -1 is unlabelled (train only).
         names: N names, unique over the data set.
     """
@@ -40,6 +41,19 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Of each band over all pixels, in [0, 1] as networks are given them.
+
+    Attributes:
+        mean: means.
+        std: standard deviations, above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set ready for training.
 
@@ -54,7 +68,8 @@ class Dataset:
         members: names per split before label_fraction drops any, and the names it touched.
         overlap: test images ÷ the other labelled images, where another data seed would draw another test split of
             them; 0 where it would draw new images; None where the test split is the source's own or a file's.
-        meaning: what the numbers and the size of its tiles were, for whoever classifies others later.
+        meaning: what the numbers, bands and size of its tiles were, for whoever classifies others later.
+        statistics: of the bands of the training images, where they are not simply red, green and blue.
     """
 
     name: str
@@ -67,6 +82,7 @@ class Dataset:
     members: dict[str, tuple[str, ...]]
     overlap: float | None
     meaning: Meaning = Meaning()
+    statistics: Statistics | None = None
 
     @property
     def value_range(self) -> tuple[float, ...]:
@@ -106,7 +122,7 @@ class Pool:
     Attributes:
         name: short name of the source.
         classes: class names.
-        images: uint8 (rows, S, S, 3), possibly a memory map with more rows than examples.
+        images: (rows, S, S, channels), uint8 or uint16, possibly a memory map with more rows than examples.
         rows: int64 (N,), the row of `images` of each example.
         labels: int32 (N,), -1 = unlabelled.
         names: N unique names.
@@ -140,8 +156,8 @@ class Pool:
         return Split(images, np.asarray(labels, np.int32), tuple(self.names[i] for i in indices))
 
 
-def fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
-    """sha256 (hex) of everything that makes the data what it is: classes, and per split names, labels, pixels."""
+def fingerprint(classes: tuple[str, ...], splits: dict[str, Split], bands: Bands | None = None) -> str:
+    """sha256 (hex) of all that makes the data what it is: classes, bands, and per split names, labels and pixels."""
     total = hashlib.sha256()
 
     def add(data: bytes) -> None:
@@ -150,6 +166,8 @@ def fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
         total.update(data)
 
     add("\n".join(classes).encode())
+    if bands:
+        add("\n".join(bands.names).encode())
     for key, split in splits.items():
         add(key.encode())
         add("\n".join(split.names).encode("utf-8", "surrogateescape"))

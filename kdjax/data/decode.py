@@ -1,4 +1,4 @@
-"""One image file -> RGB pixels; resizing.
+"""One image file -> RGB pixels, or other bands; resizing.
 
 Every failure is a `DecodeError` with a short reason; the caller knows the file's name and adds it. What the pixels mean
 is in `pixels`.
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from kdjax.data import pixels, tiff
+from kdjax.data.bands import RGB, Bands
 from kdjax.data.pixels import Decoded, DecodeError, ReadError
 from kdjax.errors import reason
 
@@ -86,43 +87,52 @@ def warnings_settled() -> Iterator[None]:
         yield
 
 
-def decode(data: bytes) -> Decoded:
+def decode(data: bytes, bands: Bands | None = None) -> Decoded:
     """Decodes JPEG, PNG, BMP or TIFF bytes.
 
     Grey becomes RGB, a fourth band is dropped after an alpha band has said where there is data, CMYK and palettes are
     converted, the EXIF orientation is applied. 16-bit and float images keep their dtype.
 
+    Args:
+        data: the file.
+        bands: those to take, None = red, green and blue.
+
     Raises:
-        DecodeError: not an image, truncated, too large, without data, or of bands that are no color image.
+        DecodeError: not an image, truncated, too large, without data, or without these bands.
         ReadError: not enough memory.
     """
-    with opened(data) as decoded:
+    with opened(data, bands) as decoded:
         return decoded
 
 
 @contextlib.contextmanager
-def opened(data: bytes) -> Iterator[Decoded]:
+def opened(data: bytes, bands: Bands | None = None) -> Iterator[Decoded]:
     """`decode` for as long as the pixels are needed. Threads wait while too many are open: that bounds memory."""
     with contextlib.ExitStack() as held:
         try:
-            decoded = _decode(data, held)
+            decoded = _decode(data, held, bands)
             yield _with_sidecars(decoded, data) if isinstance(data, WithSidecars) else decoded
         except MemoryError:
             raise ReadError("not enough memory to decode it") from None
 
 
-def _decode(data: bytes, held: contextlib.ExitStack) -> Decoded:
+def _decode(data: bytes, held: contextlib.ExitStack, bands: Bands | None) -> Decoded:
     if not data:
         raise DecodeError("the file is empty")
     if len(data) > MAX_FILE_BYTES:
         raise DecodeError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
     check_size = functools.partial(_check_size, held=held)
     try:
+        if data[:4] in _TIFF_STARTS and bands:
+            return tiff.read_bands(data, check_size, bands)
         if data[:4] in _TIFF_STARTS:
             return tiff.read(data, check_size, lambda data, page: _from_pillow(data, page, lambda width, height: None))
-        if data[:8] == _PNG_START and len(data) > 25 and data[24] == 16:
-            return _decode_png16(data, check_size)
-        return _from_pillow(data, None, check_size)
+        deep_png = data[:8] == _PNG_START and len(data) > 25 and data[24] == 16
+        decoded = _decode_png16(data, check_size) if deep_png else _from_pillow(data, None, check_size)
+        if bands:
+            places, how = bands.choose(decoded.pixels, RGB)
+            decoded = dataclasses.replace(decoded, pixels=decoded.pixels[..., list(places)], facts=(how,))
+        return decoded
     except (DecodeError, MemoryError):
         raise
     # Decoders of damaged files raise whatever they meet (struct.error, KeyError, SyntaxError, ...): for the user
@@ -217,17 +227,30 @@ def _from_array(array: np.ndarray) -> Decoded:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, 3) -> uint8 (size, size, 3): Lanczos with antialiasing; a non-square image is squeezed.
+    """(H, W, channels) -> (size, size, channels): Lanczos with antialiasing; a non-square image is squeezed.
 
     Squeezing keeps the whole tile in view, which a centre crop does not; tiles are square or nearly so.
+
+    Args:
+        image: uint8, of any number of channels in uint16.
+        size: px.
     """
     if image.shape[:2] == (size, size):
         return image
+    if image.dtype != np.uint8 or image.shape[-1] != 3:  # Pillow has no such mode, but one of floats
+        resized = [_resized(image[..., band].astype(np.float32), size) for band in range(image.shape[-1])]
+        most = np.iinfo(image.dtype).max
+        return np.clip(np.rint(np.stack(resized, axis=-1)), 0, most).astype(image.dtype)
+    return _resized(image, size)
+
+
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def digest(image: np.ndarray) -> str:
-    """sha256 (hex) of the size and the values of a uint8 (H, W, 3) image: equal for identical pixels only."""
-    total = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]};".encode())
+    """sha256 (hex) of the size and the values of an image (H, W, channels): equal for identical pixels only."""
+    kind = "" if image.dtype == np.uint8 and image.shape[-1] == 3 else f"{image.shape[-1]} {image.dtype};"
+    total = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]};{kind}".encode())
     total.update(np.ascontiguousarray(image).data)
     return total.hexdigest()

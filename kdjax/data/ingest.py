@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import cache, decode, meaning, pixels
+from kdjax.data.bands import SENSORS, Bands, named
 from kdjax.data.dataset import Context, Pool
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
@@ -60,7 +61,7 @@ class Ingested:
     """The examples that could be decoded, in the order of the source.
 
     Attributes:
-        images: uint8 (M, S, S, 3) with a row per example of the source, also for the skipped ones.
+        images: (M, S, S, channels), uint8 or uint16, with a row per example of the source, also for the skipped ones.
         rows: int64 (N,), the row of each example kept.
         labels: int32 (N,).
         names: N names.
@@ -105,7 +106,9 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
         InputError: unreadable images with on_error='refuse', or no readable image at all.
     """
     like = encoded.like
-    asked = tuple(float(value) for value in (like and like.value_range) or section["value_range"])
+    sensor = SENSORS[section["sensor"]].value_range if section["sensor"] else ()
+    asked = tuple(float(value) for value in (like and like.value_range) or section["value_range"] or sensor)
+    bands = like.bands if like else named(section)
     key = cache.key_of(
         [
             decode.VERSION,
@@ -114,18 +117,24 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             section["storage_size"],
             asked,
             None if like is None else like.numbers,
+            *([bands.metadata()] if bands else []),
         ]
     )
     folder = None if context.cache_dir is None else pathlib.Path(context.cache_dir) / "decoded" / key
-    shape = (len(encoded.stamps), section["storage_size"], section["storage_size"], 3)
+    channels = len(bands.names) if bands else 3
+    shape = (len(encoded.stamps), section["storage_size"], section["storage_size"], channels)
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2)))
         if folder is not None and (found := cache.read(folder, threads, context.log)) is not None:
             images, content = found
         else:
-            writer = None if folder is None else stack.enter_context(_writer(folder, shape))
-            images = np.zeros(shape, np.uint8) if writer is None else writer.images
-            content, complete = _Decoding(encoded, images, asked, threads, context.log).run()
+            # Without a set to agree with, bytes and any numbers that the range fits may come together.
+            numbers = like.numbers if like else () if bands else (meaning.BYTES,)
+            expected = Meaning(asked, numbers, bands=bands)
+            dtype = _dtype(encoded, bands) if bands and not asked else expected.dtype
+            writer = None if folder is None else stack.enter_context(_writer(folder, shape, dtype))
+            images = np.zeros(shape, dtype) if writer is None else writer.images
+            content, complete = _Decoding(encoded, images, expected, threads, context.log).run()
             # What is refused is not kept, nor what was not read: the disk or the mount may be well next time, and
             # stamps would not show it.
             if folder is not None and writer is not None and complete and content["names"]:
@@ -164,9 +173,18 @@ def _judge(field: str, failed: Sequence[Sequence[str]], on_error: str) -> str:
     return f"{images} skipped: {listed}"
 
 
-def _writer(folder: pathlib.Path, shape: tuple[int, ...]) -> cache.Writer:
+def _dtype(encoded: Encoded, bands: Bands) -> np.dtype:
+    """In which to store images whose range is not known yet: that of bytes, if the first readable image has them."""
+    with decode.warnings_settled():
+        for i in range(len(encoded.stamps)):
+            with contextlib.suppress(decode.DecodeError, OSError, MemoryError):
+                return np.dtype(np.uint16 if decode.decode(encoded.read(i).data, bands).deep else np.uint8)
+    return np.dtype(np.uint8)
+
+
+def _writer(folder: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> cache.Writer:
     with _named(folder):
-        return cache.Writer(folder, shape)
+        return cache.Writer(folder, shape, dtype)
 
 
 @contextlib.contextmanager
@@ -186,14 +204,12 @@ class _Decoding:
         self,
         encoded: Encoded,
         images: np.ndarray,
-        asked: tuple[float, ...],
+        expected: Meaning,
         threads: concurrent.futures.Executor,
         log: Callable[[str], None],
     ):
         self._encoded, self._images, self._threads, self._log = encoded, images, threads, log
-        self._asked, self._like = asked, encoded.like
-        # Without a set to agree with, bytes and any numbers that the range fits may come together.
-        self._meaning = Meaning(asked, encoded.like.numbers if encoded.like else (meaning.BYTES,))
+        self._like, self._meaning = encoded.like, expected
         self._facts: collections.Counter[str] = collections.Counter()
         self._failed: dict[int, tuple[str, str]] = {}
         self._not_read: set[int] = set()
@@ -217,8 +233,9 @@ class _Decoding:
         deep = sum(count for kind, count in kinds.items() if kind != meaning.BYTES)
         low_high = self._meaning.value_range if deep else ()
         if deep:
+            most = np.iinfo(self._images.dtype).max
             notes.append(
-                f"{deep} 16-bit or float images: values {low_high[0]:g}..{low_high[1]:g} became 0..255 ({how})"
+                f"{deep} 16-bit or float images: values {low_high[0]:g}..{low_high[1]:g} became 0..{most} ({how})"
             )
         if len(kinds) > 1:
             notes.append(f"kinds of numbers: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
@@ -228,7 +245,12 @@ class _Decoding:
             "names": [self._raw[i][0] for i in kept],
             "labels": [self._raw[i][1] for i in kept],
             "digests": [self._digests[i] for i in kept],
-            "meaning": Meaning(low_high, tuple(sorted(kinds)), **_medians([self._sizes[i] for i in kept])).metadata(),
+            "meaning": Meaning(
+                low_high,
+                tuple(sorted(kinds)),
+                **_medians([self._sizes[i] for i in kept]),
+                bands=self._meaning.bands,
+            ).metadata(),
             "notes": notes,
             "failed": [list(self._failed[i]) for i in sorted(self._failed)],
         }
@@ -258,12 +280,14 @@ class _Decoding:
         try:
             raw = self._encoded.read(i)
             self._raw[i] = raw.name, raw.label
-            with decode.opened(raw.data) as decoded:
+            with decode.opened(raw.data, self._meaning.bands) as decoded:
+                if self._meaning.bands and decoded.deep != (self._images.dtype != np.uint8):
+                    raise decode.DecodeError(f"{decoded.pixels.dtype} pixels, others are of another depth: convert it")
                 if decoded.deep and not self._meaning.value_range and self._like is None:
                     # Without a range yet: this image is decoded again when all samples are in.
                     self._samples[i] = pixels.sample(decoded)
                     return ()
-                image = self._meaning.bytes_of(decoded)
+                image = self._meaning.stored(decoded)
                 height, width = image.shape[:2]
                 self._kinds[i] = meaning.kind_of(decoded.pixels.dtype, self._meaning.value_range)
                 self._sizes[i] = math.sqrt(height * width), decoded.pixel_size_m

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdjax import config
-from kdjax.data import near_duplicates, places
+from kdjax.data import band_statistics, near_duplicates, places
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, fingerprint
@@ -85,7 +85,12 @@ def load(
         train, members["unlabelled"], more = _with_unlabelled(train, held, pool, section, context)
         notes += more
     splits = {"train": train, "validation": validation, "test": test}
-    total = fingerprint(pool.classes, splits)
+    total = fingerprint(pool.classes, splits, pool.meaning.bands)
+    statistics = None
+    if pool.meaning.bands:
+        statistics = band_statistics.of(train.images)
+        band_statistics.check_offset(section["sensor"], train.images)
+        notes += band_statistics.notes(statistics, pool.meaning)
     if not section["group_near_duplicates"]:
         notes += _near_duplicates(train, test, cache_dir, total)
     overlap = 0.0 if pool.redrawn else None
@@ -100,6 +105,7 @@ def load(
         members=members,
         overlap=overlap,
         meaning=pool.meaning,
+        statistics=statistics,
     )
 
 

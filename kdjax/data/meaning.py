@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import pixels
+from kdjax.data.bands import RGB, Bands
 from kdjax.data.pixels import Decoded, DecodeError
 
 BYTES, INTEGERS, UNIT, FLOATS = "8-bit", "16-bit", "float 0..1", "float"
@@ -32,6 +33,7 @@ class Meaning:
         tile_px: median side of a tile in its file, px; None = not known.
         pixel_size_m: median side of a pixel on the ground, m; None = not known.
         ground_size_m: median side of a tile on the ground, m; None = not known.
+        bands: its bands, None = red, green and blue.
     """
 
     value_range: tuple[float, ...] = ()
@@ -39,9 +41,23 @@ class Meaning:
     tile_px: float | None = None
     pixel_size_m: float | None = None
     ground_size_m: float | None = None
+    bands: Bands | None = None
 
-    def bytes_of(self, decoded: Decoded) -> np.ndarray:
-        """The image as uint8 (H, W, 3), 0 where there is no data.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the channels, in their order."""
+        return self.bands.names if self.bands else RGB
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which images are stored: bytes, or 16 bits where bands have a value range.
+
+        Eight bits of a reflectance times 10 000 would make steps of 40, and dark water is 100.
+        """
+        return np.dtype(np.uint16 if self.bands and self.value_range else np.uint8)
+
+    def stored(self, decoded: Decoded) -> np.ndarray:
+        """The image as it is stored: (H, W, channels) of `dtype`, 0 where there is no data.
 
         Raises:
             DecodeError: its numbers are of another kind.
@@ -50,7 +66,7 @@ class Meaning:
             self.check(np.empty(0, np.uint8))
             return pixels.blackened(decoded.pixels, decoded.valid)
         self.check(pixels.sample(decoded))
-        result = pixels.to_uint8(decoded.pixels, *self.value_range)
+        result = pixels.to_levels(decoded.pixels, self.value_range, self.dtype)
         if decoded.valid is not None:
             result[~decoded.valid] = 0
         return result
@@ -89,7 +105,8 @@ class Meaning:
     def metadata(self) -> dict[str, str]:
         """The facts that are known, as texts for a file's metadata; `value_range` and `numbers` always."""
         sizes = {name: f"{getattr(self, name):.10g}" for name in _SIZES if getattr(self, name) is not None}
-        return {"value_range": json.dumps(self.value_range), "numbers": json.dumps(self.numbers), **sizes}
+        bands = self.bands.metadata() if self.bands else {}
+        return {"value_range": json.dumps(self.value_range), "numbers": json.dumps(self.numbers), **sizes, **bands}
 
     @classmethod
     def from_metadata(cls, facts: Mapping[str, str]) -> Meaning:
@@ -109,7 +126,7 @@ class Meaning:
         for name, size in sizes.items():
             if not (math.isfinite(size) and size > 0):
                 raise ValueError(f"{name} {facts[name]}")
-        return cls(tuple(map(float, value_range)), tuple(numbers), **sizes)
+        return cls(tuple(map(float, value_range)), tuple(numbers), **sizes, bands=Bands.from_metadata(facts))
 
 
 def kind_of(dtype: np.dtype, value_range: tuple[float, ...]) -> str:

@@ -18,14 +18,20 @@ _ROWS = 256  # images compared at once
 
 
 def thumbnails(images: Iterable[np.ndarray]) -> np.ndarray:
-    """(n, SIDE, SIDE, 3) float32, each channel of mean 0, each image of norm 1, from n images (S, S, 3) uint8.
+    """(n, SIDE, SIDE, bands) float32, each of mean 0, each image of norm 1, from n images (S, S, bands).
 
     Without the mean, plain surfaces of like color would be near-duplicates.
     """
-    smaller = (np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX)) for image in images)
-    small = np.array(list(smaller), np.float32)
+    small = np.array([_reduced(image) for image in images], np.float32)
     small -= small.mean((1, 2), keepdims=True)
     return small / np.maximum(np.sqrt(np.square(small).sum((1, 2, 3), keepdims=True)), 1e-6)
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8 and image.shape[-1] == 3:
+        return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
+    bands = (Image.fromarray(image[..., band].astype(np.float32)) for band in range(image.shape[-1]))
+    return np.stack([np.asarray(band.resize((SIDE, SIDE), Image.Resampling.BOX)) for band in bands], axis=-1)
 
 
 def closest(held: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

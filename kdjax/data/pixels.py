@@ -1,13 +1,15 @@
 """What the pixels of a file mean: which bands are red, green and blue, which pixels are data, which values are black
-and white. Training tiles, `predict` and the map all ask here.
+and white. Training tiles, `predict` and the map all ask here. Images of other bands are chosen from by `bands`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 _STRIP = 2**20  # values that are converted together: temporaries are eight times as large in bytes
 _PARTLY = 0.25  # share of values between 0 and the highest from which on a band is no mask, whatever it is called
@@ -26,7 +28,7 @@ class Decoded:
     """An image as its file stores it.
 
     Attributes:
-        pixels: (H, W, 3), RGB: uint8, or a deeper dtype that still needs a value range.
+        pixels: (H, W, 3), RGB, or (H, W, bands): uint8, or a deeper dtype that still needs a value range.
         facts: conversions made.
         valid: bool (H, W), where there is data; None = everywhere.
         pixel_size_m: side of a pixel on the ground, m; None = not known.
@@ -170,9 +172,9 @@ def inverted(pixels: np.ndarray, bits: int) -> np.ndarray:
 def sample(decoded: Decoded, count: int = 4096) -> np.ndarray:
     """About `count` values of an image's data plus its extremes, evenly spread, for `choose_range` and for checks."""
     pixels, valid = decoded.pixels, decoded.valid
-    # An odd stride that is no multiple of 3 visits all three channels.
+    # A stride that has no divisor in common with the number of channels visits all of them.
     stride = max(1, pixels.size // count)
-    while stride > 1 and stride % 3 == 0:
+    while math.gcd(stride, pixels.shape[-1]) > 1:
         stride += 1
     row, column, band = np.unravel_index(np.arange(0, pixels.size, stride), pixels.shape)
     values = pixels[row, column, band]
@@ -217,17 +219,18 @@ def choose_range(samples: list[np.ndarray]) -> tuple[float, float, str]:
     return low, high, "percentiles 0.5 and 99.5 over all such images"
 
 
-def to_uint8(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Maps low..high linearly to 0..255, clipped and rounded; NaN becomes 0."""
-    result = np.empty(pixels.shape, np.uint8)
+def to_levels(pixels: np.ndarray, value_range: Sequence[float], dtype: DTypeLike) -> np.ndarray:
+    """Maps (low, high) linearly to all values of an unsigned type, clipped and rounded; NaN becomes 0."""
+    (low, high), result = value_range, np.empty(pixels.shape, dtype)
+    most = float(np.iinfo(result.dtype).max)
     for rows in _strips(pixels):
-        scaled = (pixels[rows].astype(np.float64) - low) * (255.0 / (high - low))
-        result[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 255.0))
+        scaled = (pixels[rows].astype(np.float64) - low) * (most / (high - low))
+        result[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, most))
     return result
 
 
 def blackened(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """Pixels (H, W, 3) with 0 where there is no data."""
+    """Pixels (H, W, bands) with 0 where there is no data."""
     if valid is None:
         return pixels
     result = pixels.copy()

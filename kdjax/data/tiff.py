@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import logging
 import math
@@ -14,6 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import pixels
+from kdjax.data.bands import Bands
 from kdjax.data.pixels import Decoded, DecodeError
 
 # tifffile logs what it then also raises.
@@ -41,12 +43,7 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = _main_page(tiff)
         check_size(page.imagewidth, page.imagelength)
-        _check_pages(tiff, page)
-        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-        if not ends or max(ends) > len(data):
-            raise DecodeError("image file is truncated")
-        if page.dtype is None:
-            raise DecodeError(f"{page.bitspersample} bits a sample are not supported")
+        _check_whole(tiff, page, data)
         bands = pixels.choose_bands(_roles(page))
         masks = [_mask_page(tiff, page)]
         facts = bands.facts
@@ -68,11 +65,37 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
             if page.photometric == _WHITE_IS_ZERO:
                 array = pixels.inverted(array, page.bitspersample)
         valid = pixels.is_data(array[..., :1], None, masks)
-        orientation = page.tags.get(274)
-        if orientation is not None:
-            array = _orient(array, int(orientation.value))
-            valid = None if valid is None else _orient(valid, int(orientation.value))
+        array, valid = _oriented(page, array, valid)
         return Decoded(array, facts, valid, _pixel_size(page))
+
+
+def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands) -> Decoded:
+    """Decodes a TIFF file of any number of bands.
+
+    Args:
+        data: the file.
+        check_size: as for `read`; three bands count as one pixel.
+        bands: those to take.
+
+    Raises:
+        DecodeError: damaged, several images, a palette or other colors than RGB, or without these bands.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = _main_page(tiff)
+        check_size(page.imagewidth, page.imagelength * -(-page.samplesperpixel // 3))
+        _check_whole(tiff, page, data)
+        if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB) or page.bitspersample < 8 or page.dtype == bool:
+            raise DecodeError("no bands of 8 bits or more: convert it")
+        array = _samples(page)
+        roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page)]
+        descriptions = [text or role for text, role in zip(_descriptions(page), roles, strict=True)]
+        places, how = bands.choose(array, descriptions)
+        array = array[..., list(places)]
+        if page.photometric == _WHITE_IS_ZERO:
+            array = pixels.inverted(array, page.bitspersample)
+        valid = pixels.is_data(array, _nodata(page), [_mask_page(tiff, page)])
+        array, valid = _oriented(page, array, valid)
+        return Decoded(array, (f"bands taken {how}",), valid, _pixel_size(page))
 
 
 def read_mask(data: bytes) -> np.ndarray:
@@ -92,6 +115,15 @@ def _is_aside(page: Any) -> bool:
     """Whether it is a reduced copy or a mask of another page."""
     old = page.tags.get(255)
     return bool(page.subfiletype & 5) or (old is not None and old.value == 2)
+
+
+def _check_whole(tiff: Any, page: Any, data: bytes) -> None:
+    _check_pages(tiff, page)
+    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    if not ends or max(ends) > len(data):
+        raise DecodeError("image file is truncated")
+    if page.dtype is None:
+        raise DecodeError(f"{page.bitspersample} bits a sample are not supported")
 
 
 def _check_pages(tiff: Any, page: Any) -> None:
@@ -125,6 +157,18 @@ def _roles(page: Any) -> list[str]:
         ):
             roles[int(sample)] = role.lower()
     return roles
+
+
+def _descriptions(page: Any) -> list[str]:
+    """GDAL's description of each band, '' where there is none."""
+    found = [""] * page.samplesperpixel
+    with contextlib.suppress(Exception):  # metadata that are no XML say nothing
+        for sample, text in re.findall(
+            r'<Item\s+name="DESCRIPTION"\s+sample="(\d+)"\s+role="description"\s*>([^<]*)</Item>',
+            str(page.tags[42112].value),
+        ):
+            found[int(sample)] = html.unescape(text).strip()
+    return found
 
 
 def _nodata(page: Any) -> float | None:
@@ -168,6 +212,13 @@ def _mask_page(tiff: Any, page: Any) -> np.ndarray | None:
             if not other.subfiletype & 1:
                 return other.asarray(maxworkers=1).reshape(page.imagelength, page.imagewidth) != 0
     return None
+
+
+def _oriented(page: Any, array: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    tag = page.tags.get(274)
+    if tag is None:
+        return array, valid
+    return _orient(array, int(tag.value)), None if valid is None else _orient(valid, int(tag.value))
 
 
 def _orient(array: np.ndarray, orientation: int) -> np.ndarray:

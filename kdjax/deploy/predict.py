@@ -82,8 +82,8 @@ class Classifier:
         Raises:
             DecodeError: not an image, or its numbers are of another kind than in training.
         """
-        with decode.warnings_settled(), decode.opened(data) as decoded:
-            return decode.resize(self.meaning.bytes_of(decoded), self.size)
+        with decode.warnings_settled(), decode.opened(data, self.meaning.bands) as decoded:
+            return decode.resize(self.meaning.stored(decoded), self.size)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, classes) float32 of images (n, size, size, 3) uint8."""

@@ -159,17 +159,18 @@ def render(image: jax.Array, view: View, size: int, *, dtype: DTypeLike | None =
     with the grey of each pixel.
 
     Args:
-        image: (H, W, 3), integers or floats in [0, 255].
+        image: (H, W, bands), integers or floats in [0, 255], or uint16. Color is changed where there are three bands.
         view: see `View`.
         size: side of the result in pixels.
         dtype: of the arithmetic and the result. By default the image's own where that is float32 or wider, else
           JAX's default float (float32, or float64 under x64).
     Returns:
-        (size, size, 3) in [0, 1].
+        (size, size, bands) in [0, 1].
     Raises:
         ValueError: an image of another shape, or a size below 1.
     """
-    return _color(_resample(image, view, size, _dtype(image, dtype)), view)
+    pixels = _resample(image, view, size, _dtype(image, dtype))
+    return _color(pixels, view) if image.shape[-1] == 3 else pixels
 
 
 def augment(
@@ -183,14 +184,14 @@ def augment(
     """One random view of one image: `render(image, draw(key, augmentation), size)`.
 
     Args:
-        image: (H, W, 3), integers or floats in [0, 255].
+        image: (H, W, bands), integers or floats in [0, 255], or uint16. Color is changed where there are three bands.
         key: one PRNG key. The same key at another size gives the same crop, orientation and color.
         size: side of the result in pixels.
         augmentation: how far the view may differ.
         dtype: see `render`.
 
     Returns:
-        (size, size, 3) in [0, 1].
+        (size, size, bands) in [0, 1].
 
     Raises:
         ValueError: an image of another shape, or a size below 1.
@@ -204,8 +205,8 @@ def eval_view(image: jax.Array, size: int, *, dtype: DTypeLike | None = None) ->
     Args, returns, raises: as `render`.
     """
     dtype = _dtype(image, dtype)
-    if image.shape == (size, size, 3):
-        return jnp.clip(image.astype(dtype) / 255, 0, 1)
+    if image.shape[:2] == (size, size):
+        return jnp.clip(image.astype(dtype) / _most(image), 0, 1)
     return _resample(image, View(), size, dtype)
 
 
@@ -257,20 +258,25 @@ def _weighted_rows(rows: jax.Array, index: jax.Array, weight: jax.Array) -> jax.
 
 
 def _resample(image: jax.Array, view: View, size: int, dtype: DTypeLike) -> jax.Array:
-    """Crop, resize, orientation; (H, W, 3) in [0, 255] -> (size, size, 3) in [0, 1]."""
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image must have shape (H, W, 3), got {image.shape}")
+    """Crop, resize, orientation; (H, W, bands) -> (size, size, bands) in [0, 1]."""
+    if image.ndim != 3:
+        raise ValueError(f"an image must have shape (H, W, bands), got {image.shape}")
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
-    height, width, _ = image.shape
+    height, width, bands = image.shape
     turn = jnp.asarray(view.orientation, jnp.int32)
     rows = _taps(view.top, view.height, turn & 1 != 0, height, size, dtype)
     columns = _taps(view.left, view.width, turn & 2 != 0, width, size, dtype)
-    half = _weighted_rows(image.reshape(height, width * 3), *rows)
-    half = half.reshape(size, width, 3).swapaxes(0, 1).reshape(width, size * 3)
-    transposed = _weighted_rows(half, *columns).reshape(size, size, 3)
+    half = _weighted_rows(image.reshape(height, width * bands), *rows)
+    half = half.reshape(size, width, bands).swapaxes(0, 1).reshape(width, size * bands)
+    transposed = _weighted_rows(half, *columns).reshape(size, size, bands)
     out = jnp.where(turn & 4 != 0, transposed, transposed.swapaxes(0, 1))
-    return jnp.clip(out / 255, 0, 1)
+    return jnp.clip(out / _most(image), 0, 1)
+
+
+def _most(image: jax.Array) -> int:
+    """The value that becomes 1: of 16 bits their highest, else 255."""
+    return 65535 if image.dtype == jnp.uint16 else 255
 
 
 def _color(pixels: jax.Array, view: View) -> jax.Array:

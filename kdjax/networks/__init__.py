@@ -43,7 +43,8 @@ def create(
         axis_name: mapped axis of devices whose batches BatchNorm takes together.
 
     Returns:
-        A module from images (b, H, W, 3) in [0, 1] to `Outputs`.
+        A module from images (b, H, W, 3) in [0, 1] to `Outputs`, as its published weights were trained. For other bands
+        it is cloned with another field `bands`, see `layers.InputBands`.
 
     Raises:
         InputError: unknown name, or a value out of range.

@@ -6,8 +6,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.extend import core
+
+from kdjax.networks.layers import images_for
 
 
 def cost(model: nn.Module, image_size: int) -> dict[str, int]:
@@ -27,7 +28,7 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
     """
     if hasattr(model, "form"):
         model = model.clone(form="examples_first")  # the other form has other operations to count
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    image = images_for(model, image_size)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, image)
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
@@ -37,7 +38,7 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
 
 def feature_count(model: nn.Module, image_size: int) -> int:
     """Length of the features that a network's head reads, of images of this side in px."""
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    image = images_for(model, image_size)
     outputs, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), image)
     return outputs.features.shape[-1]
 

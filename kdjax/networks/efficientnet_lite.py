@@ -53,7 +53,7 @@ def blocks(depth: float) -> Iterator[tuple[str, Block]]:
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite over RGB images in [0, 1], (b, H, W, 3); normalized inside.
+    """EfficientNet-Lite over images in [0, 1], (b, H, W, bands); normalized inside.
 
     Args:
         num_classes: length of the logits.
@@ -63,6 +63,7 @@ class EfficientNetLite(nn.Module):
             their activations; the same parameters, and values and gradients equal to rounding.
         dtype: compute dtype; None is that of the images, at least float32.
         axis_name: mapped axis of devices whose batches BatchNorm takes together.
+        bands: which bands of the images it takes, and how they are normalized.
         channels: the family's own multiplier of the stages' channels, beside `width`.
         depth: its multiplier of the blocks of a stage, rounded up.
 
@@ -78,6 +79,7 @@ class EfficientNetLite(nn.Module):
     form: str = "examples_first"
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
+    bands: layers.InputBands = layers.InputBands(MEAN, STD)
     channels: float = 1.0
     depth: float = 1.0
 
@@ -86,12 +88,12 @@ class EfficientNetLite(nn.Module):
         """Logits (b, num_classes) and the features in front of the head, (b, F).
 
         Args:
-            images: (b, H, W, 3) floats in [0, 1].
+            images: (b, H, W, bands) floats in [0, 1].
             train: batch statistics instead of running ones, and dropout where `example_keys` are given.
             example_keys: typed keys (b,), one an example; None means no dropout.
         """
         norm = functools.partial(layers.BatchNorm, self.form, 6.0, self.axis_name, EPS)
-        x = layers.FORMS[self.form].arrange(layers.normalize(images, MEAN, STD, self.dtype))
+        x = layers.FORMS[self.form].arrange(layers.normalize(images, self.bands, self.dtype))
         x = layers.Convolution(scaled(STEM * self.width), self.form, stride=2, padding=PADDING, name="stem")(x)
         x = norm(name="stem_bn")(x, train)
         for name, block in blocks(self.depth):

@@ -4,11 +4,12 @@ Every layer takes its compute dtype from its input and keeps its parameters and 
 input is float64). Only weights that take weight decay are called `kernel`.
 """
 
-from collections.abc import Sequence
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
@@ -37,19 +38,53 @@ def wide(dtype: DTypeLike) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def normalize(
-    images: jax.Array, mean: Sequence[float], std: Sequence[float], dtype: DTypeLike | None = None
-) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class InputBands:
+    """What a network takes of images.
+
+    Attributes:
+        mean, std: of each band that it takes, in [0, 1]: those its weights were trained with, or the data's.
+        chosen: places of these bands among those of the images; () = the images have no others.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    chosen: tuple[int, ...] = ()
+
+    @property
+    def least(self) -> int:
+        """How many bands images have to have."""
+        return max(self.chosen) + 1 if self.chosen else len(self.mean)
+
+
+def images_for(network: nn.Module, size: int) -> jax.ShapeDtypeStruct:
+    """The shape of one image, (1, size, size, bands) float32, to initialize and trace a network with.
+
+    A network without a field `bands` takes red, green and blue.
+    """
+    bands = getattr(network, "bands", None)
+    return jax.ShapeDtypeStruct((1, size, size, bands.least if bands else 3), jnp.float32)
+
+
+def normalize(images: jax.Array, bands: InputBands, dtype: DTypeLike | None = None) -> jax.Array:
     """(images - mean) / std, band by band, in the compute dtype.
 
     Args:
         images: (b, H, W, bands) float in [0, 1].
-        mean, std: of each band, as the network's weights were trained with them.
+        bands: which of them are taken, and how they are normalized.
         dtype: of the result; None is that of the arithmetic, which is done in at least float32.
+
+    Raises:
+        ValueError: images without these bands.
     """
+    count = images.shape[-1]
+    if count < bands.least or (count > len(bands.mean) and not bands.chosen):
+        raise ValueError(f"images of {count} bands for a network of {len(bands.mean)}")
+    if bands.chosen:
+        images = images[..., np.array(bands.chosen)]
     images = images.astype(wide(images.dtype))
     each = lambda values: jnp.asarray(values, images.dtype)[None, None, None, :]
-    return ((images - each(mean)) / each(std)).astype(dtype or images.dtype)
+    return ((images - each(bands.mean)) / each(bands.std)).astype(dtype or images.dtype)
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:

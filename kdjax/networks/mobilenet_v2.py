@@ -29,7 +29,7 @@ def blocks() -> Iterator[tuple[str, Block]]:
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 over RGB images in [0, 1], (b, H, W, 3); normalized inside.
+    """MobileNetV2 over images in [0, 1], (b, H, W, bands); normalized inside.
 
     Args:
         num_classes: length of the logits.
@@ -39,6 +39,7 @@ class MobileNetV2(nn.Module):
             their activations; the same parameters, and values and gradients equal to rounding.
         dtype: compute dtype; None is that of the images, at least float32.
         axis_name: mapped axis of devices whose batches BatchNorm takes together.
+        bands: which bands of the images it takes, and how they are normalized.
 
     Parameters: `stem`, `stem_bn`, `block_1` ... `block_17` {expand, expand_bn, depthwise, depthwise_bn, project,
     project_bn}, `last`, `last_bn`, `head`. Source: arXiv 1801.04381 and torchvision.models.mobilenet_v2 for padding,
@@ -51,17 +52,18 @@ class MobileNetV2(nn.Module):
     form: str = "examples_first"
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
+    bands: layers.InputBands = layers.InputBands(MEAN, STD)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
         """Logits (b, num_classes) and the features in front of the head, (b, F).
 
         Args:
-            images: (b, H, W, 3) floats in [0, 1].
+            images: (b, H, W, bands) floats in [0, 1].
             train: batch statistics instead of running ones, and dropout where `example_keys` are given.
             example_keys: typed keys (b,), one an example; None means no dropout.
         """
-        x = layers.normalize(images, MEAN, STD, self.dtype)
+        x = layers.normalize(images, self.bands, self.dtype)
         norm = functools.partial(layers.BatchNorm, self.form, 6.0, self.axis_name)
         x = layers.FORMS[self.form].arrange(x)
         x = layers.Convolution(scaled(32 * self.width), self.form, stride=2, name="stem")(x)

@@ -118,7 +118,7 @@ def batch_norm(form: str, axis_name: str | None) -> functools.partial[layers.Bat
 
 
 class MobileNetV3(nn.Module):
-    """MobileNetV3 over RGB images in [0, 1], (b, H, W, 3); normalized inside.
+    """MobileNetV3 over images in [0, 1], (b, H, W, bands); normalized inside.
 
     Args:
         num_classes: length of the logits.
@@ -129,6 +129,7 @@ class MobileNetV3(nn.Module):
             their activations; the same parameters, and values and gradients equal to rounding.
         dtype: compute dtype; None is that of the images, at least float32.
         axis_name: mapped axis of devices whose batches BatchNorm takes together.
+        bands: which bands of the images it takes, and how they are normalized.
 
     Parameters: `stem`, `stem_bn`, `block_1` ... {expand, expand_bn, depthwise, depthwise_bn, excite, project,
     project_bn}, `last`, `last_bn`, `hidden`, `head`. Every block but the first expands, at any width (torchvision
@@ -143,17 +144,18 @@ class MobileNetV3(nn.Module):
     form: str = "examples_first"
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
+    bands: layers.InputBands = layers.InputBands(MEAN, STD)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
         """Logits (b, num_classes) and the features that the head reads, (b, F): of the hidden layer, not the average.
 
         Args:
-            images: (b, H, W, 3) floats in [0, 1].
+            images: (b, H, W, bands) floats in [0, 1].
             train: batch statistics instead of running ones, and dropout where `example_keys` are given.
             example_keys: typed keys (b,), one an example; None means no dropout.
         """
-        x = layers.normalize(images, MEAN, STD, self.dtype)
+        x = layers.normalize(images, self.bands, self.dtype)
         dtype = x.dtype
         norm = functools.partial(batch_norm(self.form, self.axis_name), hard_swish=True)
         x = layers.FORMS[self.form].arrange(x)

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,11 @@ means of caffe's weights and ImageNet's here differ by less than a gray level, w
 CLASSIFIERS = ("keep", "fitting", "whole")
 """What is taken of a file's classifier: nothing, the layers of the right shape, or all of it."""
 
+STEMS = ("stem", "conv_1")
+"""What the first convolution of a network may be called."""
+
 Leaf = tuple[str, ...]
+Colors = Sequence[int | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,8 @@ class _File:
     naming: str
     found: dict[str, np.ndarray]
     table: dict[Leaf, _Tensor]
+    narrow: Leaf | None = None
+    """The first kernel, where it is one for red, green and blue, and the network takes other bands."""
 
     def fits(self, leaf: Leaf) -> bool:
         tensor = self.table[leaf]
@@ -77,7 +83,12 @@ class Loaded:
 
 
 def load_imagenet(
-    source: str | Path, model_name: str, variables: dict[str, Any], classifier: str = "keep", pixels: str = "network"
+    source: str | Path,
+    model_name: str,
+    variables: dict[str, Any],
+    classifier: str = "keep",
+    pixels: str = "network",
+    colors: Colors | None = None,
 ) -> Loaded:
     """The variables with parameters and BatchNorm statistics taken from a safetensors file.
 
@@ -88,12 +99,14 @@ def load_imagenet(
         variables: {'params': ..., 'batch_stats': ...} of that model at the file's width; not changed.
         classifier: what is taken of the classifier, one of CLASSIFIERS; the rest stays as it is in `variables`.
         pixels: one of PIXELS; the first layer of a file in caffe's form is converted.
+        colors: places of red, green and blue among the network's bands; None = it takes these three. The first layer
+            of a file for red, green and blue is widened to the bands, see `widened`.
 
     Raises:
         InputError: no such file, not safetensors, or tensors missing, unexpected, misshapen or not finite (named);
             or a file in caffe's form for a network that does not take ImageNet's mean and deviation.
     """
-    file = _read(source, model_name, variables, classifier, pixels)
+    file = _read(source, model_name, variables, classifier, pixels, colors)
     deviation = np.asarray(MODELS[model_name].std)
     leaves = traverse_util.flatten_dict(variables)
     taken = [leaf for leaf in file.table if leaf[1] != "head"]
@@ -105,6 +118,8 @@ def load_imagenet(
         value = file.found[tensor.name].reshape(tensor.middle).transpose(tensor.order)
         if pixels == "caffe" and value.ndim == 4 and value.shape[2] == len(deviation):
             value = value[:, :, ::-1].astype(np.float64) * (255 * deviation)[:, None]
+        if leaf == file.narrow and colors is not None:
+            value = widened(value, np.shape(old)[2], colors)
         leaves[leaf] = np.ascontiguousarray(value, old.dtype).reshape(np.shape(old))
     first = next(iter(MODELS[model_name].names))
     turned = _scales(leaves, model_name, file.naming, first)
@@ -126,9 +141,39 @@ def load_imagenet(
     return Loaded({**variables, **traverse_util.unflatten_dict(leaves)}, report, record)
 
 
-def check(source: str | Path, model_name: str, variables: dict[str, Any], pixels: str = "network") -> None:
+def widened(kernel: np.ndarray, bands: int, colors: Colors) -> np.ndarray:
+    """A first kernel for red, green and blue, (height, width, 3, outputs), as one for other bands, (…, bands, outputs).
+
+    Kernels of colors that are among the bands stay at their places. Every other band has the mean of the three, so
+    scaled that together they weigh as much as the colors that are missing, or as one color where none is. An image of
+    bands that agree is then answered as its gray picture, or by a third more, whatever their number, so that BatchNorm
+    goes on from statistics that fit; and an image whose other bands are blank, which is 0 once they are normalized, is
+    answered as by the network for red, green and blue.
+
+    Args:
+        kernel: of the file.
+        bands: how many there are.
+        colors: places of red, green and blue among them, None for one that is missing.
+    """
+    present = [place for place in colors if place is not None]
+    others = bands - len(present)
+    share = max(3 - len(present), 1) / max(others, 1)
+    result = np.repeat(share * kernel.astype(np.float64).mean(2, keepdims=True), bands, axis=2)
+    for color, place in enumerate(colors):
+        if place is not None:
+            result[:, :, place] = kernel[:, :, color]
+    return result
+
+
+def check(
+    source: str | Path,
+    model_name: str,
+    variables: dict[str, Any],
+    pixels: str = "network",
+    colors: Colors | None = None,
+) -> None:
     """Raises InputError where `load_imagenet` would. Of the leaves of `variables` only the shapes are read."""
-    _read(source, model_name, variables, "keep", pixels)
+    _read(source, model_name, variables, "keep", pixels, colors)
 
 
 def digest(source: str | Path) -> str:
@@ -143,9 +188,22 @@ def class_names(source: str | Path) -> list[str] | None:
     Raises:
         InputError: no such file, or not safetensors.
     """
+    return _names(source, "classes")
+
+
+def band_names(source: str | Path) -> list[str] | None:
+    """Names of the bands that a file's network takes, as its metadata have them under 'bands'; or None.
+
+    Raises:
+        InputError: no such file, or not safetensors.
+    """
+    return _names(source, "bands")
+
+
+def _names(source: str | Path, field: str) -> list[str] | None:
     path = hub.locate(source)
     with _opened(path) as file:
-        text = (file.metadata() or {}).get("classes", "null")
+        text = (file.metadata() or {}).get(field, "null")
     try:
         names = json.loads(text)
     except ValueError:
@@ -204,20 +262,33 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
 
 
-def _read(source: str | Path, model_name: str, variables: dict[str, Any], classifier: str, pixels: str) -> _File:
+def _read(
+    source: str | Path,
+    model_name: str,
+    variables: dict[str, Any],
+    classifier: str,
+    pixels: str,
+    colors: Colors | None,
+) -> _File:
     if pixels == "caffe" and tuple(MODELS[model_name].mean) != layers.IMAGENET_MEAN:
         raise InputError(f"weights {source}: {model_name} has none in caffe's form: set weights_pixels to 'network'")
     path = hub.locate(source)
     with _opened(path) as file:
         found = {name: file.get_tensor(name) for name in file.keys()}
+        bands = (file.metadata() or {}).get("bands")
     shapes = {leaf: np.shape(value) for leaf, value in traverse_util.flatten_dict(variables).items()}
+    narrow = None
+    if colors is not None and bands is None:
+        # A file that says nothing of bands is one for red, green and blue.
+        narrow = next(leaf for leaf in shapes if leaf[1] in STEMS and leaf[-1] == "kernel")
+        shapes[narrow] = (*shapes[narrow][:2], 3, shapes[narrow][3])
     tables = {
         naming: {leaf: _tensor(leaf, shape, places) for leaf, shape in shapes.items()}
         for naming, places in MODELS[model_name].names.items()
     }
     # Of namings with equally many of their names in the file the first is taken.
     naming = max(tables, key=lambda one: sum(tensor.name in found for tensor in tables[one].values()))
-    fitting = _File(path, naming, found, tables[naming])
+    fitting = _File(path, naming, found, tables[naming], narrow)
     _check_names(fitting, model_name, whole=classifier == "whole")
     _check_values(fitting)
     return fitting

@@ -88,7 +88,7 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet over RGB images in [0, 1], (b, H, W, 3); normalized inside.
+    """ResNet over images in [0, 1], (b, H, W, bands); normalized inside.
 
     Args:
         num_classes: length of the logits.
@@ -98,6 +98,7 @@ class ResNet(nn.Module):
             their activations; the same parameters, and values and gradients equal to rounding.
         dtype: compute dtype; None is that of the images, at least float32.
         axis_name: mapped axis of devices whose batches BatchNorm takes together.
+        bands: which bands of the images it takes, and how they are normalized.
         model: which one, a key of `DEPTHS`.
 
     Parameters: `stem`, `stem_bn`, `stage_1_block_1` ... {conv_1, conv_1_bn, ..., shortcut, shortcut_bn}, `head`.
@@ -110,6 +111,7 @@ class ResNet(nn.Module):
     form: str = "examples_first"
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
+    bands: layers.InputBands = layers.InputBands(MEAN, STD)
     model: str = "resnet18"
 
     @nn.compact
@@ -117,12 +119,12 @@ class ResNet(nn.Module):
         """Logits (b, num_classes) and the features in front of the head, (b, F).
 
         Args:
-            images: (b, H, W, 3) floats in [0, 1].
+            images: (b, H, W, bands) floats in [0, 1].
             train: batch statistics instead of running ones, and dropout where `example_keys` are given.
             example_keys: typed keys (b,), one an example; None means no dropout.
         """
         form, bottleneck = layers.FORMS[self.form], self.model in BOTTLENECKS
-        x = form.arrange(layers.normalize(images, MEAN, STD, self.dtype))
+        x = form.arrange(layers.normalize(images, self.bands, self.dtype))
         x = layers.Convolution(scaled(BASE * self.width), self.form, 2, size=7, name="stem")(x)
         x = layers.BatchNorm(self.form, math.inf, self.axis_name, name="stem_bn")(x, train)
         x = form.max_pool(x, 3, 2, 1)

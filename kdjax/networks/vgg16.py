@@ -57,6 +57,7 @@ class VGG16(nn.Module):
         batch_norm: a BatchNorm between each convolution and its ReLU (torchvision's vgg16_bn).
         dtype: compute dtype; None is that of the images, at least float32.
         axis_name: mapped axis of devices whose batches BatchNorm takes together.
+        bands: which bands of the images it takes, and how they are normalized.
 
     Parameters: `conv_1` ... `conv_13` {kernel (3, 3, I, O), bias}, `bn_1` ... {scale, bias}, and `head`.
     Source: arXiv 1409.1556 and torchvision.models.vgg16 for padding and initialization.
@@ -72,18 +73,19 @@ class VGG16(nn.Module):
     batch_norm: bool = False
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
+    bands: layers.InputBands = layers.InputBands(MEAN, STD)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
         """Logits (b, num_classes) and the features that the last linear layer reads, (b, F).
 
         Args:
-            images: (b, H, W, 3) floats in [0, 1].
+            images: (b, H, W, bands) floats in [0, 1].
             train: batch statistics instead of running ones, and dropout where `example_keys` are given.
             example_keys: typed keys (b,), one an example; None means no dropout.
         """
         form = layers.FORMS[self.form]
-        x = form.arrange(layers.normalize(images, MEAN, STD, self.dtype))
+        x = form.arrange(layers.normalize(images, self.bands, self.dtype))
         number = 0
         for block in BLOCKS:
             for place, channels in enumerate(block):

@@ -11,6 +11,7 @@ import ml_collections
 
 from kdjax import data
 from kdjax.config import base
+from kdjax.data.bands import check_names, named
 from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.networks import MODELS
@@ -147,6 +148,7 @@ def _check_sizes(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
+    check_names(f"{name}.bands", section.bands)
     _choice(f"{name}.model", section.model, tuple(MODELS))
     _choice(f"{name}.head", section.head, MODELS[section.model].heads)
     _choice(f"{name}.select", section.select, ("best", "last"))
@@ -193,7 +195,7 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
             raise InputError(
                 f"teacher.{name} is {teacher[name]!r}, but no ONNX file is given: set teacher.onnx, or leave it"
             )
-    _check_onnx(teacher)
+    _check_onnx(config)
     for one in given_teachers(config):
         if one.kind == "onnx" and not Path(one.place).is_file():
             raise InputError(f"{one.field}: no file {one.place}")
@@ -206,7 +208,8 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_onnx(teacher: ml_collections.ConfigDict) -> None:
+def _check_onnx(config: ml_collections.ConfigDict) -> None:
+    teacher = config.teacher
     _choice("teacher.onnx_layout", teacher.onnx_layout, onnx.LAYOUTS)
     _choice("teacher.onnx_input", teacher.onnx_input, onnx.INPUTS)
     _choice("teacher.onnx_gives", teacher.onnx_gives, onnx.GIVES)
@@ -223,7 +226,7 @@ def _check_onnx(teacher: ml_collections.ConfigDict) -> None:
             _number(f"teacher.{field}", value, above=0 if field == "onnx_std" else None)
             if abs(value) > 1:
                 raise InputError(f"teacher.{field} is {values}: it is for pixels of 0 to 1, so divide by 255")
-        if values and len(values) != 3:
+        if values and len(values) != 3 and not named(config.dataset):
             raise InputError(f"teacher.{field} is {values}: give three numbers, of red, green and blue in 0 to 1")
 
 

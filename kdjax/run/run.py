@@ -15,13 +15,15 @@ import numpy as np
 from kdjax import data as datasets
 from kdjax import networks
 from kdjax.config import base
+from kdjax.data.bands import RGB
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import Arm, resolve
-from kdjax.run import checks, other_run, record
+from kdjax.run import checks, other_run, record, taken_bands
 from kdjax.run.given import given_field
+from kdjax.run.taken_bands import TakenBands, taken
 from kdjax.runtime import devices, files, memory
 from kdjax.teacher.onnx import Declared, opened
 from kdjax.training.learner import Learner
@@ -67,8 +69,11 @@ class Run:
 
     @property
     def augmentation(self) -> Augmentation:
-        """How training views differ from their images."""
-        return augment.augmentation(self.config.dataset.augmentation)
+        """How training views differ from their images. Color is that of red, green and blue alone."""
+        asked = augment.augmentation(self.config.dataset.augmentation)
+        if self.dataset.meaning.bands is None:
+            return asked
+        return dataclasses.replace(asked, brightness=0.0, contrast=0.0, saturation=0.0)
 
     def on_device(self, images: np.ndarray) -> bool:
         """Whether all these images are held on the devices, or read from the host as they are needed."""
@@ -135,6 +140,8 @@ def open_run(
         files.sweep(workdir)
         files.write_json(workdir / "config.json", document)
         files.write_json(workdir / "splits.json", record.splits_document(dataset))
+        if (document := taken_bands.document(dataset)) is not None:
+            files.write_json(workdir / taken_bands.NAME, document)
     return run
 
 
@@ -146,11 +153,13 @@ def _teacher(
     if given_field(config) not in (None, "teacher.workdir"):
         return None
     examples = int((dataset.train.labels >= 0).sum())
+    (other,) = other_run.named(config) if section.workdir else (None,)
+    bands = taken("teacher", section.bands, dataset, other)
     return Learner(
         name="teacher",
         folder=Path(section.workdir or workdir) / "teacher",
         section=section,
-        network=_network(config, section, dataset),
+        network=_network(config, section, dataset, bands),
         size=section.image_size or config.dataset.image_size,
         examples=examples,
         total_steps=_teacher_steps(config, examples),
@@ -159,6 +168,7 @@ def _teacher(
         mapping=devices.Mapping(),
         log=log,
         read_only=bool(section.workdir),
+        bands=bands.names if bands else RGB,
     )
 
 
@@ -175,7 +185,8 @@ def _student(
     log: Callable[[str], None],
 ) -> Learner:
     section, examples, arms = config.student, len(dataset.train), _arms(config, dataset)
-    network, projection = _network(config, section, dataset), None
+    bands = taken("student", section.bands, dataset)
+    network, projection = _network(config, section, dataset, bands), None
     if any(arm.projected for arm in arms):
         # `validate` has refused teachers without features: without a network this is an encoder.
         projection = (
@@ -183,7 +194,9 @@ def _student(
             networks.feature_count(teacher.network, teacher.size)
             if teacher is not None
             else opened(
-                config.teacher.onnx, declared(config.teacher), config.teacher.image_size or config.dataset.image_size
+                config.teacher.onnx,
+                declared(config.teacher, dataset),
+                config.teacher.image_size or config.dataset.image_size,
             ).length,
         )
     return Learner(
@@ -199,6 +212,7 @@ def _student(
         mapping=devices.for_population(len(config.seeds), len(arms)),
         log=log,
         projection=projection,
+        bands=bands.names if bands else RGB,
     )
 
 
@@ -218,11 +232,12 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
         seeds, projection, steps = program["seeds"], program["projection"], program["steps"]
         arms = resolve(tuple(program["arms"]), there.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
         mapping = devices.for_population(len(seeds), len(arms))
+    bands = taken(f"{other.field}: {other.workdir}: {other.section}", section.get("bands", ()), run.dataset, other)
     return Learner(
         name=other.section,
         folder=other.workdir / ("teacher" if other.section == "teacher" else "distill"),
         section=section,
-        network=_network(run.config, section, run.dataset),
+        network=_network(run.config, section, run.dataset, bands),
         size=section.get("image_size") or there.dataset.image_size,
         examples=len(run.dataset.train),
         total_steps=steps,
@@ -232,11 +247,19 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
         log=run.log,
         read_only=True,
         projection=projection and tuple(projection),
+        bands=bands.names if bands else RGB,
     )
 
 
-def declared(section: ml_collections.ConfigDict) -> Declared:
-    """What the configuration of the teacher says of an ONNX file."""
+def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
+    """What the configuration of the teacher says of an ONNX file, for these data.
+
+    Raises:
+        InputError: it names a band that they do not have, or pixels that do not go with its bands.
+    """
+    bands = taken("teacher", section.bands, dataset)
+    if bands is not None:
+        _check_onnx_bands(section, len(bands.names))
     normalized = {"mean": tuple(section.onnx_mean), "std": tuple(section.onnx_std)} if section.onnx_mean else {}
     return Declared(
         section.onnx_layout,
@@ -244,8 +267,20 @@ def declared(section: ml_collections.ConfigDict) -> Declared:
         tuple(section.classes),
         section.onnx_output,
         section.onnx_gives,
+        bands=bands.input.chosen if bands else (),
         **normalized,
     )
+
+
+def _check_onnx_bands(section: ml_collections.ConfigDict, count: int) -> None:
+    if section.onnx_input == "uint8" or (section.onnx_input == "imagenet" and count != 3):
+        raise InputError(
+            f"teacher.onnx_input is {section.onnx_input!r}, but the file is shown {count} bands in [0, 1]: set it to "
+            "'unit' or 'normalized', or choose its bands in teacher.bands"
+        )
+    for field in ("onnx_mean", "onnx_std"):
+        if section[field] and len(section[field]) != count:
+            raise InputError(f"teacher.{field} has {len(section[field])} numbers: give one for each of {count} bands")
 
 
 def _arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Arm, ...]:
@@ -273,12 +308,17 @@ def _arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Arm, ...
     return arms
 
 
-def _network(config: ml_collections.ConfigDict, section: ml_collections.ConfigDict, dataset: Dataset) -> Any:
+def _network(
+    config: ml_collections.ConfigDict,
+    section: ml_collections.ConfigDict,
+    dataset: Dataset,
+    bands: TakenBands | None,
+) -> Any:
     """A learner's network, in the dtype and the layout that are fast on this backend unless the user says otherwise."""
     on_cpu = jax.default_backend() == "cpu"
     dtype = ("float32" if on_cpu else "bfloat16") if config.dtype == "auto" else config.dtype
     form = ("examples_last" if on_cpu else "examples_first") if config.run.form == "auto" else config.run.form
-    return networks.create(
+    network = networks.create(
         section.model,
         len(dataset.classes),
         width=section.width,
@@ -287,6 +327,7 @@ def _network(config: ml_collections.ConfigDict, section: ml_collections.ConfigDi
         form=form,
         dtype=jnp.dtype(dtype),
     )
+    return network.clone(bands=bands.input) if bands else network
 
 
 def _total_steps(section: ml_collections.ConfigDict, examples: int) -> int:
@@ -346,3 +387,5 @@ def _log_data(dataset: Dataset, log: Callable[[str], None]) -> None:
     )
     for note in dataset.notes:
         log(f"data: {note}")
+    if dataset.statistics is not None:
+        log("data: views differ in crop and orientation; brightness, contrast and saturation are for RGB alone")

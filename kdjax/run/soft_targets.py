@@ -59,7 +59,7 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
     fitted = []
     for one in given_teachers(run.config):
         if one.kind == "onnx" and run.config.teacher.onnx_gives == "embeddings":
-            file = opened(one.place, declared(run.config.teacher), run.teacher_size)
+            file = opened(one.place, declared(run.config.teacher, run.dataset), run.teacher_size)
             parts = _fitted_to(run, file)
             folder = run.workdir / "teacher" / parts["teacher"][:16]
             if read_head(folder, parts) is None:
@@ -138,7 +138,7 @@ def _network(run: Run, learner: Learner, variables: dict[str, Any], shown: Shown
 
 
 def _onnx(run: Run, one: Given, shown: Shown) -> Teacher:
-    said = declared(run.config.teacher)
+    said = declared(run.config.teacher, run.dataset)
     file = opened(one.place, said, shown.size)
     if said.gives != "embeddings":
         return from_onnx(file, said, run.dataset.classes, shown)

@@ -45,6 +45,7 @@ class Declared:
         output: name of the output to use; "" = the only one.
         gives: what that output is, one of `GIVES`.
         mean, std: of each channel in [0, 1], for the input "normalized".
+        bands: places of its channels among the bands of the images; () = they are red, green and blue.
     """
 
     layout: str = "NHWC"
@@ -54,6 +55,12 @@ class Declared:
     gives: str = "logits"
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
+    bands: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """How many it takes."""
+        return len(self.bands) or 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +70,7 @@ class OnnxFile:
     Attributes:
         path: the file.
         size: side of the images that it is given, px.
-        values: from images (n, size, size, 3) float32 in [0, 1] to its output (n, length) float32.
+        values: from images (n, size, size, bands) float32 in [0, 1] to its output (n, length) float32.
         length: of the output for one image.
         classes: names of the classes that its metadata have, in the order of its logits; or None.
         parts: what the output depends on, as JSON values.
@@ -77,7 +84,7 @@ class OnnxFile:
     parts: dict[str, Any]
 
     def plain(self, images: np.ndarray) -> np.ndarray:
-        """The output (n, length) for the plainly resized images (n, side, side, 3) uint8."""
+        """The output (n, length) for the plainly resized images (n, side, side, bands)."""
         resized = jax.jit(lambda images: eval_views(images, self.size))
         return _by_batch(len(images), lambda rows: self.values(np.asarray(resized(images[rows]))))
 
@@ -100,7 +107,8 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
 
     def values(images: np.ndarray) -> np.ndarray:
         run = lambda batch: session.run([output], {entry.name: batch})[0]
-        found = _in_batches(fixed, run, _pixels(images, declared))
+        shown = images[..., list(declared.bands)] if declared.bands else images
+        found = _in_batches(fixed, run, _pixels(shown, declared))
         if found.ndim != 2 or len(found) != len(images):
             raise InputError(
                 f"teacher.onnx: output {output!r} of {path} has the shape {found.shape} for {len(images)} images: name "
@@ -108,7 +116,7 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
             )
         return found.astype(np.float32)
 
-    tried = values(_probe(size))
+    tried = values(_probe(size, max(declared.bands, default=2) + 1))
     _check_output(path, tried, declared.gives)
     normalized = [list(declared.mean), list(declared.std)] if declared.input == "normalized" else []
     parts = {
@@ -117,6 +125,7 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
         "size": size,
         "dtype": "float32",
         "input": [declared.layout, declared.input, *normalized],
+        **({"bands": list(declared.bands)} if declared.bands else {}),
         **({"output": [output, declared.gives]} if (declared.output or declared.gives != "logits") else {}),
     }
     return OnnxFile(path, size, values, tried.shape[1], _class_names(session), parts)
@@ -254,7 +263,8 @@ def _input(path: str, session: Any, declared: Declared, size: int) -> Any:
             f"teacher.onnx: {path} takes {entry.type}, but teacher.onnx_input={declared.input!r} gives {wanted}: set "
             "teacher.onnx_input"
         )
-    shape = (size, size, 3) if declared.layout == "NHWC" else (3, size, size)
+    count = declared.channels
+    shape = (size, size, count) if declared.layout == "NHWC" else (count, size, size)
     sides = entry.shape[1:]
     if len(entry.shape) != 4 or any(isinstance(a, int) and a != b for a, b in zip(sides, shape, strict=True)):
         raise InputError(
@@ -284,7 +294,7 @@ def _class_names(session: Any) -> list[str] | None:
 
 
 def _pixels(images: np.ndarray, declared: Declared) -> np.ndarray:
-    """Images (n, size, size, 3) float in [0, 1] as the file takes them."""
+    """Images (n, size, size, channels) float in [0, 1] as the file takes them."""
     if declared.input == "uint8":
         images = np.round(images * 255).astype(np.uint8)
     elif declared.input in ("imagenet", "normalized"):
@@ -305,12 +315,12 @@ def _in_batches(fixed: int | None, function: Callable[[np.ndarray], np.ndarray],
     return np.concatenate(pieces)
 
 
-def _probe(size: int) -> np.ndarray:
-    """Images that no two classes should share their logits on: flat colors and noise, (n, size, size, 3) float32."""
-    flat = [
-        np.full((size, size, 3), color, np.float32) for color in ((0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-    ]
-    return np.stack([*flat, np.random.default_rng(0).random((size, size, 3), np.float32)])
+def _probe(size: int, bands: int) -> np.ndarray:
+    """Images that no two classes should share their logits on: black, white, each band alone and noise, (n, size, size,
+    bands) float32."""
+    flat = [np.broadcast_to(color, (size, size, bands)) for color in (np.zeros(bands), np.ones(bands), *np.eye(bands))]
+    noise = np.random.default_rng(0).random((size, size, bands), np.float32)
+    return np.stack([*flat, noise]).astype(np.float32)
 
 
 def _check_output(path: str, values: np.ndarray, gives: str) -> None:

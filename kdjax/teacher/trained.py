@@ -11,6 +11,7 @@ import numpy as np
 
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
 from kdjax.inputs.feed import read_ahead
+from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.store import tree_digest
@@ -31,6 +32,11 @@ class Mean(nn.Module):
 
     network: nn.Module
     members: int
+
+    @property
+    def bands(self) -> InputBands:
+        """Those of the network."""
+        return self.network.bands
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         """The mean logits (b, classes) of images (b, H, W, 3) in [0, 1]."""
@@ -119,5 +125,8 @@ def from_network(
     def clean(images: np.ndarray) -> np.ndarray:
         return predict(mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables)), images)[0, 0]
 
-    parts = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}
+    parts: dict[str, Any] = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}
+    bands: InputBands | None = getattr(network, "bands", None)
+    if bands is not None and bands.chosen:
+        parts["bands"] = dataclasses.asdict(bands)
     return Teacher(parts, views, clean, (network, variables))

@@ -13,6 +13,7 @@ from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.networks import pretrained
 from kdjax.networks.classes import class_places
+from kdjax.networks.layers import InputBands, images_for
 from kdjax.objective.outputs import Outputs
 from kdjax.training.learner import Learner
 from kdjax.training.predictor import population_metrics, predictor
@@ -28,6 +29,11 @@ class Encoder(nn.Module):
     """
 
     network: nn.Module
+
+    @property
+    def bands(self) -> InputBands:
+        """Those of the network."""
+        return self.network.bands
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         """The features (b, F) of images (b, H, W, 3) in [0, 1]."""
@@ -77,7 +83,7 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> T
     places = class_places(f"{field} {source}", told, declared, classes)
     names = declared or told or ()
     network = learner.network.clone(num_classes=len(names))
-    example = jax.ShapeDtypeStruct((1, learner.size, learner.size, 3), jnp.float32)
+    example = images_for(network, learner.size)
     made: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), jax.random.key(0), example)
     blank = {kind: made.get(kind, {}) for kind in ("params", "batch_stats")}
     try:

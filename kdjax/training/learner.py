@@ -8,12 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
+from kdjax.data.bands import RGB, colors
 from kdjax.errors import InputError
 from kdjax.networks import pretrained
+from kdjax.networks.layers import images_for
 from kdjax.objective.arms import Arm
 from kdjax.runtime import devices, files
 from kdjax.training import optimizer, state
@@ -69,6 +70,7 @@ class Learner:
         log: takes lines.
         read_only: whether another process or run writes the folder.
         projection: lengths of the features of student and teacher, where an arm maps the ones to the others.
+        bands: names of the bands that the network takes.
     """
 
     name: str
@@ -84,6 +86,12 @@ class Learner:
     log: Callable[[str], None] = print
     read_only: bool = False
     projection: tuple[int, int] | None = None
+    bands: tuple[str, ...] = RGB
+
+    @property
+    def colors(self) -> tuple[int | None, ...] | None:
+        """The places of red, green and blue among its bands, where these are not red, green and blue themselves."""
+        return None if self.bands == RGB else colors(self.bands)
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -136,7 +144,10 @@ class Learner:
     def load(self, variables: dict[str, Any], classifier: str) -> pretrained.Loaded:
         """What the file of weights has for the variables of one network, see `pretrained.load_imagenet`."""
         section = self.section
-        return pretrained.load_imagenet(section.weights, section.model, variables, classifier, section.weights_pixels)
+        self._check_bands()
+        return pretrained.load_imagenet(
+            section.weights, section.model, variables, classifier, section.weights_pixels, self.colors
+        )
 
     def note(self, taken: pretrained.Loaded) -> None:
         """Says what was taken from the file of weights, and keeps that in the folder."""
@@ -159,16 +170,25 @@ class Learner:
         """
         if not self.section.weights:
             return
-        example = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
+        example = images_for(self.network, self.size)
         variables = jax.eval_shape(functools.partial(self.network.init, train=False), jax.random.key(0), example)
         try:
             section = self.section
-            pretrained.check(section.weights, section.model, dict(variables), section.weights_pixels)
+            self._check_bands()
+            pretrained.check(section.weights, section.model, dict(variables), section.weights_pixels, self.colors)
         except InputError as error:
             scratch = f"; --config.{self.name}.weights= (nothing) starts from scratch" * (
                 self.section.get("fit") in (None, "all")
             )
             raise InputError(f"{self.name}.{error}{scratch}") from None
+
+    def _check_bands(self) -> None:
+        told = pretrained.band_names(self.section.weights)
+        if told is not None and tuple(told) != self.bands:
+            raise InputError(
+                f"weights {self.section.weights}: made for the bands {' '.join(told)}, not {' '.join(self.bands)}: set "
+                f"{self.name}.bands to the first"
+            )
 
     def predictor(self) -> Callable[[Any, np.ndarray], np.ndarray]:
         """A compiled function from variables and images to logits, see `predictor.predictor`."""

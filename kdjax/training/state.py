@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from kdjax.networks.layers import images_for
+
 PROJECTION = "projection"
 """Among the parameters of a network in training: its features' linear map to the teacher's, which belongs to the
 objective. `without_projection` leaves the network."""
@@ -84,8 +86,8 @@ def create(
         projection: lengths of the features of student and teacher, where the objective maps the ones to the others.
         pretrained: replaces freshly initialised variables of one network by pretrained ones.
     """
-    example = jnp.zeros((1, image_size, image_size, 3))
-    init = jax.jit(lambda key: network.init(key, example, train=False))
+    example = images_for(network, image_size)
+    init = jax.jit(lambda key: network.init(key, jnp.zeros(example.shape), train=False))
 
     def one(seed: int) -> dict[str, Any]:
         variables = dict(init(jax.random.key(seed)))

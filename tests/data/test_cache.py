@@ -172,9 +172,9 @@ def test_a_cache_that_vanishes_is_named(tmp_path):
     root = write_classes(tmp_path / "tiles", count=8)
     real = decode.opened
 
-    def vanishing(data):
+    def vanishing(data, bands):
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-        return real(data)
+        return real(data, bands)
 
     with (
         pytest.MonkeyPatch.context() as patch,

@@ -200,8 +200,10 @@ def test_value_range_choices():
 
 def test_to_uint8_and_resize():
     values = np.array([[[100.0, 160.0, 200.0], [99.0, 1e9, np.nan]]])
-    np.testing.assert_array_equal(pixels.to_uint8(values, 100, 200), [[[0, 153, 255], [0, 255, 0]]])
-    np.testing.assert_array_equal(pixels.to_uint8(np.array([[[65535, 0, 257]]], np.uint16), 0, 65535), [[[255, 0, 1]]])
+    np.testing.assert_array_equal(pixels.to_levels(values, (100, 200), np.uint8), [[[0, 153, 255], [0, 255, 0]]])
+    np.testing.assert_array_equal(
+        pixels.to_levels(np.array([[[65535, 0, 257]]], np.uint16), (0, 65535), np.uint8), [[[255, 0, 1]]]
+    )
     # A fine checkerboard must become grey, not a moire of black and white.
     board = np.repeat((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, -1)
     small = decode.resize(board, 16)

@@ -21,13 +21,14 @@ class TinyResidual(nn.Module):
     form: str = "examples_first"
     dtype: jnp.dtype | None = None
     axis_name: str | None = None
+    bands: layers.InputBands = layers.InputBands(MEAN, STD)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
         """Logits (b, num_classes) and the features in front of the head, (b, F), of images (b, H, W, 3)."""
         form, channels = layers.FORMS[self.form], max(8, round(16 * self.width))
         norm = lambda name, ceiling: layers.BatchNorm(self.form, ceiling, self.axis_name, name=name)
-        x = form.arrange(layers.normalize(images, MEAN, STD, self.dtype))
+        x = form.arrange(layers.normalize(images, self.bands, self.dtype))
         x = norm("stem_bn", 6.0)(layers.Convolution(channels, self.form, stride=2, name="stem")(x), train)
         y = norm("deep_bn", float("inf"))(layers.Depthwise(1, self.form, name="deep")(x), train)
         x = x + norm("wide_bn", None)(layers.Pointwise(channels, self.form, name="wide")(y), train)

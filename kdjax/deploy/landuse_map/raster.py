@@ -175,7 +175,7 @@ class Raster:
         """
         values, valid = self._data(Window(column, row, width, height))
         self._seen.append(values[::31, ::31][valid[::31, ::31]].ravel())
-        result = pixels.to_uint8(values, *self._meaning.value_range) if self._stretched else values
+        result = pixels.to_levels(values, self._meaning.value_range, np.uint8) if self._stretched else values
         return np.where(valid[..., None], result, 0), valid
 
     def close(self) -> None:

@@ -1,0 +1,68 @@
+"""Mean and spread of each band over the training images, which networks of such bands are normalized by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdjax.data.bands import OFFSET, SENSORS
+from kdjax.data.dataset import Statistics
+from kdjax.data.meaning import Meaning
+from kdjax.errors import InputError
+
+_AT_ONCE = 256  # images
+_SPARSE = 7  # every so many pixels along both sides are looked at for an offset
+_MOST_BELOW = 0.05  # share of values that may lie below the offset: noise over water
+
+
+def of(images: np.ndarray) -> Statistics:
+    """Mean and standard deviation of each band of (N, S, S, bands) uint8 or uint16, in [0, 1].
+
+    A band that has one value everywhere says nothing; its deviation is taken for 1, so that it becomes 0.
+    """
+    most, count = float(np.iinfo(images.dtype).max), images[..., 0].size
+    sums = np.zeros((2, images.shape[-1]))
+    for start in range(0, len(images), _AT_ONCE):
+        values = images[start : start + _AT_ONCE].astype(np.float64) / most
+        sums += [values.sum((0, 1, 2)), np.square(values).sum((0, 1, 2))]
+    mean, square = sums / count
+    std = np.sqrt(np.maximum(square - np.square(mean), 0))
+    return Statistics(tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
+
+
+def notes(statistics: Statistics, meaning: Meaning) -> tuple[str, ...]:
+    """What the log says of them, in the numbers of the files."""
+    low, high = meaning.value_range or (0.0, 255.0)
+    width = high - low
+    listed = ", ".join(
+        f"{name} {low + width * mean:.4g} ± {width * std:.3g}" if std < 1 else f"{name} {low + width * mean:.4g} always"
+        for name, mean, std in zip(meaning.names, statistics.mean, statistics.std, strict=True)
+    )
+    return (f"bands, mean ± deviation over the training images: {listed}",)
+
+
+def check_offset(sensor: str, images: np.ndarray) -> None:
+    """Refuses images whose values show that 1000 was added to them, or was not, against what the sensor's name says.
+
+    Args:
+        sensor: a key of `bands.SENSORS`, or "".
+        images: (N, S, S, bands) uint16, mapped by the sensor's range.
+
+    Raises:
+        InputError: names the other sensor.
+    """
+    if not sensor:
+        return
+    low, high = SENSORS[sensor].value_range
+    pixels = images[:, ::_SPARSE, ::_SPARSE].reshape(-1, images.shape[-1])
+    values = low + pixels[pixels.any(-1)] * ((high - low) / np.iinfo(images.dtype).max)
+    below = float(np.mean(values <= OFFSET)) if values.size else 0.0
+    if low and below > _MOST_BELOW:
+        raise InputError(
+            f"dataset.sensor is {sensor!r}, but {100 * below:.0f} % of the values are at most {OFFSET:.0f}, which that "
+            f"sensor's files have for black: set it to {sensor.removesuffix('_offset')!r}"
+        )
+    if not low and values.size and not below:
+        raise InputError(
+            f"dataset.sensor is {sensor!r}, but no value is below {OFFSET:.0f}, as where that was added to them: set it "
+            f"to {sensor + '_offset'!r}"
+        )
