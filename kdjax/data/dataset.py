@@ -55,6 +55,7 @@ class Dataset:
         overlap: test images ÷ the other labelled images, where another data seed would draw another test split of
             them; 0 where it would draw new images; None where the test split is the source's own or a file's.
         meaning: what the numbers and the size of its tiles were, for whoever classifies others later.
+        bounds: west, south, east and north of the middles of its tiles, degrees; () = not known.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     members: dict[str, tuple[str, ...]]
     overlap: float | None
     meaning: Meaning = Meaning()
+    bounds: tuple[float, ...] = ()
 
     @property
     def value_range(self) -> tuple[float, ...]:
