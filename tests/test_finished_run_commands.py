@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from helpers.finished_run import ARMS, CLASSES, SEEDS, SMALL, kdjax, stored
+from huggingface_hub import ModelCard
 
-from kdjax.deploy import trust
+from kdjax.deploy import catalog, trust
 from kdjax.deploy.export.__main__ import main as export_command
 from kdjax.errors import InputError
 from kdjax.inputs import augment
@@ -183,7 +184,7 @@ def test_the_exported_folder(finished):
     """The student is the one with the best mean on validation; files decoded again are what was trained on."""
     folder, arms, parity = finished.workdir / "export", finished.results["arms"], finished.json("export/parity.json")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "labels.json", "model_card.md", "parity.json", "student.int8.onnx", "student.onnx", "student.safetensors",
+        "README.md", "labels.json", "parity.json", "student.int8.onnx", "student.onnx", "student.safetensors",
         "student.stablehlo", "timm_names.json",
     ]  # fmt: skip
     chosen = parity["student"]
@@ -199,7 +200,7 @@ def test_the_exported_folder(finished):
         assert one["bytes"] == (folder / name).stat().st_size
         if name != "student.int8.onnx":
             assert one["agreement"] == 1 and one["largest_logit_difference"] < 1e-3
-    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| test | {tested} | {100 * chosen['test']['top1']:.2f} |" in card
     assert "Licence of the data: not known" in card or "License of the data: not known" in card
     assert [one["chosen"] for one in parity["int8_candidates"]].count(True) == 1
@@ -217,6 +218,23 @@ def test_the_exported_folder(finished):
         assert json.loads(metadata["trust"])["temperature"] == one["temperature"]
         assert f"| `{name}` | {one['temperature']:.3f} |" in card
     assert read(folder / "labels.json") == list(CLASSES)
+
+
+def test_the_export_is_described(finished, copied):
+    """The head of its card, and the item of a catalog, say what the run says."""
+    data = ModelCard((copied / "export" / "README.md").read_text(encoding="utf-8")).data
+    chosen = finished.json("export/parity.json")["student"]
+    figures = {one.metric_name: one.metric_value for one in data.eval_results}
+    assert data.model_name == "learned" and data.eval_results[0].dataset_name == "tiles"
+    assert (figures["top-1"], figures["macro-F1"]) == (chosen["test"]["top1"], chosen["test"]["macro_f1"])
+    assert ("knowledge-distillation" in data.tags) == (chosen["arm"] != "student_alone")
+    catalog.main([str(copied / "export")])
+    facts = read(copied / "export" / "stac_item.json")["properties"]
+    assert facts["mlm:total_parameters"] == finished.results["student"]["params"]
+    assert facts["mlm:pretrained_source"] == finished.weights.name  # a file of this machine
+    (given,), (logits, _) = facts["mlm:input"], facts["mlm:output"]
+    assert given["input"]["shape"] == [-1, 48, 48, 3] and "32 px and normalization are inside" in given["description"]
+    assert [one["name"] for one in logits["classification:classes"]] == list(CLASSES)
 
 
 def test_predict_says_of_the_files_what_the_run_says(finished):

@@ -70,6 +70,7 @@ class Dataset:
             them; 0 where it would draw new images; None where the test split is the source's own or a file's.
         meaning: what the numbers, bands and size of its tiles were, for whoever classifies others later.
         statistics: of the bands of the training images, where they are not simply red, green and blue.
+        bounds: west, south, east and north of the middles of its tiles, degrees; () = not known.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Dataset:
     overlap: float | None
     meaning: Meaning = Meaning()
     statistics: Statistics | None = None
+    bounds: tuple[float, ...] = ()
 
     @property
     def value_range(self) -> tuple[float, ...]:

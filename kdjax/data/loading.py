@@ -55,10 +55,11 @@ def load(
         raise InputError(f"data_seed: {data_seed} must not be negative")
     context = Context(data_seed, cache_dir, log)
     pool = SOURCES[section["source"]](section, context)
+    bounds: tuple[float, ...] = ()
     if section["splits"]:
         assigned = split_rules.reuse(section["splits"], pool)
     elif section["split_by"] == "place" or section["group_near_duplicates"] or section["fold"]:
-        assigned, more = _assign_groups(pool, section, data_seed)
+        assigned, more, bounds = _assign_groups(pool, section, data_seed)
         pool = dataclasses.replace(pool, notes=pool.notes + more)
     else:
         assigned = split_rules.assign(
@@ -106,6 +107,7 @@ def load(
         overlap=overlap,
         meaning=pool.meaning,
         statistics=statistics,
+        bounds=bounds,
     )
 
 
@@ -118,14 +120,18 @@ def _complete(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> d
     return {**{name: defaults[name] for name in defaults}, **given, **fields}
 
 
-def _assign_groups(pool: Pool, section: Mapping[str, Any], seed: int) -> tuple[split_rules.Assignment, tuple[str, ...]]:
-    """A split that keeps together what belongs together, and notes on what that is."""
+def _assign_groups(
+    pool: Pool, section: Mapping[str, Any], seed: int
+) -> tuple[split_rules.Assignment, tuple[str, ...], tuple[float, ...]]:
+    """A split that keeps together what belongs together, notes on what that is, and the bounds of the tiles."""
     keys: list[Sequence[Any]] = [pool.digests]
     notes: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
     if section["split_by"] == "place":
         found = _places(pool, section)
         keys.append(found.names)
-        notes += (f"split by place: {len(set(found.names))} places{_extent(found)}",)
+        bounds = found.bounds
+        notes += (f"split by place: {len(set(found.names))} places{_extent(bounds)}",)
         if section["unlabelled_dir"]:
             notes += ("warning: where the tiles of unlabelled_dir lie is not known; some may lie beside a test tile",)
     pairs: list[tuple[int, int]] = []
@@ -140,7 +146,7 @@ def _assign_groups(pool: Pool, section: Mapping[str, Any], seed: int) -> tuple[s
         fold=section["fold"],
         seed=seed,
     )
-    return assigned, notes
+    return assigned, notes, bounds
 
 
 def _places(pool: Pool, section: Mapping[str, Any]) -> places.Places:
@@ -149,12 +155,11 @@ def _places(pool: Pool, section: Mapping[str, Any]) -> places.Places:
     return places.from_tiles(pool.names, read_named(section["path"], pool.names), section["block_km"])
 
 
-def _extent(found: places.Places) -> str:
-    """Where on the earth they are, for the reader to check."""
-    known = found.centers[~np.isnan(found.centers[:, 0])]
-    if not len(known):
+def _extent(bounds: tuple[float, ...]) -> str:
+    """Where on the earth tiles are, for the reader to check."""
+    if not bounds:
         return ""
-    (west, south), (east, north) = known.min(0), known.max(0)
+    west, south, east, north = bounds
     return f" between {west:.2f} and {east:.2f} degrees of longitude, {south:.2f} and {north:.2f} of latitude"
 
 

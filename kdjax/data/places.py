@@ -38,6 +38,12 @@ class Places:
     names: tuple[str, ...]
     centers: np.ndarray
 
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """West, south, east and north of the centers that are known, degrees; () where none is."""
+        known = self.centers[~np.isnan(self.centers[:, 0])]
+        return (*known.min(0).tolist(), *known.max(0).tolist()) if len(known) else ()
+
 
 def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
     """Places by a table.

@@ -101,6 +101,7 @@ def test_tiles_of_a_place_stay_on_one_side(tiles):
     assert {"train", "validation", "test"} == set(side.values())
     assert any("8 groups, each kept on one side" in note for note in data.notes)
     assert any("split by place: 8 places" in note for note in data.notes)
+    assert data.bounds == ()  # names say nothing of where a place is
 
 
 def test_folds_are_disjoint_and_together_everything(tiles):
@@ -152,6 +153,8 @@ def test_georeferenced_tiles_say_where_they_lie(tmp_path):
     (note,) = [note for note in data.notes if "split by place" in note]
     # UTM zone 32 has its middle meridian at 9 degrees; 5.76 km there are 0.077 degrees of longitude.
     assert "between 9.00 and 9.08 degrees of longitude, 47.8" in note
+    west, south, east, north = data.bounds
+    assert (west, east) == pytest.approx((9.0016, 9.0752), abs=1e-3) and north - south == pytest.approx(0.27, abs=0.01)
     side = sides(data)
     runs = [[side[f"{name}/{i:02d}.tif"] for i in range(24)] for name in ("field", "lake")]
     changes = sum(a != b for run in runs for a, b in zip(run, run[1:], strict=False))

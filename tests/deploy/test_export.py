@@ -105,6 +105,24 @@ def test_onnx_agrees_with_the_evaluation_of_the_trained_form(case):
     assert_close(run_onnx(onnx_graph.build(unresized, {}), images), evaluated(images))
 
 
+def test_openvino_agrees_with_onnxruntime(case, tmp_path):
+    """In float32: by default it computes in bfloat16 where the CPU can."""
+    openvino = pytest.importorskip("openvino")
+    network, path = case[-1], tmp_path / "student.onnx"
+    graph, images = onnx_graph.build(network, {}), pixels(5, network.storage_size)
+    onnx.save(graph, path)
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    said = [model({"images": batch})["logits"] for batch in (images[:1], images[1:])]
+    assert_close(np.concatenate(said), run_onnx(graph, images))
+
+
+def test_the_mean_goes_before_the_last_product_of_the_resize(case):
+    """OpenVINO 2026.4 would not read it after: see `onnx_graph`."""
+    nodes = onnx_graph.build(case[-1], {}).graph.node
+    products = {node.output[0] for node in nodes if node.op_type == "MatMul"}
+    assert not [node for node in nodes if node.op_type == "Sub" and node.input[0] in products]
+
+
 def test_an_average_over_few_cells_joins_the_layer_that_reads_it():
     """1 x 1 cells repeated to 7 x 7 and read by 49 times as many weights are the sum of these weights."""
     for side, cells in ((32, 1), (101, 3)):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from faults.bad_input_cases import CLASSES, write_raster
 from faults.bad_inputs import Case
-from helpers import color_model, evaluated_run
+from helpers import color_model, evaluated_run, export_folder
 
 
 def cases() -> list[Case]:
-    return [*of_predict(), *of_map(), *of_export(), *of_compare()]
+    return [*of_predict(), *of_map(), *of_export(), *of_catalog(), *of_triton(), *of_compare()]
 
 
 def model_with(**facts: str):
@@ -108,6 +108,54 @@ def of_export() -> list[Case]:
         (("--workdir={w}/run",), "config.json", unreadable("config.json", "[]")),
     ]
     return [Case("export", "export", arguments, word, prepare) for arguments, word, prepare in rows]
+
+
+def of_catalog() -> list[Case]:
+    def spoiled(name: str, content: bytes | None):
+        def write(d: Path, w: Path) -> None:
+            export_folder.write_export(w / "export")
+            (w / "export" / name).unlink()
+            if content is not None:
+                (w / "export" / name).write_bytes(content)
+
+        return write
+
+    whole = lambda d, w: export_folder.write_export(w / "export")
+    rows = [
+        ((), "EXPORT", None),
+        (("/nowhere",), "/nowhere", None),
+        (("{d}/tiles",), "tiles", None),
+        (("{d}/text.txt",), "text.txt", None),
+        (("{w}/export", "--bbox=1,2"), "--bbox", whole),
+        (("{w}/export", "--bbox=9,48,8,47"), "--bbox", whole),
+        (("{w}/export", "--time=now"), "--time", whole),
+        (("{w}/export", "--license=my own"), "--license", whole),
+        (("{w}/export", "--dataset=https://x.y/z"), "--dataset", whole),
+        (("{w}/export",), "parity.json", spoiled("parity.json", b"\xff")),
+        (("{w}/export",), "network", spoiled("parity.json", b'{"student": {}}')),
+        (("{w}/export",), "student.onnx", spoiled("student.onnx", b"")),
+        (("{w}/export",), "student.int8.onnx", spoiled("student.int8.onnx", None)),
+        (("{w}/export",), "README.md", spoiled("README.md", b"\xff")),
+        (("{w}/export",), "README.md", spoiled("README.md", b"---\nmodel-index: 3\n---\n")),
+    ]
+    return [Case("catalog", "deploy", arguments, word, prepare) for arguments, word, prepare in rows]
+
+
+def of_triton() -> list[Case]:
+    taken = lambda d, w: (w / "models" / "student").mkdir(parents=True)
+    rows = [
+        ((), "ARTEFACT", None),
+        (("{d}/model.onnx",), "REPOSITORY", None),
+        (("/nowhere.onnx", "{w}/models"), "/nowhere.onnx", None),
+        (("{d}/text.txt", "{w}/models"), "text.txt", None),
+        (("{d}/model.onnx", "{d}/text.txt"), "text.txt", None),
+        (("{d}/model.onnx", "{w}/no/models"), "models", None),
+        (("{d}/model.onnx", "{w}/models"), "student", taken),
+        (("{d}/model.onnx", "{w}/models", "--name=a/b"), "--name", None),
+        (("{d}/model.onnx", "{w}/models", "--max-batch=none"), "--max-batch", None),
+        (("{d}/model.onnx", "/proc/models"), "/proc/models", None),
+    ]
+    return [Case("triton", "deploy", arguments, word, prepare) for arguments, word, prepare in rows]
 
 
 def of_compare() -> list[Case]:

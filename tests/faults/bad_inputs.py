@@ -58,7 +58,7 @@ def commands() -> dict[str, Callable[[list[str]], None]]:
     import kdjax.run.opening  # noqa: F401 - what main imports late, so that a fork need not
     import kdjax.stages.train  # noqa: F401
     from kdjax import main
-    from kdjax.deploy import predict
+    from kdjax.deploy import catalog, predict, triton
     from kdjax.errors import in_one_line
     from kdjax.results import compare
 
@@ -67,6 +67,8 @@ def commands() -> dict[str, Callable[[list[str]], None]]:
         "predict": lambda argv: in_one_line(predict.main),
         "map": lambda argv: in_one_line(landuse_map.main),
         "export": lambda argv: in_one_line(export.main),
+        "catalog": lambda argv: in_one_line(catalog.main),
+        "triton": lambda argv: in_one_line(triton.main),
         "compare": lambda argv: in_one_line(compare.main),
     }
 

@@ -1,4 +1,4 @@
-"""The model card: what an exported student is, for people, in Markdown."""
+"""The model card: what an exported student is, for people, in Markdown; its head is for the Hugging Face hub."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdjax.data import Dataset
+from kdjax.deploy.export.card_head import head
 from kdjax.networks import MODELS
 from kdjax.objective.arms import Arm
 from kdjax.results import formats, notes
@@ -47,6 +48,7 @@ def text(facts: Facts) -> str:
     """The card."""
     names, student = facts.dataset.classes, facts.student
     lines = [
+        head(facts.document, facts.arm.needs_teacher),
         f"# {markdown(facts.config['name'])}: {student['model']} for {len(names)} land-use classes",
         "",
         f"Classes: {', '.join(map(markdown, names))}.",

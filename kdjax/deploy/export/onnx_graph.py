@@ -121,6 +121,7 @@ def _draw_image(draw: _Drawing, network: g.Graph) -> None:
     if network.resize is None:
         x = draw.node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
         x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
+        draw.node("Sub", [x, draw.constant("mean", network.mean.reshape(-1, 1, 1))], g.IMAGE)
     else:
         read, weights = bands(network.resize)
         x = draw.node("Reshape", [INPUT, draw.constant("rows.shape", np.array([0, source, 3 * source]))], "rows")
@@ -128,11 +129,13 @@ def _draw_image(draw: _Drawing, network: g.Graph) -> None:
         x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
         x = draw.node("MatMul", [draw.constant("bands.weights", weights), x], "lower")
         x = draw.node("Reshape", [x, draw.constant("lower.shape", np.array([0, size, source, 3]))], "lower.nhwc")
+        # The weights of a resize sum to 1, so the mean may go before its last product. After it, OpenVINO 2026.4 would
+        # join the two, take the mean of each channel for one of each column, and refuse the file.
+        x = draw.node("Sub", [x, draw.constant("mean", network.mean)], "centered")
         x = draw.node("Transpose", [x], "nchw", perm=[0, 3, 1, 2])
         # A product with a matrix on the right is one product for the whole batch.
         columns = draw.constant("resize.columns", np.ascontiguousarray(network.resize.T))
-        x = draw.node("MatMul", [x, columns], "resized")
-    draw.node("Sub", [x, draw.constant("mean", network.mean.reshape(-1, 1, 1))], g.IMAGE)
+        draw.node("MatMul", [x, columns], g.IMAGE)
 
 
 def _convolution(draw: _Drawing, node: g.Convolution, name: str) -> None:

@@ -3,7 +3,7 @@
 student.safetensors              the trained tensors by torchvision's names; timm_names.json: their names in timm
 student.onnx student.int8.onnx   for onnxruntime; student.stablehlo: for JAX, see `stablehlo`
 labels.json                      class names in the order of the logits
-model_card.md                    what it is, for people
+README.md                        the model card: what it is, for people and for the Hugging Face hub
 parity.json                      how each file measures on the test images
 """
 
@@ -166,19 +166,22 @@ def _write(
     )
     document = {
         "student": {
+            "run": config.name,
             "arm": chosen.arm,
             "seed": chosen.seed,
             "step": step,
             "chosen": chosen.reason,
             **{side: _figures(logits[side], getattr(dataset, side).labels) for side in logits},
         },
+        "network": network_facts(run.student),
+        "data": {"name": dataset.name, "source": config.dataset.source, "bounds": list(dataset.bounds)},
         **_measured(
             run, place, network, variables, logits["test"], {"student.onnx": trust, "student.int8.onnx": theirs}
         ),
         "int8_candidates": tried,
     }
     files.write_json(place / "parity.json", document)
-    (place / "model_card.md").write_text(
+    (place / "README.md").write_text(
         card.text(
             card.Facts(
                 document,
@@ -187,7 +190,7 @@ def _write(
                 dataset,
                 teacher=teacher_facts(run),
                 teacher_weights=_teacher_weights(config),
-                student=network_facts(run.student),
+                student=document["network"],
                 metadata=metadata,
             )
         ),

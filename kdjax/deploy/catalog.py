@@ -1,0 +1,171 @@
+"""An exported student for a catalog of models: `python -m kdjax.deploy.catalog EXPORT --license=… --bbox=… --time=…`.
+
+Writes EXPORT/stac_item.json (see `stac`), and puts the license and the hub's data sets into the head of
+EXPORT/README.md, which the Hugging Face hub reads. The rest of the card stays, also what a person has written there.
+
+A command, and no part of every export: license, place and time are what a run does not know, they may change without a
+new export, and who deploys to a drone needs no catalog. Needs onnxruntime, and no JAX.
+"""
+
+import argparse
+import datetime
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # comes with huggingface_hub
+
+from kdjax.deploy import stac
+from kdjax.deploy.predict import Classifier, say
+from kdjax.deploy.signature import read_signature
+from kdjax.errors import InputError, Parser, in_one_line, reason
+from kdjax.runtime import files
+
+ITEM, CARD, FIGURES, MODEL, LABELS = "stac_item.json", "README.md", "parity.json", "student.onnx", "labels.json"
+AGAIN = "export it again"
+
+HUB_LICENSES = frozenset(
+    ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
+    + ("cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-3.0", "cc-by-sa-3.0", "mpl-2.0", "unlicense")
+)
+"""SPDX identifiers that the hub has, too, in small letters; another one is `other` there, with its name."""
+
+
+SPDX = re.compile(r"[A-Za-z0-9.+-]+")
+
+
+def _license(text: str) -> str:
+    if not SPDX.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no SPDX identifier, such as CC-BY-4.0")
+    return text
+
+
+def _bbox(text: str) -> tuple[float, ...]:
+    try:
+        west, south, east, north = map(float, text.split(","))
+    except ValueError:
+        west = south = east = north = math.nan
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WEST,SOUTH,EAST,NORTH in degrees, as 5.9,45.8,10.5,47.8")
+    return west, south, east, north
+
+
+def _time(text: str) -> tuple[str, ...]:
+    try:
+        first, last = map(datetime.date.fromisoformat, text.split("/"))
+    except ValueError:
+        first, last = datetime.date.max, datetime.date.min
+    if first > last:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST/LAST day, as 2016-04-01/2016-09-30")
+    return f"{first}T00:00:00Z", f"{last}T23:59:59Z"
+
+
+def _dataset(text: str) -> str:
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no data set of the hub, as blanchon/UC_Merced")
+    return text
+
+
+def card_with(text: str, license: str | None, datasets: Sequence[str]) -> tuple[str, str | None]:
+    """A model card with the license and the data sets in its head.
+
+    Args:
+        text: the card.
+        license: an SPDX identifier; None leaves what is there.
+        datasets: ids of the hub; () leaves what is there.
+
+    Returns:
+        The card, and the license that it names now: None where it names none, `other` where that is no identifier.
+
+    Raises:
+        ValueError: it has no head, or one that is damaged.
+    """
+    from huggingface_hub import ModelCard
+
+    if not text.startswith("---\n"):
+        raise ValueError("it does not begin with a head between two lines of ---")
+    try:
+        card = ModelCard(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"its head is no YAML: {reason(error)}") from error
+    if license:
+        known = license.lower() in HUB_LICENSES
+        card.data["license"] = license.lower() if known else "other"
+        card.data["license_name"] = None if known else license
+    if datasets:
+        card.data["datasets"] = list(datasets)
+    named = license or card.data.get("license_name") or card.data.get("license")
+    if named in (None, "unknown"):
+        return str(card), None
+    return str(card), named if isinstance(named, str) and SPDX.fullmatch(named) else "other"
+
+
+def _document(export: Path) -> dict[str, Any]:
+    document = files.read_json(export / FIGURES, f"EXPORT: give the folder of an export, or {AGAIN}")
+    needed = ("student", "network", "data", "artefacts")
+    lacking = [name for name in needed if not isinstance(document, dict) or not isinstance(document.get(name), dict)]
+    if lacking:
+        raise InputError(f"{export / FIGURES} lacks {', '.join(lacking)}, as those of earlier versions do: {AGAIN}")
+    return document
+
+
+def _files(export: Path, names: Sequence[str]) -> list[stac.File]:
+    found = []
+    for name in names:
+        try:
+            with (export / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append(stac.File(name, (export / name).stat().st_size, digest))
+        except OSError as error:
+            raise InputError(f"{export / name} cannot be read ({reason(error)}): {AGAIN}") from error
+    return found
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes what `argv` asks for.
+
+    Raises:
+        InputError: anything in `argv` or the folder that a person can correct. Nothing was written then.
+    """
+    parser = Parser(prog="python -m kdjax.deploy.catalog", description="A student's entry in catalogs of models.")
+    parser.add_argument("export", metavar="EXPORT", type=Path, help="folder of the export, WORKDIR/export")
+    parser.add_argument("--license", type=_license, help="of the model, an SPDX identifier as CC-BY-4.0")
+    parser.add_argument(
+        "--bbox", type=_bbox, help="WEST,SOUTH,EAST,NORTH it is for, degrees; default: where the tiles lie, if known"
+    )
+    parser.add_argument("--time", type=_time, help="FIRST/LAST day its images were taken, as 2016-04-01/2016-09-30")
+    parser.add_argument(
+        "--dataset", type=_dataset, action="append", default=[], help="a data set of the hub it learned from"
+    )
+    options = parser.parse_args(argv)
+    export: Path = options.export
+    document = _document(export)
+    classifier = Classifier(export / MODEL)
+    exported = _files(export, [*document["artefacts"], LABELS, FIGURES])
+    try:
+        card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{export / CARD} is no model card of an export ({reason(error)}): {AGAIN}") from error
+    written = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    bounds, bounds_are = options.bbox or (), "what the model was said to be for"
+    if not bounds and document["data"].get("bounds"):
+        bounds, bounds_are = tuple(document["data"]["bounds"]), "that of the middles of its tiles"
+    exported.append(stac.File(CARD, len(card.encode()), hashlib.sha256(card.encode()).hexdigest()))
+    context = stac.Context(written, options.time or (), bounds, bounds_are, license)
+    try:
+        item = stac.item(document, classifier, read_signature(export / MODEL), exported, context)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{export}: {FIGURES} and {MODEL} do not tell all that is needed ({reason(error)}): {AGAIN}"
+        ) from error
+    files.write_text(export / CARD, card)
+    files.write_json(export / ITEM, item)
+    say(f"{export / ITEM}: {item['properties']['description']}")
+    say(f"{export / CARD}: license {license or 'unknown; give it by --license'}")
+
+
+if __name__ == "__main__":
+    in_one_line(main)

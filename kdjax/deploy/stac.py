@@ -1,0 +1,267 @@
+"""A STAC item of an exported student, by the Machine Learning Model extension: what a catalog of models lists.
+
+https://stac-extensions.github.io/mlm/ and, of its fields that are not `mlm:`, the common metadata of STAC 1.1. Figures
+have no field there and are `kdjax:metrics`. No I/O.
+"""
+
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from kdjax.deploy.landuse_map import legend
+from kdjax.deploy.predict import Classifier
+from kdjax.deploy.signature import Signature
+from kdjax.results.text import printable
+
+VERSION = "1.1.0"
+MLM = "https://stac-extensions.github.io/mlm/v1.6.0/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+
+TASKS = ["scene-classification", "classification"]
+BANDS = ("red", "green", "blue")
+
+FORMATS: dict[str, dict[str, Any]] = {
+    ".onnx": {
+        "type": "application/octet-stream; framework=onnx",
+        "roles": ["mlm:model", "mlm:compiled", "data"],
+        "mlm:artifact_type": "onnx",
+        "mlm:framework": "ONNX",
+    },
+    ".stablehlo": {
+        "type": "application/octet-stream; framework=jax",
+        "roles": ["mlm:model", "mlm:compiled", "data"],
+        "mlm:artifact_type": "jax.export",
+        "mlm:framework": "JAX",
+    },
+    ".safetensors": {
+        "type": "application/octet-stream; framework=pytorch",
+        "roles": ["mlm:weights", "data"],
+        "mlm:framework": "PyTorch",
+    },
+    ".md": {"type": "text/markdown", "roles": ["metadata"]},
+    ".json": {"type": "application/json", "roles": ["metadata"]},
+}
+"""What the asset of a file says, by the suffix of the file. Tensors alone are no model: code has to hold them."""
+
+OTHER = {"type": "application/octet-stream", "roles": ["data"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What no file of the export knows.
+
+    Attributes:
+        written: when the item is written, RFC 3339, UTC.
+        time: when the images were taken, first and last moment, RFC 3339; () = not known.
+        bounds: west, south, east, north that the model is for, degrees; () = not known.
+        bounds_are: what these are, in words.
+        license: an SPDX identifier; None = not known.
+    """
+
+    written: str
+    time: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    bounds_are: str = ""
+    license: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of the export: its name, its size in bytes and its SHA-256 in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+def item(
+    document: Mapping[str, Any],
+    classifier: Classifier,
+    signature: Signature,
+    exported: Sequence[File],
+    context: Context,
+) -> dict[str, Any]:
+    """The item, plain JSON data.
+
+    Where the tiles lie and when they were taken is said only where that is known. Without a place the geometry is
+    null, which STAC has for what lies nowhere; the whole earth would be a claim. STAC demands a time: without that of
+    the images it is the one at which the item was written. The description says which of this holds.
+
+    Args:
+        document: the content of parity.json.
+        classifier, signature: of student.onnx.
+        exported: the files that become assets, beside which the item lies.
+        context: what they do not know.
+    """
+    student, network = document["student"], document["network"]
+    name = f"kdjax-{_slug(student['run'])}"
+    return {
+        "type": "Feature",
+        "stac_version": VERSION,
+        "stac_extensions": [MLM, FILE],
+        "id": f"{name}-{_slug(student['arm'])}-{student['seed']}",
+        **_place(context.bounds),
+        "properties": {
+            "title": f"{printable(student['run'])}: {network['model']} for {len(classifier.classes)} land-use classes",
+            "description": _description(document, context),
+            **_time(context),
+            **({"license": context.license} if context.license else {}),
+            **({"gsd": classifier.meaning.pixel_size_m} if classifier.meaning.pixel_size_m else {}),
+            "bands": _bands(),
+            "mlm:name": name,
+            "mlm:architecture": network["model"],
+            "mlm:tasks": TASKS,
+            "mlm:framework": "JAX",
+            "mlm:total_parameters": network["params"],
+            **_pretrained(network["weights"]),
+            "mlm:accelerator": None,
+            "mlm:input": [_input(classifier, signature)],
+            "mlm:output": _outputs(classifier, signature),
+            "mlm:hyperparameters": _hyperparameters(classifier, student),
+            "kdjax:metrics": {side: student[side] for side in ("validation", "test")},
+        },
+        "links": [],
+        "assets": {one.name: _asset(one, document["artefacts"]) for one in exported},
+    }
+
+
+def _slug(text: str) -> str:
+    """Plain letters, digits, '_' and '-' only, as names of models and classes are; never empty."""
+    plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    return re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_") or "unnamed"
+
+
+def _bands() -> list[dict[str, str]]:
+    return [{"name": band} for band in BANDS]
+
+
+def _place(bounds: tuple[float, ...]) -> dict[str, Any]:
+    if not bounds:
+        return {"geometry": None}
+    west, south, east, north = bounds
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": list(bounds)}
+
+
+def _time(context: Context) -> dict[str, Any]:
+    if not context.time:
+        return {"datetime": context.written}
+    start, end = context.time
+    return {"datetime": None, "start_datetime": start, "end_datetime": end, "created": context.written}
+
+
+def _description(document: Mapping[str, Any], context: Context) -> str:
+    where = f"The area is {context.bounds_are}." if context.bounds else "Where its images lie is not known."
+    when = (
+        "The time is that of its images."
+        if context.time
+        else "When its images were taken is not known: the time is that at which this item was written."
+    )
+    data, test = document["data"], document["student"]["test"]
+    return (
+        f"Trained on {printable(data['name'])}; {100 * test['top1']:.2f} % of {test['count']} test images right. "
+        f"{where} {when}"
+    )
+
+
+def _pretrained(weights: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not weights:
+        return {"mlm:pretrained": False, "mlm:pretrained_source": None}
+    source = weights["source"] if weights["commit"] else PurePosixPath(weights["source"]).name
+    return {"mlm:pretrained": True, "mlm:pretrained_source": printable(source)}
+
+
+def _input(classifier: Classifier, signature: Signature) -> dict[str, Any]:
+    mapped = ""
+    if classifier.meaning.value_range:
+        low, high = classifier.meaning.value_range
+        mapped = f" Of 16-bit and float images, {low:g} to {high:g} become 0 to 255."
+    return {
+        "name": signature.given.name,
+        "description": f"{signature.facts['input']}. Before that: {signature.facts['resize']}.{mapped}",
+        "bands": list(BANDS),
+        "input": {
+            "shape": [-1, *signature.given.shape[1:]],
+            "dim_order": ["batch", "height", "width", "bands"],
+            "data_type": "uint8",
+        },
+        # Both are in the file, or in the function: Pillow's Lanczos filter is none of the names that there are.
+        "value_scaling": None,
+        "resize_type": None,
+        "pre_processing_function": {"format": "python", "expression": "kdjax.deploy.predict:Classifier.prepare"},
+    }
+
+
+def _outputs(classifier: Classifier, signature: Signature) -> list[dict[str, Any]]:
+    """The logits; and a map, whose cells may also be unknown or without data, where it can hold so many classes."""
+    names = _class_names(classifier.classes)
+    classes = [
+        {"value": value, "name": name, "description": title, "color_hint": "{:02X}{:02X}{:02X}".format(*color)}
+        for (value, title, color), name in zip(legend.entries(classifier.classes)[:-1], names, strict=True)
+    ]
+    logits = {
+        "name": signature.result.name,
+        "description": signature.facts["output"],
+        "tasks": TASKS,
+        "result": {"shape": [-1, len(classes)], "dim_order": ["batch", "class"], "data_type": "float32"},
+        "classification:classes": classes,
+        "post_processing_function": {"format": "python", "expression": "kdjax.deploy.predict:Classifier.answers"},
+    }
+    if len(classes) > legend.UNKNOWN:
+        return [logits]
+    neither = [
+        {"value": legend.UNKNOWN, "name": "unknown", "description": "no answer that should be relied on"},
+        {"value": legend.NODATA, "name": "nodata", "description": "no data"},
+    ]
+    drawn = {
+        "name": "map",
+        "description": "of a raster, by kdjax.deploy.landuse_map; not an output of the model files themselves",
+        "tasks": TASKS,
+        "result": {"shape": [-1, -1], "dim_order": ["height", "width"], "data_type": "uint8"},
+        "classification:classes": [*classes, *neither],
+        "post_processing_function": {"format": "python", "expression": "kdjax.deploy.landuse_map.__main__:main"},
+    }
+    return [logits, drawn]
+
+
+def _class_names(classes: Sequence[str]) -> list[str]:
+    """A name of plain letters for each class, no two alike and none that the map has for itself."""
+    taken = {"unknown", "nodata"}
+    names = []
+    for k, title in enumerate(classes):
+        name = _slug(title)
+        if name in taken:
+            name = f"{name}-{k}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _hyperparameters(classifier: Classifier, student: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the student comes from, and by what its answers are judged."""
+    known = {"arm": printable(student["arm"]), "seed": student["seed"], "step": student["step"]}
+    trust = classifier.trust
+    if trust is not None:
+        known |= {
+            "temperature": trust.temperature,
+            "least_confidence": trust.least_confidence,
+            "most_energy": trust.most_energy,
+        }
+    return known
+
+
+def _asset(file: File, artefacts: Mapping[str, Any]) -> dict[str, Any]:
+    measured, kind = artefacts.get(file.name), FORMATS.get(PurePosixPath(file.name).suffix, OTHER)
+    return {
+        "href": f"./{file.name}",
+        "title": file.name,
+        **kind,
+        # STAC takes bands of an item only where an asset has some, too.
+        **({"bands": _bands()} if "mlm:model" in kind["roles"] else {}),
+        "file:size": file.size,
+        "file:checksum": f"1220{file.sha256}",  # as a multihash: SHA-256, 32 bytes
+        **({"kdjax:test_top1": measured["top1"]} if measured else {}),
+    }
