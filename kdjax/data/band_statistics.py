@@ -63,6 +63,6 @@ def check_offset(sensor: str, images: np.ndarray) -> None:
         )
     if not low and values.size and not below:
         raise InputError(
-            f"dataset.sensor is {sensor!r}, but no value is below {OFFSET:.0f}, as where that was added to them: set it "
-            f"to {sensor + '_offset'!r}"
+            f"dataset.sensor is {sensor!r}, but no value is below {OFFSET:.0f}, as where that was added: set it to "
+            f"{sensor + '_offset'!r}"
         )

@@ -69,15 +69,16 @@ class Classifier:
             raise InputError(
                 f"artefact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
             ) from error
-        if result.shape[1:] != [len(self.classes)] or given.shape[1:] != [self.size, self.size, 3]:
+        shape = (self.size, self.size, len(self.meaning.names))
+        if result.shape[1:] != [len(self.classes)] or given.shape[1:] != [*shape]:
             raise InputError(
-                f"artefact {path}: its metadata name {len(self.classes)} classes and {self.size} px, "
+                f"artefact {path}: its metadata name {len(self.classes)} classes and images {list(shape)}, "
                 f"its graph has {result.shape[1:]} logits and images {given.shape[1:]}: export it again"
             )
         self._session, self._input = session, given.name
 
     def prepare(self, data: bytes) -> np.ndarray:
-        """An encoded image file as (size, size, 3) uint8, decoded and resized as for training.
+        """An encoded image file as (size, size, bands), decoded and resized as for training.
 
         Raises:
             DecodeError: not an image, or its numbers are of another kind than in training.
@@ -86,7 +87,7 @@ class Classifier:
             return decode.resize(self.meaning.stored(decoded), self.size)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits (n, classes) float32 of images (n, size, size, 3) uint8."""
+        """Logits (n, classes) float32 of images (n, size, size, bands)."""
         return self._session.run(None, {self._input: images})[0]
 
     def answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

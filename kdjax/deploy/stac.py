@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from kdjax.deploy.landuse_map import legend
 from kdjax.deploy.predict import Classifier
 from kdjax.deploy.signature import Signature
@@ -21,7 +23,6 @@ MLM = "https://stac-extensions.github.io/mlm/v1.6.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
 TASKS = ["scene-classification", "classification"]
-BANDS = ("red", "green", "blue")
 
 FORMATS: dict[str, dict[str, Any]] = {
     ".onnx": {
@@ -110,7 +111,7 @@ def item(
             **_time(context),
             **({"license": context.license} if context.license else {}),
             **({"gsd": classifier.meaning.pixel_size_m} if classifier.meaning.pixel_size_m else {}),
-            "bands": _bands(),
+            "bands": [{"name": band} for band in classifier.meaning.names],
             "mlm:name": name,
             "mlm:architecture": network["model"],
             "mlm:tasks": TASKS,
@@ -124,7 +125,7 @@ def item(
             "kdjax:metrics": {side: student[side] for side in ("validation", "test")},
         },
         "links": [],
-        "assets": {one.name: _asset(one, document["artefacts"]) for one in exported},
+        "assets": {one.name: _asset(one, document["artefacts"], classifier.meaning.names) for one in exported},
     }
 
 
@@ -132,10 +133,6 @@ def _slug(text: str) -> str:
     """Plain letters, digits, '_' and '-' only, as names of models and classes are; never empty."""
     plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
     return re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_") or "unnamed"
-
-
-def _bands() -> list[dict[str, str]]:
-    return [{"name": band} for band in BANDS]
 
 
 def _place(bounds: tuple[float, ...]) -> dict[str, Any]:
@@ -178,15 +175,17 @@ def _input(classifier: Classifier, signature: Signature) -> dict[str, Any]:
     mapped = ""
     if classifier.meaning.value_range:
         low, high = classifier.meaning.value_range
-        mapped = f" Of 16-bit and float images, {low:g} to {high:g} become 0 to 255."
+        mapped = (
+            f" Of 16-bit and float images, {low:g} to {high:g} become 0 to {np.iinfo(classifier.meaning.dtype).max}."
+        )
     return {
         "name": signature.given.name,
         "description": f"{signature.facts['input']}. Before that: {signature.facts['resize']}.{mapped}",
-        "bands": list(BANDS),
+        "bands": list(classifier.meaning.names),
         "input": {
             "shape": [-1, *signature.given.shape[1:]],
             "dim_order": ["batch", "height", "width", "bands"],
-            "data_type": "uint8",
+            "data_type": classifier.meaning.dtype.name,
         },
         # Both are in the file, or in the function: Pillow's Lanczos filter is none of the names that there are.
         "value_scaling": None,
@@ -253,14 +252,14 @@ def _hyperparameters(classifier: Classifier, student: Mapping[str, Any]) -> dict
     return known
 
 
-def _asset(file: File, artefacts: Mapping[str, Any]) -> dict[str, Any]:
+def _asset(file: File, artefacts: Mapping[str, Any], bands: Sequence[str]) -> dict[str, Any]:
     measured, kind = artefacts.get(file.name), FORMATS.get(PurePosixPath(file.name).suffix, OTHER)
     return {
         "href": f"./{file.name}",
         "title": file.name,
         **kind,
         # STAC takes bands of an item only where an asset has some, too.
-        **({"bands": _bands()} if "mlm:model" in kind["roles"] else {}),
+        **({"bands": [{"name": band} for band in bands]} if "mlm:model" in kind["roles"] else {}),
         "file:size": file.size,
         "file:checksum": f"1220{file.sha256}",  # as a multihash: SHA-256, 32 bytes
         **({"kdjax:test_top1": measured["top1"]} if measured else {}),

@@ -24,7 +24,7 @@ from kdjax.deploy.signature import Signature, read_signature
 from kdjax.errors import InputError, Parser, in_one_line
 from kdjax.results.text import printable
 
-TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
+TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(uint16)": "TYPE_UINT16", "tensor(float)": "TYPE_FP32"}
 """Names of data types in Triton, by onnxruntime's."""
 
 LABELS = "labels.txt"

@@ -134,11 +134,12 @@ class Graph:
 
     Attributes:
         model: name of the network.
-        storage_size: side of the uint8 images it reads, px.
+        storage_size: side of the images it reads, px.
         image_size: side at which it looks at them, px.
         resize: (image_size, storage_size) float32, rows sum to 1; None where the sizes are equal.
-        mean: (bands,) float32, what is subtracted from the pixels (0 to 255); the difference is the node `IMAGE`.
+        mean: (bands,) float32, what is subtracted from the pixels; the difference is the node `IMAGE`.
         nodes: in an order in which they can be computed; the last one is the logits.
+        dtype: of the images it reads, "uint8" or "uint16".
     """
 
     model: str
@@ -147,6 +148,12 @@ class Graph:
     resize: np.ndarray | None
     mean: np.ndarray
     nodes: tuple[Node, ...]
+    dtype: str = "uint8"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of an image that it reads, (storage_size, storage_size, bands)."""
+        return self.storage_size, self.storage_size, len(self.mean)
 
 
 class Builder:

@@ -57,13 +57,13 @@ class InputBands:
         return max(self.chosen) + 1 if self.chosen else len(self.mean)
 
 
-def images_for(network: nn.Module, size: int) -> jax.ShapeDtypeStruct:
-    """The shape of one image, (1, size, size, bands) float32, to initialize and trace a network with.
+def images_for(network: nn.Module, size: int, count: int = 1) -> jax.ShapeDtypeStruct:
+    """The shape of images, (count, size, size, bands) float32, to initialize and trace a network with.
 
     A network without a field `bands` takes red, green and blue.
     """
     bands = getattr(network, "bands", None)
-    return jax.ShapeDtypeStruct((1, size, size, bands.least if bands else 3), jnp.float32)
+    return jax.ShapeDtypeStruct((count, size, size, bands.least if bands else 3), jnp.float32)
 
 
 def normalize(images: jax.Array, bands: InputBands, dtype: DTypeLike | None = None) -> jax.Array:

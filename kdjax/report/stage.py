@@ -11,6 +11,7 @@ from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.inputs import batch
 from kdjax.report import findings, page
+from kdjax.report.composite import Composite, composite
 from kdjax.report.material import Material, Side, Views
 from kdjax.results import document, logits
 from kdjax.results.comparison import shown_arms
@@ -45,6 +46,9 @@ def report(run: Run) -> None:
         for row, measured in enumerate(results["arms"][arm.name]["test_metrics"])
         if measured is not None and measured["top1"] is not None
     ]
+    shown = Composite()
+    if run.dataset.statistics is not None:
+        shown = composite(run.dataset.meaning.names, run.dataset.train.images)
     records = {"teacher": [], "distill": _records(run, "distill")}
     if given_field(run.config) is None:
         records["teacher"] = _records(run, "teacher")
@@ -52,11 +56,11 @@ def report(run: Run) -> None:
         results=results,
         records=records,
         students=[(run.student.arms[column].name, run.student.seeds[row]) for row, column in students],
-        test=_side(run.dataset.test, "test", stored, students),
-        validation=_side(run.dataset.validation, "validation", stored, students),
-        views=_views(run, students),
+        test=_side(run.dataset.test, "test", stored, students, shown),
+        validation=_side(run.dataset.validation, "validation", stored, students, shown),
+        views=_views(run, students, shown),
         parity=_parity(run),
-        note=run.config.run.note,
+        note=" ".join(filter(None, (run.config.run.note, shown.words))),
     )
     if jax.process_index() == 0:
         files.write_text(run.workdir / "report.html", page.render(material))
@@ -104,7 +108,9 @@ def _logits(run: Run) -> dict[str, np.ndarray]:
     return logits.read(path, shapes, fix)
 
 
-def _side(split: Split, name: str, stored: dict[str, np.ndarray], students: list[tuple[int, int]]) -> Side:
+def _side(
+    split: Split, name: str, stored: dict[str, np.ndarray], students: list[tuple[int, int]], shown: Composite
+) -> Side:
     """A split as the page shows it: unlabelled images left out, the students in one row."""
     kept = split.labels >= 0
     teacher, population = stored[f"teacher_{name}"], stored[f"student_{name}"]
@@ -112,7 +118,7 @@ def _side(split: Split, name: str, stored: dict[str, np.ndarray], students: list
     rows = np.stack(chosen) if chosen else np.zeros((0, *teacher.shape))
     return Side(
         name=name,
-        images=split.images[kept],
+        images=shown(split.images[kept]),
         labels=split.labels[kept],
         names=[one for one, there in zip(split.names, kept, strict=True) if there],
         teacher=log_softmax(teacher[kept].astype(np.float64)),
@@ -120,10 +126,11 @@ def _side(split: Split, name: str, stored: dict[str, np.ndarray], students: list
     )
 
 
-def _views(run: Run, students: list[tuple[int, int]]) -> Views:
+def _views(run: Run, students: list[tuple[int, int]], shown: Composite) -> Views:
     """The first views of a training image of several classes, and what the networks say of them.
 
-    The pictures are rounded to 8 bits before the networks see them, so that they are asked about what the page shows.
+    The pictures are rounded to the bits of the images before the networks see them, so that they are asked about what
+    the page shows.
     """
     train, classes = run.dataset.train, len(run.dataset.classes)
     spread = np.unique(np.linspace(0, classes - 1, min(classes, VIEWED_IMAGES)).round().astype(int))
@@ -137,7 +144,7 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     def pictures(size: int) -> np.ndarray:
         render = functools.partial(batch.render, size=size, augmentation=run.augmentation)
         views = jax.jit(render)(repeated, keys)
-        return np.rint(255 * np.asarray(views)).astype(np.uint8)
+        return np.rint(float(np.iinfo(images.dtype).max) * np.asarray(views)).astype(images.dtype)
 
     def by_view(output: np.ndarray) -> np.ndarray:
         return log_softmax(output.astype(np.float64)).reshape(*output.shape[:-2], len(images), count, classes)
@@ -149,14 +156,14 @@ def _views(run: Run, students: list[tuple[int, int]]) -> Views:
     logits = []
     for teacher in teachers:
         if teacher is not None:
-            shown = pictures(teacher.parts["size"])
-            logits.append(teacher.clean(shown.reshape(-1, *shown.shape[2:])))
+            views = pictures(teacher.parts["size"])
+            logits.append(teacher.clean(views.reshape(-1, *views.shape[2:])))
     said = by_view(np.mean(logits, axis=0)) if len(logits) == len(teachers) else None
     return Views(
         names=[train.names[one] for one in examples],
         labels=[int(train.labels[one]) for one in examples],
-        images=images,
-        views=seen,
+        images=shown(images),
+        views=shown(seen),
         teacher=said,
         students=np.stack([population[place] for place in students]) if students else population[:0, 0],
     )

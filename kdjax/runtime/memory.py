@@ -9,7 +9,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 DISPATCHES = 2
 """Steps in flight: the next is sent while one runs, and its working memory is taken when it is sent."""
@@ -70,17 +69,15 @@ def tree_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def activation_bytes(network: nn.Module, size: int, batch: int) -> int:
+def activation_bytes(network: nn.Module, images: jax.ShapeDtypeStruct) -> int:
     """Bytes that one student keeps between the forward and the backward pass of a training step.
 
     Counted from the traced program: what the forward pass hands to the backward pass. Nothing is compiled or run.
 
     Args:
         network: the network, without a device axis.
-        size: side of its input, px.
-        batch: images of a device's share.
+        images: shape of a device's share of a batch, (batch, size, size, bands) float32.
     """
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), images)
 
     def residuals(params: Any, rest: Any, images: jax.Array) -> Any:

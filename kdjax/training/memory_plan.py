@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from kdjax.errors import InputError
+from kdjax.networks.layers import images_for
 from kdjax.runtime.devices import RowMapping
 from kdjax.runtime.memory import activation_bytes, free, needs, tree_bytes
 from kdjax.training.population import Population
@@ -62,7 +63,7 @@ def _student_bytes(population: Population) -> int:
     learner = population.learner
     mapping, batch = learner.mapping, learner.section.batch_size
     share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)
-    return activation_bytes(learner.network, learner.size, share)
+    return activation_bytes(learner.network, images_for(learner.network, learner.size, share))
 
 
 def _state_bytes(population: Population) -> int:

@@ -69,7 +69,7 @@ def test_safetensors_load_strictly_into_pytorch_and_all_forms_agree(case, tmp_pa
 
     name, width, head, network = case
     _, variables = student(name, width, head)
-    tensors.write(tmp_path, name, variables, ("a", "b", "c"))
+    tensors.write(tmp_path, name, variables, {"classes": json.dumps(("a", "b", "c"))})
     kind, options = REFERENCES[name]
     options = {**options, "head": head} if name.startswith("vgg") else options
     reference = getattr(torch_reference, kind)(len(CLASSES), width=width, **options)

@@ -26,7 +26,7 @@ CLASSES = ("field", "forest", "übung", "river", "sea")
 def test_timm_names_are_those_of_the_same_tensors(tmp_path):
     _, variables = student("mobilenet_v2", 0.25)
     ours = named_tensors("mobilenet_v2", variables)
-    tensors.write(tmp_path, "mobilenet_v2", variables, CLASSES)
+    tensors.write(tmp_path, "mobilenet_v2", variables, {"classes": json.dumps(CLASSES)})
     names = json.loads((tmp_path / "timm_names.json").read_text())
     theirs = named_tensors("mobilenet_v2", variables, "timm")
     for name, value in ours.items():
@@ -39,14 +39,16 @@ def test_timm_names_are_those_of_the_same_tensors(tmp_path):
 def test_names_alone_do_not_make_the_tensors_those_of_another_eps(tmp_path):
     """timm's MobileNetV3 would compute something else from them, without a word."""
     name = "mobilenet_v3_small"
-    tensors.write(tmp_path, name, randomized(networks.create(name, 5, width=0.25), 32), CLASSES)
+    tensors.write(
+        tmp_path, name, randomized(networks.create(name, 5, width=0.25), 32), {"classes": json.dumps(CLASSES)}
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
 
 
 @pytest.mark.parametrize(("name", "head"), [("vgg16", "average"), ("vgg16_bn", "fc")])
 def test_the_tensors_of_any_network_are_read_back(tmp_path, name, head):
     _, variables = student(name, 0.05, head)
-    tensors.write(tmp_path, name, variables, CLASSES)
+    tensors.write(tmp_path, name, variables, {"classes": json.dumps(CLASSES)})
     names = json.loads((tmp_path / "timm_names.json").read_text())
     assert names["features.0.weight"] == "features.0.weight"
     assert names["classifier.6.bias" if head == "fc" else "classifier.bias"] == "head.fc.bias"
@@ -63,7 +65,7 @@ def test_the_same_student_gives_the_same_bytes(tmp_path):
     _, variables = student("vgg16", 0.05, "average")
     written = set()
     for _ in range(8):
-        tensors.write(tmp_path, "vgg16", variables, CLASSES)
+        tensors.write(tmp_path, "vgg16", variables, {"classes": json.dumps(CLASSES)})
         written.add((tmp_path / "student.safetensors").read_bytes())
     assert len(written) == 1
 

@@ -1,5 +1,7 @@
 """A new network is one file and one line in the registry: all that is done with a network is done with it."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +76,6 @@ def test_it_is_exported_in_every_format(tmp_path):
     for settings in quantize.CANDIDATES:
         quantized = run_onnx(quantize.quantize(graph, shown, settings, {}), shown)
         assert np.corrcoef(expected.ravel(), quantized.ravel())[0, 1] > 0.9
-    tensors.write(tmp_path, NAME, variables, ("a", "b", "c"))
+    tensors.write(tmp_path, NAME, variables, {"classes": json.dumps(("a", "b", "c"))})
     assert "block.wide_norm.num_batches_tracked" in load_file(tmp_path / "student.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]

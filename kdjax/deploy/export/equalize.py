@@ -47,7 +47,7 @@ def equalize(network: g.Graph, images: np.ndarray) -> g.Graph:
 
     Args:
         network: see `fold.fold`.
-        images: (n, storage_size, storage_size, 3) uint8, whose activations are measured.
+        images: (n, *network.image_shape), whose activations are measured.
     """
     layers: dict[str, Any] = {node.name: node for node in network.nodes}
     groups = list(tied(network))

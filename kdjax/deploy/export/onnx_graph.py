@@ -34,13 +34,23 @@ def metadata(network: g.Graph, classes: Sequence[str], meaning: Meaning) -> dict
         "storage_size": str(side),
         "image_size": str(size),
         **meaning.metadata(),
-        "input": f"uint8, (batch, {side}, {side}, 3), RGB, 0 to 255; resize to {size} px and normalization are inside",
+        "input": (
+            f"{network.dtype}, (batch, {side}, {side}, {len(network.mean)}), {_channels(network, meaning)}; "
+            f"resize to {size} px and normalization are inside"
+        ),
         "resize": (
             "decode (EXIF orientation applied, alpha dropped, grey and palette made RGB), then Pillow's Lanczos filter "
             f"to {side} x {side} px; an image that is not square is squeezed, not cropped"
         ),
         "output": "logits, float32; their softmax gives the probabilities of the classes",
     }
+
+
+def _channels(network: g.Graph, meaning: Meaning) -> str:
+    if meaning.bands is None:
+        return "RGB, 0 to 255"
+    said = f"the bands {' '.join(meaning.names)}, 0 to {np.iinfo(network.dtype).max}"
+    return said + (" for the values {:g} to {:g}".format(*meaning.value_range) if meaning.value_range else "")
 
 
 def bands(resize: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,19 +82,20 @@ def build(network: g.Graph, properties: dict[str, str]) -> onnx.ModelProto:
         properties: go into the model's metadata_props, such as `metadata`.
 
     Returns:
-        A model from images (batch, storage_size, storage_size, 3) uint8 to logits (batch, classes) float32; the batch
+        A model from images (batch, *network.image_shape) of network.dtype to logits (batch, classes) float32; the batch
         is free. The tensor of each node is called by its name, only that of the last one OUTPUT.
     """
     draw = _Drawing()
     _draw_image(draw, network)
     for node in network.nodes:
         WRITERS[type(node)](draw, node, OUTPUT if node is network.nodes[-1] else node.name)
-    shape: list[str | int | None] = ["batch", network.storage_size, network.storage_size, 3]
+    shape: list[str | int | None] = ["batch", *network.image_shape]
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(network.dtype))
     last: Any = network.nodes[-1]  # the logits' dense layer
     graph = helper.make_graph(
         draw.nodes,
         network.model,
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info(INPUT, dtype, shape)],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(last.bias)])],
         list(draw.constants.values()),
     )
@@ -116,19 +127,19 @@ class _Drawing:
 
 
 def _draw_image(draw: _Drawing, network: g.Graph) -> None:
-    """From the bytes to the node g.IMAGE."""
-    source, size = network.storage_size, network.image_size
+    """From the images to the node g.IMAGE."""
+    (source, _, channels), size = network.image_shape, network.image_size
     if network.resize is None:
         x = draw.node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
         x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
         draw.node("Sub", [x, draw.constant("mean", network.mean.reshape(-1, 1, 1))], g.IMAGE)
     else:
         read, weights = bands(network.resize)
-        x = draw.node("Reshape", [INPUT, draw.constant("rows.shape", np.array([0, source, 3 * source]))], "rows")
+        x = draw.node("Reshape", [INPUT, draw.constant("rows.shape", np.array([0, source, channels * source]))], "rows")
         x = draw.node("Gather", [x, draw.constant("bands.rows", read)], "bands", axis=1)
         x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
         x = draw.node("MatMul", [draw.constant("bands.weights", weights), x], "lower")
-        x = draw.node("Reshape", [x, draw.constant("lower.shape", np.array([0, size, source, 3]))], "lower.nhwc")
+        x = draw.node("Reshape", [x, draw.constant("lower.shape", np.array([0, size, source, channels]))], "lower.nhwc")
         # The weights of a resize sum to 1, so the mean may go before its last product. After it, OpenVINO 2026.4 would
         # join the two, take the mean of each channel for one of each column, and refuse the file.
         x = draw.node("Sub", [x, draw.constant("mean", network.mean)], "centered")

@@ -72,7 +72,7 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
 
     Args:
         network: see `fold.fold`.
-        images: (n, storage_size, storage_size, 3) uint8 to calibrate with; a multiple of CALIBRATION_BATCH counts.
+        images: (n, *network.image_shape) to calibrate with; a multiple of CALIBRATION_BATCH counts.
         settings: how.
         properties: go into the model's metadata_props.
     """

@@ -14,12 +14,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def serialize(network: g.Graph) -> bytes:
-    """The program from images (batch, storage_size, storage_size, 3) uint8 to logits (batch, classes) float32.
+    """The program from images (batch, *network.image_shape) of network.dtype to logits (batch, classes) float32.
 
     The batch is free; it runs on the CPU, NVIDIA GPUs and TPUs.
     """
     (batch,) = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, network.storage_size, network.storage_size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, *network.image_shape), jnp.dtype(network.dtype))
     # Accelerators would else multiply in fewer bits: these are the products whose results were measured.
     with jax.default_matmul_precision("highest"):
         exported = jax.export.export(jax.jit(lambda x: logits(network, x)), platforms=PLATFORMS)(images)
@@ -27,7 +27,7 @@ def serialize(network: g.Graph) -> bytes:
 
 
 def logits(network: g.Graph, images: jax.Array) -> jax.Array:
-    """Logits (b, classes) float32 of images (b, storage_size, storage_size, 3) uint8, in plain convolutions."""
+    """Logits (b, classes) float32 of images (b, *network.image_shape), in plain convolutions."""
     x = images.astype(jnp.float32)
     if network.resize is not None:
         x = jnp.einsum("hr,brcx->bhcx", network.resize, x)

@@ -152,11 +152,19 @@ def _write(
     """All files of the export."""
     dataset, config = run.dataset, run.config
     trust = trusting.fit(logits["validation"], dataset.validation.labels)
-    tensors.write(place, config.student.model, variables, dataset.classes, trust)
+    meaning = dataset.meaning
+    if meaning.bands is not None:  # the file takes the student's bands alone
+        meaning = dataclasses.replace(meaning, bands=dataclasses.replace(meaning.bands, names=run.student.bands))
     network = fold(
-        config.student.model, variables, storage_size=config.dataset.storage_size, image_size=run.student.size
+        config.student.model,
+        variables,
+        storage_size=config.dataset.storage_size,
+        image_size=run.student.size,
+        bands=run.student.network.bands,
+        dtype=meaning.dtype,
     )
-    metadata = onnx_graph.metadata(network, dataset.classes, dataset.meaning)
+    metadata = onnx_graph.metadata(network, dataset.classes, meaning)
+    tensors.write(place, config.student.model, variables, metadata, trust)
     onnx.save(onnx_graph.build(network, {**metadata, **trust.metadata()}), place / "student.onnx")
     model, tried, theirs = _best_quantized(run, network, metadata)
     onnx.save(model, place / "student.int8.onnx")
@@ -216,12 +224,13 @@ def _best_quantized(
     train, validation = run.dataset.train.images, run.dataset.validation
     # The examples are ordered by class, so an even choice takes of all classes. No augmentation.
     even = np.linspace(0, len(train) - 1, min(len(train), quantize.CALIBRATION_IMAGES)).astype(int)
-    expected = _outputs(onnx_graph.build(network, metadata), validation.images)
+    held = _taken(run, validation.images)
+    expected = _outputs(onnx_graph.build(network, metadata), held)
     models: list[tuple[onnx.ModelProto, np.ndarray]] = []
     tried: list[dict[str, Any]] = []
     for settings in quantize.CANDIDATES:
-        model = quantize.quantize(network, train[even], settings, metadata)
-        logits = _outputs(model, validation.images)
+        model = quantize.quantize(network, _taken(run, train[even]), settings, metadata)
+        logits = _outputs(model, held)
         top1 = metrics.classification(logits, validation.labels)["top1"]
         error = float(np.sqrt(np.mean(np.square(logits - expected))))
         tried.append(
@@ -237,6 +246,12 @@ def _best_quantized(
     trust = trusting.fit(logits, validation.labels)
     onnx.helper.set_model_props(model, {**metadata, **trust.metadata()})
     return model, tried, trust
+
+
+def _taken(run: Run, images: np.ndarray) -> np.ndarray:
+    """The student's bands of images of the data set."""
+    chosen = run.student.network.bands.chosen
+    return images[..., list(chosen)] if chosen else images
 
 
 def _words(settings: quantize.Settings) -> str:
@@ -274,7 +289,10 @@ def _measured(
     images, source = _test_images(run, float_)
     loaded = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, "whole")
     program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
-    evaluated = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
+    bands = dataclasses.replace(run.student.network.bands, chosen=())  # the images have no others
+    evaluated = jax.jit(
+        functools.partial(eval_step, network=run.student.network.clone(bands=bands), size=run.student.size)
+    )
     placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded.variables)
     outputs = {
         "student.safetensors": lambda batch: np.asarray(evaluated(placed, batch))[0, 0],
@@ -289,7 +307,7 @@ def _measured(
         "test_images": {
             "count": len(images),
             "read_from": source,
-            "equal_to_the_stored_ones": int((images == test.images).all((1, 2, 3)).sum()),
+            "equal_to_the_stored_ones": int((images == _taken(run, test.images)).all((1, 2, 3)).sum()),
         },
         "artefacts": {
             name: {
@@ -330,8 +348,7 @@ def _latencies(place: Path, network: Graph, images: np.ndarray) -> dict[str, dic
     for batch in BATCHES:
         calls = {}
         for name, session in sessions.items():
-            side = session.get_inputs()[0].shape[1]
-            shown = {onnx_graph.INPUT: np.resize(images, (batch, side, side, 3))}
+            shown = {onnx_graph.INPUT: np.resize(images, (batch, *session.get_inputs()[0].shape[1:]))}
             calls[name] = functools.partial(session.run, None, shown)
         for name, taken in parity.latencies(calls).items():
             times[name][str(batch)] = round(taken, 3)
@@ -339,10 +356,10 @@ def _latencies(place: Path, network: Graph, images: np.ndarray) -> dict[str, dic
 
 
 def _test_images(run: Run, classifier: Classifier) -> tuple[np.ndarray, str]:
-    """The test images (n, storage_size, storage_size, 3) uint8, read from the files as `kdjax.deploy.predict` does."""
+    """The test images as the student takes them, read from the files as `kdjax.deploy.predict` does."""
     test, config = run.dataset.test, run.config.dataset
     if config.source != "folder":
-        return test.images, "stored images"
+        return _taken(run, test.images), "stored images"
     try:
         return np.stack([classifier.prepare(data) for data in folder.read_named(config.path, test.names)]), "files"
     except decode.DecodeError as error:

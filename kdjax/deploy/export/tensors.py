@@ -1,7 +1,7 @@
 """student.safetensors: the trained tensors under the names of PyTorch's packages."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,17 @@ from kdjax.runtime import files
 
 
 def write(
-    place: Path, model: str, variables: dict[str, Any], classes: Sequence[str], trust: Trust | None = None
+    place: Path, model: str, variables: dict[str, Any], facts: Mapping[str, str], trust: Trust | None = None
 ) -> None:
-    """student.safetensors in the first naming of the network, and the names of its tensors in its aliases."""
+    """student.safetensors in the first naming of the network, and the names of its tensors in its aliases.
+
+    Args:
+        place: the folder.
+        model: name of the network.
+        variables: of the student.
+        facts: what the other files say of themselves; its classes and bands are needed to read this one.
+        trust: of its answers.
+    """
     tensors = pretrained.named_tensors(model, variables)
     counters = {
         name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)  # PyTorch reads it in training only
@@ -24,7 +32,8 @@ def write(
         if name.endswith("running_mean")
     }
     # Its own writer has an exception of its own for a full disk.
-    metadata = {"classes": json.dumps(classes), "format": "pt", **(trust.metadata() if trust else {})}
+    known = {name: facts[name] for name in ("classes", "bands") if name in facts}
+    metadata = {"format": "pt", **known, **(trust.metadata() if trust else {})}
     content = _with_metadata(save(tensors | counters), metadata)
     files.write_bytes(place / "student.safetensors", content)
     (place / "student.safetensors").chmod(0o644)  # safetensors makes it private

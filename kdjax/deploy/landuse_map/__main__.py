@@ -20,8 +20,8 @@ CACHE_BYTES = 64 * 2**20
 
 def _bands(text: str) -> tuple[int, ...]:
     parts = text.split(",")
-    if len(parts) not in (1, 3) or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither three band numbers from 1, as 1,2,3, nor one")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of band numbers from 1, as 1,2,3")
     return tuple(map(int, parts))
 
 
@@ -68,7 +68,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--stride", type=positive, help="side of a cell of the map, raster px; default: half the window"
     )
-    parser.add_argument("--bands", type=_bands, help="red, green and blue, as 1,2,3; one number: a gray band")
+    parser.add_argument(
+        "--bands", type=_bands, help="red, green and blue, as 1,2,3; one number: a gray band; or each of the model's"
+    )
     parser.add_argument("--value-range", type=_range, help="LOW,HIGH: the values that become black and white")
     parser.add_argument("--answer-all", action="store_true", help="call no cell unknown")
     parser.add_argument("--probabilities", action="store_true", help="also write the probability of every class")

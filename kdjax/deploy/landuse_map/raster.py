@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from kdjax.data import pixels
+from kdjax.data.bands import Bands
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.errors import InputError, reason
@@ -41,7 +42,7 @@ class Raster:
         crs: rasterio's coordinate reference system.
         transform: rasterio's geotransform.
         pixel_size_m: side of a pixel on the ground, m; None = not known.
-        bands: numbers of the bands taken, from 1: red, green and blue, or one gray band.
+        bands: numbers of the bands taken, from 1: red, green and blue, or one gray band, or the bands of the training.
     """
 
     def __init__(self, path: Path, bands: Sequence[int] | None, value_range: Sequence[float] | None, trained: Meaning):
@@ -49,7 +50,8 @@ class Raster:
 
         Args:
             path: any raster that GDAL reads.
-            bands: three band numbers from 1, or one of a gray band; None takes what the file says of its bands.
+            bands: three band numbers from 1, or one of a gray band, or one for each band of the training; None takes
+                what the file says of its bands.
             value_range: (low, high) to become 0 and 255; None takes 8-bit values as they are, others as in training.
             trained: what the training tiles were.
 
@@ -68,6 +70,7 @@ class Raster:
             raise InputError(f"raster {path}: GDAL cannot read it ({reason(error)})") from error
         try:
             self._check_place()
+            self._shown = trained.bands
             self.bands = self._choose(bands)
             self._check_bands()
             self._check_values(value_range, trained)
@@ -93,6 +96,10 @@ class Raster:
 
     def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
         file = self._file
+        wanted = len(self._shown.names) if self._shown else 3
+        if bands is not None and len(bands) not in ((wanted,) if self._shown else (1, 3)):
+            needed = " ".join(self._shown.names) if self._shown else "red, green and blue, or one gray band"
+            raise InputError(f"--bands: {len(bands)} given, and the model takes {needed}")
         roles = [role.name.lower() for role in file.colorinterp]
         alpha = roles.index("alpha") + 1 if roles.count("alpha") == 1 else None
         # GDAL calls the fourth band of any 8-bit file alpha.
@@ -103,6 +110,8 @@ class Raster:
             if max(bands) > file.count:
                 raise InputError(f"--bands: raster {self.path} has {file.count} bands, so no band {max(bands)}")
             return tuple(bands)
+        if self._shown:
+            return self._by_name(self._shown)
         try:
             if not self._alpha_is_mask:
                 raise DecodeError("alpha is no mask")
@@ -112,6 +121,18 @@ class Raster:
                 f"raster {self.path}: it has {file.count} bands ({', '.join(roles[:6])}{', …' * (len(roles) > 6)}); "
                 "name red, green and blue, as --bands=1,2,3"
             ) from None
+
+    def _by_name(self, wanted: Bands) -> tuple[int, ...]:
+        every = list(range(1, self._file.count + 1))
+        seen = np.concatenate([self._values(every, window).reshape(-1, 1, len(every)) for window in self._looks()])
+        try:
+            places, _ = wanted.choose(seen, [text or "" for text in self._file.descriptions])
+        except DecodeError as error:
+            raise InputError(
+                f"raster {self.path}: {error}; describe its bands, or give the numbers of {' '.join(wanted.names)} in "
+                "--bands"
+            ) from None
+        return tuple(place + 1 for place in places)
 
     def _check_bands(self) -> None:
         file, path = self._file, self.path
@@ -142,7 +163,10 @@ class Raster:
                 f"--value-range is {given}, but the values of {self.path} are bytes, from 0 to 255: leave it out, or "
                 "give a range among them"
             )
-        self._meaning = trained if value_range is None else Meaning(tuple(value_range), (BYTES,))
+        self._meaning = trained
+        if value_range is not None:
+            self._meaning = Meaning(tuple(value_range), (BYTES,), bands=trained.bands)
+        self._dtype = trained.dtype
         self._stretched = value_range is not None or dtype != np.uint8
         self._hint = "say which values are black and white, as --value-range=0,10000"
         if value_range is not None:
@@ -168,14 +192,14 @@ class Raster:
             raise InputError(f"raster {self.path}: {error}; {self._hint}") from error
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (height, width, 3) uint8, 0 where there is no data, and where there is (height, width) bool.
+        """Pixels (height, width, bands) as in training, 0 where there is no data; where there is, (height, width) bool.
 
         Raises:
             InputError: the file is damaged there.
         """
         values, valid = self._data(Window(column, row, width, height))
         self._seen.append(values[::31, ::31][valid[::31, ::31]].ravel())
-        result = pixels.to_levels(values, self._meaning.value_range, np.uint8) if self._stretched else values
+        result = pixels.to_levels(values, self._meaning.value_range, self._dtype) if self._stretched else values
         return np.where(valid[..., None], result, 0), valid
 
     def close(self) -> None:
@@ -192,8 +216,8 @@ class Raster:
                 yield Window(left, top, min(_LOOK, self.shape[1]), min(_LOOK, self.shape[0]))
 
     def _data(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Values (height, width, 3), white the highest, and where they are data (height, width) bool."""
-        bands = self.bands if len(self.bands) == 3 else self.bands * 3
+        """Values (height, width, bands), white the highest, and where they are data (height, width) bool."""
+        bands = self.bands * 3 if len(self.bands) == 1 and not self._shown else self.bands
         values = self._values(bands, window)
         valid = np.isfinite(values).all(-1)
         if self._alpha_is_mask or MaskFlags.alpha not in self._file.mask_flag_enums[bands[0] - 1]:

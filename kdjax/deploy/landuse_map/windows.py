@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 Read = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
-"""From row, column, height and width to pixels (height, width, 3) uint8 and whether they are data (height, width)."""
+"""From row, column, height and width to pixels (height, width, bands) and whether they are data (height, width)."""
 
 
 def starts(length: int, tile: int, stride: int) -> list[int]:
@@ -31,7 +31,7 @@ def probabilities(
 
     Args:
         read: gives pixels; it is never asked for more than tile x (tile + (batch - 1) stride) at once.
-        classify: from images (n, tile, tile, 3) uint8 to probabilities (n, classes).
+        classify: from images (n, tile, tile, bands) to probabilities (n, classes).
         shape: height and width of the raster, px; neither is below `tile`.
         classes: how many.
         tile: side of the window, px.

@@ -1,0 +1,175 @@
+"""Images of more bands than red, green and blue: which band is which, and how their values are stored."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from kdjax import data
+from kdjax.data import bands, decode
+from kdjax.data.bands import SENSORS, Bands
+from kdjax.data.meaning import Meaning
+from kdjax.data.pixels import DecodeError
+from kdjax.errors import InputError
+
+IN_PLACE, LAST = SENSORS["sentinel2_l1c"].orders
+L1C = Bands(IN_PLACE, SENSORS["sentinel2_l1c"].orders)
+
+
+def reflectance(order, seed=0, side=12):
+    """Values of each band by its name, the same whatever the order; cirrus is dark."""
+    values = {
+        name: np.random.default_rng([seed, IN_PLACE.index(name)]).integers(200, 4000, (side, side)) for name in order
+    }
+    values["B10"] = values["B10"] % 30
+    return np.stack([values[name] for name in order], axis=-1).astype(np.uint16)
+
+
+def tiff(array, descriptions=(), **options):
+    file = io.BytesIO()
+    items = "".join(
+        f'<Item name="DESCRIPTION" sample="{k}" role="description">{text}</Item>' for k, text in enumerate(descriptions)
+    )
+    extratags = [(42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)] if descriptions else []
+    options = {"photometric": "minisblack", "planarconfig": "contig", **options}
+    tifffile.imwrite(file, array, extratags=extratags, **options)
+    return file.getvalue()
+
+
+def test_names_are_one_however_they_are_written():
+    for text in ("B4", "b04", " B04 ", "B4, central wavelength 665 nm"):
+        assert bands.canonical(text) == bands.canonical("B04")
+    assert bands.canonical("B8A") != bands.canonical("B08")
+    assert bands.colors(("B08", "B04", "B03", "B02")) == (1, 2, 3)
+    assert bands.colors(("nir", "Red", "green")) == (1, 2, None)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_descriptions_decide_whatever_the_order(planar):
+    array = reflectance(LAST)
+    wanted = Bands(("B08", "B04", "B10"))
+    stored = np.moveaxis(array, -1, 0) if planar == "separate" else array
+    decoded = decode.decode(tiff(stored, LAST, planarconfig=planar), wanted)
+    np.testing.assert_array_equal(decoded.pixels, array[..., [LAST.index(name) for name in wanted.names]])
+
+
+@pytest.mark.parametrize("order", [IN_PLACE, LAST])
+def test_cirrus_tells_the_two_orders_apart(order):
+    decoded = decode.decode(tiff(reflectance(order)), L1C)
+    np.testing.assert_array_equal(decoded.pixels, reflectance(IN_PLACE))
+    assert " ".join(order) in decoded.facts[0]
+
+
+def test_what_cannot_be_known_is_refused():
+    flat = np.full((8, 8, 13), 500, np.uint16)
+    with pytest.raises(DecodeError, match=r"13 bands without names, in the order .* dataset.file_bands"):
+        decode.decode(tiff(flat), L1C)
+    with pytest.raises(DecodeError, match="5 bands, and 13 are expected"):
+        decode.decode(tiff(flat[..., :5]), L1C)
+    with pytest.raises(DecodeError, match="no band B11 among B02, B03"):
+        decode.decode(tiff(flat[..., :2], ("B02", "B03")), Bands(("B02", "B11")))
+    with pytest.raises(DecodeError, match="2 bands are called B02"):
+        decode.decode(tiff(flat[..., :2], ("B02", "B2")), Bands(("B02",)))
+    with pytest.raises(DecodeError, match="3 bands, and the file names none of them"):
+        decode.decode(tiff(flat[..., :3]), Bands(("nir",)))
+
+
+def test_a_color_picture_has_red_green_and_blue():
+    file, picture = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(file, "PNG")
+    np.testing.assert_array_equal(decode.decode(file.getvalue(), Bands(("blue", "red"))).pixels, picture[..., [2, 0]])
+    with pytest.raises(DecodeError, match="no band nir among red, green, blue"):
+        decode.decode(file.getvalue(), Bands(("red", "nir")))
+
+
+def test_bands_are_resized_as_colors_are():
+    # Far from 0 and 255, where Pillow clips what bytes overshoot between its two passes.
+    picture = np.random.default_rng(0).integers(90, 160, (30, 30, 3), dtype=np.uint8)
+    deep = decode.resize(picture.astype(np.uint16) * 257, 20)
+    assert deep.dtype == np.uint16 and deep.shape == (20, 20, 3)
+    np.testing.assert_allclose(deep / 257, decode.resize(picture, 20), atol=1.5)
+
+
+def test_dark_water_keeps_its_depth():
+    meaning = Meaning((0.0, 10_000.0), bands=Bands(("B03", "B08")))
+    with decode.opened(
+        tiff(np.array([[[100, 101], [10_000, 20_000]]], np.uint16), ("B03", "B08")), meaning.bands
+    ) as one:
+        stored = meaning.stored(one)
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored, [[[655, 662], [65535, 65535]]])  # v * 65535 / 10000
+    assert Meaning.from_metadata(meaning.metadata()) == meaning
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    for number, name in enumerate(("field", "forest")):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            array = reflectance(LAST if index % 2 else IN_PLACE, seed=100 * number + index, side=40)
+            (tmp_path / name / f"{index}.tif").write_bytes(tiff(array))
+    return tmp_path
+
+
+def load(path, cache=None, **fields):
+    options = {"source": "folder", "image_size": 32, "storage_size": 40, **fields}
+    return data.load(None, data_seed=0, cache_dir=cache, log=lambda line: None, path=str(path), **options)
+
+
+def test_a_data_set_of_bands(tiles, tmp_path):
+    found = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c")
+    again = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c")
+    assert found.meaning.names == IN_PLACE and found.train.images.dtype == np.uint16
+    np.testing.assert_array_equal(found.train.images, again.train.images)
+    for row, name in enumerate(found.train.names):
+        seed = 100 * (name[:6] == "forest") + int(name.split("/")[1].split(".")[0])
+        expected = np.rint(reflectance(IN_PLACE, seed, 40) * 6.5535)
+        np.testing.assert_array_equal(found.train.images[row], expected)
+    unit = found.train.images.reshape(-1, 13) / 65535
+    np.testing.assert_allclose(found.statistics.mean, unit.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(found.statistics.std, unit.std(0), rtol=1e-6)
+    fewer = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c", bands=("B08", "B04"))
+    np.testing.assert_array_equal(fewer.train.images, found.train.images[..., [7, 3]])
+    turned = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c", bands=("B04", "B08"))
+    assert len({one.fingerprint for one in (found, fewer, turned)}) == 3
+
+
+def test_an_offset_that_the_sensor_should_not_have_is_refused(tiles):
+    with pytest.raises(InputError, match="at most 1000.*set it to 'sentinel2_l1c'"):
+        load(tiles, sensor="sentinel2_l1c_offset")
+    for path in tiles.glob("*/*.tif"):
+        path.write_bytes(tiff(tifffile.imread(path) + np.uint16(1000)))
+    with pytest.raises(InputError, match="no value is below 1000.*set it to 'sentinel2_l1c_offset'"):
+        load(tiles, sensor="sentinel2_l1c")
+    assert load(tiles, sensor="sentinel2_l1c_offset").value_range == (1000, 11_000)
+
+
+def test_bytes_of_bands_stay_bytes(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(6):
+            (tmp_path / name / f"{index}.tif").write_bytes(tiff(rng.integers(0, 256, (40, 40, 4), dtype=np.uint8)))
+    found = load(tmp_path, file_bands=("red", "green", "blue", "nir"), bands=("nir", "red"))
+    assert found.train.images.dtype == np.uint8 and found.value_range == ()
+    (tmp_path / "a" / "0.tif").write_bytes(tiff(rng.integers(0, 5000, (40, 40, 4), dtype=np.uint16)))
+    with pytest.raises(InputError, match="pixels, others are of another depth"):
+        load(tmp_path, file_bands=("red", "green", "blue", "nir"))
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"sensor": "landsat"}, "dataset.sensor: 'landsat' is unknown"),
+        ({"sensor": "sentinel2_l2a", "bands": ("B10",)}, "dataset.bands: there is no band 'B10'"),
+        ({"file_bands": ("a", "A")}, "dataset.file_bands is .* repeats"),
+        ({"bands": "B04"}, "dataset.bands is 'B04': give names"),
+        ({"sensor": "sentinel2_l1c", "file_bands": ("B04",)}, "dataset.file_bands: give the bands of sentinel2_l1c"),
+        ({"source": "tfds", "builder": "x", "bands": ("nir",)}, "dataset.source is 'tfds'"),
+    ],
+)
+def test_fields_are_checked(tmp_path, fields, said):
+    with pytest.raises(InputError, match=said):
+        load(None if fields.get("source") == "tfds" else tmp_path, **fields)

@@ -1,0 +1,87 @@
+"""Networks that take other bands than red, green and blue."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kdjax import networks
+from kdjax.errors import InputError
+from kdjax.networks import layers, pretrained
+from kdjax.networks.layers import InputBands
+
+FAMILIES = ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0", "resnet18", "vgg16")
+
+
+def test_bands_are_chosen_and_normalized():
+    images = np.random.default_rng(0).random((2, 4, 4, 5))
+    bands = InputBands((0.1, 0.2), (0.5, 0.25), (3, 1))
+    expected = (images[..., [3, 1]] - [0.1, 0.2]) / [0.5, 0.25]
+    np.testing.assert_allclose(layers.normalize(jnp.asarray(images), bands), expected, rtol=1e-6)
+    for other in (InputBands((0.0,) * 4, (1.0,) * 4), InputBands((0.0,), (1.0,), (5,))):
+        with pytest.raises(ValueError, match="images of 5 bands"):
+            layers.normalize(jnp.asarray(images), other)
+
+
+@pytest.mark.parametrize("colors, bands", [((2, 1, 0), 5), ((1, 2, None), 3), ((None, None, None), 2)])
+def test_a_gray_image_is_answered_alike_whatever_the_bands(colors, bands):
+    """The sum over the bands is that over the colors; a third more where all three and others are there."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4))
+    wide = pretrained.widened(kernel, bands, colors)
+    assert wide.shape == (3, 3, bands, 4)
+    factor = 4 / 3 if None not in colors else 1
+    missing = [color for color, place in enumerate(colors) if place is None]
+    expected = kernel.sum(2) + (
+        kernel.mean(2) if not missing else len(missing) * kernel.mean(2) - kernel[:, :, missing].sum(2)
+    )
+    np.testing.assert_allclose(wide.sum(2), expected, atol=1e-12)
+    gray = np.repeat(kernel.mean(2, keepdims=True), 3, axis=2)
+    np.testing.assert_allclose(pretrained.widened(gray, bands, colors).sum(2), factor * gray.sum(2), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_blank_bands_leave_the_logits_of_the_network_for_rgb(name, tmp_path):
+    """Blank is 0 once it is normalized: the band's mean."""
+    rgb = networks.create(name, 3, width=0.25)
+    images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
+    variables = {"batch_stats": {}, **rgb.init(jax.random.key(1), images)}
+    save_file(pretrained.named_tensors(name, jax.tree.map(np.asarray, variables)), tmp_path / "rgb.safetensors")
+    own = rgb.bands
+    mean, std = ((*getattr(own, kind)[::-1], 0.3, 0.6) for kind in ("mean", "std"))
+    wide = rgb.clone(bands=InputBands(mean, std, (0, 1, 2, 4, 3)))
+    start = {"batch_stats": {}, **wide.init(jax.random.key(2), jnp.zeros((1, 32, 32, 5)))}
+    loaded = pretrained.load_imagenet(tmp_path / "rgb.safetensors", name, start, "whole", colors=(2, 1, 0))
+    blank = jnp.concatenate([images[..., ::-1], jnp.full((2, 32, 32, 1), 0.6), jnp.full((2, 32, 32, 1), 0.3)], -1)
+    expected = rgb.apply(variables, images).logits
+    np.testing.assert_allclose(wide.apply(loaded.variables, blank).logits, expected, atol=1e-5)
+
+
+def test_a_file_for_other_bands_is_taken_as_it_is(tmp_path):
+    """An exported student's says which bands; without that it would be taken for red, green and blue."""
+    name = "mobilenet_v2"
+    network = networks.create(name, 3, width=0.25).clone(bands=InputBands((0.0,) * 3, (1.0,) * 3))
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    tensors = pretrained.named_tensors(name, jax.tree.map(np.asarray, dict(variables)))
+    save_file(tensors, tmp_path / "nir.safetensors", {"bands": '["nir", "red", "green"]'})
+    assert pretrained.band_names(tmp_path / "nir.safetensors") == ["nir", "red", "green"]
+    taken = pretrained.load_imagenet(tmp_path / "nir.safetensors", name, dict(variables), "whole", colors=(1, 2, None))
+    stem = lambda one: np.asarray(one["params"]["stem"]["kernel"])
+    np.testing.assert_array_equal(stem(taken.variables), stem(variables))
+
+
+def test_a_file_that_does_not_fit_the_bands_is_refused(tmp_path):
+    name = "mobilenet_v2"
+    network = networks.create(name, 3, width=0.25).clone(bands=InputBands((0.0,) * 5, (1.0,) * 5))
+    variables = jax.tree.map(np.asarray, dict(network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 5)))))
+    save_file(pretrained.named_tensors(name, variables), tmp_path / "five.safetensors")
+    with pytest.raises(InputError, match="features.0.0.weight .* instead of"):
+        pretrained.load_imagenet(tmp_path / "five.safetensors", name, variables, colors=(0, 1, 2))
+
+
+def test_the_least_number_of_bands():
+    assert InputBands((0.0,) * 3, (1.0,) * 3).least == 3
+    assert dataclasses.replace(InputBands((0.0,), (1.0,)), chosen=(6,)).least == 7
+    assert layers.images_for(networks.create("vgg16", 2), 32).shape == (1, 32, 32, 3)
