@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from helpers.maps import CLASSES, NORTH_UP, ROOT, SIDE, run, scene, write  # noq
 
 from kdjax.deploy.landuse_map import workers  # noqa: E402
 from kdjax.deploy.landuse_map.outputs import OUTPUTS  # noqa: E402
+from kdjax.deploy.predict import Classifier  # noqa: E402
 
 
 def contents(folder):
@@ -170,6 +172,40 @@ def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_pro
     with pytest.raises(SystemExit):
         run(*arguments, tmp_path / "maps2")
     assert capsys.readouterr().out.count("already mapped") == 3
+
+
+def test_a_map_whose_files_are_not_all_in_place_is_none(artefact, scenes, tmp_path, monkeypatch):
+    """Where the machine fails between two files no older map stands for the new files."""
+    run(artefact, scenes / "a.tif", "--output", tmp_path / "maps")
+    replace, moved = Path.replace, []
+
+    def failing(path, target):
+        if len(moved) == 3:
+            raise OSError("the disk is gone")
+        moved.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(SystemExit):
+        run(artefact, scenes / "a.tif", "--output", tmp_path / "maps", "--stride=8")
+    monkeypatch.undo()
+    assert len(moved) == 3 and not (tmp_path / "maps" / "a.tif").exists()
+
+
+def test_workers_divide_the_cores(artefact, scenes, tmp_path, monkeypatch):
+    asked = []
+
+    def alone(begin, jobs, count, done):
+        asked.append((begin.args[-1], count))
+        for job in jobs:
+            done(job, begin()(job))
+
+    monkeypatch.setattr(workers, "share", alone)
+    monkeypatch.setattr(workers, "cores", lambda: 7)
+    for given in (2, 3, 8):
+        run(artefact, scenes, "--output", tmp_path / "maps", f"--workers={given}")
+    assert asked == [(3, 2), (2, 3), (2, 3)]  # there are three rasters
+    assert Classifier(artefact, 3)._session.get_session_options().intra_op_num_threads == 3
 
 
 def test_a_worker_that_is_killed_costs_its_job_alone():
