@@ -98,8 +98,10 @@ CHANGES = {
 @pytest.mark.parametrize("kind", CHANGES)
 def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, tmp_path, capsys, kind):
     folder, flags, model = tmp_path / "maps", [], artefact
-    run(artefact, scenes, "--output", folder)
     pixels, options = scene(48, 56, seed=1), {}
+    pixels[0, 0] = 77
+    write(scenes / "b.tif", pixels)
+    run(artefact, scenes, "--output", folder)
     if kind == "dates":
         for path in scenes.iterdir():
             os.utime(path, (1, 1))
@@ -108,8 +110,7 @@ def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, t
     elif kind == "place":
         options = {"transform": NORTH_UP @ rasterio.Affine.translation(1, 0)}
     elif kind == "hole":
-        options = {"nodata": int(pixels[0, 0, 0])}
-        pixels[0, 0] = pixels[0, 0, 0]
+        options = {"nodata": 77}  # the pixels are the same
     elif kind == "name of the model":
         model = shutil.copy(artefact, tmp_path / "renamed.onnx")
     elif kind == "model":
@@ -155,6 +156,8 @@ def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_pro
     arguments = (artefact, scenes, tmp_path / "missing.tif", "--probabilities", "--polygons", "--output")
     for workers_given in (1, 2):
         folder = tmp_path / f"maps{workers_given}"
+        (folder / ".gone.tif-abc").mkdir(parents=True)  # of a process that was killed
+        (folder / ".gone.tif-abc.lock").touch()
         with pytest.raises(SystemExit) as stop:
             run(*arguments, folder, f"--workers={workers_given}")
         said = capsys.readouterr()
