@@ -1,6 +1,7 @@
 """The exceptions that end a run in one line: input a person can correct, and being asked to end."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -34,7 +35,7 @@ def reason(error: BaseException, length: int = 160) -> str:
 def in_one_line(main: Callable[[list[str]], None]) -> None:
     """Runs a command on the arguments of this process; whatever a person can correct ends in one line.
 
-    The exit status is 2, and 130 after Ctrl-C.
+    The exit status is 2, 130 after Ctrl-C, and 75 after SIGTERM, on which schedulers requeue.
     """
     try:
         main(sys.argv[1:])
@@ -44,6 +45,8 @@ def in_one_line(main: Callable[[list[str]], None]) -> None:
         _end(f"error: {reason(error, 300)}", 2)
     except MemoryError as error:
         _end(f"error: not enough memory ({reason(error)})", 2)
+    except Preempted as error:
+        _end(str(error), os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         _end("interrupted", 130)
 

@@ -34,14 +34,19 @@ class Classifier:
     """An exported ONNX file, ready to run on the CPU.
 
     Attributes:
+        path: of the file.
         classes: class names, in the order of the logits.
         size: side of the images it reads, px.
         meaning: what the training tiles were.
         trust: what validation says of its answers; None in files of earlier versions.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, threads: int | None = None):
         """Opens `path`.
+
+        Args:
+            path: the file.
+            threads: that a call of the network uses; None = one for each core.
 
         Raises:
             InputError: onnxruntime is missing; no such file, not ONNX, not exported by kdjax, or class names that do
@@ -54,10 +59,14 @@ class Classifier:
         if not os.path.isfile(path):
             held = os.path.join(path, "student.onnx")
             raise InputError(f"artefact: no file {path}" + f"; give {held}" * os.path.isfile(held))
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
         try:
-            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
             raise InputError(f"artefact {path}: not a readable ONNX file ({reason(error)})") from error
+        self.path = path
         facts = session.get_modelmeta().custom_metadata_map
         try:
             self.classes = _class_names(facts["classes"])

@@ -66,6 +66,24 @@ def deferred() -> Iterator[None]:
         raise Preempted("ended by SIGTERM")
 
 
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Within this context neither SIGTERM nor Ctrl-C ends the process: for a few steps that belong together.
+
+    One that came takes effect at the end. Only for the main thread, which alone may handle signals.
+    """
+    came: list[int] = []
+    numbers = signal.SIGTERM, signal.SIGINT
+    handlers = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
 def requested() -> bool:
     """Whether to save and end now: asked by all processes at the same places, and answered alike in each."""
     import jax

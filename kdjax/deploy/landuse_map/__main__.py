@@ -1,8 +1,8 @@
 """The command."""
 
 import argparse
+import dataclasses
 import importlib.util
-import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.data.meaning import Meaning
-from kdjax.deploy.predict import Classifier, positive, say
-from kdjax.errors import InputError, Parser, in_one_line, reason
+from kdjax.deploy.predict import NAMES_SHOWN, positive, say
+from kdjax.errors import InputError, Parser, in_one_line
 from kdjax.results.text import printable
-
-CACHE_BYTES = 64 * 2**20
+from kdjax.runtime import preemption
 
 
 def _bands(text: str) -> tuple[int, ...]:
@@ -35,33 +33,27 @@ def _range(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _check_out(out: Path, raster: Path, names: Sequence[str]) -> None:
-    if out.suffix.lower() not in (".tif", ".tiff"):
-        raise InputError(f"OUT {out}: the map is a GeoTIFF; give it the suffix .tif")
-    if not out.parent.is_dir():
-        raise InputError(f"OUT {out}: there is no folder {out.parent}")
-    for name in names:
-        place = out.with_name(name)
-        if place.exists() and not place.is_file():
-            raise InputError(f"OUT {out}: {place} is there and is no file; choose another name")
-        if place.exists() and place.samefile(raster):
-            raise InputError(f"OUT {out}: {name} is the raster itself; choose another name")
-
-
-def _window(meaning: Meaning, pixel_size_m: float | None) -> tuple[int, str] | None:
-    """Side of the window, raster px, that shows as much ground as a training tile, and why; None = not known."""
-    if meaning.ground_size_m and pixel_size_m:
-        return max(1, round(meaning.ground_size_m / pixel_size_m)), f"{meaning.ground_size_m:.4g} m"
-    if meaning.tile_px:
-        return max(1, round(meaning.tile_px)), f"{meaning.tile_px:.4g} px"
-    return None
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no path")
+    return Path(text)
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m kdjax.deploy.landuse_map", description="A land-use map of a georeferenced raster.")
+    parser = Parser(prog="python -m kdjax.deploy.landuse_map", description="Land-use maps of georeferenced rasters.")
+    parser.usage = "%(prog)s ARTEFACT RASTER OUT.tif | %(prog)s ARTEFACT INPUT... --output FOLDER"
     parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx or student.int8.onnx")
-    parser.add_argument("raster", metavar="RASTER", type=Path, help="a georeferenced raster")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the GeoTIFF to write")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="georeferenced rasters: files, folders, what GDAL opens by URL, or ITEM.json#ASSET of a STAC item; "
+        "without --output one of them and OUT.tif, the map to write",
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=_folder, help="folder for a map of each INPUT; finished ones stay"
+    )
+    parser.add_argument("--workers", type=positive, default=1, help="processes that share the rasters of --output")
     parser.add_argument(
         "--tile", type=positive, help="side of the window, raster px; default: the ground that a training tile shows"
     )
@@ -80,57 +72,64 @@ def _parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the map that `argv` asks for.
+    """Writes the maps that `argv` asks for.
 
     Raises:
         InputError: anything in `argv`, the model file or the raster that a person can correct. Nothing was written
             then.
+        SystemExit: status 1, after all others were mapped: rasters of `--output` without a map.
     """
-    options = _parser().parse_args(argv)
+    given = _parser().parse_intermixed_args(argv)
+    _check(given)
     if importlib.util.find_spec("rasterio") is None:
         raise InputError("landuse_map needs rasterio: pip install 'kdjax[geo]'")
-    import rasterio
+    from kdjax.deploy.landuse_map import many, mapping
 
-    from kdjax.deploy.landuse_map.legend import UNKNOWN, entries
-    from kdjax.deploy.landuse_map.raster import Raster, check_name
-    from kdjax.deploy.landuse_map.writer import Wanted, owned, write_map
+    options = mapping.Options(**{one.name: getattr(given, one.name) for one in dataclasses.fields(mapping.Options)})
+    if options.tile and options.stride:
+        mapping.check_stride(options.stride, options.tile)
+    preemption.install()
+    classifier = mapping.load(given.artefact)
+    failed: list[str] = []
+    if given.output is None:
+        raster, out = given.inputs
+        counts = mapping.map_raster(classifier, raster, Path(out), options, _note) or []
+    else:
+        jobs = many.plan(given.inputs, given.output)
+        areas, failed = many.map_all(classifier, jobs, options, given.workers)
+        counts = areas.counts.tolist()
+    _say_shares(counts, classifier.classes)
+    if failed:
+        more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
+        listed = printable("; ".join(failed[:NAMES_SHOWN]))
+        print(f"error: {len(failed)} of {len(jobs)} rasters have no map: {listed}{more}", file=sys.stderr)
+        sys.exit(1)
 
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
-    classifier = Classifier(options.artefact)
-    if len(classifier.classes) > UNKNOWN:
-        raise InputError(f"artefact {options.artefact}: a map holds {UNKNOWN} classes, not {len(classifier.classes)}")
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        raster = Raster(options.raster, options.bands, options.value_range, classifier.meaning)
-        try:
-            check_name(options.out, "OUT")
-            tile, why = options.tile, None
-            if tile is None:
-                tile, why = _window(classifier.meaning, raster.pixel_size_m) or (classifier.size, None)
-            stride = options.stride or max(tile // 2, 1)
-            if stride > tile:
-                raise InputError(f"--stride is {stride}, more than the window of {tile} px: it would leave gaps")
-            wanted = Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)
-            _check_out(options.out, options.raster, owned(options.out))
-            height, width = raster.shape
-            if min(raster.shape) < tile:
-                raise InputError(
-                    f"raster {options.raster}: {width} x {height} px is less than the window of {tile} px; "
-                    "give a smaller --tile"
-                )
-            if raster.bands not in ((1, 2, 3), (1,)):
-                print(f"bands: {', '.join(map(str, raster.bands))}", file=sys.stderr)
-            if why:
-                print(f"window: {tile} px, the {why} of the training tiles (median)", file=sys.stderr)
-            tags = {"artefact": printable(Path(options.artefact).name), "tile": tile, "stride": stride}
-            counts = write_map(classifier, raster, options.out, wanted, tags)
-        except OSError as error:
-            raise InputError(f"OUT {options.out}: cannot be written ({reason(error)})") from error
-        finally:
-            raster.close()
-    total = sum(counts)
+
+def _check(given: argparse.Namespace) -> None:
+    if given.output is None and len(given.inputs) != 2:
+        raise InputError(
+            f"arguments: {len(given.inputs)} after ARTEFACT; give RASTER and OUT.tif, or rasters and --output=FOLDER"
+        )
+    if given.output is None and given.workers > 1:
+        raise InputError(
+            "--workers: processes share the rasters of --output=FOLDER, and here is one raster: leave it out"
+        )
+    for text in given.inputs:
+        if not text:
+            raise InputError("INPUT: '' is no path")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _say_shares(counts: Sequence[int], classes: Sequence[str]) -> None:
+    from kdjax.deploy.landuse_map.legend import entries
+
     for k in np.argsort([-count for count in counts], kind="stable"):
         if counts[k]:
-            say(f"{100 * counts[k] / total:5.1f} %  {entries(classifier.classes)[k][1]}")
+            say(f"{100 * counts[k] / sum(counts):5.1f} %  {entries(classes)[k][1]}")
 
 
 if __name__ == "__main__":

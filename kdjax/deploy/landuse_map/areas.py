@@ -11,34 +11,49 @@ from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import NODATA, entries
 from kdjax.results.text import cell
 
-METERS_A_DEGREE = 111_195.0
-"""Of latitude, on a sphere of 6371 km."""
+EQUATOR_M, ECCENTRICITY_2 = 6_378_137.0, 0.00669438
+"""Half the longer axis of the ellipsoid WGS 84, and the square of its eccentricity. Others differ by 0.1 percent."""
 
 
 class Areas:
-    """Sums over the cells of a map, taken a row at a time.
+    """Sums over the cells of a map, or of several maps by the same model.
 
     Args:
-        grid: the cells.
         classes: class names.
 
     Attributes:
         counts: cells of each of `legend.entries`.
     """
 
-    def __init__(self, grid: Grid, classes: Sequence[str]):
-        self._grid, self._classes = grid, classes
+    def __init__(self, classes: Sequence[str]):
+        self._classes = classes
         self.counts = np.zeros(len(classes) + 1, int)
         self._hectares, self._confidence = np.zeros((2, len(classes) + 1))
 
-    def add(self, number: int, best: np.ndarray, confidence: np.ndarray) -> None:
-        """Adds a row of cells: values (n,) uint8 and confidences (n,)."""
+    def add(self, best: np.ndarray, confidence: np.ndarray, hectares: np.ndarray) -> None:
+        """Adds cells: values (n,) uint8, confidences (n,) and areas (n,) in hectares."""
         known = best != NODATA
         place = np.minimum(best[known], len(self.counts) - 1)
-        counts = np.bincount(place, minlength=len(self.counts))
-        self.counts += counts
-        self._hectares += counts * hectares(self._grid, number)
-        self._confidence += np.bincount(place, confidence[known], len(self.counts))
+        for sums, values in ((self._hectares, hectares), (self._confidence, confidence)):
+            sums += np.bincount(place, values[known], len(sums))
+        self.counts += np.bincount(place, minlength=len(self.counts))
+
+    def add_table(self, text: str) -> None:
+        """Adds what `table` wrote of another map.
+
+        Raises:
+            ValueError: it did not write that.
+        """
+        for row in csv.DictReader(io.StringIO(text)):
+            try:
+                k = min(int(row["value"]), len(self.counts) - 1)
+                cells, hectares = int(row["cells"]), float(row["area_ha"] or math.nan)
+                confidence = float(row["mean_confidence"])
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"a row without {error}") from error
+            self.counts[k] += cells
+            self._hectares[k] += hectares
+            self._confidence[k] += cells * confidence
 
     def table(self) -> str:
         """CSV with a row for each of `legend.entries` that occurs, the most common first.
@@ -61,12 +76,16 @@ class Areas:
         return text.getvalue()
 
 
-def hectares(grid: Grid, number: int) -> float:
-    """Area of a cell of a row; NaN where the coordinates are neither meters nor degrees."""
+def hectares(grid: Grid, number: int) -> np.ndarray:
+    """Areas (width,) of the cells of a row; NaN where the coordinates are neither lengths nor angles."""
     area = abs(grid.transform.determinant)
     if grid.crs.is_projected:
-        return area * grid.crs.linear_units_factor[1] ** 2 / 1e4
+        return np.full(grid.width, area * grid.crs.linear_units_factor[1] ** 2 / 1e4)
     if grid.crs.is_geographic:
-        _, latitude = grid.transform @ (grid.width / 2, number + 0.5)
-        return area * METERS_A_DEGREE**2 * math.cos(math.radians(latitude)) / 1e4
-    return math.nan
+        _, radians = grid.crs.units_factor
+        turned, down, top = grid.transform.d, grid.transform.e, grid.transform.f  # a turned row crosses latitudes
+        latitudes = radians * (turned * (np.arange(grid.width) + 0.5) + down * (number + 0.5) + top)
+        # The product of both radii of curvature: of the meridian, and of the arc across it.
+        radii = EQUATOR_M**2 * (1 - ECCENTRICITY_2) / (1 - ECCENTRICITY_2 * np.sin(latitudes) ** 2) ** 2
+        return area * radians**2 * radii * np.cos(latitudes) / 1e4
+    return np.full(grid.width, math.nan)

@@ -21,13 +21,13 @@ def features(path: Path, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """
     names = {value: name for value, name, _ in entries(classes)}
     with rasterio.open(path) as file:
-        values = file.read(1)
-        for geometry, value in shapes(values, mask=values != file.nodata, transform=file.transform):
-            yield {
-                "type": "Feature",
-                "properties": {"value": int(value), "class": names[int(value)]},
-                "geometry": transform_geom(file.crs, "EPSG:4326", geometry),
-            }
+        for geometry, value in shapes(rasterio.band(file, 1), transform=file.transform):
+            if value != file.nodata:
+                yield {
+                    "type": "Feature",
+                    "properties": {"value": int(value), "class": names[int(value)]},
+                    "geometry": transform_geom(file.crs, "EPSG:4326", geometry),
+                }
 
 
 def write(path: Path, found: Iterator[dict[str, Any]]) -> None:

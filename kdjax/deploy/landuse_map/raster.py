@@ -1,5 +1,6 @@
 """A georeferenced raster as the classifier sees it."""
 
+import hashlib
 import math
 import os
 import warnings
@@ -15,13 +16,15 @@ from kdjax.data import pixels
 from kdjax.data.bands import Bands
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
+from kdjax.deploy.landuse_map import inputs
 from kdjax.errors import InputError, reason
 
 _METERS_A_DEGREE = 111_320.0
 _LOOKS, _LOOK = 8, 128  # windows along an axis, and their side in px, that show the kind of numbers
+_SEEN = 2**20  # values that are kept to check the kind of numbers: at most twice as many
 
 
-def check_name(path: Path, what: str) -> None:
+def check_name(path: Path | str, what: str) -> None:
     """Refuses a path that GDAL cannot be given.
 
     Raises:
@@ -37,7 +40,7 @@ class Raster:
     """A georeferenced raster as the classifier sees it.
 
     Attributes:
-        path: the file.
+        path: the file, or what else GDAL opens.
         shape: height and width, px.
         crs: rasterio's coordinate reference system.
         transform: rasterio's geotransform.
@@ -45,11 +48,13 @@ class Raster:
         bands: numbers of the bands taken, from 1: red, green and blue, or one gray band, or the bands of the training.
     """
 
-    def __init__(self, path: Path, bands: Sequence[int] | None, value_range: Sequence[float] | None, trained: Meaning):
+    def __init__(
+        self, path: Path | str, bands: Sequence[int] | None, value_range: Sequence[float] | None, trained: Meaning
+    ):
         """Opens it.
 
         Args:
-            path: any raster that GDAL reads.
+            path: any raster that GDAL reads: a file, a URL or a path that begins with /vsi.
             bands: three band numbers from 1, or one of a gray band, or one for each band of the training; None takes
                 what the file says of its bands.
             value_range: (low, high) to become 0 and 255; None takes 8-bit values as they are, others as in training.
@@ -59,7 +64,7 @@ class Raster:
             InputError: unreadable, not georeferenced, a color table, or bands and values that do not fit.
         """
         self.path = path
-        if not os.path.isfile(path):
+        if not inputs.is_remote(str(path)) and not os.path.isfile(path):
             raise InputError(f"raster: no file {path}")
         check_name(path, "raster")
         try:
@@ -171,11 +176,17 @@ class Raster:
         self._hint = "say which values are black and white, as --value-range=0,10000"
         if value_range is not None:
             self._hint = "--value-range says so"
-        self._seen = [np.empty(0, dtype)]
+        self._seen, self._thinned = [np.empty(0, dtype)], 1
         for window in self._looks():
             values, valid = self._data(window)
-            self._seen.append(values[valid][::7].ravel())
+            self._see(values[valid][::7].ravel())
         self.check_seen()
+
+    def _see(self, values: np.ndarray) -> None:
+        """Keeps values for `check_seen`: every second one, every fourth and so on of a large raster."""
+        self._seen.append(values[:: self._thinned])
+        if sum(map(len, self._seen)) > _SEEN:
+            self._seen, self._thinned = [np.concatenate(self._seen)[::2]], 2 * self._thinned
 
     def check_seen(self) -> None:
         """Refuses values of another kind than in training among all that was read so far.
@@ -198,9 +209,34 @@ class Raster:
             InputError: the file is damaged there.
         """
         values, valid = self._data(Window(column, row, width, height))
-        self._seen.append(values[::31, ::31][valid[::31, ::31]].ravel())
+        self._see(values[::31, ::31][valid[::31, ::31]].ravel())
         result = pixels.to_levels(values, self._meaning.value_range, self._dtype) if self._stretched else values
         return np.where(valid[..., None], result, 0), valid
+
+    @property
+    def files(self) -> list[str]:
+        """Those on this machine that it is read from, such as the sources of a VRT."""
+        return [name for name in self._file.files if os.path.isfile(name)]
+
+    def digest(self) -> str:
+        """SHA-256 of what a map is made of: the place, the values of the bands taken, and where there is data.
+
+        All of the raster is read, about a million pixels at a time.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        result = hashlib.sha256(f"{self.crs.to_wkt()} {self.transform[:6]} {self.shape}".encode())
+        (height, width), (block_height, block_width) = self.shape, self._file.block_shapes[self.bands[0] - 1]
+        columns = min(width, block_width * max(1, 1024 // block_width))
+        rows = block_height * max(1, 2**20 // columns // block_height)
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
+                values, valid = self._data(Window(left, top, min(columns, width - left), min(rows, height - top)))
+                # Of all that has no data, nothing is shown to the classifier.
+                for part in (valid, np.where(valid[..., None], values, 0)):
+                    result.update(f"{part.shape} {part.dtype} ".encode() + np.ascontiguousarray(part).tobytes())
+        return result.hexdigest()
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,7 +1,7 @@
 """The map and the files that go with it."""
 
 import contextlib
-import dataclasses
+import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,61 +10,17 @@ import numpy as np
 import rasterio
 
 from kdjax.data import decode
-from kdjax.deploy.landuse_map import polygons
-from kdjax.deploy.landuse_map.areas import Areas
+from kdjax.deploy.landuse_map import outputs, polygons
+from kdjax.deploy.landuse_map.areas import Areas, hectares
 from kdjax.deploy.landuse_map.layers import NO_CONFIDENCE, Grid, Layers
 from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN, attribute_table, legend
+from kdjax.deploy.landuse_map.outputs import Wanted
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
 from kdjax.deploy.predict import Classifier
 from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
 from kdjax.runtime import temporary
-
-_SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What is asked of a map.
-
-    Attributes:
-        tile: side of the window, px.
-        stride: side of a cell and step of the window, px.
-        batch: windows that are read and classified together.
-        answer_all: whether a cell that the model does not know is given a class all the same.
-        probabilities: whether every class's probability is written as well.
-        polygons: whether the map is written as polygons as well.
-    """
-
-    tile: int
-    stride: int
-    batch: int
-    answer_all: bool = False
-    probabilities: bool = False
-    polygons: bool = False
-
-
-def written(out: Path, wanted: Wanted) -> tuple[str, ...]:
-    """Names of the files: the map and its confidence, probabilities, legend, areas, attribute table and polygons."""
-    return (
-        *rasters(out, wanted),
-        f"{out.stem}_legend.png",
-        f"{out.stem}_areas.csv",
-        f"{out.name}.aux.xml",
-        *((f"{out.stem}_polygons.geojson",) if wanted.polygons else ()),
-    )
-
-
-def owned(out: Path) -> tuple[str, ...]:
-    """Names of all files that any map of that name has: older ones are replaced or removed."""
-    return written(out, Wanted(tile=1, stride=1, batch=1, probabilities=True, polygons=True))
-
-
-def rasters(out: Path, wanted: Wanted) -> tuple[str, ...]:
-    """Names of the files that are rasters."""
-    names = out.name, f"{out.stem}_confidence{out.suffix}", f"{out.stem}_probabilities{out.suffix}"
-    return names if wanted.probabilities else names[:2]
 
 
 def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted, tags: dict[str, Any]) -> list[int]:
@@ -84,10 +40,15 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
         InputError: the raster is damaged, or its values are of another kind than in training. Nothing was written then.
     """
     stride, classes = wanted.stride, classifier.classes
-    height, width = (-(-length // stride) for length in raster.shape)
+    # The part of a row and of a column of cells that lies on the raster: the last ones may reach beyond it.
+    down, across = (
+        np.minimum(length - stride * np.arange(-(-length // stride)), stride) / stride for length in raster.shape
+    )
     a, b, c, d, e, f = raster.transform[:6]  # pixels `stride` times as large, from the same corner
-    grid = Grid(height, width, raster.crs, rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f))
-    areas, trust = Areas(grid, classes), None if wanted.answer_all else classifier.trust
+    grid = Grid(
+        len(down), len(across), raster.crs, rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f)
+    )
+    areas, trust = Areas(classes), None if wanted.answer_all else classifier.trust
 
     def classify(images: np.ndarray) -> np.ndarray:
         """Probabilities, and in a last column 1 where a window is unlike the images of validation."""
@@ -95,7 +56,7 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
         return np.column_stack(classifier.answers(resized))
 
     with temporary.folder(out.parent, out.name) as building:
-        layers = Layers(building, rasters(out, wanted), grid, classes, tags)
+        layers = Layers(building, outputs.rasters(out, wanted), grid, classes, tags)
         with contextlib.closing(layers):
             rows = probabilities(
                 raster.read,
@@ -109,28 +70,20 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
             for number, row in enumerate(rows):
                 best, confidence = _cells(row, trust)
                 layers.write(number, best, confidence, row[:, :-1])
-                areas.add(number, best, confidence)
-                _progress(number + 1, height)
+                areas.add(best, confidence, hectares(grid, number) * down[number] * across)
+                _progress(number + 1, grid.height)
             raster.check_seen()
             if not areas.counts.any():
                 raise InputError(f"raster {raster.path}: no cell of the map would hold data; a smaller --tile may help")
             layers.finish()
         counts = areas.counts.tolist()
-        (building / f"{out.name}.aux.xml").write_text(attribute_table(classes, counts), encoding="utf-8")
-        (building / f"{out.stem}_areas.csv").write_text(areas.table(), encoding="utf-8")
-        legend(classes, areas.counts / areas.counts.sum()).save(building / f"{out.stem}_legend.png")
+        places = {one: building / one.name(out) for one in outputs.OUTPUTS}
+        places[outputs.ATTRIBUTES].write_text(attribute_table(classes, counts), encoding="utf-8")
+        places[outputs.AREAS].write_text(areas.table(), encoding="utf-8")
+        legend(classes, areas.counts / areas.counts.sum()).save(places[outputs.LEGEND])
         if wanted.polygons:
-            polygons.write(building / f"{out.stem}_polygons.geojson", polygons.features(building / out.name, classes))
-        # What belongs to an older map of that name would be taken for this one's: overviews, masks and statistics, and
-        # files that are not asked for now.
-        for name in owned(out):
-            for suffix in _SIDECARS:
-                out.with_name(name + suffix).unlink(missing_ok=True)
-        for name in set(owned(out)) - set(written(out, wanted)):
-            out.with_name(name).unlink(missing_ok=True)
-        # The map goes last: where it is, the rest is.
-        for name in reversed(written(out, wanted)):
-            (building / name).replace(out.with_name(name))
+            polygons.write(places[outputs.POLYGONS], polygons.features(places[outputs.MAP], classes))
+        outputs.put(building, out, wanted)
     return counts
 
 
@@ -148,6 +101,6 @@ def _cells(row: np.ndarray, trust: Trust | None) -> tuple[np.ndarray, np.ndarray
 
 
 def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and multiprocessing.parent_process() is None:  # several would write over each other
         # An error message, which ends the command, is printed over it.
         print(f"map: row {done} of {total}", end="\n" if done == total else "\r", file=sys.stderr, flush=True)

@@ -1,0 +1,162 @@
+"""The map of one raster: opened, checked, and written where it is not there yet."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import rasterio
+
+from kdjax.data.meaning import Meaning
+from kdjax.deploy.landuse_map import inputs, outputs
+from kdjax.deploy.landuse_map.legend import UNKNOWN
+from kdjax.deploy.landuse_map.outputs import Wanted
+from kdjax.deploy.landuse_map.raster import Raster, check_name
+from kdjax.deploy.landuse_map.writer import write_map
+from kdjax.deploy.predict import Classifier
+from kdjax.errors import InputError, reason
+from kdjax.results.text import printable
+
+CACHE_BYTES = 64 * 2**20
+
+STAMP = "made_of"
+"""The tag of a map that says what it was made of."""
+
+_MAKER = 1
+"""Counts the changes of this package that give other maps of the same raster."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How rasters are mapped.
+
+    Attributes:
+        bands: red, green and blue, or one gray band, or one for each of the model; None = what the raster says.
+        value_range: the values that become black and white; None = as in training.
+        tile, stride: see `Wanted`; None = by the training tiles, and half of the window.
+        batch, answer_all, probabilities, polygons: see `Wanted`.
+    """
+
+    bands: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    tile: int | None = None
+    stride: int | None = None
+    batch: int = 32
+    answer_all: bool = False
+    probabilities: bool = False
+    polygons: bool = False
+
+
+def load(artefact: str, threads: int | None = None) -> Classifier:
+    """The classifier of an exported file; see `Classifier`.
+
+    Raises:
+        InputError: it is none, or it has more classes than a map can hold.
+    """
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
+    classifier = Classifier(artefact, threads)
+    if len(classifier.classes) > UNKNOWN:
+        raise InputError(f"artefact {artefact}: a map holds {UNKNOWN} classes, not {len(classifier.classes)}")
+    return classifier
+
+
+def check_stride(stride: int, tile: int) -> None:
+    """Refuses windows with gaps between them.
+
+    Raises:
+        InputError: `stride` is more than `tile`.
+    """
+    if stride > tile:
+        raise InputError(f"--stride is {stride}, more than the window of {tile} px: it would leave gaps")
+
+
+def map_raster(
+    classifier: Classifier, text: str, out: Path, options: Options, note: Callable[[str], None], *, resume: bool = False
+) -> list[int] | None:
+    """Maps a raster.
+
+    Args:
+        classifier: what classifies.
+        text: an input; see `inputs`.
+        out: the GeoTIFF to write.
+        options: how.
+        note: is told what the raster and the training tiles decided.
+        resume: whether a map that is there already, of the same model, options and raster, is left as it is. A map
+            that is to be known again so has a stamp of them.
+
+    Returns:
+        The number of cells of each of `legend.entries`; None where the map was there.
+
+    Raises:
+        InputError: something about the raster, the options or `out` that a person can correct. Nothing was written.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        raster = Raster(inputs.place(text), options.bands, options.value_range, classifier.meaning)
+        with contextlib.closing(raster):
+            try:
+                check_name(out, "OUT")
+                wanted = _wanted(classifier, raster, options, note)
+                outputs.check(out, raster.files)
+                tags = {outputs.MADE_BY: printable(Path(classifier.path).name)}
+                tags |= {"tile": str(wanted.tile), "stride": str(wanted.stride)}
+                if resume:
+                    tags[STAMP] = _stamp(classifier, raster, options, wanted)
+                    if _is_there(out, wanted, tags[STAMP]):
+                        return None
+                return write_map(classifier, raster, out, wanted, tags)
+            except OSError as error:
+                raise InputError(f"OUT {out}: cannot be written ({reason(error)})") from error
+
+
+def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Callable[[str], None]) -> Wanted:
+    """The options with the window settled."""
+    tile, why = options.tile, None
+    if tile is None:
+        tile, why = _window(classifier.meaning, raster.pixel_size_m) or (classifier.size, None)
+    stride = options.stride or max(tile // 2, 1)
+    check_stride(stride, tile)
+    if min(raster.shape) < tile:
+        height, width = raster.shape
+        raise InputError(
+            f"raster {raster.path}: {width} x {height} px is less than the window of {tile} px; give a smaller --tile"
+        )
+    if raster.bands not in ((1, 2, 3), (1,)):
+        note(f"bands: {', '.join(map(str, raster.bands))}")
+    if why:
+        note(f"window: {tile} px, the {why} of the training tiles (median)")
+    return Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)
+
+
+def _window(meaning: Meaning, pixel_size_m: float | None) -> tuple[int, str] | None:
+    """Side of the window, raster px, that shows as much ground as a training tile, and why; None = not known."""
+    if meaning.ground_size_m and pixel_size_m:
+        return max(1, round(meaning.ground_size_m / pixel_size_m)), f"{meaning.ground_size_m:.4g} m"
+    if meaning.tile_px:
+        return max(1, round(meaning.tile_px)), f"{meaning.tile_px:.4g} px"
+    return None
+
+
+def _stamp(classifier: Classifier, raster: Raster, options: Options, wanted: Wanted) -> str:
+    """SHA-256 of all that decides a map: content, not names and dates."""
+    made_of = {
+        "maker": _MAKER,
+        "model": hashlib.sha256(Path(classifier.path).read_bytes()).hexdigest(),
+        "raster": raster.digest(),
+        "value_range": options.value_range,
+        **dataclasses.asdict(wanted),
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def _is_there(out: Path, wanted: Wanted, stamp: str) -> bool:
+    """Whether the map of that stamp is there with all its files."""
+    if not all(out.with_name(one.name(out)).is_file() for one in outputs.OUTPUTS if one.wanted(wanted)):
+        return False
+    try:
+        with rasterio.open(out) as file:
+            return file.tags().get(STAMP) == stamp
+    except rasterio.errors.RasterioError:
+        return False

@@ -1,0 +1,132 @@
+"""The files of a map: which there are, whether they may be written, and how they come to their place together."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import rasterio
+
+from kdjax.errors import InputError
+from kdjax.runtime import preemption
+
+MADE_BY = "artefact"
+"""The tag that every raster of a map has: the name of the model."""
+
+_SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is asked of a map.
+
+    Attributes:
+        tile: side of the window, px.
+        stride: side of a cell and step of the window, px.
+        batch: windows that are read and classified together.
+        answer_all: whether a cell that the model does not know is given a class all the same.
+        probabilities: whether every class's probability is written as well.
+        polygons: whether the map is written as polygons as well.
+    """
+
+    tile: int
+    stride: int
+    batch: int
+    answer_all: bool = False
+    probabilities: bool = False
+    polygons: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A file of a map.
+
+    Attributes:
+        ending: what its name has after the stem of OUT; `{suffix}` is the suffix of OUT.
+        raster: whether it is a GeoTIFF of the cells.
+        option: the flag of `Wanted` that asks for it; None = every map has it.
+    """
+
+    ending: str
+    raster: bool = False
+    option: str | None = None
+
+    def name(self, out: Path) -> str:
+        """Its name beside the map `out`."""
+        return out.stem + self.ending.format(suffix=out.suffix)
+
+    def wanted(self, wanted: Wanted) -> bool:
+        """Whether a map that is made so has it."""
+        return self.option is None or getattr(wanted, self.option)
+
+
+MAP = Output("{suffix}", raster=True)
+CONFIDENCE = Output("_confidence{suffix}", raster=True)
+PROBABILITIES = Output("_probabilities{suffix}", raster=True, option="probabilities")
+LEGEND = Output("_legend.png")
+AREAS = Output("_areas.csv")
+ATTRIBUTES = Output("{suffix}.aux.xml")
+POLYGONS = Output("_polygons.geojson", option="polygons")
+
+OUTPUTS = (MAP, CONFIDENCE, PROBABILITIES, LEGEND, AREAS, ATTRIBUTES, POLYGONS)
+
+
+def rasters(out: Path, wanted: Wanted) -> list[str]:
+    """Names of the rasters of a map, in the order of `OUTPUTS`."""
+    return [one.name(out) for one in OUTPUTS if one.raster and one.wanted(wanted)]
+
+
+def check(out: Path, sources: Iterable[str]) -> None:
+    """Refuses to write a map over what is none: an older map is replaced, also where it had more files.
+
+    Args:
+        out: the map.
+        sources: the files that it is made of.
+
+    Raises:
+        InputError: OUT cannot be a map, or one of its files is there and is no file, or a raster of another kind.
+    """
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"OUT {out}: the map is a GeoTIFF; give it the suffix .tif")
+    if not out.parent.is_dir():
+        raise InputError(f"OUT {out}: there is no folder {out.parent}")
+    for output in OUTPUTS:
+        place = out.with_name(output.name(out))
+        if not place.exists():
+            continue
+        if not place.is_file():
+            raise InputError(f"OUT {out}: {place} is there and is no file; choose another name")
+        if any(place.samefile(source) for source in sources):
+            raise InputError(f"OUT {out}: {place.name} is the raster itself; choose another name")
+        if output.raster and _precious(place):
+            raise InputError(
+                f"OUT {out}: {place.name} is a raster and no map of kdjax; choose another name, or remove it "
+                "(several rasters are mapped with --output FOLDER)"
+            )
+
+
+def _precious(path: Path) -> bool:
+    """Whether it is a raster that is no map."""
+    try:
+        with rasterio.open(path) as file:
+            return MADE_BY not in file.tags()
+    except rasterio.errors.RasterioError:
+        return False
+
+
+def put(building: Path, out: Path, wanted: Wanted) -> None:
+    """Moves the files of a map from the folder `building` to their place. No signal comes between them.
+
+    The map is removed first and comes last: where it is, the rest is of the same map, whatever ends the process.
+    """
+    with preemption.shielded():
+        out.unlink(missing_ok=True)
+        for output in OUTPUTS:
+            place = out.with_name(output.name(out))
+            if not output.wanted(wanted):
+                place.unlink(missing_ok=True)
+            # Overviews, masks and statistics of an older file would be taken for this one's.
+            for suffix in _SIDECARS:
+                place.with_name(place.name + suffix).unlink(missing_ok=True)
+        for output in reversed(OUTPUTS):
+            if output.wanted(wanted):
+                (building / output.name(out)).replace(out.with_name(output.name(out)))

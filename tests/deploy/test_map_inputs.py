@@ -1,0 +1,138 @@
+"""What can be mapped: files, virtual rasters, URLs and assets of STAC items."""
+
+import datetime
+import json
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+rasterio = pytest.importorskip("rasterio")
+
+from helpers.maps import SIDE, by_pixels, run, scene, write  # noqa: E402
+from helpers.range_server import serve  # noqa: E402
+from rasterio.shutil import copy  # noqa: E402
+
+from kdjax.deploy.landuse_map import inputs  # noqa: E402
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """Pixels, the folder of their COG `scene.tif`, its URL and the file of answers."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    pixels = scene(200, 260)
+    folder = tmp_path / "served"
+    folder.mkdir()
+    write(tmp_path / "plain.tif", pixels)
+    copy(tmp_path / "plain.tif", folder / "scene.tif", driver="COG", BLOCKSIZE=128)
+    with serve(folder, tmp_path / "answers") as url:
+        yield pixels, folder, url, tmp_path / "answers"
+
+
+def item(assets, **facts):
+    known = {"type": "Feature", "stac_version": "1.0.0", "id": "one", "geometry": None, "links": [], "assets": assets}
+    return json.dumps(known | {"properties": {"datetime": "2024-01-01T00:00:00Z"}} | facts)
+
+
+def classes(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def test_a_virtual_raster_of_two_files_is_one_raster(artefact, tmp_path):
+    """A VRT by hand, of two halves: no window sees the seam."""
+    pixels = scene(48, 64)
+    for name, left in (("west", 0), ("east", 32)):
+        write(
+            tmp_path / f"{name}.tif",
+            pixels[:, left : left + 32],
+            transform=rasterio.Affine(0.5, 0, 500_000 + left / 2, 0, -0.5, 4_600_000),
+        )
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{color}</ColorInterp>'
+        + "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}.tif</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand>"
+            f'<SrcRect xOff="0" yOff="0" xSize="32" ySize="48"/><DstRect xOff="{left}" yOff="0" xSize="32" ySize="48"/>'
+            "</SimpleSource>"
+            for name, left in (("west", 0), ("east", 32))
+        )
+        + "</VRTRasterBand>"
+        for band, color in enumerate(("Red", "Green", "Blue"), 1)
+    )
+    (tmp_path / "both.vrt").write_text(
+        '<VRTDataset rasterXSize="64" rasterYSize="48"><SRS>EPSG:32631</SRS>'
+        f"<GeoTransform>500000, 0.5, 0, 4600000, 0, -0.5</GeoTransform>{bands}</VRTDataset>"
+    )
+    run(artefact, tmp_path / "both.vrt", tmp_path / "map.tif")
+    np.testing.assert_array_equal(classes(tmp_path / "map.tif"), by_pixels(pixels, SIDE, 4).argmax(-1))
+
+
+@pytest.mark.parametrize("form", ["{url}/scene.tif", "/vsicurl/{url}/scene.tif", "{url}/items/one.json#visual"])
+def test_a_raster_on_a_server_is_read_by_ranges(artefact, tmp_path, served, form):
+    pixels, folder, url, answers = served
+    (folder / "items").mkdir()
+    (folder / "items" / "one.json").write_text(item({"visual": {"href": "../scene.tif"}}))
+    text = form.format(url=url)
+    run(artefact, text, "--stride=8", "--output", tmp_path / "maps")
+    name = "one_visual.tif" if "#" in form else "scene.tif"
+    np.testing.assert_array_equal(classes(tmp_path / "maps" / name), by_pixels(pixels, SIDE, 8).argmax(-1))
+    asked = [line.split() for line in answers.read_text().splitlines()[1:]]
+    assert {status for method, path, status in asked if (method, path) == ("GET", "/scene.tif")} == {"206"}
+
+
+@pytest.mark.parametrize(
+    "href", ["./rasters/scene.tif", "rasters/scene.tif", "{folder}/rasters/scene.tif", "{url}/scene.tif"]
+)
+def test_the_href_of_an_asset_is_relative_to_its_item(artefact, tmp_path, served, href):
+    pixels, folder, url, _ = served
+    (folder / "rasters").mkdir()
+    (folder / "scene.tif").rename(folder / "rasters" / "scene.tif")
+    (folder / "scene.tif").symlink_to(folder / "rasters" / "scene.tif")
+    path = tmp_path / "served" / "one.json"
+    path.write_text(item({"thumbnail": {"href": "x.png"}, "visual": {"href": href.format(folder=folder, url=url)}}))
+    run(artefact, f"{path}#visual", tmp_path / "map.tif", "--stride=8")
+    np.testing.assert_array_equal(classes(tmp_path / "map.tif"), by_pixels(pixels, SIDE, 8).argmax(-1))
+
+
+@pytest.mark.parametrize("href", ["./a.tif", "a/b.tif", "../a.tif", "/data/a.tif", "https://example.org/x/a.tif?sig=1"])
+def test_hrefs_are_those_of_pystac(tmp_path, href):
+    pystac = pytest.importorskip("pystac")
+    (tmp_path / "items").mkdir()
+    path = tmp_path / "items" / "one.json"
+    moment = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    made = pystac.Item("one", None, None, moment, {})
+    made.add_asset("visual", pystac.Asset(href))
+    made.save_object(include_self_link=False, dest_href=str(path))
+    expected = pystac.Item.from_file(str(path)).assets["visual"].get_absolute_href()
+    found = inputs.place(f"{path}#visual")
+    assert found == expected or os.path.normpath(found) == expected
+
+
+@pytest.mark.parametrize(
+    "text, stem",
+    [
+        ("a/scene.tif", "scene"),
+        ("a/scene.2024.tif", "scene.2024"),
+        ("a/scene#1.tif", "scene#1"),
+        ("https://example.org/a/scene.tif?sig=a/b#c", "scene_c"),
+        ("https://example.org/a/b%20c.tif", "b_20c"),
+        ("/vsicurl/https://example.org/a/scene.tif", "scene"),
+        ("s3://bucket/a/scene.tif", "scene"),
+        ("a/one.json#B04", "one_B04"),
+        ("a/one.json#x/y", "one_x_y"),
+        ("https://example.org/items/one#visual", "one_visual"),
+    ],
+)
+def test_maps_have_the_names_of_their_inputs(text, stem):
+    assert inputs.stem(text) == stem
+
+
+def test_a_folder_stands_for_its_rasters(tmp_path):
+    for name in ("b.tif", "a.TIFF", "c.vrt", "d.jp2", ".hidden.tif", "notes.txt", "a.tif.aux.xml"):
+        (tmp_path / name).touch()
+    found = inputs.expand(["x.tif", str(tmp_path), "https://example.org/y.tif"])
+    held = [str(tmp_path / name) for name in ("a.TIFF", "b.tif", "c.vrt", "d.jp2")]
+    assert found == ["x.tif", *held, "https://example.org/y.tif"]

@@ -1,0 +1,260 @@
+"""The maps of several rasters: what is finished stays, what is bad stops nothing, and several processes do the same."""
+
+import csv
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+rasterio = pytest.importorskip("rasterio")
+
+from helpers import squares  # noqa: E402
+from helpers.color_model import write_model  # noqa: E402
+from helpers.maps import CLASSES, NORTH_UP, ROOT, SIDE, run, scene, write  # noqa: E402
+
+from kdjax.deploy.landuse_map import workers  # noqa: E402
+from kdjax.deploy.landuse_map.outputs import OUTPUTS  # noqa: E402
+from kdjax.deploy.predict import Classifier  # noqa: E402
+
+
+def contents(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def rows(path):
+    with path.open(encoding="utf-8") as file:
+        return {row["class"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A folder of three rasters."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for number, name in enumerate("abc"):
+        write(folder / f"{name}.tif", scene(40 + 8 * number, 56, seed=number))
+    return folder
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "kdjax.deploy.landuse_map", *map(str, arguments)]
+
+
+def test_each_map_of_a_folder_is_that_of_its_raster_alone(artefact, scenes, tmp_path, capsys):
+    run(artefact, scenes, "--output", tmp_path / "maps", "--probabilities", "--polygons")
+    said = capsys.readouterr()
+    assert said.out.count("mapped\n") == 3 and not said.err
+    assert sorted(contents(tmp_path / "maps")) == sorted(
+        [".lock", "areas.csv"] + [one.name(scenes / f"{name}.tif") for one in OUTPUTS for name in "abc"]
+    )
+    run(artefact, scenes / "b.tif", tmp_path / "b.tif", "--probabilities", "--polygons")
+    for one in OUTPUTS:
+        alone, among = tmp_path / one.name(scenes / "b.tif"), tmp_path / "maps" / one.name(scenes / "b.tif")
+        if one.raster:
+            with rasterio.open(alone) as file, rasterio.open(among) as other:
+                np.testing.assert_array_equal(file.read(), other.read())
+        else:
+            assert alone.read_bytes() == among.read_bytes()
+    alone = [rows(tmp_path / "maps" / f"{name}_areas.csv") for name in "abc"]
+    together = rows(tmp_path / "maps" / "areas.csv")
+    assert set(together) == set(CLASSES)
+    for name, row in together.items():
+        parts = [table[name] for table in alone if name in table]
+        cells = [int(part["cells"]) for part in parts]
+        assert int(row["cells"]) == sum(cells)
+        assert float(row["area_ha"]) == pytest.approx(sum(float(part["area_ha"]) for part in parts), abs=1e-3)
+        confidences = [float(part["mean_confidence"]) for part in parts]
+        assert float(row["mean_confidence"]) == pytest.approx(np.average(confidences, weights=cells), abs=1e-4)
+    assert sum(float(row["share"]) for row in together.values()) == pytest.approx(1, abs=1e-5)
+
+
+CHANGES = {
+    "nothing": "",
+    "dates": "",
+    "name of the model": "",
+    "the same tile by hand": "",
+    "pixel": "b",
+    "place": "b",
+    "hole": "b",
+    "model": "abc",
+    "stride": "abc",
+    "answer all": "abc",
+    "polygons": "abc",
+    "a file is gone": "b",
+    "the map is damaged": "b",
+    "another map": "b",
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, tmp_path, capsys, kind):
+    folder, flags, model = tmp_path / "maps", [], artefact
+    pixels, options = scene(48, 56, seed=1), {}
+    pixels[0, 0] = 77
+    write(scenes / "b.tif", pixels)
+    run(artefact, scenes, "--output", folder)
+    if kind == "dates":
+        for path in scenes.iterdir():
+            os.utime(path, (1, 1))
+    elif kind == "pixel":
+        pixels[47, 55] += 1  # the size and the date do not tell
+    elif kind == "place":
+        options = {"transform": NORTH_UP @ rasterio.Affine.translation(1, 0)}
+    elif kind == "hole":
+        options = {"nodata": 77}  # the pixels are the same
+    elif kind == "name of the model":
+        model = shutil.copy(artefact, tmp_path / "renamed.onnx")
+    elif kind == "model":
+        model = write_model(tmp_path / "student.onnx", SIDE, CLASSES, tile_px="8")
+    elif kind == "a file is gone":
+        (folder / "b_legend.png").unlink()
+    elif kind == "the map is damaged":
+        (folder / "b.tif").write_bytes((folder / "b.tif").read_bytes()[:100])
+    elif kind == "another map":
+        run(artefact, scenes / "b.tif", folder / "b.tif", "--stride=8")
+    if kind in ("pixel", "place", "hole"):
+        date = (scenes / "b.tif").stat().st_mtime
+        write(scenes / "b.tif", pixels, **options)
+        os.utime(scenes / "b.tif", (date, date))
+    flags = {
+        "stride": ["--stride=8"],
+        "answer all": ["--answer-all"],
+        "polygons": ["--polygons"],
+        "the same tile by hand": [f"--tile={SIDE}"],
+    }.get(kind, [])
+    capsys.readouterr()
+    run(model, scenes, "--output", folder, *flags)
+    said = capsys.readouterr().out.splitlines()
+    assert [name for name in "abc" if f"{scenes}/{name}.tif: mapped" in said] == list(CHANGES[kind])
+    assert [name for name in "abc" if f"{scenes}/{name}.tif: already mapped" in said] == sorted(
+        set("abc") - set(CHANGES[kind])
+    )
+    before = contents(folder)
+    shutil.rmtree(folder)
+    run(model, scenes, "--output", folder, *flags)
+    fresh = contents(folder)
+    if kind == "name of the model":  # which is a tag
+        assert before.keys() == fresh.keys()
+    else:
+        assert before == fresh
+
+
+def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_processes(
+    artefact, scenes, tmp_path, capsys
+):
+    (scenes / "bad.tif").write_text("no raster")
+    write(scenes / "small.tif", scene(4, 4))
+    arguments = (artefact, scenes, tmp_path / "missing.tif", "--probabilities", "--polygons", "--output")
+    for workers_given in (1, 2):
+        folder = tmp_path / f"maps{workers_given}"
+        (folder / ".gone.tif-abc").mkdir(parents=True)  # of a process that was killed
+        (folder / ".gone.tif-abc.lock").touch()
+        with pytest.raises(SystemExit) as stop:
+            run(*arguments, folder, f"--workers={workers_given}")
+        said = capsys.readouterr()
+        assert stop.value.code == 1
+        lines = said.err.splitlines()
+        assert len(lines) == 4 and all(line.startswith("error: ") for line in lines)
+        for words in (("missing.tif", "no file"), ("bad.tif", "GDAL"), ("small.tif", "--tile")):
+            assert sum(all(word in line for word in words) for line in lines[:3]) == 1
+        bad = [str(scenes / "bad.tif"), str(scenes / "small.tif"), str(tmp_path / "missing.tif")]
+        assert lines[3] == f"error: 3 of 6 rasters have no map: {'; '.join(bad)}"
+        assert said.out.count(": mapped") == 3
+        held = {one.name(scenes / f"{name}.tif") for one in OUTPUTS for name in "abc"}
+        assert set(contents(folder)) == held | {".lock", "areas.csv"}
+    assert contents(tmp_path / "maps1") == contents(tmp_path / "maps2")
+    with pytest.raises(SystemExit):
+        run(*arguments, tmp_path / "maps2")
+    assert capsys.readouterr().out.count("already mapped") == 3
+
+
+def test_a_map_whose_files_are_not_all_in_place_is_none(artefact, scenes, tmp_path, monkeypatch):
+    """Where the machine fails between two files no older map stands for the new files."""
+    run(artefact, scenes / "a.tif", "--output", tmp_path / "maps")
+    replace, moved = Path.replace, []
+
+    def failing(path, target):
+        if len(moved) == 3:
+            raise OSError("the disk is gone")
+        moved.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(SystemExit):
+        run(artefact, scenes / "a.tif", "--output", tmp_path / "maps", "--stride=8")
+    monkeypatch.undo()
+    assert len(moved) == 3 and not (tmp_path / "maps" / "a.tif").exists()
+
+
+def test_workers_divide_the_cores(artefact, scenes, tmp_path, monkeypatch):
+    asked = []
+
+    def alone(begin, jobs, count, done):
+        asked.append((begin.args[-1], count))
+        for job in jobs:
+            done(job, begin()(job))
+
+    monkeypatch.setattr(workers, "share", alone)
+    monkeypatch.setattr(workers, "cores", lambda: 7)
+    for given in (2, 3, 8):
+        run(artefact, scenes, "--output", tmp_path / "maps", f"--workers={given}")
+    assert asked == [(3, 2), (2, 3), (2, 3)]  # there are three rasters
+    assert Classifier(artefact, 3)._session.get_session_options().intra_op_num_threads == 3
+
+
+def test_a_worker_that_is_killed_costs_its_job_alone():
+    found = {}
+    workers.share(squares.begin, [1, 2, 3, 4, 5], 2, lambda job, result: found.update({job: result}))
+    assert found.pop(3) is None
+    assert {job: square for job, (square, _) in found.items()} == {1: 1, 2: 4, 4: 16, 5: 25}
+    assert os.getpid() not in {process for _, process in found.values()}
+
+
+@pytest.mark.parametrize(
+    "number, status, processes",
+    [
+        (signal.SIGTERM, 75, 2),
+        (signal.SIGINT, 130, 2),
+        pytest.param(signal.SIGTERM, 75, 1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_ends_all_processes_and_leaves_nothing_half(artefact, tmp_path, number, status, processes):
+    """The group gets Ctrl-C, as from a terminal; the first process alone the others."""
+    folder, rasters = tmp_path / "maps", [write(tmp_path / "small.tif", scene(16, 16))]
+    rasters += [write(tmp_path / f"large{k}.tif", scene(400, 400, k)) for k in range(3)]
+    flags = ("--stride=1", "--batch=8", f"--workers={processes}", "--output", folder)
+    mapping = subprocess.Popen(
+        command(artefact, *rasters, *flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    with mapping:
+        waited = time.monotonic()
+        while not ((folder / "small.tif").exists() and len(list(folder.glob(".large*-*/*.rows"))) >= 2 * processes):
+            assert mapping.poll() is None and time.monotonic() < waited + 60
+            time.sleep(0.02)
+        if number == signal.SIGINT:
+            os.killpg(mapping.pid, number)
+        else:
+            mapping.send_signal(number)
+        said = mapping.communicate(timeout=60)
+    assert mapping.returncode == status and "Traceback" not in "".join(said)
+    ended = time.monotonic()
+    while number == signal.SIGKILL and list(folder.glob(".large*")):  # the workers see it themselves
+        assert time.monotonic() < ended + 30
+        time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < ended + 30:
+            os.killpg(mapping.pid, 0)
+            time.sleep(0.05)
+    held = {one.name(rasters[0]) for one in OUTPUTS if one.option is None}
+    assert set(contents(folder)) == held | {".lock"}

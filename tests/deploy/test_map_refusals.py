@@ -1,0 +1,114 @@
+"""Bad input for several rasters, workers, URLs and STAC items: one line each, and nothing is written."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from refusal import refused
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+rasterio = pytest.importorskip("rasterio")
+
+from helpers.maps import scene, write  # noqa: E402
+
+from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
+from kdjax.runtime import files  # noqa: E402
+
+CLOSED = "http://127.0.0.1:1"
+"""A port that nobody listens to."""
+
+WHOLE = {
+    "nothing to map": ((), "INPUT"),
+    "one raster and no place": (("{d}/a.tif",), "give RASTER and OUT.tif"),
+    "three rasters and no folder": (("{d}/a.tif", "{d}/b.tif", "{d}/c.tif"), "--output=FOLDER"),
+    "the second raster as OUT": (("{d}/a.tif", "{d}/b.tif"), "no map of kdjax"),
+    "a folder as RASTER": (("{d}/scenes", "{d}/map.tif"), "no file"),
+    "workers for one raster": (("{d}/a.tif", "{d}/map.tif", "--workers=2"), "--workers"),
+    "no worker": (("{d}/a.tif", "--output={d}/maps", "--workers=0"), "--workers"),
+    "half a worker": (("{d}/a.tif", "--output={d}/maps", "--workers=1.5"), "--workers"),
+    "empty output": (("{d}/a.tif", "--output="), "--output"),
+    "empty input": (("", "--output={d}/maps"), "INPUT"),
+    "output is a file": (("{d}/a.tif", "--output={d}/notes.txt"), "is a file"),
+    "output in no folder": (("{d}/a.tif", "--output={d}/x/maps"), "there is no folder"),
+    "output among the rasters": (("{d}/scenes", "--output={d}/scenes"), "lies in it"),
+    "output is not utf-8": (("{d}/a.tif", "--output={d}/caf\udce9"), "is not UTF-8"),
+    "empty folder": (("{d}/empty", "--output={d}/maps"), "holds no raster"),
+    "two of one name": (("{d}/a.tif", "{d}/scenes/a.tif", "--output={d}/maps"), "map them to two folders"),
+    "one twice": (("{d}/a.tif", "{d}/a.tif", "--output={d}/maps"), "map them to two folders"),
+    "the name of a part": (("{d}/a.tif", "{d}/a_confidence.tif", "--output={d}/maps"), "a_confidence.tif"),
+    "no name": (("https://example.org/", "--output={d}/maps"), "names no file"),
+    "gaps": (("{d}/a.tif", "{d}/b.tif", "--output={d}/maps", "--tile=8", "--stride=9"), "--stride"),
+    "busy": (("{d}/a.tif", "--output={d}/busy"), "another command"),
+    "source of the vrt": (("{d}/other.vrt", "{d}/a.tif"), "is the raster itself"),
+    "server is down": ((CLOSED + "/a.tif", "{d}/map.tif"), "GDAL cannot read"),
+    "no such scheme": (("gopher://example.org/a.tif", "{d}/map.tif"), "GDAL cannot read"),
+    "a virtual file that is not there": (("/vsizip/{d}/none.zip/a.tif", "{d}/map.tif"), "GDAL cannot read"),
+    "source is gone": (("{d}/gone.vrt", "{d}/map.tif"), "gone.vrt"),
+    "no item": (("{d}/none.json#visual", "{d}/map.tif"), "cannot be read"),
+    "no item on the server": ((CLOSED + "/one.json#visual", "{d}/map.tif"), "cannot be read"),
+    "item in a bucket": (("s3://bucket/one.json#visual", "{d}/map.tif"), "download it"),
+    "item is no json": (("{d}/text.json#visual", "{d}/map.tif"), "not JSON"),
+    "item is no item": (("{d}/list.json#visual", "{d}/map.tif"), "no STAC item"),
+    "item is a collection": (("{d}/collection.json#visual", "{d}/map.tif"), "no STAC item"),
+    "no asset": (("{d}/one.json#red", "{d}/map.tif"), "no asset 'red'"),
+    "asset not named": (("{d}/one.json", "{d}/map.tif"), "one.json#NAME (visual, bare, metadata)"),
+    "asset without href": (("{d}/one.json#bare", "{d}/map.tif"), "has no href"),
+    "asset is no raster": (("{d}/one.json#metadata", "{d}/map.tif"), "GDAL cannot read"),
+    "asset is the map": (("{d}/one.json#visual", "{d}/a.tif"), "is the raster itself"),
+}
+
+
+@pytest.fixture(scope="module")
+def rasters(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rasters")
+    for name in ("empty", "scenes", "busy"):
+        (folder / name).mkdir()
+    for name in ("a", "b", "c", "a_confidence", "scenes/a"):
+        write(folder / f"{name}.tif", scene(16, 16))
+    for name, source in (("other", "a"), ("gone", "none")):
+        bands = "".join(
+            f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{color}</ColorInterp><SimpleSource>'
+            f'<SourceFilename relativeToVRT="1">{source}.tif</SourceFilename><SourceBand>{band}</SourceBand>'
+            "</SimpleSource></VRTRasterBand>"
+            for band, color in enumerate(("Red", "Green", "Blue"), 1)
+        )
+        (folder / f"{name}.vrt").write_text(
+            '<VRTDataset rasterXSize="16" rasterYSize="16"><SRS>EPSG:32631</SRS>'
+            f"<GeoTransform>500000, 1, 0, 4600000, 0, -1</GeoTransform>{bands}</VRTDataset>"
+        )
+    (folder / "notes.txt").write_text("notes")
+    (folder / "text.json").write_text("no JSON")
+    (folder / "list.json").write_text("[]")
+    (folder / "collection.json").write_text(json.dumps({"type": "Collection", "assets": {}}))
+    assets = {"visual": {"href": "./a.tif"}, "bare": {"title": "x"}, "metadata": {"href": "notes.txt"}}
+    (folder / "one.json").write_text(json.dumps({"type": "Feature", "assets": assets}))
+    return folder
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_bad_input_is_refused_and_nothing_written(artefact, rasters, capfd, monkeypatch, kind):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    arguments, words = WHOLE[kind]
+    held = files.lock(rasters / "busy" / ".lock")
+    before = contents(rasters)
+    assert words in refused(capfd, command.main, artefact, *(text.replace("{d}", str(rasters)) for text in arguments))
+    os.close(held)
+    assert contents(rasters) == before and not (rasters / "maps").exists()
+
+
+def test_maps_are_replaced_by_maps_and_nothing_else_is(artefact, rasters, tmp_path, capfd):
+    """A raster that would be overwritten by a map's confidence is as dear as one that the map itself would replace."""
+    out = tmp_path / "map.tif"
+    for _ in range(2):
+        command.main([str(artefact), str(rasters / "a.tif"), str(out)])
+    write(tmp_path / "other_confidence.tif", scene(16, 16, 1))
+    capfd.readouterr()
+    assert "no map of kdjax" in refused(capfd, command.main, artefact, rasters / "a.tif", tmp_path / "other.tif")
+    with rasterio.open(tmp_path / "other_confidence.tif") as file:
+        np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), scene(16, 16, 1))
