@@ -248,3 +248,16 @@ def test_the_pixels_of_a_version_stay_what_they_are():
     found = np.asarray(AUGMENT(jnp.asarray(image), jax.random.key(0), 4))
     np.testing.assert_allclose(found[0, 0], (0.253420, 0.196824, 0.137021), atol=2e-5)
     np.testing.assert_allclose(found[2, 3], (0.370467, 0.394105, 0.417743), atol=2e-5)
+
+
+def test_a_band_is_shown_as_it_would_be_among_colors():
+    """Crop and orientation of any number of bands are those of three, and 16 bits are those of 8."""
+    image, key = picture(), jax.random.key(4)
+    plain = Augmentation(brightness=0.0, contrast=0.0, saturation=0.0)
+    expected = np.asarray(AUGMENT(jnp.asarray(image), key, 24, plain))
+    bands = np.concatenate([image[..., [2, 0]], image, image[..., :1]], axis=-1)
+    shown = np.asarray(AUGMENT(jnp.asarray(bands), key, 24, plain))
+    np.testing.assert_allclose(shown, expected[..., [2, 0, 0, 1, 2, 0]], atol=1e-6)
+    deep = np.asarray(AUGMENT(jnp.asarray(bands.astype(np.uint16) * 257), key, 24, plain))
+    np.testing.assert_allclose(deep, shown, atol=1e-6)
+    np.testing.assert_allclose(EVAL(jnp.asarray(bands.astype(np.uint16) * 257), 40), bands / np.float32(255), atol=1e-6)

@@ -1,0 +1,120 @@
+"""A student of other bands than red, green and blue, exported: its file, what it is shown, and maps by it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+rasterio = pytest.importorskip("rasterio")
+
+import onnx  # noqa: E402
+from helpers.exported import CLASSES, run_onnx  # noqa: E402
+from helpers.maps import UTM  # noqa: E402
+from helpers.variables import randomized  # noqa: E402
+from rasterio.io import MemoryFile  # noqa: E402
+
+from kdjax import networks  # noqa: E402
+from kdjax.data.bands import Bands  # noqa: E402
+from kdjax.data.meaning import Meaning  # noqa: E402
+from kdjax.data.pixels import DecodeError  # noqa: E402
+from kdjax.deploy.export import onnx_graph, stablehlo  # noqa: E402
+from kdjax.deploy.export.fold import fold  # noqa: E402
+from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
+from kdjax.deploy.predict import Classifier  # noqa: E402
+from kdjax.errors import InputError  # noqa: E402
+from kdjax.inputs.augment import eval_view  # noqa: E402
+from kdjax.networks.layers import InputBands  # noqa: E402
+
+NAMES, STORED, SIZE = ("B04", "B08", "B11", "B02"), 36, 32
+MEANING = Meaning((0.0, 10_000.0), ("16-bit",), bands=Bands(NAMES, (NAMES,)))
+TAKEN = InputBands((0.1, 0.2, 0.3, 0.15), (0.05, 0.1, 0.2, 0.1))
+
+
+@pytest.fixture(scope="module")
+def exported():
+    """A student, its variables and its graph."""
+    network = networks.create("mobilenet_v2", len(CLASSES), width=0.1).clone(bands=TAKEN)
+    variables = randomized(network, SIZE)
+    graph = fold("mobilenet_v2", variables, storage_size=STORED, image_size=SIZE, bands=TAKEN, dtype=MEANING.dtype)
+    return network, variables, graph
+
+
+@pytest.fixture(scope="module")
+def file(exported, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bands") / "student.onnx"
+    graph = exported[2]
+    onnx.save(onnx_graph.build(graph, onnx_graph.metadata(graph, CLASSES, MEANING)), path)
+    return path
+
+
+def reflectance(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 4000, (height, width, len(NAMES))).astype(np.uint16)
+
+
+def geotiff(values, names=None, path=None):
+    """Bytes of a raster whose bands are described, or its file."""
+    profile = {"driver": "GTiff", "crs": UTM, "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 4.6e6)}
+    shape = {"height": values.shape[0], "width": values.shape[1], "count": values.shape[2], "dtype": values.dtype}
+    with MemoryFile() as memory:
+        with memory.open(**profile, **shape) as raster:
+            raster.write(np.moveaxis(values, -1, 0))
+            if names:
+                raster.descriptions = names
+        content = memory.read()
+    if path:
+        path.write_bytes(content)
+    return content
+
+
+def test_the_files_compute_what_the_network_does(exported, file):
+    network, variables, graph = exported
+    images = np.random.default_rng(1).integers(0, 65536, (3, STORED, STORED, len(NAMES)), dtype=np.uint16)
+    seen = jax.vmap(lambda image: eval_view(image, SIZE))(jnp.asarray(images))
+    expected = network.apply(variables, seen).logits
+    np.testing.assert_allclose(run_onnx(onnx.load(file), images), expected, atol=2e-4)
+    np.testing.assert_allclose(stablehlo.logits(graph, jnp.asarray(images)), expected, atol=2e-4)
+    said = dict((one.key, one.value) for one in onnx.load(file).metadata_props)["input"]
+    assert said.startswith(
+        "uint16, (batch, 36, 36, 4), the bands B04 B08 B11 B02, 0 to 65535 for the values 0 to 10000"
+    )
+
+
+def test_predict_finds_the_bands(file):
+    classifier, values = Classifier(file), reflectance(STORED, STORED)
+    expected = np.rint(values * 6.5535)
+    np.testing.assert_array_equal(classifier.prepare(geotiff(values)), expected)
+    turned = [2, 0, 3, 1]
+    with_more = np.concatenate([values[..., turned], values[..., :1] + 1], axis=-1)
+    names = (*(NAMES[k] for k in turned), "B09")
+    np.testing.assert_array_equal(classifier.prepare(geotiff(with_more, names)), expected)
+    for wrong in (geotiff(values[..., :3]), geotiff(values.astype(np.uint8))):
+        with pytest.raises(DecodeError):
+            classifier.prepare(wrong)
+
+
+def test_a_map_sees_what_predict_sees(file, tmp_path):
+    values, turned = reflectance(40, 50), [3, 1, 0, 2]
+    geotiff(values[..., turned], tuple(NAMES[k] for k in turned), tmp_path / "turned.tif")
+    geotiff(values, None, tmp_path / "plain.tif")
+    for name, bands, numbers in (
+        ("turned", None, (3, 2, 4, 1)),
+        ("plain", None, (1, 2, 3, 4)),
+        ("plain", (4, 3, 2, 1), None),
+    ):
+        raster = Raster(tmp_path / f"{name}.tif", bands, None, MEANING)
+        assert raster.bands == (numbers or bands)
+        pixels, valid = raster.read(2, 3, 36, 36)
+        raster.close()
+        expected = Classifier(file).prepare(geotiff(values[2:38, 3:39]))
+        np.testing.assert_array_equal(pixels, expected if bands is None else expected[..., ::-1])
+        assert pixels.dtype == np.uint16 and valid.all()
+
+
+def test_a_raster_of_other_bands_is_refused(tmp_path):
+    geotiff(reflectance(40, 50)[..., :2], ("B04", "B08"), tmp_path / "two.tif")
+    with pytest.raises(InputError, match="no band B11, B02 among B04, B08; describe its bands, or give the numbers"):
+        Raster(tmp_path / "two.tif", None, None, MEANING)
+    with pytest.raises(InputError, match="--bands: 3 given, and the model takes B04 B08 B11 B02"):
+        Raster(tmp_path / "two.tif", (1, 2, 1), None, MEANING)
