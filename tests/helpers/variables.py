@@ -3,8 +3,9 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from kdjax.networks.layers import images_for
 
 
 def randomized(model, size):
@@ -14,7 +15,7 @@ def randomized(model, size):
     ten times their initial deviation. The fan out of a depthwise kernel is that of one channel: with running statistics
     around 1 the logits of MobileNetV2 would else be the same for every image.
     """
-    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3))))
+    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), images_for(model, size)))
     rng = np.random.default_rng(4)
 
     def drawn(path, leaf):
