@@ -12,6 +12,7 @@ import pytest
 from helpers.finished_run import ARMS, CLASSES, SEEDS, SMALL, kdjax, stored
 
 from kdjax.deploy import trust
+from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.export.__main__ import main as export_command
 from kdjax.errors import InputError
 from kdjax.inputs import augment
@@ -171,6 +172,27 @@ def test_one_student_is_exported_by_name(finished, copied):
     chosen = read(copied / "export" / "parity.json")["student"]
     assert (chosen["arm"], chosen["seed"]) == ("kl_cosine", 8)
     assert chosen["test"]["top1"] == finished.results["arms"]["kl_cosine"]["test_top1"][1]
+
+
+def test_litert_files_are_written_where_they_are_asked_for(finished, copied):
+    pytest.importorskip("ai_edge_quantizer")
+    export_command([f"--workdir={copied}", "--litert"])
+    folder, parity = copied / "export", read(copied / "export" / "parity.json")
+    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    assert parity["student"] == finished.json("export/parity.json")["student"]
+    images, labels = finished.data.test.images, finished.data.test.labels
+    onnx_logits = Classifier(folder / "student.onnx").logits(images)
+    for name in ("student.tflite", "student_int8.tflite"):
+        one, classifier = parity["artefacts"][name], Classifier(folder / name)
+        logits = classifier.logits(images)
+        assert one["bytes"] == (folder / name).stat().st_size and one["latency_ms"].keys() == {"1", "32"}
+        assert one["top1"] == np.mean(logits.argmax(1) == labels)
+        assert one["agreement"] == np.mean(logits.argmax(1) == onnx_logits.argmax(1)) > 0.9
+        assert classifier.trust.temperature == parity["trust"][name]["temperature"]
+        assert f"| `{name}` | LiteRT" in card and f"| `{name}` | {classifier.trust.temperature:.3f} |" in card
+    assert parity["artefacts"]["student.tflite"]["largest_logit_difference"] < 1e-3
+    assert [one["chosen"] for one in parity["litert_int8_candidates"]].count(True) == 1
+    assert "uint8 images, int8 logits" in card and parity["machine"]["ai_edge_litert"]
 
 
 def test_a_student_that_is_not_there_leaves_the_export_as_it_is(finished, copied):

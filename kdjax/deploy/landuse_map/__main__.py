@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data.meaning import Meaning
-from kdjax.deploy.predict import Classifier, positive, say
+from kdjax.deploy.classifier import Classifier
+from kdjax.deploy.predict import positive, say
 from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.results.text import printable
 
@@ -59,7 +60,7 @@ def _window(meaning: Meaning, pixel_size_m: float | None) -> tuple[int, str] | N
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m kdjax.deploy.landuse_map", description="A land-use map of a georeferenced raster.")
-    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx or student.int8.onnx")
+    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument("raster", metavar="RASTER", type=Path, help="a georeferenced raster")
     parser.add_argument("out", metavar="OUT", type=Path, help="the GeoTIFF to write")
     parser.add_argument(

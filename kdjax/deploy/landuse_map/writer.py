@@ -10,13 +10,13 @@ import numpy as np
 import rasterio
 
 from kdjax.data import decode
+from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import polygons
 from kdjax.deploy.landuse_map.areas import Areas
 from kdjax.deploy.landuse_map.layers import NO_CONFIDENCE, Grid, Layers
 from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN, attribute_table, legend
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
-from kdjax.deploy.predict import Classifier
 from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
 from kdjax.runtime import temporary
