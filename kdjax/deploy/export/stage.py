@@ -3,6 +3,7 @@
 student.safetensors              the trained tensors by torchvision's names; timm_names.json: their names in timm
 student.onnx student.int8.onnx   for onnxruntime; student.stablehlo: for JAX, see `stablehlo`
 student.tflite student_int8.tflite   for LiteRT, where `run.litert` asks for them
+try.html                         a page that runs student.onnx, see `kdjax.deploy.browser`
 labels.json                      class names in the order of the logits
 model_card.md                    what it is, for people
 parity.json                      how each file measures on the test images
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 
 from kdjax.deploy import litert
 from kdjax.deploy import trust as trusting
+from kdjax.deploy.browser import page
 from kdjax.deploy.export import candidates, card, measure, onnx_graph, parity, quantize, stablehlo, tensors
 from kdjax.deploy.export.fold import fold
 from kdjax.deploy.trust import Trust
@@ -149,6 +151,10 @@ def _write(
     (place / "student.stablehlo").write_bytes(stablehlo.serialize(network))
     (place / "labels.json").write_text(
         json.dumps(dataset.classes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    title = f"{config.name}: {config.student.model}"
+    (place / "try.html").write_text(
+        page.document(title, dataset.classes, network.storage_size, dataset.meaning, trust), encoding="utf-8"
     )
     trusts, tried = _onnx_files(run, place, network, metadata, trust)
     if config.run.litert:
