@@ -49,7 +49,9 @@ def served(export: Path, runtime: Path) -> dict[str, Path]:
     """
     for name in PAGE_FILES:
         if not (export / name).is_file():
-            raise InputError(f"EXPORT: no {name} in {export}: give the folder export/ that --stages=export wrote")
+            raise InputError(
+                f"EXPORT: no {name} in {export}: give the folder that --stages=export wrote, or export again"
+            )
     for name in RUNTIME_FILES:
         if not (runtime / name).is_file():
             raise InputError(

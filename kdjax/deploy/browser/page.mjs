@@ -2,7 +2,7 @@
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const find = (id) => document.getElementById(id);
-const IMAGE = /\.(jpe?g|png|bmp|webp)$/i;
+const IMAGE = /\.(jpe?g|png|bmp)$/i;
 let session, ort, queue = Promise.resolve(), counts = { read: 0, unknown: 0, refused: 0 };
 
 function made(kind, text, className) {
@@ -114,7 +114,7 @@ async function show(file, name) {
 
 function take(files) {
   const images = files.filter(([file, name, alone]) => alone || IMAGE.test(name));
-  if (!images.length) find("state").textContent = "No images among these files: jpg, png, bmp or webp.";
+  if (!images.length) find("state").textContent = "No images among these files: jpg, png or bmp.";
   for (const [file, name] of images) queue = queue.then(() => show(file, name));
 }
 
