@@ -2,11 +2,11 @@
 
     launch/local.sh --config=configs/rsscn7.py:128 --workdir=runs/rsscn7_128 --config.dataset.path=data/rsscn7.zip
 
-The argument is the image size in px, 128 by default. The archive has a folder of 400 images a class, 100 of each scale; the
-originals are 400 px wide. One region may have been taken at several scales, so a random split may put it on both sides.
-`dataset.group_near_duplicates` finds no such pair: at another scale a scene correlates too little with itself. The weights
-come from the Hugging Face hub; to use a safetensors file instead, give `--config.teacher.weights=vgg16.safetensors`. Only
-the data have been read so far: there are no results yet.
+The argument is the image size in px, 128 by default. The archive has a folder of 400 images a class, 100 of each scale;
+the originals are 400 px wide. One region may have been taken at several scales, so a random split may put it on both
+sides. `dataset.group_near_duplicates` finds no such pair: at another scale a scene correlates too little with itself.
+The weights come from the Hugging Face hub; to use a safetensors file instead, give
+`--config.teacher.weights=vgg16.safetensors`. Only the data have been read so far: there are no results yet.
 """
 
 from kdjax.config import base

@@ -174,6 +174,7 @@ def _run() -> ml_collections.ConfigDict:
     run.log_seconds = 10.0
     run.test_symmetries = False  # report as well the mean over the eight symmetries of a test image
     run.tensorboard = True  # where its packages are installed
+    run.litert = False  # stage export writes LiteRT (TFLite) files as well; needs the extra `litert`
     run.note = ""  # sentence printed below the closing table
     return run
 

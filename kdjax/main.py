@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     if "export" in options.stages:
         from kdjax.deploy import export
 
-        export.check()
+        export.check(litert=config.run.litert)
     host.prepare()
     host.connect(options.coordinator, options.processes, options.process)
     # After the flags are known to be right: JAX takes seconds.

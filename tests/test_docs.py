@@ -77,7 +77,7 @@ def test_fields_exist(document):
     text = document.read_text(encoding="utf-8")
     fields = re.findall(r"--config\.([\w.]*\w)", text)
     fields += re.findall(r"`((?:dataset|teacher|student|distill)\.\w[\w.]*\w)[`=]", text)
-    exported = re.compile(r"student\.(\w+\.)?(onnx|stablehlo|safetensors)")  # files, not fields
+    exported = re.compile(r"student\.(\w+\.)?(onnx|tflite|stablehlo|safetensors)")  # files, not fields
     assert not [field for field in fields if not has_field(field) and not exported.fullmatch(field)]
 
 

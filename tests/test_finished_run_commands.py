@@ -13,6 +13,7 @@ from helpers.finished_run import ARMS, CLASSES, SEEDS, SMALL, kdjax, stored
 from huggingface_hub import ModelCard
 
 from kdjax.deploy import catalog, trust
+from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.export.__main__ import main as export_command
 from kdjax.errors import InputError
 from kdjax.inputs import augment
@@ -174,6 +175,27 @@ def test_one_student_is_exported_by_name(finished, copied):
     assert chosen["test"]["top1"] == finished.results["arms"]["kl_cosine"]["test_top1"][1]
 
 
+def test_litert_files_are_written_where_they_are_asked_for(finished, copied):
+    pytest.importorskip("ai_edge_quantizer")
+    export_command([f"--workdir={copied}", "--litert"])
+    folder, parity = copied / "export", read(copied / "export" / "parity.json")
+    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    assert parity["student"]["arm"] == finished.json("export/parity.json")["student"]["arm"]
+    images, labels = finished.data.test.images, finished.data.test.labels
+    onnx_logits = Classifier(folder / "student.onnx").logits(images)
+    for name in ("student.tflite", "student_int8.tflite"):
+        one, classifier = parity["artefacts"][name], Classifier(folder / name)
+        logits = classifier.logits(images)
+        assert one["bytes"] == (folder / name).stat().st_size and one["latency_ms"].keys() == {"1", "32"}
+        assert one["top1"] == np.mean(logits.argmax(1) == labels)
+        assert one["agreement"] == np.mean(logits.argmax(1) == onnx_logits.argmax(1)) > 0.9
+        assert classifier.trust.temperature == parity["trust"][name]["temperature"]
+        assert f"| `{name}` | LiteRT" in card and f"| `{name}` | {classifier.trust.temperature:.3f} |" in card
+    assert parity["artefacts"]["student.tflite"]["largest_logit_difference"] < 1e-3
+    assert [one["chosen"] for one in parity["litert_int8_candidates"]].count(True) == 1
+    assert "uint8 images, int8 logits" in card and parity["machine"]["ai_edge_litert"]
+
+
 def test_a_student_that_is_not_there_leaves_the_export_as_it_is(finished, copied):
     with pytest.raises(InputError, match="no arm 'nobody'; it has .*kl_cosine"):
         export_command([f"--workdir={copied}", "--arm=nobody"])
@@ -185,7 +207,7 @@ def test_the_exported_folder(finished):
     folder, arms, parity = finished.workdir / "export", finished.results["arms"], finished.json("export/parity.json")
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "labels.json", "parity.json", "student.int8.onnx", "student.onnx", "student.safetensors",
-        "student.stablehlo", "timm_names.json",
+        "student.stablehlo", "timm_names.json", "try.html",
     ]  # fmt: skip
     chosen = parity["student"]
     mean = {name: np.mean(arm["val_top1"]) for name, arm in arms.items()}

@@ -19,7 +19,8 @@ from typing import Any
 import yaml  # comes with huggingface_hub
 
 from kdjax.deploy import stac
-from kdjax.deploy.predict import Classifier, say
+from kdjax.deploy.classifier import Classifier
+from kdjax.deploy.predict import say
 from kdjax.deploy.signature import read_signature
 from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.runtime import files

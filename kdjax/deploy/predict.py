@@ -1,12 +1,12 @@
 """Classes of images by an exported student: `python -m kdjax.deploy.predict ARTEFACT IMAGES…|FOLDER|ZIP`.
 
-Needs onnxruntime and no JAX. An image is decoded and resized as for training; all the rest is in the model file.
+Needs onnxruntime, or ai-edge-litert for LiteRT files, and no JAX. An image is decoded and resized as for training; all
+the rest is in the model file.
 """
 
 import argparse
 import csv
 import dataclasses
-import importlib.util
 import io
 import itertools
 import json
@@ -21,97 +21,12 @@ import numpy as np
 
 from kdjax.data import decode
 from kdjax.data.image_files import no_images, open_files, read_file
-from kdjax.data.meaning import Meaning
-from kdjax.deploy.trust import LEVELS, Trust
-from kdjax.errors import InputError, Parser, in_one_line, reason
-from kdjax.results.metrics import log_softmax
+from kdjax.deploy.classifier import Classifier
+from kdjax.deploy.trust import LEVELS
+from kdjax.errors import InputError, Parser, in_one_line
 from kdjax.results.text import cell, printable
 
 NAMES_SHOWN = 10
-
-
-class Classifier:
-    """An exported ONNX file, ready to run on the CPU.
-
-    Attributes:
-        path: of the file.
-        classes: class names, in the order of the logits.
-        size: side of the images it reads, px.
-        meaning: what the training tiles were.
-        trust: what validation says of its answers; None in files of earlier versions.
-    """
-
-    def __init__(self, path: str | Path, threads: int | None = None):
-        """Opens `path`.
-
-        Args:
-            path: the file.
-            threads: that a call of the network uses; None = one for each core.
-
-        Raises:
-            InputError: onnxruntime is missing; no such file, not ONNX, not exported by kdjax, or class names that do
-                not fit the logits.
-        """
-        if importlib.util.find_spec("onnxruntime") is None:
-            raise InputError("predict needs onnxruntime: pip install 'kdjax[export]'")
-        import onnxruntime
-
-        if not os.path.isfile(path):
-            held = os.path.join(path, "student.onnx")
-            raise InputError(f"artefact: no file {path}" + f"; give {held}" * os.path.isfile(held))
-        options = onnxruntime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no common class of their own
-            raise InputError(f"artefact {path}: not a readable ONNX file ({reason(error)})") from error
-        self.path = path
-        facts = session.get_modelmeta().custom_metadata_map
-        try:
-            self.classes = _class_names(facts["classes"])
-            self.size = int(facts["storage_size"])
-            self.meaning = Meaning.from_metadata(facts)
-            self.trust = Trust.from_metadata(facts)
-            (given,), (result,) = session.get_inputs(), session.get_outputs()
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"artefact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
-            ) from error
-        shape = (self.size, self.size, len(self.meaning.names))
-        if result.shape[1:] != [len(self.classes)] or given.shape[1:] != [*shape]:
-            raise InputError(
-                f"artefact {path}: its metadata name {len(self.classes)} classes and images {list(shape)}, "
-                f"its graph has {result.shape[1:]} logits and images {given.shape[1:]}: export it again"
-            )
-        self._session, self._input = session, given.name
-
-    def prepare(self, data: bytes) -> np.ndarray:
-        """An encoded image file as (size, size, bands), decoded and resized as for training.
-
-        Raises:
-            DecodeError: not an image, or its numbers are of another kind than in training.
-        """
-        with decode.warnings_settled(), decode.opened(data, self.meaning.bands) as decoded:
-            return decode.resize(self.meaning.stored(decoded), self.size)
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits (n, classes) float32 of images (n, size, size, bands)."""
-        return self._session.run(None, {self._input: images})[0]
-
-    def answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated probabilities (n, classes) float64, and which images are unlike those of validation, (n,) bool."""
-        logits = self.logits(images).astype(np.float64)
-        if self.trust is None:
-            return np.exp(log_softmax(logits)), np.zeros(len(logits), bool)
-        return self.trust.probabilities(logits), self.trust.unlike(logits)
-
-
-def _class_names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("classes are no list of names")
-    return tuple(names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +201,7 @@ def main(argv: Sequence[str]) -> None:
         SystemExit: status 1, after all others were printed: images that are not readable.
     """
     parser = Parser(prog="python -m kdjax.deploy.predict", description="Classes of images by an exported student.")
-    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx or student.int8.onnx")
+    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, directories or zip archives")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     parser.add_argument("--top", type=positive, default=1, help="classes to name for every image")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import legend
-from kdjax.deploy.predict import Classifier
 from kdjax.deploy.signature import Signature
 from kdjax.results.text import printable
 
@@ -37,11 +37,18 @@ FORMATS: dict[str, dict[str, Any]] = {
         "mlm:artifact_type": "jax.export",
         "mlm:framework": "JAX",
     },
+    ".tflite": {
+        "type": "application/octet-stream; framework=tflite",
+        "roles": ["mlm:model", "mlm:compiled", "data"],
+        "mlm:artifact_type": "tflite",
+        "mlm:framework": "TensorFlow",
+    },
     ".safetensors": {
         "type": "application/octet-stream; framework=pytorch",
         "roles": ["mlm:weights", "data"],
         "mlm:framework": "PyTorch",
     },
+    ".html": {"type": "text/html", "roles": ["overview"]},
     ".md": {"type": "text/markdown", "roles": ["metadata"]},
     ".json": {"type": "application/json", "roles": ["metadata"]},
 }
@@ -190,7 +197,7 @@ def _input(classifier: Classifier, signature: Signature) -> dict[str, Any]:
         # Both are in the file, or in the function: Pillow's Lanczos filter is none of the names that there are.
         "value_scaling": None,
         "resize_type": None,
-        "pre_processing_function": {"format": "python", "expression": "kdjax.deploy.predict:Classifier.prepare"},
+        "pre_processing_function": {"format": "python", "expression": "kdjax.deploy.classifier:Classifier.prepare"},
     }
 
 
@@ -207,7 +214,7 @@ def _outputs(classifier: Classifier, signature: Signature) -> list[dict[str, Any
         "tasks": TASKS,
         "result": {"shape": [-1, len(classes)], "dim_order": ["batch", "class"], "data_type": "float32"},
         "classification:classes": classes,
-        "post_processing_function": {"format": "python", "expression": "kdjax.deploy.predict:Classifier.answers"},
+        "post_processing_function": {"format": "python", "expression": "kdjax.deploy.classifier:Classifier.answers"},
     }
     if len(classes) > legend.UNKNOWN:
         return [logits]

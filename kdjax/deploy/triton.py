@@ -19,7 +19,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdjax.deploy.predict import Classifier, positive, say
+from kdjax.deploy.classifier import Classifier
+from kdjax.deploy.predict import positive, say
 from kdjax.deploy.signature import Signature, read_signature
 from kdjax.errors import InputError, Parser, in_one_line
 from kdjax.results.text import printable

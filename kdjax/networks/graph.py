@@ -7,7 +7,7 @@ A family draws its networks with a `Builder`, which folds what is constant:
   does not: a convolution pads with zeros of the *normalized* image, which are not zeros of the pixels.
 - An average over fewer cells than a dense layer reads joins its kernel.
 
-A new kind of operation is one class here, and one function in `onnx_graph` and in `stablehlo`.
+A new kind of operation is one class here, and one function in each of `onnx_graph`, `litert_graph` and `stablehlo`.
 """
 
 import dataclasses

@@ -232,10 +232,11 @@ def _files(parity: Mapping[str, Any]) -> list[Markup]:
         )
         for name, one in parity["artefacts"].items()
     )
+    litert = f" and ai-edge-litert {machine['ai_edge_litert']}" if "ai_edge_litert" in machine else ""
     header = ("file", "MB", "test top-1 %", "same class as the student, %", "ms for 1 image", "ms for 32")
     caption = (
         f"The exported student {chosen['arm']}, seed {chosen['seed']}, on {tested} test images. Median times with "
-        f"onnxruntime {machine['onnxruntime']} on one of {machine['cpu_count']} CPUs ({machine['machine']}), beside "
-        "whatever else ran there."
+        f"onnxruntime {machine['onnxruntime']}{litert} on one of {machine['cpu_count']} CPUs "
+        f"({machine['machine']}), beside whatever else ran there."
     )
     return [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]

@@ -19,10 +19,10 @@ from kdjax import networks  # noqa: E402
 from kdjax.data.bands import Bands  # noqa: E402
 from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.data.pixels import DecodeError  # noqa: E402
+from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.export import onnx_graph, stablehlo  # noqa: E402
 from kdjax.deploy.export.fold import fold  # noqa: E402
 from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
-from kdjax.deploy.predict import Classifier  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
 from kdjax.inputs.augment import eval_view  # noqa: E402
 from kdjax.networks.layers import InputBands  # noqa: E402

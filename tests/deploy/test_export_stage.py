@@ -105,10 +105,14 @@ def test_students_that_are_not_there_are_refused(asked, said):
 
 
 def test_missing_packages_are_refused(monkeypatch):
-    export.check()
+    export.check(litert=False)
+    monkeypatch.setattr(export, "LITERT_PACKAGES", ("onnx", "no_such_litert"))
+    export.check(litert=False)
+    with pytest.raises(InputError, match=r"run.litert needs no_such_litert.*kdjax\[litert\]"):
+        export.check(litert=True)
     monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(InputError, match=r"no_such_package.*kdjax\[export\]"):
-        export.check()
+        export.check(litert=False)
 
 
 def test_an_old_export_is_replaced_whole_or_not_at_all(tmp_path):

@@ -21,9 +21,9 @@ from helpers import squares  # noqa: E402
 from helpers.color_model import write_model  # noqa: E402
 from helpers.maps import CLASSES, NORTH_UP, ROOT, SIDE, run, scene, write  # noqa: E402
 
+from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.landuse_map import workers  # noqa: E402
 from kdjax.deploy.landuse_map.outputs import OUTPUTS  # noqa: E402
-from kdjax.deploy.predict import Classifier  # noqa: E402
 
 
 def contents(folder):

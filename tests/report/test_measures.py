@@ -84,6 +84,9 @@ def test_accuracies_and_intervals_over_cost():
         "student.int8.onnx": ["0.30", "68.00", "90.00", "0.90", "15.50"],
         "student.stablehlo": ["0.90", "–", "–", "–", "–"],
     }
+    assert "onnxruntime 1.32 on one" in written(measures.cost(given))
+    both = PARITY | {"machine": PARITY["machine"] | {"ai_edge_litert": "2.3.0"}}
+    assert "onnxruntime 1.32 and ai-edge-litert 2.3.0 on one" in written(measures.cost(material(parity=both)))
 
 
 def test_calibration_errors_are_means_over_the_seeds():

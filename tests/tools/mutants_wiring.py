@@ -229,8 +229,8 @@ WIRED = (
     ),
     Mutant(
         "kdjax/deploy/export/stage.py",
-        "quantize.quantize(network, train[even], settings",
-        "quantize.quantize(network, run.dataset.test.images, settings",
+        "quantize.quantize(network, images, settings, metadata",
+        "quantize.quantize(network, run.dataset.test.images, settings, metadata",
         f"{FINISHED} -k int8",
         True,
     ),

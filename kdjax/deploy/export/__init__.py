@@ -1,18 +1,29 @@
-"""A finished student as files for deployment: safetensors, ONNX in float32 and int8, StableHLO; each measured."""
+"""A finished student as files for deployment: safetensors, ONNX, LiteRT and StableHLO; each measured."""
 
 import importlib.util
+from collections.abc import Sequence
 
 from kdjax.errors import InputError
 
 PACKAGES = ("onnx", "onnxruntime", "flatbuffers")
+LITERT_PACKAGES = ("ai_edge_litert", "ai_edge_quantizer")
 
 
-def check() -> None:
+def check(*, litert: bool) -> None:
     """Whether students can be exported here; to be asked before they are trained.
+
+    Args:
+        litert: as LiteRT files, too.
 
     Raises:
         InputError: an optional package is missing (names the extra to install).
     """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    _check("export", PACKAGES, "export")
+    if litert:
+        _check("run.litert", LITERT_PACKAGES, "litert")
+
+
+def _check(what: str, packages: Sequence[str], extra: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"export needs {', '.join(missing)}: pip install 'kdjax[export]'")
+        raise InputError(f"{what} needs {', '.join(missing)}: pip install 'kdjax[{extra}]'")

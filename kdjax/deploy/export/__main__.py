@@ -1,4 +1,4 @@
-"""The command: `python -m kdjax.deploy.export --workdir=… [--arm=NAME] [--seed=N]`."""
+"""The command: `python -m kdjax.deploy.export --workdir=… [--arm=NAME] [--seed=N] [--litert]`."""
 
 from pathlib import Path
 
@@ -20,12 +20,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="directory of the run")
     parser.add_argument("--arm", help="default: the best on validation")
     parser.add_argument("--seed", type=int, help="default: the best on validation")
+    parser.add_argument("--litert", action="store_true", help="write LiteRT (TFLite) files as well, like run.litert")
     options = parser.parse_args(argv)
     workdir = options.workdir.expanduser()
     document = files.read_json(workdir / "config.json", "--workdir: give the directory of a run")
     if not isinstance(document, dict):
         raise InputError(f"--workdir: no run in {workdir}: its config.json holds no configuration")
-    export.check()
+    export.check(litert=options.litert)
     host.prepare()
     # After the arguments are known to be right: JAX takes seconds.
     from kdjax.deploy.export.stage import export as export_student
@@ -33,6 +34,9 @@ def main(argv: list[str]) -> None:
     from kdjax.run.record import completed
 
     run = opened(ConfigDict(completed(document)), workdir)
+    if options.litert:
+        run.config.run.litert = True
+    export.check(litert=run.config.run.litert)
     export_student(run, options.arm, options.seed)
 
 

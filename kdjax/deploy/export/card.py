@@ -15,6 +15,8 @@ from kdjax.results.text import markdown
 FILES = {
     "student.onnx": "ONNX, float32",
     "student.int8.onnx": "ONNX, 8-bit weights and activations",
+    "student.tflite": "LiteRT (TFLite), float32",
+    "student_int8.tflite": "LiteRT (TFLite), integers alone: uint8 images, int8 logits",
     "student.stablehlo": "StableHLO for CPU, CUDA and TPU: `jax.export.deserialize(bytearray(data)).call(images)`",
     "student.safetensors": "the trained tensors, BatchNorm not folded, by {names}",
 }
@@ -73,7 +75,7 @@ def _files(facts: Facts) -> list[str]:
         f"| `{name}` | {what.format(names=names)} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
         f"| {formats.percent(one['agreement'])} |"
         for name, what in FILES.items()
-        for one in [facts.document["artefacts"][name]]
+        if (one := facts.document["artefacts"].get(name))
     ]
     metadata = facts.metadata
     return [
@@ -172,6 +174,11 @@ def _limits(facts: Facts) -> list[str]:
             if quantized["reduce_range"]
             else "sums of 8-bit products can saturate: measure it there before use."
         ),
+        *[
+            "- The integer LiteRT file resizes in 8 bits as well. Its figures are of this CPU: other chips may round "
+            "otherwise."
+        ]
+        * ("student_int8.tflite" in facts.document["artefacts"]),
         "- Latencies in `parity.json` were taken while whatever else ran on that machine was running.",
     ]
 

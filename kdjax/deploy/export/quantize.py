@@ -34,7 +34,6 @@ QUANTIZED = [
 ]
 LIMITS = {"HardSigmoid": (-3.0, 3.0), "HardSwish": (-3.0, None)}
 """Beyond these an input of such an operation changes nothing, or what becomes of it is 0."""
-CALIBRATION_IMAGES = 256
 CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once
 
 
@@ -53,6 +52,16 @@ class Settings:
     per_channel: bool = True
     calibration: str = "minmax"
     reduce_range: bool = False
+
+    def __str__(self) -> str:
+        return ", ".join(
+            [
+                *["equalized"] * self.equalized,
+                "per channel" if self.per_channel else "per tensor",
+                self.calibration,
+                *["7-bit weights"] * self.reduce_range,
+            ]
+        )
 
 
 CANDIDATES = (

@@ -42,7 +42,7 @@ def _folder(text: str) -> Path:
 def _parser() -> Parser:
     parser = Parser(prog="python -m kdjax.deploy.landuse_map", description="Land-use maps of georeferenced rasters.")
     parser.usage = "%(prog)s ARTEFACT RASTER OUT.tif | %(prog)s ARTEFACT INPUT... --output FOLDER"
-    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx or student.int8.onnx")
+    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument(
         "inputs",
         metavar="INPUT",

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import inputs, mapping, outputs, workers
 from kdjax.deploy.landuse_map.areas import Areas
 from kdjax.deploy.landuse_map.mapping import Options
 from kdjax.deploy.landuse_map.raster import check_name
-from kdjax.deploy.predict import Classifier, say
+from kdjax.deploy.predict import say
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
 from kdjax.runtime import files, temporary

@@ -11,12 +11,12 @@ from pathlib import Path
 import rasterio
 
 from kdjax.data.meaning import Meaning
+from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import inputs, outputs
 from kdjax.deploy.landuse_map.legend import UNKNOWN
 from kdjax.deploy.landuse_map.outputs import Wanted
 from kdjax.deploy.landuse_map.raster import Raster, check_name
 from kdjax.deploy.landuse_map.writer import write_map
-from kdjax.deploy.predict import Classifier
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
 

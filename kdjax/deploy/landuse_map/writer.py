@@ -10,6 +10,7 @@ import numpy as np
 import rasterio
 
 from kdjax.data import decode
+from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import outputs, polygons
 from kdjax.deploy.landuse_map.areas import Areas, hectares
 from kdjax.deploy.landuse_map.layers import NO_CONFIDENCE, Grid, Layers
@@ -17,7 +18,6 @@ from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN, attribute_table, le
 from kdjax.deploy.landuse_map.outputs import Wanted
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.windows import probabilities
-from kdjax.deploy.predict import Classifier
 from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
 from kdjax.runtime import temporary

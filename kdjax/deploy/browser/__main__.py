@@ -1,0 +1,86 @@
+"""The command: `python -m kdjax.deploy.browser EXPORT [--runtime DIR] [--port N]`."""
+
+import functools
+import http.server
+from pathlib import Path
+
+from kdjax.errors import InputError, Parser, in_one_line
+
+RUNTIME = Path("node_modules") / "onnxruntime-web" / "dist"
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+PAGE_FILES = ("try.html", "student.onnx")
+TYPES = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves the files that the page needs, and no others."""
+
+    def __init__(self, served: dict[str, Path], *connection: object):
+        """Answers one connection with these files, by their path in the address."""
+        self.served = served
+        super().__init__(*connection)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        """Answers with a file."""
+        path = self.served.get(self.path.partition("?")[0])
+        try:
+            content = None if path is None else path.read_bytes()
+        except OSError:
+            content = None
+        if path is None or content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", TYPES.get(path.suffix, "application/octet-stream"))
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")  # another export may be served at this address next
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing of each request."""
+
+
+def served(export: Path, runtime: Path) -> dict[str, Path]:
+    """The files of the page by their path in its address.
+
+    Raises:
+        InputError: one of them is missing; says how to get it.
+    """
+    for name in PAGE_FILES:
+        if not (export / name).is_file():
+            raise InputError(
+                f"EXPORT: no {name} in {export}: give the folder that --stages=export wrote, or export again"
+            )
+    for name in RUNTIME_FILES:
+        if not (runtime / name).is_file():
+            raise InputError(
+                f"--runtime: no {name} in {runtime}: `npm install onnxruntime-web` here, or give the folder dist of it"
+            )
+    files = {f"/{name}": export / name for name in PAGE_FILES}
+    return {"/": export / "try.html", **files, **{f"/ort/{name}": runtime / name for name in RUNTIME_FILES}}
+
+
+def main(argv: list[str]) -> None:
+    """Serves the page on this machine until it is interrupted.
+
+    Raises:
+        InputError: what a person can put right.
+    """
+    parser = Parser(prog="python -m kdjax.deploy.browser", description="Serves the page of an export on this machine.")
+    parser.add_argument("export", metavar="EXPORT", type=Path, help="folder that --stages=export wrote")
+    parser.add_argument("--runtime", type=Path, default=RUNTIME, help=f"files of onnxruntime-web; default: {RUNTIME}")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = any that is free")
+    options = parser.parse_args(argv)
+    files = served(options.export.expanduser(), options.runtime.expanduser())
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", options.port), functools.partial(Handler, files))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--port {options.port} cannot be served ({error}): give another") from error
+    with server:
+        print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    in_one_line(main)

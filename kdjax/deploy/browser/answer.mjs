@@ -1,0 +1,73 @@
+// From the pixels of an image to an answer, as kdjax.deploy.predict has them. Nothing here knows a page.
+
+const BITS = 22, REACH = 3;
+
+// The weights of Pillow's Lanczos filter along one axis, whole numbers as there: for each target cell the first source
+// cell that it reads, and the weights from there on.
+export function lanczos(source, target) {
+  const scale = source / target, wide = Math.max(scale, 1), support = REACH * wide;
+  const sinc = (x) => (x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI));
+  const filter = (x) => (x >= -REACH && x < REACH ? sinc(x) * sinc(x / REACH) : 0);
+  return Array.from({ length: target }, (_, cell) => {
+    const center = (cell + 0.5) * scale;
+    const first = Math.max(Math.trunc(center - support + 0.5), 0);
+    const end = Math.min(Math.trunc(center + support + 0.5), source);
+    const weights = [];
+    for (let x = first; x < end; x++) weights.push(filter((x - center + 0.5) / wide));
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return { first, weights: weights.map((w) => Math.trunc((w / sum) * 2 ** BITS + (w < 0 ? -0.5 : 0.5))) };
+  });
+}
+
+// RGBA bytes of an image as RGB bytes of size x size px: columns first, each pass rounded, as Pillow does.
+export function resized(rgba, width, height, size) {
+  const columns = lanczos(width, size), rows = lanczos(height, size);
+  const half = 2 ** (BITS - 1), round = (sum) => Math.min(Math.max(Math.floor((sum + half) / 2 ** BITS), 0), 255);
+  const narrow = new Uint8Array(height * size * 3), result = new Uint8Array(size * size * 3);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < size; x++)
+      for (let band = 0; band < 3; band++) {
+        const { first, weights } = columns[x];
+        let sum = 0;
+        for (let k = 0; k < weights.length; k++) sum += weights[k] * rgba[(y * width + first + k) * 4 + band];
+        narrow[(y * size + x) * 3 + band] = round(sum);
+      }
+  for (let y = 0; y < size; y++)
+    for (let at = 0; at < size * 3; at++) {
+      const { first, weights } = rows[y];
+      let sum = 0;
+      for (let k = 0; k < weights.length; k++) sum += weights[k] * narrow[(first + k) * size * 3 + at];
+      result[y * size * 3 + at] = round(sum);
+    }
+  return result;
+}
+
+// Why the bytes of a file are refused before a browser decodes them, or null: browsers make 8 bits of 16 without a word.
+export function refusal(bytes, facts) {
+  const png = [0x89, 0x50, 0x4e, 0x47].every((byte, k) => bytes[k] === byte);
+  if (png && bytes[24] === 16) return "a PNG of 16 bits, which browsers cut to 8: use kdjax.deploy.predict";
+  if (facts.deep) return "training had no 8-bit images: use kdjax.deploy.predict";
+  return null;
+}
+
+// What logits say by the trust of the file: see kdjax.deploy.trust. `ranked` are classes, the most probable first; `sets`
+// says by level how many of them are in the prediction set.
+export function answered(logits, trust) {
+  const scaled = Array.from(logits, (value) => value / trust.temperature), most = Math.max(...scaled);
+  const total = scaled.reduce((sum, value) => sum + Math.exp(value - most), 0);
+  const probabilities = scaled.map((value) => Math.exp(value - most) / total);
+  const ranked = probabilities.map((_, k) => k).sort((a, b) => probabilities[b] - probabilities[a] || a - b);
+  const top = Math.max(...logits);
+  const energy = -(top + Math.log(Array.from(logits).reduce((sum, value) => sum + Math.exp(value - top), 0)));
+  const sets = {};
+  for (const [level, limit] of Object.entries(trust.limits)) {
+    let before = 0;
+    sets[level] = ranked.filter((k) => {
+      const held = before <= limit;
+      before += probabilities[k];
+      return held;
+    }).length;
+  }
+  const unknown = probabilities[ranked[0]] < trust.least_confidence || energy > trust.most_energy;
+  return { probabilities, ranked, sets, unknown };
+}

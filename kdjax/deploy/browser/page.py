@@ -1,0 +1,56 @@
+"""try.html: one page that decodes, resizes, classifies and answers as `kdjax.deploy.predict` does."""
+
+import base64
+import dataclasses
+import hashlib
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdjax.data.meaning import BYTES, Meaning
+from kdjax.deploy.trust import Trust
+
+HERE = Path(__file__).parent
+
+
+def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, trust: Trust) -> str:
+    """The page, which goes beside student.onnx.
+
+    Args:
+        title: its heading.
+        classes: class names, in the order of the logits.
+        size: side of the images that the file reads, px.
+        meaning: what the training tiles were.
+        trust: what validation says of the file's answers.
+    """
+    limits = {str(level): limit for level, limit in trust.limits.items()}
+    facts = {
+        "classes": list(classes),
+        "size": size,
+        "deep": bool(meaning.value_range) and BYTES not in meaning.numbers,
+        "trust": {**dataclasses.asdict(trust), "limits": limits},
+    }
+    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("answer.mjs", "page.mjs"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Whatever a class is called, the page runs this script and the runtime beside it, and sends nothing anywhere.
+    policy = (
+        f"default-src 'none'; script-src 'self' 'wasm-unsafe-eval' 'sha256-{digest}'; connect-src 'self'; "
+        "img-src blob: data:; style-src 'unsafe-inline'"
+    )
+    parts = {
+        "policy": policy,
+        "title": html.escape(title),
+        "count": str(len(classes)),
+        "size": str(size),
+        "levels": "".join(f'<option value="{level}">{100 * float(level):g} %</option>' for level in limits),
+        "facts": json.dumps(facts).replace("<", "\\u003c"),
+        "script": script,
+    }
+    text = (HERE / "page.html").read_text(encoding="utf-8")
+    before, *rest = text.split("{")
+    # The style sheet has braces, too: only names of parts are replaced, and what was put in is not looked at again.
+    for piece in rest:
+        name, brace, after = piece.partition("}")
+        before += parts[name] + after if brace and name in parts else "{" + piece
+    return before

@@ -1,0 +1,134 @@
+"""An exported student, ready to run without JAX: by onnxruntime, or by ai-edge-litert."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.data import decode
+from kdjax.data.meaning import Meaning
+from kdjax.deploy import litert
+from kdjax.deploy.trust import Trust
+from kdjax.errors import InputError, reason
+from kdjax.results.metrics import log_softmax
+
+
+class Classifier:
+    """An exported ONNX or LiteRT file, ready to run on the CPU.
+
+    Attributes:
+        path: of the file.
+        classes: class names, in the order of the logits.
+        size: side of the images it reads, px.
+        meaning: what the training tiles were.
+        trust: what validation says of its answers; None in files of earlier versions.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None):
+        """Opens `path`.
+
+        Args:
+            path: the file.
+            threads: that a call of the network uses; None = as the runtime sees fit.
+
+        Raises:
+            InputError: its runtime is missing; no such file, none of these formats, not exported by kdjax, or class
+                names that do not fit the logits.
+        """
+        if not os.path.isfile(path):
+            held = os.path.join(path, "student.onnx")
+            raise InputError(f"artefact: no file {path}" + f"; give {held}" * os.path.isfile(held))
+        try:
+            model = (_litert if litert.recognized(path) else _onnx)(path, threads)
+            self.classes = _class_names(model.facts["classes"])
+            self.size = int(model.facts["storage_size"])
+            self.meaning = Meaning.from_metadata(model.facts)
+            self.trust = Trust.from_metadata(model.facts)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"artefact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
+            ) from error
+        shape = (self.size, self.size, len(self.meaning.names))
+        if model.result != (len(self.classes),) or model.given != shape:
+            raise InputError(
+                f"artefact {path}: its metadata name {len(self.classes)} classes and images {list(shape)}, "
+                f"its graph has {model.result} logits and images {model.given}: export it again"
+            )
+        self.path, self._model = path, model
+
+    def prepare(self, data: bytes) -> np.ndarray:
+        """An encoded image file as (size, size, bands), decoded and resized as for training.
+
+        Raises:
+            DecodeError: not an image, or its numbers are of another kind than in training.
+        """
+        with decode.warnings_settled(), decode.opened(data, self.meaning.bands) as decoded:
+            return decode.resize(self.meaning.stored(decoded), self.size)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits (n, classes) float32 of images (n, size, size, bands)."""
+        return self._model.logits(images)
+
+    def answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities (n, classes) float64, and which images are unlike those of validation, (n,) bool."""
+        logits = self.logits(images).astype(np.float64)
+        if self.trust is None:
+            return np.exp(log_softmax(logits)), np.zeros(len(logits), bool)
+        return self.trust.probabilities(logits), self.trust.unlike(logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """An opened file.
+
+    Attributes:
+        facts: its metadata.
+        given, result: shapes of an image and of its logits.
+        logits: from images to logits.
+    """
+
+    facts: Mapping[str, str]
+    given: tuple[Any, ...]
+    result: tuple[Any, ...]
+    logits: Callable[[np.ndarray], np.ndarray]
+
+
+def _onnx(path: str | Path, threads: int | None) -> _Model:
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise InputError("predict needs onnxruntime: pip install 'kdjax[export]'")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        raise InputError(f"artefact {path}: not a readable ONNX or LiteRT file ({reason(error)})") from error
+    (given,), (result,) = session.get_inputs(), session.get_outputs()
+    facts = session.get_modelmeta().custom_metadata_map
+    logits = lambda images: session.run(None, {given.name: images})[0]
+    return _Model(facts, tuple(given.shape[1:]), tuple(result.shape[1:]), logits)
+
+
+def _litert(path: str | Path, threads: int | None) -> _Model:
+    if not litert.installed():
+        raise InputError(f"artefact {path}: a LiteRT file needs ai-edge-litert: pip install 'kdjax[litert]'")
+    facts = litert.facts(path)
+    try:
+        model = litert.Model(path)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"artefact {path}: not a readable LiteRT file ({reason(error)})") from error
+    return _Model(facts, model.given, model.result, model)
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("classes are no list of names")
+    return tuple(names)

@@ -1,0 +1,118 @@
+"""A folded network as a LiteRT file of integers alone: bytes in, int8 weights and activations, int8 logits out.
+
+Google's ai-edge-quantizer turns the float file into it. Its own calibration takes a moving average over batches, which
+depends on their order; it is given the ranges of all calibration images instead.
+
+Unlike in the ONNX file the resize is in integers, too: the accelerators and microcontrollers that such files are for
+have nothing else. Its weights and its two results have 8 bits.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+import warnings
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_quantizer import qtyping, quantizer, recipe
+
+from kdjax.deploy.export import litert_graph
+from kdjax.deploy.export.equalize import equalize
+from kdjax.networks.graph import Graph
+
+BATCH = 8  # all activations of a batch are in memory at once
+OUTPUT = (
+    "logits, int8: (value - zero_point) * scale, which are in the tensor's quantization; their softmax gives the "
+    "probabilities of the classes"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One way to quantize.
+
+    Attributes:
+        equalized: `equalize` first.
+        calibration: 'minmax', all values of an activation, or 'mean', the mean over batches of the range in each, which
+            cuts off what is rare.
+    """
+
+    equalized: bool = False
+    calibration: str = "minmax"
+
+    def __str__(self) -> str:
+        return ", ".join([*["equalized"] * self.equalized, self.calibration])
+
+
+CANDIDATES = (Settings(), Settings(calibration="mean"), Settings(equalized=True), Settings(True, "mean"))
+
+
+def quantize(network: Graph, images: np.ndarray, settings: Settings) -> bytes:
+    """The content of a .tflite file; weights have a scale for each output channel.
+
+    Args:
+        network: see `fold.fold`.
+        images: (n, storage_size, storage_size, 3) uint8 to calibrate with.
+        settings: how.
+
+    Raises:
+        ValueError: something was left in floats.
+    """
+    floats = litert_graph.build(equalize(network, images) if settings.equalized else network, np.float32)
+    work = quantizer.Quantizer(bytearray(floats), recipe.static_wi8_ai8())
+    work.update_quantization_recipe(".*", qtyping.TFLOperationName.INPUT, _BYTES)
+    ranges = {
+        name: {"min": np.full((1, 1, 1, 1), low, np.float32), "max": np.full((1, 1, 1, 1), high, np.float32)}
+        for name, (low, high) in _ranges(floats, images, settings.calibration).items()
+    }
+    # One of its progress bars cannot be turned off, and it opens models in a way that interpreters warn of.
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Warning: Enabling `experimental_preserve_all_tensors`")
+        result = work.quantize(ranges, enable_progress_report=False)
+    if result.quantized_model is None:
+        raise ValueError("ai-edge-quantizer gave no model")
+    content = bytes(result.quantized_model)
+    tensors = Interpreter(model_content=content).get_tensor_details()
+    left = [one["name"] for one in tensors if one["dtype"] == np.float32]
+    if left:
+        raise ValueError(f"in floats: {', '.join(left)}")
+    return content
+
+
+_BYTES = qtyping.OpQuantizationConfig(
+    activation_tensor_config=qtyping.TensorQuantizationConfig(
+        num_bits=8, symmetric=False, dtype=qtyping.TensorDataType.UINT
+    ),
+    weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8),
+    compute_precision=qtyping.ComputePrecision.INTEGER,
+)
+"""Of the images: with the range of the bytes, their scale is 1 and their zero 0."""
+
+
+def _ranges(model: bytes, images: np.ndarray, calibration: str) -> dict[str, tuple[float, float]]:
+    """Least and largest value of each activation, by name."""
+    interpreter = Interpreter(
+        model_content=model,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,  # which would not preserve them
+        num_threads=os.cpu_count(),
+    )
+    (given,) = interpreter.get_input_details()
+    found: dict[str, list[tuple[float, float]]] = {}
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH].astype(np.float32)
+        interpreter.resize_tensor_input(given["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], batch)
+        interpreter.invoke()
+        for tensor in interpreter.get_tensor_details():
+            if tensor["shape_signature"][:1] == [-1]:
+                values = interpreter.get_tensor(tensor["index"])
+                found.setdefault(tensor["name"], []).append((values.min(), values.max()))
+    ranges = {litert_graph.INPUT: (0.0, 255.0)}
+    for name, each in found.items():
+        lows, highs = np.transpose(each)
+        whole = (lows.min(), highs.max()) if calibration == "minmax" else (lows.mean(), highs.mean())
+        ranges.setdefault(name, (float(whole[0]), float(whole[1])))
+    return ranges

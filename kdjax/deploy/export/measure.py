@@ -1,0 +1,143 @@
+"""What each file of an export comes to on the test images: accuracy, trust, size and latency."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+
+from kdjax.data import decode
+from kdjax.data.sources import folder
+from kdjax.deploy import litert
+from kdjax.deploy import trust as trusting
+from kdjax.deploy.classifier import Classifier
+from kdjax.deploy.export import onnx_graph, parity
+from kdjax.deploy.trust import Trust
+from kdjax.errors import InputError
+from kdjax.networks import pretrained
+from kdjax.networks.graph import Graph
+from kdjax.results import metrics
+from kdjax.run.run import Run
+from kdjax.training.step import eval_step
+
+BATCHES = (1, 32)
+
+
+def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What is told of logits (n, classes) and labels (n,)."""
+    found = metrics.classification(logits, labels)
+    return {name: found[name] for name in ("count", "top1", "macro_f1", "nll", "ece")}
+
+
+def measured(
+    run: Run,
+    place: Path,
+    network: Graph,
+    variables: dict[str, Any],
+    reference: np.ndarray,
+    trusts: dict[str, Trust],
+) -> dict[str, Any]:
+    """Accuracy on the test images, size and speed of each file.
+
+    Args:
+        run: for its images, and how its student is evaluated.
+        place: folder of the files.
+        network, variables: the student, folded and as it was trained.
+        reference: its logits of the test images, (n, classes).
+        trusts: by the name of each file that tells its classes itself.
+
+    Returns:
+        The fields of parity.json from `test_images` to `machine`.
+    """
+    test = run.dataset.test
+    classifiers = {name: Classifier(place / name) for name in trusts}
+    images, source = _test_images(run, classifiers["student.onnx"])
+    loaded = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, "whole")
+    program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
+    evaluated = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
+    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded.variables)
+    outputs = {
+        "student.safetensors": lambda batch: np.asarray(evaluated(placed, batch))[0, 0],
+        "student.stablehlo": lambda batch: np.asarray(program.call(batch)),
+        **{name: classifier.logits for name, classifier in classifiers.items()},
+    }
+    said = {name: parity.in_batches(function, images) for name, function in outputs.items()}
+    litert_files = [name for name in trusts if litert.recognized(place / name)]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    times = _latencies(place, network, images, litert_files)
+    return {
+        "test_images": {
+            "count": len(images),
+            "read_from": source,
+            "equal_to_the_stored_ones": int((images == test.images).all((1, 2, 3)).sum()),
+        },
+        "artefacts": {
+            name: {
+                **parity.compare(values, reference, test.labels),
+                "bytes": (place / name).stat().st_size,
+                "latency_ms": times.get(name),
+            }
+            for name, values in said.items()
+        },
+        "trust": {name: trusting.measure(trust, said[name], test.labels) for name, trust in trusts.items()},
+        "torchvision_shaped_latency_ms": times["torchvision_shaped"],
+        "machine": {
+            "onnxruntime": onnxruntime.__version__,
+            **({"ai_edge_litert": importlib.metadata.version("ai-edge-litert")} if litert_files else {}),
+            "latency_threads": 1,
+            "machine": platform.machine(),
+            "cpu_count": os.cpu_count(),
+            "load_average_before": load,
+        },
+    }
+
+
+def _latencies(
+    place: Path, network: Graph, images: np.ndarray, litert_files: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Milliseconds by model and batch, on one thread: the idle threads of several sessions take each other's cores."""
+    # What others export: the same layers, on images of the right size.
+    unresized = dataclasses.replace(network, storage_size=network.image_size, resize=None)
+    models = {
+        "student.onnx": (place / "student.onnx").read_bytes(),
+        "student.int8.onnx": (place / "student.int8.onnx").read_bytes(),
+        "torchvision_shaped": onnx_graph.build(unresized, {}).SerializeToString(),
+    }
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = {
+        name: onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        for name, model in models.items()
+    }
+    interpreters = {name: litert.Model(place / name, threads=1) for name in litert_files}
+    times: dict[str, dict[str, float]] = {name: {} for name in (*sessions, *interpreters)}
+    for batch in BATCHES:
+        calls: dict[str, Callable[[], Any]] = {}
+        for name, session in sessions.items():
+            shown = {onnx_graph.INPUT: np.resize(images, (batch, *session.get_inputs()[0].shape[1:]))}
+            calls[name] = functools.partial(session.run, None, shown)
+        for name, interpreter in interpreters.items():
+            calls[name] = functools.partial(interpreter, np.resize(images, (batch, *interpreter.given)))
+        for name, taken in parity.latencies(calls).items():
+            times[name][str(batch)] = round(taken, 3)
+    return times
+
+
+def _test_images(run: Run, classifier: Classifier) -> tuple[np.ndarray, str]:
+    """The test images (n, storage_size, storage_size, bands), read from the files as `kdjax.deploy.predict` does."""
+    test, config = run.dataset.test, run.config.dataset
+    if config.source != "folder":
+        return test.images, "stored images"
+    try:
+        return np.stack([classifier.prepare(data) for data in folder.read_named(config.path, test.names)]), "files"
+    except decode.DecodeError as error:
+        raise InputError(f"dataset.path: a test image of {config.path} cannot be read any more: {error}") from error

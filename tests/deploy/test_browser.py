@@ -1,0 +1,156 @@
+"""The page of an export: its arithmetic against Pillow and `trust` in Node.js, its facts, and the server behind it."""
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.exported import pixels
+from PIL import Image
+from refusal import refused
+
+from kdjax.data.meaning import Meaning
+from kdjax.deploy import trust
+from kdjax.deploy.browser import __main__ as browser
+from kdjax.deploy.browser import page
+
+FITTED = trust.Trust(0.7, {0.9: 0.6, 0.95: 0.9}, 0.5, -1.0)
+in_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+
+
+def run_node(code, folder):
+    """What a script says that has all of answer.mjs; its answer is its last line, JSON."""
+    script = folder / "script.mjs"
+    names = "lanczos, resized, refusal, answered"
+    script.write_text(f'import {{ {names} }} from "{page.HERE / "answer.mjs"}";\nimport fs from "node:fs";\n{code}')
+    done = subprocess.run(["node", script], capture_output=True, text=True, timeout=60, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@in_node
+def test_the_page_resizes_as_pillow_does_to_the_last_bit(tmp_path):
+    cases = [(256, 256, 72), (31, 20, 36), (50, 77, 50), (600, 412, 64), (9, 9, 9), (1, 5, 12)]
+    sides = []
+    for number, (width, height, size) in enumerate(cases):
+        image = np.random.default_rng(number).integers(0, 256, (height, width, 4), dtype=np.uint8)
+        image[: height // 2, :, 0] = 255 * (np.arange(width) % 5 < 2)  # edges, beyond which the filter swings
+        (tmp_path / f"{number}.bin").write_bytes(image.tobytes())
+        expected = Image.fromarray(image[..., :3]).resize((size, size), Image.Resampling.LANCZOS)
+        sides.append(np.asarray(expected).tolist())
+    found = run_node(
+        f"const cases = {json.dumps(cases)};\n"
+        "const of = ([w, h, s], k) => Array.from(resized(fs.readFileSync(k + '.bin'), w, h, s));\n"
+        "console.log(JSON.stringify(cases.map(of)))",
+        tmp_path,
+    )
+    for flat, expected in zip(found, sides, strict=True):
+        np.testing.assert_array_equal(np.reshape(flat, np.shape(expected)), expected)
+
+
+@in_node
+def test_the_page_answers_as_predict_does(tmp_path):
+    rng = np.random.default_rng(0)
+    logits = (rng.normal(0, 1, (40, 6)) * np.geomspace(0.1, 30, 40)[:, None]).astype(np.float32)
+    logits[3] = 1.5  # ties
+    limits = {str(level): limit for level, limit in FITTED.limits.items()}
+    facts = {"temperature": 0.7, "limits": limits, "least_confidence": 0.5, "most_energy": -1.0}
+    found = run_node(
+        f"console.log(JSON.stringify({json.dumps(logits.astype(float).tolist())}.map((row) => "
+        f"answered(Float32Array.from(row), {json.dumps(facts)}))))",
+        tmp_path,
+    )
+    expected = FITTED.probabilities(logits)
+    np.testing.assert_allclose([one["probabilities"] for one in found], expected, rtol=1e-9)
+    unknown = FITTED.doubtful(expected) | FITTED.unlike(logits)
+    assert [one["unknown"] for one in found] == unknown.tolist() and 0 < unknown.sum() < 40
+    for level in FITTED.limits:
+        members = FITTED.sets(expected, level)
+        assert [one["sets"][str(level)] for one in found] == members.sum(1).tolist()
+        for one, held in zip(found, members, strict=True):
+            assert set(one["ranked"][: held.sum()]) == set(np.flatnonzero(held))
+
+
+@in_node
+def test_deep_images_are_refused_and_not_cut_to_bytes(tmp_path):
+    for name, image in (("deep", np.full((4, 4), 40000, np.uint16)), ("bytes", pixels(1, 4)[0])):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    found = run_node(
+        "const of = (name, deep) => refusal(fs.readFileSync(name + '.png'), { deep });\n"
+        "console.log(JSON.stringify([of('deep', false), of('bytes', false), of('bytes', true)]))",
+        tmp_path,
+    )
+    assert "16 bits" in found[0] and found[1] is None and "no 8-bit images" in found[2]
+
+
+def held(text):
+    """The facts in a page."""
+    return json.loads(re.search(r'<script id="facts" type="application/json">(.*?)</script>', text)[1])
+
+
+def test_the_facts_of_a_page_are_those_of_the_file():
+    classes = ("field", "</script><b>{title}", "wüste")
+    text = page.document("a <run> {facts}", classes, 72, Meaning((0.0, 4095.0), ("16-bit",)), FITTED)
+    facts = held(text)
+    assert facts["classes"] == list(classes) and facts["size"] == 72 and facts["deep"] is True
+    assert trust.Trust.from_metadata({"trust": json.dumps(facts["trust"])}) == FITTED
+    assert "<h1>a &lt;run&gt; {facts}</h1>" in text and text.count("</script>") == 2
+    assert '<option value="0.9">90 %</option>' in text
+    assert held(page.document("a", classes, 72, Meaning((), ("8-bit",)), FITTED))["deep"] is False
+    assert held(page.document("a", classes, 72, Meaning((0.0, 9.0), ("16-bit", "8-bit")), FITTED))["deep"] is False
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """An export and a runtime, as far as the server looks at them."""
+    for folder, names in (("export", browser.PAGE_FILES), ("dist", browser.RUNTIME_FILES)):
+        (tmp_path / folder).mkdir()
+        for name in (*names, "secret.txt"):
+            (tmp_path / folder / name).write_text(name)
+    return tmp_path
+
+
+def test_what_is_served_is_what_the_page_needs(folders):
+    files = browser.served(folders / "export", folders / "dist")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(browser.Handler, files)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def get(path):
+            connection = http.client.HTTPConnection(*server.server_address, timeout=20)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            result = answer.status, answer.headers.get_content_type(), answer.read()
+            connection.close()
+            return result
+
+        assert get("/") == get("/try.html?again") == (200, "text/html", b"try.html")
+        assert get("/student.onnx") == (200, "application/octet-stream", b"student.onnx")
+        assert get("/ort/ort.wasm.min.mjs")[:2] == (200, "text/javascript")
+        assert get("/ort/ort-wasm-simd-threaded.wasm")[:2] == (200, "application/wasm")
+        for path in ("/secret.txt", "/ort/secret.txt", "/../export/secret.txt", "/ort/../secret.txt", "//etc/passwd"):
+            assert get(path)[0] == 404
+        (folders / "export" / "student.onnx").unlink()
+        assert get("/student.onnx")[0] == 404
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["no export", "no page", "no runtime", "half a runtime", "port", "taken", "nothing"])
+def test_bad_input_ends_in_one_line(folders, capfd, kind):
+    export, dist, port = folders / "export", folders / "dist", "0"
+    if kind in ("no page", "half a runtime"):
+        Path(export / "try.html" if kind == "no page" else dist / browser.RUNTIME_FILES[2]).unlink()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = {"port": "99999", "taken": str(other.getsockname()[1])}.get(kind, port)
+        places = {"nothing": [], "no export": [folders / "nowhere"]}.get(kind, [export])
+        runtime = folders / "nowhere" if kind == "no runtime" else dist
+        line = refused(capfd, browser.main, *places, f"--runtime={runtime}", f"--port={port}")
+    said = {"no export": "no try.html", "no page": "no try.html", "nothing": "EXPORT", "port": "--port 99999"}
+    assert said.get(kind, "--port" if kind == "taken" else "npm install onnxruntime-web") in line
