@@ -82,8 +82,8 @@ def _swatch(style: str) -> Markup:
     return element("svg", line, marker(style, 13, 6), viewBox="0 0 26 12", class_=f"swatch {style}", aria_hidden="true")
 
 
-def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = False) -> Markup:
-    """Curves over epochs; `log` holds only where all values are positive."""
+def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = False, x_label: str = "epoch") -> Markup:
+    """Curves over epochs or something else; `log` holds only where all values are positive."""
     values = np.concatenate([line for one in series for line in one.lines])
     log = log and values[:, 1].min() > 0
     low, high = _range(values[:, 1], log)
@@ -97,7 +97,7 @@ def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = Fa
             lines = [faint, element("path", element("title", one.name), d=_path(one.mean, x, y), class_="curve")]
         lines.append(marker(one.style, x.place(one.mean[-1, 0]), y.place(one.mean[-1, 1]), 4))
         drawn.append(element("g", *lines, class_=one.style))
-    return _svg(344, 222, alt, _frame(x, y, "epoch", "log scale" if log else unit), *drawn)
+    return _svg(344, 222, alt, _frame(x, y, x_label, "log scale" if log else unit), *drawn)
 
 
 def scatter(points: Sequence[Point], *, alt: str, x_label: str, y_label: str) -> Markup:

@@ -34,6 +34,29 @@ class Confusion:
     networks: tuple[int, ...]
 
 
+def risk_over_coverage(log_probabilities: np.ndarray, labels: np.ndarray, points: int = 100) -> np.ndarray:
+    """The error among the answers that a network is surest of (arXiv 1705.08500), in percent.
+
+    Args:
+        log_probabilities: (N, C).
+        labels: (N,).
+        points: how many to give.
+
+    Returns:
+        (points, 2): share of the images that is answered, ascending to 100 in equal steps, and the error among these.
+        Images of equal confidence are answered together or not at all; between two possible shares the line is
+        straight. It begins at a tenth of the images, or twenty of them: the error of fewer is chance.
+    """
+    confidence = log_probabilities.max(-1)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum(log_probabilities.argmax(-1)[order] != labels[order])
+    ordered, count = confidence[order], len(labels)
+    ends = np.append(ordered[1:] < ordered[:-1], True)  # of images of equal confidence
+    answered = np.flatnonzero(ends) + 1
+    shown = np.linspace(min(max(count / 10, 20), count), count, points)
+    return 100 * np.stack([shown / count, np.interp(shown, answered, wrong[answered - 1] / answered)], axis=1)
+
+
 def calibration(log_probabilities: np.ndarray, labels: np.ndarray) -> list[Bin]:
     """The bins that are not empty, of the 15 that the expected calibration error uses.
 

@@ -146,7 +146,7 @@ def _matrix(names: Sequence[str], network: str, counts: np.ndarray, seeds: int) 
 
 
 def calibration(material: Material) -> list[Markup]:
-    """Reliability diagrams."""
+    """Reliability diagrams, and the error among the surest answers."""
     results, test = material.results, material.test
     shown = [("teacher", "t", test.teacher[None], results["teacher"]["test"].get("ece"))]
     for name, style in _styles(material).items():
@@ -164,10 +164,33 @@ def calibration(material: Material) -> list[Markup]:
         "sure. Small dots are a few images: read nothing into them. ECE is the mean distance from the line; students: "
         "mean over seeds."
     )
+    risks = [
+        charts.Series(name, style, tuple(findings.risk_over_coverage(one, test.labels) for one in log_probabilities))
+        for name, style, log_probabilities, _ in shown
+    ]
+    risk_caption = (
+        "Error among the test images that a network is surest of, over the share of them that is answered: what it "
+        "would be if the others were left to a person. Faint lines: the seeds. The first few images are left out."
+    )
     return [
         element("p", "When a network says 80 %, is it right four times in five?"),
         figure(panels(drawn, "panels small"), caption),
+        element("h3", "Risk over coverage"),
+        charts.legend([(name, style) for name, style, *_ in shown]),
+        figure(
+            panels([("Error, %", charts.curves(risks, alt=_risks(risks), unit="%", x_label="answered, %"))]),
+            risk_caption,
+        ),
     ]
+
+
+def _risks(series: Sequence[charts.Series]) -> str:
+    """The error at half of the images and at all, as the alternative text."""
+    return "; ".join(
+        f"{one.name}: error {one.mean[len(one.mean) // 2, 1]:.1f} % with {one.mean[len(one.mean) // 2, 0]:.0f} % "
+        f"answered, {one.mean[-1, 1]:.1f} % with all"
+        for one in series
+    )
 
 
 def cost(material: Material) -> list[Markup]:

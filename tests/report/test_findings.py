@@ -21,6 +21,21 @@ def test_calibration_bins_are_those_of_the_calibration_error():
     assert [one.accuracy for one in pooled] == pytest.approx([one.accuracy for one in bins])
 
 
+def test_the_risk_of_the_surest_answers_against_loops():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 4, 200)
+    logits = random_logits(rng, labels, 1, 3)[0]
+    logits[::7] = logits[0]  # as sure as each other
+    found = findings.risk_over_coverage(logits, labels, points=181)
+    np.testing.assert_allclose(found[:, 0], np.arange(20, 201) / 2)
+    sure, right = logits.max(-1), logits.argmax(-1) == labels
+    for threshold in np.unique(sure):
+        answered = sure >= threshold
+        if (count := int(answered.sum())) >= 20:
+            assert found[count - 20, 1] == pytest.approx(100 * (1 - right[answered].mean()))
+    assert found[-1, 1] == pytest.approx(100 * (1 - right.mean()))
+
+
 def test_confusions_against_loops():
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 4, 50)

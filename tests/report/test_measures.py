@@ -97,4 +97,4 @@ def test_calibration_errors_are_means_over_the_seeds():
         errors = [one["ece"] for one in arm["test_metrics"] if one]
         assert len(errors) == (2 if name == "kl" else 3)
         expected.append(f"{name}, ECE {100 * np.mean(errors):.2f} %")
-    assert headings == expected
+    assert headings == [*expected, "Risk over coverage", "Error, %"]

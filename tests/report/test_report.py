@@ -173,7 +173,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "_views", lambda run, students: given.views)
     return SimpleNamespace(
         workdir=tmp_path,
-        dataset=SimpleNamespace(fingerprint="f00d", classes=CLASSES, **splits),
+        dataset=SimpleNamespace(statistics=None, fingerprint="f00d", classes=CLASSES, **splits),
         config=SimpleNamespace(
             teacher=SimpleNamespace(workdir=None, students=None, onnx=None, ensemble=()),
             distill=SimpleNamespace(logits=()),
