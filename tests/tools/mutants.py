@@ -49,11 +49,11 @@ MUTANTS = (
         f"{REFERENCE} -k numpy",
     ),
     Mutant(OBJECTIVE, "    teacher = jax.lax.stop_gradient(teacher)\n", "", "tests/objective -k teacher"),
-    Mutant(OBJECTIVE, "jnp.where(weight == 0, jax.lax.stop_gradient(x), x)", "x", "tests/objective"),
+    Mutant(OBJECTIVE, "jnp.where(off, jax.lax.stop_gradient(x), x)", "x", "tests/objective"),
     Mutant(
         OBJECTIVE,
-        "share * values + (1 - share) * term",
-        "(1 - share) * values + share * term",
+        "share * values + (1 - share) * others",
+        "(1 - share) * values + share * others",
         "tests/training/test_mixup.py",
     ),
     # The update.
