@@ -91,11 +91,8 @@ def _shown(run: Run) -> Shown:
 
 def _fitted_to(run: Run, file: OnnxFile) -> dict[str, Any]:
     weights = head_weights(run.config, run.dataset)
-    return {
-        **file.parts,
-        "examples": run.dataset.fingerprint,
-        **({"class_weights": list(weights)} if weights else {}),
-    }
+    weighed = {"class_weights": list(weights)} if weights else {}
+    return {**file.parts, "examples": run.dataset.fingerprint, **weighed}
 
 
 def _own(run: Run, shown: Shown) -> Teacher:
