@@ -7,8 +7,8 @@ MUTANTS = (
     # The objective.
     Mutant(
         "kdjax/objective/arms.py",
-        "for arm in arms) for term in",
-        "for arm in arms[::-1]) for term in",
+        "(term, 0.0) for arm in arms)",
+        "(term, 0.0) for arm in arms[::-1])",
         f"{WIRING} -k own_row",
     ),
     Mutant(
