@@ -1,6 +1,6 @@
 """What a reader must know to read the closing table: sentences, without markup."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.results import formats, intervals
@@ -46,12 +46,18 @@ def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
     if judged_by(dataset) == "top1":
         return
     sides = ((dataset["class_counts"][side], name) for side, name in (("train", "training"), ("test", "test")))
-    spans = [f"{min(counts)} to {max(counts)} labelled {name} images" for counts, name in sides if any(counts)]
+    spans = [f"{_span(counts)} labelled {name} images" for counts, name in sides if any(counts)]
     yield (
-        f"Classes are unequal, {' and '.join(spans)} each, so macro figures come first: macro recall (balanced "
+        f"Classes are unequal, {' and '.join(spans)} a class, so macro figures come first: macro recall (balanced "
         "accuracy) and macro-F1 are means over the classes. Intervals, p and the choice of the baseline are of macro "
         "recall. Top-1 mostly counts the frequent classes."
     )
+
+
+def _span(counts: Sequence[int]) -> str:
+    """8 to 60, or 40."""
+    low, high = min(counts), max(counts)
+    return f"{low} to {high}" if low < high else f"{low}"
 
 
 def _one_image(dataset: Mapping[str, Any]) -> Iterator[str]:
@@ -63,9 +69,11 @@ def _one_image(dataset: Mapping[str, Any]) -> Iterator[str]:
         yield f"{tested} test images: one of them is {formats.points(1 / tested)} points of top-1."
         return
     counts = [count for count in dataset["class_counts"]["test"] if count]
-    yield (
-        f"{tested} test images: one of the smallest class is {formats.points(1 / len(counts) / min(counts))} points of "
-        f"macro recall, one of the largest {formats.points(1 / len(counts) / max(counts))}."
+    worth = [formats.points(1 / len(counts) / count) for count in (min(counts), max(counts))]
+    yield f"{tested} test images: one of them is " + (
+        f"{worth[0]} points of macro recall."
+        if worth[0] == worth[1]
+        else f"{worth[1]} points of macro recall in the largest class and {worth[0]} in the smallest."
     )
 
 

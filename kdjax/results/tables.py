@@ -130,7 +130,8 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
     judged = judged_by(results["dataset"])
     others = [("macro_f1", "macro-F1 %"), *([("top1", "top-1 %")] if judged != "top1" else [])]
-    header = ["", *terms, "T", f"test {NAMES[judged]} %", "95% interval", "p (Holm)"]
+    first = "test top-1 %" if judged == "top1" else f"{NAMES[judged]} %"  # which is long
+    header = ["", *terms, "T", first, "95% interval", "p (Holm)"]
     header += [*(title for _, title in others), "NLL", "ECE %", "params", "MACs"]
     rows = [
         [

@@ -119,7 +119,7 @@ def test_the_table_begins_with_macro_figures_and_says_why():
     out = document.build(**given())
     header, rows = tables.table_rows(out)
     assert header[4:] == [
-        "T", "test macro recall %", "95% interval", "p (Holm)", "macro-F1 %", "top-1 %", "NLL", "ECE %", "params",
+        "T", "macro recall %", "95% interval", "p (Holm)", "macro-F1 %", "top-1 %", "NLL", "ECE %", "params",
         "MACs",
     ]  # fmt: skip
     by_name = {row[0]: row for row in rows}
@@ -127,14 +127,19 @@ def test_the_table_begins_with_macro_figures_and_says_why():
     assert by_name["kl"][5] == "62.33 ± 3.21" and by_name["kl"][9] == "76.67"
     said = notes.table_notes(out)
     assert said[0].startswith(
-        "Classes are unequal, 8 to 60 labelled training images and 8 to 40 labelled test images each, so macro figures "
-        "come first"
+        "Classes are unequal, 8 to 60 labelled training images and 8 to 40 labelled test images a class, so macro "
+        "figures come first"
     )
-    assert said[1].endswith("one of the smallest class is 4.17 points of macro recall, one of the largest 0.83.")
+    assert said[1] == (
+        "400 test images: one of them is 0.83 points of macro recall in the largest class and 4.17 in the smallest."
+    )
+    few = notes.table_notes(document.build(**given({**COUNTS, "test": [20, 20, 20]})))
+    assert "60 labelled training images and 20 labelled test images a class" in few[0]
+    assert few[1] == "400 test images: one of them is 1.67 points of macro recall."
     flat = " ".join(said)
     assert "points of test macro recall: student_alone -18.67" in flat and "points of top-1" not in flat
     for text in (tables.table(out), tables.markdown(out)):
-        assert "Classes are unequal" in text and "test macro recall %" in text
+        assert "Classes are unequal" in text and "macro recall %" in text
     equal = document.build(**given({**COUNTS, "train": [9, 9, 9], "test": [9, 9, 9]}))
     assert "test top-1 %" in tables.table_rows(equal)[0] and "unequal" not in tables.table(equal)
 
