@@ -35,8 +35,9 @@ FURTHER_ARMS = {
     "similarity": {"ce": 1.0, "similarity": 3000.0},
 }
 """The baseline that is shown the labelled tiles only, and objectives of other papers, see `objective.terms`, for
-`distill.arms`. Weights and temperatures are ours. An arm may set `temperature`, `learning_rate` and `weight_decay` for
-itself; `family` makes it one of several trials, of which the results compare the best on validation."""
+`distill.arms`. Weights and temperatures are ours. An arm may set `temperature`, `learning_rate`, `weight_decay` and
+`class_weights` for itself; `family` makes it one of several trials, of which the results compare the best on
+validation."""
 
 
 def base() -> ml_collections.ConfigDict:
@@ -77,6 +78,8 @@ def _dataset() -> ml_collections.ConfigDict:
     dataset.unlabelled_dir = config_dict.placeholder(str)  # tiles without labels for the training split
     dataset.label_fraction = 1.0  # fraction of training and validation images that keep their labels
     dataset.unlabelled = "keep"  # training images without a label: keep (soft losses count them) | drop
+    dataset.class_weights = ()  # of terms that ask for the label: () | 'balanced' | one a class | 'NAME=WEIGHT', …
+    dataset.sampling = "uniform"  # draws of an epoch: uniform (each image once) | balanced (classes equally often)
     dataset.on_error = "refuse"  # unreadable images: refuse | skip
     dataset.value_range = ()  # (low, high) of 16-bit and float images; () = the sensor's, or inferred, and logged
     dataset.sensor = (

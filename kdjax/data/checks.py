@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.data import bands
+from kdjax.data import bands, class_weights
 from kdjax.data.meaning import is_range
 from kdjax.data.sources import SOURCES
 from kdjax.errors import InputError
@@ -51,6 +51,9 @@ def check(section: Mapping[str, Any]) -> None:
         raise InputError(
             "dataset.unlabelled is 'drop', but dataset.unlabelled_dir adds such images: choose one of them"
         )
+    class_weights.check("dataset.class_weights", section["class_weights"])
+    _choice(section, "sampling", ("uniform", "balanced"))
+    check_both("dataset.class_weights", section["class_weights"], section["sampling"])
     _choice(section, "on_error", ("refuse", "skip"))
     bands.check(section)
     _check_split(section)
@@ -62,6 +65,18 @@ def check(section: Mapping[str, Any]) -> None:
     value_range = section["value_range"]
     if not _is_list(value_range) or (len(value_range) and not is_range(value_range)):
         raise InputError(f"dataset.value_range: {value_range!r} must be () or (low, high) with low < high")
+
+
+def check_both(field: str, weights: Any, sampling: str) -> None:
+    """Whether class weights and the way of drawing go together.
+
+    Raises:
+        InputError: both even out the classes.
+    """
+    if sampling == "balanced" and class_weights.is_balanced(weights):
+        raise InputError(
+            f"{field} and dataset.sampling are both 'balanced': a rare class would count twice over; choose one of them"
+        )
 
 
 def _check_split(section: Mapping[str, Any]) -> None:

@@ -1,13 +1,16 @@
 """The plan: which examples, in which view, each step trains on.
 
 A pure function of (seed, step). Each seed walks through one random permutation of the training split after another;
-a batch may straddle two of them, so no example is dropped and none is seen more often than another.
+a batch may straddle two of them, so no example is dropped and none is seen more often than another. Or it draws every
+class equally often, see `balanced`.
 """
 
 import dataclasses
 import functools
 
 import numpy as np
+
+from kdjax.inputs import balanced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Plan:
             again, starting at a place drawn per seed. 0 = no pool: a fresh view every time.
         partners: whether each example is given a partner to be mixed with.
         rows: the examples to train on, as indices into the training split; None = all.
+        labels: of the training split, -1 for unlabeled, where every class is drawn equally often; None = every example
+            is.
     """
 
     seeds: tuple[int, ...]
@@ -30,6 +35,15 @@ class Plan:
     views: int
     partners: bool = False
     rows: tuple[int, ...] | None = None
+    labels: tuple[int, ...] | None = None
+
+    @functools.cached_property
+    def _strata(self) -> balanced.Strata | None:
+        """The examples to train on by class, where classes are drawn equally often."""
+        if self.labels is None:
+            return None
+        labels = np.array(self.labels)
+        return balanced.strata(labels if self.rows is None else labels[list(self.rows)])
 
     def __call__(self, step: int) -> tuple[np.ndarray, ...]:
         """Example, view and place in the global batch of `step`, and partner and its view where there are partners.
@@ -44,16 +58,22 @@ class Plan:
         for epoch in np.unique(epochs):
             here = epochs == epoch
             for row, seed in enumerate(self.seeds):
-                order, view = _epoch(seed, int(epoch), count, self.views)
-                examples[row, here] = order[offsets[here]]
-                views[row, here] = view[examples[row, here]]
+                slots = offsets[here]
+                order, view = self._epoch(seed, int(epoch), count)
+                examples[row, here], views[row, here] = order[slots], view[slots]
                 if self.partners:
-                    partners[row, here] = _partners(seed, int(epoch), count)[offsets[here]]
-                    partner_views[row, here] = view[partners[row, here]]
+                    second = _partners(seed, int(epoch), count)[slots]
+                    partners[row, here], partner_views[row, here] = order[second], view[second]
         if self.rows is not None:
             examples, partners = (np.array(self.rows, np.int32)[index] for index in (examples, partners))
         places = np.broadcast_to(np.arange(self.batch_size, dtype=np.int32), examples.shape)
         return (examples, views, places, partners, partner_views) if self.partners else (examples, views, places)
+
+    def _epoch(self, seed: int, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The examples of an epoch in their order, and the view of each."""
+        if self._strata is not None:
+            return balanced.epoch_of(seed, epoch, self._strata, self.views)
+        return _epoch(seed, epoch, count, self.views)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +108,15 @@ class Groups:
 
 @functools.lru_cache(maxsize=64)
 def _epoch(seed: int, epoch: int, examples: int, views: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order of the examples in this epoch, and the view of each example."""
+    """The examples of an epoch in their order, and the view of each."""
     order = np.random.default_rng((seed, epoch, 0)).permutation(examples).astype(np.int32)
     if views == 0:
-        return order, np.random.default_rng((seed, epoch, 1)).integers(2**31, size=examples).astype(np.int32)
+        return order, np.random.default_rng((seed, epoch, 1)).integers(2**31, size=examples).astype(np.int32)[order]
     start = np.random.default_rng((seed, 2)).integers(views, size=examples)
-    return order, ((start + epoch) % views).astype(np.int32)
+    return order, ((start + epoch) % views).astype(np.int32)[order]
 
 
 @functools.lru_cache(maxsize=64)
 def _partners(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """The partners of an epoch, in its order: a permutation of its own, so that each serves as often as another."""
+    """The partner of each draw of an epoch, as the number of another draw: each serves once."""
     return np.random.default_rng((seed, epoch, 3)).permutation(examples).astype(np.int32)

@@ -26,6 +26,7 @@ class Arm:
         weight_decay: per unit of learning rate.
         family: arms that share one are trials, of which the results compare the best on validation.
         labelled_only: whether its students are shown the labeled examples only, for as many steps.
+        class_weights: by class, what an example counts for in the hard terms; () = all alike.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Arm:
     weight_decay: float
     family: str
     labelled_only: bool = False
+    class_weights: tuple[float, ...] = ()
 
     @property
     def needs_teacher(self) -> bool:
@@ -62,7 +64,8 @@ class Hyperparameters:
     """What arms may differ in. Every leaf is an array of shape (arms,), float unless said otherwise."""
 
     weights: dict[str, Array]
-    """Weight of each term that is measured, by its name in `TERMS`."""
+    """Weight of each term that is measured, by its name in `TERMS`; those of hard terms are (arms, classes) where an
+    arm has class weights."""
     temperature: Array
     learning_rate: Array
     """Peak learning rate, before the schedule's factor."""
@@ -107,12 +110,20 @@ def measured_terms(arms: Iterable[Arm]) -> tuple[str, ...]:
 
 def hyperparameters(arms: Sequence[Arm]) -> Hyperparameters:
     """The arms as arrays, float32, one entry an arm."""
+    classes = max(len(arm.class_weights) for arm in arms)
 
     def column(values: Iterable[float]) -> np.ndarray:
         return np.array(list(values), np.float32)
 
+    def weights(term: str) -> np.ndarray:
+        of_arms = column(arm.weights.get(term, 0.0) for arm in arms)
+        if not classes or not TERMS[term].hard:
+            return of_arms
+        by_class = np.array([arm.class_weights or (1.0,) * classes for arm in arms], np.float32)
+        return of_arms[:, None] * by_class
+
     return Hyperparameters(
-        weights={term: column(arm.weights.get(term, 0.0) for arm in arms) for term in measured_terms(arms)},
+        weights={term: weights(term) for term in measured_terms(arms)},
         temperature=column(arm.temperature for arm in arms),
         learning_rate=column(arm.learning_rate for arm in arms),
         weight_decay=column(arm.weight_decay for arm in arms),

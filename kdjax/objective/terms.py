@@ -291,6 +291,15 @@ class Term:
     projected: bool = False
     over_batch: bool = False
 
+    @property
+    def hard(self) -> bool:
+        """Whether the label is what it asks for. Class weights are for these terms.
+
+        A term that compares with the teacher and only looks up the label is soft: what it asks for is the teacher's,
+        who was trained with the class weights.
+        """
+        return self.needs_labels and not self.needs_teacher
+
 
 CORE = ("ce", "kl", "cosine")
 """The terms of arXiv 2606.14886. They are measured in every run, the others where an arm gives them a weight."""

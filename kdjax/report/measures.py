@@ -14,7 +14,7 @@ from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, panels, scroll, table
 from kdjax.report.summary import leading_arm
 from kdjax.results import formats, intervals, metrics, notes
-from kdjax.results.comparison import find_alone, shown_arms
+from kdjax.results.comparison import find_alone, judged_by, shown_arms
 
 STYLES = 8
 
@@ -92,9 +92,8 @@ def classes(material: Material) -> list[Markup]:
     counts = {network: findings.confusion(logits, test.labels) for network, logits in shown.items()}
     recall = {network: _recall(matrix) for network, matrix in counts.items()}
     # More than three in one row cannot be told apart.
-    compared = [
-        one for one in dict.fromkeys(("teacher", find_alone(shown_arms(material.results)), leading)) if one in shown
-    ]
+    alone = find_alone(shown_arms(material.results), judged_by(material.results["dataset"]))
+    compared = [one for one in dict.fromkeys(("teacher", alone, leading)) if one in shown]
     marks = {"teacher": "t", **styles}
     images = np.bincount(test.labels, minlength=len(names))
     fewest, most = int(images.min()), int(images.max())

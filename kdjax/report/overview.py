@@ -24,7 +24,7 @@ from kdjax.report.parts import figure, panels, table
 from kdjax.report.shell import document as page
 from kdjax.report.summary import leading_arm
 from kdjax.results import compare, document, formats, intervals
-from kdjax.results.comparison import find_alone, shown_arms, uses_teacher, validation_top1
+from kdjax.results.comparison import find_alone, on_validation, shown_arms, uses_teacher
 from kdjax.runtime import files
 
 
@@ -63,7 +63,8 @@ class _Found:
     def student(self) -> tuple[Any, ...]:
         """What makes a student the same in two runs: the network, and how it was trained."""
         facts, config = self.results["student"], self.results["config"]
-        settings = json.dumps([config.get("student"), config.get("dataset", {}).get("label_fraction")], sort_keys=True)
+        data = [config.get("dataset", {}).get(field) for field in ("label_fraction", "class_weights", "sampling")]
+        settings = json.dumps([config.get("student"), data], sort_keys=True)
         return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), settings)
 
     @property
@@ -114,7 +115,7 @@ def _of_student(found: Sequence[_Found], style: str) -> list[Row]:
     """The rows of one student: the best without a teacher, and one of each run."""
     name = found[0].student_name
     arm = lambda one, arm: shown_arms(one.results)[arm]
-    score = lambda one: validation_top1(arm(one, one.alone)) or 0.0
+    score = lambda one: on_validation(arm(one, one.alone)) or 0.0
     best = max((one for one in found if one.alone), key=score, default=None)
     alone = arm(best, best.alone) if best and best.alone else None
     listed = []

@@ -4,16 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax.results import formats, intervals, notes
-from kdjax.results.comparison import baselines, find_alone, shown_arms, uses_teacher, validation_top1
+from kdjax.results.comparison import (
+    NAMES,
+    baselines,
+    figures,
+    find_alone,
+    judged_by,
+    on_validation,
+    shown_arms,
+    uses_teacher,
+)
 
 
 def leading_arm(results: Mapping[str, Any]) -> str | None:
-    """The arm that is looked at closely: of those taught by the teacher the one with the best mean validation top-1.
+    """The arm that is looked at closely: of those taught by the teacher the one that is best on validation.
 
     Where no student was taught, or all of those failed, the best of the others; None where all failed.
     """
-    arms = shown_arms(results)
-    score = {name: validation_top1(arm) for name, arm in arms.items()}
+    arms, judged = shown_arms(results), judged_by(results["dataset"])
+    score = {name: on_validation(arm, judged) for name, arm in arms.items()}
     finished = [name for name, arm in arms.items() if arm["mean"] is not None and score[name] is not None]
     taught = [name for name in finished if uses_teacher(arms[name])]
     return max(taught or finished, key=lambda name: score[name] or 0.0, default=None)
@@ -28,19 +37,23 @@ def finding(results: Mapping[str, Any]) -> str:
     arms, name = shown_arms(results), leading_arm(results)
     if name is None:
         return "No student ended with a finite result, so there is nothing to compare."
-    arm, alone = arms[name], find_alone(arms)
+    judged = judged_by(results["dataset"])
+    arms = {arm: {**one, **figures(one, judged)} for arm, one in arms.items()}
+    arm, alone = arms[name], find_alone(arms, judged)
     tested = results["dataset"]["splits"]["test"]
     chosen = " (chosen on validation)" if len(arms) > 2 else ""
     theirs = arms[alone] if alone is not None and name != alone and arms[alone]["mean"] is not None else None
     few = notes.labels(results["dataset"])
     who = f"With {few}, the student" if few else "The student"
     said = f"{who} {name}{chosen} is right on {formats.percent(arm['mean'])} % of the {tested} test images"
+    if judged != "top1":
+        said += f", averaged over the classes ({NAMES[judged]})"
     if theirs is not None:
         which = "the student trained alone"
         if len(baselines(arms)) > 1:
             which = f"{alone}, on validation no worse than any other trained without the teacher,"
         said += f", {which} on {formats.percent(theirs['mean'])} %"
-    teacher = results["teacher"]["test"].get("top1")
+    teacher = results["teacher"]["test"].get(judged)
     said += f", the teacher on {formats.percent(teacher)} %." if teacher is not None else "."
     if name == alone:
         return f"{said} No student that learned from the teacher is there to compare with."

@@ -2,9 +2,10 @@
 
     python -m kdjax.results.compare runs/labels_10:kl_cosine runs/labels_10_only:student_alone
 
-An arm may be a family of trials: then its trial with the best validation top-1 is compared. Printed as JSON are the
+An arm may be a family of trials: then its trial with the best validation accuracy is compared. Printed as JSON are the
 accuracies of both, and their mean difference with two 95 % intervals: Student's t over the seeds (from three on), and a
-bootstrap over the test images. The labels are the names of the class folders that the test images lie in.
+bootstrap over the test images; and the same of macro recall, whose bootstrap draws within the classes. The labels are
+the names of the class folders that the test images lie in.
 """
 
 import json
@@ -20,14 +21,15 @@ from kdjax.runtime import files
 _FIX = "run --stages=evaluate of that run again"
 
 
-def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
+def right(name: str) -> tuple[list[str], np.ndarray, dict[int, np.ndarray]]:
     """What one arm has right.
 
     Args:
         name: RUN:ARM, the directory of an evaluated run and one of its arms or families.
 
     Returns:
-        The names of the test images, and by seed (images,) bool, without the seeds that failed.
+        The names of the test images, their labels (images,) int, and by seed (images,) bool, without the seeds that
+        failed.
 
     Raises:
         InputError: there is no such run or arm, a file of the run is damaged, or its images are not of class folders.
@@ -36,7 +38,7 @@ def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
     if not folder or not (Path(folder) / "results.json").is_file():
         raise InputError(f"{name}: give RUN:ARM, the directory of an evaluated run and one of its arms")
     results = document.read(Path(folder) / "results.json", _FIX)
-    arm = comparison.select(results["arms"]).get(arm, arm)
+    arm = comparison.select(results["arms"], comparison.judged_by(results["dataset"])).get(arm, arm)
     if arm not in results["arms"]:
         raise InputError(f"{name}: {folder} has the arms {', '.join(results['arms'])}")
     images, classes = test_split(Path(folder) / "splits.json")
@@ -49,7 +51,7 @@ def right(name: str) -> tuple[list[str], dict[int, np.ndarray]]:
     stored = logits.read(Path(folder) / "evaluation" / "logits.npz", {"student_test": shape}, _FIX)
     said = stored["student_test"][:, columns.index(arm)].argmax(-1)
     rows = zip(one["seeds"], one["test_top1"], said == labels, strict=True)
-    return images, {seed: row for seed, top1, row in rows if top1 is not None}
+    return images, labels, {seed: row for seed, top1, row in rows if top1 is not None}
 
 
 def test_split(path: Path) -> tuple[list[str], list[str]]:
@@ -71,20 +73,28 @@ def compare(first: str, second: str) -> dict[str, Any]:
     Raises:
         InputError: see `right`; the two have not the same test images, or no seed in common.
     """
-    (images, of_first), (their_images, of_second) = right(first), right(second)
+    (images, labels, of_first), (their_images, _, of_second) = right(first), right(second)
     seeds = sorted(of_first.keys() & of_second.keys())
     if images != their_images:
         raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
     if not seeds:
         raise InputError(f"{first} and {second} have no seed in common that ended well")
     ours, theirs = (np.array([one[seed] for seed in seeds]) for one in (of_first, of_second))
-    means = ours.mean(1).tolist(), theirs.mean(1).tolist()
+
+    def measured(means: tuple[list[float], list[float]], by_class: np.ndarray | None) -> dict[str, Any]:
+        return {
+            "over_seeds": intervals.summary(intervals.paired_differences(*means)),
+            "over_images": intervals.paired_bootstrap(ours, theirs, by_class),
+        }
+
+    macro = lambda one: np.mean([one[:, labels == label].mean(1) for label in np.unique(labels)], axis=0).tolist()
+    top1, recall = (ours.mean(1).tolist(), theirs.mean(1).tolist()), (macro(ours), macro(theirs))
     return {
         "arms": [first, second],
         "seeds": seeds,
-        "test_top1": means,
-        "over_seeds": intervals.summary(intervals.paired_differences(*means)),
-        "over_images": intervals.paired_bootstrap(ours, theirs),
+        "test_top1": top1,
+        **measured(top1, None),
+        "macro_recall": {"test": recall, **measured(recall, labels)},
     }
 
 

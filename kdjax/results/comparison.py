@@ -9,24 +9,48 @@ from typing import Any
 from kdjax.objective.terms import TERMS
 from kdjax.results import intervals
 
+UNEQUAL = 3.0
+"""Classes are unequal where the largest has more than so many times the images of the smallest."""
+
+NAMES = {"top1": "top-1", "macro_recall": "macro recall"}
+"""What a run may be judged by."""
+
+
+def judged_by(dataset: Mapping[str, Any]) -> str:
+    """What a run is judged by: "macro_recall" where classes are unequal in training or test, else "top1".
+
+    Top-1 mostly counts the frequent classes. An older version's run has no counts, and figures of top-1 only.
+
+    Args:
+        dataset: the section of results.json.
+    """
+    counts = dataset.get("class_counts", {})
+    sides = [counts[side] for side in ("train", "test") if any(counts.get(side, ()))]
+    return "macro_recall" if any(max(side) > UNEQUAL * min(side) for side in sides) else "top1"
+
+
+def figures(arm: Mapping[str, Any], measure: str) -> Mapping[str, Any]:
+    """Mean, std, ci95, p_vs_alone, minus_alone and bootstrap of an arm by this measure."""
+    return arm if measure == "top1" else arm[measure]
+
 
 def uses_teacher(arm: Mapping[str, Any]) -> bool:
     """Whether a term that needs the teacher has a weight in this arm; a term of an older version is taken for one."""
     return any(value and (term not in TERMS or TERMS[term].needs_teacher) for term, value in arm["weights"].items())
 
 
-def validation_top1(arm: Mapping[str, Any]) -> float | None:
+def on_validation(arm: Mapping[str, Any], measure: str = "top1") -> float | None:
     """Mean over the seeds, None where all failed."""
-    return intervals.mean(arm["val_top1"])
+    return intervals.mean(arm[f"val_{measure}"])
 
 
-def select(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """For each family of arms its trial with the highest mean validation top-1, the first of equals.
+def select(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> dict[str, str]:
+    """For each family of arms its trial with the highest mean on validation, the first of equals.
 
     An arm without a family is one of its own.
     """
     chosen: dict[str, str] = {}
-    score = lambda name: validation_top1(arms[name]) or 0.0
+    score = lambda name: on_validation(arms[name], measure) or 0.0
     for name, arm in arms.items():
         family = arm.get("family", name)
         if family not in chosen or score(name) > score(chosen[family]):
@@ -45,11 +69,11 @@ def baselines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name, arm in arms.items() if not uses_teacher(arm)]
 
 
-def find_alone(arms: Mapping[str, Mapping[str, Any]]) -> str | None:
+def find_alone(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> str | None:
     """The arm that the others are compared with: of those that use no teacher the best on validation.
 
     With few labels that may be the student of all tiles or the one of the labelled tiles only, and a gain over the
     weaker one would be no gain by distillation. The first of equals; None where every arm uses the teacher.
     """
-    score = lambda name: -1.0 if (top1 := validation_top1(arms[name])) is None else top1
+    score = lambda name: -1.0 if (found := on_validation(arms[name], measure)) is None else found
     return max(baselines(arms), key=score, default=None)

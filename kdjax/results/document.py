@@ -45,22 +45,26 @@ def build(
     arms: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
     config: Any,
+    labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Assembles the content of results.json.
 
     Args:
         dataset: name, classes (tuple of str), splits ({train, val, test: number of images}), fingerprint, overlap (as
-            in `data.Dataset`), and any more; where training tiles without labels exist, labels ({labelled, total}).
+            in `data.Dataset`), and any more; where training tiles without labels exist, labels ({labelled, total}); for
+            runs whose classes may be unequal, class_counts ({train, val, test: labelled images by class}), see
+            `comparison.judged_by`.
         teacher: model, params, macs, forward_images (images the teacher was run on for distillation), test (the dict of
             `metrics.classification`), and any more.
         student: model, params, macs, and any more.
         arms: name -> weights ({'ce', 'kl', 'cosine', ...}), temperature, seeds (list of int), test (per seed the dict
             of `metrics.classification`, joined with that of `metrics.agreement`; None for a seed that failed), val_top1
-            (per seed a fraction or None), and any more, which is passed on. Two keys have a meaning here: 'correct',
-            (seeds, test images) bool, is what the bootstrap draws from and is not kept; 'family' makes an arm one trial
-            of several of that name, of which the one with the highest mean val_top1 is compared.
+            (per seed a fraction or None), with class_counts val_macro_recall, and any more, which is passed on. Two
+            keys have a meaning here: 'correct', (seeds, test images) bool, is what the bootstrap draws from and is not
+            kept; 'family' makes an arm one trial of several of that name, of which the best on validation is compared.
         environment: as from `environment()`.
         config: mapping or ConfigDict, kept as it is.
+        labels: (test images,) int, the classes that the bootstrap of macro recall draws by; not kept.
 
     Returns:
         JSON values (None for NaN and infinity) under dataset, teacher, student, arms, environment, config, and, where
@@ -70,7 +74,8 @@ def build(
             over the arms; minus_alone: `intervals.summary` of the paired difference to the arm that
             `comparison.find_alone` names (null for that one); bootstrap: difference and ci95 of
             `intervals.paired_bootstrap` against that arm, or null; test_metrics: per seed everything measured on the
-            test split.
+            test split; macro_recall: test, mean, std, ci95, p_vs_alone, minus_alone and bootstrap again, of that
+            measure, against the same arm.
 
     Raises:
         ValueError: a key is missing, lists of an arm have different lengths, or seeds repeat.
@@ -81,8 +86,9 @@ def build(
     if missing:
         raise ValueError(f"results: missing {', '.join(missing)}")
     built = {name: _arm(name, arm) for name, arm in arms.items()}
-    selected = comparison.select(built)
-    _compare({name: built[name] for name in selected.values()}, arms)
+    judged = comparison.judged_by(dataset)
+    selected = comparison.select(built, judged)
+    _compare({name: built[name] for name in selected.values()}, arms, judged, labels)
     families = {"selected": selected} if any("family" in arm for arm in arms.values()) else {}
     return plain({**sections, "arms": built, **families, "environment": environment, "config": config}, "results")
 
@@ -114,40 +120,49 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         runs: as from `build`, one a split, of the same arms.
 
     Returns:
-        dataset {name, classes, overlap}, data_seeds, folds (of each its (number, folds), or None), seeds, teacher
-        {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1, mean, std, ci95, minus_alone, p_vs_alone}};
-        test_top1 per split. Intervals and p-values allow for the overlap of the splits, see `intervals.summary`;
-        p-values are Holm-corrected over the arms. The arm that the others are compared with is the best on validation
-        over all splits of those that use no teacher.
+        dataset {name, classes, overlap}, measure, data_seeds, folds (of each its (number, folds), or None), seeds,
+        teacher {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1, mean, std, ci95, minus_alone,
+        p_vs_alone}}; test_top1 per split. Where classes are unequal on a split, measure is "macro_recall", and
+        test_macro_recall is in its place. Intervals and p-values allow for the overlap of the splits, see
+        `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the others are compared with is the
+        best on validation over all splits of those that use no teacher.
     """
     first = runs[0]
     overlap = first["dataset"]["overlap"]
-    trials = [(run["arms"], comparison.select(run["arms"])) for run in runs]
+    unequal = any(comparison.judged_by(run["dataset"]) == "macro_recall" for run in runs)
+    judged = "macro_recall" if unequal else "top1"
+    trials = [(run["arms"], comparison.select(run["arms"], judged)) for run in runs]
     of_family = {family: [arms[chosen[family]] for arms, chosen in trials] for family in trials[0][1]}
-    top1 = {family: [arm["mean"] for arm in one] for family, one in of_family.items()}
+    means = {family: [comparison.figures(arm, judged)["mean"] for arm in one] for family, one in of_family.items()}
     alone = comparison.find_alone(
         {
-            family: {"weights": one[0]["weights"], "val_top1": [comparison.validation_top1(arm) for arm in one]}
+            family: {
+                "weights": one[0]["weights"],
+                f"val_{judged}": [comparison.on_validation(arm, judged) for arm in one],
+            }
             for family, one in of_family.items()
-        }
+        },
+        judged,
     )
-    arms = {name: {"test_top1": values, **intervals.accuracies(values, overlap)} for name, values in top1.items()}
-    theirs = top1[alone] if alone else []
-    raw = {name: intervals.paired_t(top1[name], theirs, overlap) for name in arms if alone and name != alone}
+    key = f"test_{judged}"
+    arms = {name: {key: values, **intervals.accuracies(values, overlap)} for name, values in means.items()}
+    theirs = means[alone] if alone else []
+    raw = {name: intervals.paired_t(means[name], theirs, overlap) for name in arms if alone and name != alone}
     corrected = intervals.holm(raw)
     for name, arm in arms.items():
-        differences = intervals.paired_differences(top1[name], theirs) if name in raw else None
+        differences = intervals.paired_differences(means[name], theirs) if name in raw else None
         arm["minus_alone"] = intervals.summary(differences, overlap) if differences else None
         arm["p_vs_alone"] = corrected.get(name)
-    teacher = [run["teacher"]["test"]["top1"] for run in runs]
+    teacher = [run["teacher"]["test"][judged] for run in runs]
     return {
         "dataset": {"name": first["dataset"]["name"], "classes": first["dataset"]["classes"], "overlap": overlap},
+        "measure": judged,
         "data_seeds": [run["config"]["data_seed"] for run in runs],
         "folds": [run["config"].get("dataset", {}).get("fold") or None for run in runs],
         "seeds": list(first["config"]["seeds"]),
         "teacher": {
             "model": first["teacher"]["model"],
-            "test_top1": teacher,
+            key: teacher,
             **intervals.accuracies(teacher, overlap),
         },
         "arms": arms,
@@ -177,7 +192,11 @@ def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"arms.{name}.{key}: {len(arm[key])} entries for {len(seeds)} seeds")
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"arms.{name}.seeds: a seed is repeated in {seeds}")
-    top1 = [None if measures is None else plain(measures["top1"], "top1") for measures in arm["test"]]
+    top1, macro = (
+        [None if measures is None else plain(measures.get(name), name) for measures in arm["test"]]
+        for name in ("top1", "macro_recall")
+    )
+    compared = {"p_vs_alone": None, "minus_alone": None, "bootstrap": None}
     return {
         "weights": dict(arm["weights"]),
         "temperature": arm["temperature"],
@@ -185,49 +204,61 @@ def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
         "test_top1": top1,
         "val_top1": list(arm["val_top1"]),
         **intervals.accuracies(top1),
-        "p_vs_alone": None,
-        "minus_alone": None,
-        "bootstrap": None,
+        **compared,
+        "macro_recall": {"test": macro, **intervals.accuracies(macro), **compared},
         **{k: v for k, v in arm.items() if k not in ("weights", "temperature", "seeds", "val_top1", "test", "correct")},
         "test_metrics": list(arm["test"]),
     }
 
 
-def _compare(compared: Mapping[str, dict[str, Any]], given: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes into each compared arm how it differs from the one trained without the teacher."""
-    alone = comparison.find_alone(compared)
-    raw: dict[str, float | None] = {}
-    for name, arm in compared.items():
-        if alone is None or name == alone:
-            continue
-        ours, theirs = _paired_by_seed(arm, compared[alone])
-        raw[name] = intervals.paired_t(ours, theirs)
-        arm["minus_alone"] = intervals.summary(intervals.paired_differences(ours, theirs))
-        arm["bootstrap"] = _bootstrap(given[name], given[alone])
-    corrected = intervals.holm(raw)
-    for name, arm in compared.items():
-        arm["p_vs_alone"] = corrected.get(name)
+def _compare(
+    compared: Mapping[str, dict[str, Any]],
+    given: Mapping[str, Mapping[str, Any]],
+    judged: str,
+    labels: np.ndarray | None,
+) -> None:
+    """Writes into each compared arm how it differs from the one trained without the teacher, by both measures."""
+    alone = comparison.find_alone(compared, judged)
+    if alone is None:
+        return
+    for measure in comparison.NAMES:
+        of = {name: arm if measure == "top1" else arm[measure] for name, arm in compared.items()}
+        raw: dict[str, float | None] = {}
+        for name, arm in compared.items():
+            if name == alone:
+                continue
+            ours, theirs = _paired_by_seed(arm, compared[alone], measure)
+            raw[name] = intervals.paired_t(ours, theirs)
+            of[name]["minus_alone"] = intervals.summary(intervals.paired_differences(ours, theirs))
+            if measure == "top1" or labels is not None:
+                by_class = labels if measure == "macro_recall" else None
+                of[name]["bootstrap"] = _bootstrap(given[name], given[alone], by_class)
+        for name, p in intervals.holm(raw).items():
+            of[name]["p_vs_alone"] = p
 
 
-def _paired_by_seed(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[float | None], list[float | None]]:
-    ours, theirs = (dict(zip(arm["seeds"], arm["test_top1"], strict=True)) for arm in (a, b))
+def _paired_by_seed(
+    a: Mapping[str, Any], b: Mapping[str, Any], measure: str
+) -> tuple[list[float | None], list[float | None]]:
+    values = lambda arm: arm["test_top1"] if measure == "top1" else arm[measure]["test"]
+    ours, theirs = (dict(zip(arm["seeds"], values(arm), strict=True)) for arm in (a, b))
     shared = [seed for seed in ours if seed in theirs]
     return [ours[seed] for seed in shared], [theirs[seed] for seed in shared]
 
 
-def _bootstrap(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Over the seeds that both arms have and in which neither failed."""
+def _bootstrap(ours: Mapping[str, Any], theirs: Mapping[str, Any], labels: np.ndarray | None) -> dict[str, Any] | None:
+    """Over the seeds that both arms have and in which neither failed; of macro recall with labels."""
     if "correct" not in ours or "correct" not in theirs:
         return None
     valid = [{s: i for i, s in enumerate(arm["seeds"]) if arm["test"][i] is not None} for arm in (ours, theirs)]
     shared = [seed for seed in valid[0] if seed in valid[1]]
     if not shared:
         return None
-    pair = (
+    a, b = (
         np.stack([arm["correct"][places[seed]] for seed in shared])
         for arm, places in zip((ours, theirs), valid, strict=True)
     )
-    return intervals.paired_bootstrap(*pair)
+    return intervals.paired_bootstrap(a, b, labels)
 
 
 def _version(distribution: str) -> str | None:

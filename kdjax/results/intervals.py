@@ -108,15 +108,19 @@ def holm(pvalues: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, *, resamples: int = 10_000, seed: int = 0
+    a: np.ndarray, b: np.ndarray, labels: np.ndarray | None = None, *, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, float | list[float]]:
     """Bootstrap over test images of the difference of two accuracies, each averaged over seeds.
 
     The images are resampled, the students stay: the interval says what other test images of the same kind might have
     shown of these students, not what other seeds would. Percentile interval (Efron and Tibshirani 1993, chapter 13).
 
+    With `labels` the accuracies are macro recalls, and the images are resampled within each class: a draw without any
+    image of a rare class would have no macro recall. A class of one image then adds nothing to the spread.
+
     Args:
         a, b: (seeds, images) bool, whether each seed's student was right; at least one seed, the same images.
+        labels: (images,) int, the classes of the images; None = one accuracy over all.
         resamples: number of draws.
         seed: of the draws.
 
@@ -124,17 +128,20 @@ def paired_bootstrap(
         difference: mean of a − mean of b. ci95: [low, high].
     """
     difference = a.mean(0) - b.mean(0)
-    images = len(difference)
+    strata = [difference] if labels is None else [difference[labels == label] for label in np.unique(labels)]
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate(
-        [
-            # How often each image is drawn; in parts, so that many images fit into memory.
-            rng.multinomial(images, np.full(images, 1 / images), size=min(500, resamples - done)) @ difference / images
-            for done in range(0, resamples, 500)
-        ]
-    )
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"difference": float(difference.mean()), "ci95": [float(low), float(high)]}
+
+    def drawn(part: np.ndarray, size: int) -> np.ndarray:
+        """Means of `size` resamples."""
+        images = len(part)  # and how often each is drawn
+        return rng.multinomial(images, np.full(images, 1 / images), size=size) @ part / images
+
+    # In parts, so that many images fit into memory.
+    sizes = [min(500, resamples - done) for done in range(0, resamples, 500)]
+    means = np.concatenate([np.mean([drawn(part, size) for part in strata], axis=0) for size in sizes])
+    low, high = np.quantile(means, (0.025, 0.975))
+    center = np.mean([part.mean() for part in strata])
+    return {"difference": float(center), "ci95": [float(low), float(high)]}
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:

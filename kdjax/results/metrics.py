@@ -21,6 +21,7 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     Returns:
         count: int, labelled rows.
         top1: share of rows whose largest logit is the label's (the first one of equals counts).
+        macro_recall: mean over classes of their recall, over those with labelled rows; also called balanced accuracy.
         macro_f1: mean over classes of 2 TP / (2 TP + FP + FN), over those that occur among labels or predictions.
         nll: mean negative log-likelihood of the label under the softmax, in nats.
         ece: expected calibration error, 15 equal-width bins (low, high] of the largest probability
@@ -44,6 +45,7 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     undefined = dict(
         count=len(labels),
         top1=None,
+        macro_recall=None,
         macro_f1=None,
         nll=None,
         ece=None,
@@ -64,6 +66,7 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     return {
         "count": len(labels),
         "top1": float(hits.sum() / len(labels)),
+        "macro_recall": float(np.mean(hits[true > 0] / true[true > 0])),
         "macro_f1": float(np.mean(2 * hits[occurs] / (true + found)[occurs])),
         "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         "ece": _calibration_error(np.exp(log_probabilities.max(axis=1)), predicted == labels),

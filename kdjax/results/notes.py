@@ -1,10 +1,10 @@
 """What a reader must know to read the closing table: sentences, without markup."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.results import formats, intervals
-from kdjax.results.comparison import baselines, find_alone, shown_arms
+from kdjax.results.comparison import NAMES, baselines, figures, find_alone, judged_by, shown_arms
 
 
 def table_notes(results: Mapping[str, Any]) -> list[str]:
@@ -13,21 +13,22 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
     Args:
         results: as from `document.build`, or read from results.json.
     """
-    arms, student, tested = shown_arms(results), results["student"], results["dataset"]["splits"]["test"]
-    alone = find_alone(arms)
+    arms, student, dataset = shown_arms(results), results["student"], results["dataset"]
+    judged = judged_by(dataset)
+    alone = find_alone(arms, judged)
     notes = []
     if student.get("step") != student.get("total_steps"):
         notes.append(f"NOT FINAL: the students are at step {student['step']} of {student['total_steps']}.")
-    if tested:
-        notes.append(f"{tested} test images: one of them is {formats.points(1 / tested)} points of top-1.")
     return [
         *notes,
+        *_unequal(dataset),
+        *_one_image(dataset),
         _seeds(results),
-        *_comparison(arms, alone),
+        *_comparison(arms, alone, judged),
         *_symmetries(arms),
         *_trials(results),
         *_failed(arms),
-        *_teacher(results["teacher"], arms, alone),
+        *_teacher(results["teacher"], arms, alone, judged),
         compression(results["teacher"], student),
     ]
 
@@ -38,6 +39,42 @@ def labels(dataset: Mapping[str, Any]) -> str:
     if counts is None or counts["labelled"] == counts["total"]:
         return ""
     return f"{formats.grouped(counts['labelled'])} of {formats.grouped(counts['total'])} labels"
+
+
+def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
+    """That macro figures come first, and why."""
+    if judged_by(dataset) == "top1":
+        return
+    sides = ((dataset["class_counts"][side], name) for side, name in (("train", "training"), ("test", "test")))
+    spans = [f"{_span(counts)} labelled {name} images" for counts, name in sides if any(counts)]
+    yield (
+        f"Classes are unequal, {' and '.join(spans)} a class, so macro figures come first: macro recall (balanced "
+        "accuracy) and macro-F1 are means over the classes. Intervals, p and the choice of the baseline are of macro "
+        "recall. Top-1 mostly counts the frequent classes."
+    )
+
+
+def _span(counts: Sequence[int]) -> str:
+    """8 to 60, or 40."""
+    low, high = min(counts), max(counts)
+    return f"{low} to {high}" if low < high else f"{low}"
+
+
+def _one_image(dataset: Mapping[str, Any]) -> Iterator[str]:
+    """What a single test image is worth."""
+    tested, judged = dataset["splits"]["test"], judged_by(dataset)
+    if not tested:
+        return
+    if judged == "top1":
+        yield f"{tested} test images: one of them is {formats.points(1 / tested)} points of top-1."
+        return
+    counts = [count for count in dataset["class_counts"]["test"] if count]
+    worth = [formats.points(1 / len(counts) / count) for count in (min(counts), max(counts))]
+    yield f"{tested} test images: one of them is " + (
+        f"{worth[0]} points of macro recall."
+        if worth[0] == worth[1]
+        else f"{worth[1]} points of macro recall in the largest class and {worth[0]} in the smallest."
+    )
 
 
 def _seeds(results: Mapping[str, Any]) -> str:
@@ -61,23 +98,25 @@ def _seeds(results: Mapping[str, Any]) -> str:
     )
 
 
-def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None) -> Iterator[str]:
+def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, judged: str) -> Iterator[str]:
     """Against which arm, by which test, and the bootstrap over the test images."""
     without = baselines(arms)
     if len(without) > 1 and len(arms) > len(without):
         yield (
             f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher, none does better on validation."
         )
-    compared = [name for name, arm in arms.items() if arm["p_vs_alone"] is not None]
+    found = {name: figures(arm, judged) for name, arm in arms.items()}
+    compared = [name for name, one in found.items() if one["p_vs_alone"] is not None]
     if compared:
         yield (
             f"p: two-sided paired t-test against {alone} over the same seeds, Holm-corrected over "
             f"{len(compared)} {'arm' if len(compared) == 1 else 'arms'}."
         )
-    gains = {name: arm["bootstrap"] for name, arm in arms.items() if arm.get("bootstrap")}
+    gains = {name: one["bootstrap"] for name, one in found.items() if one.get("bootstrap")}
     if gains:
         yield (
-            f"Points of top-1 over {alone}, and 95 % interval of a paired bootstrap over the test images: "
+            f"Points of {NAMES[judged]} over {alone}, and 95 % interval of a paired bootstrap over the test images"
+            f"{' of each class' if judged != 'top1' else ''}: "
             + ", ".join(
                 f"{name} {formats.signed_points(gain['difference'])} "
                 f"({' to '.join(map(formats.signed_points, gain['ci95']))})"
@@ -93,7 +132,7 @@ def _symmetries(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     }
     if symmetric:
         yield (
-            "With the mean probabilities over the eight symmetries of each test image, at eight times the cost: "
+            "Top-1 with the mean probabilities over the eight symmetries of each test image, at eight times the cost: "
             + ", ".join(
                 f"{name} {formats.percent_and_spread(one['mean'], one['std'])}" for name, one in symmetric.items()
             )
@@ -107,7 +146,7 @@ def _trials(results: Mapping[str, Any]) -> Iterator[str]:
         for name, arm in results["arms"].items():
             trials[arm.get("family", name)] += 1
         yield (
-            "Each row is the trial with the best validation top-1 of its family: "
+            f"Each row is the trial with the best validation {NAMES[judged_by(results['dataset'])]} of its family: "
             + ", ".join(f"{name} of {count}" for name, count in trials.items())
             + ". The other trials are in results.json."
         )
@@ -123,30 +162,33 @@ def _failed(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             )
 
 
-def _teacher(teacher: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], alone: str | None) -> Iterator[str]:
+def _teacher(
+    teacher: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], alone: str | None, judged: str
+) -> Iterator[str]:
     """How the students stand to the teacher, and whether it is the weaker network."""
-    top1 = teacher["test"].get("top1")
+    theirs = teacher["test"].get(judged)
+    means = {name: figures(arm, judged)["mean"] for name, arm in arms.items()}
     if teacher["forward_images"] is not None:
         yield f"The teacher was run on {teacher['forward_images']} images for all students together."
-    gaps = {name: arm["mean"] - top1 for name, arm in arms.items() if top1 is not None and arm["mean"] is not None}
+    gaps = {name: mean - theirs for name, mean in means.items() if theirs is not None and mean is not None}
     if not gaps:
         return
     yield (
-        "Student minus teacher, points of test top-1: "
+        f"Student minus teacher, points of test {NAMES[judged]}: "
         + ", ".join(f"{name} {formats.signed_points(gap)}" for name, gap in gaps.items())
         + "."
     )
     if alone in gaps and gaps[alone] > 0:
         yield (
-            f"The teacher is the weaker network here: {formats.percent(top1)} % against "
-            f"{formats.percent(arms[alone]['mean'])} % of {alone}, which never saw it. A gain by distillation is then "
+            f"The teacher is the weaker network here: {formats.percent(theirs)} % against "
+            f"{formats.percent(means[alone])} % of {alone}, which never saw it. A gain by distillation is then "
             "not a better network passing on what it knows."
         )
     elif alone not in gaps and max(gaps.values()) > 0:
         best = max(gaps, key=lambda name: gaps[name])
         yield (
-            f"The teacher is the weaker network here: {formats.percent(top1)} % against "
-            f"{formats.percent(arms[best]['mean'])} % of {best}."
+            f"The teacher is the weaker network here: {formats.percent(theirs)} % against "
+            f"{formats.percent(means[best])} % of {best}."
         )
 
 

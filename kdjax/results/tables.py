@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdjax.results import formats, intervals, notes, text
-from kdjax.results.comparison import shown_arms, uses_teacher
+from kdjax.results.comparison import NAMES, figures, judged_by, shown_arms, uses_teacher
 
 TABLE_WIDTH = 118
-MEASURES = ("top1", "macro_f1", "nll", "ece", "agreement", "kl")
+MEASURES = ("top1", "macro_recall", "macro_f1", "nll", "ece", "agreement", "kl")
+UNEQUAL_FIRST = ("macro_recall", "macro_f1", "top1", *MEASURES[3:])
+"""The order of measures where classes are unequal."""
 
 
 def table(results: Mapping[str, Any], closing: str | None = None) -> str:
@@ -79,7 +81,7 @@ def over_splits(combined: Mapping[str, Any]) -> str:
             else "No two splits share an image. p-values are paired and Holm-corrected."
         )
     )
-    header = ["", "test top-1 %", "95% interval", "points over alone", "p (Holm)"]
+    header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
     return "\n".join([f"{name} over splits", "", *_align(header, rows), "", _wrapped(note)])
 
@@ -88,18 +90,22 @@ def comma_separated(results: Mapping[str, Any]) -> str:
     """One line a student, the teacher first; empty where a student failed."""
     arms = results["arms"]
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
+    judged = judged_by(results["dataset"])
+    measures = MEASURES if judged == "top1" else UNEQUAL_FIRST
+    selected_by = list(dict.fromkeys((f"val_{judged}", "val_top1")))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     write = lambda *fields: writer.writerow(map(text.cell, fields))
-    write("arm", "seed", *terms, "temperature", "val_top1", *(f"test_{name}" for name in MEASURES))
+    write("arm", "seed", *terms, "temperature", *selected_by, *(f"test_{name}" for name in measures))
     teacher = results["teacher"]
     empty = [""] * (len(terms) + 2)
-    write("teacher", *empty, teacher.get("val_top1"), *(teacher["test"].get(m) for m in MEASURES))
+    write("teacher", *empty, *map(teacher.get, selected_by), *(teacher["test"].get(m) for m in measures))
     for name, arm in arms.items():
         weights = [arm["weights"].get(term) for term in terms]
-        for seed, validation, test in zip(arm["seeds"], arm["val_top1"], arm["test_metrics"], strict=True):
-            measured = [(test or {}).get(measure) for measure in MEASURES]
-            write(name, seed, *weights, arm["temperature"], validation, *measured)
+        for place, (seed, test) in enumerate(zip(arm["seeds"], arm["test_metrics"], strict=True)):
+            validation = [arm[key][place] for key in selected_by]
+            measured = [(test or {}).get(name) for name in measures]
+            write(name, seed, *weights, arm["temperature"], *validation, *measured)
     return buffer.getvalue()
 
 
@@ -116,19 +122,25 @@ def title(results: Mapping[str, Any]) -> str:
 
 
 def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the closing table, the teacher first; columns that are empty throughout are left out."""
+    """Header and rows of the closing table, the teacher first; columns that are empty throughout are left out.
+
+    Where classes are unequal the intervals are of macro recall, and top-1 comes after the macro figures.
+    """
     teacher, student, arms = results["teacher"], results["student"], shown_arms(results)
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
-    header = ["", *terms, "T", "test top-1 %", "95% interval", "p (Holm)"]
-    header += ["macro-F1 %", "NLL", "ECE %", "params", "MACs"]
+    judged = judged_by(results["dataset"])
+    others = [("macro_f1", "macro-F1 %"), *([("top1", "top-1 %")] if judged != "top1" else [])]
+    first = "test top-1 %" if judged == "top1" else f"{NAMES[judged]} %"  # which is long
+    header = ["", *terms, "T", first, "95% interval", "p (Holm)"]
+    header += [*(title for _, title in others), "NLL", "ECE %", "params", "MACs"]
     rows = [
         [
             f"teacher {teacher['model']}",
             *[""] * (len(terms) + 1),
-            formats.percent(teacher["test"].get("top1")),
+            formats.percent(teacher["test"].get(judged)),
             "",
             "",
-            formats.percent(teacher["test"].get("macro_f1")),
+            *(formats.percent(teacher["test"].get(name)) for name, _ in others),
             formats.number(teacher["test"].get("nll")),
             formats.percent(teacher["test"].get("ece")),
             formats.short(teacher["params"]),
@@ -136,15 +148,16 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
     ]
     for name, arm in arms.items():
+        found = figures(arm, judged)
         rows.append(
             [
                 name,
                 *(formats.weight(arm["weights"].get(term)) for term in terms),
                 formats.weight(arm["temperature"]) if uses_teacher(arm) else "",
-                formats.percent_and_spread(arm["mean"], arm["std"]),
-                formats.interval(arm["ci95"]),
-                formats.p_value(arm["p_vs_alone"]),
-                formats.percent(_over_seeds(arm, "macro_f1")),
+                formats.percent_and_spread(found["mean"], found["std"]),
+                formats.interval(found["ci95"]),
+                formats.p_value(found["p_vs_alone"]),
+                *(formats.percent(_over_seeds(arm, other)) for other, _ in others),
                 formats.number(_over_seeds(arm, "nll")),
                 formats.percent(_over_seeds(arm, "ece")),
                 formats.short(student["params"]),

@@ -11,7 +11,9 @@ import ml_collections
 
 from kdjax import data
 from kdjax.config import base
+from kdjax.data import class_weights
 from kdjax.data.bands import check_names, named
+from kdjax.data.checks import check_both
 from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.networks import MODELS
@@ -46,7 +48,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_teacher(config)
     _check_distill(config)
     for name, arm in config.arms.items():
-        _check_arm(name, arm)
+        _check_arm(name, arm, config.dataset.sampling)
     _check_run(config.run)
 
 
@@ -257,7 +259,7 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _check_arm(name: str, arm: Any) -> None:
+def _check_arm(name: str, arm: Any, sampling: str) -> None:
     if not isinstance(arm, Mapping | ml_collections.ConfigDict):
         raise InputError(f"arms.{name} is {arm!r}: give weights of terms, as {{'ce': 1.0, 'kl': 1.0}}")
     if "/" in name or not name.strip():
@@ -267,6 +269,9 @@ def _check_arm(name: str, arm: Any) -> None:
         if field == "family":
             if not isinstance(value, str) or not value:
                 raise InputError(f"{where} is {value!r}: give the name that its trials share")
+        elif field == "class_weights":
+            class_weights.check(where, value)
+            check_both(where, value, sampling)
         elif field == "labelled_only":
             if not isinstance(value, bool):
                 raise InputError(f"{where} is {value!r}: give True or False")

@@ -14,23 +14,19 @@ import numpy as np
 
 from kdjax import data as datasets
 from kdjax import networks
-from kdjax.config import base
 from kdjax.data.bands import RGB
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
-from kdjax.objective.arms import Arm, resolve
+from kdjax.objective.arms import resolve
 from kdjax.run import checks, other_run, record, taken_bands
+from kdjax.run.arms import common_weights, student_arms, teacher_arms
 from kdjax.run.given import given_field
 from kdjax.run.taken_bands import TakenBands, taken
 from kdjax.runtime import devices, files, memory
 from kdjax.teacher.onnx import Declared, opened
 from kdjax.training.learner import Learner
-
-TEACHER_ARM = {"teacher": {"ce": 1.0}}
-BASELINE = "labelled_alone"
-"""The arm that is added where training tiles lack labels: students that are shown the labelled tiles only."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +118,7 @@ def open_run(
         )
     if other_run.named(config):
         other_run.check_data(config, dataset, log)
-    _log_data(dataset, log)
+    _log_data(config, dataset, log)
     teacher = _teacher(config, workdir, dataset, log)
     student = _student(config, workdir, dataset, teacher, log)
     run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
@@ -164,17 +160,12 @@ def _teacher(
         examples=examples,
         total_steps=_teacher_steps(config, examples),
         seeds=(section.seed,),
-        arms=_teacher_arms(section),
+        arms=teacher_arms(section, common_weights(config, dataset)),
         mapping=devices.Mapping(),
         log=log,
         read_only=bool(section.workdir),
         bands=bands.names if bands else RGB,
     )
-
-
-def _teacher_arms(section: ml_collections.ConfigDict) -> tuple[Arm, ...]:
-    rates = {"learning_rate": section.learning_rate, "weight_decay": section.weight_decay}
-    return resolve(("teacher",), TEACHER_ARM, temperature=1.0, **rates)
 
 
 def _student(
@@ -184,7 +175,7 @@ def _student(
     teacher: Learner | None,
     log: Callable[[str], None],
 ) -> Learner:
-    section, examples, arms = config.student, len(dataset.train), _arms(config, dataset)
+    section, examples, arms = config.student, len(dataset.train), student_arms(config, dataset)
     bands = taken("student", section.bands, dataset)
     network, projection = _network(config, section, dataset, bands), None
     if any(arm.projected for arm in arms):
@@ -226,7 +217,7 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
     section = there[other.section]
     if other.section == "teacher":
         seeds, projection, steps = [section.seed], None, other_run.total_steps(other)
-        arms, mapping = _teacher_arms(section), devices.Mapping()
+        arms, mapping = teacher_arms(section), devices.Mapping()
     else:
         program = other_run.trained_students(other)
         seeds, projection, steps = program["seeds"], program["projection"], program["steps"]
@@ -281,31 +272,6 @@ def _check_onnx_bands(section: ml_collections.ConfigDict, count: int) -> None:
     for field in ("onnx_mean", "onnx_std"):
         if section[field] and len(section[field]) != count:
             raise InputError(f"teacher.{field} has {len(section[field])} numbers: give one for each of {count} bands")
-
-
-def _arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Arm, ...]:
-    """The arms of the students, with the fair baseline where training tiles lack labels.
-
-    A student that learns from labels alone sees a handful of them in a batch of tiles that mostly have none. Its fair
-    counterpart is shown the labelled tiles only, for as many steps. It joins where arms with and without a teacher are
-    compared and none is it already.
-    """
-
-    def resolved(names: tuple[str, ...], settings: Any) -> tuple[Arm, ...]:
-        return resolve(
-            names,
-            settings,
-            temperature=config.distill.temperature,
-            learning_rate=config.student.learning_rate,
-            weight_decay=config.student.weight_decay,
-        )
-
-    arms = resolved(tuple(config.distill.arms), config.arms)
-    compared = len({arm.needs_teacher for arm in arms}) == 2
-    if compared and (dataset.train.labels < 0).any() and not any(arm.labelled_only for arm in arms):
-        settings = config.arms if BASELINE in config.arms else base().arms
-        arms += resolved((BASELINE,), settings)
-    return arms
 
 
 def _network(
@@ -380,7 +346,7 @@ def _locked(workdir: Path) -> bool:
     return True
 
 
-def _log_data(dataset: Dataset, log: Callable[[str], None]) -> None:
+def _log_data(config: ml_collections.ConfigDict, dataset: Dataset, log: Callable[[str], None]) -> None:
     log(
         f"data: {dataset.name}, {len(dataset.classes)} classes, {len(dataset.train.labels)} training, "
         f"{len(dataset.validation.labels)} validation, {len(dataset.test.labels)} test images"
@@ -389,3 +355,11 @@ def _log_data(dataset: Dataset, log: Callable[[str], None]) -> None:
         log(f"data: {note}")
     if dataset.statistics is not None:
         log("data: views differ in crop and orientation; brightness, contrast and saturation are for RGB alone")
+    weights = common_weights(config, dataset)
+    if weights:
+        listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(dataset.classes, weights, strict=True))
+        log(f"data: class weights, of mean 1 over the labelled images that are drawn: {listed}")
+    drawn = set(dataset.train.labels.tolist())
+    missing = [name for label, name in enumerate(dataset.classes) if label not in drawn]
+    if missing and (weights or config.dataset.sampling == "balanced"):
+        log(f"data: warning: no training image of {', '.join(missing)} has a label, so no weight and no draw helps it")

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.run import other_run
+from kdjax.run.arms import head_weights
 from kdjax.run.given import Given, given_teachers
 from kdjax.run.run import Run, declared, other_networks
 from kdjax.runtime.devices import Mapping
@@ -65,7 +66,8 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
             if read_head(folder, parts) is None:
                 train, validation = run.dataset.train.labelled(), run.dataset.validation
                 pairs = [(file.plain(split.images), split.labels) for split in (train, validation)]
-                fit = probe(*pairs, classes=len(run.dataset.classes))
+                weights = head_weights(run.config, run.dataset)
+                fit = probe(*pairs, classes=len(run.dataset.classes), weights=weights)
                 write_head(folder, Head(fit.kernel, fit.bias, parts))
                 fitted.append((one.place, fit))
     return fitted
@@ -88,7 +90,9 @@ def _shown(run: Run) -> Shown:
 
 
 def _fitted_to(run: Run, file: OnnxFile) -> dict[str, Any]:
-    return {**file.parts, "examples": run.dataset.fingerprint}
+    weights = head_weights(run.config, run.dataset)
+    weighed = {"class_weights": list(weights)} if weights else {}
+    return {**file.parts, "examples": run.dataset.fingerprint, **weighed}
 
 
 def _own(run: Run, shown: Shown) -> Teacher:

@@ -11,6 +11,7 @@ import numpy as np
 from kdjax.errors import InputError
 from kdjax.objective.arms import measured_terms
 from kdjax.results import document, metrics, tables
+from kdjax.results.comparison import NAMES
 from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
@@ -53,6 +54,7 @@ def evaluate(run: Run) -> None:
         arms=_arms(run, selected, measured, student_logits["test"], teacher_logits["test"], symmetric),
         environment=document.environment(),
         config=json.loads(run.config.to_json()),
+        labels=dataset.test.labels,
     )
     if jax.process_index() == 0:
         _write(run, selected.step, measured, results, {"teacher": teacher_logits, "student": student_logits})
@@ -118,12 +120,16 @@ def _arms(
             "temperature": arm.temperature,
             "seeds": list(student.seeds),
             "test": valid(column, tests),
-            "val_top1": valid(column, [measured["validation"][row][column]["top1"] for row in rows]),
+            **{
+                f"val_{name}": valid(column, [measured["validation"][row][column][name] for row in rows])
+                for name in NAMES
+            },
             "selected_step": [int(one) for one in selected.best.step[:, column]],
             "final_sha256": [_digest(selected.last, row, column) for row in rows],
             "correct": logits[:, column].argmax(-1) == labels,
             **({"family": arm.family} if arm.family != arm.name else {}),
             **({"labelled_only": True} if arm.labelled_only else {}),
+            **({"class_weights": list(arm.class_weights)} if arm.class_weights else {}),
         }
         if symmetric:
             arms[arm.name]["symmetries_top1"] = valid(column, [symmetric[row][column]["top1"] for row in rows])
@@ -132,10 +138,14 @@ def _arms(
 
 def _dataset_facts(run: Run) -> dict[str, Any]:
     dataset, labels = run.dataset, run.dataset.train.labels
+    sides = {"train": labels, "val": dataset.validation.labels, "test": dataset.test.labels}
     facts = {
         "name": dataset.name,
         "classes": dataset.classes,
-        "splits": {"train": len(labels), "val": len(dataset.validation.labels), "test": len(dataset.test.labels)},
+        "splits": {side: len(one) for side, one in sides.items()},
+        "class_counts": {
+            side: np.bincount(one[one >= 0], minlength=len(dataset.classes)).tolist() for side, one in sides.items()
+        },
         "fingerprint": dataset.fingerprint,
         "overlap": dataset.overlap,
     }
@@ -146,6 +156,7 @@ def _dataset_facts(run: Run) -> dict[str, Any]:
 
 def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     dataset, record = run.dataset, targets.record()
+    validation = metrics.classification(logits["validation"], dataset.validation.labels)
     passes = [record[kind] for kind in ("views", "clean") if kind in record]
     return {
         **teacher_facts(run),
@@ -153,7 +164,7 @@ def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) ->
         "forward_images": record["views"]["forward_images"] if "views" in record else None,
         "clean_images": record["clean"]["forward_images"],
         "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in passes),
-        "val_top1": metrics.classification(logits["validation"], dataset.validation.labels)["top1"],
+        **{f"val_{name}": validation[name] for name in NAMES},
         "test": metrics.classification(logits["test"], dataset.test.labels),
     }
 

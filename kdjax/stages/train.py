@@ -16,7 +16,9 @@ import numpy as np
 
 from kdjax.data.dataset import Split
 from kdjax.errors import InputError
+from kdjax.inputs.balanced import most_visits
 from kdjax.networks import pretrained
+from kdjax.run.arms import head_weights
 from kdjax.run.given import given_field
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets
@@ -60,6 +62,7 @@ def train_teacher(run: Run) -> None:
         data_seed=run.config.data_seed,
         augmentation=run.augmentation,
         on_device=run.on_device(split.images),
+        balanced=run.config.dataset.sampling == "balanced",
     )
     _train(run, run.teacher, data)
 
@@ -71,12 +74,14 @@ def distill(run: Run) -> None:
         return
     if not student.has_checkpoints:
         student.check_weights()
-    views = config.distill.views
+    views, most = config.distill.views, config.student.epochs
+    if config.dataset.sampling == "balanced":
+        most = most_visits(run.dataset.train.labels, most)
     if views is None:
         views = min(DEFAULT_VIEWS, config.student.epochs)
-    elif views > config.student.epochs:
-        run.log(f"distill: {config.student.epochs} epochs visit no more than that many of the {views} views")
-        views = config.student.epochs
+    elif views > most:
+        run.log(f"distill: {config.student.epochs} epochs visit no more than {most} of the {views} views")
+        views = most
     stored, online = None, None
     if any(arm.needs_teacher for arm in student.arms):
         targets = open_targets(run)
@@ -99,6 +104,7 @@ def distill(run: Run) -> None:
         stored=stored,
         online=online,
         mixup=config.distill.mixup,
+        balanced=run.config.dataset.sampling == "balanced",
     )
     _train(run, student, data)
 
@@ -156,7 +162,7 @@ def _adopt(run: Run, learner: Learner, split: Split) -> None:
     """A teacher whose weights stay as they are, written as the checkpoint of its only step."""
     validation = run.dataset.validation
     if learner.section.fit == "head":
-        state, fitted = fit_head(learner, split, validation)
+        state, fitted = fit_head(learner, split, validation, head_weights(run.config, run.dataset))
         run.log(f"{learner.folder.name}: frozen; {fitted.words}")
         scores = {"top1": fitted.linear_top1, "neighbors_top1": fitted.neighbors_top1}
     else:

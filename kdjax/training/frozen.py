@@ -41,13 +41,16 @@ class Encoder(nn.Module):
         return Outputs(outputs.features)
 
 
-def fit_head(learner: Learner, train: Split, validation: Split) -> tuple[TrainState, Probe]:
+def fit_head(
+    learner: Learner, train: Split, validation: Split, weights: Sequence[float] = ()
+) -> tuple[TrainState, Probe]:
     """The state of a single network at the end of its schedule, its head fitted to the features of plain images.
 
     Args:
         learner: of one network, with a head of one linear layer.
         train: labeled examples.
         validation: chooses the penalty.
+        weights: of the classes; () = all alike.
 
     Returns:
         The state on the host, and the fit.
@@ -57,7 +60,7 @@ def fit_head(learner: Learner, train: Split, validation: Split) -> tuple[TrainSt
     placed = learner.mapping.place({kind: {"network": leaves} for kind, leaves in variables.items()}, "rows")
     encode = predictor(Encoder(learner.network), size=learner.size, mapping=learner.mapping)
     pairs = [(encode(placed, split.images)[0, 0], split.labels) for split in (train, validation)]
-    fitted = probe(*pairs, classes=variables["params"]["head"]["bias"].shape[-1])
+    fitted = probe(*pairs, classes=variables["params"]["head"]["bias"].shape[-1], weights=weights)
     head = {"kernel": fitted.kernel[None, None], "bias": fitted.bias[None, None]}
     variables["params"] = {**variables["params"], "head": head}
     return _ended(learner, state, variables, validation), fitted

@@ -52,6 +52,7 @@ class TrainingData:
         stored: outputs of the teacher, leaves (views, examples, …), or None.
         online: a teacher that runs inside the step, or None.
         mixup: see `Recipe`.
+        balanced: whether every class is drawn equally often, or every example.
     """
 
     train: Split
@@ -63,6 +64,7 @@ class TrainingData:
     stored: Outputs | None = None
     online: Online | None = None
     mixup: float = 0.0
+    balanced: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +175,8 @@ class Population:
 def population(learner: Learner, data: TrainingData) -> Population:
     """The population of a learner, all its students side by side in a step."""
     batch_size, arms = learner.section.batch_size, learner.arms
-    everyone = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0)
+    labels = tuple(data.train.labels.tolist()) if data.balanced else None
+    everyone = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0, labels=labels)
     plan: Plan | Groups = everyone
     if any(arm.labelled_only for arm in arms):
         # A baseline without a teacher needs none of its views: it is shown a new crop every time.

@@ -6,6 +6,7 @@ its strength is chosen on validation. It takes seconds, because every image goes
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -51,7 +52,12 @@ class Probe:
 
 @functools.partial(jax.jit, static_argnames=("classes",))
 def regression(
-    features: jax.Array, labels: jax.Array, strength: jax.Array | float, *, classes: int
+    features: jax.Array,
+    labels: jax.Array,
+    strength: jax.Array | float,
+    *,
+    classes: int,
+    weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The minimum of mean cross-entropy + strength / 2 · ‖kernel‖², by optax's L-BFGS from zero.
 
@@ -60,6 +66,7 @@ def regression(
         labels: (n,) int in [0, classes).
         strength: of the penalty; the bias has none.
         classes: number of classes.
+        weights: (classes,) float, what an example of each counts for in the mean, whose divisor stays n; None = all 1.
 
     Returns:
         kernel (F, classes) and bias (classes,).
@@ -69,6 +76,8 @@ def regression(
     def loss(params: tuple[jax.Array, jax.Array]) -> jax.Array:
         kernel, bias = params
         entropy = optax.softmax_cross_entropy_with_integer_labels(features @ kernel + bias[None], labels)
+        if weights is not None:
+            entropy *= weights[labels]
         return entropy.mean() + 0.5 * strength * jnp.sum(kernel**2)
 
     solver, value_and_grad = optax.lbfgs(), optax.value_and_grad_from_state(loss)
@@ -111,7 +120,13 @@ def nearest(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, count
     return votes.argmax(1)
 
 
-def probe(train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray], *, classes: int) -> Probe:
+def probe(
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    *,
+    classes: int,
+    weights: Sequence[float] = (),
+) -> Probe:
     """The head that is best on validation: by accuracy, then by cross-entropy.
 
     Features are standardized by the training examples for the fit; the head takes them as they are.
@@ -120,16 +135,18 @@ def probe(train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np
         train: features (n, F) and labels (n,) of the labeled training examples.
         validation: those that choose the strength.
         classes: number of classes.
+        weights: of the classes in the fit, see `regression`; () = all 1. What is measured on validation has none.
     """
     features, labels = train
     mean, deviation = features.mean(0), features.std(0)
     deviation = np.where(deviation > 1e-6 * np.abs(features).max(0), deviation, np.inf)  # a constant says nothing
     standardized, given = jnp.asarray((features - mean) / deviation), jnp.asarray(labels)
     shown, truth = validation
+    by_class = jnp.asarray(weights, standardized.dtype) if len(weights) else None
     best: tuple[tuple[float, float], Probe] | None = None
     neighbors = float((nearest(features, labels, shown) == truth).mean())
     for strength in STRENGTHS:
-        kernel, bias = map(np.asarray, regression(standardized, given, strength, classes=classes))
+        kernel, bias = map(np.asarray, regression(standardized, given, strength, classes=classes, weights=by_class))
         kernel = kernel / deviation[:, None]
         bias = bias - mean @ kernel
         logits = shown @ kernel + bias

@@ -53,6 +53,19 @@ def test_three_seeds_have_students_interval(runs):
     assert found["over_seeds"]["ci95"] == pytest.approx(list(expected))
 
 
+def test_macro_recall_is_compared_class_by_class(runs):
+    images = ("field/1.png", "field/2.png", "field/3.png", "wood/1.png")
+    write_run(runs / "c", {"kl": ([[0, 1, 0, 1]], None, 0.5)}, images)
+    write_run(runs / "d", {"alone": ([[0, 0, 0, 0]], None, 0.5)}, images)
+    found = compare.compare(f"{runs}/c:kl", f"{runs}/d:alone")
+    assert found["test_top1"] == ([0.75], [0.75]) and found["over_images"]["difference"] == 0
+    macro = found["macro_recall"]
+    assert macro["test"] == (pytest.approx([(2 / 3 + 1) / 2]), [0.5])
+    assert macro["over_seeds"]["mean"] == pytest.approx(1 / 3) == macro["over_images"]["difference"]
+    # The only image of its class is in every draw: 1/2, less 1/2 of the share of the second image among three draws.
+    assert macro["over_images"]["ci95"] == pytest.approx([0.5 - 0.5, 0.5])
+
+
 def test_seeds_that_failed_or_are_of_one_run_only_are_left_out(runs):
     write_run(runs / "c", {"alone": ([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]], None, 0.5)}, failed=[0])
     found = compare.compare(f"{runs}/a:kl", f"{runs}/c:alone")

@@ -44,4 +44,4 @@ def test_gains_are_over_the_best_on_validation_of_those_without_a_teacher():
     arms["labelled_alone"]["val_top1"] = [None, None]
     assert comparison.find_alone(arms) == "student_alone"
     assert comparison.find_alone({"kl": arms["kl"]}) is None and comparison.find_alone({}) is None
-    assert comparison.validation_top1(arm([0.5, None, 0.7])) == 0.6
+    assert comparison.on_validation(arm([0.5, None, 0.7])) == 0.6

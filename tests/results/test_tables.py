@@ -144,7 +144,7 @@ def test_csv_has_a_line_a_student():
     assert weights == {"student_alone": [1, 0, 0], "kl": [1, 1, 0], "cosine": [1, 0, 1], "kl_cosine": [1, 1, 1]}
     row = next(row for row in rows if row["arm"] == "cosine")
     assert {name: float(row[f"test_{name}"]) for name in tables.MEASURES} == {
-        name: one[name] for name in ("top1", "macro_f1", "nll", "ece", "agreement", "kl")
+        name: one[name] for name in ("top1", "macro_recall", "macro_f1", "nll", "ece", "agreement", "kl")
     }
     assert [float(row[name]) for name in ("ce", "kl", "cosine", "temperature", "val_top1")] == [1, 0, 1, 4, 0.5]
 

@@ -100,6 +100,24 @@ def test_more_views_than_epochs_are_not_made(handed):
     assert handed(train.distill, config)[0].views == 4
 
 
+@pytest.mark.parametrize(("sampling", "views"), [("uniform", 2), ("balanced", 3)])
+def test_balanced_draws_reach_training_and_may_use_more_views(handed, monkeypatch, sampling, views):
+    """Two epochs of four images: the only image of the second class is half of the six draws with a label."""
+    monkeypatch.setattr(DATASET, "train", split("train", [0, 0, 1, -1]))
+    config = base()
+    config.student.epochs, config.distill.views, config.dataset.sampling = 2, 7, sampling
+    data, _ = handed(train.distill, config)
+    assert data.views == views and data.balanced == (sampling == "balanced")
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_the_teacher_draws_classes_as_its_students_do(handed, sampling):
+    config = base()
+    config.dataset.sampling = sampling
+    data, _ = handed(train.train_teacher, config)
+    assert data.balanced == (sampling == "balanced")
+
+
 def test_by_default_there_are_no_more_than_eight_views(handed):
     assert handed(train.distill, base())[0].views == 8 < base().student.epochs
 

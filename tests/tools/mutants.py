@@ -7,8 +7,8 @@ MUTANTS = (
     # The objective.
     Mutant(
         "kdjax/objective/arms.py",
-        "for arm in arms) for term in",
-        "for arm in arms[::-1]) for term in",
+        "(term, 0.0) for arm in arms)",
+        "(term, 0.0) for arm in arms[::-1])",
         f"{WIRING} -k own_row",
     ),
     Mutant(
@@ -49,12 +49,25 @@ MUTANTS = (
         f"{REFERENCE} -k numpy",
     ),
     Mutant(OBJECTIVE, "    teacher = jax.lax.stop_gradient(teacher)\n", "", "tests/objective -k teacher"),
-    Mutant(OBJECTIVE, "jnp.where(weight == 0, jax.lax.stop_gradient(x), x)", "x", "tests/objective"),
+    Mutant(OBJECTIVE, "jnp.where(off, jax.lax.stop_gradient(x), x)", "x", "tests/objective"),
     Mutant(
         OBJECTIVE,
-        "share * values + (1 - share) * term",
-        "(1 - share) * values + share * term",
+        "share * values + (1 - share) * others",
+        "(1 - share) * values + share * others",
         "tests/training/test_mixup.py",
+    ),
+    Mutant(OBJECTIVE, "else jnp.sum(loads)", "else weight[0] * total", "tests/objective/test_weights_of_classes.py"),
+    Mutant(
+        OBJECTIVE,
+        "(1 - share) * of_class(weight, other) * others",
+        "(1 - share) * of_class(weight, labels) * others",
+        "tests/objective/test_weights_of_classes.py",
+    ),
+    Mutant(
+        TERMS,
+        "return self.needs_labels and not self.needs_teacher",
+        "return self.needs_labels",
+        "tests/objective/test_weights_of_classes.py",
     ),
     # The update.
     Mutant(STEP, "recipe.schedule(step), hyper", "recipe.schedule(step + 1), hyper", f"{REFERENCE} -k numpy"),
@@ -124,6 +137,18 @@ MUTANTS = (
         "tests/inputs/test_plan.py",
     ),
     Mutant(
+        "kdjax/inputs/balanced.py",
+        "np.random.default_rng((seed, int(cycle), 4, place))",
+        "np.random.default_rng((seed, epoch, 4, place))",
+        "tests/inputs/test_balanced.py",
+    ),
+    Mutant(
+        "kdjax/inputs/balanced.py",
+        "np.divmod(turn[slots] // classes, len(members))",
+        "np.divmod(np.arange(len(slots)), len(members))",
+        "tests/inputs/test_balanced.py",
+    ),
+    Mutant(
         "kdjax/inputs/batch.py",
         "root = jax.random.fold_in(jax.random.key(seed), step)",
         "root = jax.random.key(seed)",
@@ -143,6 +168,18 @@ MUTANTS = (
         "tests/run/test_soft_targets.py -k symmetries",
     ),
     # Networks, data, results.
+    Mutant(
+        "kdjax/data/class_weights.py",
+        "if even else counts",
+        "if even else 1 + 0 * counts",
+        "tests/data/test_class_weights.py",
+    ),
+    Mutant(
+        "kdjax/results/intervals.py",
+        "strata = [difference] if labels is None else",
+        "strata = [difference] if True else",
+        "tests/results/test_unequal.py",
+    ),
     Mutant(
         "kdjax/networks/layers.py",
         "1.0 - rate, x.shape[1:]",

@@ -76,7 +76,7 @@ WIRED = (
     ),
     Mutant(
         TRAIN,
-        "        views = config.student.epochs\n    stored",
+        "        views = most\n    stored",
         "        pass\n    stored",
         f"{WIRING} -k more_views",
     ),
@@ -88,7 +88,7 @@ WIRED = (
         "        augmentation=Augmentation(),",
         f"{WIRING} -k averages",
     ),
-    Mutant(POPULATION, "partners=data.mixup > 0)", "partners=False)", f"{WIRING} -k averages"),
+    Mutant(POPULATION, "partners=data.mixup > 0, labels", "partners=False, labels", f"{WIRING} -k averages"),
     Mutant(
         POPULATION,
         "np.array([arm.labelled_only for arm in self.learner.arms], np.int32)",
@@ -193,7 +193,7 @@ WIRED = (
         "tests/run/test_soft_targets.py -k size",
     ),
     Mutant(
-        "kdjax/run/run.py",
+        "kdjax/run/arms.py",
         "    if compared and (dataset.train.labels < 0).any()",
         "    if (dataset.train.labels < 0).any()",
         f"{BASELINE} -k joins",

@@ -15,7 +15,7 @@ from kdjax.config import base
 from kdjax.inputs.batch import Batch, dropout_keys, render, view_keys
 from kdjax.inputs.plan import Groups
 from kdjax.objective.arms import hyperparameters, resolve
-from kdjax.run.run import _arms
+from kdjax.run.arms import student_arms
 from kdjax.runtime import devices
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.training.loop import Progress, fit
@@ -59,7 +59,7 @@ def test_it_joins_where_gains_are_stated_and_tiles_lack_labels(names, labels, jo
     config = base()
     config.arms.mine = {"ce": 2.0, "labelled_only": True}
     config.distill.arms = names
-    found = _arms(config, SimpleNamespace(train=SimpleNamespace(labels=np.array(labels))))
+    found = student_arms(config, SimpleNamespace(classes=("a", "b"), train=SimpleNamespace(labels=np.array(labels))))
     assert tuple(arm.name for arm in found) == (*names, *([BASELINE] * joins))
     alone = next((arm for arm in found if arm.name == BASELINE), None)
     if alone:
@@ -70,7 +70,7 @@ def test_it_joins_where_gains_are_stated_and_tiles_lack_labels(names, labels, jo
 def test_its_own_settings_in_a_config_are_kept():
     config = base()
     config.arms.labelled_alone.learning_rate = 0.125
-    found = _arms(config, SimpleNamespace(train=SimpleNamespace(labels=np.array([0, -1]))))
+    found = student_arms(config, SimpleNamespace(classes=("a",), train=SimpleNamespace(labels=np.array([0, -1]))))
     assert found[-1].name == BASELINE and found[-1].learning_rate == 0.125
 
 

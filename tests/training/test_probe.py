@@ -36,6 +36,23 @@ def test_the_regression_equals_scipy(strength):
     assert loss(found) < loss(expected) + 1e-6
 
 
+def test_a_weight_counts_as_so_many_copies(monkeypatch):
+    """Three copies of each example of a class are one that weighs three times as much."""
+    features, labels = material(60, 1)
+    copies = np.repeat(np.arange(60), np.where(labels == 1, 3, 1))
+    expected = regression(features[copies], labels[copies], 0.1, classes=CLASSES)
+    weights = np.float32([1, 3, 1]) * 60 / len(copies)
+    found = regression(features, labels, 0.1, classes=CLASSES, weights=weights)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(
+            mine - mine.mean(-1, keepdims=True), theirs - theirs.mean(-1, keepdims=True), atol=2e-3
+        )
+    monkeypatch.setattr(probing, "STRENGTHS", (0.1,))
+    plain, weighed = (probe((features, labels), (features, labels), classes=CLASSES, weights=w) for w in ((), weights))
+    said = lambda one: (features @ one.kernel + one.bias).argmax(1) == 1
+    assert said(weighed).sum() > said(plain).sum()
+
+
 def test_the_strength_is_chosen_on_validation_and_features_need_not_be_standardized(monkeypatch):
     train, validation = material(30, 1, noise=1.5), material(300, 2, noise=1.5)
     stretch, shift = np.array([1, 100, 0.01, 3, 0]), np.array([0, -500, 4, 1, 7])  # the last tells nothing

@@ -1,0 +1,83 @@
+"""The arms of a run: those of the configuration, the fair baseline, and what an example of a class counts for."""
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from kdjax.config import base
+from kdjax.data.class_weights import BALANCED, class_weights
+from kdjax.data.dataset import Dataset
+from kdjax.objective.arms import Arm, resolve
+
+TEACHER_ARM = {"teacher": {"ce": 1.0}}
+BASELINE = "labelled_alone"
+"""The arm that is added where training tiles lack labels: students that are shown the labelled tiles only."""
+
+
+def teacher_arms(section: ml_collections.ConfigDict, weights: tuple[float, ...] = ()) -> tuple[Arm, ...]:
+    """The only arm of a teacher, from its section of the configuration and the class weights."""
+    rates = {"learning_rate": section.learning_rate, "weight_decay": section.weight_decay}
+    (arm,) = resolve(("teacher",), TEACHER_ARM, temperature=1.0, **rates)
+    return (dataclasses.replace(arm, class_weights=weights),)
+
+
+def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Arm, ...]:
+    """The arms of the students, with the fair baseline where training tiles lack labels.
+
+    A student that learns from labels alone sees a handful of them in a batch of tiles that mostly have none. Its fair
+    counterpart is shown the labelled tiles only, for as many steps. It joins where arms with and without a teacher are
+    compared and none is it already.
+
+    Raises:
+        InputError: class weights do not fit the classes.
+    """
+    weights = common_weights(config, dataset)
+
+    def weighed(arm: Arm, own: Any) -> Arm:
+        found = weights if own is None else _weights(config, dataset, f"arms.{arm.name}.class_weights", own)
+        return dataclasses.replace(arm, class_weights=found)
+
+    def resolved(names: tuple[str, ...], settings: Any) -> tuple[Arm, ...]:
+        arms = resolve(
+            names,
+            settings,
+            temperature=config.distill.temperature,
+            learning_rate=config.student.learning_rate,
+            weight_decay=config.student.weight_decay,
+        )
+        return tuple(weighed(arm, settings[arm.name].get("class_weights")) for arm in arms)
+
+    arms = resolved(tuple(config.distill.arms), config.arms)
+    compared = len({arm.needs_teacher for arm in arms}) == 2
+    if compared and (dataset.train.labels < 0).any() and not any(arm.labelled_only for arm in arms):
+        settings = config.arms if BASELINE in config.arms else base().arms
+        arms += resolved((BASELINE,), settings)
+    return arms
+
+
+def common_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[float, ...]:
+    """The class weights of the teacher, and of each arm that sets none for itself; () = none.
+
+    Raises:
+        InputError: they do not fit the classes.
+    """
+    return _weights(config, dataset, "dataset.class_weights", config.dataset.class_weights)
+
+
+def head_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[float, ...]:
+    """The class weights for a head that is fitted to every labelled image once.
+
+    Where classes are drawn equally often in training, that is a weight here: both have one mean.
+    """
+    given = common_weights(config, dataset)
+    if config.dataset.sampling != "balanced":
+        return given
+    drawn = class_weights("dataset.sampling", BALANCED, dataset.classes, dataset.train.labels)
+    return tuple((np.array(given or 1.0) * np.array(drawn)).tolist())
+
+
+def _weights(config: ml_collections.ConfigDict, dataset: Dataset, field: str, value: Any) -> tuple[float, ...]:
+    even = config.dataset.sampling == "balanced"
+    return class_weights(field, value, dataset.classes, dataset.train.labels, even=even)

@@ -1,0 +1,53 @@
+"""Class weights come to the arms that they are for, and to heads that are fitted in one go."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdjax.config import base
+from kdjax.data.class_weights import class_weights
+from kdjax.errors import InputError
+from kdjax.run.arms import common_weights, head_weights, student_arms, teacher_arms
+
+LABELS = np.repeat([0, 1, 2, -1], [6, 3, 1, 4])
+DATASET = SimpleNamespace(classes=("a", "b", "c"), train=SimpleNamespace(labels=LABELS))
+BALANCED = pytest.approx((10 / 18, 10 / 9, 10 / 3))
+
+
+def config(**fields):
+    made = base()
+    made.arms.own = {"ce": 1.0, "class_weights": ("b=4",)}
+    made.arms.plain = {"ce": 1.0, "kl": 1.0, "class_weights": ()}
+    made.distill.arms = ("student_alone", "own", "plain")
+    made.dataset.update(fields)
+    return made
+
+
+def test_an_arm_has_its_own_weights_or_those_of_all():
+    made = config(class_weights=("balanced",))
+    alone, own, plain, baseline = student_arms(made, DATASET)
+    assert alone.class_weights == baseline.class_weights == common_weights(made, DATASET) == BALANCED
+    assert own.class_weights == pytest.approx(np.array([1, 4, 1]) * 10 / 19) and plain.class_weights == ()
+    (teacher,) = teacher_arms(made.teacher, common_weights(made, DATASET))
+    assert teacher.class_weights == BALANCED and teacher.weights == {"ce": 1.0}
+    assert all(arm.class_weights == () for arm in (student_arms(config(), DATASET)[0], *teacher_arms(made.teacher)))
+
+
+def test_where_they_do_not_fit_the_arm_is_named():
+    made = config()
+    made.arms.own.class_weights = (1.0, 2.0)
+    with pytest.raises(InputError, match="arms.own.class_weights has 2 weights for 3 classes"):
+        student_arms(made, DATASET)
+
+
+def test_balanced_draws_are_weights_of_a_fitted_head():
+    """The mean over even draws of classes is that over the examples with balanced weights."""
+    assert head_weights(config(), DATASET) == ()
+    assert head_weights(config(class_weights=("balanced",)), DATASET) == BALANCED
+    assert head_weights(config(sampling="balanced"), DATASET) == BALANCED
+    both = np.array(head_weights(config(sampling="balanced", class_weights=(1, 2, 3)), DATASET))
+    assert both / both[0] == pytest.approx([1, 2 * 2, 3 * 6]) and (0.6, 0.3, 0.1) @ both == pytest.approx(1)
+    even = class_weights("", (1, 2, 3), DATASET.classes, LABELS, even=True)
+    losses = np.array([0.5, 2.0, 7.0])
+    assert (0.6, 0.3, 0.1) @ (both * losses) == pytest.approx(np.mean(even * losses))
