@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
+from helpers.variables import randomized
 from safetensors.numpy import save_file
 
 from kdjax import networks
@@ -20,7 +22,7 @@ def test_bands_are_chosen_and_normalized():
     images = np.random.default_rng(0).random((2, 4, 4, 5))
     bands = InputBands((0.1, 0.2), (0.5, 0.25), (3, 1))
     expected = (images[..., [3, 1]] - [0.1, 0.2]) / [0.5, 0.25]
-    np.testing.assert_allclose(layers.normalize(jnp.asarray(images), bands), expected, rtol=1e-6)
+    np.testing.assert_allclose(layers.normalize(jnp.asarray(images), bands), expected, atol=1e-6)
     for other in (InputBands((0.0,) * 4, (1.0,) * 4), InputBands((0.0,), (1.0,), (5,))):
         with pytest.raises(ValueError, match="images of 5 bands"):
             layers.normalize(jnp.asarray(images), other)
@@ -43,31 +45,41 @@ def test_a_gray_image_is_answered_alike_whatever_the_bands(colors, bands):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_blank_bands_leave_the_logits_of_the_network_for_rgb(name, tmp_path):
+def test_blank_bands_leave_the_first_layer_of_the_network_for_rgb(name, tmp_path):
     """Blank is 0 once it is normalized: the band's mean."""
     rgb = networks.create(name, 3, width=0.25)
-    images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
-    variables = {"batch_stats": {}, **rgb.init(jax.random.key(1), images)}
-    save_file(pretrained.named_tensors(name, jax.tree.map(np.asarray, variables)), tmp_path / "rgb.safetensors")
-    own = rgb.bands
-    mean, std = ((*getattr(own, kind)[::-1], 0.3, 0.6) for kind in ("mean", "std"))
+    images = np.random.default_rng(0).random((2, 16, 16, 3))
+    variables = {"batch_stats": {}, **randomized(rgb, 32)}
+    save_file(pretrained.named_tensors(name, variables), tmp_path / "rgb.safetensors")
+    mean, std = ((*getattr(rgb.bands, kind)[::-1], 0.3, 0.6) for kind in ("mean", "std"))
     wide = rgb.clone(bands=InputBands(mean, std, (0, 1, 2, 4, 3)))
-    start = {"batch_stats": {}, **wide.init(jax.random.key(2), jnp.zeros((1, 32, 32, 5)))}
+    start = {"batch_stats": {}, **randomized(wide, 32)}
     loaded = pretrained.load_imagenet(tmp_path / "rgb.safetensors", name, start, "whole", colors=(2, 1, 0))
-    blank = jnp.concatenate([images[..., ::-1], jnp.full((2, 32, 32, 1), 0.6), jnp.full((2, 32, 32, 1), 0.3)], -1)
-    expected = rgb.apply(variables, images).logits
-    np.testing.assert_allclose(wide.apply(loaded.variables, blank).logits, expected, atol=1e-5)
+    blank = np.concatenate([images[..., ::-1], np.full((2, 16, 16, 1), 0.6), np.full((2, 16, 16, 1), 0.3)], -1)
+
+    def first(network, variables, images):
+        params = variables["params"]
+        kernel = params["conv_1" if "conv_1" in params else "stem"]["kernel"]
+        layout = ("NHWC", "HWIO", "NHWC")
+        normalized = layers.normalize(jnp.asarray(images), network.bands)
+        return jax.lax.conv_general_dilated(normalized, kernel, (1, 1), "VALID", dimension_numbers=layout)
+
+    expected = first(rgb, variables, images)
+    np.testing.assert_allclose(first(wide, loaded.variables, blank), expected, atol=1e-5)
+    for leaf, value in traverse_util.flatten_dict(loaded.variables).items():  # the other layers are the file's
+        if leaf[1] not in pretrained.STEMS:
+            np.testing.assert_array_equal(value, traverse_util.flatten_dict(variables)[leaf])
 
 
 def test_a_file_for_other_bands_is_taken_as_it_is(tmp_path):
     """An exported student's says which bands; without that it would be taken for red, green and blue."""
     name = "mobilenet_v2"
     network = networks.create(name, 3, width=0.25).clone(bands=InputBands((0.0,) * 3, (1.0,) * 3))
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    tensors = pretrained.named_tensors(name, jax.tree.map(np.asarray, dict(variables)))
+    variables = randomized(network, 32)
+    tensors = pretrained.named_tensors(name, variables)
     save_file(tensors, tmp_path / "nir.safetensors", {"bands": '["nir", "red", "green"]'})
     assert pretrained.band_names(tmp_path / "nir.safetensors") == ["nir", "red", "green"]
-    taken = pretrained.load_imagenet(tmp_path / "nir.safetensors", name, dict(variables), "whole", colors=(1, 2, None))
+    taken = pretrained.load_imagenet(tmp_path / "nir.safetensors", name, variables, "whole", colors=(1, 2, None))
     stem = lambda one: np.asarray(one["params"]["stem"]["kernel"])
     np.testing.assert_array_equal(stem(taken.variables), stem(variables))
 
@@ -75,7 +87,7 @@ def test_a_file_for_other_bands_is_taken_as_it_is(tmp_path):
 def test_a_file_that_does_not_fit_the_bands_is_refused(tmp_path):
     name = "mobilenet_v2"
     network = networks.create(name, 3, width=0.25).clone(bands=InputBands((0.0,) * 5, (1.0,) * 5))
-    variables = jax.tree.map(np.asarray, dict(network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 5)))))
+    variables = randomized(network, 32)
     save_file(pretrained.named_tensors(name, variables), tmp_path / "five.safetensors")
     with pytest.raises(InputError, match="features.0.0.weight .* instead of"):
         pretrained.load_imagenet(tmp_path / "five.safetensors", name, variables, colors=(0, 1, 2))

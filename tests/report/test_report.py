@@ -170,7 +170,7 @@ def run(tmp_path, monkeypatch):
     students = {f"student_{name}": side.students[None] for name, side in sides.items()}
     np.savez(tmp_path / "evaluation" / "logits.npz", **teacher, **students)
     splits = {name: Split(side.images, side.labels, side.names) for name, side in sides.items()}
-    monkeypatch.setattr(stage, "_views", lambda run, students: given.views)
+    monkeypatch.setattr(stage, "_views", lambda run, students, shown: given.views)
     return SimpleNamespace(
         workdir=tmp_path,
         dataset=SimpleNamespace(statistics=None, fingerprint="f00d", classes=CLASSES, **splits),

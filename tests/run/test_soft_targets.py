@@ -42,7 +42,7 @@ def run_of(tmp_path, *, made=None, **changes):
     return SimpleNamespace(
         config=config, teacher=learner, teacher_size=facts["size"], augmentation=facts["augmentation"],
         dataset=SimpleNamespace(
-            fingerprint=facts["examples"], classes=facts["classes"],
+            fingerprint=facts["examples"], classes=facts["classes"], statistics=None,
             train=SimpleNamespace(images=np.zeros((2, 40, 40, 3), np.uint8)),
         ),
         cache_dir=tmp_path / "cache", workdir=tmp_path / "run", results_dir=tmp_path / "run",
