@@ -40,19 +40,20 @@ def notes(statistics: Statistics, meaning: Meaning) -> tuple[str, ...]:
     return (f"bands, mean ± deviation over the training images: {listed}",)
 
 
-def check_offset(sensor: str, images: np.ndarray) -> None:
+def check_offset(sensor: str, images: np.ndarray, value_range: tuple[float, ...]) -> None:
     """Refuses images whose values show that 1000 was added to them, or was not, against what the sensor's name says.
 
     Args:
         sensor: a key of `bands.SENSORS`, or "".
-        images: (N, S, S, bands) uint16, mapped by the sensor's range.
+        images: (N, S, S, bands) uint16.
+        value_range: that they were mapped by; where it is not the sensor's, the user knows more.
 
     Raises:
         InputError: names the other sensor.
     """
-    if not sensor:
+    if not sensor or value_range != SENSORS[sensor].value_range:
         return
-    low, high = SENSORS[sensor].value_range
+    low, high = value_range
     pixels = images[:, ::_SPARSE, ::_SPARSE].reshape(-1, images.shape[-1])
     values = low + pixels[pixels.any(-1)] * ((high - low) / np.iinfo(images.dtype).max)
     below = float(np.mean(values <= OFFSET)) if values.size else 0.0

@@ -90,7 +90,7 @@ def load(
     statistics = None
     if pool.meaning.bands:
         statistics = band_statistics.of(train.images)
-        band_statistics.check_offset(section["sensor"], train.images)
+        band_statistics.check_offset(section["sensor"], train.images, pool.meaning.value_range)
         notes += band_statistics.notes(statistics, pool.meaning)
     if not section["group_near_duplicates"]:
         notes += _near_duplicates(train, test, cache_dir, total)

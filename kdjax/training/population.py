@@ -142,7 +142,7 @@ class Population:
         if self.data.on_device:
             return share
         side = self.data.train.images.shape[1:]
-        images = jax.ShapeDtypeStruct((*share.examples.shape, *side), np.uint8)
+        images = jax.ShapeDtypeStruct((*share.examples.shape, *side), self.data.train.images.dtype)
         return dataclasses.replace(share, images=images, partner_images=None if share.partners is None else images)
 
     def with_arms_at_once(self, number: int | None) -> "Population":

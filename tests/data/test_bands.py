@@ -115,7 +115,7 @@ def tiles(tmp_path):
 
 def load(path, cache=None, **fields):
     options = {"source": "folder", "image_size": 32, "storage_size": 40, **fields}
-    return data.load(None, data_seed=0, cache_dir=cache, log=lambda line: None, path=str(path), **options)
+    return data.load(None, data_seed=0, cache_dir=cache, log=lambda line: None, path=path and str(path), **options)
 
 
 def test_a_data_set_of_bands(tiles, tmp_path):
@@ -168,8 +168,9 @@ def test_bytes_of_bands_stay_bytes(tmp_path):
         ({"bands": "B04"}, "dataset.bands is 'B04': give names"),
         ({"sensor": "sentinel2_l1c", "file_bands": ("B04",)}, "dataset.file_bands: give the bands of sentinel2_l1c"),
         ({"source": "tfds", "builder": "x", "bands": ("nir",)}, "dataset.source is 'tfds'"),
+        ({"source": "demo", "sensor": "sentinel2_l1c"}, "dataset.source is 'demo'"),
     ],
 )
 def test_fields_are_checked(tmp_path, fields, said):
     with pytest.raises(InputError, match=said):
-        load(None if fields.get("source") == "tfds" else tmp_path, **fields)
+        load(None if "source" in fields else tmp_path, **fields)
