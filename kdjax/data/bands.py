@@ -179,7 +179,7 @@ def check(section: Mapping[str, Any]) -> None:
         return
     if section["source"] != "folder":
         raise InputError(
-            f"dataset.source is {section['source']!r}, which gives red, green and blue: leave dataset.sensor, file_bands "
+            f"dataset.source is {section['source']!r}, which gives red, green and blue: leave sensor, file_bands "
             "and bands out"
         )
     known = list(section["file_bands"])
