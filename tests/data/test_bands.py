@@ -10,6 +10,7 @@ from PIL import Image
 from kdjax import data
 from kdjax.data import bands, decode
 from kdjax.data.bands import SENSORS, Bands
+from kdjax.data.dataset import Split, fingerprint
 from kdjax.data.meaning import Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.errors import InputError
@@ -134,6 +135,13 @@ def test_a_data_set_of_bands(tiles, tmp_path):
     np.testing.assert_array_equal(fewer.train.images, found.train.images[..., [7, 3]])
     turned = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c", bands=("B04", "B08"))
     assert len({one.fingerprint for one in (found, fewer, turned)}) == 3
+
+
+def test_the_names_are_part_of_the_fingerprint():
+    """The same pixels under other names are other data: another network would be shown them."""
+    split = Split(np.zeros((1, 2, 2, 2), np.uint16), np.zeros(1, np.int32), ("a",))
+    prints = {fingerprint(("x", "y"), {"train": split}, Bands(names)) for names in (("B04", "B08"), ("B08", "B04"))}
+    assert len(prints) == 2
 
 
 def test_an_offset_that_the_sensor_should_not_have_is_refused(tiles):

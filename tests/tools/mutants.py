@@ -1,9 +1,11 @@
 """All mutants: lines of kdjax with a mistake in them, and the tests that must notice. See `mutate.py`."""
 
+from mutants_bands import OF_BANDS
 from mutants_wiring import BASELINE, OBJECTIVE, REFERENCE, STATE, STEP, TERMS, WIRED, WIRING, Mutant
 
 MUTANTS = (
     *WIRED,
+    *OF_BANDS,
     # The objective.
     Mutant(
         "kdjax/objective/arms.py",

@@ -2,8 +2,8 @@
 
     python tests/tools/mutate.py [--only 3,17] [--cheap] [--sample K --seed S] [--programs DIR]
 
-`mutants.py` and `mutants_wiring.py` list them. The tree itself is never changed. Ends with the count; exit status 1
-where a mutant survives, or where tests fail without one.
+`mutants.py`, `mutants_wiring.py` and `mutants_bands.py` list them. The tree itself is never changed. Ends with the
+count; exit status 1 where a mutant survives, or where tests fail without one.
 """
 
 import argparse

@@ -1,0 +1,58 @@
+"""Mutants of bands: which band is which, how it is stored and normalized, and where it goes. See `mutate.py`."""
+
+from mutants_wiring import Mutant
+
+BANDS = "kdjax/data/bands.py"
+DATA, NETWORKS, DEPLOY = (
+    "tests/data/test_bands.py",
+    "tests/networks/test_input_bands.py",
+    "tests/deploy/test_exported_bands.py",
+)
+
+OF_BANDS = (
+    Mutant(BANDS, "return tuple(said.index(key) for key in wanted)", "return tuple(range(len(wanted)))", DATA),
+    Mutant(BANDS, "return tuple(held.index(key) for key in wanted)", "return tuple(range(len(wanted)))", DATA),
+    Mutant(BANDS, "(medians[place] < np.delete(medians, place)).all()", "medians[place] < medians.max()", DATA),
+    Mutant(BANDS, "if said.count(key) > 1:", "if said.count(key) > 2:", DATA),
+    Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
+    Mutant("kdjax/data/band_statistics.py", "if low and below > _MOST_BELOW:", "if False:", DATA),
+    Mutant("kdjax/data/band_statistics.py", "if not low and values.size and not below:", "if False:", DATA),
+    Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
+    Mutant(
+        "kdjax/inputs/augment.py",
+        "65535 if image.dtype == jnp.uint16 else 255",
+        "255",
+        "tests/inputs/test_augment.py -k band",
+    ),
+    Mutant(
+        "kdjax/networks/layers.py",
+        "images = images[..., np.array(bands.chosen)]",
+        "images = images[..., : len(bands.mean)]",
+        NETWORKS,
+    ),
+    Mutant("kdjax/networks/pretrained.py", "max(3 - len(present), 1) / max(others, 1)", "1.0", NETWORKS),
+    Mutant(
+        "kdjax/networks/pretrained.py",
+        "result[:, :, place] = kernel[:, :, color]",
+        "result[:, :, color] = kernel[:, :, color]",
+        NETWORKS,
+    ),
+    Mutant(
+        "kdjax/run/taken_bands.py",
+        "known = [their_keys.index(canonical(name)) for name in names]",
+        "known = list(range(len(names)))",
+        "tests/run/test_taken_bands.py",
+    ),
+    Mutant(
+        "kdjax/deploy/export/fold.py",
+        "most, known = float(np.iinfo(dtype).max), bands or",
+        "most, known = 255.0, bands or",
+        DEPLOY,
+    ),
+    Mutant(
+        "kdjax/deploy/landuse_map/raster.py",
+        "return tuple(place + 1 for place in places)",
+        "return tuple(sorted(place + 1 for place in places))",
+        DEPLOY,
+    ),
+)
