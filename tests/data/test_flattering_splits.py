@@ -44,6 +44,6 @@ def test_where_only_the_place_tells_a_random_split_is_right_and_a_split_by_place
         )
         for kind, fields in (("random", {}), ("place", by_place))
     }
-    # Of four tiles of a place one is nearly always in training, so that the random split looks easy; of another place's color the class is a coin.
+    # Of four tiles of a place one is nearly always in training; of another place's color the class is a coin.
     assert accuracy["random"] > 0.9
     assert abs(accuracy["place"] - 0.5) < 0.2  # a coin for each of about 40 places in four draws: deviation 0.08
