@@ -30,6 +30,7 @@ CASES = {  # network, width, head; sides of the stored image and of the network'
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_file_is_the_onnx_file(case):
     name, width, head, sizes = CASES[case]
@@ -40,6 +41,7 @@ def test_the_file_is_the_onnx_file(case):
     assert_close(model(images[:2]), expected[:2])  # another batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["shrinks", "enlarges, hard activations, gates", "pads a maximum"])
 def test_integers_alone(case):
     name, width, head, sizes = CASES[case]
@@ -72,6 +74,7 @@ def test_ranges_are_those_of_all_calibration_images():
     assert found["images"] == (0, 255)
 
 
+@pytest.mark.slow
 def test_equalized_and_then_quantized():
     network, images = folded("mobilenet_v2", 0.25, 36, 32), pixels(24, 36)
     plain, equal = (

@@ -10,6 +10,7 @@ from helpers.small_run import MAPPINGS, learner, training_data
 
 from kdjax.training.population import population
 
+pytestmark = pytest.mark.slow
 STEPS, WEIGHTS = 5, (0.25, 1.0, 4.0)
 
 
