@@ -179,7 +179,7 @@ def test_litert_files_are_written_where_they_are_asked_for(finished, copied):
     pytest.importorskip("ai_edge_quantizer")
     export_command([f"--workdir={copied}", "--litert"])
     folder, parity = copied / "export", read(copied / "export" / "parity.json")
-    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    card = (folder / "README.md").read_text(encoding="utf-8")
     assert parity["student"]["arm"] == finished.json("export/parity.json")["student"]["arm"]
     images, labels = finished.data.test.images, finished.data.test.labels
     onnx_logits = Classifier(folder / "student.onnx").logits(images)

@@ -152,5 +152,5 @@ def test_bad_files_end_in_one_line(exported, tile, tmp_path, capfd, monkeypatch,
     if kind == "no package":
         monkeypatch.setattr(litert, "installed", lambda: False)
     line = refused(capfd, predict.main, path, tile)
-    said = {"labels": "1 classes", "size": "99 px", "not a model": "LiteRT", "no package": "kdjax[litert]"}
+    said = {"labels": "1 classes", "size": "images [99, 99, 3]", "not a model": "LiteRT", "no package": "kdjax[litert]"}
     assert str(path) in line and said.get(kind, "not exported by kdjax") in line

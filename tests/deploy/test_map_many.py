@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 rasterio = pytest.importorskip("rasterio")
 
 from helpers import squares  # noqa: E402
@@ -208,7 +208,15 @@ def test_workers_divide_the_cores(artefact, scenes, tmp_path, monkeypatch):
     for given in (2, 3, 8):
         run(artefact, scenes, "--output", tmp_path / "maps", f"--workers={given}")
     assert asked == [(3, 2), (2, 3), (2, 3)]  # there are three rasters
-    assert Classifier(artefact, 3)._session.get_session_options().intra_op_num_threads == 3
+    given, real = [], onnxruntime.InferenceSession
+
+    def noted(path, options, **named):
+        given.append(options.intra_op_num_threads)
+        return real(path, options, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    Classifier(artefact, 3)
+    assert given == [3]
 
 
 def test_a_worker_that_is_killed_costs_its_job_alone():

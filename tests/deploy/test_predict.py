@@ -173,7 +173,12 @@ def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
     if kind != "missing":
         content = {"corrupt": b"no model" * 100, "empty": b"", "half": whole[: len(whole) // 2]}
         path.write_bytes(content.get(kind, model.SerializeToString()))
-    said = {"missing": "no file", "foreign": "not exported by kdjax", "labels": "1 classes", "size": "99 px"}
+    said = {
+        "missing": "no file",
+        "foreign": "not exported by kdjax",
+        "labels": "1 classes",
+        "size": "images [99, 99, 3]",
+    }
     line = refused(capfd, predict.main, path, tiles)
     assert str(path) in line and said.get(kind, "ONNX") in line
 
