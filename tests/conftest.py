@@ -27,6 +27,12 @@ def pytest_configure():
         raise pytest.UsageError(f"CI is set, but tests would be skipped: install {', '.join(missing)}")
 
 
+def pytest_collection_modifyitems(items):
+    """Files of slow tests alone come first: as the last ones they would keep one process while the other waits."""
+    quick = {item.path for item in items if item.get_closest_marker("slow") is None}
+    items.sort(key=lambda item: item.path in quick)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory):
     """What one test has compiled another need not: many trace the same step anew."""
@@ -53,7 +59,11 @@ def colors():
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
+    """Where commands keep their compiled programs, the same place for all processes of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -185,6 +185,8 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"teacher.fit='head' fits one layer, but teacher.head is {teacher.head!r}: set it to 'average'"
         )
+    if teacher.bands and field in ("teacher.students", "distill.logits"):
+        raise InputError(f"teacher.bands is {tuple(teacher.bands)}, but {field} has its own: leave it out")
     files = [one for one in given_teachers(config) if one.kind == "onnx"]
     if teacher.classes and teacher.fit != "nothing" and not files:
         raise InputError(

@@ -11,7 +11,8 @@ from kdjax.errors import InputError
 from kdjax.run import other_run
 from kdjax.run.arms import head_weights
 from kdjax.run.given import Given, given_teachers
-from kdjax.run.run import Run, declared, other_networks
+from kdjax.run.onnx_teacher import declared
+from kdjax.run.run import Run, other_networks
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher import store
 from kdjax.teacher.encoder import NAME, Head, read_head, write_head

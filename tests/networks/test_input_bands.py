@@ -14,6 +14,7 @@ from kdjax import networks
 from kdjax.errors import InputError
 from kdjax.networks import layers, pretrained
 from kdjax.networks.layers import InputBands
+from kdjax.networks.widening import widened
 
 FAMILIES = ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0", "resnet18", "vgg16")
 
@@ -32,7 +33,7 @@ def test_bands_are_chosen_and_normalized():
 def test_a_gray_image_is_answered_alike_whatever_the_bands(colors, bands):
     """The sum over the bands is that over the colors; a third more where all three and others are there."""
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4))
-    wide = pretrained.widened(kernel, bands, colors)
+    wide = widened(kernel, bands, colors)
     assert wide.shape == (3, 3, bands, 4)
     factor = 4 / 3 if None not in colors else 1
     missing = [color for color, place in enumerate(colors) if place is None]
@@ -41,7 +42,7 @@ def test_a_gray_image_is_answered_alike_whatever_the_bands(colors, bands):
     )
     np.testing.assert_allclose(wide.sum(2), expected, atol=1e-12)
     gray = np.repeat(kernel.mean(2, keepdims=True), 3, axis=2)
-    np.testing.assert_allclose(pretrained.widened(gray, bands, colors).sum(2), factor * gray.sum(2), atol=1e-12)
+    np.testing.assert_allclose(widened(gray, bands, colors).sum(2), factor * gray.sum(2), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -246,6 +246,7 @@ def test_costs_are_the_published_ones():
     assert teacher["activation_bytes"] == 4 * 64 * 2 * 224**2
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_packages():
     """Parameters, and giga-multiply-adds at 224 px in torchvision's table; parameters in timm."""
     published = {

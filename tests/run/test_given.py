@@ -75,6 +75,7 @@ NORMALIZED = {"onnx_input": "normalized", **FILE}
         ({"fit": "some"}, "teacher.fit"),
         ({"fit": "head"}, "give teacher.weights"),
         ({"fit": "nothing", "students": "a"}, "teacher.students gives the teacher"),
+        ({"bands": ("nir",), "students": "a"}, "teacher.students has its own"),
         ({"fit": "head", "weights": "a/b", "head": "fc"}, "teacher.head is 'fc'"),
         ({"classes": ("a", "b")}, "teacher.classes names the logits"),
         ({"onnx": "none.onnx"}, "teacher.onnx: no file none.onnx"),

@@ -61,6 +61,17 @@ def given(path, size=SIZE, **declared):
     return from_onnx(opened(path, said, size), said, CLASSES, Shown(size, data_seed=5))
 
 
+def test_a_file_is_shown_its_own_bands(onnx_file):
+    """Of images of five bands, in the order that it takes them, and the choice is part of what its logits depend on."""
+    images = np.random.default_rng(1).random((3, SIZE, SIZE, 5), np.float32)
+    file = opened(onnx_file(), Declared(input="unit", bands=(4, 1, 2)), SIZE)
+    expected = images[..., [4, 1, 2]].mean((1, 2)) @ KERNEL + BIAS
+    np.testing.assert_allclose(file.values(images), expected, atol=1e-5)
+    assert file.parts["bands"] == [4, 1, 2]
+    with pytest.raises(InputError, match="takes images .* gives .*2"):
+        opened(onnx_file(), Declared(input="unit", bands=(4, 1)), SIZE)
+
+
 def scores(view, kind="imagenet"):
     """What the file's three classes should be given, by NumPy."""
     seen = pixels(view).astype(np.float64)

@@ -30,9 +30,9 @@ OF_BANDS = (
         "images = images[..., : len(bands.mean)]",
         NETWORKS,
     ),
-    Mutant("kdjax/networks/pretrained.py", "max(3 - len(present), 1) / max(others, 1)", "1.0", NETWORKS),
+    Mutant("kdjax/networks/widening.py", "max(3 - len(present), 1) / max(others, 1)", "1.0", NETWORKS),
     Mutant(
-        "kdjax/networks/pretrained.py",
+        "kdjax/networks/widening.py",
         "result[:, :, place] = kernel[:, :, color]",
         "result[:, :, color] = kernel[:, :, color]",
         NETWORKS,

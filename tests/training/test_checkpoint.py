@@ -246,6 +246,7 @@ def test_an_interrupt_that_a_library_swallows_ends_the_run_behind_the_stage():
         preemption._Signal.interrupted = False
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_goes_on_from_the_same_checkpoint(tmp_path, colors):
     whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
     train(tmp_path / "parts", colors, mapping=devices.Mapping(), until=6)

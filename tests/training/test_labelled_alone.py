@@ -115,6 +115,7 @@ def test_the_others_train_as_they_do_without_it(colors, tmp_path):
         assert np.abs(with_it[:, 2] - with_it[:, 0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_it_takes_the_steps_it_would_take_alone_on_the_labelled_tiles(colors, tmp_path):
     """Against the bare train step of one arm, on batches that are put together here."""
     trained = made(colors, tmp_path, *TAUGHT, BASELINE)

@@ -170,6 +170,7 @@ def test_a_student_that_is_not_finite_freezes_alone(alone_on_one_device):
         close(row(state.params, column), row(alone_on_one_device[0].params, column))
 
 
+@pytest.mark.slow
 def test_stored_logits_are_those_of_the_teacher_on_the_pixels_the_students_see():
     """The pass over the views, looked up, against one forward of the teacher inside the step."""
     teacher = networks.create("vgg16", CLASSES, width=0.05, form="examples_last")
