@@ -13,8 +13,9 @@ from kdjax import config
 from kdjax.data import band_statistics, near_duplicates, places
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
-from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, fingerprint
+from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, Statistics, fingerprint
 from kdjax.data.groups import connected
+from kdjax.data.meaning import Meaning
 from kdjax.data.sources import SOURCES
 from kdjax.data.sources.folder import load_unlabelled, read_named
 from kdjax.errors import InputError
@@ -87,11 +88,8 @@ def load(
         notes += more
     splits = {"train": train, "validation": validation, "test": test}
     total = fingerprint(pool.classes, splits, pool.meaning.bands)
-    statistics = None
-    if pool.meaning.bands:
-        statistics = band_statistics.of(train.images)
-        band_statistics.check_offset(section["sensor"], train.images, pool.meaning.value_range)
-        notes += band_statistics.notes(statistics, pool.meaning)
+    statistics, more = _band_statistics(section, train, pool.meaning)
+    notes += more
     if not section["group_near_duplicates"]:
         notes += _near_duplicates(train, test, cache_dir, total)
     overlap = 0.0 if pool.redrawn else None
@@ -109,6 +107,17 @@ def load(
         statistics=statistics,
         bounds=bounds,
     )
+
+
+def _band_statistics(
+    section: Mapping[str, Any], train: Split, meaning: Meaning
+) -> tuple[Statistics | None, tuple[str, ...]]:
+    """Mean and deviation of the bands, and a note on them; None where they are simply red, green and blue."""
+    if meaning.bands is None:
+        return None, ()
+    found = band_statistics.of(train.images)
+    band_statistics.check_offset(section["sensor"], train.images, meaning.value_range)
+    return found, band_statistics.notes(found, meaning)
 
 
 def _complete(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
