@@ -87,7 +87,7 @@ class Bands:
                     if said.count(key) > 1:
                         raise DecodeError(f"{said.count(key)} bands are called {name}")
                 return tuple(said.index(key) for key in wanted), "by their descriptions"
-            if not any(set(wanted) <= set(map(canonical, order)) and len(order) == len(said) for order in self.orders):
+            if not all(re.fullmatch(r"(band|layer)?[ _]*\d+", text) for text in said):  # those say nothing
                 missing = [name for name, key in zip(self.names, wanted, strict=True) if key not in said]
                 raise DecodeError(f"no band {', '.join(missing)} among {', '.join(descriptions)}")
         order = self._order(image)

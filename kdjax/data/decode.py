@@ -130,8 +130,10 @@ def _decode(data: bytes, held: contextlib.ExitStack, bands: Bands | None) -> Dec
         deep_png = data[:8] == _PNG_START and len(data) > 25 and data[24] == 16
         decoded = _decode_png16(data, check_size) if deep_png else _from_pillow(data, None, check_size)
         if bands:
-            places, how = bands.choose(decoded.pixels, RGB)
-            decoded = dataclasses.replace(decoded, pixels=decoded.pixels[..., list(places)], facts=(how,))
+            places, how = bands.choose(decoded.pixels, () if bands.orders else RGB)
+            decoded = dataclasses.replace(
+                decoded, pixels=decoded.pixels[..., list(places)], facts=(f"bands taken {how}",)
+            )
         return decoded
     except (DecodeError, MemoryError):
         raise

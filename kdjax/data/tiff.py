@@ -87,8 +87,10 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
         if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB) or page.bitspersample < 8 or page.dtype == bool:
             raise DecodeError("no bands of 8 bits or more: convert it")
         array = _samples(page)
-        roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page)]
-        descriptions = [text or role for text, role in zip(_descriptions(page), roles, strict=True)]
+        descriptions = _descriptions(page)
+        if not bands.orders:  # an order that is known counts more: false color is often stored as if it were RGB
+            roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page)]
+            descriptions = [text or role for text, role in zip(descriptions, roles, strict=True)]
         places, how = bands.choose(array, descriptions)
         array = array[..., list(places)]
         if page.photometric == _WHITE_IS_ZERO:

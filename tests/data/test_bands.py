@@ -85,6 +85,23 @@ def test_a_color_picture_has_red_green_and_blue():
         decode.decode(file.getvalue(), Bands(("red", "nir")))
 
 
+def test_false_color_that_is_stored_as_rgb_is_what_the_user_says():
+    """The format calls its first band red, and it is near infrared."""
+    file, picture = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(file, "PNG")
+    wanted = Bands(("red", "green"), (("nir", "red", "green"),))
+    for content in (file.getvalue(), tiff(picture, photometric="rgb")):
+        np.testing.assert_array_equal(decode.decode(content, wanted).pixels, picture[..., [1, 2]])
+
+
+def test_descriptions_that_contradict_the_order_are_refused():
+    picture = np.full((8, 8, 3), 5, np.uint8)
+    wanted = Bands(("B04", "B08"), (("B04", "B08", "B11"),))
+    with pytest.raises(DecodeError, match="no band B04, B08 among vv, vh, angle"):
+        decode.decode(tiff(picture, ("vv", "vh", "angle")), wanted)
+    assert decode.decode(tiff(picture, ("Band 1", "Band 2", "Band 3")), wanted).pixels.shape == (8, 8, 2)
+
+
 def test_bands_are_resized_as_colors_are():
     # Far from 0 and 255, where Pillow clips what bytes overshoot between its two passes.
     picture = np.random.default_rng(0).integers(90, 160, (30, 30, 3), dtype=np.uint8)
