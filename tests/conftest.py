@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,14 +35,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory):
+def compiled(programs):
     """What one test has compiled another need not: many trace the same step anew."""
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # the mutants share theirs
-        return
     settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_compilation_cache_dir": str(programs),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
@@ -59,11 +58,16 @@ def colors():
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
-    """Where commands keep their compiled programs, the same place for all processes of pytest."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+    """Where tests and the commands they start keep compiled programs, the same place for all processes of pytest."""
+    folder = Path(os.environ.get("KDJAX_TEST_PROGRAMS") or shared(tmp_path_factory) / "programs")  # mutants have theirs
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def shared(tmp_path_factory):
+    """The temporary folder of all processes of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture
@@ -76,12 +80,11 @@ def cache(tmp_path, programs):
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory):
+def finished_once(tmp_path_factory, programs):
     """A run that has learned, made once for all processes of pytest; it has minutes of networks to compile."""
     from helpers.finished_run import made_once
 
-    base = tmp_path_factory.getbasetemp()
-    return made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished_run")
+    return made_once(shared(tmp_path_factory) / "finished_run", programs)
 
 
 @pytest.fixture

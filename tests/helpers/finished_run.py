@@ -179,8 +179,8 @@ class FinishedRun:
         return jax.tree.map(lambda leaf: leaf[row, column], {name: found[name] for name in ("params", "batch_stats")})
 
 
-def made_once(folder):
-    """The run in `folder`, made by the first process that comes; the others wait."""
+def made_once(folder, programs):
+    """The run in `folder`, made by the first process that comes with a folder of compiled programs; others wait."""
     folder.mkdir(exist_ok=True)
     run = FinishedRun(folder)
     with (folder / "lock").open("w") as lock:
@@ -188,17 +188,15 @@ def made_once(folder):
         if (folder / "failed.txt").exists():
             pytest.fail((folder / "failed.txt").read_text(encoding="utf-8"))
         if not (folder / "said.txt").exists():
-            _make(run)
+            _make(run, programs)
     return run
 
 
-def _make(run):
+def _make(run, programs):
     write_tiles(run.tiles)
     write_weights(run.weights)
     (run.folder / "cache").mkdir()
-    programs = os.environ.get("KDJAX_TEST_PROGRAMS")  # a folder of compiled programs, which mutants share
-    if programs:
-        (run.folder / "cache" / "programs").symlink_to(programs)
+    (run.folder / "cache" / "programs").symlink_to(programs)
     stages = "--stages=describe,teacher,distill,evaluate,export,report"
     done = kdjax(f"--workdir={run.workdir}", *run.flags, stages, check=False)
     if done.returncode:

@@ -50,11 +50,10 @@ class Copy:
         files, _, chosen = tests.partition(" -k ")
         arguments = [*files.split(), *(["-k", chosen] if chosen else [])]
         given = ["-p", "no:cacheprovider", f"--basetemp={self.place / 'tmp'}", *arguments]
-        programs = {"JAX_COMPILATION_CACHE_DIR": str(self.programs), "KDJAX_TEST_PROGRAMS": str(self.programs)}
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", *given],
             cwd=self.place,
-            env={**os.environ, **programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+            env={**os.environ, "KDJAX_TEST_PROGRAMS": str(self.programs)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
