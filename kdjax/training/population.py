@@ -16,6 +16,7 @@ from kdjax.inputs.plan import Groups, Plan
 from kdjax.objective.arms import Hyperparameters, hyperparameters, measured_terms
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
+from kdjax.runtime.compiling import told
 from kdjax.training.learner import Learner
 from kdjax.training.state import TrainState
 from kdjax.training.step import Averages, Recipe, empty_averages, planned_steps
@@ -99,14 +100,16 @@ class Population:
 
     def step(self) -> Step:
         """The compiled step, with the data and the settings of the arms placed on the devices."""
-        mapping, data = self.learner.mapping, self.data
-        mapped = self.compiled()
+        learner, data = self.learner, self.data
+        mapping, students = learner.mapping, len(learner.seeds) * len(learner.arms)
+        what = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
+        mapped = told(self.compiled(), what, learner.log)
         images = data.train.images if data.on_device else None
         constants = (
             mapping.place(Examples(images, data.train.labels, data.stored, np.int32(data.data_seed))),
             mapping.place(data.online.variables) if data.online else None,
             mapping.place(self.hyperparameters(), "arms"),
-            mapping.place(np.array(self.learner.seeds, np.int32), "seeds"),
+            mapping.place(np.array(learner.seeds, np.int32), "seeds"),
         )
         return lambda state, averages, share, count: mapped(state, averages, *constants, share, count)
 
