@@ -10,6 +10,7 @@ from flax import struct
 
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
+from kdjax.inputs.tiled import Tiled
 from kdjax.objective.outputs import Array, Outputs
 
 
@@ -17,8 +18,8 @@ from kdjax.objective.outputs import Array, Outputs
 class Examples:
     """A split in device memory, a whole copy on every device."""
 
-    images: Array
-    """(examples, side, side, 3) uint8, or None where the plan brings the images along."""
+    images: Array | Tiled
+    """(examples, side, side, 3) uint8, in tiles on a TPU, or None where the plan brings the images along."""
     labels: Array
     """(examples,) int32, −1 for unlabeled; None for a teacher, which needs none."""
     teacher: Outputs | None = None

@@ -11,6 +11,7 @@ import numpy as np
 
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
 from kdjax.inputs.feed import read_ahead
+from kdjax.inputs.tiled import held
 from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
@@ -80,6 +81,12 @@ def view_step(
     return outputs
 
 
+def compiled(network: nn.Module, shown: Shown, mapping: Mapping) -> Any:
+    """`view_step` on the devices: of the teacher's variables, examples and a plan."""
+    program = functools.partial(view_step, network=network, shown=dataclasses.replace(shown, data_seed=0))
+    return mapping.map(program, ("whole", "whole", "batch"))
+
+
 def from_network(
     name: str, network: nn.Module, variables: Any, shown: Shown, *, dtype: str, on_device: bool, mapping: Mapping
 ) -> Teacher:
@@ -94,19 +101,16 @@ def from_network(
         on_device: whether all images are held on the devices at once, or read from the host batch by batch.
         mapping: the devices.
     """
-    step = mapping.map(
-        functools.partial(view_step, network=network, shown=dataclasses.replace(shown, data_seed=0)),
-        ("whole", "whole", "batch"),
-    )
+    step = compiled(network, shown, mapping)
     # Placed once, when first used: most runs find all logits on disk.
     placed = functools.cache(lambda: mapping.place(variables))
-    held: dict[int, Examples] = {}
+    placed_images: dict[int, Examples] = {}
     batch = BATCH_PER_DEVICE * len(mapping.devices)
 
     def views(images: np.ndarray, examples: np.ndarray, view: int) -> Outputs:
-        if id(images) not in held:
-            everything = Examples(images if on_device else None, None, data_seed=np.int32(shown.data_seed))
-            held[id(images)] = mapping.place(everything)
+        if id(images) not in placed_images:
+            resident = held(images, mapping.local[0]) if on_device else None
+            placed_images[id(images)] = mapping.place(Examples(resident, None, data_seed=np.int32(shown.data_seed)))
 
         def read(start: int) -> PlanStep:
             # The last batch is filled up with its last image, and cut again.
@@ -115,7 +119,7 @@ def from_network(
             return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
         pieces = [
-            jax.tree.map(np.asarray, step(placed(), held[id(images)], share))
+            jax.tree.map(np.asarray, step(placed(), placed_images[id(images)], share))
             for share in read_ahead(range(0, len(examples), batch), read)
         ]
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)

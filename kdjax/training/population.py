@@ -13,6 +13,7 @@ from kdjax.inputs.augment import Augmentation
 from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.feed import Feed, resident, streamed
 from kdjax.inputs.plan import Groups, Plan
+from kdjax.inputs.tiled import held, held_layout
 from kdjax.objective.arms import Hyperparameters, hyperparameters, measured_terms
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
@@ -104,7 +105,7 @@ class Population:
         mapping, students = learner.mapping, len(learner.seeds) * len(learner.arms)
         what = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
         mapped = told(self.compiled(), what, learner.log)
-        images = data.train.images if data.on_device else None
+        images = held(data.train.images, mapping.local[0]) if data.on_device else None
         constants = (
             mapping.place(Examples(images, data.train.labels, data.stored, np.int32(data.data_seed))),
             mapping.place(data.online.variables) if data.online else None,
@@ -123,19 +124,21 @@ class Population:
         return self.learner.mapping.map(program, kinds, (0, 1), donate=(0,))
 
     def lowered(self) -> jax.stages.Lowered:
-        """The step before it is compiled, for arguments of the shapes that training will have; none is made."""
-        state, averages = self.learner.layout(), jax.eval_shape(self.empty_averages)
+        """The step before it is compiled, for arguments of the shapes that training will have."""
+        return self.compiled().lower(*self.arguments())
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What `compiled` takes; state, averages and images of the host as shapes alone, as none of them is made."""
         data = self.data
-        images = data.train.images if data.on_device else None
-        share = self.share()
-        return self.compiled().lower(
-            state,
-            averages,
+        images = held_layout(data.train.images, self.learner.mapping.local[0]) if data.on_device else None
+        return (
+            self.learner.layout(),
+            jax.eval_shape(self.empty_averages),
             Examples(images, data.train.labels, data.stored, np.int32(data.data_seed)),
             data.online.variables if data.online else None,
             self.hyperparameters(),
             np.array(self.learner.seeds, np.int32),
-            share,
+            self.share(),
             np.int32(1),
         )
 

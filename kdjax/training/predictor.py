@@ -33,7 +33,7 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         (seed, arm, N, classes) float32, the same in every process.
     """
     image_bytes = cost(network, size)["activation_bytes"]
-    step = mapping.map(functools.partial(eval_step, network=network, size=size), ("rows", "batch"), "rows")
+    step = compiled(network, size=size, mapping=mapping)
 
     def predict(variables: Any, images: np.ndarray) -> np.ndarray:
         batch = min(
@@ -49,6 +49,11 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         return np.concatenate(pieces, axis=2)
 
     return predict
+
+
+def compiled(network: nn.Module, *, size: int, mapping: Mapping) -> Any:
+    """`eval_step` on the devices: of the variables of a population and a batch of images."""
+    return mapping.map(functools.partial(eval_step, network=network, size=size), ("rows", "batch"), "rows")
 
 
 def batch_per_device(variables: Any, image_bytes: int) -> int:

@@ -104,6 +104,17 @@ def test_oblong_images_give_square_views():
     np.testing.assert_allclose(out, pillow, atol=1.1 / 255)
 
 
+@pytest.mark.parametrize("size, dtype", [(24, np.uint8), (53, np.uint16)])
+def test_the_products_of_a_tpu_are_the_sums(size, dtype):
+    """The two ways of one function, which this machine's platform never chooses between."""
+    image = (np.random.default_rng(0).random((40, 31, 3)) * np.iinfo(dtype).max).astype(dtype)
+    view = augment.draw(jax.random.key(3))
+    rows = augment._taps(view.top, view.height, True, 40, size, jnp.float32)
+    columns = augment._taps(view.left, view.width, False, 31, size, jnp.float32)
+    sums, products = (way(jnp.asarray(image), rows, columns) for way in (augment._summed, augment._product))
+    np.testing.assert_allclose(products, sums, rtol=2e-6, atol=1e-6 * np.iinfo(dtype).max)
+
+
 def test_crops_keep_to_scale_and_ratio_and_lie_inside():
     view = jax.vmap(augment.draw)(keys(2000))
     area = np.asarray(view.height * view.width)

@@ -48,6 +48,9 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     row, column = x.shape[1] // 2, x.shape[2] // 2
     origin = lax.stop_gradient(lax.slice(x, (0, row, column, 0), (1, row + 1, column + 1, x.shape[3])))
+    origin = lax.optimization_barrier(
+        origin
+    )  # or the TPU's compiler takes it anew in each reader, forward and backward
     x = x - origin
     mean = x.mean((0, 1, 2))
     return mean + origin.reshape(-1), jnp.maximum(jnp.square(x).mean((0, 1, 2)) - jnp.square(mean), 0)
