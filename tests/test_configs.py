@@ -55,6 +55,14 @@ def test_a_teacher_may_see_more_pixels_than_its_students():
     assert config.dataset.storage_size == load("uc_merced", "128").dataset.storage_size
 
 
+def test_a_teacher_of_the_demo_may_see_infrared():
+    config = load("demo", "bands")
+    assert set(config.student.bands) == {"red", "green", "blue"} < set(config.dataset.bands)
+    assert config.teacher.bands == () and load("demo").dataset.bands == ()
+    with pytest.raises(ValueError, match="'bands' or none, got 'band'"):
+        load("demo", "band")
+
+
 def test_narrow_students_start_from_scratch():
     assert load("width", "0.5,eurosat").student.width == 0.5
     assert load("width", "0.5").student.weights is None and load("width", "1.0").student.weights is not None

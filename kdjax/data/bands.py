@@ -177,11 +177,6 @@ def check(section: Mapping[str, Any]) -> None:
         check_names(f"dataset.{field}", section[field])
     if not (sensor or section["file_bands"] or section["bands"]):
         return
-    if section["source"] != "folder":
-        raise InputError(
-            f"dataset.source is {section['source']!r}, which gives red, green and blue: leave sensor, file_bands "
-            "and bands out"
-        )
     known = list(section["file_bands"])
     if sensor:
         orders = SENSORS[sensor].orders

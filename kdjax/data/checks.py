@@ -14,7 +14,10 @@ from kdjax.errors import InputError
 SIZES = (32, 4096)  # px
 
 # Fields that a source does not read, and a source that does.
-_UNREAD = {"demo": {"path": "folder", "builder": "tfds"}, "folder": {"builder": "tfds"}}
+_UNREAD = {
+    "demo": {"path": "folder", "builder": "tfds", "sensor": "folder", "file_bands": "folder"},
+    "folder": {"builder": "tfds"},
+}
 
 
 def check(section: Mapping[str, Any]) -> None:

@@ -87,14 +87,15 @@ def warnings_settled() -> Iterator[None]:
         yield
 
 
-def decode(data: bytes, bands: Bands | None = None) -> Decoded:
-    """Decodes JPEG, PNG, BMP or TIFF bytes.
+def decode(data: bytes | np.ndarray, bands: Bands | None = None) -> Decoded:
+    """Decodes JPEG, PNG, BMP or TIFF bytes, or takes an array as what a file would hold.
 
     Grey becomes RGB, a fourth band is dropped after an alpha band has said where there is data, CMYK and palettes are
     converted, the EXIF orientation is applied. 16-bit and float images keep their dtype.
 
     Args:
-        data: the file.
+        data: the file, or (H, W, n) samples. Of an array nothing is dropped: it is gray or RGB, or has bands that are
+            taken by an order that is known.
         bands: those to take, None = red, green and blue.
 
     Raises:
@@ -106,7 +107,7 @@ def decode(data: bytes, bands: Bands | None = None) -> Decoded:
 
 
 @contextlib.contextmanager
-def opened(data: bytes, bands: Bands | None = None) -> Iterator[Decoded]:
+def opened(data: bytes | np.ndarray, bands: Bands | None = None) -> Iterator[Decoded]:
     """`decode` for as long as the pixels are needed. Threads wait while too many are open: that bounds memory."""
     with contextlib.ExitStack() as held:
         try:
@@ -116,7 +117,9 @@ def opened(data: bytes, bands: Bands | None = None) -> Iterator[Decoded]:
             raise ReadError("not enough memory to decode it") from None
 
 
-def _decode(data: bytes, held: contextlib.ExitStack, bands: Bands | None) -> Decoded:
+def _decode(data: bytes | np.ndarray, held: contextlib.ExitStack, bands: Bands | None) -> Decoded:
+    if isinstance(data, np.ndarray):
+        return _from_samples(data, held, bands)
     if not data:
         raise DecodeError("the file is empty")
     if len(data) > MAX_FILE_BYTES:
@@ -142,6 +145,20 @@ def _decode(data: bytes, held: contextlib.ExitStack, bands: Bands | None) -> Dec
     except Exception as error:
         unknown = isinstance(error, Image.UnidentifiedImageError)
         raise DecodeError("not a JPEG, PNG, TIFF or BMP image" if unknown else reason(error, 100)) from error
+
+
+def _from_samples(array: np.ndarray, held: contextlib.ExitStack, bands: Bands | None) -> Decoded:
+    if array.ndim != 3 or array.dtype.kind not in "uif":
+        raise DecodeError(f"{array.dtype} values of shape {array.shape}, and (height, width, bands) is expected")
+    height, width, count = array.shape
+    _check_size(width, height * -(-count // 3), held)
+    if bands:
+        places, how = bands.choose(array, ())
+        array = array[..., list(places)]
+        return Decoded(array, (f"bands taken {how}",), pixels.is_data(array, None))
+    if count not in (1, 3):
+        raise DecodeError(f"{count} bands, and nothing says which are red, green and blue")
+    return _from_array(array)
 
 
 def _with_sidecars(decoded: Decoded, data: WithSidecars) -> Decoded:

@@ -28,11 +28,11 @@ _NAMES_SHOWN = 10
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """One example as its source stores it: its name, its label (-1 = none) and the encoded bytes."""
+    """One example as its source stores it: its name, its label (-1 = none), and a file's bytes or (H, W, n) samples."""
 
     name: str
     label: int
-    data: bytes
+    data: bytes | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,6 +164,27 @@ def _places(pool: Pool, section: Mapping[str, Any]) -> places.Places:
     return places.from_tiles(pool.names, read_named(section["path"], pool.names), section["block_km"])
 
 
+def locations(section: Mapping[str, Any], names: Sequence[str]) -> np.ndarray | None:
+    """Where examples lie, whether the split is by place or not.
+
+    Args:
+        section: config.dataset.
+        names: of the examples, without those of `unlabelled_dir`.
+
+    Returns:
+        (N, 2) float64, longitude and latitude in degrees, NaN where it is not known; None where nothing is.
+
+    Raises:
+        InputError: the table or a file cannot be read any more.
+    """
+    if section["places"]:
+        found = places.from_table(section["places"], names, section["block_km"]).centers
+        return None if np.isnan(found).all() else found
+    if section["source"] != "folder":
+        return None
+    return places.centers_of(names, read_named(section["path"], names))
+
+
 def _extent(bounds: tuple[float, ...]) -> str:
     """Where on the earth tiles are, for the reader to check."""
     if not bounds:

@@ -6,6 +6,7 @@ stay on one side, see `groups`. A place is a group that a table names, or a cell
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
@@ -95,8 +96,41 @@ def from_tiles(names: Sequence[str], files: Iterable[bytes], block_km: float) ->
     """
     if importlib.util.find_spec("rasterio") is None:
         raise InputError("dataset.split_by='place' reads where tiles lie by rasterio: pip install 'kdjax[geo]'")
-    centers = np.array([_center(name, data) for name, data in zip(names, files, strict=True)], float).reshape(-1, 2)
+    found = []
+    for name, data in zip(names, files, strict=True):
+        center = _center(name, data)
+        if center is None:
+            raise InputError(
+                f"{name} does not say where it lies, which dataset.split_by='place' needs: give a table in "
+                "dataset.places"
+            )
+        found.append(center)
+    centers = np.array(found, float).reshape(-1, 2)
     return Places(blocks(centers, block_km), centers)
+
+
+def centers_of(names: Sequence[str], files: Iterable[bytes]) -> np.ndarray | None:
+    """Where tiles lie that may say so by their georeferencing, for whoever does not depend on it.
+
+    Args:
+        names: of the examples.
+        files: the content of the file of each. They are left alone where the first of them says nothing.
+
+    Returns:
+        (N, 2) float64, longitude and latitude in degrees, NaN where a tile does not say it. None where the first does
+        not, or rasterio is missing.
+    """
+    if importlib.util.find_spec("rasterio") is None:
+        return None
+    found: list[tuple[float, float]] = []
+    for name, data in zip(names, files, strict=True):
+        center = None
+        with contextlib.suppress(InputError):
+            center = _center(name, data)
+        if center is None and not found:
+            return None
+        found.append(center or (math.nan, math.nan))
+    return np.array(found, float).reshape(-1, 2)
 
 
 def blocks(centers: np.ndarray, side_km: float) -> tuple[str, ...]:
@@ -176,8 +210,8 @@ def _point(longitude: Any, latitude: Any, where: str) -> tuple[float, float]:
     return found
 
 
-def _center(name: str, data: bytes) -> tuple[float, float]:
-    """Longitude and latitude of the middle of a tile."""
+def _center(name: str, data: bytes) -> tuple[float, float] | None:
+    """Longitude and latitude of the middle of a tile, None where it does not say where it lies."""
     import rasterio
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
@@ -191,6 +225,4 @@ def _center(name: str, data: bytes) -> tuple[float, float]:
                 return _point(longitude, latitude, f"{name}: its georeferencing")
     except RasterioError as error:
         raise InputError(f"{name} cannot be asked where it lies ({reason(error)}): give dataset.places") from error
-    raise InputError(
-        f"{name} does not say where it lies, which dataset.split_by='place' needs: give a table in dataset.places"
-    )
+    return None

@@ -72,14 +72,15 @@ class Axis:
         return [round(k * step, 12) for k in range(first, last + 1)]
 
 
-def legend(entries: Sequence[tuple[str, str]]) -> Markup:
-    """Names beside their line and marker; entries are (name, style)."""
-    return element("ul", *(element("li", _swatch(style), name) for name, style in entries), class_="legend")
+def legend(entries: Sequence[tuple[str, str]], line: bool = True) -> Markup:
+    """Names beside their marker, on a line where they have one; entries are (name, style)."""
+    return element("ul", *(element("li", _swatch(style, line), name) for name, style in entries), class_="legend")
 
 
-def _swatch(style: str) -> Markup:
-    line = element("line", x1=1, y1=6, x2=25, y2=6, class_="curve")
-    return element("svg", line, marker(style, 13, 6), viewBox="0 0 26 12", class_=f"swatch {style}", aria_hidden="true")
+def _swatch(style: str, line: bool) -> Markup:
+    drawn = [element("line", x1=1, y1=6, x2=25, y2=6, class_="curve")] if line else []
+    shape = {"viewBox": "0 0 26 12", "class_": f"swatch {style}", "aria_hidden": "true"}
+    return element("svg", *drawn, marker(style, 13, 6), **shape)
 
 
 def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = False, x_label: str = "epoch") -> Markup:
@@ -161,6 +162,33 @@ def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[floa
                 parts.append(element("g", marker(style, x.place(value), lane, 4), said, class_=style))
     parts.append(element("text", "recall on test images, %", x=277, y=height + 42, class_="middle axis"))
     return _svg(420, height + 50, alt, *parts)
+
+
+def places(sides: Sequence[tuple[str, str, np.ndarray]], *, alt: str) -> Markup:
+    """A map without projection, true to scale along both axes at its middle latitude.
+
+    Args:
+        sides: (name, style, points (n, 2) of longitude and latitude in degrees), the last drawn on top. Points that
+            would lie upon others of their side are drawn once.
+        alt: what it shows.
+    """
+    every = np.concatenate([points for _, _, points in sides])
+    low, high = every.min(0), every.max(0)
+    middle = (low + high) / 2
+    squeeze = max(math.cos(math.radians(middle[1])), 0.05)
+    wide, tall = np.maximum(1.08 * (high - low) * (squeeze, 1), 0.01)  # degrees of latitude
+    scale = min(352 / wide, 340 / tall)  # px
+    bottom = 22 + max(110, tall * scale)
+    reach = np.array([352 / squeeze, bottom - 22]) / (2 * scale)
+    (west, south), (east, north) = middle - reach, middle + reach
+    x, y = Axis(west, east, 52, 404), Axis(south, north, bottom, 22)
+    drawn = []
+    for name, style, points in sides:
+        at = np.array([(x.place(longitude), y.place(latitude)) for longitude, latitude in points])
+        _, first = np.unique(np.round(at / 2), axis=0, return_index=True)
+        marks = (marker(style, across, here, 3.5) for across, here in at[np.sort(first)])
+        drawn.append(element("g", element("title", f"{len(points)} {name}"), *marks, class_=style))
+    return _svg(420, bottom + 36, alt, _frame(x, y, "longitude", "latitude"), *drawn)
 
 
 def reliability(bins: Sequence[Bin], style: str, *, alt: str) -> Markup:

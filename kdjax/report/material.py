@@ -49,6 +49,23 @@ class Views:
 
 
 @dataclasses.dataclass(frozen=True)
+class Located:
+    """Where tiles lie.
+
+    Attributes:
+        sides: "training", "validation" and "test" -> (n, 2) longitude and latitude in degrees of those that are known.
+        unknown: number of the others.
+        by_place: whether the split keeps places together.
+        block_km: side of a place.
+    """
+
+    sides: Mapping[str, np.ndarray]
+    unknown: int
+    by_place: bool
+    block_km: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Material:
     """All that the page shows.
 
@@ -60,6 +77,7 @@ class Material:
         views: see `Views`.
         parity: the content of export/parity.json, or None.
         note: a sentence of the user's, or "".
+        located: where the tiles lie, None where nothing says it.
     """
 
     results: Mapping[str, Any]
@@ -70,3 +88,4 @@ class Material:
     views: Views
     parity: Mapping[str, Any] | None
     note: str
+    located: Located | None = None

@@ -3,6 +3,7 @@
 import json
 
 from kdjax.report import images, measures
+from kdjax.report.geography import geography
 from kdjax.report.markup import Markup, element, joined
 from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, scroll
@@ -19,6 +20,7 @@ def render(material: Material) -> str:
         ("classes", "Class by class", measures.classes(material)),
         ("calibration", "Calibration", measures.calibration(material)),
         ("cost", "Accuracy and cost", measures.cost(material)),
+        *([("places", "Where the tiles lie", geography(material.located))] if material.located else []),
         ("confused", "Classes taken for each other", images.confused(material)),
         ("hardest", "Hardest test images", images.hardest(material)),
         ("suspects", "Labels to check", images.suspects(material)),

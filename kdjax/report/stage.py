@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from kdjax.data.dataset import Split
+from kdjax.data.loading import locations
 from kdjax.errors import InputError
 from kdjax.inputs import batch
 from kdjax.report import findings, page
 from kdjax.report.composite import Composite, composite
-from kdjax.report.material import Material, Side, Views
+from kdjax.report.material import Located, Material, Side, Views
 from kdjax.results import document, logits
 from kdjax.results.comparison import shown_arms
 from kdjax.results.metrics import log_softmax
@@ -61,6 +62,7 @@ def report(run: Run) -> None:
         views=_views(run, students, shown),
         parity=_parity(run),
         note=" ".join(filter(None, (run.config.run.note, shown.words))),
+        located=_located(run),
     )
     if jax.process_index() == 0:
         files.write_text(run.workdir / "report.html", page.render(material))
@@ -123,6 +125,25 @@ def _side(
         names=[one for one, there in zip(split.names, kept, strict=True) if there],
         teacher=log_softmax(teacher[kept].astype(np.float64)),
         students=log_softmax(rows[:, kept].astype(np.float64)),
+    )
+
+
+def _located(run: Run) -> Located | None:
+    """Where the tiles lie, as far as they or a table say."""
+    section = run.config.dataset
+    splits = {"training": run.dataset.train, "validation": run.dataset.validation, "test": run.dataset.test}
+    added = set(run.dataset.members.get("unlabelled", ()))  # files of another folder
+    names = {side: [name for name in split.names if name not in added] for side, split in splits.items()}
+    found = locations(section, sum(names.values(), []))
+    if found is None:
+        return None
+    known = ~np.isnan(found[:, 0])
+    side = np.repeat(list(names), [len(one) for one in names.values()])
+    return Located(
+        sides={name: found[known & (side == name)] for name in names},
+        unknown=int((~known).sum()) + len(added),
+        by_place=section.split_by == "place",
+        block_km=section.block_km,
     )
 
 

@@ -31,7 +31,7 @@ def table(results: Mapping[str, Any], closing: str | None = None) -> str:
     """
     header, rows = table_rows(results)
     paragraphs = [*notes.table_notes(results), *([closing] if closing else [])]
-    return "\n".join([text.printable(title(results)), "", *_align(header, rows), "", *map(_wrapped, paragraphs)])
+    return "\n".join([text.printable(title(results)), "", *aligned(header, rows), "", *map(wrapped, paragraphs)])
 
 
 def markdown(results: Mapping[str, Any], closing: str | None = None) -> str:
@@ -83,7 +83,7 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     )
     header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
-    return "\n".join([f"{name} over splits", "", *_align(header, rows), "", _wrapped(note)])
+    return "\n".join([f"{name} over splits", "", *aligned(header, rows), "", wrapped(note)])
 
 
 def comma_separated(results: Mapping[str, Any]) -> str:
@@ -173,12 +173,14 @@ def _over_seeds(arm: Mapping[str, Any], measure: str) -> float | None:
     return intervals.mean([None if m is None else m.get(measure) for m in arm["test_metrics"]])
 
 
-def _wrapped(paragraph: str) -> str:
+def wrapped(paragraph: str) -> str:
+    """A paragraph below a table, as lines of its width."""
     paragraph = text.printable(paragraph, keep="\n\t")
     return textwrap.fill(paragraph, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ")
 
 
-def _align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in text: the header, the first row by itself, and the others."""
     header, *rows = ([text.printable(cell) for cell in row] for row in (header, *rows))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     # Names to the left, numbers to the right. The last ± of a column lines up because all have two decimals.

@@ -192,7 +192,6 @@ def test_bytes_of_bands_stay_bytes(tmp_path):
         ({"file_bands": ("a", "A")}, "dataset.file_bands is .* repeats"),
         ({"bands": "B04"}, "dataset.bands is 'B04': give names"),
         ({"sensor": "sentinel2_l1c", "file_bands": ("B04",)}, "dataset.file_bands: give the bands of sentinel2_l1c"),
-        ({"source": "tfds", "builder": "x", "bands": ("nir",)}, "dataset.source is 'tfds'"),
         ({"source": "demo", "sensor": "sentinel2_l1c"}, "dataset.source is 'demo'"),
     ],
 )

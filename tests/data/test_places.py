@@ -7,7 +7,9 @@ import pytest
 from helpers.tiles import OPTIONS, picture, write_classes
 from PIL import Image
 
+from kdjax.config import base
 from kdjax.data import load
+from kdjax.data.loading import locations
 from kdjax.data.places import blocks, from_table
 from kdjax.errors import InputError
 
@@ -159,7 +161,14 @@ def test_georeferenced_tiles_say_where_they_lie(tmp_path):
     runs = [[side[f"{name}/{i:02d}.tif"] for i in range(24)] for name in ("field", "lake")]
     changes = sum(a != b for run in runs for a, b in zip(run, run[1:], strict=False))
     assert changes <= 12  # at most one between neighboring blocks, where single tiles would change about 20 times
+    section = {**base().dataset, "path": str(root)}
+    names = ["lake/00.tif", "field/23.tif"]
+    found = locations(section, names)
+    np.testing.assert_allclose(found, [[9.0016, 48.12], [9.0752, 47.85]], atol=5e-3)  # one needs no split by place
     geotiff(root / "lake" / "05.tif", 0, 0, crs=None, number=9)
+    last = locations(section, [*names, "lake/05.tif"])
+    np.testing.assert_array_equal(last, [*found, [np.nan, np.nan]])
+    assert locations(section, ["lake/05.tif", *names]) is None  # the first says that these are no such tiles
     with pytest.raises(InputError, match="lake/05.tif does not say where it lies.*give a table in dataset.places"):
         load(path=str(root), split_by="place", **OPTIONS)
 

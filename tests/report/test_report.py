@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers.report_material import ARMS, CLASSES, HOSTILE, HOSTILE_FILE, PARITY, material
 
+from kdjax.config import base
 from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.report import page, stage
@@ -170,11 +171,16 @@ def run(tmp_path, monkeypatch):
     students = {f"student_{name}": side.students[None] for name, side in sides.items()}
     np.savez(tmp_path / "evaluation" / "logits.npz", **teacher, **students)
     splits = {name: Split(side.images, side.labels, side.names) for name, side in sides.items()}
+    dataset = base().dataset
+    dataset.source = "demo"
     monkeypatch.setattr(stage, "_views", lambda run, students, shown: given.views)
     return SimpleNamespace(
         workdir=tmp_path,
-        dataset=SimpleNamespace(statistics=None, fingerprint="f00d", classes=CLASSES, **splits),
+        dataset=SimpleNamespace(
+            statistics=None, fingerprint="f00d", classes=CLASSES, members={}, train=splits["validation"], **splits
+        ),
         config=SimpleNamespace(
+            dataset=dataset,
             teacher=SimpleNamespace(workdir=None, students=None, onnx=None, ensemble=()),
             distill=SimpleNamespace(logits=()),
             run=SimpleNamespace(note="Rendered scenes."),

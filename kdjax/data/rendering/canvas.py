@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from kdjax.data.rendering.palette import (
+    ASPHALT,
+    BANDS,
+    CARS,
+    CONCRETE,
+    CROWN,
+    DRY,
+    GRASS,
+    MEADOW,
+    ROOFS,
+    SHADE,
+    SOIL,
+    VISIBLE,
+    WATERS,
+    Color,
+    gain,
+    lighter,
+)
+
 ZOOM = 3  # drawn this many times larger than stored
 
-Color = tuple[float, float, float]
 Points = np.ndarray  # (n, 2) in scene coordinates: the view is -0.5..0.5 before rotation and scaling
-
-# Ground colors: the middle of a range, see `Canvas.tint`.
-GRASS = (104, 126, 70)
-MEADOW = (130, 146, 84)
-DRY = (166, 150, 108)
-SOIL = (134, 106, 80)
-WOOD = (56, 80, 48)
-SAND = (212, 194, 154)
-CONCRETE = (160, 157, 150)
-ASPHALT = (92, 92, 95)
-WATERS = ((46, 78, 104), (62, 92, 84), (34, 60, 72), (84, 116, 128))
-CARS = ((225, 225, 225), (40, 42, 46), (150, 30, 30), (40, 60, 120), (130, 132, 136), (200, 196, 180))
-ROOFS = ((158, 88, 66), (128, 78, 62), (120, 116, 112), (170, 160, 146), (92, 84, 80), (188, 120, 88))
 
 
 class Canvas:
-    """A canvas with a random pose. Lengths are fractions of the view's side; colors are 0..255."""
+    """A canvas with a random pose. Lengths are fractions of the view's side; colors are 0..255.
 
-    def __init__(self, rng: np.random.Generator, size: int):
+    With infrared, everything is drawn twice: on a layer of colors and on one of infrared. What is chance in infrared
+    alone has a generator of its own, so that the colors are the same with it and without.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int, infrared: bool = False):
         self.rng = rng
+        (self.unseen,) = rng.spawn(1)
         self.side = size * ZOOM
         self.angle = rng.uniform(0, 2 * np.pi)
         self.scale = float(np.exp(rng.uniform(np.log(0.95), np.log(1.35))))
@@ -43,8 +54,9 @@ class Canvas:
         sun = rng.uniform(0, 2 * np.pi)
         self.shadow = np.array([np.cos(sun), np.sin(sun)]) * rng.uniform(0.3, 1.2)
         self._shadow = self.shadow.tolist()
-        self.image = Image.new("RGB", (self.side, self.side))
-        self.draw = ImageDraw.Draw(self.image)
+        self.channels = len(BANDS) if infrared else VISIBLE
+        self._layers = [Image.new("RGB", (self.side, self.side)) for _ in range(0, self.channels, VISIBLE)]
+        self._brushes = [ImageDraw.Draw(layer) for layer in self._layers]
 
     # Chance and colors ------------------------------------------------------------------------------------------
 
@@ -57,7 +69,9 @@ class Canvas:
     def tint(self, color: Color, spread: float = 10) -> Color:
         """The color, lighter or darker, and a little off in hue."""
         light, *hue = self.rng.normal(0, spread, 4).tolist()
-        return tuple(min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(color, hue, strict=True))
+        seen = (min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(color[:VISIBLE], hue, strict=True))
+        unseen = self.unseen.normal(0, 0.7 * spread, len(color) - VISIBLE).tolist()  # how moist, how vigorous
+        return (*seen, *(c * gain(light + h) for c, h in zip(color[VISIBLE:], unseen, strict=True)))
 
     def pick(self, colors: tuple[Color, ...], spread: float = 9) -> Color:
         return self.tint(colors[self.rng.integers(len(colors))], spread)
@@ -72,14 +86,13 @@ class Canvas:
 
     def fill(self, color: Color, second: Color | None = None, patches: float = 3) -> None:
         """Covers the view with mottled ground; with a second color in soft-edged patches."""
-        base = np.array(color, np.float32)
-        ground = np.broadcast_to(base, (self.side, self.side, 3)).copy()
+        base = self._levels(color)
+        ground = np.broadcast_to(base, (self.side, self.side, self.channels)).copy()
         if second is not None:
             weight = np.clip(self.noise(patches) * 3 + self.rng.normal(0, 0.7), 0, 1)[..., None]
-            ground += weight * (np.array(second, np.float32) - base)
+            ground += weight * (self._levels(second) - base)
         texture = 6 * self.noise(5) + 6 * self.noise(14) + 5 * self.noise(self.side / 5)
-        ground += texture[..., None] * self.between(0.5, 1.3)
-        self.image.paste(Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)))
+        self._cover(ground, texture[..., None] * self.between(0.5, 1.3))
 
     def country(self) -> None:
         """Open land of a random kind."""
@@ -89,8 +102,19 @@ class Canvas:
     def ground_photo(self, mask: Image.Image, color: Color, rough: float = 1.0) -> None:
         """Covers the masked part with one mottled color."""
         texture = rough * (5 * self.noise(6) + 4 * self.noise(self.side / 6))
-        layer = np.clip(np.array(color, np.float32) + texture[..., None], 0, 255).astype(np.uint8)
-        self.image.paste(Image.fromarray(layer), mask=mask)
+        ground = np.broadcast_to(self._levels(color), (self.side, self.side, self.channels)).copy()
+        self._cover(ground, texture[..., None], mask)
+
+    def _levels(self, color: Color) -> np.ndarray:
+        return np.array(color[: self.channels], np.float32)
+
+    def _cover(self, ground: np.ndarray, light: np.ndarray, mask: Image.Image | None = None) -> None:
+        """Lays ground (side, side, channels) on the layers, brighter by `light` (side, side, 1), see `palette`."""
+        ground[..., :VISIBLE] += light
+        ground[..., VISIBLE:] *= gain(light)
+        levels = np.clip(ground, 0, 255).astype(np.uint8)
+        for layer, of_layer in zip(self._layers, np.split(levels, len(self._layers), axis=-1), strict=True):
+            layer.paste(Image.fromarray(np.ascontiguousarray(of_layer)), mask=mask)
 
     # Shapes ------------------------------------------------------------------------------------------------------
 
@@ -99,11 +123,21 @@ class Canvas:
         return (np.asarray(points) @ self.turn + self.origin).ravel().tolist()
 
     def polygon(self, points: Points, color: Color) -> None:
-        self.draw.polygon(self.pixels(points), fill=rgb(color))
+        self._fill(self.pixels(points), color)
+
+    def line(self, points: Points, color: Color) -> None:
+        """A thin line along the points."""
+        for k, brush in enumerate(self._brushes):
+            brush.line(self.pixels(points), fill=_ink(color, k), width=ZOOM - 1)
+
+    def _fill(self, corners: Sequence[float], color: Color) -> None:
+        """A polygon of canvas pixels x, y, x, y, ..."""
+        for k, brush in enumerate(self._brushes):
+            brush.polygon(corners, fill=_ink(color, k))
 
     def shadowed(self, points: Points, color: Color, height: float) -> None:
         """A polygon with its shadow on the ground; `height` is the shadow's length."""
-        self.draw.polygon(self.pixels(np.asarray(points) + self.shadow * height), fill=(38, 40, 44))
+        self.polygon(np.asarray(points) + self.shadow * height, (38, 40, 44, *SHADE))
         self.polygon(points, color)
 
     def block(self, x: float, y: float, w: float, h: float, angle: float, color: Color, height: float = 0.0) -> None:
@@ -116,17 +150,17 @@ class Canvas:
             return
         if height:
             dx, dy = self._shadow
-            self.block(x + dx * height, y + dy * height, w, h, angle, (44, 44, 48))
+            self.block(x + dx * height, y + dy * height, w, h, angle, (44, 44, 48, *SHADE))
         cos, sin = math.cos(angle) / 2, math.sin(angle) / 2
         lx, ly, sx, sy = w * cos, w * sin, -h * sin, h * cos
         lu, lv, su, sv = lx * a + ly * c, lx * b + ly * d, sx * a + sy * c, sx * b + sy * d
-        self.draw.polygon(
+        self._fill(
             (u - lu - su, v - lv - sv, u + lu - su, v + lv - sv, u + lu + su, v + lv + sv, u - lu + su, v - lv + sv),
-            fill=rgb(color),
+            color,
         )
 
     def mask(self, points: Points) -> Image.Image:
-        mask = Image.new("L", self.image.size)
+        mask = Image.new("L", (self.side, self.side))
         ImageDraw.Draw(mask).polygon(self.pixels(points), fill=255)
         return mask
 
@@ -134,7 +168,8 @@ class Canvas:
         (a, b), (c, d) = self._floats
         u, v, r = x * a + y * c + self.origin[0], x * b + y * d + self.origin[1], radius * self.scale * self.side
         if -r < u < self.side + r and -r < v < self.side + r:
-            self.draw.ellipse((u - r, v - r, u + r, v + r), fill=rgb(color))
+            for k, brush in enumerate(self._brushes):
+                brush.ellipse((u - r, v - r, u + r, v + r), fill=_ink(color, k))
 
     def band(self, path: Points, width: float | np.ndarray, color: Color) -> None:
         """A strip of the given width along a path (n, 2)."""
@@ -151,9 +186,9 @@ class Canvas:
 
     def tree(self, x: float, y: float, radius: float) -> None:
         """A crown: its shadow, its body, its lit side."""
-        green = self.tint((62, 88, 46), 12)
+        green = self.tint((62, 88, 46, *CROWN), 12)
         dx, dy = self._shadow[0] * radius, self._shadow[1] * radius
-        self.disc(x + dx * 0.7, y + dy * 0.7, radius, (30, 36, 30))
+        self.disc(x + dx * 0.7, y + dy * 0.7, radius, (30, 36, 30, *SHADE))
         self.disc(x, y, radius, green)
         self.disc(x - dx * 0.3, y - dy * 0.3, radius * 0.55, lighter(green, 1.22))
 
@@ -228,32 +263,36 @@ class Canvas:
     # The picture -------------------------------------------------------------------------------------------------
 
     def photograph(self) -> np.ndarray:
-        """Light, haze, optics and noise; float canvas -> uint8 (size, size, 3)."""
-        size = self.side // ZOOM
+        """Light, haze, optics and noise; float canvas -> uint8 (size, size, channels)."""
+        size, unseen = self.side // ZOOM, self.channels - VISIBLE
         blur = abs(self.rng.normal(0, 0.2)) * ZOOM * size / 48
-        image = self.image.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.3 else self.image
-        small = np.asarray(image.reduce(ZOOM), np.float32) / 255
+        small = np.concatenate([self._reduced(layer, blur) for layer in self._layers], axis=-1)
         if self.chance(0.12):  # the shadow of a cloud, or thin cloud
             veil = np.clip(np.asarray(Image.fromarray(self.noise(2)).resize((size, size))) * 2, 0, 1)[..., None]
             small = small * (1 - 0.45 * veil) if self.chance(0.6) else small + 0.3 * veil * (0.95 - small)
-        small = np.maximum(small, 0) ** self.between(0.9, 1.15)
-        small = small * self.between(0.85, 1.15) * self.rng.normal(1, 0.03, 3)
-        gray = small.mean(-1, keepdims=True)
-        small = gray + (small - gray) * self.between(0.8, 1.2)
+        small = np.maximum(small, 0) ** self.between(0.9, 1.15) * self.between(0.85, 1.15)
+        small = small * np.concatenate([self.rng.normal(1, 0.03, VISIBLE), self.unseen.normal(1, 0.03, unseen)])
+        visible, infrared = small[..., :VISIBLE], small[..., VISIBLE:]
+        gray = visible.mean(-1, keepdims=True)
+        visible = gray + (visible - gray) * self.between(0.8, 1.2)
         haze = self.between(0, 0.15) * self.rng.random()
-        small = small * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])
-        small = small + self.rng.normal(0, self.between(0.004, 0.018), small.shape)
-        return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
+        visible = visible * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])  # infrared goes through it
+        noise = self.between(0.004, 0.018)
+        visible = visible + self.rng.normal(0, noise, visible.shape)
+        infrared = infrared + self.unseen.normal(0, noise, infrared.shape)
+        return np.rint(np.clip(np.concatenate([visible, infrared], axis=-1), 0, 1) * 255).astype(np.uint8)
+
+    @staticmethod
+    def _reduced(layer: Image.Image, blur: float) -> np.ndarray:
+        """A layer as the sensor samples it: float32 (size, size, 3) in 0..1."""
+        image = layer.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.3 else layer
+        return np.asarray(image.reduce(ZOOM), np.float32) / 255
 
 
-def rgb(color: Color) -> tuple[int, int, int]:
-    r, g, b = color
-    return min(255, max(0, round(float(r)))), min(255, max(0, round(float(g)))), min(255, max(0, round(float(b))))
-
-
-def lighter(color: Color, factor: float) -> Color:
-    r, g, b = color
-    return r * factor, g * factor, b * factor
+def _ink(color: Color, layer: int) -> tuple[int, ...]:
+    """The levels of a color on a layer."""
+    levels = color[VISIBLE * layer : VISIBLE * (layer + 1)]
+    return tuple(min(255, max(0, round(float(level)))) for level in levels)
 
 
 def ring(x: float, y: float, radius: float, corners: int) -> Points:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdjax.data.rendering.canvas import (
+from kdjax.data.rendering.canvas import Canvas, along, blob, meander, outline
+from kdjax.data.rendering.palette import (
     ASPHALT,
     CARS,
     CONCRETE,
+    CROWN,
+    DEEP,
     DRY,
+    DUNE,
+    FOAM,
     GRASS,
+    LEAF,
     MEADOW,
     SAND,
     SOIL,
+    STRAW,
     WATERS,
     WOOD,
-    Canvas,
-    along,
-    blob,
+    brighter,
     lighter,
-    meander,
-    outline,
 )
 
 
 def crop_rows(s: Canvas) -> None:
     s.fill(s.pick((SOIL, DRY)), s.pick((SOIL, DRY)))
-    crop = s.pick((GRASS, (112, 146, 72), (186, 174, 84), (84, 112, 60)), 12)
+    crop = s.pick((GRASS, (112, 146, 72, *LEAF), (186, 174, 84, *STRAW), (84, 112, 60, *LEAF)), 12)
     period = s.between(0.065, 0.14)
     cover = s.between(0.3, 0.65)
     bend = s.between(-0.1, 0.1) * np.linspace(-1.3, 1.3, 49) ** 2
@@ -43,8 +46,8 @@ def crop_rows(s: Canvas) -> None:
 
 
 def forest(s: Canvas) -> None:
-    s.fill(s.tint((40, 56, 36), 8), s.pick((WOOD, GRASS), 8))
-    green = s.pick(((60, 86, 46), (74, 96, 52), (52, 78, 58), (104, 100, 56)), 10)
+    s.fill(s.tint((40, 56, 36, *CROWN), 8), s.pick((WOOD, GRASS), 8))
+    green = s.pick(((60, 86, 46, *CROWN), (74, 96, 52, *CROWN), (52, 78, 58, *CROWN), (104, 100, 56, *CROWN)), 10)
     radius = s.between(0.027, 0.06) / s.scale
     step, reach = radius * 1.5, 0.88 / s.scale
     grid = np.stack(np.meshgrid(*[np.arange(-reach, reach, step)] * 2), -1).reshape(-1, 2)
@@ -56,7 +59,7 @@ def forest(s: Canvas) -> None:
     radii = (radius * s.rng.uniform(0.6, 1.3, len(grid))).tolist()
     dx, dy = s.shadow * 0.35
     for (x, y), r, light in zip(grid.tolist(), radii, s.rng.normal(0, 9, len(grid)).tolist(), strict=True):
-        color = tuple(c + light for c in green)
+        color = brighter(green, light)
         s.disc(x + dx * r, y + dy * r, r, lighter(color, 0.62))
         s.disc(x, y, r * 0.86, color)
         s.disc(x - 0.8 * dx * r, y - 0.8 * dy * r, r * 0.45, lighter(color, 1.22))
@@ -85,18 +88,18 @@ def river(s: Canvas) -> None:
 
 
 def beach(s: Canvas) -> None:
-    water = np.array(s.pick(WATERS[:2] + ((70, 128, 140), (54, 104, 128)), 10))
+    water = np.array(s.pick(WATERS[:2] + ((70, 128, 140, *DEEP), (54, 104, 128, *DEEP)), 10))
     s.fill(tuple(water), tuple(water * s.between(0.75, 1.0)), 2)
     shore = along(meander(s.rng, s.between(0.01, 0.08)) + s.between(-0.15, 0.12))
     below = np.array([[1.3, 1.6], [-1.3, 1.6]])
-    sand = s.pick((SAND, (196, 176, 136), (178, 160, 128)), 10)
+    sand = s.pick((SAND, (196, 176, 136, *DUNE), (178, 160, 128, *DUNE)), 10)
     for k in range(3, 0, -1):  # shallow water
         shallow = water + (np.array(sand) - water) * 0.13 * (4 - k)
         s.polygon(np.concatenate([shore - (0, 0.035 * k), below]), tuple(shallow))
     s.ground_photo(s.mask(np.concatenate([shore, below])), sand, 0.8)
     for k in range(s.rng.integers(0, 4)):  # breakers
         wave = shore - (0, 0.012 + 0.045 * k) + np.stack([np.zeros(49), meander(s.rng, 0.008)], 1)
-        s.dashes(wave, 0.012, s.between(0.2, 0.9), s.between(0.02, 0.3), (226, 232, 232))
+        s.dashes(wave, 0.012, s.between(0.2, 0.9), s.between(0.02, 0.3), (226, 232, 232, *FOAM))
     width = s.between(0.07, 0.28)
     dune = shore + np.stack([np.zeros(49), width + meander(s.rng, 0.03)], 1)
     land = np.concatenate([dune, below])
@@ -120,7 +123,7 @@ def beach(s: Canvas) -> None:
 
 def golf_course(s: Canvas) -> None:
     s.fill(s.pick((GRASS, MEADOW, WOOD), 8), s.pick((WOOD, GRASS), 8))
-    fairway = s.pick(((124, 158, 84), (140, 166, 92), (112, 146, 78)), 8)
+    fairway = s.pick(((124, 158, 84, *LEAF), (140, 166, 92, *LEAF), (112, 146, 78, *LEAF)), 8)
     for _ in range(s.rng.integers(1, 4)):
         x, y = s.rng.uniform(-0.35, 0.35, 2)
         s.ground_photo(s.mask(blob(s.rng, x, y, s.between(0.1, 0.2), s.between(1.6, 2.8))), fairway, 0.4)
@@ -131,7 +134,7 @@ def golf_course(s: Canvas) -> None:
             a = s.between(0, 6.3)
             s.polygon(
                 blob(s.rng, x + 0.12 * np.cos(a), y + 0.12 * np.sin(a), s.between(0.02, 0.045), 1.4),
-                s.tint((224, 210, 172), 8),
+                s.tint((224, 210, 172, *DUNE), 8),
             )
     for x, y in s.rng.uniform(-0.75, 0.75, (s.rng.integers(10, 70), 2)):
         s.tree(x, y, s.between(0.014, 0.032))

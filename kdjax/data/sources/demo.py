@@ -1,8 +1,9 @@
 """Rendered land-use scenes: a data set that needs no download.
 
 Each scene is drawn from above, three times larger than stored, and averaged down. Orientation, scale, season, light,
-haze, blur, sensor noise and clutter vary. These are drawings, not data: they show that a run works and what
-distillation does to it, not how well a network does on real images.
+haze, blur, sensor noise and clutter vary. Beside the colors there are infrared bands to be had, see
+`rendering.palette`. These are drawings, not data: they show that a run works and what distillation does to it, not how
+well a network does on real images.
 """
 
 from collections.abc import Mapping
@@ -10,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.data.bands import Bands, canonical
 from kdjax.data.dataset import Context, Pool
 from kdjax.data.decode import digest
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.rendering.canvas import Canvas
+from kdjax.data.rendering.palette import BANDS, VISIBLE
 from kdjax.data.rendering.scenes import SCENES
 from kdjax.errors import InputError
 
 
-def render(data_seed: int, class_name: str, index: int, size: int) -> np.ndarray:
+def render(data_seed: int, class_name: str, index: int, size: int, infrared: bool = False) -> np.ndarray:
     """Draws one scene.
 
     Args:
@@ -26,25 +29,37 @@ def render(data_seed: int, class_name: str, index: int, size: int) -> np.ndarray
         class_name: a key of SCENES.
         index: number of the scene in its class.
         size: side in pixels.
+        infrared: whether its bands follow the colors, which are the same either way.
 
     Returns:
-        uint8 (size, size, 3), a pure function of the arguments.
+        uint8 (size, size, 3), or a channel for each of `palette.BANDS`; a pure function of the arguments.
     """
     rng = np.random.default_rng([data_seed, list(SCENES).index(class_name), index])
-    canvas = Canvas(rng, size)
+    canvas = Canvas(rng, size, infrared)
     SCENES[class_name](canvas)
     return canvas.photograph()
+
+
+def _channels(bands: Bands | None) -> list[int]:
+    """The places of the bands among the rendered ones."""
+    if bands is None:
+        return list(range(VISIBLE))
+    for name in bands.names:
+        if canonical(name) not in BANDS:
+            raise InputError(f"dataset.bands: the demo has no band {name!r}; it renders {', '.join(BANDS)}")
+    return [BANDS.index(canonical(name)) for name in bands.names]
 
 
 def load(section: Mapping[str, Any], context: Context) -> Pool:
     """Renders the demo: the first `demo_classes` kinds of scenes, the counts shared evenly among them.
 
     Args:
-        section: reads `demo_classes`, `demo_train`, `demo_validation`, `demo_test` and `storage_size`.
+        section: reads `demo_classes`, `demo_train`, `demo_validation`, `demo_test`, `bands` and `storage_size`.
         context: its seed draws the scenes.
 
     Raises:
-        InputError: more classes than there are, fewer than two, or a split with fewer images than classes.
+        InputError: more classes than there are, fewer than two, a split with fewer images than classes, or a band that
+            is not rendered.
     """
     classes, size = section["demo_classes"], section["storage_size"]
     if not 2 <= classes <= len(SCENES):
@@ -53,6 +68,8 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     for side, count in counts.items():
         if count < classes:
             raise InputError(f"dataset.demo_{side}: {count} is too few, each of the {classes} classes needs one image")
+    bands = Bands(tuple(section["bands"])) if section["bands"] else None
+    channels = _channels(bands)
     names = list(SCENES)[:classes]
     # Class k's scenes are numbered through the three splits, so no scene is in two of them.
     made = [0] * classes
@@ -62,7 +79,8 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
             todo.append((side, j % classes, made[j % classes]))
             made[j % classes] += 1
     # No threads: the drawing is many small calls that hold Python's lock.
-    images = np.stack([render(context.data_seed, names[k], i, size) for _, k, i in todo])
+    infrared = max(channels) >= VISIBLE
+    images = np.stack([render(context.data_seed, names[k], i, size, infrared)[..., channels] for _, k, i in todo])
     return Pool(
         "demo",
         tuple(names),
@@ -73,6 +91,6 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         tuple(digest(image) for image in images),
         tuple(side for side, _, _ in todo),
         ("scenes are rendered, not photographed",),
-        Meaning(numbers=(BYTES,), tile_px=size),
+        Meaning(numbers=(BYTES,), tile_px=size, bands=bands),
         redrawn=True,
     )

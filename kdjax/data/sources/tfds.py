@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
 from kdjax.data import decode
+from kdjax.data.bands import named
 from kdjax.data.dataset import Context, Pool
 from kdjax.data.image_files import stamp
 from kdjax.data.ingest import Encoded, Raw, ingest
@@ -29,7 +30,8 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     Args:
         section: reads `builder` (name, such as 'eurosat/rgb', 'uc_merced' or 'my_set/my_config:1.0.0'), `path` (where
             it was prepared; None = ~/tensorflow_datasets), `tfds_splits` (() or the split strings of train, validation
-            and test, such as 'train[:80%]'), and what `ingest` reads.
+            and test, such as 'train[:80%]'), and what `ingest` reads. Images that are a Tensor feature, as those of
+            'eurosat/all', may have any bands; `sensor` or `file_bands` say which.
         context: seed, cache and log.
 
     Returns:
@@ -37,7 +39,8 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         or splits of other names, are pooled.
 
     Raises:
-        InputError: unknown, not prepared or not prepared as array_record; not an image classification set; bad splits.
+        InputError: unknown, not prepared or not prepared as array_record; not an image classification set; bands of
+            which nothing is known; bad splits.
     """
     builder = section["builder"]
     if not builder:
@@ -46,6 +49,9 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     field = f"dataset.builder {builder}"
     found = _open(builder, place, field)
     image_key, label_key, name_key = _features(found.info, field)
+    is_tensor = not isinstance(found.info.features[image_key], tfds.features.Image)
+    if is_tensor:
+        _check_tensor(found.info.features[image_key], section, f"{field}: its images, {image_key!r},")
     classes = tuple(
         found.info.features[label_key].names or [str(k) for k in range(found.info.features[label_key].num_classes)]
     )
@@ -54,7 +60,7 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     chosen, notes = _choose(found.info.splits, section["tfds_splits"], field)
     try:
         sources = {
-            split: found.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
+            split: found.as_data_source(split, decoders={} if is_tensor else {image_key: tfds.decode.SkipDecoding()})
             for split in {split for split, _, _ in chosen}
         }
     except (NotImplementedError, ValueError) as error:
@@ -76,7 +82,8 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         except (ValueError, RuntimeError, IndexError) as error:
             raise decode.DecodeError(f"unreadable record: {error}") from error
         name = record[name_key].decode("utf-8", "replace") if name_key else titles[k]
-        return Raw(name, int(record[label_key]), bytes(record[image_key]))
+        image = record[image_key]
+        return Raw(name, int(record[label_key]), image if is_tensor else bytes(image))
 
     taken = ingest(
         Encoded(field, titles, titles, read, identity=["tfds", _files(found), classes]),
@@ -123,6 +130,7 @@ def _features(info: Any, field: str) -> tuple[str, str, str | None]:
     if not isinstance(features, tfds.features.FeaturesDict):
         raise InputError(f"{field}: not an image classification set (its examples are no dictionaries)")
     images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    images = images or [key for key, feature in features.items() if _is_picture(feature)]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     supervised = info.supervised_keys
     if supervised and len(supervised) == 2 and supervised[0] in images and supervised[1] in labels:
@@ -134,8 +142,9 @@ def _features(info: Any, field: str) -> tuple[str, str, str | None]:
             f"{field}: one image and one class label expected, but it has {len(images)} images and "
             f"{len(labels)} class labels among its features ({', '.join(features)})"
         )
-    if np.dtype(features[image].np_dtype) not in (np.uint8, np.uint16):
-        raise InputError(f"{field}: its images are {np.dtype(features[image].np_dtype)}; uint8 or uint16 expected")
+    dtype = np.dtype(features[image].np_dtype)
+    if isinstance(features[image], tfds.features.Image) and dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{field}: its images are {dtype}; uint8 or uint16 expected")
     name = next(
         (
             key
@@ -145,6 +154,23 @@ def _features(info: Any, field: str) -> tuple[str, str, str | None]:
         None,
     )
     return image, label, name
+
+
+def _is_picture(feature: Any) -> bool:
+    """Whether a feature is numbers of (height, width, bands)."""
+    is_array = isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 3
+    return is_array and np.dtype(feature.np_dtype).kind in "uif"
+
+
+def _check_tensor(feature: Any, section: Mapping[str, Any], what: str) -> None:
+    """Refuses a tensor of which nothing says what its bands are: it has no descriptions as a file may have."""
+    count, bands = feature.shape[-1], named(section)
+    if bands is None and count not in (1, 3):
+        raise InputError(f"{what} have {count} bands: say which in dataset.sensor or dataset.file_bands")
+    if bands is not None and all(len(order) != count for order in bands.orders):
+        lengths = " or ".join(str(length) for length in sorted({len(order) for order in bands.orders}))
+        known = f"dataset.sensor or file_bands name {lengths}" if lengths else "nothing names them"
+        raise InputError(f"{what} have {count} bands, and {known}: give all of them in dataset.file_bands")
 
 
 def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[str, int, str]], list[str]]:

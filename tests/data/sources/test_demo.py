@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax.data import load
+from kdjax.data.rendering.canvas import Canvas
+from kdjax.data.rendering.palette import BANDS, CARS, CONCRETE, GRASS, ROOFS, SOIL, WATERS, WOOD
 from kdjax.data.rendering.scenes import SCENES
 from kdjax.data.sources.demo import render
 from kdjax.errors import InputError
@@ -59,6 +61,60 @@ def test_colour_alone_does_not_solve_the_demo():
     means = np.stack([train[data.train.labels == k].mean(0) for k in range(10)])
     nearest = ((test[:, None] - means) ** 2 / train.var(0)).sum(-1).argmin(1)
     assert 0.15 < (nearest == data.test.labels).mean() < 0.75
+
+
+def test_the_scenes_stay_those_of_published_results():
+    """Mean levels, to half of one: another version of Pillow may round otherwise, another order of chance would not."""
+    known = (102.0, 71.3, 109.6, 115.4, 139.4, 105.1, 113.6, 101.8, 96.7, 68.4, 103.6, 110.5)
+    np.testing.assert_allclose([render(0, name, 0, 32).mean() for name in SCENES], known, atol=0.5)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_infrared_leaves_the_colors_as_they_are(name):
+    for index in range(3):
+        image = render(2, name, index, 40, infrared=True)
+        assert image.shape == (40, 40, len(BANDS)) and image[..., 3:].std() > 4
+        np.testing.assert_array_equal(image[..., :3], render(2, name, index, 40))
+        np.testing.assert_array_equal(image, render(2, name, index, 40, infrared=True))
+
+
+def test_infrared_tells_plants_water_and_ground_apart_as_spectral_indices_do():
+    def seen(color):
+        """What a photograph has of ground of one color: mean reflectance of each band over twenty of them."""
+        pictures = []
+        for seed in range(20):
+            canvas = Canvas(np.random.default_rng(seed), 16, infrared=True)
+            canvas.fill(canvas.tint(color))
+            pictures.append(canvas.photograph().reshape(-1, len(BANDS)).mean(0))
+        return dict(zip(BANDS, np.mean(pictures, 0), strict=True))
+
+    def index(bands, first, second):
+        return (bands[first] - bands[second]) / (bands[first] + bands[second])
+
+    for plants in (GRASS, WOOD):
+        assert index(seen(plants), "nir", "red") > 0.2 and index(seen(plants), "swir16", "nir") < -0.2  # NDVI, NDBI
+    for water in WATERS:  # McFeeters' and Xu's water indices, whatever its color
+        assert index(seen(water), "green", "nir") > 0.4 and index(seen(water), "green", "swir16") > 0.6
+        assert max(seen(water)[band] for band in BANDS[3:]) < 30
+    for ground in (SOIL, CONCRETE, ROOFS[0]):
+        assert index(seen(ground), "swir16", "nir") > 0.02 and seen(ground)["swir22"] > 2 * seen(GRASS)["swir22"]
+    # A dark car and water look alike in color; infrared tells.
+    assert seen(CARS[1])["swir16"] > 5 * seen(WATERS[2])["swir16"]
+
+
+def test_bands_of_the_demo_are_taken_by_name():
+    plain = load(**OPTIONS)
+    taken = load(**OPTIONS, bands=("NIR", "green"))
+    assert taken.train.names == plain.train.names and taken.train.images.dtype == np.uint8
+    np.testing.assert_array_equal(taken.test.images[..., 1], plain.test.images[..., 1])
+    label, number = taken.test.names[0].rsplit("_", 1)
+    expected = render(0, label.split("/")[0], int(number), 32, infrared=True)[..., 3]
+    np.testing.assert_array_equal(taken.test.images[0, ..., 0], expected)
+    pixels = taken.train.images.reshape(-1, 2) / 255
+    np.testing.assert_allclose(taken.statistics.mean, pixels.mean(0), rtol=1e-6)
+    assert taken.meaning.names == ("NIR", "green") and plain.meaning.bands is None
+    with pytest.raises(InputError, match="dataset.bands: the demo has no band 'B08'; it renders red, .*, swir22"):
+        load(**OPTIONS, bands=("red", "B08"))
 
 
 def test_rendering_is_fast():

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from helpers.tiffs import tiff
 from helpers.tiles import SIDE, image_of, names_of, picture
 from PIL import Image
 
@@ -75,8 +76,41 @@ class OneSplit(TinyTiles):
             yield i, {"image": png([len(split), i]), "label": i % 2}
 
 
+def reflectance(index):
+    """Sentinel-2 L1C times 10 000 (SIDE, SIDE, 13), B8A last; B10 is darkest."""
+    values = np.random.default_rng([13, index]).integers(300, 9000, (SIDE, SIDE, 13)).astype(np.float32)
+    values[..., 9] = 5 + index
+    return values
+
+
+class AllBands(tfds.core.GeneratorBasedBuilder):
+    """Thirteen bands in a tensor of floats, as `eurosat/all`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            supervised_keys=("sentinel2", "label"),
+            features=tfds.features.FeaturesDict(
+                {
+                    "sentinel2": tfds.features.Tensor(shape=(SIDE, SIDE, 13), dtype=np.float32),
+                    "label": tfds.features.ClassLabel(names=["dune", "swamp"]),
+                    "filename": tfds.features.Text(),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(30):
+            yield i, {"sentinel2": reflectance(i), "label": i % 2, "filename": f"{i}.tif"}
+
+
 class NotImages(tfds.core.GeneratorBasedBuilder):
-    """Numbers instead of an image, as `eurosat/all`."""
+    """Numbers without a place instead of an image."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -85,7 +119,7 @@ class NotImages(tfds.core.GeneratorBasedBuilder):
             builder=self,
             features=tfds.features.FeaturesDict(
                 {
-                    "bands": tfds.features.Tensor(shape=(4, 4, 13), dtype=np.float32),
+                    "spectrum": tfds.features.Tensor(shape=(13,), dtype=np.float32),
                     "label": tfds.features.ClassLabel(names=["dune", "swamp"]),
                 }
             ),
@@ -96,14 +130,14 @@ class NotImages(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self):
         for i in range(4):
-            yield i, {"bands": np.zeros((4, 4, 13), np.float32), "label": i % 2}
+            yield i, {"spectrum": np.zeros(13, np.float32), "label": i % 2}
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     tfds.disable_progress_bar()
     place = tmp_path_factory.mktemp("tfds")
-    for builder in (TinyTiles, OneSplit, NotImages):
+    for builder in (TinyTiles, OneSplit, AllBands, NotImages):
         builder(data_dir=place, file_format="array_record").download_and_prepare()
     return place
 
@@ -141,6 +175,38 @@ def test_split_strings(prepared):
     ):
         with pytest.raises(InputError, match=pattern):
             load(**options, tfds_splits=bad)
+
+
+def test_bands_of_a_tensor_are_those_of_the_same_files(prepared, tmp_path):
+    for i in range(30):
+        path = tmp_path / ("dune", "swamp")[i % 2] / f"{i}.tif"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(tiff(reflectance(i).astype(np.uint16), photometric="minisblack", planarconfig="contig"))
+    wanted = {"sensor": "sentinel2_l1c", "bands": ("B12", "B8A", "B10")}
+    data = load(builder="all_bands", path=str(prepared), **OPTIONS, **wanted)
+    files = load(**OPTIONS | {"source": "folder"}, path=str(tmp_path), **wanted)
+    assert data.meaning.names == wanted["bands"] and data.train.images.dtype == np.uint16
+    for i in (0, 29):  # written by hand, and as files of integers are read
+        found = image_of(data, f"{i}.tif")
+        expected = reflectance(i)[..., [11, 12, 9]] / 10_000 * 65_535
+        np.testing.assert_allclose(found, expected, atol=0.51)
+        np.testing.assert_array_equal(found, image_of(files, f"{('dune', 'swamp')[i % 2]}/{i}.tif"))
+    names = tuple(f"band {k}" for k in range(13))
+    again = load(builder="all_bands", path=str(prepared), **OPTIONS, file_bands=names, value_range=(0.0, 10_000.0))
+    np.testing.assert_array_equal(image_of(again, "3.tif")[..., [11, 12, 9]], image_of(data, "3.tif"))
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({}, "all_bands: its images, 'sentinel2', have 13 bands: say which in dataset.sensor or dataset.file_bands"),
+        ({"sensor": "sentinel2_l2a"}, "have 13 bands, and dataset.sensor or file_bands name 12: give all of them"),
+        ({"bands": ("B04",)}, "have 13 bands, and nothing names them"),
+    ],
+)
+def test_bands_that_nothing_names_are_refused(prepared, fields, said):
+    with pytest.raises(InputError, match=said):
+        load(builder="all_bands", path=str(prepared), **OPTIONS, **fields)
 
 
 def test_what_is_not_prepared_says_how_to(prepared, tmp_path):

@@ -1,0 +1,99 @@
+"""Two runs that differ only in how their splits were drawn, such as at random and by place, side by side.
+
+    python -m kdjax.results.two_splits runs/random runs/by_place
+
+The test images differ, so that nothing can be paired: the table has the mean of every arm on each split and their
+difference. Where classes are unequal in one of the runs, both are told by macro recall.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdjax.errors import InputError, in_one_line
+from kdjax.results import document, formats
+from kdjax.results.comparison import NAMES, figures, judged_by, shown_arms
+from kdjax.results.tables import aligned, wrapped
+from kdjax.runtime import files
+
+DRAWN_BY = ("split_by", "places", "block_km", "group_near_duplicates", "fold", "splits")
+"""Fields of config.dataset that decide which image is on which side; the runs may differ in these."""
+
+
+def table(first: Path, second: Path) -> str:
+    """What `main` prints.
+
+    Raises:
+        InputError: a run is not evaluated; they have other images, classes, arms or settings; or their splits are the
+            same.
+    """
+    runs = [document.read(folder / "results.json", "run --stages=evaluate of that run") for folder in (first, second)]
+    members = [_sides(folder / "splits.json") for folder in (first, second)]
+    if members[0] == members[1]:
+        raise InputError(f"{first} and {second} have the same split: there is nothing to compare")
+    if set().union(*members[0].values()) != set().union(*members[1].values()):
+        raise InputError(f"{first} and {second} have not the same images: give runs of one data set")
+    settings = [_settings(one["config"]) for one in runs]
+    for field in sorted(settings[0].keys() | settings[1].keys()):
+        here, there = (one.get(field) for one in settings)
+        if here != there:
+            raise InputError(
+                f"{field} is {here!r} in {first} and {there!r} in {second}: give runs that differ in splits"
+            )
+    measure = max((judged_by(one["dataset"]) for one in runs), key=("top1", "macro_recall").index)
+    arms = [shown_arms(one) for one in runs]
+    rows = [_row(f"teacher {runs[0]['teacher']['model']}", [{"mean": one["teacher"]["test"][measure]} for one in runs])]
+    rows += [_row(name, [figures(one[name], measure) for one in arms]) for name in arms[0] if name in arms[1]]
+    header = ["", *(f"{drawn_by(one['config']['dataset'])}, %" for one in runs), "points"]
+    tested = " and ".join(str(len(one["test"])) for one in members)
+    note = (
+        f"Test {NAMES[measure]}, mean ± standard deviation over seeds, on {tested} test images. Each run has one split "
+        "and a teacher of its own, and part of a difference is which images are tested: to see more splits, set splits."
+    )
+    return "\n".join([*aligned(header, rows), "", wrapped(note)])
+
+
+def drawn_by(section: Mapping[str, Any]) -> str:
+    """In a few words, how a split was drawn; `section` is the config.dataset of a run."""
+    if section.get("splits"):
+        return "split of a file"
+    by_place = section.get("split_by") == "place"
+    said = f"by place, {section['block_km']:g} km" if by_place and not section.get("places") else "by place"
+    said = said if by_place else "by image"
+    return f"{said}, near-duplicates together" if section.get("group_near_duplicates") else said
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides a result but the split."""
+    flat = {name: value for name, value in config.items() if name not in ("name", "run")}
+    flat |= {f"dataset.{field}": value for field, value in flat.pop("dataset").items() if field not in DRAWN_BY}
+    return flat
+
+
+def _sides(path: Path) -> dict[str, set[str]]:
+    found = files.read_json(path, "restore that file of the run")
+    sides = {side: found.get(side) if isinstance(found, dict) else None for side in ("train", "validation", "test")}
+    if not all(isinstance(one, list) for one in sides.values()):
+        raise InputError(f"{path} does not list the images of each side: restore that file of the run")
+    return {side: set(names or ()) for side, names in sides.items()}
+
+
+def _row(name: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    means = [one["mean"] for one in found]
+    known = means[0] is not None and means[1] is not None
+    cells = [formats.percent_and_spread(one["mean"], one.get("std")) for one in found]
+    return [name, *cells, formats.signed_points(means[1] - means[0]) if known else ""]
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    if arguments in (["--help"], ["-h"]):
+        print((__doc__ or "").strip())
+    elif len(arguments) != 2:
+        raise InputError("give the directories of two evaluated runs; --help says more")
+    else:
+        print(table(*map(Path, arguments)))
+
+
+if __name__ == "__main__":
+    in_one_line(main)

@@ -1,0 +1,68 @@
+"""python -m kdjax.results.two_splits: two runs that differ in their split alone, side by side."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers.run_results import parts
+
+from kdjax.config import base
+from kdjax.errors import InputError
+from kdjax.results import document
+from kdjax.results.two_splits import drawn_by, table
+
+NAMES = [f"a/{k}.png" for k in range(6)]
+
+
+def write(folder, test, top1, teacher=0.9, **fields):
+    config = json.loads(base().to_json())
+    config["dataset"].update(fields)
+    folder.mkdir()
+    results = document.build(**parts({"student_alone": top1}, teacher=teacher, config=config))
+    (folder / "results.json").write_text(json.dumps(results))
+    train = [name for name in NAMES if name not in test]
+    (folder / "splits.json").write_text(json.dumps({"train": train, "validation": [], "test": test}))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    random = write(tmp_path / "random", NAMES[:2], [0.9, 0.8, 0.7])
+    return random, write(tmp_path / "place", NAMES[3:], [0.6, 0.5, 0.4], 0.75, split_by="place", block_km=5.0)
+
+
+def test_means_and_differences(runs):
+    lines = table(*runs).splitlines()
+    cells = [line.split() for line in lines]
+    assert re.split(r"\s{2,}", lines[0])[-3:] == ["by image, %", "by place, 5 km, %", "points"]
+    assert cells[2] == ["teacher", "vgg16_bn", "90.00", "75.00", "-15.00"]
+    assert cells[4] == ["student_alone", "80.00", "±", "10.00", "50.00", "±", "10.00", "-30.00"]
+    assert "on 2 and 3 test images" in table(*runs)
+    done = subprocess.run(
+        [sys.executable, "-m", "kdjax.results.two_splits", *map(str, runs)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.rstrip("\n") == table(*runs)
+
+
+def test_what_cannot_be_set_side_by_side_is_refused(runs, tmp_path):
+    random, place = runs
+    with pytest.raises(InputError, match="have the same split"):
+        table(random, write(tmp_path / "again", NAMES[:2], [0.5, 0.5, 0.5]))
+    with pytest.raises(InputError, match=r"dataset.label_fraction is 1.0 in .*random and 0.5 in .*few"):
+        table(random, write(tmp_path / "few", NAMES[:1], [0.5, 0.5, 0.5], label_fraction=0.5))
+    other = json.loads((place / "splits.json").read_text())
+    (place / "splits.json").write_text(json.dumps({**other, "train": ["b/1.png"]}))
+    with pytest.raises(InputError, match="have not the same images"):
+        table(random, place)
+
+
+def test_how_a_split_was_drawn_in_words():
+    section = json.loads(base().to_json())["dataset"]
+    say = lambda **fields: drawn_by({**copy.deepcopy(section), **fields})
+    assert say() == "by image" and say(splits="s.json") == "split of a file"
+    assert say(split_by="place", block_km=0.5) == "by place, 0.5 km"
+    assert say(split_by="place", places="flights.csv") == "by place"
+    assert say(group_near_duplicates=True) == "by image, near-duplicates together"
