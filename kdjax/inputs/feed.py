@@ -12,6 +12,7 @@ import grain
 import jax
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.inputs.batch import PlanStep
 from kdjax.inputs.plan import Groups, Plan
 from kdjax.runtime.devices import Mapping
@@ -40,13 +41,13 @@ def resident(plan: Plan | Groups, mapping: Mapping, longest: int) -> Feed:
     return feed
 
 
-def streamed(plan: Plan | Groups, mapping: Mapping, images: np.ndarray, first: int, last: int) -> Feed:
+def streamed(plan: Plan | Groups, mapping: Mapping, images: Images, first: int, last: int) -> Feed:
     """Images read from the host, one step at a time, in order.
 
     Args:
         plan: examples and views of every step.
         mapping: the devices. Each process reads its own share only.
-        images: (examples, side, side, 3) uint8, in memory or mapped from a file.
+        images: (examples, side, side, 3) uint8.
         first, last: the steps that will be asked for, without `last`.
     """
 

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files, preemption
@@ -60,7 +61,7 @@ class Targets:
         """SHA-256 of each teacher that can be run: of its variables, or its file."""
         return [source.teacher.parts["teacher"] for source in self.sources if source.teacher]
 
-    def views(self, images: np.ndarray, count: int, *, features: bool = False) -> Outputs:
+    def views(self, images: Images, count: int, *, features: bool = False) -> Outputs:
         """Teacher outputs of the training images (examples, side, side, 3).
 
         Args:
@@ -79,7 +80,7 @@ class Targets:
         found = self._stored("views", dict.fromkeys(names, len(images)), compute, features=features)
         return jax.tree.map(lambda *views: np.stack(views), *found)
 
-    def clean(self, splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def clean(self, splits: Mapping[str, Images]) -> dict[str, np.ndarray]:
         """Teacher logits (examples, classes) of the plain images of each split, by its name."""
 
         def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:

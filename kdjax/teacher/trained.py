@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
 from kdjax.inputs.feed import read_ahead
 from kdjax.networks.layers import InputBands
@@ -103,9 +104,9 @@ def from_network(
     held: dict[int, Examples] = {}
     batch = BATCH_PER_DEVICE * len(mapping.devices)
 
-    def views(images: np.ndarray, examples: np.ndarray, view: int) -> Outputs:
+    def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
         if id(images) not in held:
-            everything = Examples(images if on_device else None, None, data_seed=np.int32(shown.data_seed))
+            everything = Examples(np.asarray(images) if on_device else None, None, data_seed=np.int32(shown.data_seed))
             held[id(images)] = mapping.place(everything)
 
         def read(start: int) -> PlanStep:
@@ -122,7 +123,7 @@ def from_network(
 
     predict = predictor(network, size=shown.size, mapping=mapping)
 
-    def clean(images: np.ndarray) -> np.ndarray:
+    def clean(images: Images) -> np.ndarray:
         return predict(mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables)), images)[0, 0]
 
     parts: dict[str, Any] = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from kdjax.data.dataset import Split
+from kdjax.data.rows import Images
 from kdjax.inputs.augment import Augmentation
 from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.feed import Feed, resident, streamed
@@ -101,7 +102,7 @@ class Population:
         """The compiled step, with the data and the settings of the arms placed on the devices."""
         mapping, data = self.learner.mapping, self.data
         mapped = self.compiled()
-        images = data.train.images if data.on_device else None
+        images = np.asarray(data.train.images) if data.on_device else None
         constants = (
             mapping.place(Examples(images, data.train.labels, data.stored, np.int32(data.data_seed))),
             mapping.place(data.online.variables) if data.online else None,
@@ -123,7 +124,7 @@ class Population:
         """The step before it is compiled, for arguments of the shapes that training will have; none is made."""
         state, averages = self.learner.layout(), jax.eval_shape(self.empty_averages)
         data = self.data
-        images = data.train.images if data.on_device else None
+        images = _shape(data.train.images) if data.on_device else None
         share = self.share()
         return self.compiled().lower(
             state,
@@ -170,6 +171,10 @@ class Population:
         if isinstance(self.plan, Groups):
             shown = shown[int(self.learner.arms[column].labelled_only)]
         return [self.data.train.names[index] for index in shown]
+
+
+def _shape(images: Images) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(images.shape, images.dtype)
 
 
 def population(learner: Learner, data: TrainingData) -> Population:

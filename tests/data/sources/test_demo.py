@@ -52,7 +52,7 @@ def test_colour_alone_does_not_solve_the_demo():
     data = load(**OPTIONS | {"demo_train": 300, "demo_test": 200})
 
     def features(split):
-        pixels = split.images.reshape(len(split), -1, 3).astype(float)
+        pixels = np.asarray(split.images).reshape(len(split), -1, 3).astype(float)
         return np.concatenate([pixels.mean(1), pixels.std(1)], 1)
 
     train, test = features(data.train), features(data.test)
