@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from kdjax.data.dataset import Split
-from kdjax.data.rows import Images
 from kdjax.inputs.augment import Augmentation
 from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.feed import Feed, resident, streamed
@@ -48,9 +47,10 @@ class TrainingData:
         validation: the split that chooses each network's step.
         data_seed: keys the views.
         augmentation: how views differ from their images.
-        on_device: whether all training images lie in the devices' memory, or are read from the host.
+        on_device: whether all training images and outputs of the teacher lie in the devices' memory, or are read from
+            the host.
         views: size of the pool of views of an example; 0 = a fresh view every time.
-        stored: outputs of the teacher, leaves (views, examples, …), or None.
+        stored: outputs of the teacher, leaves (views, examples, …) of which [views, examples] gives a part, or None.
         online: a teacher that runs inside the step, or None.
         mixup: see `Recipe`.
         balanced: whether every class is drawn equally often, or every example.
@@ -102,9 +102,8 @@ class Population:
         """The compiled step, with the data and the settings of the arms placed on the devices."""
         mapping, data = self.learner.mapping, self.data
         mapped = self.compiled()
-        images = np.asarray(data.train.images) if data.on_device else None
         constants = (
-            mapping.place(Examples(images, data.train.labels, data.stored, np.int32(data.data_seed))),
+            mapping.place(self._examples(np.asarray)),
             mapping.place(data.online.variables) if data.online else None,
             mapping.place(self.hyperparameters(), "arms"),
             mapping.place(np.array(self.learner.seeds, np.int32), "seeds"),
@@ -124,12 +123,11 @@ class Population:
         """The step before it is compiled, for arguments of the shapes that training will have; none is made."""
         state, averages = self.learner.layout(), jax.eval_shape(self.empty_averages)
         data = self.data
-        images = _shape(data.train.images) if data.on_device else None
         share = self.share()
         return self.compiled().lower(
             state,
             averages,
-            Examples(images, data.train.labels, data.stored, np.int32(data.data_seed)),
+            self._examples(lambda held: jax.ShapeDtypeStruct(held.shape, held.dtype)),
             data.online.variables if data.online else None,
             self.hyperparameters(),
             np.array(self.learner.seeds, np.int32),
@@ -138,13 +136,28 @@ class Population:
         )
 
     def share(self) -> PlanStep:
-        """This process's share of the first steps, in the shapes that the feed brings; images as shapes alone."""
+        """This process's share of the first steps, in the shapes that the feed brings; what is read as shapes alone."""
         share = resident(self.plan, self.learner.mapping, self.longest)(0, 1)
         if self.data.on_device:
             return share
-        side = self.data.train.images.shape[1:]
-        images = jax.ShapeDtypeStruct((*share.examples.shape, *side), self.data.train.images.dtype)
-        return dataclasses.replace(share, images=images, partner_images=None if share.partners is None else images)
+
+        def part(held: Any, axes: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*share.examples.shape, *held.shape[axes:]), held.dtype)
+
+        images = part(self.data.train.images, 1)
+        return dataclasses.replace(
+            share,
+            images=images,
+            partner_images=None if share.partners is None else images,
+            teacher=jax.tree.map(lambda leaf: part(leaf, 2), self.data.stored),
+        )
+
+    def _examples(self, made: Callable[[Any], Any]) -> Examples:
+        """What lies in the devices' memory; `made` of the arrays that may lie in files."""
+        data = self.data
+        large = (data.train.images, data.stored) if data.on_device else (None, None)
+        images, stored = jax.tree.map(made, large)
+        return Examples(images, data.train.labels, stored, np.int32(data.data_seed))
 
     def with_arms_at_once(self, number: int | None) -> "Population":
         """The same with so many arms of a step side by side."""
@@ -163,7 +176,8 @@ class Population:
         """What brings the examples of the steps from `first` on to the devices."""
         if self.data.on_device:
             return resident(self.plan, self.learner.mapping, self.longest)
-        return streamed(self.plan, self.learner.mapping, self.data.train.images, first, self.learner.total_steps)
+        data, last = self.data, self.learner.total_steps
+        return streamed(self.plan, self.learner.mapping, data.train.images, first, last, data.stored)
 
     def examples_of(self, step: int, row: int, column: int) -> list[str]:
         """Names of the examples that a network was shown in a step."""
@@ -171,10 +185,6 @@ class Population:
         if isinstance(self.plan, Groups):
             shown = shown[int(self.learner.arms[column].labelled_only)]
         return [self.data.train.names[index] for index in shown]
-
-
-def _shape(images: Images) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(images.shape, images.dtype)
 
 
 def population(learner: Learner, data: TrainingData) -> Population:
