@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from kdjax.data.bands import OFFSET, SENSORS
 from kdjax.data.dataset import Statistics
 from kdjax.data.meaning import Meaning
+from kdjax.data.rows import Images
 from kdjax.errors import InputError
 
 _AT_ONCE = 256  # images
@@ -14,12 +17,12 @@ _SPARSE = 7  # every so many pixels along both sides are looked at for an offset
 _MOST_BELOW = 0.05  # share of values that may lie below the offset: noise over water
 
 
-def of(images: np.ndarray) -> Statistics:
+def of(images: Images) -> Statistics:
     """Mean and standard deviation of each band of (N, S, S, bands) uint8 or uint16, in [0, 1].
 
     A band that has one value everywhere says nothing; its deviation is taken for 1, so that it becomes 0.
     """
-    most, count = float(np.iinfo(images.dtype).max), images[..., 0].size
+    most, count = float(np.iinfo(images.dtype).max), math.prod(images.shape[:3])
     sums = np.zeros((2, images.shape[-1]))
     for start in range(0, len(images), _AT_ONCE):
         values = images[start : start + _AT_ONCE].astype(np.float64) / most
@@ -40,7 +43,7 @@ def notes(statistics: Statistics, meaning: Meaning) -> tuple[str, ...]:
     return (f"bands, mean ± deviation over the training images: {listed}",)
 
 
-def check_offset(sensor: str, images: np.ndarray, value_range: tuple[float, ...]) -> None:
+def check_offset(sensor: str, images: Images, value_range: tuple[float, ...]) -> None:
     """Refuses images whose values show that 1000 was added to them, or was not, against what the sensor's name says.
 
     Args:
@@ -54,15 +57,18 @@ def check_offset(sensor: str, images: np.ndarray, value_range: tuple[float, ...]
     if not sensor or value_range != SENSORS[sensor].value_range:
         return
     low, high = value_range
-    pixels = images[:, ::_SPARSE, ::_SPARSE].reshape(-1, images.shape[-1])
-    values = low + pixels[pixels.any(-1)] * ((high - low) / np.iinfo(images.dtype).max)
-    below = float(np.mean(values <= OFFSET)) if values.size else 0.0
+    count = under = 0
+    for start in range(0, len(images), _AT_ONCE):
+        pixels = images[start : start + _AT_ONCE][:, ::_SPARSE, ::_SPARSE].reshape(-1, images.shape[-1])
+        values = low + pixels[pixels.any(-1)] * ((high - low) / np.iinfo(images.dtype).max)
+        count, under = count + values.size, under + int((values <= OFFSET).sum())
+    below = under / count if count else 0.0
     if low and below > _MOST_BELOW:
         raise InputError(
             f"dataset.sensor is {sensor!r}, but {100 * below:.0f} % of the values are at most {OFFSET:.0f}, which that "
             f"sensor's files have for black: set it to {sensor.removesuffix('_offset')!r}"
         )
-    if not low and values.size and not below:
+    if not low and count and not below:
         raise InputError(
             f"dataset.sensor is {sensor!r}, but no value is below {OFFSET:.0f}, as where that was added: set it to "
             f"{sensor + '_offset'!r}"

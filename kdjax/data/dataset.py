@@ -11,6 +11,7 @@ import numpy as np
 
 from kdjax.data.bands import Bands
 from kdjax.data.meaning import Meaning
+from kdjax.data.rows import Images, Rows, row_hashes
 
 UNLABELLED = -1
 
@@ -20,24 +21,31 @@ class Split:
     """Examples of one side of a split.
 
     Attributes:
-        images: (N, S, S, channels) of the data set's bands, uint8 or uint16, C-contiguous.
+        images: (N, S, S, channels) of the data set's bands, uint8 or uint16: rows of a store, or in memory.
         labels: int32 (N,), index into the classes; -1 is unlabelled (train only).
         names: N names, unique over the data set.
+        hashes: uint8 (N, 32), see `row_hashes`, where they are known.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     names: tuple[str, ...]
+    hashes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def labelled(self) -> Split:
-        """The examples that have a label, in their order; copied where there are others."""
+        """The examples that have a label, in their order; images are not copied."""
         rows = np.flatnonzero(self.labels >= 0)
         if len(rows) == len(self):
             return self
-        return Split(self.images[rows], self.labels[rows], tuple(self.names[i] for i in rows))
+        return Split(
+            Rows.of(self.images).select(rows),
+            self.labels[rows],
+            tuple(self.names[i] for i in rows),
+            None if self.hashes is None else self.hashes[rows],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Dataset:
         train: the training split.
         validation: the validation split.
         test: the test split.
-        fingerprint: sha256 (hex) of classes, names, labels, pixels and their order in the splits.
+        fingerprint: sha256 (hex) of classes, names, labels, the hashes of images, and their order in the splits.
         notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
         members: names per split before label_fraction drops any, and the names it touched.
         overlap: test images ÷ the other labelled images, where another data seed would draw another test split of
@@ -124,8 +132,7 @@ class Pool:
     Attributes:
         name: short name of the source.
         classes: class names.
-        images: (rows, S, S, channels), uint8 or uint16, possibly a memory map with more rows than examples.
-        rows: int64 (N,), the row of `images` of each example.
+        images: (N, S, S, channels), uint8 or uint16.
         labels: int32 (N,), -1 = unlabelled.
         names: N unique names.
         digests: N sha256 hex digests of the decoded original pixels (before resizing).
@@ -133,12 +140,12 @@ class Pool:
         notes: facts worth logging.
         meaning: what the numbers and the size of its tiles were.
         redrawn: whether another data seed gives new images.
+        hashes: uint8 (N, 32), see `row_hashes`, where they are known.
     """
 
     name: str
     classes: tuple[str, ...]
-    images: np.ndarray
-    rows: np.ndarray
+    images: Images
     labels: np.ndarray
     names: tuple[str, ...]
     digests: tuple[str, ...]
@@ -146,6 +153,7 @@ class Pool:
     notes: tuple[str, ...] = ()
     meaning: Meaning = Meaning()
     redrawn: bool = False
+    hashes: np.ndarray | None = None
 
     @property
     def value_range(self) -> tuple[float, ...]:
@@ -153,13 +161,20 @@ class Pool:
         return self.meaning.value_range
 
     def take(self, indices: np.ndarray, labels: np.ndarray) -> Split:
-        """The examples at `indices` (int (n,)) with the given labels (int32 (n,)), copied into memory."""
-        images = np.ascontiguousarray(self.images[self.rows[indices]])
-        return Split(images, np.asarray(labels, np.int32), tuple(self.names[i] for i in indices))
+        """The examples at `indices` (int (n,)) with the given labels (int32 (n,)); images are not copied."""
+        return Split(
+            Rows.of(self.images).select(indices),
+            np.asarray(labels, np.int32),
+            tuple(self.names[i] for i in indices),
+            None if self.hashes is None else self.hashes[indices],
+        )
 
 
 def fingerprint(classes: tuple[str, ...], splits: dict[str, Split], bands: Bands | None = None) -> str:
-    """sha256 (hex) of all that makes the data what it is: classes, bands, and per split names, labels and pixels."""
+    """sha256 (hex) of all that makes the data what it is: classes, bands, and per split names, labels and images.
+
+    Images count by the hashes of their pixels, which a store has compared with the pixels already.
+    """
     total = hashlib.sha256()
 
     def add(data: bytes) -> None:
@@ -175,6 +190,6 @@ def fingerprint(classes: tuple[str, ...], splits: dict[str, Split], bands: Bands
         add("\n".join(split.names).encode("utf-8", "surrogateescape"))
         add(split.labels.astype("<i4").tobytes())
         add(repr(split.images.shape).encode())
-        # A memory view: hashing must not copy gigabytes.
-        total.update(split.images.data.cast("B") if split.images.size else b"")
+        hashes = row_hashes(split.images) if split.hashes is None else split.hashes
+        add(repr(np.dtype(split.images.dtype).str).encode() + hashes.tobytes())
     return total.hexdigest()

@@ -16,6 +16,7 @@ from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, Statistics, fingerprint
 from kdjax.data.groups import connected
 from kdjax.data.meaning import Meaning
+from kdjax.data.rows import Rows, row_hashes
 from kdjax.data.sources import SOURCES
 from kdjax.data.sources.folder import load_unlabelled, read_named
 from kdjax.errors import InputError
@@ -145,7 +146,7 @@ def _assign_groups(
             notes += ("warning: where the tiles of unlabelled_dir lie is not known; some may lie beside a test tile",)
     pairs: list[tuple[int, int]] = []
     if section["group_near_duplicates"]:
-        pairs = near_duplicates.pairs(near_duplicates.thumbnails(pool.images[row] for row in pool.rows.tolist()))
+        pairs = near_duplicates.pairs(near_duplicates.thumbnails(pool.images))
         notes += (f"{len(pairs)} pairs of near-duplicates are kept together",)
     assigned = split_rules.assign_groups(
         pool,
@@ -234,10 +235,12 @@ def _with_unlabelled(
             f"dataset.unlabelled_dir: every tile of {section['unlabelled_dir']} is a validation or test image"
         )
     notes += (f"{len(names)} unlabelled tiles added to train",)
+    hashes = row_hashes(train.images) if train.hashes is None else train.hashes
     merged = Split(
-        np.concatenate([train.images, tiles.images[tiles.rows[keep]]]),
+        Rows.of(train.images).followed_by(tiles.images.select(keep)),
         np.concatenate([train.labels, np.full(len(names), UNLABELLED, np.int32)]),
         train.names + names,
+        np.concatenate([hashes, tiles.hashes[keep]]),
     )
     return merged, names, notes
 

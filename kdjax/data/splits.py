@@ -98,8 +98,9 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
                 taken = _fitting(first, order, max(1, round(fraction * left)))
                 for head in taken:
                     side[first[head]] = target
-                    order.remove(head)
                     left -= len(first[head])
+                gone = set(taken)
+                order = [head for head in order if head not in gone]
     notes += _drop_shared(side, digests)  # examples without a label stayed in train
     return _finish(side, labels, pool.classes, notes, test_drawn="test" in carve)
 

@@ -47,6 +47,9 @@ class PlanStep:
     """(…, side, side, 3) uint8 of these examples where they are not in device memory, else None."""
     partner_images: Array = None
     """The same of the partners."""
+    teacher: Array = None
+    """`Outputs` of the teacher for these examples in these views, leaves (…, n), where not all are in device memory,
+    else None."""
 
 
 @struct.dataclass

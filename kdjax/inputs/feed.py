@@ -12,8 +12,10 @@ import grain
 import jax
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.inputs.batch import PlanStep
 from kdjax.inputs.plan import Groups, Plan
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
 
 Feed = Callable[[int, int], PlanStep]
@@ -40,19 +42,23 @@ def resident(plan: Plan | Groups, mapping: Mapping, longest: int) -> Feed:
     return feed
 
 
-def streamed(plan: Plan | Groups, mapping: Mapping, images: np.ndarray, first: int, last: int) -> Feed:
-    """Images read from the host, one step at a time, in order.
+def streamed(
+    plan: Plan | Groups, mapping: Mapping, images: Images, first: int, last: int, stored: Outputs | None = None
+) -> Feed:
+    """Images, and what the teacher says of them, read from the host, one step at a time, in order.
 
     Args:
         plan: examples and views of every step.
         mapping: the devices. Each process reads its own share only.
-        images: (examples, side, side, 3) uint8, in memory or mapped from a file.
+        images: (examples, side, side, 3) uint8.
         first, last: the steps that will be asked for, without `last`.
+        stored: outputs of the teacher, leaves (views, examples, …), or None.
     """
 
     def read(number: int) -> PlanStep:
         share = mapping.split(PlanStep(*(values[None] for values in plan(number))), axis=-1)
-        share = dataclasses.replace(share, images=images[share.examples])
+        said = jax.tree.map(lambda leaf: leaf[share.views, share.examples], stored)
+        share = dataclasses.replace(share, images=images[share.examples], teacher=said)
         if share.partners is None:
             return share
         return dataclasses.replace(share, partner_images=images[share.partners])

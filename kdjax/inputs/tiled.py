@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import struct
 
+from kdjax.data.rows import Images
 from kdjax.objective.outputs import Array
 
 ROWS, LANES = 32, 128
@@ -44,12 +45,12 @@ def held(images: np.ndarray, device: jax.Device) -> np.ndarray | Tiled:
     return dataclasses.replace(planned, tiles=tiles)
 
 
-def held_layout(images: np.ndarray, device: jax.Device) -> np.ndarray | Tiled:
-    """`held` in shapes and dtypes: of tiles none is made."""
-    return images if device.platform != "tpu" else _layout(images)
+def held_layout(images: Images, device: jax.Device) -> jax.ShapeDtypeStruct | Tiled:
+    """`held` in shapes and dtypes; nothing is read or made."""
+    return jax.ShapeDtypeStruct(images.shape, images.dtype) if device.platform != "tpu" else _layout(images)
 
 
-def _layout(images: np.ndarray) -> Tiled:
+def _layout(images: Images) -> Tiled:
     count, *shape = images.shape
     rows = -(-int(np.prod(shape)) // (ROWS * LANES)) * ROWS
     return Tiled(jax.ShapeDtypeStruct((count, rows, LANES), images.dtype), tuple(shape))

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from kdjax.data.bands import canonical, colors
+from kdjax.data.rows import Images
 
 _NEAR_INFRARED = ("b08", "b8a", "nir", "near infrared")
 _DARK, _BRIGHT = 2, 98  # percentiles that become black and white
@@ -35,7 +36,7 @@ class Composite:
         return np.concatenate([gray[..., list(places)] for places in self.pictures], axis=-2)
 
 
-def composite(names: tuple[str, ...], images: np.ndarray) -> Composite:
+def composite(names: tuple[str, ...], images: Images) -> Composite:
     """How to show images of these bands.
 
     True color where red, green and blue are among them; false color of near infrared, red and green where they are;
@@ -60,7 +61,7 @@ def composite(names: tuple[str, ...], images: np.ndarray) -> Composite:
         pictures.append(first)
         words.append(f"the bands {', '.join(names[place] for place in first)} as red, green and blue")
     chosen = np.linspace(0, len(images) - 1, min(len(images), 100)).astype(int)
-    seen = images[chosen, ::_SPARSE, ::_SPARSE].reshape(-1, len(names))
+    seen = images[chosen][:, ::_SPARSE, ::_SPARSE].reshape(-1, len(names))
     black, white = np.percentile(seen, (_DARK, _BRIGHT), axis=0)
     return Composite(
         tuple(pictures), tuple(black), tuple(np.maximum(white, black + 1)), f"Pictures are in {' and '.join(words)}."

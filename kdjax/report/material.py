@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.data.rows import Images
+
 
 @dataclasses.dataclass(frozen=True)
 class Side:
@@ -21,7 +23,7 @@ class Side:
     """
 
     name: str
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     names: Sequence[str]
     teacher: np.ndarray

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdjax.data.dataset import Split
 from kdjax.data.loading import locations
+from kdjax.data.rows import Rows
 from kdjax.errors import InputError
 from kdjax.inputs import batch
 from kdjax.report import findings, page
@@ -120,7 +121,7 @@ def _side(
     rows = np.stack(chosen) if chosen else np.zeros((0, *teacher.shape))
     return Side(
         name=name,
-        images=shown(split.images[kept]),
+        images=Rows.of(split.images).select(kept).viewed(shown),
         labels=split.labels[kept],
         names=[one for one, there in zip(split.names, kept, strict=True) if there],
         teacher=log_softmax(teacher[kept].astype(np.float64)),

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from kdjax import data as datasets
 from kdjax import networks
 from kdjax.data.bands import RGB
 from kdjax.data.dataset import Dataset
+from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
@@ -72,7 +72,7 @@ class Run:
             return asked
         return dataclasses.replace(asked, brightness=0.0, contrast=0.0, saturation=0.0)
 
-    def on_device(self, images: np.ndarray) -> bool:
+    def on_device(self, images: Images) -> bool:
         """Whether all these images are held on the devices, or read from the host as they are needed."""
         if self.config.run.images != "auto":
             return self.config.run.images == "device"

@@ -12,12 +12,12 @@ The working directory:
 import contextlib
 
 import jax
-import numpy as np
 
 from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.inputs.balanced import most_visits
 from kdjax.networks import pretrained
+from kdjax.objective.outputs import Outputs
 from kdjax.run.arms import head_weights
 from kdjax.run.given import given_field
 from kdjax.run.run import Run
@@ -26,6 +26,7 @@ from kdjax.runtime import files, preemption
 from kdjax.runtime.devices import first_process_says
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
+from kdjax.teacher.views import MeanOfViews
 from kdjax.training.frozen import as_trained, fit_head
 from kdjax.training.learner import Learner
 from kdjax.training.loop import Progress, fit
@@ -82,18 +83,7 @@ def distill(run: Run) -> None:
     elif views > most:
         run.log(f"distill: {config.student.epochs} epochs visit no more than {most} of the {views} views")
         views = most
-    stored, online = None, None
-    if any(arm.needs_teacher for arm in student.arms):
-        targets = open_targets(run)
-        if views:
-            features = any(arm.needs_features for arm in student.arms)
-            stored = targets.views(run.dataset.train.images, views, features=features)
-            if config.distill.target == "mean":
-                stored = jax.tree.map(lambda leaf: np.broadcast_to(leaf.mean(0), leaf.shape), stored)
-        else:
-            assert targets.network is not None
-            online = Online(*targets.network, size=run.teacher_size)
-        targets.pin()
+    stored, online = _soft_targets(run, views)
     data = TrainingData(
         train=run.dataset.train,
         validation=run.dataset.validation,
@@ -107,6 +97,25 @@ def distill(run: Run) -> None:
         balanced=run.config.dataset.sampling == "balanced",
     )
     _train(run, student, data)
+
+
+def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
+    """The teacher's outputs of so many views, or the teacher where there are none; what it held is let go."""
+    arms, config = run.student.arms, run.config
+    if not any(arm.needs_teacher for arm in arms):
+        return None, None
+    targets = open_targets(run)
+    stored, online = None, None
+    if views:
+        features = any(arm.needs_features for arm in arms)
+        stored = targets.views(run.dataset.train.images, views, features=features)
+        if config.distill.target == "mean":
+            stored = jax.tree.map(MeanOfViews, stored)
+    else:
+        assert targets.network is not None
+        online = Online(*targets.network, size=run.teacher_size)
+    targets.pin()
+    return stored, online
 
 
 def _train(run: Run, learner: Learner, data: TrainingData) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.inputs.batch import eval_views, render, view_keys
 from kdjax.networks.classes import class_places
@@ -83,7 +84,7 @@ class OnnxFile:
     classes: list[str] | None
     parts: dict[str, Any]
 
-    def plain(self, images: np.ndarray) -> np.ndarray:
+    def plain(self, images: Images) -> np.ndarray:
         """The output (n, length) for the plainly resized images (n, side, side, bands)."""
         resized = jax.jit(lambda images: eval_views(images, self.size))
         return _by_batch(len(images), lambda rows: self.values(np.asarray(resized(images[rows]))))
@@ -172,7 +173,7 @@ def _teacher(file: OnnxFile, shown: Shown, parts: dict[str, Any], outputs: Calla
         keys = view_keys(shown.data_seed, examples, jax.numpy.full_like(examples, view))
         return render(images, keys, shown.size, shown.augmentation)
 
-    def views(images: np.ndarray, examples: np.ndarray, view: int) -> Outputs:
+    def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
         def one(rows: np.ndarray) -> np.ndarray:
             chosen = examples[rows].astype(np.int32)
             return file.values(np.asarray(rendered(images[chosen], chosen, np.int32(view))))

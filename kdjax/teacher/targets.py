@@ -10,11 +10,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files, preemption
 from kdjax.teacher.store import LogitsFolder, view_name
 from kdjax.teacher.teacher import Teacher
+from kdjax.teacher.views import Views
 
 RECORD = "teacher_logits.json"
 """In a run's directory: where its teacher's logits lie, their fingerprints, and how many images they took."""
@@ -60,7 +62,7 @@ class Targets:
         """SHA-256 of each teacher that can be run: of its variables, or its file."""
         return [source.teacher.parts["teacher"] for source in self.sources if source.teacher]
 
-    def views(self, images: np.ndarray, count: int, *, features: bool = False) -> Outputs:
+    def views(self, images: Images, count: int, *, features: bool = False) -> Outputs:
         """Teacher outputs of the training images (examples, side, side, 3).
 
         Args:
@@ -69,7 +71,7 @@ class Targets:
             features: whether features are asked for; of several teachers there are none in common.
 
         Returns:
-            Leaves (views, examples, classes) float32 and (views, examples, F) float16.
+            Leaves (views, examples, classes) float32 and (views, examples, F) float16, as `Views`.
         """
         names = [view_name(view) for view in range(count)]
 
@@ -77,9 +79,10 @@ class Targets:
             return teacher.views(images, np.arange(start, end), names.index(name))
 
         found = self._stored("views", dict.fromkeys(names, len(images)), compute, features=features)
-        return jax.tree.map(lambda *views: np.stack(views), *found)
+        logits = Views([[one.logits for one in said] for said in found])
+        return Outputs(logits, Views([[one.features for one in said] for said in found]) if features else None)
 
-    def clean(self, splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def clean(self, splits: Mapping[str, Images]) -> dict[str, np.ndarray]:
         """Teacher logits (examples, classes) of the plain images of each split, by its name."""
 
         def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:
@@ -87,7 +90,9 @@ class Targets:
 
         rows = {name: len(images) for name, images in splits.items()}
         found = self._stored("clean", rows, compute)
-        return {name: outputs.logits for name, outputs in zip(splits, found, strict=True)}
+        return {
+            name: np.asarray(Views([[one.logits for one in said]]))[0] for name, said in zip(splits, found, strict=True)
+        }
 
     def pin(self) -> None:
         """Records what a run distils from, when it begins to."""
@@ -122,8 +127,9 @@ class Targets:
         compute: Callable[[Teacher, str, int, int], Outputs],
         *,
         features: bool = False,
-    ) -> list[Outputs]:
-        """The outputs of each name, read where they are on disk; the images that went through the teacher are counted.
+    ) -> list[list[Outputs]]:
+        """The outputs of each name and teacher, read where they are on disk; the images that went through a teacher are
+        counted.
 
         The count is of what was missing when this run first asked, so that an interruption does not change it; what had
         to be computed again after one is counted apart.
@@ -156,16 +162,17 @@ class Targets:
                 self._write(document)
                 return compute(teacher, name, start, end)
 
-            read = [
-                source.folder.read(
-                    name,
-                    count,
-                    functools.partial(counted, source.teacher) if source.teacher else None,
-                    features=features,
-                )
-                for source in self.sources
-            ]
-            found.append(jax.tree.map(lambda *parts: np.mean(parts, axis=0) if len(parts) > 1 else parts[0], *read))
+            found.append(
+                [
+                    source.folder.read(
+                        name,
+                        count,
+                        functools.partial(counted, source.teacher) if source.teacher else None,
+                        features=features,
+                    )
+                    for source in self.sources
+                ]
+            )
         self._write(document)
         self.log(
             f"teacher logits: {', '.join(document[kind]['folders'])}: {kind} complete, "

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
 from kdjax.objective.outputs import Outputs
@@ -25,8 +26,8 @@ class Teacher:
     """
 
     parts: dict[str, Any]
-    views: Callable[[np.ndarray, np.ndarray, int], Outputs]
-    clean: Callable[[np.ndarray], np.ndarray]
+    views: Callable[[Images, np.ndarray, int], Outputs]
+    clean: Callable[[Images], np.ndarray]
     network: tuple[nn.Module, Any] | None = None
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
 from kdjax.inputs.feed import read_ahead
 from kdjax.inputs.tiled import held
@@ -107,9 +108,9 @@ def from_network(
     placed_images: dict[int, Examples] = {}
     batch = BATCH_PER_DEVICE * len(mapping.devices)
 
-    def views(images: np.ndarray, examples: np.ndarray, view: int) -> Outputs:
+    def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
         if id(images) not in placed_images:
-            resident = held(images, mapping.local[0]) if on_device else None
+            resident = held(np.asarray(images), mapping.local[0]) if on_device else None
             placed_images[id(images)] = mapping.place(Examples(resident, None, data_seed=np.int32(shown.data_seed)))
 
         def read(start: int) -> PlanStep:
@@ -126,7 +127,7 @@ def from_network(
 
     predict = predictor(network, size=shown.size, mapping=mapping)
 
-    def clean(images: np.ndarray) -> np.ndarray:
+    def clean(images: Images) -> np.ndarray:
         return predict(mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables)), images)[0, 0]
 
     parts: dict[str, Any] = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}

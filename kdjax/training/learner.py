@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from kdjax.data.bands import RGB, colors
+from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.networks import pretrained
 from kdjax.networks.layers import images_for
@@ -190,11 +191,11 @@ class Learner:
                 f"{self.name}.bands to the first"
             )
 
-    def predictor(self) -> Callable[[Any, np.ndarray], np.ndarray]:
+    def predictor(self) -> Callable[[Any, Images], np.ndarray]:
         """A compiled function from variables and images to logits, see `predictor.predictor`."""
         return predictor(self.network, size=self.size, mapping=self.mapping)
 
-    def predicting(self, variables: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    def predicting(self, variables: Mapping[str, Any]) -> Callable[[Images], np.ndarray]:
         """From images (N, side, side, 3) uint8 to logits (seed, arm, N, classes), by networks with these variables."""
         return functools.partial(self.predictor(), self.mapping.place(variables, "rows"))
 

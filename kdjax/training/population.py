@@ -49,9 +49,10 @@ class TrainingData:
         validation: the split that chooses each network's step.
         data_seed: keys the views.
         augmentation: how views differ from their images.
-        on_device: whether all training images lie in the devices' memory, or are read from the host.
+        on_device: whether all training images and outputs of the teacher lie in the devices' memory, or are read from
+            the host.
         views: size of the pool of views of an example; 0 = a fresh view every time.
-        stored: outputs of the teacher, leaves (views, examples, …), or None.
+        stored: outputs of the teacher, leaves (views, examples, …) of which [views, examples] gives a part, or None.
         online: a teacher that runs inside the step, or None.
         mixup: see `Recipe`.
         balanced: whether every class is drawn equally often, or every example.
@@ -105,9 +106,8 @@ class Population:
         mapping, students = learner.mapping, len(learner.seeds) * len(learner.arms)
         what = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
         mapped = told(self.compiled(), what, learner.log)
-        images = held(data.train.images, mapping.local[0]) if data.on_device else None
         constants = (
-            mapping.place(Examples(images, data.train.labels, data.stored, np.int32(data.data_seed))),
+            mapping.place(self._examples(whole=True)),
             mapping.place(data.online.variables) if data.online else None,
             mapping.place(self.hyperparameters(), "arms"),
             mapping.place(np.array(learner.seeds, np.int32), "seeds"),
@@ -130,11 +130,10 @@ class Population:
     def arguments(self) -> tuple[Any, ...]:
         """What `compiled` takes; state, averages and images of the host as shapes alone, as none of them is made."""
         data = self.data
-        images = held_layout(data.train.images, self.learner.mapping.local[0]) if data.on_device else None
         return (
             self.learner.layout(),
             jax.eval_shape(self.empty_averages),
-            Examples(images, data.train.labels, data.stored, np.int32(data.data_seed)),
+            self._examples(whole=False),
             data.online.variables if data.online else None,
             self.hyperparameters(),
             np.array(self.learner.seeds, np.int32),
@@ -143,13 +142,34 @@ class Population:
         )
 
     def share(self) -> PlanStep:
-        """This process's share of the first steps, in the shapes that the feed brings; images as shapes alone."""
+        """This process's share of the first steps, in the shapes that the feed brings; what is read as shapes alone."""
         share = resident(self.plan, self.learner.mapping, self.longest)(0, 1)
         if self.data.on_device:
             return share
-        side = self.data.train.images.shape[1:]
-        images = jax.ShapeDtypeStruct((*share.examples.shape, *side), self.data.train.images.dtype)
-        return dataclasses.replace(share, images=images, partner_images=None if share.partners is None else images)
+
+        def part(held: Any, axes: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*share.examples.shape, *held.shape[axes:]), held.dtype)
+
+        images = part(self.data.train.images, 1)
+        return dataclasses.replace(
+            share,
+            images=images,
+            partner_images=None if share.partners is None else images,
+            teacher=jax.tree.map(lambda leaf: part(leaf, 2), self.data.stored),
+        )
+
+    def _examples(self, *, whole: bool) -> Examples:
+        """What lies in the devices' memory; arrays that may lie in files are read, or stand there as shapes alone."""
+        data, device = self.data, self.learner.mapping.local[0]
+        images: Any = None
+        stored = None
+        if data.on_device and whole:
+            images = held(np.asarray(data.train.images), device)
+            stored = jax.tree.map(np.asarray, data.stored)
+        elif data.on_device:
+            images = held_layout(data.train.images, device)
+            stored = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), data.stored)
+        return Examples(images, data.train.labels, stored, np.int32(data.data_seed))
 
     def with_arms_at_once(self, number: int | None) -> "Population":
         """The same with so many arms of a step side by side."""
@@ -168,7 +188,8 @@ class Population:
         """What brings the examples of the steps from `first` on to the devices."""
         if self.data.on_device:
             return resident(self.plan, self.learner.mapping, self.longest)
-        return streamed(self.plan, self.learner.mapping, self.data.train.images, first, self.learner.total_steps)
+        data, last = self.data, self.learner.total_steps
+        return streamed(self.plan, self.learner.mapping, data.train.images, first, last, data.stored)
 
     def examples_of(self, step: int, row: int, column: int) -> list[str]:
         """Names of the examples that a network was shown in a step."""

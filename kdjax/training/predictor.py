@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from kdjax.data.rows import Images, Rows
 from kdjax.networks import cost
 from kdjax.results import metrics
 from kdjax.runtime.devices import Mapping
@@ -20,7 +21,7 @@ LAYER_BYTES = 1 << 30
 smaller batches. A constant, so that the same program runs on every machine of a kind."""
 
 
-def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, np.ndarray], np.ndarray]:
+def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, Images], np.ndarray]:
     """A compiled function from the variables of a population and images to logits.
 
     Args:
@@ -30,22 +31,21 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
 
     Returns:
         A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
-        (seed, arm, N, classes) float32, the same in every process.
+        (seed, arm, N, classes) float32, the same in every process. Each process reads its own share of a batch.
     """
     image_bytes = cost(network, size)["activation_bytes"]
     step = compiled(network, size=size, mapping=mapping)
 
-    def predict(variables: Any, images: np.ndarray) -> np.ndarray:
+    def predict(variables: Any, images: Images) -> np.ndarray:
         batch = min(
             len(mapping.devices) * batch_per_device(variables, image_bytes),
             _next_multiple(len(images), len(mapping.devices)),
         )
         pieces = []
         for start in range(0, len(images), batch):
-            piece = images[start : start + batch]
-            padded = np.zeros((batch, *piece.shape[1:]), piece.dtype)
-            padded[: len(piece)] = piece
-            pieces.append(np.asarray(step(variables, mapping.split(padded)))[:, :, : len(piece)])
+            # The last batch is filled up with the last image, and cut again.
+            share = mapping.split(np.minimum(np.arange(start, start + batch), len(images) - 1))
+            pieces.append(np.asarray(step(variables, images[share]))[:, :, : len(images) - start])
         return np.concatenate(pieces, axis=2)
 
     return predict
@@ -67,7 +67,7 @@ def batch_per_device(variables: Any, image_bytes: int) -> int:
     return max(1, min(BATCH_PER_DEVICE, LAYER_BYTES // (students * image_bytes)))
 
 
-def mean_over_symmetries(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+def mean_over_symmetries(predict: Callable[[Images], np.ndarray], images: Images) -> np.ndarray:
     """Mean probabilities over the eight rotations and reflections of each image: an aerial image has no upright.
 
     Args:
@@ -77,7 +77,15 @@ def mean_over_symmetries(predict: Callable[[np.ndarray], np.ndarray], images: np
     Returns:
         (..., N, classes) float64 logarithms of the means.
     """
-    orientations = (np.rot90(one, turns, (1, 2)) for one in (images, images[:, :, ::-1]) for turns in range(4))
+
+    def turned(block: np.ndarray, *, turns: int, reflected: bool) -> np.ndarray:
+        return np.rot90(block[:, :, ::-1] if reflected else block, turns, (1, 2))
+
+    orientations = [
+        Rows.of(images).viewed(functools.partial(turned, turns=turns, reflected=reflected))
+        for reflected in (False, True)
+        for turns in range(4)
+    ]
     return np.logaddexp.reduce([metrics.log_softmax(predict(one)) for one in orientations]) - np.log(8)
 
 

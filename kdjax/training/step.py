@@ -239,8 +239,8 @@ def planned_step(
 ) -> tuple[TrainState, Averages]:
     """Gathers, augments, looks up or computes the teacher's outputs once, and updates every student.
 
-    The teacher's outputs are those of `examples`, or those of one forward pass of `recipe.teacher` per seed where it is
-    given, or none. Each serves all arms of its seed.
+    The teacher's outputs are those of `examples` or of the plan, or those of one forward pass of `recipe.teacher` per
+    seed where it is given, or none. Each serves all arms of its seed.
 
     Args:
         state: see `train_step`.
@@ -271,9 +271,11 @@ def planned_step(
     if recipe.teacher is not None:
         seen = inputs if recipe.teacher_size == recipe.size else pixels(recipe.teacher_size)
         outputs = frozen_outputs(recipe.teacher, teacher_variables, seen)
-    elif examples.teacher is not None:
+    elif examples.teacher is not None or plan.teacher is not None:
+        looked_up = plan.teacher
+        if looked_up is None:
+            looked_up = jax.tree.map(lambda leaf: leaf[plan.views, plan.examples], examples.teacher)
         # Features are stored in half precision; the objective takes their differences in full.
-        looked_up = jax.tree.map(lambda leaf: leaf[plan.views, plan.examples], examples.teacher)
         outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), looked_up)
     batch = Batch(
         images=inputs,

@@ -145,11 +145,11 @@ def test_a_data_set_of_bands(tiles, tmp_path):
         seed = 100 * (name[:6] == "forest") + int(name.split("/")[1].split(".")[0])
         expected = np.rint(reflectance(IN_PLACE, seed, 40) * 6.5535)
         np.testing.assert_array_equal(found.train.images[row], expected)
-    unit = found.train.images.reshape(-1, 13) / 65535
+    unit = np.asarray(found.train.images).reshape(-1, 13) / 65535
     np.testing.assert_allclose(found.statistics.mean, unit.mean(0), rtol=1e-9)
     np.testing.assert_allclose(found.statistics.std, unit.std(0), rtol=1e-6)
     fewer = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c", bands=("B08", "B04"))
-    np.testing.assert_array_equal(fewer.train.images, found.train.images[..., [7, 3]])
+    np.testing.assert_array_equal(fewer.train.images, np.asarray(found.train.images)[..., [7, 3]])
     turned = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c", bands=("B04", "B08"))
     assert len({one.fingerprint for one in (found, fewer, turned)}) == 3
 

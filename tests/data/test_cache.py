@@ -1,9 +1,11 @@
 """The cache of decoded images: what it knows a source by, what it must not remember, what it leaves behind."""
 
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -12,12 +14,12 @@ import time
 
 import numpy as np
 import pytest
+import tifffile
 from helpers.tiles import OPTIONS, names_of, write_classes
 from PIL import Image
 
-from kdjax.data import cache, decode, load
+from kdjax.data import cache, decode, decoding, load
 from kdjax.errors import InputError
-from kdjax.runtime import temporary
 
 
 def entries(tmp_path):
@@ -73,9 +75,9 @@ INDEX = [
     lambda index: [],
     lambda index: None,
     lambda index: index | {"content": {}},
-    lambda index: index | {"content": index["content"] | {"labels": index["content"]["labels"][::-1]}},
+    lambda index: index | {"content": index["content"] | {"names": index["content"]["names"][::-1]}},
     lambda index: index | {"content": index["content"] | {"meaning": 5}},
-    lambda index: index | {"hashes": 7},
+    lambda index: index | {"arrays": 7},
     lambda index: index | {"shape": "wide"},
     lambda index: {key: value for key, value in index.items() if key != "seal"},
 ]
@@ -99,55 +101,131 @@ def test_garbage_in_the_index_is_decoded_again(tmp_path, number):
     assert json.loads(index.read_text(encoding="utf-8")) == json.loads(good)
 
 
-def test_what_a_killed_writer_left_is_swept_and_a_living_one_keeps_its_own(tmp_path):
+def test_what_writers_left_is_swept_after_a_week_and_a_living_one_keeps_its_own(tmp_path):
     place = tmp_path / "cache" / "decoded"
     code = (
-        "import pathlib, sys, time\n"
+        "import concurrent.futures, pathlib, sys, time\n"
         "from kdjax.data import cache\n"
-        f"writer = cache.Writer(pathlib.Path({str(place)!r}) / sys.argv[1], (4, 32, 32, 3))\n"
-        "print(writer._building.name, flush=True)\n"
-        "time.sleep(60)\n"
+        f"folder = pathlib.Path({str(place)!r}) / sys.argv[1]\n"
+        "with cache.alone(folder, print), concurrent.futures.ThreadPoolExecutor() as pool:\n"
+        "    writer = cache.Writer(folder, (4, 32, 32, 3), 'uint8', pool)\n"
+        "    print('made', flush=True)\n"
+        "    time.sleep(60)\n"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, name], stdout=subprocess.PIPE, text=True) for name in ("aa", "bb")
     ]
-    dead, living = (process.stdout.readline().strip() for process in started)
+    assert [process.stdout.readline().strip() for process in started] == ["made", "made"]
     started[0].send_signal(signal.SIGKILL)
     started[0].wait()
-    assert set(entries(tmp_path)) == {dead, f"{dead}.lock", living, f"{living}.lock"}
-    old, new = place / ".cc-of-an-older-version", place / ".dd-of-an-older-version"
-    for folder in (old, new):
-        folder.mkdir()
-        (folder / "images.npy").write_bytes(b"x")
-    for path in (old / "images.npy", old):
-        os.utime(path, (time.time() - 2 * 86_400,) * 2)
+    left = {".aa.partial", ".aa.writing", ".bb.partial", ".bb.writing"}
+    assert set(entries(tmp_path)) == left
+    old, lock = place / ".cc-of-an-older-version", place / ".cc-of-an-older-version.lock"
+    old.mkdir()
+    (old / "images.npy").write_bytes(b"x")
+    lock.touch()
+    root = write_classes(tmp_path / "tiles", count=8)
+    (tmp_path / "tiles" / "lake" / "lake09.png").write_bytes((tmp_path / "tiles" / "lake" / "lake01.png").read_bytes())
+    hidden = lambda: {name for name in entries(tmp_path) if name.startswith(".")}
     try:
-        root = write_classes(tmp_path / "tiles", count=8)
         load(path=str(root), **OPTIONS | {"cache_dir": tmp_path / "cache"})
-        assert {name for name in entries(tmp_path) if name.startswith(".")} == {living, f"{living}.lock", new.name}
+        assert hidden() == left | {old.name, lock.name}  # to be resumed
+        for path in (*place.glob(".*/*"), *place.glob(".*")):
+            os.utime(path, (time.time() - 8 * 86_400,) * 2)
+        (tmp_path / "tiles" / "lake" / "lake09.png").unlink()
+        load(path=str(root), **OPTIONS | {"cache_dir": tmp_path / "cache"})
+        assert hidden() == {".bb.partial", ".bb.writing"}
     finally:
         for process in started:
             process.kill()
             process.wait()
             process.stdout.close()
-    temporary.sweep(place)
-    assert {name for name in entries(tmp_path) if name.startswith(".")} == {new.name}
 
 
-def test_a_writer_leaves_nothing_whatever_happens(tmp_path):
-    with pytest.raises(KeyboardInterrupt), cache.Writer(tmp_path / "decoded" / "aa", (4, 32, 32, 3)):
-        raise KeyboardInterrupt
-    assert list((tmp_path / "decoded").iterdir()) == []
-    with (
-        concurrent.futures.ThreadPoolExecutor() as pool,
-        cache.Writer(tmp_path / "decoded" / "aa", (4, 8, 8, 3)) as one,
-    ):
-        one.images[:] = 7
-        one.finish({"names": ["é"]}, pool)
-    assert [path.name for path in (tmp_path / "decoded").iterdir()] == ["aa"]
+def test_a_writer_that_is_refused_leaves_nothing(tmp_path):
+    place = tmp_path / "decoded" / "aa"
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        images, content = cache.read(tmp_path / "decoded" / "aa", pool, print)
-    assert (images == 7).all() and content == {"names": ["é"]}
+        with (
+            pytest.raises(InputError),
+            cache.alone(place, print),
+            cache.Writer(place, (4, 32, 32, 3), np.uint8, pool),
+        ):
+            raise InputError("no")
+        assert list(place.parent.iterdir()) == []
+        with cache.alone(place, print) as waited, cache.Writer(place, (4, 8, 8, 3), np.uint8, pool) as one:
+            for row in (0, 1, 3):
+                one.add(row, np.full((8, 8, 3), 7, np.uint8), None)
+            made = one.finish({"names": ("é",)}, {"labels": np.arange(3)})
+        assert not waited and [path.name for path in place.parent.iterdir()] == ["aa"]
+        for stored in (made, cache.read(place, pool, print)):
+            assert (stored.images[[0, 1, 3]] == 7).all() and not stored.images[2].any()
+            assert stored.content == {"names": ["é"]} and stored.arrays["labels"].tolist() == [0, 1, 2]
+            expected = [hashlib.sha256(image.tobytes()).digest() for image in stored.images]
+            assert [one.tobytes() for one in stored.hashes] == expected
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["bytes", "16-bit"])
+def test_decoding_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, deep):
+    """After a kill: a row whose pixels did not reach the disk and a torn line of the journal are found."""
+    root = write_classes(tmp_path / "tiles", count=8)
+    if deep:  # their range is found in a pass of its own, which is not repeated either
+        for number, path in enumerate(sorted(root.rglob("*.png"))):
+            pixels = np.random.default_rng(number).integers(0, 9000, (20, 20, 3), np.uint16)
+            path.unlink()
+            tifffile.imwrite(path.with_suffix(".tif"), pixels, photometric="rgb")
+    lines, decoded, real = [], [], decode.opened
+    options = OPTIONS | {"path": str(root), "log": lines.append}
+    expected = load(**options)
+
+    def counted(data, bands):
+        decoded.append(data)
+        if len(decoded) > stop:
+            raise KeyboardInterrupt
+        return real(data, bands)
+
+    monkeypatch.setattr(decode, "opened", counted)
+    options["cache_dir"], stop = tmp_path / "cache", 24 * deep + 15
+    with pytest.raises(KeyboardInterrupt):
+        load(**options)
+    (partial,) = (tmp_path / "cache" / "decoded").iterdir()
+    journal = (partial / "journal").read_text().splitlines()
+    rows = [json.loads(line)[0] for line in journal if line and not line.startswith('["')]
+    assert 8 < len(rows) <= 15
+    images = np.load(partial / "images.npy", mmap_mode="r+")
+    images[rows[0]] += 1
+    del images
+    (partial / "journal").write_text("\n".join(journal)[:-5])
+    decoded.clear()
+    stop = 1000
+    lines.clear()
+    found = load(**options)
+    assert len(decoded) == 24 - (len(rows) - 2)
+    assert f"{len(rows) - 2} of 24 images were decoded before" in lines[0]
+    assert found.fingerprint == expected.fingerprint and found.notes == expected.notes
+    for side in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(found, side).images, getattr(expected, side).images)
+    decoded.clear()
+    assert load(**options).fingerprint == expected.fingerprint and not decoded
+    assert len(entries(tmp_path)) == 1
+
+
+def test_processes_that_start_together_decode_once(tmp_path, monkeypatch):
+    root, lines, decoded, real = write_classes(tmp_path / "tiles", count=8), [], [], decode.opened
+    monkeypatch.setattr(cache, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(decode, "opened", lambda data, bands: (decoded.append(data), real(data, bands))[1])
+    options = OPTIONS | {"path": str(root), "cache_dir": tmp_path / "cache", "log": lines.append}
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:  # the lock tells threads apart as it does processes
+        found = list(pool.map(lambda _: load(**options).fingerprint, range(3)))
+    assert len(set(found)) == 1 and len(decoded) == 24
+    assert all("another process decodes these images" in line for line in lines)
+    assert len(entries(tmp_path)) == 1
+
+
+def test_progress_says_what_is_left(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(decoding, "_PROGRESS_SECONDS", 0.0)
+    load(path=str(write_classes(tmp_path / "tiles", count=8)), **OPTIONS | {"log": lines.append})
+    assert len(lines) == 24 and re.fullmatch(r"decoding dataset.path: 24/24 images  \d+ images/s  0:00 left", lines[-1])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -23,7 +23,7 @@ def write(folder):
 
 def nearest_neighbor(found):
     """Test top-1 of the class of the training tile with the nearest mean color."""
-    train, test = (side.images.mean((1, 2)) for side in (found.train, found.test))
+    train, test = (np.mean(side.images, (1, 2)) for side in (found.train, found.test))
     nearest = np.linalg.norm(test[:, None] - train[None], axis=-1).argmin(1)
     return (found.train.labels[nearest] == found.test.labels).mean()
 

@@ -62,7 +62,7 @@ def test_a_source_says_itself_what_another_seed_would_give(monkeypatch, redrawn,
     def source(section, context):
         context.log(f"seed {context.data_seed}")
         return Pool(
-            "made", ("a", "b"), images, np.arange(12), np.arange(12, dtype=np.int32) % 2, tuple("abcdefghijkl"),
+            "made", ("a", "b"), images, np.arange(12, dtype=np.int32) % 2, tuple("abcdefghijkl"),
             tuple("abcdefghijkl"), ("train",) * 8 + ("validation",) * 2 + ("test",) * 2, ("a note",),
             Meaning((3.0, 9.0), ("16-bit",)), redrawn,
         )  # fmt: skip

@@ -22,7 +22,6 @@ def pool_of(names, labels, digests, sides, classes):
         "pool",
         tuple(classes),
         np.empty(0),
-        np.arange(len(names)),
         np.array(labels),
         tuple(names),
         tuple(digests),

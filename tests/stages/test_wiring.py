@@ -90,7 +90,7 @@ def test_students_are_given_the_stored_logits_of_each_view(handed):
 def test_features_are_asked_for_where_an_arm_compares_them(handed):
     config = base()
     config.distill.arms, config.distill.target = ("student_alone", "similarity"), "mean"
-    stored = handed(train.distill, config)[0].stored
+    stored = jax.tree.map(np.asarray, handed(train.distill, config)[0].stored)
     np.testing.assert_allclose(stored.features[3], stored.logits[0, :, :2] / 7, rtol=1e-6)
 
 

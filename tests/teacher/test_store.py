@@ -140,7 +140,8 @@ def test_features_lie_beside_the_logits_and_are_computed_where_asked_for(tmp_pat
 
 def test_half_precision_does_no_harm_to_a_cosine(tmp_path):
     exact = Featured.features()
-    stored = folder(tmp_path).read("view-0000", ROWS, Featured(0), features=True).features.astype(np.float64)
+    stored = folder(tmp_path).read("view-0000", ROWS, Featured(0), features=True).features
+    stored = np.asarray(stored, np.float64)
     student = np.random.default_rng(1).random((ROWS, 6))
     distance = lambda a, b: 1 - (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert np.abs(distance(exact, student) - distance(stored, student)).max() < 3e-4

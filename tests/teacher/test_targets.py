@@ -36,7 +36,7 @@ def test_a_pass_ends_between_shards_when_asked_to(tmp_path, monkeypatch):
     with pytest.raises(Preempted, match="shards computed so far"):
         targets.views(IMAGES, 2)
     monkeypatch.setattr(preemption, "requested", lambda: False)
-    logits, count = targets.views(IMAGES, 2).logits, len(IMAGES)
+    logits, count = np.asarray(targets.views(IMAGES, 2).logits), len(IMAGES)
     np.testing.assert_array_equal(logits[:, :, 0], [range(count)] * 2)
     np.testing.assert_array_equal(logits[:, :, 2], [[0] * count, [1] * count])
     record = recorded(tmp_path)
@@ -88,7 +88,7 @@ def test_of_several_teachers_the_mean_is_taken_and_each_is_counted(tmp_path):
     )
     both = dataclasses.replace(one, sources=(*one.sources, Source(other.sources[0].folder, moved)))
     (tmp_path / "run" / "teacher_logits.json").unlink()
-    logits = both.views(IMAGES, 2).logits
+    logits = np.asarray(both.views(IMAGES, 2).logits)
     np.testing.assert_array_equal(logits[1], np.stack([np.arange(37), 0 * np.arange(37), np.ones(37)], 1) + 2)
     assert recorded(tmp_path)["forward_images"] == 3 * len(IMAGES)
     assert both.digests == ["numbers", "other"] and both.network is None

@@ -16,7 +16,7 @@ OF_BANDS = (
     Mutant(BANDS, "if said.count(key) > 1:", "if said.count(key) > 2:", DATA),
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
     Mutant("kdjax/data/band_statistics.py", "if low and below > _MOST_BELOW:", "if False:", DATA),
-    Mutant("kdjax/data/band_statistics.py", "if not low and values.size and not below:", "if False:", DATA),
+    Mutant("kdjax/data/band_statistics.py", "if not low and count and not below:", "if False:", DATA),
     Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
     Mutant(
         "kdjax/inputs/augment.py",

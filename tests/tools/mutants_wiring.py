@@ -58,19 +58,24 @@ WIRED = (
     ),
     Mutant(
         TRAIN,
-        "            online = Online(*targets.network, size=run.teacher_size)",
-        "            online = Online(*targets.network, size=run.student.size)",
+        "        online = Online(*targets.network, size=run.teacher_size)",
+        "        online = Online(*targets.network, size=run.student.size)",
         f"{COMMANDS} -k online",
         True,
     ),
-    Mutant(TRAIN, "leaf.mean(0), leaf.shape)", "leaf[0], leaf.shape)", f"{WIRING} -k mean_target"),
+    Mutant(
+        "kdjax/teacher/views.py",
+        "np.asarray(self._views).mean(0), self.shape)",
+        "np.asarray(self._views)[0], self.shape)",
+        f"{WIRING} -k mean_target",
+    ),
     Mutant(
         TRAIN,
         'if config.distill.target == "mean":',
         'if config.distill.target == "view":',
         f"{WIRING} -k stored_logits",
     ),
-    Mutant(TRAIN, "        targets.pin()\n", "", f"{WIRING} -k stored_logits"),
+    Mutant(TRAIN, "    targets.pin()\n", "", f"{WIRING} -k stored_logits"),
     Mutant(
         TRAIN, "    split = run.dataset.train.labelled()", "    split = run.dataset.train", f"{WIRING} -k what_selects"
     ),

@@ -125,7 +125,7 @@ def test_mean_over_the_eight_symmetries(colors):
     """Against all eight written out, with logits that depend on where a pixel is; turning an image changes nothing."""
     images = colors[0]
     weights = np.random.default_rng(1).normal(0, 2e-3, (8, 8, 3, 3))
-    predict = lambda one: np.einsum("nhwc,hwck->nk", one.astype(float), weights)[None]
+    predict = lambda one: np.einsum("nhwc,hwck->nk", np.asarray(one, float), weights)[None]
     swapped = images.swapaxes(1, 2)
     flips = [(0, 0), (0, 1), (1, 0), (1, 1)]
     eight = [one[:, :: 1 - 2 * a, :: 1 - 2 * b] for one in (images, swapped) for a, b in flips]

@@ -85,7 +85,6 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         "demo",
         tuple(names),
         images,
-        np.arange(len(todo)),
         np.array([k for _, k, _ in todo], np.int32),
         tuple(f"{names[k]}/{names[k]}_{i:05d}" for _, k, i in todo),
         tuple(digest(image) for image in images),

@@ -10,8 +10,9 @@ from typing import Any
 
 from kdjax.data import layout
 from kdjax.data.dataset import UNLABELLED, Context, Pool
+from kdjax.data.decoding import Encoded, Raw
 from kdjax.data.image_files import no_images, notes_on, open_files
-from kdjax.data.ingest import Encoded, Ingested, Raw, ingest
+from kdjax.data.ingest import Ingested, ingest
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 

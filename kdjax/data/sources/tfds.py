@@ -16,8 +16,9 @@ from tensorflow_datasets.core import read_only_builder
 from kdjax.data import decode
 from kdjax.data.bands import named
 from kdjax.data.dataset import Context, Pool
+from kdjax.data.decoding import Encoded, Raw
 from kdjax.data.image_files import stamp
-from kdjax.data.ingest import Encoded, Raw, ingest
+from kdjax.data.ingest import ingest
 from kdjax.errors import InputError, reason
 
 _SIDES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}

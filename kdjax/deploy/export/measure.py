@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import importlib.metadata
+import itertools
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ from kdjax.results import metrics
 from kdjax.run.run import Run
 from kdjax.training.step import eval_step
 
+BATCH = 64
+"""Test images that are looked at together."""
+
 BATCHES = (1, 32)
+"""Those of which the time is taken."""
 
 
 def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -60,7 +65,6 @@ def measured(
     """
     test = run.dataset.test
     classifiers = {name: Classifier(place / name) for name in trusts}
-    images, source = _test_images(run, classifiers["student.onnx"])
     loaded = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, "whole")
     program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
     evaluated = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
@@ -70,15 +74,23 @@ def measured(
         "student.stablehlo": lambda batch: np.asarray(program.call(batch)),
         **{name: classifier.logits for name, classifier in classifiers.items()},
     }
-    said = {name: parity.in_batches(function, images) for name, function in outputs.items()}
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    equal, first = 0, None
+    for start, images in _test_batches(run, classifiers["student.onnx"]):
+        first = images if first is None else first
+        equal += int((images == test.images[start : start + len(images)]).all((1, 2, 3)).sum())
+        for name, function in outputs.items():
+            pieces[name].append(function(images))
+    said = {name: np.concatenate(logits) for name, logits in pieces.items()}
     litert_files = [name for name in trusts if litert.recognized(place / name)]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    times = _latencies(place, network, images, litert_files)
+    assert first is not None
+    times = _latencies(place, network, first, litert_files)
     return {
         "test_images": {
-            "count": len(images),
-            "read_from": source,
-            "equal_to_the_stored_ones": int((images == test.images).all((1, 2, 3)).sum()),
+            "count": len(test),
+            "read_from": "files" if _from_files(run) else "stored images",
+            "equal_to_the_stored_ones": equal,
         },
         "artefacts": {
             name: {
@@ -132,12 +144,23 @@ def _latencies(
     return times
 
 
-def _test_images(run: Run, classifier: Classifier) -> tuple[np.ndarray, str]:
-    """The test images (n, storage_size, storage_size, bands), read from the files as `kdjax.deploy.predict` does."""
+def _from_files(run: Run) -> bool:
+    return run.config.dataset.source == "folder"
+
+
+def _test_batches(run: Run, classifier: Classifier) -> Iterator[tuple[int, np.ndarray]]:
+    """The test images (n, storage_size, storage_size, bands), a batch at a time, each with the number of its first.
+
+    They are read from the files as `kdjax.deploy.predict` does, where there are files.
+    """
     test, config = run.dataset.test, run.config.dataset
-    if config.source != "folder":
-        return test.images, "stored images"
+    starts = range(0, len(test), BATCH)
+    if not _from_files(run):
+        yield from ((start, test.images[start : start + BATCH]) for start in starts)
+        return
+    read = folder.read_named(config.path, test.names)
     try:
-        return np.stack([classifier.prepare(data) for data in folder.read_named(config.path, test.names)]), "files"
+        for start in starts:
+            yield start, np.stack([classifier.prepare(data) for data in itertools.islice(read, BATCH)])
     except decode.DecodeError as error:
         raise InputError(f"dataset.path: a test image of {config.path} cannot be read any more: {error}") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.data.rows import Images
 from kdjax.results import metrics
 
 ROUNDS, SECONDS = (5, 50), 5.0
@@ -28,7 +29,7 @@ def compare(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> di
     }
 
 
-def in_batches(function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch: int = 64) -> np.ndarray:
+def in_batches(function: Callable[[np.ndarray], np.ndarray], images: Images, batch: int = 64) -> np.ndarray:
     """`function` of `images`, so many at a time."""
     return np.concatenate([function(images[start : start + batch]) for start in range(0, len(images), batch)])
 

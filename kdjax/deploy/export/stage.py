@@ -24,6 +24,7 @@ import onnxruntime
 from ml_collections import ConfigDict
 
 from kdjax.data.dataset import Split
+from kdjax.data.rows import Images, Rows
 from kdjax.deploy import litert
 from kdjax.deploy import trust as trusting
 from kdjax.deploy.browser import page
@@ -214,7 +215,7 @@ def _of_its_bands(run: Run) -> Run:
     def taken(split: Split) -> Split:
         if chosen == tuple(range(split.images.shape[-1])):
             return split
-        return dataclasses.replace(split, images=split.images[..., list(chosen)])
+        return dataclasses.replace(split, images=Rows.of(split.images).viewed(lambda block: block[..., list(chosen)]))
 
     data = run.dataset
     meaning = dataclasses.replace(meaning, bands=dataclasses.replace(meaning.bands, names=student.bands))
@@ -262,7 +263,7 @@ def _onnx_files(run: Run, place: Path, network: Graph, metadata: dict[str, str],
     return {"student.onnx": trust, "student.int8.onnx": theirs}, {"int8_candidates": tried}
 
 
-def _outputs(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+def _outputs(model: onnx.ModelProto, images: Images) -> np.ndarray:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return parity.in_batches(lambda batch: session.run(None, {onnx_graph.INPUT: batch})[0], images)
 

