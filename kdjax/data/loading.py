@@ -257,7 +257,7 @@ def _near_duplicates(train: Split, test: Split, cache_dir: pathlib.Path | None, 
         found = found.get("count") if isinstance(found, dict) else None
     if not isinstance(found, int):
         small = near_duplicates.thumbnails(train.images)
-        best, _ = near_duplicates.closest(near_duplicates.thumbnails(test.images[shown]), small)
+        best, _ = near_duplicates.closest(near_duplicates.thumbnails(Rows.of(test.images).select(shown)), small)
         found = int((best >= near_duplicates.LEAST).sum())
         if place:
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -7,24 +7,31 @@ place is for a person to see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
+
+from kdjax.data.rows import Images
 
 SIDE = 16
 LEAST = 0.95
 _ROWS = 256  # images compared at once
 
 
-def thumbnails(images: Iterable[np.ndarray]) -> np.ndarray:
-    """(n, SIDE, SIDE, bands) float32, each of mean 0, each image of norm 1, from n images (S, S, bands).
+def thumbnails(images: Images) -> np.ndarray:
+    """(n, SIDE, SIDE, bands) float32, each of mean 0, each image of norm 1, from images (n, S, S, bands).
 
     Without the mean, plain surfaces of like color would be near-duplicates.
     """
-    small = np.array([_reduced(image) for image in images], np.float32)
-    small -= small.mean((1, 2), keepdims=True)
-    return small / np.maximum(np.sqrt(np.square(small).sum((1, 2, 3), keepdims=True)), 1e-6)
+    small = np.empty((len(images), SIDE, SIDE, images.shape[-1]), np.float32)
+    for start in range(0, len(images), _ROWS):
+        block = small[start : start + _ROWS]
+        for place in range(len(block)):
+            block[place] = _reduced(images[start + place])
+        block -= block.mean((1, 2), keepdims=True)
+        block /= np.maximum(np.sqrt(np.square(block).sum((1, 2, 3), keepdims=True)), 1e-6)
+    return small
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:

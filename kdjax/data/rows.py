@@ -78,7 +78,7 @@ class Rows:
             raise ValueError("rows cannot be had without reading them")
         return self[:] if dtype is None else self[:].astype(dtype, copy=False)
 
-    def select(self, chosen: np.ndarray) -> Rows:
+    def select(self, chosen: np.ndarray | slice) -> Rows:
         """The rows that an index, mask or slice chooses, in its order; nothing is read."""
         return Rows(self._arrays, self._places[chosen], self._view)
 

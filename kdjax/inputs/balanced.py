@@ -6,7 +6,6 @@ a rare example is seen in all its views before one comes again, and no view is a
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,7 +45,6 @@ def most_visits(labels: Sequence[int] | np.ndarray, epochs: int) -> int:
     return max(epochs * bool(len(held.unlabelled)), -(-draws // min(map(len, held.classes))))
 
 
-@functools.lru_cache(maxsize=64)
 def epoch_of(seed: int, epoch: int, held: Strata, views: int) -> tuple[np.ndarray, np.ndarray]:
     """The examples of an epoch in their order, and the view of each.
 

@@ -52,12 +52,13 @@ def streamed(
         mapping: the devices. Each process reads its own share only.
         images: (examples, side, side, 3) uint8.
         first, last: the steps that will be asked for, without `last`.
-        stored: outputs of the teacher, leaves (views, examples, …), or None.
+        stored: outputs of the teacher, leaves (views, examples, …), or None. Arms that need no teacher may be shown
+            other views; what is read for these, the last view's, is not used.
     """
 
     def read(number: int) -> PlanStep:
         share = mapping.split(PlanStep(*(values[None] for values in plan(number))), axis=-1)
-        said = jax.tree.map(lambda leaf: leaf[share.views, share.examples], stored)
+        said = jax.tree.map(lambda leaf: leaf[np.minimum(share.views, len(leaf) - 1), share.examples], stored)
         share = dataclasses.replace(share, images=images[share.examples], teacher=said)
         if share.partners is None:
             return share

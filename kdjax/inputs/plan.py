@@ -7,10 +7,14 @@ class equally often, see `balanced`.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
 from kdjax.inputs import balanced
+
+_KEPT = 4
+"""Epochs that are kept of each seed; steps that are read ahead may straddle two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,16 @@ class Plan:
         if self.labels is None:
             return None
         labels = np.array(self.labels)
-        return balanced.strata(labels if self.rows is None else labels[list(self.rows)])
+        return balanced.strata(labels if self._rows is None else labels[self._rows])
+
+    @functools.cached_property
+    def _rows(self) -> np.ndarray | None:
+        return None if self.rows is None else np.array(self.rows, np.int32)
+
+    @functools.cached_property
+    def _epochs(self) -> Callable[[int, int, int], tuple[np.ndarray, ...]]:
+        """`_epoch`, which keeps no more than the steps that are read ahead need: one takes 8 bytes an example."""
+        return functools.lru_cache(maxsize=_KEPT * len(self.seeds))(self._epoch)
 
     def __call__(self, step: int) -> tuple[np.ndarray, ...]:
         """Example, view and place in the global batch of `step`, and partner and its view where there are partners.
@@ -59,21 +72,23 @@ class Plan:
             here = epochs == epoch
             for row, seed in enumerate(self.seeds):
                 slots = offsets[here]
-                order, view = self._epoch(seed, int(epoch), count)
+                order, view, *others = self._epochs(seed, int(epoch), count)
                 examples[row, here], views[row, here] = order[slots], view[slots]
                 if self.partners:
-                    second = _partners(seed, int(epoch), count)[slots]
+                    second = others[0][slots]
                     partners[row, here], partner_views[row, here] = order[second], view[second]
-        if self.rows is not None:
-            examples, partners = (np.array(self.rows, np.int32)[index] for index in (examples, partners))
+        if self._rows is not None:
+            examples, partners = self._rows[examples], self._rows[partners]
         places = np.broadcast_to(np.arange(self.batch_size, dtype=np.int32), examples.shape)
         return (examples, views, places, partners, partner_views) if self.partners else (examples, views, places)
 
-    def _epoch(self, seed: int, epoch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The examples of an epoch in their order, and the view of each."""
+    def _epoch(self, seed: int, epoch: int, count: int) -> tuple[np.ndarray, ...]:
+        """The examples of an epoch in their order, the view of each, and their partners where there are any."""
         if self._strata is not None:
-            return balanced.epoch_of(seed, epoch, self._strata, self.views)
-        return _epoch(seed, epoch, count, self.views)
+            drawn = balanced.epoch_of(seed, epoch, self._strata, self.views)
+        else:
+            drawn = _epoch(seed, epoch, count, self.views)
+        return (*drawn, _partners(seed, epoch, count)) if self.partners else drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +121,6 @@ class Groups:
         return tuple(np.stack(arrays, axis=1) for arrays in zip(*(plan(step) for plan in self.plans), strict=True))
 
 
-@functools.lru_cache(maxsize=64)
 def _epoch(seed: int, epoch: int, examples: int, views: int) -> tuple[np.ndarray, np.ndarray]:
     """The examples of an epoch in their order, and the view of each."""
     order = np.random.default_rng((seed, epoch, 0)).permutation(examples).astype(np.int32)
@@ -116,7 +130,6 @@ def _epoch(seed: int, epoch: int, examples: int, views: int) -> tuple[np.ndarray
     return order, ((start + epoch) % views).astype(np.int32)[order]
 
 
-@functools.lru_cache(maxsize=64)
 def _partners(seed: int, epoch: int, examples: int) -> np.ndarray:
     """The partner of each draw of an epoch, as the number of another draw: each serves once."""
     return np.random.default_rng((seed, epoch, 3)).permutation(examples).astype(np.int32)

@@ -123,6 +123,7 @@ def open_run(
     teacher = _teacher(config, workdir, dataset, log)
     student = _student(config, workdir, dataset, teacher, log)
     run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
+    _check_memory(run)
     if teacher is not None and not teacher.read_only and config.teacher.fit == "all":
         _check_batch(teacher)
     _check_batch(student)
@@ -278,6 +279,16 @@ def _teacher_steps(config: ml_collections.ConfigDict, examples: int) -> int:
         (other,) = other_run.named(config)
         return other_run.total_steps(other)
     return _total_steps(config.teacher, examples) if config.teacher.fit == "all" else 1
+
+
+def _check_memory(run: Run) -> None:
+    """Refuses images that were asked onto a device that cannot hold them."""
+    held, there = run.dataset.train.images.nbytes, memory.capacity(run.student.mapping.local[0])
+    if run.config.run.images == "device" and held > there:
+        raise InputError(
+            f"run.images is 'device', but the training images take {held / 1e9:.1f} GB and a device has "
+            f"{there / 1e9:.1f} GB: set it to 'auto' or 'host'"
+        )
 
 
 def _check_batch(learner: Learner) -> None:

@@ -49,15 +49,19 @@ def free(device: jax.Device, room: float) -> int:
 
 
 def _host_limits() -> Iterator[tuple[int, int]]:
-    """Each limit on the memory of this process, in bytes, with what it has taken of it."""
+    """Each limit on the memory of this process, in bytes, with what it has taken of it.
+
+    Pages of mapped files do not count: the kernel drops them where memory runs short.
+    """
     page = os.sysconf("SC_PAGE_SIZE")
     counts = Path("/proc/self/statm").read_text(encoding="utf-8").split()
-    size, resident, data = (page * int(counts[place]) for place in (0, 1, 5))
-    yield os.sysconf("SC_PHYS_PAGES") * page, resident
+    size, resident, shared, data = (page * int(counts[place]) for place in (0, 1, 2, 5))
+    held = resident - shared
+    yield os.sysconf("SC_PHYS_PAGES") * page, held
     group = Path("/sys/fs/cgroup/memory.max")
     allowed = group.read_text(encoding="utf-8").strip() if group.is_file() else ""
     if allowed.isdigit():
-        yield int(allowed), resident
+        yield int(allowed), held
     for kind, taken in ((resource.RLIMIT_DATA, data), (resource.RLIMIT_AS, size)):
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY:

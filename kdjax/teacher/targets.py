@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from kdjax.data.rows import Images
+from kdjax.data.rows import Images, Rows
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files, preemption
@@ -86,7 +86,7 @@ class Targets:
         """Teacher logits (examples, classes) of the plain images of each split, by its name."""
 
         def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:
-            return Outputs(teacher.clean(splits[name][start:end]))
+            return Outputs(teacher.clean(Rows.of(splits[name]).select(slice(start, end))))
 
         rows = {name: len(images) for name, images in splits.items()}
         found = self._stored("clean", rows, compute)

@@ -22,6 +22,9 @@ class Views:
         first = self._views[0][0]
         self.shape, self.dtype = (len(self._views), *first.shape), first.dtype
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         views, examples = np.broadcast_arrays(*place)
         found = np.empty((*views.shape, self.shape[-1]), self.dtype)
@@ -48,6 +51,9 @@ class MeanOfViews:
 
     def __init__(self, views: Views | np.ndarray):
         self._views, self.shape, self.dtype = views, views.shape, views.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         _, examples = np.broadcast_arrays(*place)

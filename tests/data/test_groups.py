@@ -60,7 +60,7 @@ def test_every_part_gets_a_group_where_there_are_enough():
 def pictures(count=40, side=48):
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 256, (count, 6, 6, 3), np.uint8)
-    return [np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC)) for one in coarse]
+    return np.stack([Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC) for one in coarse])
 
 
 def test_turned_dimmed_and_shifted_pictures_are_near_duplicates():
@@ -86,5 +86,5 @@ def test_the_closest_is_that_of_a_loop(monkeypatch):
 
 def test_plain_surfaces_of_like_color_are_none():
     rng = np.random.default_rng(0)
-    images = [np.clip(120 + rng.normal(0, 4, (32, 32, 3)), 0, 255).astype(np.uint8) for _ in range(12)]
+    images = np.clip(120 + rng.normal(0, 4, (12, 32, 32, 3)), 0, 255).astype(np.uint8)
     assert near_duplicates.pairs(near_duplicates.thumbnails(images)) == []

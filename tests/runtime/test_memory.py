@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from kdjax import networks
@@ -51,3 +52,14 @@ def test_a_device_has_memory():
     half = sum(memory.free(device, 0.5) for device in jax.local_devices())
     assert half < total / 2  # what the process holds counts in full
     assert memory.tree_bytes({"a": jnp.zeros((3, 2), jnp.bfloat16), "b": jnp.zeros(5)}) == pytest.approx(32)
+
+
+def test_pages_of_mapped_files_do_not_count(tmp_path):
+    """A data set that is read through a map fills the process, but takes no memory from others."""
+    size = 1 << 28
+    with (tmp_path / "zeros").open("wb") as file:
+        file.truncate(size)
+    mapped = np.memmap(tmp_path / "zeros", np.uint8, "r")
+    device, before = jax.local_devices()[0], sum(memory.free(one, 1.0) for one in jax.local_devices())
+    assert not mapped[::4096].any()
+    assert abs(before - len(jax.local_devices()) * memory.free(device, 1.0)) < size / 4

@@ -153,7 +153,7 @@ WIRED = (
         "tests/training/test_frozen.py -k order_of_our_classes",
     ),
     Mutant(
-        "kdjax/teacher/targets.py",
+        "kdjax/teacher/views.py",
         "np.mean(parts, axis=0) if len(parts) > 1 else parts[0]",
         "parts[0]",
         "tests/teacher/test_targets.py -k several_teachers",

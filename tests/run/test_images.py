@@ -1,0 +1,34 @@
+"""Where the training images lie: on the devices where they fit and nobody says otherwise."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.errors import InputError
+from kdjax.run import run as runs
+from kdjax.runtime import memory
+
+
+def run_of(images, how):
+    return SimpleNamespace(
+        config=SimpleNamespace(run=SimpleNamespace(images=how)),
+        dataset=SimpleNamespace(train=SimpleNamespace(images=images)),
+        student=SimpleNamespace(mapping=SimpleNamespace(local=jax.local_devices()[:1])),
+    )
+
+
+@pytest.mark.parametrize("share, auto, fits", [(0.2, True, True), (0.3, False, True), (1.1, False, False)])
+def test_images_that_cannot_fit_are_not_put_on_a_device(monkeypatch, share, auto, fits):
+    images = np.zeros((5, 4, 4, 3), np.uint8)
+    monkeypatch.setattr(memory, "capacity", lambda device: images.nbytes / share)
+    on_device = {how: runs.Run.on_device(run_of(images, how), images) for how in ("auto", "device", "host")}
+    assert on_device == {"auto": auto, "device": True, "host": False}
+    for how in ("auto", "host"):
+        runs._check_memory(run_of(images, how))
+    if fits:
+        runs._check_memory(run_of(images, "device"))
+    else:
+        with pytest.raises(InputError, match="^run.images is 'device', but .* set it to 'auto' or 'host'$"):
+            runs._check_memory(run_of(images, "device"))
