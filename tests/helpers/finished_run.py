@@ -136,7 +136,10 @@ class FinishedRun:
 
     @functools.cached_property
     def data(self):
-        return data.load(self.config.dataset, data_seed=5, cache_dir=self.folder / "cache", log=lambda line: None)
+        found = data.load(self.config.dataset, data_seed=5, cache_dir=self.folder / "cache", log=lambda line: None)
+        sides = {name: getattr(found, name) for name in ("train", "validation", "test")}
+        held = {name: dataclasses.replace(one, images=np.asarray(one.images)) for name, one in sides.items()}
+        return dataclasses.replace(found, **held)
 
     def json(self, name):
         return json.loads((self.workdir / name).read_text(encoding="utf-8"))
