@@ -108,7 +108,7 @@ def test_the_best_step_is_the_best_on_validation(finished, stage, size):
         step = max(told, key=lambda step: (told[step]["top1"], -told[step]["nll"], -step))  # noqa: B023
         assert best["step"][row, column] == step
         top1, nll = scores(finished.classify(section, finished.best(stage, row, column), pixels), validation.labels)
-        assert best["top1"][row, column] == pytest.approx(top1) == pytest.approx(told[step]["top1"])
+        assert best["score"][row, column] == pytest.approx(top1) == pytest.approx(told[step]["top1"])
         assert best["nll"][row, column] == pytest.approx(nll, abs=2e-3)
         assert told[step]["nll"] == pytest.approx(nll, abs=2e-3)
     steps = {int(step) for step in np.asarray(best["step"]).ravel()}
@@ -125,7 +125,7 @@ def test_evaluation_is_of_the_selected_students(finished):
             np.testing.assert_allclose(finished.logits[f"student_{side}"][row, column], expected, atol=2e-3)
         top1, nll = scores(finished.logits["student_test"][row, column], finished.data.test.labels)
         assert arm["test_top1"][row] == top1 and arm["test_metrics"][row]["nll"] == pytest.approx(nll, rel=1e-4)
-        assert arm["val_top1"][row] == finished.checkpoint("distill", "best")["top1"][row, column]
+        assert arm["val_top1"][row] == finished.checkpoint("distill", "best")["score"][row, column]
         assert arm["selected_step"][row] == finished.checkpoint("distill", "best")["step"][row, column]
         last = finished.checkpoint("distill", "model")
         row_of = lambda leaf: leaf[row, column]  # noqa: B023

@@ -99,6 +99,12 @@ class Dataset:
         """(low, high) that 16-bit and float images were mapped by, () where there were none."""
         return self.meaning.value_range
 
+    @property
+    def class_counts(self) -> dict[str, list[int]]:
+        """Labelled images of each class in "train", "val" and "test"."""
+        labels = {"train": self.train.labels, "val": self.validation.labels, "test": self.test.labels}
+        return {side: np.bincount(one[one >= 0], minlength=len(self.classes)).tolist() for side, one in labels.items()}
+
     def splits_document(self) -> dict[str, list[str]]:
         """Names per split, as plain JSON data.
 

@@ -19,10 +19,11 @@ NAMES = {"top1": "top-1", "macro_recall": "macro recall"}
 def judged_by(dataset: Mapping[str, Any]) -> str:
     """What a run is judged by: "macro_recall" where classes are unequal in training or test, else "top1".
 
-    Top-1 mostly counts the frequent classes. An older version's run has no counts, and figures of top-1 only.
+    Top-1 mostly counts the frequent classes. Its steps are chosen by the same, on validation, and so are arms, trials
+    and the student that is exported. An older version's run has no counts, and figures of top-1 only.
 
     Args:
-        dataset: the section of results.json.
+        dataset: the section of results.json, or {"class_counts": …} of its images.
     """
     counts = dataset.get("class_counts", {})
     sides = [counts[side] for side in ("train", "test") if any(counts.get(side, ()))]

@@ -48,9 +48,9 @@ def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
     sides = ((dataset["class_counts"][side], name) for side, name in (("train", "training"), ("test", "test")))
     spans = [f"{_span(counts)} labelled {name} images" for counts, name in sides if any(counts)]
     yield (
-        f"Classes are unequal, {' and '.join(spans)} a class, so macro figures come first: macro recall (balanced "
-        "accuracy) and macro-F1 are means over the classes. Intervals, p and the choice of the baseline are of macro "
-        "recall. Top-1 mostly counts the frequent classes."
+        f"Classes are unequal, {' and '.join(spans)} a class, so macro recall (balanced accuracy), the mean over the "
+        "classes, comes first. Intervals, p and all choices on validation are of it. Top-1 mostly counts the frequent "
+        "classes."
     )
 
 

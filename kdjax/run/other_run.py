@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdjax.data import class_weights
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.run.given import Given, given_teachers
@@ -13,6 +14,9 @@ from kdjax.run.record import completed
 
 FREE = ("workdir", "students", "ensemble", "weights", "weights_pixels")
 """Fields of `config.teacher` that may differ from that run's: where it was read from, and where it began."""
+
+TRAINED_BY = ("class_weights", "sampling")
+"""Fields of `config.dataset` that shape a teacher's training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +106,20 @@ def check_config(config: Any) -> None:
                         f"{other.field}: teacher.{field} is {ours[field]!r} here and {theirs.get(field)!r} in "
                         f"{other.workdir}: set teacher.{field} to what it was"
                     )
+            if other.section == "teacher" and config.teacher.fit != "nothing":
+                _check_training(other, there["dataset"], json.loads(config.dataset.to_json()))
+
+
+def _check_training(other: OtherRun, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Compares how the classes counted: results.json would else claim it of a teacher that was trained otherwise."""
+    for field in TRAINED_BY:
+        both_balanced = class_weights.is_balanced(theirs[field]) and class_weights.is_balanced(ours[field])
+        if theirs[field] != ours[field] and not both_balanced:
+            raise InputError(
+                f"{other.field}: dataset.{field} is {ours[field]!r} here, and the teacher of {other.workdir} was "
+                f"trained with {theirs[field]!r}: set dataset.{field} to that, or take the teacher as it is by "
+                f"teacher.ensemble=('workdir={other.workdir}',)"
+            )
 
 
 def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import resolve
+from kdjax.results.comparison import judged_by
 from kdjax.run import checks, other_run, record, taken_bands
 from kdjax.run.arms import common_weights, student_arms, teacher_arms
 from kdjax.run.given import given_field
@@ -167,6 +168,7 @@ def _teacher(
         log=log,
         read_only=bool(section.workdir),
         bands=bands.names if bands else RGB,
+        selected_by=judged_by({"class_counts": dataset.class_counts}),
     )
 
 
@@ -206,6 +208,7 @@ def _student(
         log=log,
         projection=projection,
         bands=bands.names if bands else RGB,
+        selected_by=judged_by({"class_counts": dataset.class_counts}),
     )
 
 

@@ -68,7 +68,8 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
                 train, validation = run.dataset.train.labelled(), run.dataset.validation
                 pairs = [(file.plain(split.images), split.labels) for split in (train, validation)]
                 weights = head_weights(run.config, run.dataset)
-                fit = probe(*pairs, classes=len(run.dataset.classes), weights=weights)
+                classes, measure = len(run.dataset.classes), run.student.selected_by
+                fit = probe(*pairs, classes=classes, weights=weights, selected_by=measure)
                 write_head(folder, Head(fit.kernel, fit.bias, parts))
                 fitted.append((one.place, fit))
     return fitted
@@ -93,7 +94,9 @@ def _shown(run: Run) -> Shown:
 def _fitted_to(run: Run, file: OnnxFile) -> dict[str, Any]:
     weights = head_weights(run.config, run.dataset)
     weighed = {"class_weights": list(weights)} if weights else {}
-    return {**file.parts, "examples": run.dataset.fingerprint, **weighed}
+    measure = run.student.selected_by
+    chosen = {"selected_by": measure} if measure != "top1" else {}
+    return {**file.parts, "examples": run.dataset.fingerprint, **weighed, **chosen}
 
 
 def _own(run: Run, shown: Shown) -> Teacher:

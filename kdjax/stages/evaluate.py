@@ -138,14 +138,11 @@ def _arms(
 
 def _dataset_facts(run: Run) -> dict[str, Any]:
     dataset, labels = run.dataset, run.dataset.train.labels
-    sides = {"train": labels, "val": dataset.validation.labels, "test": dataset.test.labels}
     facts = {
         "name": dataset.name,
         "classes": dataset.classes,
-        "splits": {side: len(one) for side, one in sides.items()},
-        "class_counts": {
-            side: np.bincount(one[one >= 0], minlength=len(dataset.classes)).tolist() for side, one in sides.items()
-        },
+        "splits": {"train": len(dataset.train), "val": len(dataset.validation), "test": len(dataset.test)},
+        "class_counts": dataset.class_counts,
         "fingerprint": dataset.fingerprint,
         "overlap": dataset.overlap,
     }

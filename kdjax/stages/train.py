@@ -18,6 +18,7 @@ from kdjax.errors import InputError
 from kdjax.inputs.balanced import most_visits
 from kdjax.networks import pretrained
 from kdjax.objective.outputs import Outputs
+from kdjax.results.comparison import NAMES
 from kdjax.run.arms import head_weights
 from kdjax.run.given import given_field
 from kdjax.run.run import Run
@@ -135,6 +136,8 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
                 "as run.images says" if run.config.run.images == "host" else "they do not fit into the devices' memory"
             )
             run.log(f"{folder}: images are read from the host, {why}")
+        if learner.section.select == "best":
+            run.log(f"{folder}: the step is chosen by {NAMES[learner.selected_by]} on validation")
         profile = run.config.run.profile
         trace = Trace(profile[0], profile[1], learner.folder / "profile") if profile else None
         writer = MetricsWriter(learner.folder, int(state.step), tensorboard=run.config.run.tensorboard)
@@ -175,8 +178,8 @@ def _adopt(run: Run, learner: Learner, split: Split) -> None:
         run.log(f"{learner.folder.name}: frozen; {fitted.words}")
         scores = {"top1": fitted.linear_top1, "neighbors_top1": fitted.neighbors_top1}
     else:
-        state = as_trained(learner, run.dataset.classes, validation)
-        scores = {"top1": float(state.best.top1[0, 0])}
+        state, measured = as_trained(learner, run.dataset.classes, validation)
+        scores = {"top1": measured["top1"]}
         run.log(
             f"{learner.folder.name}: as it was trained elsewhere, right on {100 * scores['top1']:.2f} % of validation; "
             "make sure that it was not trained on validation or test images of this run"

@@ -60,14 +60,15 @@ def fit_head(
     placed = learner.mapping.place({kind: {"network": leaves} for kind, leaves in variables.items()}, "rows")
     encode = predictor(Encoder(learner.network), size=learner.size, mapping=learner.mapping)
     pairs = [(encode(placed, split.images)[0, 0], split.labels) for split in (train, validation)]
-    fitted = probe(*pairs, classes=variables["params"]["head"]["bias"].shape[-1], weights=weights)
+    classes = variables["params"]["head"]["bias"].shape[-1]
+    fitted = probe(*pairs, classes=classes, weights=weights, selected_by=learner.selected_by)
     head = {"kernel": fitted.kernel[None, None], "bias": fitted.bias[None, None]}
     variables["params"] = {**variables["params"], "head": head}
-    return _ended(learner, state, variables, validation), fitted
+    return _ended(learner, state, variables, validation)[0], fitted
 
 
-def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> TrainState:
-    """The state of a single network at the end of its schedule, as it was trained elsewhere, head included.
+def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> tuple[TrainState, dict[str, Any]]:
+    """A single network as it was trained elsewhere, head included.
 
     Args:
         learner: of one network. Its section's `classes` name the logits of the file, in their order; where there are
@@ -76,7 +77,7 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> T
         validation: measures it.
 
     Returns:
-        The state on the host.
+        The state on the host, and its figures on validation.
 
     Raises:
         InputError: the file lacks a tensor or a class, or does not say which logit is which class.
@@ -104,12 +105,14 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> T
     return _ended(learner, state, jax.tree.map(lambda leaf: leaf[None, None], taken.variables), validation)
 
 
-def _ended(learner: Learner, state: Any, variables: dict[str, Any], validation: Split) -> TrainState:
-    """`state` with these variables, at the end of the schedule and measured on validation."""
+def _ended(
+    learner: Learner, state: Any, variables: dict[str, Any], validation: Split
+) -> tuple[TrainState, dict[str, Any]]:
+    """`state` with these variables, at the end of the schedule, and what validation says of them."""
     said = learner.predictor()(learner.mapping.place(variables, "rows"), validation.images)
     metrics = population_metrics(said, validation.labels)[0][0]
     state = dataclasses.replace(
         state, step=np.int32(learner.total_steps), ema=variables if state.ema else {}, **variables
     )
-    top1, nll = (jnp.full((1, 1), metrics[name]) for name in ("top1", "nll"))
-    return jax.tree.map(np.asarray, update_best(state, top1, nll))
+    score, nll = (jnp.full((1, 1), metrics[name]) for name in (learner.selected_by, "nll"))
+    return jax.tree.map(np.asarray, update_best(state, score, nll)), metrics

@@ -72,6 +72,7 @@ class Learner:
         read_only: whether another process or run writes the folder.
         projection: lengths of the features of student and teacher, where an arm maps the ones to the others.
         bands: names of the bands that the network takes.
+        selected_by: the figure of `metrics.classification` by which validation ranks its steps.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Learner:
     read_only: bool = False
     projection: tuple[int, int] | None = None
     bands: tuple[str, ...] = RGB
+    selected_by: str = "top1"
 
     @property
     def colors(self) -> tuple[int | None, ...] | None:

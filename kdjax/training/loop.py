@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.terms import TERMS
+from kdjax.results.comparison import NAMES
 from kdjax.runtime import preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
@@ -104,7 +105,7 @@ def fit(
         writer.write(number, "validation", _by_network(scores, learner), epoch=_epoch(population, number))
         measured, averages, before = averages, empty, None
         checkpoints.save(state, averages)
-        clock.evaluated(number, measured, scores["top1"])
+        clock.evaluated(number, measured, scores[learner.selected_by])
         failed = _check_failed(state, failed, population, checkpoints, progress)
     return state
 
@@ -118,9 +119,11 @@ def _validation(population: Population) -> Callable[[TrainState], tuple[TrainSta
 
     def validate(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
         metrics = population_metrics(predict(state.variables, validation.images), validation.labels)
-        scores = {"top1": _scores(metrics, "top1", -1.0), "nll": _scores(metrics, "nll", np.inf)}
-        dtype = state.best.top1.dtype
-        placed = learner.mapping.place(tuple(one.astype(dtype) for one in scores.values()), "rows")
+        scores = {name: _scores(metrics, name, -1.0) for name in dict.fromkeys(("top1", learner.selected_by))}
+        scores["nll"] = _scores(metrics, "nll", np.inf)
+        dtype = state.best.score.dtype
+        ranks = tuple(scores[name].astype(dtype) for name in (learner.selected_by, "nll"))
+        placed = learner.mapping.place(ranks, "rows")
         return keep_best(state, *placed), scores
 
     return validate
@@ -217,9 +220,9 @@ class _Clock:
         if now - self._line_time >= self._progress.seconds:
             self._say(step, averages, "")
 
-    def evaluated(self, step: int, averages: Averages, top1: np.ndarray) -> None:
-        means = ", ".join(f"{arm.name} {one:.3f}" for arm, one in zip(self._learner.arms, top1.mean(0), strict=True))
-        self._say(step, averages, f"  validation top-1: {means}")
+    def evaluated(self, step: int, averages: Averages, scores: np.ndarray) -> None:
+        means = ", ".join(f"{arm.name} {one:.3f}" for arm, one in zip(self._learner.arms, scores.mean(0), strict=True))
+        self._say(step, averages, f"  validation {NAMES[self._learner.selected_by]}: {means}")
         self._time = time.monotonic()
 
     def _say(self, step: int, averages: Averages, rest: str) -> None:

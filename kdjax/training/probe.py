@@ -126,8 +126,9 @@ def probe(
     *,
     classes: int,
     weights: Sequence[float] = (),
+    selected_by: str = "top1",
 ) -> Probe:
-    """The head that is best on validation: by accuracy, then by cross-entropy.
+    """The head that is best on validation: by `selected_by`, then by cross-entropy.
 
     Features are standardized by the training examples for the fit; the head takes them as they are.
 
@@ -136,6 +137,7 @@ def probe(
         validation: those that choose the strength.
         classes: number of classes.
         weights: of the classes in the fit, see `regression`; () = all 1. What is measured on validation has none.
+        selected_by: what validation chooses the strength by, "top1" or "macro_recall".
     """
     features, labels = train
     mean, deviation = features.mean(0), features.std(0)
@@ -150,10 +152,13 @@ def probe(
         kernel = kernel / deviation[:, None]
         bias = bias - mean @ kernel
         logits = shown @ kernel + bias
-        top1 = float((logits.argmax(1) == truth).mean())
+        right = logits.argmax(1) == truth
+        recalls = [right[truth == label].mean() for label in np.unique(truth)]
+        top1 = float(right.mean())
+        score = top1 if selected_by == "top1" else float(np.mean(recalls))
         nll = float(optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean())
-        if best is None or (top1, -nll) > best[0]:
+        if best is None or (score, -nll) > best[0]:
             fitted = Probe(kernel.astype(np.float32), bias.astype(np.float32), strength, top1, neighbors)
-            best = (top1, -nll), fitted
+            best = (score, -nll), fitted
     assert best is not None
     return best[1]

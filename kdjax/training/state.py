@@ -25,7 +25,8 @@ class Best:
 
     step: jax.Array
     """(seed, arm) int32: step of that evaluation, −1 before the first."""
-    top1: jax.Array
+    score: jax.Array
+    """(seed, arm): what evaluations are ranked by, see `Learner.selected_by`, a fraction; −1 before the first."""
     nll: jax.Array
     params: Any
     batch_stats: Any
@@ -115,7 +116,7 @@ def create(
             failed=jnp.full(rows, -1, jnp.int32),
             best=Best(
                 step=jnp.full(rows, -1, jnp.int32),
-                top1=jnp.full(rows, -1, dtype),
+                score=jnp.full(rows, -1, dtype),
                 nll=jnp.full(rows, jnp.inf, dtype),
                 **jax.tree.map(jnp.copy, variables),
             ),
@@ -139,18 +140,18 @@ def rows_where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(select, new, old)
 
 
-def update_best(state: TrainState, top1: jax.Array, nll: jax.Array, *, latest: bool = False) -> TrainState:
-    """Keeps each student's best evaluation: higher top-1, then lower NLL, then the earlier.
+def update_best(state: TrainState, score: jax.Array, nll: jax.Array, *, latest: bool = False) -> TrainState:
+    """Keeps each student's best evaluation: higher score, then lower NLL, then the earlier.
 
     Students that are not alive keep what they have.
 
     Args:
         state: the state that was evaluated.
-        top1: (seed, arm) validation accuracy, a fraction.
+        score: (seed, arm) on validation, such as top-1, a fraction.
         nll: (seed, arm) validation negative log-likelihood, nats.
         latest: keeps this evaluation, whatever the one before was.
     """
     best = state.best
-    better = ((top1 > best.top1) | ((top1 == best.top1) & (nll < best.nll)) | latest) & state.alive
-    new = Best(step=jnp.broadcast_to(state.step, top1.shape), top1=top1, nll=nll, **state.variables)
+    better = ((score > best.score) | ((score == best.score) & (nll < best.nll)) | latest) & state.alive
+    new = Best(step=jnp.broadcast_to(state.step, score.shape), score=score, nll=nll, **state.variables)
     return dataclasses.replace(state, best=rows_where(better, new, best))

@@ -72,7 +72,7 @@ def test_the_same_student_gives_the_same_bytes(tmp_path):
 
 @dataclasses.dataclass
 class Selected:
-    top1: list
+    score: list
     nll: list
 
 
@@ -88,7 +88,7 @@ class Selected:
 def test_the_student_is_chosen_on_validation(asked, expected):
     best = Selected([[0.7, 0.9, 0.95], [0.92, 0.9, 1.0]], [[1, 0.1, 1], [1, 0.2, 1]])
     usable = np.array([[True, True, True], [True, True, False]])
-    best.top1[0][2] = 0.85  # cosine's better seed has failed
+    best.score[0][2] = 0.85  # cosine's better seed has failed
     chosen = stage.choose(best, usable, ("alone", "kl", "cosine"), (5, 7), *asked)
     assert (chosen.arm, chosen.seed) == expected
     assert (("alone", "kl", "cosine")[chosen.column], (5, 7)[chosen.row]) == expected

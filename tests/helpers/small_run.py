@@ -50,14 +50,14 @@ def arms(rate=1.0):
     )
 
 
-def learner(directory, mapping, *, until=12, examples=37, rate=1.0, ema=0.0, select="best"):
+def learner(directory, mapping, *, until=12, examples=37, rate=1.0, ema=0.0, select="best", selected_by="top1"):
     """The learner of the population, to train to step `until`."""
     section = SimpleNamespace(
         weights=None, batch_size=8, warmup_epochs=0.4, clip=1.0, head_factor=1.0, ema=ema, select=select
     )
     return Learner(
         name="student", folder=directory, section=section, network=Linear(), size=8, examples=examples,
-        total_steps=until, seeds=(0, 1), arms=arms(rate), mapping=mapping,
+        total_steps=until, seeds=(0, 1), arms=arms(rate), mapping=mapping, selected_by=selected_by,
     )  # fmt: skip
 
 

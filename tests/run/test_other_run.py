@@ -60,6 +60,39 @@ def test_another_teacher_is_refused_with_the_field(config, field, value):
         other_run.check_config(config)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "there"),
+    [
+        ("sampling", "balanced", "uniform"),
+        ("class_weights", ("balanced",), r"\[\]"),
+        ("class_weights", (1, 2), r"\[\]"),
+    ],
+)
+def test_a_teacher_for_which_classes_counted_otherwise_is_refused(config, tmp_path, field, value, there):
+    config.dataset.update({field: value})
+    with pytest.raises(
+        InputError, match=f"dataset.{field} is .* here, and the teacher of .* was trained with '?{there}"
+    ):
+        other_run.check_config(config)
+    config.teacher.workdir = None
+    config.teacher.ensemble = (f"workdir={tmp_path}",)  # the way out that the message names
+    other_run.check_config(config)
+    config.teacher.ensemble = ()
+    config.teacher.workdir = str(tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    document["dataset"][field] = value
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    other_run.check_config(config)
+
+
+def test_of_a_teacher_that_was_not_trained_classes_did_not_count(config, tmp_path):
+    document = json.loads((tmp_path / "config.json").read_text())
+    document["teacher"]["fit"] = config.teacher.fit = "nothing"
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    config.dataset.sampling = "balanced"
+    other_run.check_config(config)
+
+
 @pytest.mark.parametrize("side", ["validation", "test"])
 @pytest.mark.parametrize("name", ["b/1", "tile"])
 def test_a_teacher_that_saw_the_images_to_measure_is_refused(config, side, name):

@@ -53,14 +53,14 @@ def teacher(tmp_path, head, classes, metadata=None, ema=0.0):
 def test_logits_are_those_of_the_file_in_the_order_of_our_classes(tmp_path, head, declared):
     metadata = {"classes": json.dumps(THEIRS)} if declared == "metadata" else None
     made, expected, lines = teacher(tmp_path, head, () if metadata else THEIRS, metadata, ema=0.9)
-    state = as_trained(made, OURS, VALIDATION)
+    state, measured = as_trained(made, OURS, VALIDATION)
     images = jnp.zeros((2, 32, 32, 3)) + jnp.array([0.2, 0.7])[:, None, None, None]
     for variables in (state.variables, state.ema, state.best.variables):
         one = jax.tree.map(lambda leaf: leaf[0, 0], dict(variables))
         found = network(3, head).apply(one, images).logits
         np.testing.assert_allclose(found, expected[:, PLACES], rtol=1e-5, atol=1e-6)
     said = made.predictor()(state.variables, VALIDATION.images)[0, 0]
-    assert state.best.top1[0, 0] == pytest.approx((said.argmax(1) == VALIDATION.labels).mean())
+    assert state.best.score[0, 0] == measured["top1"] == pytest.approx((said.argmax(1) == VALIDATION.labels).mean())
     assert int(state.step) == int(state.best.step[0, 0]) == 1 and "nothing kept" in lines[0]
     assert json.loads((tmp_path / "weights.json").read_text())["file"] == "theirs.safetensors"
 

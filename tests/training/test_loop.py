@@ -1,6 +1,8 @@
 """The loop, its checkpoints and its evaluation, on a network small enough for exact comparisons."""
 
+import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,11 @@ from kdjax.inputs.feed import resident, streamed
 from kdjax.inputs.plan import Plan
 from kdjax.objective.terms import CORE
 from kdjax.runtime import devices
+from kdjax.training import loop
 from kdjax.training import predictor as evaluate
 from kdjax.training import state as states
 from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.learner import Learner
 from kdjax.training.predictor import mean_over_symmetries, predictor
 from kdjax.training.step import empty_averages
 
@@ -99,7 +103,27 @@ def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colors):
                 for one in records if one["kind"] == "validation"
             ]  # fmt: skip
             assert state.best.step[row, column] == -max(scores)[2]
-    assert state.best.top1.min() > 0.5  # the task is easy: it learned
+    assert state.best.score.min() > 0.5  # the task is easy: it learned
+
+
+def test_where_classes_are_unequal_the_best_step_is_that_of_macro_recall(tmp_path, colors, monkeypatch):
+    """Of seven images of one class and one of another: first all are taken for the first class, then half of them."""
+    labels = np.array([0] * 7 + [1], np.int32)
+    said = {"first": [0] * 8, "second": [0, 0, 0, 0, 1, 1, 1, 1]}
+    for measure, kept in (("top1", 1), ("macro_recall", 2)):
+        who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), selected_by=measure)
+        answers = iter(said.values())
+        predict = lambda variables, images, answers=answers: np.broadcast_to(np.eye(3)[next(answers)], (2, 2, 8, 3))
+        monkeypatch.setattr(Learner, "predictor", lambda self, predict=predict: predict)
+        split = SimpleNamespace(images=None, labels=labels)
+        validate = loop._validation(SimpleNamespace(learner=who, data=SimpleNamespace(validation=split)))
+        state = who.scratch()
+        for step in (1, 2):
+            state, scores = validate(dataclasses.replace(state, step=np.int32(step)))
+        assert np.all(np.asarray(state.best.step) == kept)
+        expected = {"top1": 7 / 8, "macro_recall": (4 / 7 + 1) / 2}[measure]
+        np.testing.assert_allclose(state.best.score, expected, rtol=1e-6)
+        assert set(scores) == {"top1", "nll", measure}
 
 
 def test_the_last_step_is_kept_where_that_is_asked_for(tmp_path, colors):

@@ -53,6 +53,17 @@ def test_a_weight_counts_as_so_many_copies(monkeypatch):
     assert said(weighed).sum() > said(plain).sum()
 
 
+@pytest.mark.parametrize(("measure", "strength"), [("top1", 0.1), ("macro_recall", 1.0)])
+def test_where_classes_are_unequal_macro_recall_chooses_the_strength(monkeypatch, measure, strength):
+    """One head takes all eight for the first class, which has seven of them; the other is right on half of those."""
+    heads = {0.1: (np.zeros((1, 2)), np.array([1.0, 0.0])), 1.0: (np.array([[-1.0, 1.0]]), np.zeros(2))}
+    monkeypatch.setattr(probing, "STRENGTHS", tuple(heads))
+    monkeypatch.setattr(probing, "regression", lambda features, labels, strength, **options: heads[strength])
+    train = np.float32([[-1], [1]]), np.array([0, 1])
+    validation = np.repeat(train[0], 4, axis=0), np.array([0] * 7 + [1])
+    assert probe(train, validation, classes=2, selected_by=measure).strength == strength
+
+
 def test_the_strength_is_chosen_on_validation_and_features_need_not_be_standardized(monkeypatch):
     train, validation = material(30, 1, noise=1.5), material(300, 2, noise=1.5)
     stretch, shift = np.array([1, 100, 0.01, 3, 0]), np.array([0, -500, 4, 1, 7])  # the last tells nothing

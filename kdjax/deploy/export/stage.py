@@ -33,6 +33,7 @@ from kdjax.deploy.export.fold import fold
 from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
 from kdjax.networks.graph import Graph
+from kdjax.results.comparison import NAMES
 from kdjax.run import other_run
 from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
@@ -58,11 +59,11 @@ def choose(
     """The student that was asked for; by default the best seed of the best arm, by validation alone.
 
     Args:
-        best: each student's selected network; only `top1` and `nll`, (seed, arm), are read.
+        best: each student's selected network; only `score` and `nll`, (seed, arm), are read.
         usable: (seed, arm) bool.
         arms, seeds: names along the axes.
-        arm, seed: what was asked for, or None. Without an arm that with the best mean validation top-1 over its usable
-            seeds is taken, then the lower mean NLL counts; without a seed the best of the arm, by the same measures.
+        arm, seed: what was asked for, or None. Without an arm that with the best mean score on validation over its
+            usable seeds is taken, then the lower mean NLL counts; without a seed the best of the arm, by the same.
 
     Raises:
         InputError: an unknown arm or seed, or a student that failed.
@@ -77,14 +78,14 @@ def choose(
     if not columns:
         asked = f"{arm or 'any arm'}/{'any seed' if seed is None else seed}"
         raise InputError(f"export: no student to export, {asked} failed in training: see distill/metrics.jsonl")
-    top1, nll = np.asarray(best.top1, np.float64), np.asarray(best.nll, np.float64)
+    score, nll = np.asarray(best.score, np.float64), np.asarray(best.nll, np.float64)
 
     def rank(places: list[tuple[int, int]]) -> tuple[float, float]:
-        return np.mean([top1[place] for place in places]), -np.mean([nll[place] for place in places])
+        return np.mean([score[place] for place in places]), -np.mean([nll[place] for place in places])
 
     column = max(columns, key=lambda column: rank([(row, column) for row in rows if usable[row, column]]))
     row = max((row for row in rows if usable[row, column]), key=lambda row: rank([(row, column)]))
-    reasons = [] if arm is not None or len(columns) == 1 else ["the arm with the best mean validation top-1"]
+    reasons = [] if arm is not None or len(columns) == 1 else ["the arm with the best mean on validation"]
     reasons += [] if seed is not None or len(rows) == 1 else ["its best seed on validation"]
     return Choice(
         row,
@@ -114,9 +115,9 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
     best = finished.best
     chosen = choose(best, finished.usable, tuple(one.name for one in student.arms), student.seeds, arm, seed)
     step = int(best.step[chosen.row, chosen.column])
-    top1 = float(best.top1[chosen.row, chosen.column])
+    score = float(best.score[chosen.row, chosen.column])
     name = f"student {chosen.arm}/{chosen.seed} of step {step}"
-    run.log(f"export: {name}, validation top-1 {100 * top1:.2f} %: {chosen.reason}")
+    run.log(f"export: {name}, validation {NAMES[student.selected_by]} {100 * score:.2f} %: {chosen.reason}")
     variables = finished.one(chosen.row, chosen.column)
     # As `evaluate` measures it, one student over all devices. All processes take part in this.
     alone = dataclasses.replace(student, mapping=Mapping())
