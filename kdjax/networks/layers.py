@@ -248,7 +248,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, dtype)
         if train:
-            mean, var = form.moments(x.astype(dtype))
+            mean, var = form.moments(x.astype(dtype), running_mean.value)
             if self.axis_name is not None:
                 local = mean
                 mean = lax.pmean(local, self.axis_name)

@@ -45,7 +45,7 @@ CASES = {  # what an operation takes beside images of c channels; a kernel's sid
     "affine": lambda c, size: ((c,), (c,)),
     "affine_hard_swish": lambda c, size: ((c,), (c,)),
     "bias_relu": lambda c, size: ((c,),),
-    "moments": lambda c, size: (),
+    "moments": lambda c, size: ((c,),),
     "max_pool": lambda c, size: (),
 }
 STRIDES = ({"stride": 1}, {"stride": 2})
@@ -149,16 +149,28 @@ def test_every_example_has_its_own_gate(module):
 def test_moments_keep_their_digits_far_from_zero(module):
     """In float32 the variance of values around 1000 would be lost between two squares."""
     x = (1000 + rng.normal(size=(4, 8, 8, 3))).astype(np.float32)
-    mean, var = module.moments(jnp.array(x) if module is examples_first else last(x))
+    mean, var = module.moments(jnp.array(x) if module is examples_first else last(x), jnp.full(3, 990.0))
     np.testing.assert_allclose(mean, x.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var, x.var((0, 1, 2), dtype=np.float64), rtol=1e-3)
 
 
+@pytest.mark.parametrize("form", layers.FORMS)
+def test_batch_norm_counts_from_its_running_mean(form):
+    x = (1000 + rng.normal(size=(4, 8, 8, 3))).astype(np.float32)
+    norm, turn = layers.BatchNorm(form), same if form == "examples_first" else last
+    variables = norm.init(jax.random.key(0), turn(jnp.array(x)), True)
+    variables["batch_stats"]["mean"] = jnp.full(3, 990.0)
+    y, moved = norm.apply(variables, turn(jnp.array(x)), True, mutable=["batch_stats"])
+    wanted = 0.9 + 0.1 * x.var((0, 1, 2), dtype=np.float64, ddof=1)
+    np.testing.assert_allclose(moved["batch_stats"]["var"], wanted, rtol=1e-4)
+
+
 def test_a_constant_channel_has_variance_zero():
     for module, turn in ((examples_first, same), (examples_last, last)):
-        x = jnp.full((2, 3, 3, 2), 0.1)
-        gradient = jax.grad(lambda x, module=module, turn=turn: sum(jnp.sum(m) for m in module.moments(turn(x))))(x)
-        np.testing.assert_array_equal(module.moments(turn(x))[1], 0)
+        x, near = jnp.full((2, 3, 3, 2), 0.1), jnp.full(2, 0.1)
+        moments = lambda x, module=module, turn=turn, near=near: module.moments(turn(x), near)
+        gradient = jax.grad(lambda x, moments=moments: sum(jnp.sum(m) for m in moments(x)))(x)
+        np.testing.assert_array_equal(moments(x)[1], 0)
         assert np.isfinite(gradient).all()
 
 
@@ -240,7 +252,7 @@ def test_a_population_of_networks_computes_what_each_does_alone():
     def loss(kernels, x):
         y = examples_last.convolution(x, kernels["wide"])
         y = examples_last.bias_relu(examples_last.depthwise(y, kernels["deep"], 2), jnp.ones(16))
-        mean, var = examples_last.moments(examples_last.max_pool(y))
+        mean, var = examples_last.moments(examples_last.max_pool(y), jnp.zeros(16))
         return jnp.sum(jnp.sin(examples_last.affine(y, mean, var, 6.0)))
 
     alone = jax.jit(jax.grad(loss))

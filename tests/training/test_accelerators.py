@@ -1,15 +1,21 @@
 """The programs of a run can be made for accelerators that this machine lacks, as the benchmark makes them."""
 
 import re
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 import tiny
 from benchmarks import accelerator_compile
 from benchmarks.accelerator_compile import PROGRAMS, Setting, lowered, mapping, program, topology
+from helpers.small_run import MAPPINGS, learner, training_data
 
+from kdjax.inputs.batch import Examples
+from kdjax.inputs.tiled import Tiled, held
 from kdjax.networks import mobilenet_v2, vgg16
 from kdjax.runtime import devices
+from kdjax.training import population as populations
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +36,24 @@ def test_every_program_can_be_lowered_for_other_platforms(name):
         # Augmentation gathers rows tap by tap, but on a TPU takes a matrix product in full precision.
         products = re.findall(r"dot_general.*precision = \[HIGHEST, HIGHEST\]", text)
         assert bool(products) == (platform == "tpu")
+
+
+def test_training_from_tiles_gives_the_same_bits(tmp_path, colors, monkeypatch):
+    def trained(platform):
+        device = SimpleNamespace(platform=platform)
+        monkeypatch.setattr(populations, "held", lambda images, _: held(images, device))
+        trained = populations.population(learner(tmp_path, MAPPINGS["one"]()), training_data(colors))
+        plan = trained.feed(0)(0, 3)
+        return jax.tree.map(np.asarray, trained.step()(*trained.initial(), plan, np.int32(3)))
+
+    jax.tree.map(np.testing.assert_array_equal, trained("cpu"), trained("tpu"))
+
+
+def test_training_on_a_tpu_holds_tiles(tmp_path, colors):
+    mapping = SimpleNamespace(local=(SimpleNamespace(platform="tpu"),), split=lambda tree, axis: tree)
+    trained = populations.population(learner(tmp_path, mapping), training_data(colors))
+    (examples,) = (one for one in trained.arguments() if isinstance(one, Examples))
+    assert isinstance(examples.images, Tiled)
 
 
 @pytest.mark.slow

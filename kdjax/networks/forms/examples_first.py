@@ -41,19 +41,16 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding = (
     )
 
 
-def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def moments(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and (biased) variance of every channel, (C,) each in the dtype of x, taken in one pass.
 
-    The values are counted from one of them, so that no digits are lost to a mean far from zero.
+    The values are counted from `near` (C,), so that no digits are lost to a mean far from zero but close to that. It is
+    known before x is, so that the pass can be that which writes x.
     """
-    row, column = x.shape[1] // 2, x.shape[2] // 2
-    origin = lax.stop_gradient(lax.slice(x, (0, row, column, 0), (1, row + 1, column + 1, x.shape[3])))
-    origin = lax.optimization_barrier(
-        origin
-    )  # or the TPU's compiler takes it anew in each reader, forward and backward
-    x = x - origin
+    near = lax.stop_gradient(near)
+    x = x - _each(near)
     mean = x.mean((0, 1, 2))
-    return mean + origin.reshape(-1), jnp.maximum(jnp.square(x).mean((0, 1, 2)) - jnp.square(mean), 0)
+    return mean + near, jnp.maximum(jnp.square(x).mean((0, 1, 2)) - jnp.square(mean), 0)
 
 
 def affine(x: jax.Array, factor: jax.Array, offset: jax.Array, ceiling: float | None = None) -> jax.Array:

@@ -128,12 +128,17 @@ def _depthwise_backward(stride, padding, residuals, g):
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-@jax.custom_vjp
-def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def moments(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and (biased) variance of every channel, (C,) each in the dtype of x, taken in one pass.
 
-    The values are counted from one of them, so that no digits are lost to a mean far from zero.
+    The values are counted from one of them, so that no digits are lost to a mean far from zero, wherever `near` is:
+    here x is in memory by then.
     """
+    return _moments(x)
+
+
+@jax.custom_vjp
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     row, column = x.shape[1] // 2, x.shape[2] // 2
     origin = lax.slice(x, (0, row, column, 0), (x.shape[0], row + 1, column + 1, 1))
     x = x - origin
@@ -142,7 +147,7 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _moments_forward(x):
-    mean, variance = moments(x)
+    mean, variance = _moments(x)
     return (mean, variance), (x, mean)
 
 
@@ -152,7 +157,7 @@ def _moments_backward(residuals, g):
     return (_each(g[0] / count) + _each(2 * g[1] / count) * (x - _each(mean)),)
 
 
-moments.defvjp(_moments_forward, _moments_backward)
+_moments.defvjp(_moments_forward, _moments_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
