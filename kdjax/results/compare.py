@@ -40,11 +40,14 @@ def right(name: str) -> tuple[list[str], np.ndarray, dict[int, np.ndarray]]:
     results = document.read(Path(folder) / "results.json", _FIX)
     arm = comparison.select(results["arms"], comparison.judged_by(results["dataset"])).get(arm, arm)
     if arm not in results["arms"]:
-        raise InputError(f"{name}: {folder} has the arms {', '.join(results['arms'])}")
+        raise InputError(f"{name}: {folder} has no such arm; give one of {', '.join(results['arms'])}")
     images, classes = test_split(Path(folder) / "splits.json")
     strange = [image for image in images if image.split("/")[0] not in classes]
     if strange:
-        raise InputError(f"{name}: {strange[0]} does not lie in a folder of its class, so its label is not known")
+        raise InputError(
+            f"{name}: {strange[0]} does not lie in a folder of its class, so its label is not known: give runs on folders "
+            "of classes"
+        )
     labels = np.array([classes.index(image.split("/")[0]) for image in images])
     one, columns = results["arms"][arm], list(results["arms"])
     shape = (len(one["seeds"]), len(columns), len(images), len(classes))
@@ -78,7 +81,7 @@ def compare(first: str, second: str) -> dict[str, Any]:
     if images != their_images:
         raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
     if not seeds:
-        raise InputError(f"{first} and {second} have no seed in common that ended well")
+        raise InputError(f"{first} and {second} have no seed in common that ended well: train both with the same seeds")
     ours, theirs = (np.array([one[seed] for seed in seeds]) for one in (of_first, of_second))
 
     def measured(means: tuple[list[float], list[float]], by_class: np.ndarray | None) -> dict[str, Any]:

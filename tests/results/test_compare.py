@@ -99,7 +99,7 @@ def refused(runs, first, match):
 
 
 def test_wrong_names_are_refused(runs):
-    refused(runs, f"{runs}/a:cosine", "has the arms kl_0, kl_1")
+    refused(runs, f"{runs}/a:cosine", "has no such arm; give one of kl_0, kl_1")
     for name in ("", ":", "kl", f"{runs}/a", f"{runs}/nowhere:kl", f"{runs}:kl"):
         refused(runs, name, "give RUN:ARM")
 

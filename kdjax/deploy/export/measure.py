@@ -163,4 +163,6 @@ def _test_batches(run: Run, classifier: Classifier) -> Iterator[tuple[int, np.nd
         for start in starts:
             yield start, np.stack([classifier.prepare(data) for data in itertools.islice(read, BATCH)])
     except decode.DecodeError as error:
-        raise InputError(f"dataset.path: a test image of {config.path} cannot be read any more: {error}") from error
+        raise InputError(
+            f"dataset.path: a test image of {config.path} cannot be read any more ({error}): put it back"
+        ) from error

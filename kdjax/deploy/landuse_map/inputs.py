@@ -105,6 +105,6 @@ def _read(item: str) -> Any:
         with urllib.request.urlopen(item, timeout=_SECONDS) as answer:
             return json.load(answer)
     except (OSError, urllib.error.URLError) as error:
-        raise InputError(f"item {item}: it cannot be read ({reason(error)})") from error
+        raise InputError(f"item {item}: it cannot be read ({reason(error)}): check its name or try again") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"item {item}: it is not JSON ({reason(error)})") from error
+        raise InputError(f"item {item}: it is not JSON ({reason(error)}): give a STAC item") from error
