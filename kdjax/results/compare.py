@@ -45,8 +45,8 @@ def right(name: str) -> tuple[list[str], np.ndarray, dict[int, np.ndarray]]:
     strange = [image for image in images if image.split("/")[0] not in classes]
     if strange:
         raise InputError(
-            f"{name}: {strange[0]} does not lie in a folder of its class, so its label is not known: give runs on folders "
-            "of classes"
+            f"{name}: {strange[0]} does not lie in a folder of its class, so its label is not known: give runs on "
+            "folders of classes"
         )
     labels = np.array([classes.index(image.split("/")[0]) for image in images])
     one, columns = results["arms"][arm], list(results["arms"])

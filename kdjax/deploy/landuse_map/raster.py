@@ -276,6 +276,6 @@ class Raster:
             return function(list(bands), window=window)
         except rasterio.errors.RasterioError as error:
             raise InputError(
-                f"raster {self.path}: it cannot be read at row {window.row_off} ({reason(error)}): make it or download it "
-                "again"
+                f"raster {self.path}: it cannot be read at row {window.row_off} ({reason(error)}): make it or "
+                "download it again"
             ) from error
