@@ -14,13 +14,21 @@ DISPATCHES = 2
 """Steps in flight: the next is sent while one runs, and its working memory is taken when it is sent."""
 
 
-def needs(lowered: jax.stages.Lowered) -> int | None:
+def needs(lowered: jax.stages.Lowered) -> float | None:
     """Bytes that a program needs on a device, by the compiler's own count; None where the backend does not say.
+
+    Infinitely many where the compiler refuses the program because no device of the kind has its memory, as that of TPUs
+    does.
 
     Its arguments, its results without those that take the memory of arguments, and its working memory, once for each
     step in flight. The program is compiled for it.
     """
-    found = lowered.compile().memory_analysis()
+    try:
+        found = lowered.compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return math.inf
     if found is None:
         return None
     results = found.output_size_in_bytes - found.alias_size_in_bytes

@@ -1,5 +1,6 @@
 """How many arms of a population fit into memory side by side, by what the compiled step needs."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -33,7 +34,7 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
     left = free(learner.mapping.local[0], ROOM)
     seeds, arms = learner.mapping.rows_a_device(*learner.rows)
     student, state = _student_bytes(population), 2 * _state_bytes(population)
-    candidates, needed = _candidates(seeds, arms), 0
+    candidates, needed = _candidates(seeds, arms), 0.0
     for number in candidates:
         estimate = state + student * (seeds * arms if number is None else number)
         if estimate < SURE * left:
@@ -74,4 +75,4 @@ def _state_bytes(population: Population) -> int:
 
 
 def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f}"
+    return f"{count / 1e9:.1f}" if count < math.inf else "more than all"

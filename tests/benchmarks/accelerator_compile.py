@@ -217,21 +217,33 @@ def main() -> None:
         for name in options.programs.split(","):
             mapped = mapping(name, chips)
             built = program(name, setting, mapped)
-            start = time.perf_counter()
-            compiled = lowered(built, mapped).compile()
-            images = built.images / len(chips)
+            start, images = time.perf_counter(), built.images / len(chips)
             found = {"chip": kind, "devices": len(chips), "program": name}
+            document["programs"].append(found)
+            try:
+                compiled = lowered(built, mapped).compile()
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                found |= {"fits": False, "error": str(error).splitlines()[0]}
+                print(f"{kind} x {len(chips)} {name:14s} DOES NOT FIT: {found['error']}", flush=True)
+                write(document, options.json)
+                continue
             found |= measured(compiled, images, CHIPS[kind])
             show(found, time.perf_counter() - start)
             for one in traffic(compiled.as_text())[: options.largest]:
                 read, written = one.read / images / 1e6, one.written / images / 1e6
                 print(f"    {read:6.2f} MB read, {written:6.2f} written an image: {one.result[:60]} {one.source[-70:]}")
-            document["programs"].append(found)
-            if options.json:
-                options.json.write_text(json.dumps(document, indent=1) + "\n")
+            write(document, options.json)
             if options.hlo:
                 options.hlo.mkdir(parents=True, exist_ok=True)
                 (options.hlo / f"{kind}_{name}_{len(chips)}.txt").write_text(compiled.as_text(), encoding="utf-8")
+
+
+def write(document: dict[str, Any], path: Path | None) -> None:
+    """What is known so far, where a file is asked for."""
+    if path:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def show(found: dict[str, Any], seconds: float) -> None:

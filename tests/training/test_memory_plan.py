@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from helpers.small_run import MAPPINGS, learner, training_data
 
@@ -64,6 +66,24 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
 def test_one_student_that_does_not_fit_ends_in_a_line(monkeypatch):
     with pytest.raises(InputError, match=r"student.batch_size is 8 at 8 px: .* needs 7.0 GB .* and 2.0 GB are free"):
         planned(monkeypatch, 2 * GB, compiled=lambda number: 7 * GB)
+
+
+def test_a_program_that_the_compiler_refuses_does_not_fit(monkeypatch):
+    """The compiler of a TPU gives no count for what its memory could not hold."""
+
+    def refused(message):
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(message)
+
+        return type("Lowered", (), {"compile": compile})()
+
+    full = refused("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM")
+    fits = {4: math.inf, 2: 5 * GB}
+    assert memory.needs(full) == math.inf
+    found, tried, said = planned(monkeypatch, 6 * GB, compiled=fits.get)
+    assert (found, tried) == (2, [4, 2]) and "4 of 4 arms needs more than all of 6.0 GB" in said[0]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="UNIMPLEMENTED"):
+        memory.needs(refused("UNIMPLEMENTED: no such operation"))
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
