@@ -60,7 +60,7 @@ def main() -> dict[str, np.ndarray]:
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
     step = mapping.map(functools.partial(planned_steps, recipe=recipe), kinds, (0, 1), donate=(0,))
     averages = empty_averages((len(SEEDS), len(arms)), measured_terms(arms))
-    examples = Examples(train.images, train.labels, stored, np.int32(0))
+    examples = Examples(np.asarray(train.images), train.labels, stored, np.int32(0))
     plan = Plan(SEEDS, len(train), BATCH, VIEWS)
     share = resident(plan, mapping, STEPS)(0, STEPS)
     students, averages = step(

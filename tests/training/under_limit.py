@@ -48,7 +48,7 @@ def main() -> None:
     )
     who = dataclasses.replace(
         learner(Path("unused"), Mapping(jax.devices()[:1])), size=size, seeds=(0,), arms=arms,
-        network=TinyResidual(3, width=8.0, form="examples_last"),
+        network=TinyResidual(3, width=8.0, form="examples_last"), log=lambda line: None,
     )  # fmt: skip
     labels = np.arange(64, dtype=np.int32) % 3
     colors = np.random.default_rng(0).integers(0, 256, (64, size, size, 3), dtype=np.uint8)
