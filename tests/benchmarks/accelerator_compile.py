@@ -79,6 +79,7 @@ class Setting:
         batch, teacher_batch: global batches of students and teacher.
         examples: training images in the devices' memory.
         views: of each of them whose teacher's outputs are stored.
+        arms_at_once: of a population's students side by side, see `step.Recipe`; 0 = all.
     """
 
     size: int = 224
@@ -88,6 +89,7 @@ class Setting:
     examples: int = 25200
     classes: int = 45
     views: int = 8
+    arms_at_once: int = 0
 
 
 PROGRAMS = ("teacher_step", "teacher_views", "student_1", "student_4", "student_16", "evaluation")
@@ -101,7 +103,7 @@ class Program:
     Attributes:
         compiled: what `devices.Mapping.map` gave.
         arguments: arrays or their shapes.
-        images: how many images one call takes, over all devices; of a population one seed's count once a student.
+        images: how many images one step takes over all devices, once for each student of those side by side.
     """
 
     compiled: Any
@@ -144,8 +146,10 @@ def program(name: str, setting: Setting, mapping: devices.Mapping) -> Program:
             examples, examples, data_seed=0, augmentation=augment.DEFAULT, on_device=True, views=setting.views,
             stored=None if name == "teacher_step" else Outputs(logits),
         )  # fmt: skip
-        trained = dataclasses.replace(population(who, data), longest=2)
-        return Program(trained.compiled(), trained.arguments(), who.section.batch_size * math.prod(rows))
+        at_once = min(setting.arms_at_once, rows[1])
+        trained = dataclasses.replace(population(who, data), longest=2).with_arms_at_once(at_once or None)
+        images = who.section.batch_size * (at_once or math.prod(rows))
+        return Program(trained.compiled(), trained.arguments(), images)
     who = learner("teacher" if name == "teacher_views" else "student", setting, mapping)
     variables = who.layout().best.variables
     batch = predictor.BATCH_PER_DEVICE * len(mapping.devices)
