@@ -92,6 +92,8 @@ class Kdjax:
         known = {"kind": self.kind, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
         known["macs"] = {role: networks.cost(self.models[role], self.size)["macs"] for role in roles}
         if self.kind == "gpu":
+            from matrix_rate import matrix_product_flops
+
             known["matrix_product_flops"] = matrix_product_flops()
         return known
 
@@ -282,22 +284,6 @@ class PyTorch:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start[0], time.process_time() - start[1]
-
-
-def matrix_product_flops() -> float:
-    """Floating-point operations a second of a bfloat16 product of two 8192 x 8192 matrices."""
-    import jax
-    import jax.numpy as jnp
-
-    side, repeats = 8192, 20
-    a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
-    product = jax.jit(lambda a: a @ a)
-    jax.block_until_ready(product(a))
-    start = time.perf_counter()
-    for _ in range(repeats):
-        out = product(a)
-    jax.block_until_ready(out)
-    return 2 * side**3 * repeats / (time.perf_counter() - start)
 
 
 SIDES = {"kdjax": Kdjax, "pytorch": PyTorch}
