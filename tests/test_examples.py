@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
+from helpers.finished_run import unchanged_networks
 
 BY_HAND = Path(__file__).resolve().parents[1] / "examples" / "by_hand.py"
 
 
 @pytest.mark.slow
-def test_by_hand_trains_a_population_on_stored_logits():
+def test_by_hand_trains_a_population_on_stored_logits(monkeypatch):
+    unchanged_networks(monkeypatch)
+    tiny.get_config()  # the whole networks would be compiled for minutes
     averages = runpy.run_path(str(BY_HAND))["main"]()
     alone, taught = 0, 1
     for values in averages.values():
