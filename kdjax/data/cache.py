@@ -104,9 +104,9 @@ def alone(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[bool]:
     while True:
         with contextlib.suppress(BlockingIOError):
             held = files.lock(lock)
-            # The one who held it may have removed it just now.
-            if lock.exists() and os.fstat(held).st_ino == lock.stat().st_ino:
-                break
+            with contextlib.suppress(FileNotFoundError):  # the one who held it may have removed it just now
+                if os.path.samestat(os.fstat(held), lock.stat()):
+                    break
             os.close(held)
         if not waited:
             log(f"cache {folder}: another process decodes these images; waiting for it")

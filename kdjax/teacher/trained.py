@@ -105,13 +105,15 @@ def from_network(
     step = compiled(network, shown, mapping)
     # Placed once, when first used: most runs find all logits on disk.
     placed = functools.cache(lambda: mapping.place(variables))
-    placed_images: dict[int, Examples] = {}
+    placed_images: dict[int, tuple[Images, Examples]] = {}  # with the images, so that no others can take their id
     batch = BATCH_PER_DEVICE * len(mapping.devices)
 
     def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
         if id(images) not in placed_images:
             resident = held(np.asarray(images), mapping.local[0]) if on_device else None
-            placed_images[id(images)] = mapping.place(Examples(resident, None, data_seed=np.int32(shown.data_seed)))
+            everything = mapping.place(Examples(resident, None, data_seed=np.int32(shown.data_seed)))
+            placed_images[id(images)] = images, everything
+        _, everything = placed_images[id(images)]
 
         def read(start: int) -> PlanStep:
             # The last batch is filled up with its last image, and cut again.
@@ -120,7 +122,7 @@ def from_network(
             return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
         pieces = [
-            jax.tree.map(np.asarray, step(placed(), placed_images[id(images)], share))
+            jax.tree.map(np.asarray, step(placed(), everything, share))
             for share in read_ahead(range(0, len(examples), batch), read)
         ]
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)

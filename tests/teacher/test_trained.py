@@ -1,5 +1,8 @@
 """A network of kdjax's as teacher sees what the students see."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from helpers.views import IMAGES, SIZE, pixels
 
 from kdjax import networks
+from kdjax.data.rows import Rows
 from kdjax.networks import vgg16
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.teacher import Shown
@@ -28,6 +32,13 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatc
     np.testing.assert_allclose(said.logits, expected.logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(said.features, expected.features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(teacher.clean(IMAGES), forward(variables, pixels()).logits, rtol=1e-4, atol=1e-5)
+    # Images on the devices are known by the identity of those they are copies of: no others may come to have it.
+    passing = Rows.of(255 - IMAGES)
+    alive = weakref.ref(passing)
+    teacher.views(passing, chosen, 2)
+    del passing
+    gc.collect()
+    assert alive() is not None or not on_device
     assert teacher.parts["model"] == "vgg16" and len(teacher.parts["teacher"]) == 64
 
 
