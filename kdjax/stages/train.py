@@ -30,9 +30,10 @@ from kdjax.runtime.trace import Trace
 from kdjax.teacher.views import MeanOfViews
 from kdjax.training.frozen import as_trained, fit_head
 from kdjax.training.learner import Learner
-from kdjax.training.loop import Progress, fit
+from kdjax.training.loop import fit
 from kdjax.training.memory_plan import arms_at_once
 from kdjax.training.population import Online, Population, TrainingData, population
+from kdjax.training.progress import Progress
 from kdjax.training.step import empty_averages
 
 DEFAULT_VIEWS = 8

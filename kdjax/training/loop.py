@@ -1,20 +1,15 @@
 """The one loop, for teacher and students alike."""
 
-import dataclasses
 import functools
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.terms import TERMS
-from kdjax.results.comparison import NAMES
 from kdjax.runtime import preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
@@ -22,24 +17,9 @@ from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.learner import Learner
 from kdjax.training.population import Population
 from kdjax.training.predictor import population_metrics
+from kdjax.training.progress import Clock, Progress
 from kdjax.training.state import TrainState, update_best
 from kdjax.training.step import Averages
-
-CHUNK_SECONDS = 1.0
-"""Time of the steps that go to the devices at once: long beside what a dispatch costs, short beside a grace period."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """What the person who waits is shown, and how often.
-
-    Attributes:
-        seconds: between two lines.
-        log: takes the lines.
-    """
-
-    seconds: float
-    log: Callable[[str], None]
 
 
 def fit(
@@ -54,7 +34,7 @@ def fit(
 ) -> TrainState:
     """Trains a population from `state` to the end of its schedule, evaluating and saving on the way.
 
-    Steps go to the devices several at a time, so many as take `CHUNK_SECONDS`; their number changes no result.
+    Steps go to the devices several at a time, so many as take `progress.CHUNK_SECONDS`; their number changes no result.
     Evaluations, checkpoints and the end fall between two chunks.
 
     Args:
@@ -77,7 +57,7 @@ def fit(
     total, every = learner.total_steps, population.evaluate_every
     step, feed = population.step(), population.feed(number)
     validate = _validation(population)
-    clock = _Clock(population, progress, number)
+    clock = Clock(population, progress, number)
     failed = _check_failed(state, None, population, checkpoints, progress)
     empty = jax.tree.map(jnp.zeros_like, averages)
     before = None  # averages that are fetched while the next chunk runs
@@ -183,58 +163,3 @@ def _check_failed(
             "try a lower learning rate in another workdir"
         )
     return now
-
-
-class _Clock:
-    """How fast the steps go: progress lines (step, images/s, time left, loss terms), and the length of a chunk.
-
-    Compiling, validation and saving are not counted.
-    """
-
-    TIMED = 3  # chunks of one step that are timed before longer ones are sent
-
-    def __init__(self, population: Population, progress: Progress, first: int):
-        self._learner, self._progress, self._longest = population.learner, progress, population.longest
-        self._images = population.plan.batch_size * len(population.plan.seeds)
-        self._step = first  # where and when the latest chunk ended; no time before the first
-        self._time: float | None = None
-        self._line_time = time.monotonic()
-        self._rates: list[float] = []  # steps/s of each chunk
-        self._chunk = 1
-
-    def chunk(self) -> int:
-        """How many steps to send at once: the same number in every process."""
-        return self._chunk
-
-    def tick(self, step: int, averages: Averages) -> None:
-        """Waits for the chunk that ends at `step`."""
-        jax.block_until_ready(averages)
-        now = time.monotonic()
-        if self._time is not None and step > self._step:
-            self._rates.append((step - self._step) / (now - self._time))
-            if len(self._rates) == self.TIMED and self._longest > 1:
-                self._chunk = max(1, min(self._longest, int(CHUNK_SECONDS * statistics.median(self._rates))))
-                if jax.process_count() > 1:
-                    self._chunk = int(multihost_utils.broadcast_one_to_all(np.int32(self._chunk)))
-        self._step, self._time = step, now
-        if now - self._line_time >= self._progress.seconds:
-            self._say(step, averages, "")
-
-    def evaluated(self, step: int, averages: Averages, scores: np.ndarray) -> None:
-        means = ", ".join(f"{arm.name} {one:.3f}" for arm, one in zip(self._learner.arms, scores.mean(0), strict=True))
-        self._say(step, averages, f"  validation {NAMES[self._learner.selected_by]}: {means}")
-        self._time = time.monotonic()
-
-    def _say(self, step: int, averages: Averages, rest: str) -> None:
-        speed = ""
-        if len(self._rates) >= self.TIMED:  # one chunk alone may have ended long before it was waited for
-            rate = statistics.median(self._rates[-20:])
-            left = (self._learner.total_steps - step) / rate
-            speed = f"{rate * self._images:.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left  "
-        terms = " ".join(
-            f"{name} {float(np.mean(averages[name].compute())):.3f}" for name in averages if name != "grad_norm"
-        )
-        self._progress.log(
-            f"{self._learner.folder.name}: step {step}/{self._learner.total_steps}  {speed}{terms}{rest}"
-        )
-        self._line_time = time.monotonic()

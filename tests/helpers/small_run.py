@@ -17,8 +17,9 @@ from kdjax.runtime import devices
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.training import optimizer
 from kdjax.training.learner import Learner
-from kdjax.training.loop import Progress, fit
+from kdjax.training.loop import fit
 from kdjax.training.population import TrainingData, population
+from kdjax.training.progress import Progress
 
 OPTIMIZER = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
 

@@ -18,8 +18,9 @@ from kdjax.objective.arms import hyperparameters, resolve
 from kdjax.run.arms import student_arms
 from kdjax.runtime import devices
 from kdjax.runtime.metrics_writer import MetricsWriter
-from kdjax.training.loop import Progress, fit
+from kdjax.training.loop import fit
 from kdjax.training.population import population
+from kdjax.training.progress import Progress
 from kdjax.training.step import train_step
 
 TAUGHT, BASELINE = ("student_alone", "kl_cosine"), "labelled_alone"

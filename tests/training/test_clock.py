@@ -1,0 +1,62 @@
+"""The speed and the time left that a training loop tells, on a clock that the test sets."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdjax.training import progress
+from kdjax.training.progress import Clock, Progress
+
+
+class Waiting:
+    """A clock of 1000 steps, a validation after every 100, whose population sees 64 images of 3 seeds in a step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0):
+        self.now, self.lines = 50.0, []
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+        learner = SimpleNamespace(
+            folder=SimpleNamespace(name="distill"), arms=[SimpleNamespace(name="kl")], total_steps=1000,
+            selected_by="top1",
+        )  # fmt: skip
+        plan = SimpleNamespace(batch_size=64, seeds=(0, 1, 2))
+        population = SimpleNamespace(learner=learner, plan=plan, longest=100, evaluate_every=100)
+        self.clock = Clock(population, Progress(seconds, self.lines.append), 0)
+
+    def step(self, step: int, seconds: float) -> None:
+        self.now += seconds
+        self.clock.tick(step, {})
+
+    def validate(self, step: int, seconds: float) -> None:
+        self.now += seconds
+        self.clock.evaluated(step, {}, np.array([[0.5]]))
+
+
+def test_the_time_left_counts_the_validations(monkeypatch):
+    waiting = Waiting(monkeypatch, seconds=1e9)
+    waiting.step(1, 300)  # compiles
+    for step in range(2, 101):
+        waiting.step(step, 0.25)
+    waiting.validate(100, 60)  # compiles
+    for step in range(101, 201):
+        waiting.step(step, 0.25)
+    waiting.validate(200, 10)
+    # 4 steps/s of 192 images; 800 steps and 8 validations are to come. After the first no validation was measured yet.
+    assert waiting.lines == [
+        "distill: step 100/1000  768 images/s  3:45 left    validation top-1: kl 0.500",
+        "distill: step 200/1000  768 images/s  4:40 left    validation top-1: kl 0.500",
+    ]
+    for step in range(201, 1001):
+        waiting.step(step, 0.25)
+    waiting.validate(1000, 10)
+    assert "0:00 left" in waiting.lines[-1]
+
+
+def test_a_chunk_that_had_ended_before_it_was_waited_for_does_not_raise_the_speed(monkeypatch):
+    """Seen on a GPU whose host was busy: every second chunk took no time, and 301 720 images/s were told."""
+    waiting = Waiting(monkeypatch)
+    waiting.step(1, 300)
+    for step in range(2, 42, 2):
+        waiting.step(step, 0.5)
+        waiting.step(step + 1, 1e-6)
+    assert "768 images/s" in waiting.lines[-1]
