@@ -53,6 +53,7 @@ def parse(argv: Sequence[str]) -> Options:
     """
     asked = any(argument in ("-h", "-help", "--help", "--helpshort", "--helpfull") for argument in argv[1:])
     source, rest = _take_config(argv)
+    rest = _last_of_each(rest)
     values = _defined()
     if asked:
         print(f"{USAGE}\n{values.get_help()}")
@@ -136,6 +137,22 @@ def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
             raise InputError("--config: give the file of a configuration, as --config=configs/demo.py")
         source = value
     return source, rest
+
+
+def _last_of_each(arguments: Sequence[str]) -> list[str]:
+    """The arguments with each field as it is given last: ml_collections would add up the values of a tuple."""
+    latest: dict[str, list[str]] = {}
+    taken = list(reversed(arguments))
+    while taken:
+        argument = taken.pop()
+        field = re.fullmatch(r"--?(config\.[^=]+)(=.*)?", argument, re.DOTALL)
+        parts = [argument]
+        if field and field[2] is None and taken and not re.match(r"--?[A-Za-z]", taken[-1]):
+            parts.append(taken.pop())  # --config.FIELD VALUE
+        name = field[1] if field else str(len(latest))  # what is no field stays, in its place
+        latest.pop(name, None)
+        latest[name] = parts
+    return [part for parts in latest.values() for part in parts]
 
 
 def _defined() -> flags.FlagValues:

@@ -85,3 +85,15 @@ def test_the_command_line_overrides_the_file_and_the_last_file_counts(tmp_path):
     )
     assert options.config.seeds == (4, 5) and options.config.student.epochs == 2
     assert options.workdir == Path("runs/mine") and options.stages == ("teacher", "distill", "evaluate")
+
+
+def test_a_field_given_twice_has_its_last_value():
+    """ml_collections adds up the values of a tuple that is given twice."""
+    arguments = [
+        "kdjax", "--config.seeds=(0,1)", "--config.seeds", "(2,)", "--workdir=runs/x", "--config.student.epochs=3",
+        "--config.distill.arms=('kl',)", "--config.student.epochs", "4", "--config.distill.arms=('cosine',)",
+        "--config.run.tensorboard", "--config.run.litert=True",
+    ]  # fmt: skip
+    config = flags.parse(arguments).config
+    assert tuple(config.seeds) == (2,) and config.student.epochs == 4 and tuple(config.distill.arms) == ("cosine",)
+    assert config.run.tensorboard is True and config.run.litert is True
