@@ -66,12 +66,16 @@ class LogitsFolder:
     """
 
     def __init__(self, folder: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]):
-        self.folder, self.parts, self._classes, self._log = folder, parts, classes, log
+        self.folder, self.parts, self.classes, self._log = folder, parts, classes, log
 
     @property
     def fingerprint(self) -> str:
         """Of all that the logits depend on."""
         return fingerprint(self.parts)
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name."""
+        return self._path(name, 0).exists()
 
     def missing(self, name: str, rows: int, *, features: bool = False) -> list[tuple[int, int]]:
         """The shards (first row, end) of `rows` rows that have to be computed."""
@@ -115,7 +119,7 @@ class LogitsFolder:
                 own = self._load(name, start, end, features, say=False)
             shards.append(own if own is not None and _equal(own, shard) else shard)
         if not shards:
-            shards.append(Outputs(np.empty((0, self._classes), np.float32)))
+            shards.append(Outputs(np.empty((0, self.classes), np.float32)))
         return jax.tree.map(lambda *parts: Rows(parts), *shards)
 
     def _kept(self, outputs: Outputs, features: bool) -> Outputs:
@@ -137,7 +141,7 @@ class LogitsFolder:
     def _load(self, name: str, start: int, end: int, features: bool, *, say: bool) -> Outputs | None:
         """A stored shard, or None where there is none or it is damaged."""
         path = self._path(name, start)
-        logits = self._array(path, (end - start, self._classes), say=say)
+        logits = self._array(path, (end - start, self.classes), say=say)
         if logits is None or not features:
             return None if logits is None else Outputs(logits)
         found = self._array(path.with_suffix(".features.npy"), (end - start, None), say=say)

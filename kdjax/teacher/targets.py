@@ -14,6 +14,7 @@ from kdjax.data.rows import Images, Rows
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files, preemption
+from kdjax.runtime.devices import first_process_says
 from kdjax.teacher.store import LogitsFolder, view_name
 from kdjax.teacher.teacher import Teacher
 from kdjax.teacher.views import Views
@@ -83,15 +84,24 @@ class Targets:
         return Outputs(logits, Views([[one.features for one in said] for said in found]) if features else None)
 
     def clean(self, splits: Mapping[str, Images]) -> dict[str, np.ndarray]:
-        """Teacher logits (examples, classes) of the plain images of each split, by its name."""
+        """Teacher logits (examples, classes) of the plain images of each split, by its name.
+
+        A folder of logits may come from a run that only began to distil, with views but without these: then they are
+        not known, and NaN, as of a teacher that failed. Students are measured without it.
+        """
 
         def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:
             return Outputs(teacher.clean(Rows.of(splits[name]).select(slice(start, end))))
 
         rows = {name: len(images) for name, images in splits.items()}
-        found = self._stored("clean", rows, compute)
+        unknown = {name: self._unknown(name) for name in splits}
+        found = self._stored("clean", {name: count for name, count in rows.items() if not unknown[name]}, compute)
+        said = iter(found)
         return {
-            name: np.asarray(Views([[one.logits for one in said]]))[0] for name, said in zip(splits, found, strict=True)
+            name: np.full((count, self.sources[0].folder.classes), np.nan, np.float32)
+            if unknown[name]
+            else np.asarray(Views([[one.logits for one in next(said)]]))[0]
+            for name, count in rows.items()
         }
 
     def pin(self) -> None:
@@ -119,6 +129,13 @@ class Targets:
     def record(self) -> dict[str, Any]:
         """What was computed for the run, "views" and "clean", by this process and the one that trains."""
         return {**self._read(self.workdir), **self._read(self.results_dir)}
+
+    def _unknown(self, name: str) -> bool:
+        """Whether the outputs of a split can neither be read nor computed: a folder made elsewhere has none of them."""
+        without = [source.folder for source in self.sources if not source.teacher and not source.folder.has(name)]
+        if unknown := bool(first_process_says(len(without))):
+            self.log(f"teacher logits: there are none of {name} in the folder given: the teacher is not measured on it")
+        return unknown
 
     def _stored(
         self,

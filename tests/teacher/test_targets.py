@@ -92,3 +92,20 @@ def test_of_several_teachers_the_mean_is_taken_and_each_is_counted(tmp_path):
     np.testing.assert_array_equal(logits[1], np.stack([np.arange(37), 0 * np.arange(37), np.ones(37)], 1) + 2)
     assert recorded(tmp_path)["forward_images"] == 3 * len(IMAGES)
     assert both.digests == ["numbers", "other"] and both.network is None
+
+
+def test_a_folder_without_logits_of_the_test_images_leaves_the_teacher_unmeasured(tmp_path):
+    """Such as a run leaves that only began to distil. Another teacher beside it does not make the mean known."""
+    made, lines = opened(tmp_path), []
+    images = {"validation": IMAGES[:5], "test": IMAGES[:6]}
+    made.views(IMAGES, 1)
+    given = dataclasses.replace(made, sources=(Source(made.sources[0].folder, None),), log=lines.append)
+    said = given.clean(images)
+    assert {name: one.shape for name, one in said.items()} == {"validation": (5, 3), "test": (6, 3)}
+    assert all(np.isnan(one).all() for one in said.values()) and "not measured" in lines[0]
+    knows = Teacher({"teacher": "other"}, None, clean=lambda images: np.ones((len(images), 3), np.float32))
+    other = Source(opened(tmp_path, "other").sources[0].folder, knows)
+    both = dataclasses.replace(given, sources=(*given.sources, other))
+    assert np.isnan(both.clean(images)["test"]).all()
+    (tmp_path / "run" / "teacher_logits.json").unlink()
+    assert (dataclasses.replace(given, sources=(other,)).clean(images)["test"] == 1).all()
