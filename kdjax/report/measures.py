@@ -226,10 +226,10 @@ def cost(material: Material) -> list[Markup]:
     return [sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
 
 
-def scattered(points: Sequence[charts.Point], x_label: str) -> Markup:
-    """Test top-1 of networks, %, over what they cost."""
-    alt = f"Test top-1 over {x_label}: " + "; ".join(f"{p.name} {p.y:.2f} % at {p.x:.3g}" for p in points)
-    return charts.scatter(points, alt=alt, x_label=x_label, y_label="test top-1, %")
+def scattered(points: Sequence[charts.Point], x_label: str, measure: str = "top-1") -> Markup:
+    """Test top-1 of networks, %, or another measure, over what they cost."""
+    alt = f"Test {measure} over {x_label}: " + "; ".join(f"{p.name} {p.y:.2f} % at {p.x:.3g}" for p in points)
+    return charts.scatter(points, alt=alt, x_label=x_label, y_label=f"test {measure}, %")
 
 
 def _accuracies(material: Material) -> Iterator[tuple[str, str, Mapping[str, Any], float | None, Any]]:

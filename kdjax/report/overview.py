@@ -6,7 +6,8 @@ parameters, multiply-adds and, for runs that were exported, latency.
 
 Of every run one arm that uses the teacher is shown, the one that is best on validation; and of each student the arm
 without a teacher that is best on validation, whichever run it is in. A student is the same in two runs where its
-network and all its settings are. Gains are paired by seed.
+network and all its settings are. Gains are paired by seed. Where classes are unequal, macro recall takes the place of
+top-1.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from kdjax.report.parts import figure, panels, table
 from kdjax.report.shell import document as page
 from kdjax.report.summary import leading_arm
 from kdjax.results import compare, document, formats, intervals
-from kdjax.results.comparison import find_alone, on_validation, shown_arms, uses_teacher
+from kdjax.results.comparison import NAMES, figures, find_alone, judged_by, on_validation, shown_arms, uses_teacher
 from kdjax.runtime import files
 
 
@@ -38,7 +39,7 @@ class Row:
         style: color and marker, see `charts`.
         arm: its loss; "" of a teacher.
         cost: params and macs, and latency_ms where it was measured.
-        figures: mean, std and ci95 of its test top-1, fractions.
+        figures: mean, std and ci95 of what it is judged by on test, fractions.
         gain: `intervals.summary` of the paired difference to the same student without a teacher; None of others.
     """
 
@@ -73,14 +74,16 @@ class _Found:
         model, width, size = self.student[:3]
         return f"{model}{f' × {width:g}' if width not in (None, 1) else ''}{f' {size} px' if size else ''}"
 
-    @property
-    def alone(self) -> str | None:
+    def alone(self, measure: str) -> str | None:
         """The arm that uses no teacher and is best on validation."""
-        return find_alone(shown_arms(self.results))
+        return find_alone(shown_arms(self.results), measure)
 
 
-def rows(folders: Sequence[Path]) -> list[Row]:
+def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
     """What the page shows of some runs: the teachers, then each student alone and with its teachers.
+
+    Returns:
+        What they are judged by, "top1" or "macro_recall", see `comparison.judged_by`; and the rows.
 
     Raises:
         InputError: a run is not evaluated, or measures on other images than the first.
@@ -97,46 +100,50 @@ def rows(folders: Sequence[Path]) -> list[Row]:
                 f"{folder}: its test images or classes are not those of {folders[0]}: give runs of one data set and "
                 "dataset.splits"
             )
+    unequal = any(judged_by(one.results["dataset"]) == "macro_recall" for one in found)
+    measure = "macro_recall" if unequal else "top1"
     shown: dict[str, Row] = {}
     for one in found:
         facts = one.results["teacher"]
         shown.setdefault(
             f"{facts['model']}{facts.get('sha256')}",
-            Row(f"teacher {facts['model']}", one.run, "t", "", facts, {"mean": facts["test"].get("top1")}),
+            Row(f"teacher {facts['model']}", one.run, "t", "", facts, {"mean": facts["test"].get(measure)}),
         )
     listed = list(shown.values())
     students = list(dict.fromkeys(one.student for one in found))
     for number, student in enumerate(students):
-        listed += _of_student([one for one in found if one.student == student], f"s{number % STYLES}")
-    return listed
+        listed += _of_student([one for one in found if one.student == student], f"s{number % STYLES}", measure)
+    return measure, listed
 
 
-def _of_student(found: Sequence[_Found], style: str) -> list[Row]:
+def _of_student(found: Sequence[_Found], style: str, measure: str) -> list[Row]:
     """The rows of one student: the best without a teacher, and one of each run."""
     name = found[0].student_name
     arm = lambda one, arm: shown_arms(one.results)[arm]
-    score = lambda one: on_validation(arm(one, one.alone)) or 0.0
-    best = max((one for one in found if one.alone), key=score, default=None)
-    alone = arm(best, best.alone) if best and best.alone else None
+    baselines = [(one, alone) for one in found if (alone := one.alone(measure))]
+    score = lambda pair: on_validation(arm(*pair), measure) or 0.0
+    best = max(baselines, key=score, default=None)
     listed = []
-    if best and best.alone and alone:
-        listed.append(Row(f"{name} alone", best.run, style, best.alone, _cost(best, best.alone), alone))
+    if best:
+        listed.append(Row(f"{name} alone", best[0].run, style, best[1], _cost(*best), figures(arm(*best), measure)))
     for one in found:
         leading = leading_arm(one.results)
         if leading is None or not uses_teacher(arm(one, leading)):
             continue
         taught = arm(one, leading)
-        gain = intervals.summary(_paired(taught, alone)) if alone else None
+        gain = intervals.summary(_paired(taught, arm(*best), measure)) if best else None
         teacher = one.results["teacher"]["model"]
-        listed.append(Row(f"{name} from {teacher}", one.run, style, leading, _cost(one, leading), taught, gain))
+        said = figures(taught, measure)
+        listed.append(Row(f"{name} from {teacher}", one.run, style, leading, _cost(one, leading), said, gain))
     return listed
 
 
-def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[float | None]:
-    """Differences of test top-1 over the seeds that both arms have."""
-    theirs = dict(zip(second["seeds"], second["test_top1"], strict=True))
-    ours = zip(first["seeds"], first["test_top1"], strict=True)
-    pairs = [(top1, theirs[seed]) for seed, top1 in ours if seed in theirs]
+def _paired(first: Mapping[str, Any], second: Mapping[str, Any], measure: str) -> list[float | None]:
+    """Differences on test over the seeds that both arms have."""
+    tested = lambda arm: arm["test_top1"] if measure == "top1" else arm[measure]["test"]
+    theirs = dict(zip(second["seeds"], tested(second), strict=True))
+    ours = zip(first["seeds"], tested(first), strict=True)
+    pairs = [(value, theirs[seed]) for seed, value in ours if seed in theirs]
     return intervals.paired_differences(*zip(*pairs, strict=True)) if pairs else []
 
 
@@ -162,19 +169,20 @@ def _read(folder: Path) -> _Found:
     return _Found(str(folder), results, latency)
 
 
-def render(listed: Sequence[Row], facts: Mapping[str, Any]) -> str:
+def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str:
     """The page.
 
     Args:
         listed: from `rows`.
         facts: of the data set, as results.json has them.
+        measure: what the rows are judged by.
     """
     gains = [row for row in listed if row.gain and row.gain["mean"] is not None]
     header = (
         "",
         "run",
         "arm",
-        "test top-1 %",
+        f"test {NAMES[measure]} %",
         "95% interval",
         "points over alone",
         "95% interval",
@@ -203,9 +211,9 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any]) -> str:
         "ms: one image through student.onnx, where the run was exported."
     )
     drawn = [
-        (f"Top-1 over {unit}", chart)
+        (f"{NAMES[measure].capitalize()} over {unit}", chart)
         for key, unit in (("params", "parameters"), ("macs", "multiply-adds"), ("latency_ms", "latency, ms"))
-        if (chart := _chart(listed, key, unit)) is not None
+        if (chart := _chart(listed, key, unit, measure)) is not None
     ]
     said = (
         f"{max(gains, key=lambda row: row.gain['mean'] if row.gain else 0).name} gains most, "
@@ -226,13 +234,13 @@ def _points(bounds: Sequence[float]) -> str:
     return f"{formats.signed_points(bounds[0])} to {formats.signed_points(bounds[1])}"
 
 
-def _chart(listed: Sequence[Row], key: str, unit: str) -> Markup | None:
+def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup | None:
     points = [
         charts.Point(row.name, row.style, row.cost[key], 100 * row.figures["mean"])
         for row in listed
         if row.cost.get(key) and row.figures["mean"] is not None
     ]
-    return scattered(points, f"{unit}, log scale") if points else None
+    return scattered(points, f"{unit}, log scale", NAMES[measure]) if points else None
 
 
 def main(arguments: list[str]) -> None:
@@ -249,9 +257,9 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     if given.output.is_dir() or not given.output.parent.is_dir():
         raise InputError(f"--output {given.output}: give the name of a file in a folder that is there")
-    listed = rows(given.runs)
+    measure, listed = rows(given.runs)
     facts = _read(given.runs[0]).results["dataset"]
-    files.write_text(given.output, render(listed, facts))
+    files.write_text(given.output, render(listed, facts, measure))
     print(f"{len(listed)} networks of {len(given.runs)} run{'s' * (len(given.runs) > 1)}: {given.output}")
 
 

@@ -8,6 +8,7 @@ import time
 import jax
 
 from kdjax.errors import InputError
+from kdjax.results.comparison import NAMES
 from kdjax.run.run import Run
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.stages.evaluate import evaluate, scalars
@@ -57,12 +58,12 @@ def follow(run: Run) -> None:
             writer = MetricsWriter(run.workdir / "evaluation" / "follow", seen - 1, tensorboard=tensorboard)
             writer.write(seen, "validation", scalars(run, measured))
             writer.close()
-        top1 = [[one["top1"] for one in row] for row in measured]
+        values = [[one[student.selected_by] for one in row] for row in measured]
         means = ", ".join(
             f"{arm.name} {sum(one or 0.0 for one in column) / len(column):.3f}"
-            for arm, column in zip(student.arms, zip(*top1, strict=True), strict=True)
+            for arm, column in zip(student.arms, zip(*values, strict=True), strict=True)
         )
-        run.log(f"evaluate: step {seen}/{total}  validation top-1: {means}")
+        run.log(f"evaluate: step {seen}/{total}  validation {NAMES[student.selected_by]}: {means}")
     evaluate(run)
 
 

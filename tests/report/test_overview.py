@@ -8,7 +8,7 @@ from helpers.run_results import TOP1, parts
 
 from kdjax.errors import InputError
 from kdjax.report import overview
-from kdjax.results import document
+from kdjax.results import document, intervals
 
 
 def write(folder, *, top1=TOP1, teacher="vgg16_bn", sha="a", student="mobilenet_v2", test=("a/1", "b/1"), val=None):
@@ -37,7 +37,7 @@ def runs(tmp_path):
 
 
 def test_every_teacher_and_student_is_a_row(runs):
-    rows = overview.rows(runs)
+    _, rows = overview.rows(runs)
     assert [(row.name, row.arm) for row in rows] == [
         ("teacher vgg16_bn", ""),
         ("teacher resnet50", ""),
@@ -60,9 +60,9 @@ def test_a_student_that_was_trained_otherwise_is_another(runs, tmp_path):
     results = json.loads((longer / "results.json").read_text())
     results["config"] = {**results["config"], "student": {"epochs": 99}}
     (longer / "results.json").write_text(json.dumps(results))
-    rows = overview.rows([*runs, longer])
+    _, rows = overview.rows([*runs, longer])
     gains = {(row.run, row.name): row.gain["mean"] for row in rows if row.gain}
-    before = {(row.run, row.name): row.gain["mean"] for row in overview.rows(runs) if row.gain}
+    before = {(row.run, row.name): row.gain["mean"] for row in overview.rows(runs)[1] if row.gain}
     assert gains == before and rows[-1].run == str(longer) and rows[-1].name.endswith("alone")
 
 
@@ -70,7 +70,7 @@ def test_latency_is_that_of_the_exported_arm(runs):
     (runs[0] / "export").mkdir()
     parity = {"student": {"arm": "kl"}, "artefacts": {"student.onnx": {"latency_ms": {"1": 1.25, "32": 20.0}}}}
     (runs[0] / "export" / "parity.json").write_text(json.dumps(parity))
-    measured = {row.name: row.cost.get("latency_ms") for row in overview.rows(runs)}
+    measured = {row.name: row.cost.get("latency_ms") for row in overview.rows(runs)[1]}
     assert measured.pop("mobilenet_v2 64 px from vgg16_bn") == 1.25 and not any(measured.values())
 
 
@@ -104,3 +104,23 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     (other / "results.json").write_text("[]")
     with pytest.raises(InputError, match="not the results.json of a run"):
         overview.rows([other])
+
+
+def test_where_classes_are_unequal_macro_recall_takes_the_place_of_top1(runs):
+    """Its gains differ from those of top-1 in these runs."""
+    for run in runs[:2]:
+        results = json.loads((run / "results.json").read_text())
+        results["dataset"]["class_counts"] = {"train": [90, 20, 20], "test": [4, 4, 4]}
+        for name, arm in results["arms"].items():
+            recall = [value - 0.1 - 0.05 * (name == "student_alone") for value in arm["test_top1"]]
+            arm["macro_recall"] |= {"test": recall, **intervals.accuracies(recall)}
+            arm["val_macro_recall"] = arm["val_top1"]
+        results["teacher"]["test"]["macro_recall"] = 0.77
+        (run / "results.json").write_text(json.dumps(results))
+    measure, rows = overview.rows(runs[:2])
+    assert measure == "macro_recall" and rows[0].figures["mean"] == 0.77
+    alone, taught = np.array([0.6, 0.7, 0.8]) - 0.15, np.array([0.9, 0.9, 0.8]) - 0.1
+    assert rows[2].figures["mean"] == pytest.approx(alone.mean())
+    assert rows[4].gain["mean"] == pytest.approx((taught - alone).mean())
+    page = overview.render(rows, {"splits": {"test": 12}, "name": "made"}, measure)
+    assert "test macro recall %" in page and "Macro recall over parameters" in page and "top-1" not in page.lower()
