@@ -11,7 +11,9 @@ import flax.linen as nn
 import jax
 
 DISPATCHES = 2
-"""Steps in flight: the next is sent while one runs, and its working memory is taken when it is sent."""
+"""Steps in flight on a CPU: the next is sent while one runs, and its working memory is taken when it is sent.
+
+An accelerator runs its programs in order, and lends each the working memory of the one before."""
 
 
 def needs(lowered: jax.stages.Lowered) -> float | None:
@@ -21,7 +23,7 @@ def needs(lowered: jax.stages.Lowered) -> float | None:
     does.
 
     Its arguments, its results without those that take the memory of arguments, and its working memory, once for each
-    step in flight. The program is compiled for it.
+    step in flight on a CPU. The program is compiled for it.
     """
     try:
         found = lowered.compile().memory_analysis()
@@ -32,7 +34,8 @@ def needs(lowered: jax.stages.Lowered) -> float | None:
     if found is None:
         return None
     results = found.output_size_in_bytes - found.alias_size_in_bytes
-    return found.argument_size_in_bytes + results + DISPATCHES * found.temp_size_in_bytes
+    in_flight = DISPATCHES if jax.default_backend() == "cpu" else 1
+    return found.argument_size_in_bytes + results + in_flight * found.temp_size_in_bytes
 
 
 def capacity(device: jax.Device) -> int:

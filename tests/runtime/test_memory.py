@@ -1,6 +1,7 @@
 """Estimates of memory, against what the compiler says, and what follows from them."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -63,3 +64,13 @@ def test_pages_of_mapped_files_do_not_count(tmp_path):
     device, before = jax.local_devices()[0], sum(memory.free(one, 1.0) for one in jax.local_devices())
     assert not mapped[::4096].any()
     assert abs(before - len(jax.local_devices()) * memory.free(device, 1.0)) < size / 4
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("cpu", 100 + 7 + 2 * 30), ("gpu", 100 + 7 + 30), ("tpu", 137)])
+def test_steps_in_flight_take_working_memory_of_their_own_on_a_cpu_alone(monkeypatch, backend, expected):
+    found = SimpleNamespace(
+        argument_size_in_bytes=100, output_size_in_bytes=10, alias_size_in_bytes=3, temp_size_in_bytes=30
+    )
+    compiled = SimpleNamespace(memory_analysis=lambda: found)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert memory.needs(SimpleNamespace(compile=lambda: compiled)) == expected
