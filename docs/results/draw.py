@@ -6,7 +6,8 @@ The figures need matplotlib; the tables do not. README.md in this folder gives t
 the results.json of that run, except:
 
 views_curve.json: the output of tests/benchmarks/views_curve.py.
-uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64.
+uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64; and so
+    uc_merced_224_gpu_validation.jsonl.
 labels_P*: runs of configs/label_fraction.py with P percent of the labels. `_only` is the baseline on the labelled tiles
     alone, `_upper` has a teacher trained with all labels, `_split2` is another split, `_objectives` has the objectives
     of other papers, and `_only_soft` is kl_cosine on the labelled tiles alone.
@@ -58,9 +59,9 @@ def views_curve(figure) -> None:
     axes.set(xlabel="views of each training image", ylabel="validation top-1, %")
 
 
-def learning_curves(figure) -> None:
-    """Validation top-1 and NLL over epochs, the mean over the seeds of each arm."""
-    lines = [json.loads(line) for line in (HERE / "uc_merced_64_validation.jsonl").read_text().splitlines()]
+def learning_curves(figure, name: str = "uc_merced_64_validation", lowest: float | None = None) -> None:
+    """Validation top-1, from `lowest` percent on, and NLL over epochs, the mean over the seeds of each arm."""
+    lines = [json.loads(line) for line in (HERE / f"{name}.jsonl").read_text().splitlines()]
     epochs = [line["epoch"] for line in lines]
     arms = dict.fromkeys(student.rpartition("/")[0] for student in lines[0]["students"])
     left, right = figure.subplots(1, 2)
@@ -68,7 +69,7 @@ def learning_curves(figure) -> None:
         for arm in arms:
             seeds = ([v[metric] for k, v in line["students"].items() if k.startswith(f"{arm}/")] for line in lines)
             axes.plot(epochs, [scale * intervals.summary(one)["mean"] for one in seeds], label=arm)
-    left.set(xlabel="epoch", ylabel="validation top-1, %")
+    left.set(xlabel="epoch", ylabel="validation top-1, %", ylim=(lowest, None))
     right.set(xlabel="epoch", ylabel="validation NLL, nats")
     left.legend(frameon=False)
 
@@ -213,5 +214,6 @@ if __name__ == "__main__":
     print("\n\n".join(tables()))
     save("views_curve", 5, views_curve)
     save("learning_curves", 8, learning_curves)
+    save("learning_curves_224", 8, lambda figure: learning_curves(figure, "uc_merced_224_gpu_validation", lowest=80))
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
