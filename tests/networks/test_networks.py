@@ -81,6 +81,12 @@ def few_blocks(monkeypatch):
         monkeypatch.setitem(networks.MODELS, f"mobilenet_v3_{size}", mobilenet_v3.model(size))
 
 
+@pytest.fixture
+def small_mobilenet(monkeypatch):
+    """MobileNetV2 with one block of each kind."""
+    monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)))
+
+
 def pytorch(name, reference, variables):
     """The reference network with these variables."""
     torch = pytest.importorskip("torch")
@@ -150,9 +156,9 @@ def test_gradients_equal_pytorch(case, train, form):
     assert not ours
 
 
+@pytest.mark.usefixtures("small_mobilenet")
 @pytest.mark.parametrize(("name", "width"), [("mobilenet_v2", 0.5), ("vgg16", 0.05), ("vgg16_bn", 0.05)])
-def test_forms_have_equal_gradients(monkeypatch, name, width):
-    monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)))
+def test_forms_have_equal_gradients(name, width):
     with jax.enable_x64(True):
         images = jnp.array(np.random.default_rng(1).random((4, 37, 37, 3)))
         target = jnp.array(np.random.default_rng(2).normal(size=(4, CLASSES)))
@@ -172,7 +178,7 @@ def test_forms_have_equal_gradients(monkeypatch, name, width):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11 * largest), *gradients)
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("few_blocks", "small_mobilenet")
 @pytest.mark.parametrize(("name", "head"), [(n, h) for n in ONE_OF_EACH for h in networks.MODELS[n].heads])
 def test_the_last_layer_reads_the_features(name, head):
     """In bfloat16 too; and dropout comes after them."""
@@ -182,9 +188,13 @@ def test_the_last_layer_reads_the_features(name, head):
     last = last.get("logits", last)
     images = jnp.array(np.random.default_rng(1).random((4, 32, 32, 3), np.float32))
     keys = jax.random.split(jax.random.key(3), 4)
-    outputs = model.apply(variables, images)
-    train = lambda keys: model.apply(variables, images, train=True, example_keys=keys, mutable=["batch_stats"])[0]
-    whole, dropped = train(None), train(keys)
+
+    @jax.jit
+    def said(images, keys):
+        train = lambda keys: model.apply(variables, images, train=True, example_keys=keys, mutable=["batch_stats"])[0]
+        return model.apply(variables, images), train(None), train(keys)
+
+    outputs, whole, dropped = said(images, keys)
     for one in (outputs, dropped):
         assert one.logits.dtype == one.features.dtype == np.float32
         assert one.logits.shape == (4, CLASSES) and one.features.shape == (4, len(last["kernel"]))
@@ -210,7 +220,7 @@ def test_options_that_a_network_does_not_have_are_refused():
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("few_blocks", "small_mobilenet")
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_network_normalizes_by_its_own_statistics(name):
     """An image of the mean color is zero inside: with no bias before it, so is the first layer's output."""
@@ -218,10 +228,17 @@ def test_a_network_normalizes_by_its_own_statistics(name):
     spec = networks.MODELS[name]
     assert all(0 < value < 1 for value in (*spec.mean, *spec.std)) and len(spec.mean) == len(spec.std) == 3
     images = jnp.broadcast_to(jnp.array(spec.mean, jnp.float32), (1, 32, 32, 3))
-    variables = model.init(jax.random.key(0), images)
+    variables = randomized(model, 32)
     first = "conv_1" if name.startswith("vgg") else "stem"
-    _, seen = model.apply(variables, images, capture_intermediates=lambda module, _: module.name == first)
-    np.testing.assert_array_equal(jax.tree.leaves(seen)[0], 0)
+    if name.startswith("vgg"):
+        variables["params"][first]["bias"][:] = 0
+
+    @jax.jit
+    def seen(images):
+        return model.apply(variables, images, capture_intermediates=lambda module, _: module.name == first)[1]
+
+    np.testing.assert_array_equal(jax.tree.leaves(seen(images))[0], 0)
+    assert np.any(jax.tree.leaves(seen(images + 0.1))[0] != 0)
 
 
 def test_dropout_belongs_to_the_example():
