@@ -9,11 +9,12 @@ def describe(run: Run) -> None:
     """Stage `describe`: what the networks are and cost, whatever kind the teacher is."""
     facts = {"teacher": teacher_facts(run), "student": network_facts(run.student)}
     for name, cost in facts.items():
+        pixels = f" at {cost['image_size']} px" if "image_size" in cost else ""
         size = (
-            f" at {cost['image_size']} px: {cost['params']:,} parameters, {cost['macs']:,} multiply-adds and "
-            f"{cost['activation_bytes']:,} bytes of activations an image"
+            f": {cost['params']:,} parameters, {cost['macs']:,} multiply-adds and {cost['activation_bytes']:,} bytes "
+            "of activations an image"
             if cost["params"]
             else ""
         )
-        run.log(f"{name}: {cost['model']}{size}")
+        run.log(f"{name}: {cost['model']}{pixels}{size}")
     run.log(notes.compression(facts["teacher"], facts["student"]))
