@@ -1,4 +1,4 @@
-"""Tells what is compiled and how long that took last time: a first start would be silent for a minute otherwise."""
+"""What compiling costs: it is told, as a first start would be silent for a minute, and saved where it does not pay."""
 
 import json
 import time
@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from kdjax.runtime import files
 
 SECONDS = "seconds.json"
 """In the folder of compiled programs: the seconds of the last first call of each program, by what it is."""
+
+
+def for_once() -> dict[str, bool | int] | None:
+    """Compiler options, as `jax.jit` takes them, for a program that runs once: on CPU it is compiled in half the time.
+
+    Its results may differ in the last bit from those of a program that is optimized.
+    """
+    if jax.default_backend() != "cpu" or isinstance(jnp.zeros(()), jax.core.Tracer):
+        return None  # other compilers may not know these, and what is traced belongs to a program that has its own
+    return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def told(program: Callable[..., Any], what: str, log: Callable[[str], None]) -> Callable[..., Any]:

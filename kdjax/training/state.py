@@ -4,6 +4,7 @@ Every leaf but `step` carries leading axes (seed, arm). A single network (the te
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from kdjax.networks.layers import images_for
+from kdjax.runtime import compiling
 
 PROJECTION = "projection"
 """Among the parameters of a network in training: its features' linear map to the teacher's, which belongs to the
@@ -88,7 +90,9 @@ def create(
         pretrained: replaces freshly initialised variables of one network by pretrained ones.
     """
     example = images_for(network, image_size)
-    init = jax.jit(lambda key: network.init(key, jnp.zeros(example.shape), train=False))
+    init = jax.jit(
+        lambda key: network.init(key, jnp.zeros(example.shape), train=False), compiler_options=compiling.for_once()
+    )
 
     def one(seed: int) -> dict[str, Any]:
         variables = dict(init(jax.random.key(seed)))
@@ -99,7 +103,8 @@ def create(
         kernel = nn.initializers.lecun_normal()(key, projection, jnp.zeros(()).dtype)
         return {**own, "params": {**own["params"], PROJECTION: {"kernel": kernel}}}
 
-    @jax.jit  # one program, where leaf by leaf each shape would be compiled on its own
+    # One program, where leaf by leaf each shape would be compiled on its own.
+    @functools.partial(jax.jit, compiler_options=compiling.for_once())
     def population(networks: list[dict[str, Any]]) -> TrainState:
         def stack(*leaves: jax.Array) -> jax.Array:
             leaf = jnp.stack(leaves)[:, None]

@@ -1,0 +1,31 @@
+"""Where a population begins."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers.small_run import OPTIMIZER
+
+from kdjax import networks
+from kdjax.networks import mobilenet_v2
+from kdjax.training import state
+
+
+def test_students_begin_as_the_network_says_and_arms_of_a_seed_alike(monkeypatch):
+    """To the last digits: the program that makes them is compiled without optimization."""
+    monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 1, 2)))
+    network = networks.create("mobilenet_v2", 3, width=0.1)
+    seeds = (4, 9)
+    created = state.create(network, OPTIMIZER, seeds=seeds, arms=2, image_size=32)
+    for row, seed in enumerate(seeds):
+        expected = network.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
+        for column in (0, 1):
+            close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+            jax.tree.map(lambda leaf, one: close(leaf[row, column], one), created.params, expected["params"])  # noqa: B023
+            jax.tree.map(lambda leaf, one: close(leaf[row, column], one), created.best.params, expected["params"])  # noqa: B023
+    head = created.params["head"]["kernel"]
+    assert np.abs(head[0] - head[1]).max() > 1e-3  # seeds differ
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(created.opt_state))
+    shapes = jax.eval_shape(functools.partial(state.create, network, OPTIMIZER, seeds=seeds, arms=2, image_size=32))
+    assert jax.tree.map(lambda leaf: leaf.shape, created) == jax.tree.map(lambda leaf: leaf.shape, shapes)
