@@ -14,6 +14,7 @@ import json
 import math
 import pathlib
 import unicodedata
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -213,11 +214,15 @@ def _point(longitude: Any, latitude: Any, where: str) -> tuple[float, float]:
 def _center(name: str, data: bytes) -> tuple[float, float] | None:
     """Longitude and latitude of the middle of a tile, None where it does not say where it lies."""
     import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.warp import transform
 
     try:
-        with rasterio.MemoryFile(bytes(data)) as file, file.open() as tile:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # that is what is asked
+            file = rasterio.MemoryFile(bytes(data))
+            tile = file.open()
+        with file, tile:
             known = tile.crs is not None and not tile.transform.is_identity
             if known:
                 x, y = tile.transform @ (tile.width / 2, tile.height / 2)

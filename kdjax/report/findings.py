@@ -116,18 +116,20 @@ def hardest(log_probabilities: np.ndarray, labels: np.ndarray, count: int) -> li
     return [(int(image), float(losses[image])) for image in np.argsort(-losses, kind="stable")[:count]]
 
 
-def suspect_labels(teacher: np.ndarray, students: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, float]]:
-    """Images whose label the teacher and every student deny with one voice.
+def suspect_labels(
+    teacher: np.ndarray | None, students: np.ndarray, labels: np.ndarray
+) -> list[tuple[int, int, float]]:
+    """Images whose label the teacher, if measured, and every student deny with one voice.
 
     Args:
-        teacher: (N, C) log-probabilities.
-        students: (networks, N, C) log-probabilities.
+        teacher: (N, C) log-probabilities, or None.
+        students: (networks, N, C) log-probabilities; without a teacher at least one.
         labels: (N,).
 
     Returns:
         Image, the class that all of them name, and the mean of its probabilities; the surest first.
     """
-    everyone = np.concatenate([teacher[None], students])
+    everyone = students if teacher is None else np.concatenate([teacher[None], students])
     named = everyone.argmax(-1)
     agreed = (named == named[0]).all(0) & (named[0] != labels)
     found = []

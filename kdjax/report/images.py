@@ -1,8 +1,10 @@
 """The sections of images: classes taken for each other, hard images, labels to check, augmented views."""
 
+from collections.abc import Sequence
+
 from kdjax.report import findings
 from kdjax.report.markup import Markup, element, joined
-from kdjax.report.material import Material
+from kdjax.report.material import Material, Side
 from kdjax.report.parts import details, figure, file_name, lines, picture, says, students_say, table, teacher_says, tile
 
 PAIRS, PAIR_IMAGES, HARDEST, SUSPECTS = 6, 6, 12, 24
@@ -16,7 +18,7 @@ def confused(material: Material) -> list[Markup]:
     pairs = findings.confused_pairs(test.students.argmax(-1), test.labels)
     if not pairs:
         return [element("p", f"None: {students} put all {len(test.labels)} test images into the right class.")]
-    of_teacher = findings.confused_pairs(test.teacher.argmax(-1)[None], test.labels)
+    of_teacher = [] if test.teacher is None else findings.confused_pairs(test.teacher.argmax(-1)[None], test.labels)
     by_teacher = {(pair.true, pair.predicted): pair.mistakes for pair in of_teacher}
     intro = f"Mistakes of {students} (all arms and seeds of the table) on the test images, the most frequent first" + (
         f"; {PAIRS} of {len(pairs)} pairs." if len(pairs) > PAIRS else "."
@@ -25,13 +27,13 @@ def confused(material: Material) -> list[Markup]:
     for pair in pairs[:PAIRS]:
         shown = list(zip(pair.images, pair.networks, strict=True))[:PAIR_IMAGES]
         tiles = (
-            tile(test, image, joined(f"{count} of {students}"), teacher_says(test.teacher[image], classes))
+            tile(test, image, joined(f"{count} of {students}"), *_teacher_says(test, image, classes))
             for image, count in shown
         )
         caption = (
             f"{_counted(pair.mistakes, 'mistake')} on {_counted(len(pair.images), 'image')}"
             + (f", {len(shown)} of them shown" if len(pair.images) > len(shown) else "")
-            + f"; the teacher made {by_teacher.get((pair.true, pair.predicted), 0)}."
+            + ("." if test.teacher is None else f"; the teacher made {by_teacher.get((pair.true, pair.predicted), 0)}.")
         )
         heading = element("h3", f"{classes[pair.true]} taken for {classes[pair.predicted]}")
         pictures = figure(element("div", *tiles, class_="tiles"), caption)
@@ -50,7 +52,7 @@ def hardest(material: Material) -> list[Markup]:
             image,
             joined("labelled ", element("b", classes[test.labels[image]])),
             students_say(test.students[:, image], classes),
-            teacher_says(test.teacher[image], classes),
+            *_teacher_says(test, image, classes),
             joined(f"loss {loss:.2f}"),
         )
         for image, loss in findings.hardest(test.students, test.labels, HARDEST)
@@ -65,11 +67,14 @@ def hardest(material: Material) -> list[Markup]:
 def suspects(material: Material) -> list[Markup]:
     """Images whose label all networks deny with one voice."""
     classes, sides = material.results["dataset"]["classes"], (material.test, material.validation)
+    teacher = [] if sides[0].teacher is None else ["the teacher"]
+    who = " and ".join([*teacher, *([_students(material)] if material.students else [])])
+    if not who:
+        return [element("p", "No network was measured.")]
     found = [
         (side, *one) for side in sides for one in findings.suspect_labels(side.teacher, side.students, side.labels)
     ]
     found.sort(key=lambda one: -one[3])
-    who = f"the teacher and {_students(material)}" if material.students else "the teacher"
     intro = (
         f"A list to check: images that {who} put into one and the same class, and the label into another. Either the "
         "label is wrong, or the image fools all networks alike. Students learn from their teacher, so that they agree "
@@ -143,3 +148,8 @@ def _students(material: Material) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _teacher_says(side: Side, image: int, classes: Sequence[str]) -> list[Markup]:
+    """The teacher's class of an image, where it was measured."""
+    return [] if side.teacher is None else [teacher_says(side.teacher[image], classes)]

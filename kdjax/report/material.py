@@ -18,7 +18,7 @@ class Side:
         images: (N, side, side, 3) uint8.
         labels: (N,), all of them classes.
         names: N file names.
-        teacher: log-probabilities (N, C).
+        teacher: log-probabilities (N, C); None of a teacher that was not measured on it.
         students: log-probabilities (networks, N, C).
     """
 
@@ -26,7 +26,7 @@ class Side:
     images: Images
     labels: np.ndarray
     names: Sequence[str]
-    teacher: np.ndarray
+    teacher: np.ndarray | None
     students: np.ndarray
 
 

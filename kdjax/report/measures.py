@@ -87,7 +87,7 @@ def classes(material: Material) -> list[Markup]:
     """Recall of each class, and confusion matrices."""
     test, styles = material.test, _styles(material)
     names, leading = material.results["dataset"]["classes"], leading_arm(material.results)
-    shown = {"teacher": test.teacher[None]}
+    shown = {} if test.teacher is None else {"teacher": test.teacher[None]}
     shown |= {arm: test.students[rows] for arm in styles if (rows := _of_arm(material, arm))}
     counts = {network: findings.confusion(logits, test.labels) for network, logits in shown.items()}
     recall = {network: _recall(matrix) for network, matrix in counts.items()}
@@ -116,6 +116,8 @@ def classes(material: Material) -> list[Markup]:
         ),
         "dense",
     )
+    if not shown:
+        return [element("p", "No network was measured.")]
     first = leading or "teacher"
     others = [_matrix(names, one, counts[one], len(shown[one])) for one in shown if one != first]
     return [
@@ -147,11 +149,15 @@ def _matrix(names: Sequence[str], network: str, counts: np.ndarray, seeds: int) 
 def calibration(material: Material) -> list[Markup]:
     """Reliability diagrams, and the error among the surest answers."""
     results, test = material.results, material.test
-    shown = [("teacher", "t", test.teacher[None], results["teacher"]["test"].get("ece"))]
+    shown = []
+    if test.teacher is not None:
+        shown.append(("teacher", "t", test.teacher[None], results["teacher"]["test"].get("ece")))
     for name, style in _styles(material).items():
         if rows := _of_arm(material, name):
             errors = [measured and measured["ece"] for measured in results["arms"][name]["test_metrics"]]
             shown.append((name, style, test.students[rows], intervals.mean(errors)))
+    if not shown:
+        return [element("p", "No network was measured.")]
     drawn = []
     for name, style, log_probabilities, error in shown:
         heading = name if error is None else f"{name}, ECE {100 * error:.2f} %"

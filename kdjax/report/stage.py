@@ -124,7 +124,7 @@ def _side(
         images=Rows.of(split.images).select(kept).viewed(shown),
         labels=split.labels[kept],
         names=[one for one, there in zip(split.names, kept, strict=True) if there],
-        teacher=log_softmax(teacher[kept].astype(np.float64)),
+        teacher=log_softmax(teacher[kept].astype(np.float64)) if np.isfinite(teacher[kept]).all() else None,
         students=log_softmax(rows[:, kept].astype(np.float64)),
     )
 

@@ -1,5 +1,6 @@
 """Material of made-up runs, of which reports are made."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -58,15 +59,16 @@ PARITY = {
 }
 
 
-def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False, stored=False):
-    """A run made up from random logits; `failed` are (arm, seed)."""
+def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False, stored=False, unmeasured=False):
+    """A run made up from random logits; `failed` are (arm, seed), and the teacher may be `unmeasured`."""
     rng = np.random.default_rng(0)
     students = [(arm, seed) for arm in ARMS for seed in seeds if (arm, seed) not in failed]
     test, validation = side("test", 60, len(students), rng), side("validation", 20, len(students), rng)
+    teacher = np.full_like(test.teacher, np.nan) if unmeasured else test.teacher
     measured = {
         one: {
             **metrics.classification(test.students[k], test.labels),
-            **metrics.agreement(test.students[k], test.teacher),
+            **metrics.agreement(test.students[k], teacher),
         }
         for k, one in enumerate(students)
     }
@@ -96,7 +98,7 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False,
             "params": None if stored else 14_700_000,
             "macs": None if stored else 1_250_000_000,
             "forward_images": None if online else 180,
-            "test": metrics.classification(test.teacher, test.labels),
+            "test": metrics.classification(teacher, test.labels),
         },
         student={"model": "mobilenet_v2", "params": 2_250_000, "macs": 24_500_000, "image_size": 16},
         arms=arms,
@@ -105,7 +107,9 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False,
     )
     shown = comparison.select(document["arms"]).values()
     kept = [k for k, (arm, _) in enumerate(students) if arm in shown]
-    keep = lambda one: Side(one.name, one.images, one.labels, one.names, one.teacher, one.students[kept])
+    keep = lambda one: dataclasses.replace(
+        one, teacher=None if unmeasured else one.teacher, students=one.students[kept]
+    )
     views = Views(
         names=["field/a.png", "sea/b.png"],
         labels=[0, 2],
