@@ -147,6 +147,8 @@ def summary_table() -> str:
         "UC Merced, 64 px": "uc_merced_64",
         "UC Merced, 128 px": "uc_merced_128_views15",
         "EuroSAT RGB, 64 px, a fifth of the training tiles": "eurosat_20_percent",
+        "EuroSAT RGB, 64 px, AiTLAS split": "eurosat_64_aitlas",
+        "UC Merced, 128 px, AiTLAS split": "pairs_mobilenet_v2_vgg16",
         "UC Merced, 64 px, 20 % of the labels": "labels_20",
         "UC Merced, 64 px, 10 % of the labels": "labels_10",
         "UC Merced, 64 px, 5 % of the labels": "labels_5",
@@ -166,10 +168,12 @@ def summary_table() -> str:
         else:
             gain, alone = read(name)["arms"]["kl_cosine"]["minus_alone"], trial(name, "student_alone")
         arm = trial(name, "kl_cosine")
-        accuracies = (read(name)["teacher"]["test"]["top1"], alone["mean"], arm["mean"])
+        accuracies = (read(name)["teacher"]["test"]["top1"], alone["mean"], arm["mean"])  # a teacher may be unmeasured
         low, high = (100 * end for end in gain["ci95"])
         lines.append(
-            f"| {title} | {len(arm['seeds'])} | " + " | ".join(f"{100 * one:.1f}" for one in accuracies) + " | "
+            f"| {title} | {len(arm['seeds'])} | "
+            + " | ".join("" if one is None else f"{100 * one:.1f}" for one in accuracies)
+            + " | "
             f"{100 * gain['mean']:+.1f}, {low:+.1f} to {high:+.1f} |"
         )
     return "\n".join(lines)
