@@ -128,7 +128,11 @@ class Learner:
 
     def layout(self) -> TrainState:
         """Shapes and dtypes of its state."""
-        return jax.eval_shape(self.scratch)
+        return self._layout
+
+    @functools.cached_property
+    def _layout(self) -> TrainState:
+        return jax.eval_shape(self.scratch)  # traces the network, which takes a second
 
     def initial(self) -> TrainState:
         """A new state, from the weights that the section names or from scratch."""
