@@ -1,5 +1,7 @@
 """Equalization and 8 bits, of any network."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers.exported import CLASSES, assert_close, folded, pixels, run_onnx
@@ -7,9 +9,15 @@ from helpers.exported import CLASSES, assert_close, folded, pixels, run_onnx
 from kdjax.data.meaning import Meaning
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
-from kdjax.deploy.export import equalize, onnx_graph, quantize  # noqa: E402  (need the two above)
+from kdjax.deploy.export import (  # noqa: E402  (need the two above)
+    activations,
+    bias_correction,
+    equalize,
+    onnx_graph,
+    quantize,
+)
 from kdjax.networks.graph import Convolution  # noqa: E402
 
 
@@ -25,7 +33,7 @@ def test_equalization_changes_the_channels_and_not_the_function(width):
     assert_close(run_onnx(onnx_graph.build(equal, {}), images), expected)
     # The last bottleneck's channels are of one size with what reads them: sqrt(activation * weight) both.
     tensor, last = "features.17.conv.2", "features.18.0"
-    written = equalize.largest_values(equal, images, [tensor])[tensor]
+    written = activations.largest(equal, images, [tensor])[tensor]
     read = np.abs(node(equal, last).kernel).max((0, 2, 3))
     np.testing.assert_allclose(written, read, rtol=1e-4)
     assert np.abs(np.log(node(equal, last).kernel / node(network, last).kernel)).max() > 0.1
@@ -106,6 +114,30 @@ def test_equalization_goes_through_relu_and_maxima(name, head):
     assert np.abs(node(equal, "features.0").bias - node(network, "features.0").bias).max() > 0
 
 
+@pytest.mark.parametrize("kind", ["pointwise", "depthwise", "stem", "dense"])
+def test_corrected_biases_keep_the_mean_of_a_layer_whose_weights_are_rounded(kind):
+    """The other layers as they are: a rounded layer's mean output is then the float network's, channel by channel."""
+    network, images = folded("mobilenet_v2", 0.25, 36, 32), pixels(17, 36)
+    place = {"pointwise": "features.9.conv.2", "depthwise": "features.9.conv.1.0", "stem": "features.0.0"}
+    name = place.get(kind, "classifier.1")
+    layer, corrected = node(network, name), node(bias_correction.correct(network, images), name)
+
+    def mean(kernel, bias):
+        new = dataclasses.replace(layer, kernel=kernel, bias=bias)
+        changed = dataclasses.replace(network, nodes=tuple(new if one is layer else one for one in network.nodes))
+        model = onnx_graph.build(changed, {})
+        if kind == "dense":
+            return run_onnx(model, images).mean(0)
+        model.graph.output.extend([onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)])
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run([name], {"images": images})[0].mean((0, 2, 3))
+
+    integers = bias_correction.rounded(layer.kernel)
+    expected = mean(layer.kernel, layer.bias)
+    before, after = (mean(integers, bias) for bias in (layer.bias, corrected.bias))
+    assert np.abs(after - expected).max() < 1e-3 * np.abs(before - expected).max()
+
+
 @pytest.mark.parametrize(
     ("name", "head", "settings"),
     [("mobilenet_v2", "average", settings) for settings in quantize.CANDIDATES]
@@ -127,6 +159,11 @@ def test_quantized_graphs_keep_to_their_settings(name, head, settings):
         assert scale.shape == ((len(weights),) if settings.per_channel else ())
         error = weights * scale.reshape(-1, 1, 1, 1) - layer.kernel
         assert (np.abs(error) <= 0.501 * scale.reshape(-1, 1, 1, 1)).all()
+        if settings.per_channel:  # what the biases were corrected for
+            steps = quantize.STEPS_OF_7_BITS if settings.reduce_range else bias_correction.STEPS
+            assumed = bias_correction.rounded(layer.kernel, steps)
+            # A weight between two integers may be rounded either way, by the last bit of the scale.
+            assert (np.abs(weights * scale.reshape(-1, 1, 1, 1) - assumed) > 1e-5 * scale.max()).mean() < 1e-3
     expected = run_onnx(onnx_graph.build(network, {}), images)
     # A random network is far more sensitive than a trained one: this only says that the graph is the same network.
     assert np.corrcoef(expected.ravel(), run_onnx(model, images).ravel())[0, 1] > 0.9

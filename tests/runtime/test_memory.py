@@ -15,6 +15,7 @@ from kdjax.training import predictor
 from kdjax.training.step import eval_step
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two(monkeypatch):
     monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)))  # compiles sooner
     model = networks.create("mobilenet_v2", 5, width=0.35)

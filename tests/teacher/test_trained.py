@@ -17,6 +17,7 @@ from kdjax.teacher.teacher import Shown
 from kdjax.teacher.trained import Mean, from_network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_device", [True, False])
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatch):

@@ -143,6 +143,7 @@ except t.InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_during_a_save_is_told_in_one_line(tmp_path, colors):
     whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
     train(tmp_path / "full", colors, mapping=ONE(), until=6)
@@ -180,6 +181,7 @@ def handlers():
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("at", [1, 2, 3, 7])
 def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):

@@ -97,6 +97,7 @@ def double(tree):
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, tree)
 
 
+@pytest.mark.slow
 def walked(trained):
     """The parameters after a few steps in float64, (seed, arm, …)."""
     mapping = trained.learner.mapping

@@ -107,6 +107,7 @@ def float64():
         yield
 
 
+@pytest.mark.slow
 @pytest.fixture(scope="module")
 def alone_on_one_device(float64):
     return run(on(1))

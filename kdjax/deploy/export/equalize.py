@@ -16,13 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
-from onnxruntime import InferenceSession
 
-from kdjax.deploy.export import onnx_graph
+from kdjax.deploy.export import activations
 from kdjax.networks import graph as g
-
-BATCH = 8  # all activations of a batch are in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +49,10 @@ def equalize(network: g.Graph, images: np.ndarray) -> g.Graph:
     groups = list(tied(network))
     if not groups:
         return network
-    largest = largest_values(network, images, [tensor for group in groups for tensor in group.tensors])
+    largest = activations.largest(network, images, [tensor for group in groups for tensor in group.tensors])
     for group in groups:
         written = np.max([largest[tensor] for tensor in group.tensors], axis=0)
-        read = np.max([_sizes(layers[name].kernel, axis=1) for name in group.readers], axis=0)
+        read = np.max([activations.sizes(layers[name].kernel, axis=1) for name in group.readers], axis=0)
         # A channel that is dead on one side stays as it is.
         scale = np.sqrt(np.divide(written, read, out=np.ones_like(read), where=(written > 0) & (read > 0)))
         for name in group.writers:
@@ -97,20 +93,6 @@ def tied(network: g.Graph) -> Iterator[Tied]:
             yield Tied(tuple(writers), tuple(readers), tuple(name for name in group if not only_rectified(name)))
 
 
-def largest_values(network: g.Graph, images: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
-    """The largest absolute value of each channel of these tensors over the images, (C,) float32."""
-    model = onnx_graph.build(network, {})
-    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
-    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    largest: dict[str, np.ndarray] = {}
-    for start in range(0, len(images), BATCH):
-        values = session.run(tensors, {onnx_graph.INPUT: images[start : start + BATCH]})
-        for name, value in zip(tensors, values, strict=True):
-            sizes = _sizes(value, axis=1)
-            largest[name] = np.maximum(largest.get(name, sizes), sizes)
-    return largest
-
-
 def _passed(node: g.Node) -> tuple[str, ...]:
     """The inputs whose positive factors, one for each channel, come out as they went in."""
     if isinstance(node, g.Rectify):
@@ -122,7 +104,3 @@ def _passed(node: g.Node) -> tuple[str, ...]:
 
 def _has_weights(node: g.Node | None) -> bool:
     return isinstance(node, g.Convolution | g.Dense)
-
-
-def _sizes(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.abs(values).max(tuple(other for other in range(values.ndim) if other != axis))

@@ -18,6 +18,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_quantizer import qtyping, quantizer, recipe
 
 from kdjax.deploy.export import litert_graph
+from kdjax.deploy.export.bias_correction import correct
 from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
 
@@ -49,7 +50,7 @@ CANDIDATES = (Settings(), Settings(calibration="mean"), Settings(equalized=True)
 
 
 def quantize(network: Graph, images: np.ndarray, settings: Settings) -> bytes:
-    """The content of a .tflite file; weights have a scale for each output channel.
+    """The content of a .tflite file; weights have a scale for each output channel, and biases are corrected.
 
     Args:
         network: see `fold.fold`.
@@ -59,7 +60,8 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings) -> bytes:
     Raises:
         ValueError: something was left in floats.
     """
-    floats = litert_graph.build(equalize(network, images) if settings.equalized else network, np.float32)
+    network = correct(equalize(network, images) if settings.equalized else network, images)
+    floats = litert_graph.build(network, np.float32)
     work = quantizer.Quantizer(bytearray(floats), recipe.static_wi8_ai8())
     work.update_quantization_recipe(".*", qtyping.TFLOperationName.INPUT, _BYTES)
     ranges = {

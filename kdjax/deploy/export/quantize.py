@@ -7,6 +7,7 @@ fastest. ReLU6 itself costs nothing: it is the range of the integers. The resize
 MobileNetV2 is the network that naive 8 bits harm: after folding, the filters of one layer differ in size by orders of
 magnitude (Nagel et al., arXiv 1906.04721). A scale for each output channel of the weights helps. What is left are
 the activations, which share one scale for all channels; `equalize` and the percentile calibration are for them.
+`bias_correction` takes back what rounding the weights moves the mean of an output by.
 
 onnxruntime has no integer kernel for MobileNetV3's hard swish: it is computed in floats between two conversions, so
 that 8 bits make the file smaller but need not make it faster. In integers it would be a minimum and a product; tried,
@@ -24,7 +25,8 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from kdjax.deploy.export import onnx_graph
+from kdjax.deploy.export import bias_correction, onnx_graph
+from kdjax.deploy.export.bias_correction import correct
 from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
 
@@ -35,6 +37,7 @@ QUANTIZED = [
 LIMITS = {"HardSigmoid": (-3.0, 3.0), "HardSwish": (-3.0, None)}
 """Beyond these an input of such an operation changes nothing, or what becomes of it is 0."""
 CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once
+STEPS_OF_7_BITS = 64  # onnxruntime counts one more than there is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Settings:
 
     Attributes:
         equalized: `equalize` first.
-        per_channel: a scale for each output channel of the weights, else one for the whole tensor.
+        per_channel: a scale for each output channel of the weights and corrected biases; else one scale for the whole
+            tensor, and the biases as they are.
         calibration: 'minmax' or 'percentile' (99.99 % of an activation's values) of the calibration images.
         reduce_range: weights of 7 bits. On x86 CPUs without VNNI the sums of 8-bit products can saturate.
     """
@@ -87,7 +91,7 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
     """
     # onnxruntime asks for models it has prepared itself; there is nothing left to prepare in this one.
     prepared = {"onnx.quant.pre_process": "onnxruntime.quant"}
-    graph = _limited(onnx_graph.build(equalize(network, images) if settings.equalized else network, prepared))
+    graph = _limited(onnx_graph.build(_in_floats(network, images, settings), prepared))
     method = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}[settings.calibration]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "model.onnx"
@@ -109,6 +113,15 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
     return model
+
+
+def _in_floats(network: Graph, images: np.ndarray, settings: Settings) -> Graph:
+    """The network that is rounded."""
+    if settings.equalized:
+        network = equalize(network, images)
+    if settings.per_channel:
+        network = correct(network, images, STEPS_OF_7_BITS if settings.reduce_range else bias_correction.STEPS)
+    return network
 
 
 def _limited(model: onnx.ModelProto) -> onnx.ModelProto:
