@@ -6,7 +6,8 @@ Tiles are random colors of 16 px, enlarged when they are stored; networks are ti
 stage runs in a process of its own, first for a tenth of the tiles and then for all. The peak is that of anonymous
 memory (RssAnon, sampled): pages of mapped files are not in it, as the kernel drops them where memory runs short. The
 folder, which is removed at the end, takes tiles x side x side x 3 bytes and a little more. Seconds are of the whole
-process, with its start; the first start decodes.
+process, with its start; the first start decodes. Stages that train tell their images a second, without start and
+compiling.
 
 This file is also the configuration of these runs, with the number of tiles as argument.
 """
@@ -14,9 +15,12 @@ This file is also the configuration of these runs, with the number of tiles as a
 import argparse
 import io
 import json
+import re
 import shutil
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -66,20 +70,23 @@ def get_config(arg=""):
 
 
 def peak_of(command):
-    """Runs a command; returns its largest RssAnon in bytes and its seconds."""
+    """Runs a command; returns its largest RssAnon in bytes, its seconds, and what it printed."""
     began, peak = time.monotonic(), 0
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-        except (FileNotFoundError, ProcessLookupError):
-            break
-        if "RssAnon:" in status:
-            peak = max(peak, 1024 * int(status.split("RssAnon:")[1].split()[0]))
-        time.sleep(0.02)
-    if process.wait():
-        raise SystemExit(f"exit status {process.returncode}: {' '.join(command)}")
-    return peak, time.monotonic() - began
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said)
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+            except (FileNotFoundError, ProcessLookupError):
+                break
+            if "RssAnon:" in status:
+                peak = max(peak, 1024 * int(status.split("RssAnon:")[1].split()[0]))
+            time.sleep(0.02)
+        if process.wait():
+            raise SystemExit(f"exit status {process.returncode}: {' '.join(command)}")
+        seconds = time.monotonic() - began
+        said.seek(0)
+        return peak, seconds, said.read()
 
 
 def measured(tiles, side, folder):
@@ -87,17 +94,19 @@ def measured(tiles, side, folder):
     command = [
         sys.executable, "-m", "kdjax.main", f"--config={Path(__file__).resolve()}:{tiles}",
         f"--config.dataset.storage_size={side}", f"--workdir={folder / 'run'}", f"--config.run.cache_dir={folder}",
+        "--config.run.log_seconds=1",
     ]  # fmt: skip
     stages = {}
     try:
         for name, stage in STAGES.items():
-            peak, seconds = peak_of([*command, f"--stages={stage}"])
+            peak, seconds, said = peak_of([*command, f"--stages={stage}"])
+            rates = [int(rate) for rate in re.findall(r"step .*?([0-9]+) images/s", said)]
             stages[name] = {
                 "peak_bytes": peak,
                 "seconds": round(seconds, 1),
-                "tiles_per_second": round(tiles / seconds),
+                **({"images_per_second": statistics.median(rates)} if rates else {}),
             }
-            print(f"{tiles} tiles, {name}: {peak / 1e6:.0f} MB, {seconds:.0f} s", flush=True)
+            print(f"{tiles} tiles, {name}: " + json.dumps(stages[name]), flush=True)
         disk = sum(path.stat().st_size for path in (folder / "decoded").rglob("*") if path.is_file())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
