@@ -139,10 +139,11 @@ def _draw_image(draw: _Drawing, network: g.Graph) -> None:
         x = draw.node("Gather", [x, draw.constant("bands.rows", read)], "bands", axis=1)
         x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
         x = draw.node("MatMul", [draw.constant("bands.weights", weights), x], "lower")
-        x = draw.node("Reshape", [x, draw.constant("lower.shape", np.array([0, size, source, channels]))], "lower.nhwc")
         # The weights of a resize sum to 1, so the mean may go before its last product. After it, OpenVINO 2026.4 would
-        # join the two, take the mean of each channel for one of each column, and refuse the file.
-        x = draw.node("Sub", [x, draw.constant("mean", network.mean)], "centered")
+        # join the two, take the mean of each channel for one of each column, and refuse the file. Over whole rows, as
+        # onnxruntime takes 20 times as long where a constant is as short as the channels.
+        x = draw.node("Sub", [x, draw.constant("mean", np.tile(network.mean, source))], "centered")
+        x = draw.node("Reshape", [x, draw.constant("lower.shape", np.array([0, size, source, channels]))], "lower.nhwc")
         x = draw.node("Transpose", [x], "nchw", perm=[0, 3, 1, 2])
         # A product with a matrix on the right is one product for the whole batch.
         columns = draw.constant("resize.columns", np.ascontiguousarray(network.resize.T))
