@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 AXIS = "devices"
 
@@ -74,7 +74,23 @@ class Mapping:
 
     def place(self, tree: Any, kind: str = "whole") -> Any:
         """Puts a tree of arrays of a kind other than "plan" and "batch" on the devices of this process."""
-        return jax.device_put(tree, self._replicated if self.axis_name else self.local[0])
+        return jax.device_put(tree, self._shardings(tree, kind))
+
+    def layout(self, tree: Any, kind: str = "whole") -> Any:
+        """What `place` would give, as shapes alone: a program that is compiled for it is the one that is called.
+
+        Args:
+            tree: arrays or their shapes and dtypes.
+            kind: as `place` takes it.
+        """
+        placed = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.tree.map(placed, tree, self._shardings(tree, kind))
+
+    def _shardings(self, tree: Any, kind: str) -> Any:
+        """Where the leaves of a tree lie."""
+        del kind  # here all devices hold the whole
+        whole = self._replicated if self.axis_name else SingleDeviceSharding(self.local[0])
+        return jax.tree.map(lambda leaf: whole, tree)
 
     def rows_a_device(self, seeds: int, arms: int) -> tuple[int, int]:
         """How many seeds and arms of a population of (seeds, arms) each device trains."""
@@ -162,15 +178,13 @@ class RowMapping(Mapping):
 
         return jax.jit(mapped, donate_argnums=tuple(donate))
 
-    def place(self, tree: Any, kind: str = "whole") -> Any:
-        """See `Mapping.place`."""
-        sharding = lambda spec: NamedSharding(self._rows, spec)
-        return jax.device_put(tree, jax.tree.map(sharding, self._specs(tree, kind)))
-
     def rows_a_device(self, seeds: int, arms: int) -> tuple[int, int]:
         """See `Mapping.rows_a_device`."""
         along_seeds, along_arms = self._rows.devices.shape
         return seeds // along_seeds, arms // along_arms
+
+    def _shardings(self, tree: Any, kind: str) -> Any:
+        return jax.tree.map(lambda spec: NamedSharding(self._rows, spec), self._specs(tree, kind))
 
     def _specs(self, tree: Any, kind: str) -> Any:
         spec = _SPECS[kind]

@@ -124,19 +124,19 @@ class Population:
         return self.learner.mapping.map(program, kinds, (0, 1), donate=(0,))
 
     def lowered(self) -> jax.stages.Lowered:
-        """The step before it is compiled, for arguments of the shapes that training will have."""
+        """The step before it is compiled. What it is compiled to is found in the cache when training calls it."""
         return self.compiled().lower(*self.arguments())
 
     def arguments(self) -> tuple[Any, ...]:
-        """What `compiled` takes; state, averages and images of the host as shapes alone, as none of them is made."""
-        data = self.data
+        """What `compiled` takes in training: as shapes alone what lies on the devices, and images of the host."""
+        learner, data, layout = self.learner, self.data, self.learner.mapping.layout
         return (
-            self.learner.layout(),
-            jax.eval_shape(self.empty_averages),
-            self._examples(whole=False),
-            data.online.variables if data.online else None,
-            self.hyperparameters(),
-            np.array(self.learner.seeds, np.int32),
+            layout(learner.layout(), "rows"),
+            layout(jax.eval_shape(self.empty_averages), "rows"),
+            layout(self._examples(whole=False)),
+            layout(data.online.variables) if data.online else None,
+            layout(self.hyperparameters(), "arms"),
+            layout(np.array(learner.seeds, np.int32), "seeds"),
             self.share(),
             np.int32(1),
         )

@@ -50,7 +50,9 @@ def test_training_from_tiles_gives_the_same_bits(tmp_path, colors, monkeypatch):
 
 
 def test_training_on_a_tpu_holds_tiles(tmp_path, colors):
-    mapping = SimpleNamespace(local=(SimpleNamespace(platform="tpu"),), split=lambda tree, axis: tree)
+    mapping = SimpleNamespace(
+        local=(SimpleNamespace(platform="tpu"),), split=lambda tree, axis: tree, layout=lambda tree, kind="whole": tree
+    )
     trained = populations.population(learner(tmp_path, mapping), training_data(colors))
     (examples,) = (one for one in trained.arguments() if isinstance(one, Examples))
     assert isinstance(examples.images, Tiled)

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from helpers.small_run import MAPPINGS, learner, training_data
 
 from kdjax.errors import InputError
 from kdjax.runtime import memory
 from kdjax.training import memory_plan
-from kdjax.training.population import population
+from kdjax.training.population import Population, population
 
 GB = 10**9
 
@@ -93,6 +94,17 @@ def test_the_step_of_a_run_can_be_asked_before_it_is_made(tmp_path, colors, mapp
     trained = population(learner(tmp_path, MAPPINGS[mapping]()), training_data(colors, host=host))
     held = colors[0].nbytes if not host else 0
     assert memory.needs(trained.lowered()) > held
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_the_step_that_is_asked_is_the_one_that_training_calls(tmp_path, colors, mapping, host, monkeypatch):
+    """To the letter: one compiled for arguments that lie elsewhere would be compiled again by the first step."""
+    trained = population(learner(tmp_path, MAPPINGS[mapping]()), training_data(colors, host=host))
+    asked, program, called = trained.lowered().as_text(), trained.compiled(), []
+    monkeypatch.setattr(Population, "compiled", lambda self: lambda *args: called.append(program.lower(*args)))
+    trained.step()(*trained.initial(), trained.feed(0)(0, 1), np.int32(1))
+    assert called[0].as_text() == asked
 
 
 def under_limit(size, *arms):
