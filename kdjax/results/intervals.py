@@ -131,14 +131,12 @@ def paired_bootstrap(
     strata = [difference] if labels is None else [difference[labels == label] for label in np.unique(labels)]
     rng = np.random.default_rng(seed)
 
-    def drawn(part: np.ndarray, size: int) -> np.ndarray:
-        """Means of `size` resamples."""
-        images = len(part)  # and how often each is drawn
-        return rng.multinomial(images, np.full(images, 1 / images), size=size) @ part / images
+    def drawn(part: np.ndarray) -> np.ndarray:
+        """Means of the resamples: they only depend on how often each value is drawn, and there are few values."""
+        values, counts = np.unique(part, return_counts=True)
+        return rng.multinomial(len(part), counts / len(part), size=resamples) @ values / len(part)
 
-    # In parts, so that many images fit into memory.
-    sizes = [min(500, resamples - done) for done in range(0, resamples, 500)]
-    means = np.concatenate([np.mean([drawn(part, size) for part in strata], axis=0) for size in sizes])
+    means = np.mean([drawn(part) for part in strata], axis=0)
     low, high = np.quantile(means, (0.025, 0.975))
     center = np.mean([part.mean() for part in strata])
     return {"difference": float(center), "ci95": [float(low), float(high)]}

@@ -149,7 +149,7 @@ def test_the_bootstrap_draws_as_often_as_it_says():
     low, high = stats.binom.ppf([0.025, 0.975], 10, 0.5) / 10
     assert found == {"difference": 0.5, "ci95": [low, high]}
     other = intervals.paired_bootstrap(a, np.zeros_like(a), resamples=7, seed=5)
-    draws = np.random.default_rng(5).multinomial(10, np.full(10, 0.1), size=7) @ a[0] / 10
+    draws = np.random.default_rng(5).multinomial(10, [0.5, 0.5], size=7) @ [0, 1] / 10
     assert other["ci95"] == pytest.approx(np.quantile(draws, (0.025, 0.975)).tolist())
 
 
