@@ -124,7 +124,7 @@ class Population:
         return self.learner.mapping.map(program, kinds, (0, 1), donate=(0,))
 
     def lowered(self) -> jax.stages.Lowered:
-        """The step before it is compiled. What it is compiled to is found in the cache when training calls it."""
+        """The step before it is compiled. Training finds the compiled one where JAX keeps programs in a cache."""
         return self.compiled().lower(*self.arguments())
 
     def arguments(self) -> tuple[Any, ...]:

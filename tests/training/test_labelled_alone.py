@@ -97,7 +97,6 @@ def double(tree):
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, tree)
 
 
-@pytest.mark.slow
 def walked(trained):
     """The parameters after a few steps in float64, (seed, arm, …)."""
     mapping = trained.learner.mapping
@@ -109,6 +108,7 @@ def walked(trained):
     return jax.tree.map(np.asarray, state.params)
 
 
+@pytest.mark.slow
 def test_the_others_train_as_they_do_without_it(colors, tmp_path):
     with jax.enable_x64(True):
         among, alone = walked(made(colors, tmp_path, *TAUGHT, BASELINE)), walked(made(colors, tmp_path, *TAUGHT))

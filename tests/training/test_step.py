@@ -107,12 +107,12 @@ def float64():
         yield
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def alone_on_one_device(float64):
     return run(on(1))
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one(alone_on_one_device):
     assert len(jax.devices()) == 8
     state, averages = run(on(8))

@@ -35,8 +35,8 @@ class Settings:
 
     Attributes:
         equalized: `equalize` first.
-        calibration: 'minmax', all values of an activation, or 'percentile', all but the smallest and the largest 0.01 %
-            of each batch.
+        calibration: 'minmax', all values of an activation, or 'percentile', the widest range of a batch without its
+            smallest and largest 0.01 %.
     """
 
     equalized: bool = False
@@ -103,7 +103,7 @@ def _ranges(model: bytes, images: np.ndarray, calibration: str) -> dict[str, tup
         num_threads=os.cpu_count(),
     )
     (given,) = interpreter.get_input_details()
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].astype(np.float32)
         interpreter.resize_tensor_input(given["index"], batch.shape)

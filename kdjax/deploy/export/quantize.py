@@ -37,7 +37,7 @@ QUANTIZED = [
 LIMITS = {"HardSigmoid": (-3.0, 3.0), "HardSwish": (-3.0, None)}
 """Beyond these an input of such an operation changes nothing, or what becomes of it is 0."""
 CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once
-STEPS_OF_7_BITS = 64  # onnxruntime counts one more than there is
+STEPS_OF_7_BITS = 64  # onnxruntime's reduced range is ±64, not ±63
 
 
 @dataclasses.dataclass(frozen=True)
