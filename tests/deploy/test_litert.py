@@ -61,20 +61,28 @@ def test_integers_alone(case):
     assert np.corrcoef(expected.ravel(), litert.Model(content)(images).ravel())[0, 1] > 0.95
 
 
-def test_ranges_are_those_of_all_calibration_images(monkeypatch):
+def test_ranges_are_those_of_all_calibration_images():
     """The logits' own: their 256 steps end where they do, or a step later, as 0 has to be one of them."""
     network, images = folded("mobilenet_v2", 0.25, 32, 32), pixels(17, 32)
     logits = run_onnx(onnx_graph.build(network, {}), images)
-    found = litert_quantize._ranges(litert_graph.build(network, np.float32), images, "minmax")["logits"]
+    found = litert_quantize._ranges(litert_graph.build(network, np.float32), images, 0.0)["logits"]
     np.testing.assert_allclose(found, (logits.min(), logits.max()), rtol=1e-4)
-    monkeypatch.setattr(litert_quantize, "RARE", 0.1)
-    found = litert_quantize._ranges(litert_graph.build(network, np.float32), images, "percentile")
+    found = litert_quantize._ranges(litert_graph.build(network, np.float32), images, 0.1)
     batches = [np.sort(logits[start : start + litert_quantize.BATCH].ravel()) for start in (0, 8, 16)]
     kept = [batch[len(batch) // 10 : len(batch) - len(batch) // 10] for batch in batches]
     expected = min(batch[0] for batch in kept), max(batch[-1] for batch in kept)
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-4)
     assert logits.min() < expected[0] and expected[1] < logits.max()
     assert found["images"] == (0, 255)
+
+
+@pytest.mark.parametrize("reader", [g.HardSwish, g.HardSigmoid])
+def test_ranges_end_where_hard_activations_are_constant(reader):
+    nodes = (g.Rectify("x", (g.IMAGE,), 6.0), g.Rectify("y", (g.IMAGE,), 6.0), reader("a", ("x",)), reader("b", ("y",)))
+    network = g.Graph("made up", 8, 8, None, np.zeros(3, np.float32), (*nodes, g.Add("sum", ("a", "y"))))
+    found = litert_quantize._limited(network, {"x": (-9.0, 8.0), "y": (-9.0, 8.0), "a": (-9.0, 8.0)})
+    assert found["x"] == (-3.0, 8.0 if reader is g.HardSwish else 3.0)
+    assert found["y"] == found["a"] == (-9.0, 8.0)  # others read them, too
 
 
 @pytest.mark.slow

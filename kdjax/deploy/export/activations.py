@@ -9,6 +9,8 @@ from onnxruntime import InferenceSession
 from kdjax.deploy.export import onnx_graph
 from kdjax.networks.graph import Graph
 
+LIMITS: dict[str, tuple[float, float | None]] = {"HardSigmoid": (-3.0, 3.0), "HardSwish": (-3.0, None)}
+"""Beyond these an input of such an operation changes nothing, or what becomes of it is 0."""
 BATCH = 8  # all activations of a batch are in memory at once
 
 

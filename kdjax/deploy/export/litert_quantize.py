@@ -18,6 +18,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_quantizer import qtyping, quantizer, recipe
 
 from kdjax.deploy.export import litert_graph
+from kdjax.deploy.export.activations import LIMITS
 from kdjax.deploy.export.bias_correction import correct
 from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
@@ -35,20 +36,18 @@ class Settings:
 
     Attributes:
         equalized: `equalize` first.
-        calibration: 'minmax', all values of an activation, or 'percentile', the widest range of a batch without its
-            smallest and largest 0.01 %.
+        rare: the share of an activation's values in a batch, at either end, that its range leaves out.
     """
 
     equalized: bool = False
-    calibration: str = "minmax"
+    rare: float = 0.0
 
     def __str__(self) -> str:
-        return ", ".join([*["equalized"] * self.equalized, self.calibration])
+        kept = f"without {100 * self.rare:g} % at either end" if self.rare else "all values"
+        return ", ".join([*["equalized"] * self.equalized, kept])
 
 
-CANDIDATES = (Settings(), Settings(calibration="percentile"), Settings(equalized=True), Settings(True, "percentile"))
-RARE = 1e-4
-"""Share of an activation's values on either side that 'percentile' leaves out."""
+CANDIDATES = tuple(Settings(equalized, rare) for equalized in (False, True) for rare in (0.0, 1e-4, 5e-4))
 
 
 def quantize(network: Graph, images: np.ndarray, settings: Settings) -> bytes:
@@ -68,7 +67,7 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings) -> bytes:
     work.update_quantization_recipe(".*", qtyping.TFLOperationName.INPUT, _BYTES)
     ranges = {
         name: {"min": np.full((1, 1, 1, 1), low, np.float32), "max": np.full((1, 1, 1, 1), high, np.float32)}
-        for name, (low, high) in _ranges(floats, images, settings.calibration).items()
+        for name, (low, high) in _limited(network, _ranges(floats, images, settings.rare)).items()
     }
     # One of its progress bars cannot be turned off, and it opens models in a way that interpreters warn of.
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
@@ -94,8 +93,20 @@ _BYTES = qtyping.OpQuantizationConfig(
 """Of the images: with the range of the bytes, their scale is 1 and their zero 0."""
 
 
-def _ranges(model: bytes, images: np.ndarray, calibration: str) -> dict[str, tuple[float, float]]:
-    """Least and largest value of each activation, by name."""
+def _limited(network: Graph, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """The ranges with those of tensors that only hard activations read cut to `LIMITS`."""
+    found = dict(ranges)
+    for node in network.nodes:
+        readers = {type(other).__name__ for other in network.nodes if node.name in other.inputs}
+        if len(readers) == 1 and (reader := readers.pop()) in LIMITS and node.name in found:
+            least, most = LIMITS[reader]
+            low, high = found[node.name]
+            found[node.name] = (max(low, least), high if most is None else min(high, most))
+    return found
+
+
+def _ranges(model: bytes, images: np.ndarray, rare: float) -> dict[str, tuple[float, float]]:
+    """Least and largest value of each activation, by name: the widest range of a batch without what is rare in it."""
     interpreter = Interpreter(
         model_content=model,
         experimental_preserve_all_tensors=True,
@@ -113,8 +124,7 @@ def _ranges(model: bytes, images: np.ndarray, calibration: str) -> dict[str, tup
         for tensor in interpreter.get_tensor_details():
             if tensor["shape_signature"][:1] == [-1]:
                 values = interpreter.get_tensor(tensor["index"]).ravel()
-                rare = int(RARE * len(values)) if calibration == "percentile" else 0
-                ends = (rare, len(values) - 1 - rare)
+                ends = (int(rare * len(values)), len(values) - 1 - int(rare * len(values)))
                 found.setdefault(tensor["name"], []).append(np.partition(values, ends)[[*ends]])
     ranges = {litert_graph.INPUT: (0.0, 255.0)}
     for name, each in found.items():

@@ -26,6 +26,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from kdjax.deploy.export import bias_correction, onnx_graph
+from kdjax.deploy.export.activations import LIMITS
 from kdjax.deploy.export.bias_correction import correct
 from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
@@ -34,8 +35,6 @@ QUANTIZED = [
     *("Conv", "Relu", "Clip", "MaxPool", "AveragePool", "Add", "GlobalAveragePool", "Flatten", "Gemm"),
     *("HardSigmoid", "HardSwish", "Mul", "Reshape"),
 ]
-LIMITS = {"HardSigmoid": (-3.0, 3.0), "HardSwish": (-3.0, None)}
-"""Beyond these an input of such an operation changes nothing, or what becomes of it is 0."""
 CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once
 STEPS_OF_7_BITS = 64  # onnxruntime's reduced range is ±64, not ±63
 
