@@ -23,10 +23,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STAGES = "teacher,distill,evaluate,export,report"
-FLAGS = (
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
-)
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
 
 
 def command(directory: Path, programs: Path) -> list[str]:
