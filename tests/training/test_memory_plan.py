@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +123,4 @@ def test_the_plan_holds_under_a_limit_on_memory():
         done = under_limit(size)
         assert done.returncode == 0, done.stderr[-2000:]
         assert json.loads(done.stdout)["arms_at_once"] == arms
-    failed = under_limit(160, 4)
-    # The first is XLA's word where a buffer of its own is refused, the second where another thread's allocation is.
-    assert failed.returncode and re.search("Out of memory|std::bad_alloc", failed.stderr), failed.stderr[-2000:]
+    assert "Out of memory" in under_limit(160, 4).stderr
