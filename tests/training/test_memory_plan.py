@@ -119,8 +119,9 @@ def under_limit(size, *arms):
 @pytest.mark.slow
 def test_the_plan_holds_under_a_limit_on_memory():
     """Of four arms as many are computed at once as fit; where not all fit, all at once really fail."""
-    for size, arms in ((32, 4), (128, 2), (160, 1)):
+    for size, arms in ((32, 4), (128, 2), (192, 1)):
         done = under_limit(size)
         assert done.returncode == 0, done.stderr[-2000:]
         assert json.loads(done.stdout)["arms_at_once"] == arms
-    assert "Out of memory" in under_limit(160, 4).stderr
+    # More than the limit in one piece. A little less, and another thread could be the one that gets nothing and aborts.
+    assert "Out of memory" in under_limit(192, 4).stderr
