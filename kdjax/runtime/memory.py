@@ -10,8 +10,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-DISPATCHES = 2
-"""Steps in flight on a CPU: the next is sent while one runs, and its working memory is taken when it is sent.
+WORKING_MEMORIES = 2
+"""Of a program on a CPU: a call takes its own when it is sent, and that of the one before may not be back by then.
 
 An accelerator runs its programs in order, and lends each the working memory of the one before."""
 
@@ -22,8 +22,8 @@ def needs(lowered: jax.stages.Lowered) -> float | None:
     Infinitely many where the compiler refuses the program because no device of the kind has its memory, as that of TPUs
     does.
 
-    Its arguments, its results without those that take the memory of arguments, and its working memory, once for each
-    step in flight on a CPU. The program is compiled for it.
+    Its arguments, its results without those that take the memory of arguments, and its working memory, twice on a
+    CPU. The program is compiled for it.
     """
     try:
         found = lowered.compile().memory_analysis()
@@ -34,8 +34,8 @@ def needs(lowered: jax.stages.Lowered) -> float | None:
     if found is None:
         return None
     results = found.output_size_in_bytes - found.alias_size_in_bytes
-    in_flight = DISPATCHES if jax.default_backend() == "cpu" else 1
-    return found.argument_size_in_bytes + results + in_flight * found.temp_size_in_bytes
+    number = WORKING_MEMORIES if jax.default_backend() == "cpu" else 1
+    return found.argument_size_in_bytes + results + number * found.temp_size_in_bytes
 
 
 def capacity(device: jax.Device) -> int:

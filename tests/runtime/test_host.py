@@ -69,17 +69,53 @@ def test_more_than_two_gigabytes_are_kept_as_well():
     code = """
 import ctypes
 from kdjax.runtime import host
-host.prepare()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
 libc.malloc.argtypes, libc.free.argtypes, libc.sbrk.argtypes = [ctypes.c_size_t], [ctypes.c_void_p], [ctypes.c_ssize_t]
 first = libc.sbrk(0)
+host.prepare()
 block = libc.malloc(3 << 30)
 top = libc.sbrk(0)
 libc.free(block)
 print(top - first >= 3 << 30, libc.sbrk(0) == top)
 """
     assert run(code, XLA_FLAGS="") == ["True", "True"]
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is asked for huge pages")
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(encoding="ascii"), reason="this Linux has none"
+)
+@pytest.mark.parametrize("limit", [None, "DATA", "AS"])
+def test_memory_lies_in_huge_pages_and_is_taken_only_when_it_is_used(limit):
+    """Where a limit counts addresses, none are reserved, and 256 MB still come from the heap."""
+    code = f"""
+import ctypes, resource
+from pathlib import Path
+from kdjax.runtime import host
+if {limit!r}:
+    resource.setrlimit(resource.RLIMIT_{limit or "DATA"}, (2 << 30, 2 << 30))
+def kilobytes(file, name):
+    return int(Path("/proc/self", file).read_text().split(name + ":")[1].split()[0])
+def status(name):
+    return kilobytes("status", name) >> 10
+held, addresses = status("RssAnon"), status("VmSize")
+host.prepare()
+print(status("RssAnon") - held, status("VmSize") - addresses)
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+ctypes.memset(libc.malloc(256 << 20), 1, 256 << 20)
+print(kilobytes("smaps_rollup", "AnonHugePages") >> 10)
+"""
+    held, reserved, huge = map(int, run(code))
+    assert held < 16
+    if limit is None:
+        assert reserved > 256 and huge >= 200
+    else:
+        assert reserved < 16
 
 
 def test_nans_and_infinities_keep_their_meaning():

@@ -68,7 +68,7 @@ def test_pages_of_mapped_files_do_not_count(tmp_path):
 
 
 @pytest.mark.parametrize(("backend", "expected"), [("cpu", 100 + 7 + 2 * 30), ("gpu", 100 + 7 + 30), ("tpu", 137)])
-def test_steps_in_flight_take_working_memory_of_their_own_on_a_cpu_alone(monkeypatch, backend, expected):
+def test_working_memory_counts_twice_on_a_cpu_alone(monkeypatch, backend, expected):
     found = SimpleNamespace(
         argument_size_in_bytes=100, output_size_in_bytes=10, alias_size_in_bytes=3, temp_size_in_bytes=30
     )

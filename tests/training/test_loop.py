@@ -21,7 +21,9 @@ from kdjax.training import predictor as evaluate
 from kdjax.training import state as states
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.learner import Learner
+from kdjax.training.population import Population
 from kdjax.training.predictor import mean_over_symmetries, predictor
+from kdjax.training.progress import Clock
 from kdjax.training.step import empty_averages
 
 
@@ -62,6 +64,29 @@ def test_the_number_of_steps_sent_at_once_changes_nothing(tmp_path, colors, mapp
     ]
     jax.tree.map(np.testing.assert_array_equal, runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [("cpu", ["sent", 1, "sent", 2, "sent", 3, 3]), ("gpu", ["sent", "sent", 1, "sent", 2, 3])],
+)
+def test_a_cpu_has_one_call_at_a_time(tmp_path, colors, monkeypatch, backend, expected):
+    """Two in flight have working memory twice. An accelerator is sent the next while one runs."""
+    events, tick, step = [], Clock.tick, Population.step
+
+    def waited(self, number, averages):
+        events.append(number)
+        tick(self, number, averages)
+
+    def sending(self):
+        mapped = step(self)
+        return lambda *args: events.append("sent") or mapped(*args)
+
+    monkeypatch.setattr(Clock, "tick", waited)
+    monkeypatch.setattr(Population, "step", sending)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    train(tmp_path, colors, mapping=MAPPINGS["one"](), until=3, longest=1)
+    assert events == expected
 
 
 def test_students_shared_out_over_devices_train_as_they_do_on_one(tmp_path, colors):
