@@ -53,6 +53,10 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
 
 def _candidates(seeds: int, arms: int) -> list[int | None]:
     """Numbers of arms side by side, the fastest first; None is all students at once."""
+    # Side by side the depthwise convolutions of several students become one over all their channels, for which a TPU
+    # moves twice the memory of one student after the other (docs/speed.md), and memory bounds its speed.
+    if jax.default_backend() == "tpu" and seeds * arms > 1:
+        return [1]
     # On a CPU one seed after the other keeps more in cache: half the time at 4 x 4 students (measured).
     all_at_once: list[int | None] = [None] if seeds == 1 or jax.default_backend() != "cpu" else []
     fewer = [count for count in range(arms, 0, -1) if arms % count == 0 and (seeds > 1 or count < arms)]

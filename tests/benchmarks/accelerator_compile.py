@@ -79,7 +79,7 @@ class Setting:
         batch, teacher_batch: global batches of students and teacher.
         examples: training images in the devices' memory.
         views: of each of them whose teacher's outputs are stored.
-        arms_at_once: of a population's students side by side, see `step.Recipe`; 0 = all.
+        arms_at_once: of a population's students side by side, see `step.Recipe`; 1 as runs on a TPU do, 0 = all.
     """
 
     size: int = 224
@@ -89,7 +89,7 @@ class Setting:
     examples: int = 25200
     classes: int = 45
     views: int = 8
-    arms_at_once: int = 0
+    arms_at_once: int = 1
 
 
 PROGRAMS = ("teacher_step", "teacher_views", "student_1", "student_4", "student_16", "evaluation")

@@ -59,6 +59,13 @@ def test_the_compiler_decides_what_lies_near_the_limit(monkeypatch):
     assert (found, tried) == (2, [None, 2])
 
 
+def test_a_tpu_computes_one_student_after_the_other(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert planned(monkeypatch, 100 * GB) == (1, [], [])
+    assert planned(monkeypatch, 100 * GB, seeds=(0,)) == (1, [], [])
+    assert planned(monkeypatch, 100 * GB, seeds=(0,), arms=1) == (None, [], [])
+
+
 def test_what_cannot_fit_is_not_compiled(monkeypatch):
     found, tried, _ = planned(monkeypatch, 1.2 * GB, compiled=lambda number: number * GB)
     assert (found, tried) == (1, [1])
