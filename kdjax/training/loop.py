@@ -65,7 +65,7 @@ def fit(
     failed = _check_failed(state, None, population, checkpoints, progress)
     empty = jax.tree.map(jnp.zeros_like, averages)
     # A CPU's client takes working memory when a call is sent, so two in flight would have it twice, and gives it back
-    # a moment after the results: without a pause the next call took more in most of 24 steps at 224 px (measured).
+    # a moment after the results: without a pause a process took 8 to 12 GB at 224 px where 4.5 suffice (measured).
     ahead = jax.default_backend() != "cpu"
     before = None  # averages that are fetched while the next chunk runs
     while number < total:
