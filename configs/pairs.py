@@ -45,6 +45,8 @@ def get_config(arg=""):
     config.distill.arms = ("student_alone", "kl_cosine", "kl_features")
     if student:
         config.student.model, config.student.weights = student, WEIGHTS[student]
+    else:  # nobody starts from them here
+        config.student.weights = None
     if teacher == "students":  # of several networks there are no features in common
         config.teacher.students = str(RUNS / f"{student}-vgg16:student_alone")
         config.distill.arms = ("student_alone", "kl_cosine")

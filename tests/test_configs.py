@@ -63,6 +63,11 @@ def test_a_teacher_of_the_demo_may_see_infrared():
         load("demo", "band")
 
 
+def test_the_run_of_a_teacher_asks_for_no_weights_of_a_student():
+    assert load("pairs", "vgg16").student.weights is None
+    assert load("pairs", "vgg16,efficientnet_lite0").student.weights == "timm/tf_efficientnet_lite0.in1k"
+
+
 def test_narrow_students_start_from_scratch():
     assert load("width", "0.5,eurosat").student.width == 0.5
     assert load("width", "0.5").student.weights is None and load("width", "1.0").student.weights is not None
