@@ -12,6 +12,7 @@ labels_P*: runs of configs/label_fraction.py with P percent of the labels. `_onl
     alone, `_upper` has a teacher trained with all labels, `_split2` is another split, `_objectives` has the objectives
     of other papers, and `_only_soft` is kl_cosine on the labelled tiles alone.
 labels_P_gain: the output of `python -m kdjax.results.compare` for kl_cosine and the baseline that is better on test.
+aitlas_networks.json: figures of others, see its fields.
 labels_10_OBJECTIVE_gain: the same for each other objective and kl_cosine. `_only_soft_gain` compares `_only_soft` with
     the baseline, and `_unlabelled_gain` compares kl_cosine on all tiles with `_only_soft`.
 """
@@ -208,10 +209,61 @@ def width(figure) -> None:
     axes.legend(frameon=False)
 
 
+def aitlas(figure) -> None:
+    """Test top-1 over parameters on the splits of AiTLAS Benchmark Arena: their networks in gray, and ours."""
+    others = read("aitlas_networks")["networks"]
+    ours = {
+        "uc_merced": {
+            "VGG16, average head": (read("pairs_mobilenet_v2_vgg16"), "teacher"),
+            "EfficientNet-Lite2": (read("pairs_mobilenet_v2_efficientnet_lite2"), "teacher"),
+            "MobileNetV2 alone": (read("pairs_mobilenet_v2_vgg16"), "student_alone"),
+            "from Lite2": (read("pairs_mobilenet_v2_efficientnet_lite2"), "kl_cosine"),
+        },
+        "eurosat_rgb": {"MobileNetV2 alone": (read("eurosat_64_aitlas"), "student_alone")},
+    }
+    titles = {"uc_merced": "UC Merced, ours at 128 px", "eurosat_rgb": "EuroSAT RGB, ours at 64 px"}
+    for axes, (name, points) in zip(figure.subplots(1, 2), ours.items(), strict=True):
+        # AlexNet lies far below the others and would press them together.
+        theirs = {label: one for label, one in others.items() if label != "AlexNet"}
+        axes.plot(
+            [one["parameters"] for one in theirs.values()], [one[name] for one in theirs.values()], "o", color="0.6"
+        )
+        for label, one in theirs.items():
+            _name(axes, label, one["parameters"], one[name], "0.4")
+        for label, (run, arm) in points.items():
+            x = run["teacher" if arm == "teacher" else "student"]["params"]
+            y = 100 * (run["teacher"]["test"]["top1"] if arm == "teacher" else run["arms"][arm]["mean"])
+            axes.plot(x, y, "o", color="tab:blue")
+            _name(axes, label, x, y, "tab:blue")
+        axes.set(xlabel="parameters", ylabel="test top-1, %", title=titles[name], xscale="log", xlim=(1.5e6, 5e8))
+
+
+def _name(axes, label: str, x: float, y: float, color: str) -> None:
+    beside = {
+        "DenseNet-161": ((-4, -8), "right"),
+        "MLP-Mixer-B/16": ((0, -11), "center"),
+    }  # others stand on their right
+    place, side = beside.get(label, ((4, 2), "left"))
+    axes.annotate(label, (x, y), xytext=place, textcoords="offset points", ha=side, fontsize=7, color=color)
+
+
+def aitlas_table() -> str:
+    """The networks of AiTLAS Benchmark Arena as a Markdown table, the smallest first."""
+    found = read("aitlas_networks")["networks"]
+    lines = ["| network | parameters | UC Merced | EuroSAT RGB | RSSCN7 |", "|---|---:|---:|---:|---:|"]
+    for name, one in sorted(found.items(), key=lambda item: item[1]["parameters"]):
+        cells = [
+            f"{one['parameters'] / 1e6:.1f} M",
+            *(f"{one[data]:.2f}" for data in ("uc_merced", "eurosat_rgb", "rsscn7")),
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def tables() -> list[str]:
     """The Markdown tables of README.md in this folder, and that of the README of the repository."""
     rows = {**label_fractions(), "10 %, another split, 5 seeds": label_row("labels_10_split2")}
-    return [label_table(rows), objective_table(), summary_table()]
+    return [label_table(rows), objective_table(), aitlas_table(), summary_table()]
 
 
 if __name__ == "__main__":
@@ -221,3 +273,4 @@ if __name__ == "__main__":
     save("learning_curves_224", 8, lambda figure: learning_curves(figure, "uc_merced_224_gpu_validation", lowest=80))
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
+    save("aitlas", 9, aitlas)
