@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from kdjax.inputs.feed import read_ahead
 from kdjax.inputs.tiled import held
 from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
+from kdjax.runtime import memory
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
@@ -121,10 +123,11 @@ def from_network(
             share = mapping.split(PlanStep(chosen, np.full_like(chosen, view)))
             return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
-        pieces = [
-            jax.tree.map(np.asarray, step(placed(), everything, share))
-            for share in read_ahead(range(0, len(examples), batch), read)
-        ]
+        pieces = []
+        for share in read_ahead(range(0, len(examples), batch), read):
+            sent = time.monotonic()
+            pieces.append(jax.tree.map(np.asarray, step(placed(), everything, share)))
+            memory.settle(sent)
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)
 
     predict = predictor(network, size=shown.size, mapping=mapping)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from kdjax.data.rows import Images, Rows
 from kdjax.networks import cost
 from kdjax.results import metrics
+from kdjax.runtime import memory
 from kdjax.runtime.devices import Mapping
 from kdjax.training.step import eval_step
 
@@ -45,7 +47,9 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         for start in range(0, len(images), batch):
             # The last batch is filled up with the last image, and cut again.
             share = mapping.split(np.minimum(np.arange(start, start + batch), len(images) - 1))
-            pieces.append(np.asarray(step(variables, images[share]))[:, :, : len(images) - start])
+            shown, sent = images[share], time.monotonic()
+            pieces.append(np.asarray(step(variables, shown))[:, :, : len(images) - start])
+            memory.settle(sent)
         return np.concatenate(pieces, axis=2)
 
     return predict
