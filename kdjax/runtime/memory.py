@@ -25,8 +25,8 @@ def settle(sent: float) -> None:
     """Gives a CPU time to take back the working memory of a call; elsewhere nothing is waited for.
 
     It does so a moment after the results are there. A call that comes before takes memory of its own, and a heap that
-    keeps what it has, see `host.prepare`, grows time and again: runs that computed the views of a VGG16 at 128 px came to
-    hold 12 and 16 GB; with the pause the same calls hold 1.5 GB (measured).
+    keeps what it has, see `host.prepare`, grows time and again: runs that computed the views of a VGG16 at 128 px came
+    to hold 12 and 16 GB; with the pause the same calls hold 1.5 GB (measured).
 
     Args:
         sent: `time.monotonic()` when the call was sent. Its results are there.
