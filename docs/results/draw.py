@@ -5,6 +5,7 @@
 The figures need matplotlib; the tables do not. README.md in this folder gives the command behind each file. A file is
 the results.json of that run, except:
 
+aitlas_networks.json: figures of others; its fields say whose.
 views_curve.json: the output of tests/benchmarks/views_curve.py.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64; and so
     uc_merced_224_gpu_validation.jsonl.
@@ -12,7 +13,6 @@ labels_P*: runs of configs/label_fraction.py with P percent of the labels. `_onl
     alone, `_upper` has a teacher trained with all labels, `_split2` is another split, `_objectives` has the objectives
     of other papers, and `_only_soft` is kl_cosine on the labelled tiles alone.
 labels_P_gain: the output of `python -m kdjax.results.compare` for kl_cosine and the baseline that is better on test.
-aitlas_networks.json: figures of others, see its fields.
 labels_10_OBJECTIVE_gain: the same for each other objective and kl_cosine. `_only_soft_gain` compares `_only_soft` with
     the baseline, and `_unlabelled_gain` compares kl_cosine on all tiles with `_only_soft`.
 """
@@ -239,11 +239,9 @@ def aitlas(figure) -> None:
 
 
 def _name(axes, label: str, x: float, y: float, color: str) -> None:
-    beside = {
-        "DenseNet-161": ((-4, -8), "right"),
-        "MLP-Mixer-B/16": ((0, -11), "center"),
-    }  # others stand on their right
-    place, side = beside.get(label, ((4, 2), "left"))
+    # Right of the point, but for those with another one there.
+    places = {"DenseNet-161": ((-4, -8), "right"), "MLP-Mixer-B/16": ((0, -11), "center")}
+    place, side = places.get(label, ((4, 2), "left"))
     axes.annotate(label, (x, y), xytext=place, textcoords="offset points", ha=side, fontsize=7, color=color)
 
 

@@ -4,12 +4,13 @@ import math
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 WORKING_MEMORIES = 2
 """Of a program on a CPU: a call takes its own when it is sent, and that of the one before may not be back by then.
@@ -19,6 +20,14 @@ An accelerator runs its programs in order, and lends each the working memory of 
 
 PAUSE, LONGEST_PAUSE = 0.01, 0.05
 """Share of the time of a call, and seconds, that a CPU has to take its working memory back in."""
+
+
+def fetched(program: Callable[..., Any], *arguments: Any) -> Any:
+    """The results of a program as NumPy arrays, once they are there and a CPU had time to `settle`."""
+    sent = time.monotonic()
+    results = jax.tree.map(np.asarray, program(*arguments))
+    settle(sent)
+    return results
 
 
 def settle(sent: float) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from typing import Any
 
 import flax.linen as nn
@@ -123,11 +122,10 @@ def from_network(
             share = mapping.split(PlanStep(chosen, np.full_like(chosen, view)))
             return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
-        pieces = []
-        for share in read_ahead(range(0, len(examples), batch), read):
-            sent = time.monotonic()
-            pieces.append(jax.tree.map(np.asarray, step(placed(), everything, share)))
-            memory.settle(sent)
+        pieces = [
+            memory.fetched(step, placed(), everything, share)
+            for share in read_ahead(range(0, len(examples), batch), read)
+        ]
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)
 
     predict = predictor(network, size=shown.size, mapping=mapping)

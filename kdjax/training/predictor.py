@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -47,9 +46,7 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         for start in range(0, len(images), batch):
             # The last batch is filled up with the last image, and cut again.
             share = mapping.split(np.minimum(np.arange(start, start + batch), len(images) - 1))
-            shown, sent = images[share], time.monotonic()
-            pieces.append(np.asarray(step(variables, shown))[:, :, : len(images) - start])
-            memory.settle(sent)
+            pieces.append(memory.fetched(step, variables, images[share])[:, :, : len(images) - start])
         return np.concatenate(pieces, axis=2)
 
     return predict

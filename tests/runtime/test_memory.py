@@ -91,7 +91,7 @@ def test_a_cpu_gets_a_hundredth_of_the_time_of_a_call_to_take_its_memory_back(mo
 
 
 def test_predictions_and_teacher_views_let_each_call_settle(monkeypatch, colors):
-    """Without it a process kept ten times the memory of a call."""
+    """Without that the heap grows from call to call, see `memory.settle`."""
     calls = []
     monkeypatch.setattr(memory, "settle", calls.append)
     network, mapping = networks.create("vgg16", 3, width=0.05), Mapping(jax.devices()[:1])
