@@ -3,45 +3,17 @@
 import math
 import os
 import resource
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
 WORKING_MEMORIES = 2
 """Of a program on a CPU: a call takes its own when it is sent, and that of the one before may not be back by then.
 
 An accelerator runs its programs in order, and lends each the working memory of the one before."""
-
-
-PAUSE, LONGEST_PAUSE = 0.01, 0.05
-"""Share of the time of a call, and seconds, that a CPU has to take its working memory back in."""
-
-
-def fetched(program: Callable[..., Any], *arguments: Any) -> Any:
-    """The results of a program as NumPy arrays, once they are there and a CPU had time to `settle`."""
-    sent = time.monotonic()
-    results = jax.tree.map(np.asarray, program(*arguments))
-    settle(sent)
-    return results
-
-
-def settle(sent: float) -> None:
-    """Gives a CPU time to take back the working memory of a call; elsewhere nothing is waited for.
-
-    It does so a moment after the results are there. A call that comes before takes memory of its own, and a heap that
-    keeps what it has, see `host.prepare`, grows time and again: runs that computed the views of a VGG16 at 128 px came
-    to hold 12 and 16 GB; with the pause the same calls hold 1.5 GB (measured).
-
-    Args:
-        sent: `time.monotonic()` when the call was sent. Its results are there.
-    """
-    if jax.default_backend() == "cpu":
-        time.sleep(min(LONGEST_PAUSE, PAUSE * (time.monotonic() - sent)))
 
 
 def needs(lowered: jax.stages.Lowered) -> float | None:

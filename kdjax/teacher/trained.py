@@ -15,7 +15,6 @@ from kdjax.inputs.feed import read_ahead
 from kdjax.inputs.tiled import held
 from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
-from kdjax.runtime import memory
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
@@ -123,7 +122,7 @@ def from_network(
             return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
         pieces = [
-            memory.fetched(step, placed(), everything, share)
+            jax.tree.map(np.asarray, step(placed(), everything, share))
             for share in read_ahead(range(0, len(examples), batch), read)
         ]
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)

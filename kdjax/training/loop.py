@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.terms import TERMS
-from kdjax.runtime import memory, preemption
+from kdjax.runtime import preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.training.checkpoint import Checkpoints
@@ -21,6 +21,9 @@ from kdjax.training.predictor import population_metrics
 from kdjax.training.progress import Clock, Progress
 from kdjax.training.state import TrainState, update_best
 from kdjax.training.step import Averages
+
+PAUSE, LONGEST_PAUSE = 0.01, 0.05
+"""Share of a chunk's time, and seconds, that a CPU has to give its working memory back in."""
 
 
 def fit(
@@ -61,8 +64,8 @@ def fit(
     clock = Clock(population, progress, number)
     failed = _check_failed(state, None, population, checkpoints, progress)
     empty = jax.tree.map(jnp.zeros_like, averages)
-    # A CPU's client takes working memory when a call is sent, so two in flight would have it twice. Without the wait
-    # and the pause a process took 8 to 12 GB at 224 px where 4.5 suffice (measured).
+    # A CPU's client takes working memory when a call is sent, so two in flight would have it twice, and gives it back
+    # a moment after the results: without a pause a process took 8 to 12 GB at 224 px where 4.5 suffice (measured).
     ahead = jax.default_backend() != "cpu"
     before = None  # averages that are fetched while the next chunk runs
     while number < total:
@@ -81,7 +84,7 @@ def fit(
         number += count
         if not ahead:
             clock.tick(number, averages)
-            memory.settle(sent)
+            time.sleep(min(LONGEST_PAUSE, PAUSE * (time.monotonic() - sent)))
         before = averages
         if trace is not None:
             trace.after(number, state)

@@ -12,7 +12,6 @@ import numpy as np
 from kdjax.data.rows import Images, Rows
 from kdjax.networks import cost
 from kdjax.results import metrics
-from kdjax.runtime import memory
 from kdjax.runtime.devices import Mapping
 from kdjax.training.step import eval_step
 
@@ -46,7 +45,7 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         for start in range(0, len(images), batch):
             # The last batch is filled up with the last image, and cut again.
             share = mapping.split(np.minimum(np.arange(start, start + batch), len(images) - 1))
-            pieces.append(memory.fetched(step, variables, images[share])[:, :, : len(images) - start])
+            pieces.append(np.asarray(step(variables, images[share]))[:, :, : len(images) - start])
         return np.concatenate(pieces, axis=2)
 
     return predict

@@ -11,9 +11,6 @@ import pytest
 from kdjax import networks
 from kdjax.networks import mobilenet_v2
 from kdjax.runtime import memory
-from kdjax.runtime.devices import Mapping
-from kdjax.teacher.teacher import Shown
-from kdjax.teacher.trained import from_network
 from kdjax.training import predictor
 from kdjax.training.step import eval_step
 
@@ -78,29 +75,3 @@ def test_working_memory_counts_twice_on_a_cpu_alone(monkeypatch, backend, expect
     compiled = SimpleNamespace(memory_analysis=lambda: found)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     assert memory.needs(SimpleNamespace(compile=lambda: compiled)) == expected
-
-
-@pytest.mark.parametrize("backend, took, paused", [("cpu", 2.0, [0.02]), ("cpu", 60.0, [0.05]), ("gpu", 60.0, [])])
-def test_a_cpu_gets_a_hundredth_of_the_time_of_a_call_to_take_its_memory_back(monkeypatch, backend, took, paused):
-    found = []
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(memory.time, "monotonic", lambda: 100.0 + took)
-    monkeypatch.setattr(memory.time, "sleep", found.append)
-    memory.settle(100.0)
-    assert found == pytest.approx(paused)
-
-
-def test_predictions_and_teacher_views_let_each_call_settle(monkeypatch, colors):
-    """Without that the heap grows from call to call, see `memory.settle`."""
-    calls = []
-    monkeypatch.setattr(memory, "settle", calls.append)
-    network, mapping = networks.create("vgg16", 3, width=0.05), Mapping(jax.devices()[:1])
-    variables = dict(network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
-    images = np.repeat(colors[0], 2, axis=0)  # two batches
-    teacher = from_network(
-        "vgg16", network, variables, Shown(size=32, data_seed=0), dtype="float32", on_device=True, mapping=mapping
-    )
-    teacher.views(images, np.arange(len(images)), 0)
-    assert len(calls) == 2 and calls == sorted(calls)
-    teacher.clean(images)
-    assert len(calls) == 4
