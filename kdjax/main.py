@@ -130,6 +130,8 @@ def run() -> None:
             _lost(reason(error))
         traceback.print_exc()
         _end(1)
+    finally:
+        preemption.leaving()
 
 
 def _unraisable(told: sys.UnraisableHookArgs) -> None:

@@ -29,8 +29,18 @@ def install() -> None:
     signal.signal(signal.SIGINT, _interrupt)
 
 
+def leaving() -> None:
+    """Ignores SIGTERM from now on: the run has ended, and how is decided.
+
+    An interpreter takes seconds to end with JAX in it, and dies of signals it does not ignore: a scheduler would be told
+    of a failure.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
     _Signal.received = True
+    leaving()  # some schedulers send it several times, and once is enough
     if not _Signal.deferred:
         raise Preempted("ended by SIGTERM")
 

@@ -1,0 +1,49 @@
+"""SIGTERM that comes after a run has ended, while its interpreter goes down."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SCRIPT = """
+import atexit, os, signal, sys, time
+from kdjax import errors, main
+from kdjax.runtime import preemption
+
+def ends(argv):
+    preemption.install()
+    if argv[1] == "signal":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if argv[1] == "error":
+        raise errors.InputError("wrong")
+
+def goes_down():
+    print("goes down", flush=True)
+    time.sleep(0.5)
+
+atexit.register(goes_down)
+main.main = ends
+main.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [
+        ("", 0, ""),
+        ("error", 2, "error: wrong\n"),
+        ("signal", os.EX_TEMPFAIL, "ended by SIGTERM; the same command goes on from there\n"),
+    ],
+)
+def test_it_changes_nothing(how, status, said):
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout.readline() == "goes down\n"
+        while run.poll() is None:  # also after the functions of atexit, where Python takes its handlers away
+            run.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        assert (run.returncode, run.stderr.read()) == (status, said)
