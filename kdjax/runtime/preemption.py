@@ -32,8 +32,8 @@ def install() -> None:
 def leaving() -> None:
     """Ignores SIGTERM from now on: the run has ended, and how is decided.
 
-    An interpreter takes seconds to end with JAX in it, and dies of signals it does not ignore: a scheduler would be told
-    of a failure.
+    An interpreter with JAX in it takes seconds to end, and dies of any signal that it does not ignore: a scheduler
+    would be told of a failure.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
