@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdjax.networks import cost, cost_by_head
+from kdjax.networks import cost_by_head
 from kdjax.run import other_run
 from kdjax.run.given import Given, given_teachers
 from kdjax.run.run import Run, other_networks
@@ -39,7 +39,7 @@ def network_facts(learner: Learner) -> dict[str, Any]:
         "width": section.width,
         "image_size": learner.size,
         "weights": learner.weights,
-        **cost(learner.network, learner.size),
+        **learner.cost,
         **({"head": section.head, "heads": heads} if heads else {}),
     }
 
@@ -58,5 +58,5 @@ def _cost(run: Run, one: Given) -> dict[str, int] | None:
         return None
     learner = other_networks(run, other)
     networks = len(learner.seeds) * sum(other.arm in ("", arm.name) for arm in learner.arms)
-    each = cost(learner.network, learner.size)
+    each = learner.cost
     return {**{key: networks * each[key] for key in SUMS}, "activation_bytes": each["activation_bytes"]}

@@ -29,7 +29,7 @@ def follow(run: Run) -> None:
     """
     student, validation = run.student, run.dataset.validation
     total = student.total_steps
-    layout, predict = student.layout(), student.predictor()
+    layout, predict = student.layout, student.predictor
     directory = student.folder / "checkpoints"
     seen, waiting = -1, False
     while seen < total:

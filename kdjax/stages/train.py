@@ -128,7 +128,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         cleanup.callback(checkpoints.close)
         trained = population(learner, data)
         trained = trained.with_arms_at_once(_arms_at_once(run, trained))
-        restored = checkpoints.restore(learner.layout(), trained.empty_averages())
+        restored = checkpoints.restore(learner.layout, trained.empty_averages())
         if restored is not None:
             run.log(f"{folder}: goes on from step {int(restored[0].step)}")
         state, averages = restored or trained.initial()

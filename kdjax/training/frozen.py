@@ -109,7 +109,7 @@ def _ended(
     learner: Learner, state: Any, variables: dict[str, Any], validation: Split
 ) -> tuple[TrainState, dict[str, Any]]:
     """`state` with these variables, at the end of the schedule, and what validation says of them."""
-    said = learner.predictor()(learner.mapping.place(variables, "rows"), validation.images)
+    said = learner.predictor(learner.mapping.place(variables, "rows"), validation.images)
     metrics = population_metrics(said, validation.labels)[0][0]
     state = dataclasses.replace(
         state, step=np.int32(learner.total_steps), ema=variables if state.ema else {}, **variables

@@ -14,7 +14,7 @@ import optax
 from kdjax.data.bands import RGB, colors
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
-from kdjax.networks import pretrained
+from kdjax.networks import cost, pretrained
 from kdjax.networks.layers import images_for
 from kdjax.objective.arms import Arm
 from kdjax.runtime import devices, files
@@ -126,13 +126,15 @@ class Learner:
         """The checkpoints in its folder; to be closed."""
         return Checkpoints(self.folder / "checkpoints", self.mapping, log=self.log, read_only=self.read_only)
 
+    @functools.cached_property
     def layout(self) -> TrainState:
         """Shapes and dtypes of its state."""
-        return self._layout
+        return jax.eval_shape(self.scratch)  # traces the network, which takes a second
 
     @functools.cached_property
-    def _layout(self) -> TrainState:
-        return jax.eval_shape(self.scratch)  # traces the network, which takes a second
+    def cost(self) -> dict[str, int]:
+        """What its network costs, see `networks.cost`."""
+        return cost(self.network, self.size)
 
     def initial(self) -> TrainState:
         """A new state, from the weights that the section names or from scratch."""
@@ -197,13 +199,14 @@ class Learner:
                 f"{self.name}.bands to the first"
             )
 
+    @functools.cached_property
     def predictor(self) -> Callable[[Any, Images], np.ndarray]:
-        """A compiled function from variables and images to logits, see `predictor.predictor`."""
+        """A compiled function from variables and images to logits, see `predictor.predictor`. All stages share it."""
         return predictor(self.network, size=self.size, mapping=self.mapping)
 
     def predicting(self, variables: Mapping[str, Any]) -> Callable[[Images], np.ndarray]:
         """From images (N, side, side, 3) uint8 to logits (seed, arm, N, classes), by networks with these variables."""
-        return functools.partial(self.predictor(), self.mapping.place(variables, "rows"))
+        return functools.partial(self.predictor, self.mapping.place(variables, "rows"))
 
     def selected(self) -> Selected:
         """What its checkpoints hold.
@@ -215,7 +218,7 @@ class Learner:
             raise InputError(f"no checkpoint in {self.folder / 'checkpoints'}: run --stages={self.folder.name} first")
         checkpoints = self.checkpoints()
         try:
-            best, model = checkpoints.restore_best(self.layout())
+            best, model = checkpoints.restore_best(self.layout)
         finally:
             checkpoints.close()
         best = dataclasses.replace(best, params=without_projection(best.params))

@@ -104,7 +104,7 @@ def fit(
 def _validation(population: Population) -> Callable[[TrainState], tuple[TrainState, dict[str, np.ndarray]]]:
     """Measures a state on validation and keeps each network's best in it; the scores are (seed, arm)."""
     learner, validation = population.learner, population.data.validation
-    predict = learner.predictor()
+    predict = learner.predictor
     latest = learner.section.select == "last"
     keep_best = jax.jit(functools.partial(update_best, latest=latest), donate_argnums=0)
 

@@ -75,7 +75,7 @@ def _state_bytes(population: Population) -> int:
     """The state of the students of one device."""
     learner = population.learner
     on_device = np.prod(learner.mapping.rows_a_device(*learner.rows)) / np.prod(learner.rows)
-    return int(tree_bytes(learner.layout()) * on_device)
+    return int(tree_bytes(learner.layout) * on_device)
 
 
 def _gb(count: float) -> str:

@@ -131,7 +131,7 @@ class Population:
         """What `compiled` takes in training: as shapes alone what lies on the devices, and images of the host."""
         learner, data, layout = self.learner, self.data, self.learner.mapping.layout
         return (
-            layout(learner.layout(), "rows"),
+            layout(learner.layout, "rows"),
             layout(jax.eval_shape(self.empty_averages), "rows"),
             layout(self._examples(whole=False)),
             layout(data.online.variables) if data.online else None,

@@ -33,12 +33,13 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
         (seed, arm, N, classes) float32, the same in every process. Each process reads its own share of a batch.
     """
-    image_bytes = cost(network, size)["activation_bytes"]
+    # Counted when first used: most runs find the logits of their teacher on disk.
+    image_bytes = functools.cache(lambda: cost(network, size)["activation_bytes"])
     step = compiled(network, size=size, mapping=mapping)
 
     def predict(variables: Any, images: Images) -> np.ndarray:
         batch = min(
-            len(mapping.devices) * batch_per_device(variables, image_bytes),
+            len(mapping.devices) * batch_per_device(variables, image_bytes()),
             _next_multiple(len(images), len(mapping.devices)),
         )
         pieces = []

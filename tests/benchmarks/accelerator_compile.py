@@ -151,7 +151,7 @@ def program(name: str, setting: Setting, mapping: devices.Mapping) -> Program:
         images = who.section.batch_size * (at_once or math.prod(rows))
         return Program(trained.compiled(), trained.arguments(), images)
     who = learner("teacher" if name == "teacher_views" else "student", setting, mapping)
-    variables = who.layout().best.variables
+    variables = who.layout.best.variables
     batch = predictor.BATCH_PER_DEVICE * len(mapping.devices)
     if name == "teacher_views":
         single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), variables)

@@ -99,15 +99,15 @@ def main() -> None:
         root = options.directory or Path(temporary)
         programs = root / "programs"
         programs.mkdir(parents=True, exist_ok=True)
-        for name in ("first", "whole"):  # the second finds its programs compiled: its time is that of a start
-            (root / name).mkdir()
-            began = time.monotonic()
-            if start(root / name, programs).wait():
-                said = (root / name / "log.txt").read_text(encoding="utf-8")
-                raise SystemExit(f"the run fails without being killed:\n{said[-3000:]}")
-            duration = time.monotonic() - began
-        print(f"an uninterrupted run takes {duration:.0f} s", flush=True)
-        assert not differences(root / "first", root / "whole"), "two uninterrupted runs differ"
+        (root / "whole").mkdir()
+        began = time.monotonic()
+        if start(root / "whole", programs).wait():
+            said = (root / "whole" / "log.txt").read_text(encoding="utf-8")
+            raise SystemExit(f"the run fails without being killed:\n{said[-3000:]}")
+        # The others find its programs compiled, and take about half its time. One that ends before its instant must be
+        # the same as well.
+        duration = (time.monotonic() - began) / 2
+        print(f"an uninterrupted run takes about {duration:.0f} s", flush=True)
         kills = rounds = same = 0
         while kills < options.kills:
             rounds += 1

@@ -102,7 +102,7 @@ def train(directory, colors, *, mapping, until, longest=3, host=False, log=None,
     )
     lines = []
     checkpoints = who.checkpoints()
-    restored = checkpoints.restore(who.layout(), trained.empty_averages())
+    restored = checkpoints.restore(who.layout, trained.empty_averages())
     state, averages = restored or trained.initial()
     writer = MetricsWriter(directory, int(state.step), tensorboard=False)
     try:

@@ -59,7 +59,7 @@ def test_logits_are_those_of_the_file_in_the_order_of_our_classes(tmp_path, head
         one = jax.tree.map(lambda leaf: leaf[0, 0], dict(variables))
         found = network(3, head).apply(one, images).logits
         np.testing.assert_allclose(found, expected[:, PLACES], rtol=1e-5, atol=1e-6)
-    said = made.predictor()(state.variables, VALIDATION.images)[0, 0]
+    said = made.predictor(state.variables, VALIDATION.images)[0, 0]
     assert state.best.score[0, 0] == measured["top1"] == pytest.approx((said.argmax(1) == VALIDATION.labels).mean())
     assert int(state.step) == int(state.best.step[0, 0]) == 1 and "nothing kept" in lines[0]
     assert json.loads((tmp_path / "weights.json").read_text())["file"] == "theirs.safetensors"

@@ -139,7 +139,7 @@ def test_where_classes_are_unequal_the_best_step_is_that_of_macro_recall(tmp_pat
         who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), selected_by=measure)
         answers = iter(said.values())
         predict = lambda variables, images, answers=answers: np.broadcast_to(np.eye(3)[next(answers)], (2, 2, 8, 3))
-        monkeypatch.setattr(Learner, "predictor", lambda self, predict=predict: predict)
+        monkeypatch.setattr(Learner, "predictor", property(lambda self, predict=predict: predict))
         split = SimpleNamespace(images=None, labels=labels)
         validate = loop._validation(SimpleNamespace(learner=who, data=SimpleNamespace(validation=split)))
         state = who.scratch()
