@@ -77,7 +77,7 @@ def create(
     projection: tuple[int, int] | None = None,
     pretrained: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
 ) -> TrainState:
-    """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves as initialised.
+    """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves to be initialized.
 
     Args:
         network: flax module called as `network(images, train)`.
@@ -87,20 +87,30 @@ def create(
         image_size: side of the square input, px.
         ema: whether moving averages are kept.
         projection: lengths of the features of student and teacher, where the objective maps the ones to the others.
-        pretrained: replaces freshly initialised variables of one network by pretrained ones.
+        pretrained: from the variables of one network, as shapes and dtypes, to the same with arrays in place of those
+            that it has. The others are initialized.
     """
     example = images_for(network, image_size)
-    init = jax.jit(
-        lambda key: network.init(key, jnp.zeros(example.shape), train=False), compiler_options=compiling.for_once()
-    )
+
+    @jax.jit
+    def initialized(key: jax.Array) -> dict[str, Any]:
+        variables: Any = network.init(key, jnp.zeros(example.shape), train=False)
+        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+    given = pretrained(jax.eval_shape(initialized, jax.random.key(0)))
+    missing = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+
+    # Only what is missing: to compile what draws every weight of a MobileNetV2 takes seconds.
+    @functools.partial(jax.jit, compiler_options=compiling.for_once())
+    def drawn(key: jax.Array) -> dict[str, Any]:
+        return jax.tree.map(lambda leaf, new: new if missing(leaf) else None, given, initialized(key))
 
     def one(seed: int) -> dict[str, Any]:
-        variables = dict(init(jax.random.key(seed)))
-        own = pretrained({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
+        key = jax.random.key(seed)
+        own: dict[str, Any] = jax.tree.map(lambda leaf, new: new if missing(leaf) else leaf, given, drawn(key))
         if projection is None:
             return own
-        key = jax.random.fold_in(jax.random.key(seed), 1)
-        kernel = nn.initializers.lecun_normal()(key, projection, jnp.zeros(()).dtype)
+        kernel = nn.initializers.lecun_normal()(jax.random.fold_in(key, 1), projection, jnp.zeros(()).dtype)
         return {**own, "params": {**own["params"], PROJECTION: {"kernel": kernel}}}
 
     # One program, where leaf by leaf each shape would be compiled on its own.

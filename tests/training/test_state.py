@@ -29,3 +29,23 @@ def test_students_begin_as_the_network_says_and_arms_of_a_seed_alike(monkeypatch
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(created.opt_state))
     shapes = jax.eval_shape(functools.partial(state.create, network, OPTIMIZER, seeds=seeds, arms=2, image_size=32))
     assert jax.tree.map(lambda leaf: leaf.shape, created) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+
+
+def test_what_pretrained_weights_lack_is_initialized(monkeypatch):
+    """Told as shapes. Here they lack the head."""
+    monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 1, 2)))
+    network = networks.create("mobilenet_v2", 3, width=0.1)
+    expected = network.init(jax.random.key(4), jnp.zeros((1, 32, 32, 3)))
+
+    def pretrained(shapes):
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == jax.tree.map(
+            lambda leaf: (leaf.shape, leaf.dtype), dict(expected)
+        )
+        halves = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), shapes)
+        return {**halves, "params": {**halves["params"], "head": shapes["params"]["head"]}}
+
+    created = state.create(network, OPTIMIZER, seeds=(4,), arms=1, image_size=32, pretrained=pretrained)
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], {**created.params, "stats": created.batch_stats})
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(close, own.pop("head"), expected["params"]["head"])
+    assert all(np.all(leaf == 0.5) for leaf in jax.tree.leaves(own))
