@@ -1,75 +1,30 @@
 """This process before JAX starts: settings that XLA's CPU backend runs faster with, and the other hosts of a run."""
 
-import ctypes
 import os
-import platform
 import re
-import resource
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from kdjax.errors import InputError
+from kdjax.runtime import heap
 
 FAST_SUMS = "--xla_cpu_enable_fast_math=true"
-
-# mallopt's parameters, from glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-
-MADV_HUGEPAGE, HUGE_PAGE = 14, 1 << 21  # of Linux's mman.h; bytes on x86 and, with pages of 4 KB, on ARM
-
-HUGE_SHARE = 0.8
-"""Of the machine's memory, what is reserved for huge pages: as much as the memory plan lets a step have."""
 
 
 def prepare() -> None:
     """Call once, before anything uses a JAX device.
 
-    - XLA may add up a sum in any order, and so in vector registers: on CPU a third less time for a student's training
-      step (measured). Infinities and NaNs keep their meaning, and the same program gives the same bits each time. An
-      XLA_FLAGS of the user that names the flag is left as it is.
-    - Memory that is freed stays with the process (glibc only). XLA's CPU client allocates the working memory of a
-      program for each call, hundreds of MB for a training step; handed back and fetched again, it costs a page fault
-      every 4 KB, as much time as the arithmetic of the step (measured). There is no limit to what is kept: 2 GB are
-      less than a student's step at 128 px and batch 64 works with, and it then took twice as long. The XLA of jax 0.12
-      frees that memory from another thread, at times after the next call has allocated its own: the heap then grows a
-      few times before a call finds all it needs (192 MB: 1 to 6 of the first 20 calls paid in full, none of the next
-      20; unset, all of them did).
-    - That memory lies in pages of 2 MB where Linux has them for those who ask: 7 to 23 % less time for a training
-      step (measured).
+    XLA may add up a sum in any order, and so in vector registers: on CPU a third less time for a student's training
+    step (measured). Infinities and NaNs keep their meaning, and the same program gives the same bits each time. An
+    XLA_FLAGS of the user that names the flag is left as it is.
+
+    Memory that is freed stays with the process, see `heap.keep`.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_enable_fast_math" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {FAST_SUMS}".strip()
-    if platform.libc_ver()[0] == "glibc":
-        # One arena: the others cannot grow beyond 64 MB and then map memory all the same.
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
-            libc.mallopt(parameter, value)
-        _reserve_huge_pages(libc)
-
-
-def _reserve_huge_pages(libc: ctypes.CDLL) -> None:
-    """Asks for huge pages for the memory that the heap will grow into.
-
-    glibc would ask itself, but only where the environment says so before the process starts. Reserved are addresses:
-    memory is taken when it is written to. Where they are counted as if they were memory, nothing is done.
-    """
-    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS))
-    limited = any(limit != resource.RLIM_INFINITY for limit in limits)
-    overcommit = Path("/proc/sys/vm/overcommit_memory")
-    if limited or not overcommit.exists() or overcommit.read_text(encoding="ascii").strip() == "2":
-        return
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes = [ctypes.c_void_p]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    size = int(HUGE_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    start = libc.malloc(size)
-    if start:
-        first = -(-start // HUGE_PAGE) * HUGE_PAGE
-        libc.madvise(first, start + size - first, MADV_HUGEPAGE)  # a kernel without them refuses, and all is as before
-        libc.free(start)  # the heap keeps the addresses
+    heap.keep()
 
 
 HEARTBEAT_SECONDS = 70

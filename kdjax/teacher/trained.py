@@ -15,6 +15,7 @@ from kdjax.inputs.feed import read_ahead
 from kdjax.inputs.tiled import held
 from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
+from kdjax.runtime import heap
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
@@ -102,7 +103,7 @@ def from_network(
         on_device: whether all images are held on the devices at once, or read from the host batch by batch.
         mapping: the devices.
     """
-    step = compiled(network, shown, mapping)
+    step, trim = compiled(network, shown, mapping), heap.Trim()
     # Placed once, when first used: most runs find all logits on disk.
     placed = functools.cache(lambda: mapping.place(variables))
     placed_images: dict[int, tuple[Images, Examples]] = {}  # with the images, so that no others can take their id
@@ -121,10 +122,10 @@ def from_network(
             share = mapping.split(PlanStep(chosen, np.full_like(chosen, view)))
             return share if on_device else dataclasses.replace(share, images=images[share.examples])
 
-        pieces = [
-            jax.tree.map(np.asarray, step(placed(), everything, share))
-            for share in read_ahead(range(0, len(examples), batch), read)
-        ]
+        pieces = []
+        for share in read_ahead(range(0, len(examples), batch), read):
+            pieces.append(jax.tree.map(np.asarray, step(placed(), everything, share)))
+            trim()
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)
 
     predict = predictor(network, size=shown.size, mapping=mapping)

@@ -12,6 +12,7 @@ import numpy as np
 from kdjax.data.rows import Images, Rows
 from kdjax.networks import cost
 from kdjax.results import metrics
+from kdjax.runtime import heap
 from kdjax.runtime.devices import Mapping
 from kdjax.training.step import eval_step
 
@@ -35,7 +36,7 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
     """
     # Counted when first used: most runs find the logits of their teacher on disk.
     image_bytes = functools.cache(lambda: cost(network, size)["activation_bytes"])
-    step = compiled(network, size=size, mapping=mapping)
+    step, trim = compiled(network, size=size, mapping=mapping), heap.Trim()
 
     def predict(variables: Any, images: Images) -> np.ndarray:
         batch = min(
@@ -47,6 +48,7 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
             # The last batch is filled up with the last image, and cut again.
             share = mapping.split(np.minimum(np.arange(start, start + batch), len(images) - 1))
             pieces.append(np.asarray(step(variables, images[share]))[:, :, : len(images) - start])
+            trim()
         return np.concatenate(pieces, axis=2)
 
     return predict

@@ -1,0 +1,89 @@
+"""Blocks as XLA takes them for each call, and what is kept beside them."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+LIBC = """
+import ctypes, os, random
+from kdjax.runtime import heap
+libc = ctypes.CDLL(None)
+libc.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+heap.SPARE = 0
+
+def aligned(size):
+    place = ctypes.c_void_p()
+    assert libc.posix_memalign(ctypes.byref(place), 64, size) == 0
+    return place.value
+
+def resident():
+    with open("/proc/self/statm") as sizes:
+        return int(sizes.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / SIZE
+
+def call():
+    "A call of a program: its result stays, as does what else is made meanwhile; its working memory does not."
+    aligned(draw.choice([5376, 131072]))
+    place = aligned(SIZE)
+    libc.memset(place, 1, SIZE)
+    for _ in range(draw.randrange(6)):
+        libc.malloc(draw.choice([24, 40, 56, 72, 88, 104, 200]))
+    libc.free(place)
+    return place
+"""
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", LIBC + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+
+
+@glibc
+def test_what_piles_up_is_handed_back():
+    """Without trimming, most calls take new memory; with it, about twice that of a call is held at the most."""
+    code = """
+SIZE, draw = 1 << 26, random.Random(0)
+heap.keep()
+start = resident()
+trim = heap.Trim() if {} else lambda: None
+most = 0
+for _ in range(60):
+    call()
+    trim()
+    most = max(most, resident())
+print(most - start)
+"""
+    (untrimmed,), (trimmed,) = run(code.format(0)), run(code.format(1))
+    assert float(untrimmed) > 8
+    assert float(trimmed) < 3.5
+
+
+@glibc
+def test_memory_of_which_every_call_has_the_same_need_stays():
+    """Nothing is kept beside it: each call finds the pages of the one before."""
+    code = """
+import resource
+SIZE = 1 << 26
+class draw:
+    choice = staticmethod(lambda sizes: sizes[0])
+    randrange = staticmethod(lambda below: 0)
+heap.keep()
+trim = heap.Trim()
+for _ in range(3):
+    call()
+    trim()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    call()
+    trim()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, SIZE // os.sysconf("SC_PAGE_SIZE"))
+"""
+    faults, pages = map(int, run(code))
+    assert faults < pages / 8
