@@ -249,4 +249,23 @@ MUTANTS = (
         "if False:",
         "tests/teacher/test_targets.py -k refuses",
     ),
+    # The process.
+    Mutant(
+        STATE,
+        "new if missing(leaf) else leaf",
+        "new if missing(leaf) else jnp.zeros_like(leaf)",
+        "tests/training/test_state.py",
+    ),
+    Mutant(
+        "kdjax/runtime/heap.py",
+        "elif free > 2 * self._usual + SPARE:",
+        "elif free > 2 * self._usual + (1 << 40):",
+        "tests/runtime/test_heap.py",
+    ),
+    Mutant(
+        "kdjax/main.py",
+        "        preemption.leaving()",
+        "        pass",
+        "tests/runtime/test_leaving.py",
+    ),
 )
