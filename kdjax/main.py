@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
         for name in flags.STAGES:
             if name in options.stages:
                 _stage(name, run)
-                preemption.check_interrupted()
+                preemption.check_lost()
     if config.splits > 1 and "evaluate" in options.stages:
         combine_splits(workdir, [directory for _, directory in parts])
 
@@ -107,7 +107,10 @@ def run() -> None:
     getLogger("asyncio").setLevel("CRITICAL")
     warnings.filterwarnings("ignore", message="coroutine '.*write.*' was never awaited")
     try:
-        main(sys.argv)
+        try:
+            main(sys.argv)
+        finally:
+            preemption.leaving()
     except InputError as error:
         _end(2, f"error: {error}")
     except Preempted as error:  # of several processes all end so
@@ -130,8 +133,6 @@ def run() -> None:
             _lost(reason(error))
         traceback.print_exc()
         _end(1)
-    finally:
-        preemption.leaving()
 
 
 def _unraisable(told: sys.UnraisableHookArgs) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,12 @@ def artefact(tmp_path_factory):
     from helpers.maps import CLASSES, SIDE
 
     return write_model(tmp_path_factory.mktemp("export") / "student.onnx", SIDE, CLASSES)
+
+
+@pytest.fixture
+def handlers():
+    """The signals are pytest's again after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -8,6 +8,7 @@ import pytest
 from helpers.finished_run import CLASSES, unchanged_networks, write_tiles
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("handlers")
 ROOT = Path(__file__).parent.parent
 CONFIG = Path(__file__).with_name("tiny.py")
 

@@ -117,9 +117,10 @@ class Mapping:
 
     def to_global(self, tree: Any) -> Any:
         """A replicated tree as arrays that span all processes, as checkpoints need them."""
-        if self.axis_name is None:
-            return tree
-        if jax.process_count() == 1:  # of several copies orbax writes slices, and a program is compiled for every shape
+        if jax.process_count() == 1:
+            if self.axis_name is None:
+                return tree
+            # One copy: of several, orbax writes a slice each, and compiles a program for every shape.
             return jax.tree.map(lambda x: x.addressable_data(0), tree)
         return multihost_utils.host_local_array_to_global_array(
             jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree), self._mesh, PartitionSpec()

@@ -1,6 +1,7 @@
 """The heap of glibc: what XLA frees is kept for its next call, and handed back where it piles up."""
 
 import ctypes
+import functools
 import os
 import platform
 import resource
@@ -45,8 +46,8 @@ class Trim:
     glibc finds room for aligned memory in a free block only if that is longer by the alignment. A block that XLA has
     freed is therefore of use again only while the bytes beside it are free as well. Where something that stays has
     taken them, such as the logits of a batch, the next call takes new memory, without limit: the views of a VGG16, of
-    1.5 GB a call, came to hold 16 GB. So once twice as much lies free as after the first call, all of it is handed
-    back, and the next call fetches its own again.
+    1.5 GB a call, came to hold 16 GB. So once `SPARE` more than twice of what lay free after the first call does, it
+    is handed back, but for the top of the heap, which the next call will use.
     """
 
     def __init__(self) -> None:
@@ -60,8 +61,9 @@ class Trim:
         if self._first:  # the most of all first calls: where another thread frees, one may be seen too early
             self._first, self._usual = False, max(self._usual, free)
         elif free > 2 * self._usual + SPARE:
-            # The top of the heap stays: it is where the next call will find memory, in huge pages.
-            ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(1 << 62))
+            libc = _glibc()
+            assert libc is not None
+            libc.malloc_trim(ctypes.c_size_t(1 << 62))  # so much of the top stays, and its huge pages with it
             self._first = True
 
 
@@ -73,6 +75,7 @@ class _Mallinfo(ctypes.Structure):
     )]  # fmt: skip
 
 
+@functools.cache
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
@@ -84,7 +87,8 @@ def _free() -> int | None:
         return None
     libc.mallinfo2.restype = _Mallinfo
     resident, shared = (int(pages) for pages in sizes.read_text(encoding="ascii").split()[1:3])
-    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") - libc.mallinfo2().uordblks
+    heap = libc.mallinfo2()
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") - heap.uordblks - heap.hblkhd
 
 
 def _reserve_huge_pages(libc: ctypes.CDLL) -> None:

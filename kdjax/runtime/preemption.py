@@ -32,8 +32,8 @@ def install() -> None:
 def leaving() -> None:
     """Ignores SIGTERM from now on: the run has ended, and how is decided.
 
-    An interpreter with JAX in it takes seconds to end, and dies of any signal that it does not ignore: a scheduler
-    would be told of a failure.
+    An interpreter with JAX in it takes seconds to shut down, and dies of any signal that it does not ignore: a
+    scheduler would be told of a failure.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -50,14 +50,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def check_interrupted() -> None:
-    """Ends a run whose Ctrl-C was lost: what is raised inside a callback of a library goes no further.
+def check_lost() -> None:
+    """Ends a run whose signal was lost: what is raised inside a callback of a library goes no further.
 
     Raises:
-        KeyboardInterrupt: it came earlier.
+        KeyboardInterrupt: Ctrl-C came earlier.
+        Preempted: SIGTERM did.
     """
     if _Signal.interrupted:
         raise KeyboardInterrupt
+    if _Signal.received:
+        raise Preempted("ended by SIGTERM")
 
 
 @contextlib.contextmanager

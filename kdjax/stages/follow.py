@@ -10,6 +10,7 @@ import jax
 from kdjax.errors import InputError
 from kdjax.results.comparison import NAMES
 from kdjax.run.run import Run
+from kdjax.runtime import preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.stages.evaluate import evaluate, scalars
 from kdjax.training.checkpoint import KEPT
@@ -33,6 +34,7 @@ def follow(run: Run) -> None:
     directory = student.folder / "checkpoints"
     seen, waiting = -1, False
     while seen < total:
+        preemption.check_lost()
         steps = _steps_after(seen, run)
         if not steps:
             if not waiting:

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from clu.metrics import Average
 from jax.experimental import multihost_utils
 
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, Preempted, reason
 from kdjax.runtime.devices import Mapping
 from kdjax.runtime.files import write_text
 from kdjax.runtime.memory import tree_bytes
@@ -165,7 +165,7 @@ class Checkpoints:
                 self._check_layout(step, items)
                 restored = self._manager.restore(step, args=arguments)
                 return {name: self._mapping.from_global(restored[name]) for name in items}
-            except InputError:
+            except (InputError, Preempted):
                 raise
             except Exception as error:  # orbax raises whatever its parts meet in a file that is cut short
                 if self._sums(step).exists() or self._read_only or jax.process_count() > 1:

@@ -34,7 +34,7 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
         (seed, arm, N, classes) float32, the same in every process. Each process reads its own share of a batch.
     """
-    # Counted when first used: most runs find the logits of their teacher on disk.
+    # Counted when first used: of a teacher whose logits are on disk, never.
     image_bytes = functools.cache(lambda: cost(network, size)["activation_bytes"])
     step, trim = compiled(network, size=size, mapping=mapping), heap.Trim()
 

@@ -52,13 +52,15 @@ def test_followed_locked_and_preempted(tmp_path):
     """One training, watched by another process, asked to end by SIGTERM, and started again."""
     trains = start(tmp_path, "--config.student.epochs=6", "--stages=teacher,distill")
     until(trains, "distill: step 3/18")
-    follows = start(tmp_path, "--config.student.epochs=6", "--stages=evaluate", "--follow")
     trains.send_signal(signal.SIGSTOP)  # or it would have ended by the time that the second has started
-    second = start(tmp_path, "--config.student.epochs=6")
-    out, _ = second.communicate(timeout=300)
-    assert second.returncode == 2 and "is in use: another run writes to it" in out.splitlines()[-1]
-    for signal_number in (signal.SIGTERM, signal.SIGCONT):
-        trains.send_signal(signal_number)
+    try:
+        follows = start(tmp_path, "--config.student.epochs=6", "--stages=evaluate", "--follow")
+        second = start(tmp_path, "--config.student.epochs=6")
+        out, _ = second.communicate(timeout=300)
+        assert second.returncode == 2 and "is in use: another run writes to it" in out.splitlines()[-1]
+    finally:
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            trains.send_signal(number)
     out, _ = trains.communicate(timeout=300)
     assert trains.returncode == os.EX_TEMPFAIL and "is saved; the same command goes on" in out.splitlines()[-1]
     again = start(tmp_path, "--config.student.epochs=6", "--stages=teacher,distill")

@@ -20,11 +20,11 @@ def ends(argv):
     if argv[1] == "error":
         raise errors.InputError("wrong")
 
-def goes_down():
-    print("goes down", flush=True)
+def shuts_down():
+    print("shuts down", flush=True)
     time.sleep(0.5)
 
-atexit.register(goes_down)
+atexit.register(shuts_down)
 main.main = ends
 main.run()
 """
@@ -42,7 +42,7 @@ def test_it_changes_nothing(how, status, said):
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
-        assert run.stdout.readline() == "goes down\n"
+        assert run.stdout.readline() == "shuts down\n"
         while run.poll() is None:  # also after the functions of atexit, where Python takes its handlers away
             run.send_signal(signal.SIGTERM)
             time.sleep(0.001)

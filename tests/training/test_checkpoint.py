@@ -172,15 +172,6 @@ def test_a_reader_changes_nothing(tmp_path, colors):
     assert int(model["step"]) == 3 and before == sorted(path for path in (tmp_path / "checkpoints").rglob("*"))
 
 
-@pytest.fixture
-def handlers():
-    """The signals are pytest's again after the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("at", [1, 2, 3, 7])
@@ -232,20 +223,21 @@ def test_sigterm_outside_a_loop_ends_at_once():
 
 
 @pytest.mark.usefixtures("handlers")
-def test_an_interrupt_that_a_library_swallows_ends_the_run_behind_the_stage():
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)])
+def test_a_signal_that_a_library_swallows_ends_the_run_behind_the_stage(number, error):
     from kdjax.runtime import preemption
 
     preemption.install()
-    preemption.check_interrupted()
+    preemption.check_lost()
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             try:
-                os.kill(os.getpid(), signal.SIGINT)
-            except KeyboardInterrupt:
+                os.kill(os.getpid(), number)
+            except error:
                 pass
-            preemption.check_interrupted()
+            preemption.check_lost()
     finally:
-        preemption._Signal.interrupted = False
+        preemption._Signal.interrupted = preemption._Signal.received = False
 
 
 @pytest.mark.slow
