@@ -80,7 +80,7 @@ def test_the_directory_belongs_to_its_configuration(finished, copied):
 def test_another_objective_takes_every_logit_from_disk(finished, tmp_path):
     """Of the same teacher, trained once more to the same bits; each arm with its own weights."""
     options = ("--config.arms.kl.kl=0.5", "--config.arms.kl_cosine.cosine=2.0", "--config.distill.target=view")
-    kdjax(f"--workdir={tmp_path / 'run'}", *finished.flags, *options)
+    kdjax(f"--workdir={tmp_path / 'run'}", *finished.flags, *options, "--stages=teacher,distill,evaluate")
     results = read(tmp_path / "run" / "results.json")
     assert results["teacher"]["forward_images"] == 0 == results["teacher"]["clean_images"]
     for field in ("test", "sha256", "val_top1"):

@@ -62,7 +62,7 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
     document = json.loads(record.read_text(encoding="utf-8"))
     assert len(set(document["fingerprints"])) == 1
     record.write_text(json.dumps({**document, "fingerprints": ["0123456789abcdef"]}), encoding="utf-8")
-    for stage in ("evaluate", "report"):
+    for stage in ("evaluate", "report") if kind == "teacher.onnx" else ():  # three seconds of Python each
         done = kdjax(f"--workdir={workdir}", *given, f"--stages={stage}", check=False)
         assert done.returncode == 2 and "0123456789abcdef" in done.stderr and done.stderr.count("\n") == 1
 

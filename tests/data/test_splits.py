@@ -249,6 +249,7 @@ def test_unlabelled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
     assert data.test.names == whole.test.names and data.fingerprint != whole.fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not UC_MERCED.exists(), reason="../shared/data/uc_merced.zip is not there")
 def test_uc_merced_keeps_its_identical_aeroplanes_on_one_side(tmp_path):
     """The published set holds airplane01 and airplane02 with the same pixels."""

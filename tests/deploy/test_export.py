@@ -50,7 +50,7 @@ REFERENCES = {
 }
 
 
-SLOW = ("mobilenet_v3_large", "resnet50")
+SLOW = ("mobilenet_v2 enlarges", "mobilenet_v3_small", "mobilenet_v3_large", "resnet50")
 
 
 @pytest.fixture(
@@ -63,6 +63,7 @@ def case(request):
     return name, width, head, folded(name, width, *sizes, head)
 
 
+@pytest.mark.slow
 def test_safetensors_load_strictly_into_pytorch_and_all_forms_agree(case, tmp_path):
     torch = pytest.importorskip("torch")
     import torch_reference
@@ -155,6 +156,7 @@ def test_the_resize_is_that_of_evaluation(source, target):
     np.testing.assert_allclose(ours, augment.eval_view(jnp.asarray(image), target), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_model_says_what_it_needs():
     network = folded("mobilenet_v2", 0.1, 36, 32)
     meaning = Meaning((0.0, 4095.0), ("16-bit", "8-bit"), tile_px=256.0)

@@ -25,6 +25,7 @@ def node(network, name):
     return next(one for one in network.nodes if one.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [0.1, 0.25])  # at 0.1 the first block adds to the stem's rectified output
 def test_equalization_changes_the_channels_and_not_the_function(width):
     network, images = folded("mobilenet_v2", width, 32, 32), pixels(9, 32)
@@ -39,6 +40,7 @@ def test_equalization_changes_the_channels_and_not_the_function(width):
     assert np.abs(np.log(node(equal, last).kernel / node(network, last).kernel)).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "first"), [(0.5, 0), (0.25, 1)])
 def test_the_bottlenecks_of_mobilenet_are_found_in_its_graph(width, first):
     """Table 2 of arXiv 1801.04381: one for each row, written by the projections of its blocks.
@@ -55,6 +57,7 @@ def test_the_bottlenecks_of_mobilenet_are_found_in_its_graph(width, first):
         assert set(group.tensors) == set(group.writers) | {f"features.{block}" for block in blocks[1:]}
 
 
+@pytest.mark.slow
 def test_equalization_goes_around_gates_and_not_through_hard_swish():
     network, images = folded("mobilenet_v3_small", 0.25, 36, 33), pixels(9, 36)
     found = {group.writers[0]: group for group in equalize.tied(network)}

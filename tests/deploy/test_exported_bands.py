@@ -68,6 +68,7 @@ def geotiff(values, names=None, path=None):
     return content
 
 
+@pytest.mark.slow
 def test_the_files_compute_what_the_network_does(exported, file):
     network, variables, graph = exported
     images = np.random.default_rng(1).integers(0, 65536, (3, STORED, STORED, len(NAMES)), dtype=np.uint16)

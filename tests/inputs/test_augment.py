@@ -104,6 +104,7 @@ def test_oblong_images_give_square_views():
     np.testing.assert_allclose(out, pillow, atol=1.1 / 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, dtype", [(24, np.uint8), (53, np.uint16)])
 def test_the_products_of_a_tpu_are_the_sums(size, dtype):
     """The two ways of one function, which this machine's platform never chooses between."""

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kdjax.inputs.batch import Examples, PlanStep, dropout_keys, view_keys
 from kdjax.networks import layers
@@ -68,6 +69,7 @@ class Dropped(nn.Module):
         return Outputs(nn.Dense(3, name="head")(x))
 
 
+@pytest.mark.slow
 def test_a_step_drops_by_its_own_keys():
     """The loss of the seventh step is that of dropout with keys of seed, step 7 and place."""
     adamw = functools.partial(optimizer.adamw, clip=0.0, head_factor=1.0)

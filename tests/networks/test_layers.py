@@ -178,6 +178,7 @@ def test_a_constant_channel_has_variance_zero():
 TILES = [((20, 7, 5, 2), 2), ((16, 16, 16, 8), 4), ((16, 9, 13, 20), 4), ((17, 1, 2, 3), 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "tile"), TILES, ids=str)
 def test_winograd_is_the_convolution(shape, tile):
     assert winograd._tile(shape) == tile

@@ -156,6 +156,7 @@ def test_gradients_equal_pytorch(case, train, form):
     assert not ours
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_mobilenet")
 @pytest.mark.parametrize(("name", "width"), [("mobilenet_v2", 0.5), ("vgg16", 0.05), ("vgg16_bn", 0.05)])
 def test_forms_have_equal_gradients(name, width):

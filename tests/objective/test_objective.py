@@ -50,6 +50,7 @@ def test_objective_equals_numpy(on, w):
     np.testing.assert_allclose([averages[name].compute() for name in names], each, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_equals_finite_differences():
     with jax.enable_x64(True):
         arrays = {name: jnp.float64(one) for name, one in zip(terms.CORE, (1.0, 0.5, 2.0), strict=True)}

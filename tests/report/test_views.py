@@ -48,6 +48,7 @@ def view(run, example, number, size):
     return np.rint(255 * np.asarray(image)).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_views_are_those_of_training(run):
     found = stage._views(run, [(0, 0), (1, 1), (1, 0)], Composite())
     assert list(found.names) == ["2.png", "4.png", "1.png"] and list(found.labels) == [0, 1, 2]
@@ -60,6 +61,7 @@ def test_views_are_those_of_training(run):
             assert abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 def test_networks_are_asked_about_these_pictures(run):
     found = stage._views(run, [(0, 0), (1, 1), (1, 0)], Composite())
     means = found.views.mean((2, 3)) / 64

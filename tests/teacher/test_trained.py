@@ -43,6 +43,7 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatc
     assert teacher.parts["model"] == "vgg16" and len(teacher.parts["teacher"]) == 64
 
 
+@pytest.mark.slow
 def test_the_mean_of_several_networks_is_a_teacher(monkeypatch):
     monkeypatch.setattr(vgg16, "BLOCKS", ((64,), (128,)))  # compiles sooner
     model = networks.create("vgg16_bn", 3, width=0.05, form="examples_last")

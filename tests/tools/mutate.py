@@ -49,7 +49,7 @@ class Copy:
         """
         files, _, chosen = tests.partition(" -k ")
         arguments = [*files.split(), *(["-k", chosen] if chosen else [])]
-        given = ["-p", "no:cacheprovider", f"--basetemp={self.place / 'tmp'}", *arguments]
+        given = ["-m", "slow or not slow", "-p", "no:cacheprovider", f"--basetemp={self.place / 'tmp'}", *arguments]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", *given],
             cwd=self.place,

@@ -38,6 +38,7 @@ def test_every_program_can_be_lowered_for_other_platforms(name):
         assert bool(products) == (platform == "tpu")
 
 
+@pytest.mark.slow
 def test_training_from_tiles_gives_the_same_bits(tmp_path, colors, monkeypatch):
     def trained(platform):
         device = SimpleNamespace(platform=platform)

@@ -116,6 +116,7 @@ def test_the_latest_whole_step_is_not_a_damaged_one(tmp_path, colors):
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path, colors, monkeypatch):
     whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
     train(tmp_path / "full", colors, mapping=ONE(), until=6)

@@ -61,6 +61,7 @@ def test_a_student_that_failed_keeps_its_averages():
     assert np.all(kernel(seen[-1])[:, 0] != kernel(seen[0])[:, 0])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_the_same_bits(tmp_path, colors):
     how = {"mapping": MAPPINGS["batch"](), "ema": 0.9}
     whole, records, _ = train(tmp_path / "whole", colors, **how, until=12)

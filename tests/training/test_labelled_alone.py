@@ -139,6 +139,7 @@ def test_it_takes_the_steps_it_would_take_alone_on_the_labelled_tiles(colors, tm
             np.testing.assert_allclose(with_others[:, 2:], alone, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_terms_that_it_has_no_targets_for_are_not_told(colors, tmp_path):
     trained = made(colors, tmp_path, *TAUGHT, BASELINE)
     checkpoints, writer = trained.learner.checkpoints(), MetricsWriter(tmp_path, 0, tensorboard=False)

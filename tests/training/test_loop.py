@@ -27,6 +27,7 @@ from kdjax.training.progress import Clock
 from kdjax.training.step import empty_averages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapping", MAPPINGS)
 @pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
 def test_a_resumed_run_gives_the_same_bits(tmp_path, colors, mapping, host):
@@ -42,6 +43,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, colors, mapping, host):
     assert any("images/s" in line and "validation top-1: a " in line for line in lines)
 
 
+@pytest.mark.slow
 def test_images_from_the_host_are_the_same_images(tmp_path, colors):
     """Streamed or held on the device: the same plan, pixels and (one program apart) parameters."""
     mapping, plan = devices.Mapping(jax.devices()[:4]), Plan((0, 1), 37, 8, 2)
@@ -56,6 +58,7 @@ def test_images_from_the_host_are_the_same_images(tmp_path, colors):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapping", ["one", "batch"])
 def test_the_number_of_steps_sent_at_once_changes_nothing(tmp_path, colors, mapping):
     runs = [

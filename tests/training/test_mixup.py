@@ -63,6 +63,7 @@ def test_the_hard_term_is_that_of_both_labels():
     np.testing.assert_allclose([found.total, found.count], [total, count], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_mixture_with_itself_is_the_image():
     examples, views, places = Plan((0, 1), 12, 4, 0)(0)
     alone = step(PlanStep(examples, views, places), 0.0)
@@ -70,6 +71,7 @@ def test_a_mixture_with_itself_is_the_image():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), mixed, alone)
 
 
+@pytest.mark.slow
 def test_pixels_and_labels_are_mixed_by_the_same_share_for_student_and_teacher():
     plan = PlanStep(*Plan((0, 1), 12, 4, 0, partners=True)(0))
     _, averages = step(plan, 0.4)

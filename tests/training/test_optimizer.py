@@ -18,6 +18,7 @@ def run(params, gradients, **options):
     return params
 
 
+@pytest.mark.slow
 def test_equals_torch_adamw_with_clipping_and_a_faster_head():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)

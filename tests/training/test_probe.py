@@ -36,6 +36,7 @@ def test_the_regression_equals_scipy(strength):
     assert loss(found) < loss(expected) + 1e-6
 
 
+@pytest.mark.slow
 def test_a_weight_counts_as_so_many_copies(monkeypatch):
     """Three copies of each example of a class are one that weighs three times as much."""
     features, labels = material(60, 1)

@@ -38,6 +38,7 @@ def trained(directory, colors, mapping, *, featured):
     return seen, jax.tree.map(np.asarray, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_a_projection_learns_and_disturbs_no_other_arm(tmp_path, colors, mapping):
     seen, state = trained(tmp_path, colors, mapping, featured=True)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers.small_run import OPTIMIZER
 
 from kdjax import networks
@@ -12,6 +13,7 @@ from kdjax.networks import mobilenet_v2
 from kdjax.training import state
 
 
+@pytest.mark.slow
 def test_students_begin_as_the_network_says_and_arms_of_a_seed_alike(monkeypatch):
     """To the last digits: the program that makes them is compiled without optimization."""
     monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 1, 2)))

@@ -159,6 +159,7 @@ def test_arms_of_a_seed_start_alike_and_seeds_differ():
     assert np.all(head[0] != head[1])
 
 
+@pytest.mark.slow
 def test_a_student_that_is_not_finite_freezes_alone(alone_on_one_device):
     hyper = arms()
     weights = {**hyper.weights, "kl": np.array([0.0, np.inf, 2.0])}

@@ -35,6 +35,7 @@ def test_scenes_repeat_and_differ(name):
         assert image.std() > 4 and 15 < image.mean() < 235
 
 
+@pytest.mark.slow
 def test_the_demo_is_balanced_and_its_splits_are_disjoint():
     data = load(**OPTIONS, demo_classes=12)
     assert data.classes == tuple(SCENES) and len(data.classes) >= 12
@@ -47,6 +48,7 @@ def test_the_demo_is_balanced_and_its_splits_are_disjoint():
     assert load(**OPTIONS | {"data_seed": 1}, demo_classes=12).fingerprint != data.fingerprint
 
 
+@pytest.mark.slow
 def test_colour_alone_does_not_solve_the_demo():
     """Nearest class mean of channel means and deviations: better than chance, far from what a network reaches."""
     data = load(**OPTIONS | {"demo_train": 300, "demo_test": 200})
@@ -100,6 +102,7 @@ def test_infrared_tells_plants_water_and_ground_apart_as_spectral_indices_do():
     assert seen(CARS[1])["swir16"] > 5 * seen(WATERS[2])["swir16"]
 
 
+@pytest.mark.slow
 def test_bands_of_the_demo_are_taken_by_name():
     plain = load(**OPTIONS)
     taken = load(**OPTIONS, bands=("NIR", "green"))
