@@ -36,9 +36,10 @@ def main() -> dict[str, np.ndarray]:
         image_size=SIZE, storage_size=36, data_seed=0, cache_dir=None,
     )  # fmt: skip
     train, classes, mapping = dataset.train, len(dataset.classes), Mapping()
+    form = "examples_last" if jax.default_backend() == "cpu" else "examples_first"  # the layout that is fast there
 
     # The teacher, asked once for each view of each training image; the answers are an array on disk.
-    network = networks.create("vgg16_bn", classes, width=0.1)
+    network = networks.create("vgg16_bn", classes, width=0.1, form=form)
     variables = jax.tree.map(np.asarray, network.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)))
     teacher = from_network(
         "vgg16_bn", network, variables, Shown(SIZE, data_seed=0), dtype="float32", on_device=True, mapping=mapping
@@ -54,7 +55,7 @@ def main() -> dict[str, np.ndarray]:
     # One student for each seed and arm. The whole ablation is one program.
     arms = resolve(tuple(ARMS), ARMS, temperature=4.0, learning_rate=1e-3, weight_decay=0.01)
     adamw = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
-    student = networks.create("mobilenet_v2", classes, width=0.1, dropout=0.2)
+    student = networks.create("mobilenet_v2", classes, width=0.1, dropout=0.2, form=form)
     students = state.create(student, adamw, seeds=SEEDS, arms=len(arms), image_size=SIZE)
     recipe = Recipe(student, SIZE, adamw, optimizer.schedule(STEPS, 1))
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")

@@ -26,7 +26,7 @@ from kdjax.run.arms import common_weights, student_arms, teacher_arms
 from kdjax.run.given import given_field
 from kdjax.run.onnx_teacher import declared
 from kdjax.run.taken_bands import TakenBands, taken
-from kdjax.runtime import devices, files, memory
+from kdjax.runtime import devices, files, memory, temporary
 from kdjax.teacher.onnx import opened
 from kdjax.training.learner import Learner
 
@@ -136,7 +136,8 @@ def open_run(
             f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
         )
     if first:
-        files.sweep(workdir)
+        files.sweep(workdir, ("teacher", "distill", "evaluation"))
+        temporary.sweep(workdir)
         files.write_json(workdir / "config.json", document)
         files.write_json(workdir / "splits.json", record.splits_document(dataset))
         if (document := taken_bands.document(dataset)) is not None:

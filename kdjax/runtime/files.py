@@ -4,13 +4,15 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdjax.errors import InputError, reason
+
+TEMPORARY = ".kdjax.tmp"
+"""How the names of what is not complete yet end. Nobody else's do, so that what the killed left can be removed."""
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -20,7 +22,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         OSError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -98,14 +100,18 @@ def _on_one_line(found: re.Match[str]) -> str:
     return re.sub(r"\n\s*", " ", re.sub(r"\n\s*\]", "]", opened))
 
 
-def sweep(directory: Path) -> None:
-    """Removes what an interrupted writer left in a directory that this process alone writes to, and one level below."""
-    for place in (directory, *(path for path in directory.iterdir() if path.is_dir() and not path.is_symlink())):
-        for left in place.glob("*.tmp"):
+def sweep(directory: Path, own: Iterable[str]) -> None:
+    """Removes what killed calls of `write_bytes` left in a directory that this process alone writes to.
+
+    Args:
+        directory: it exists. Of what lies deeper only folders of kdjax's are looked through.
+        own: their names; they need not be there, and are left alone where they are links to elsewhere.
+    """
+    folders = (directory / name for name in own)
+    deeper = (left for folder in folders if not folder.is_symlink() for left in folder.rglob(f"*{TEMPORARY}"))
+    for left in [*directory.glob(f"*{TEMPORARY}"), *deeper]:
+        if left.is_file():
             left.unlink(missing_ok=True)
-    for left in directory.glob(".*-*"):
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def lock(path: Path) -> int:

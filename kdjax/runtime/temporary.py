@@ -11,10 +11,11 @@ from pathlib import Path
 
 from kdjax.runtime import files
 
+_LOCK = f"{files.TEMPORARY}.lock"
 
 @contextlib.contextmanager
 def folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder `.NAME-…` in `parent`, and its lock. It is gone at the end, unless it was renamed.
+    """A new folder `.NAME-….kdjax.tmp` in `parent`, and its lock. It is gone at the end, unless it was renamed.
 
     Folders of that name whose processes are gone, killed while they built, are removed first.
 
@@ -45,7 +46,7 @@ def sweep(parent: Path, prefix: str = ".") -> None:
     """
     with contextlib.suppress(OSError):
         for lock in sorted(
-            path for path in parent.iterdir() if path.name.startswith(prefix) and path.suffix == ".lock"
+            path for path in parent.iterdir() if path.name.startswith(prefix) and path.name.endswith(_LOCK)
         ):
             with contextlib.suppress(OSError):  # BlockingIOError: its process lives
                 held = files.lock(lock)
@@ -59,7 +60,7 @@ def sweep(parent: Path, prefix: str = ".") -> None:
 def _hold(parent: Path, prefix: str) -> tuple[Path, int]:
     """A name that begins with `prefix`, and the descriptor that holds its lock."""
     while True:
-        place = Path(tempfile.mktemp(prefix=prefix, dir=parent))
+        place = Path(tempfile.mktemp(prefix=prefix, suffix=files.TEMPORARY, dir=parent))
         with contextlib.suppress(BlockingIOError):
             held = files.lock(_lock_of(place))
             # Another process may have swept it just now.
@@ -69,4 +70,4 @@ def _hold(parent: Path, prefix: str) -> tuple[Path, int]:
 
 
 def _lock_of(place: Path) -> Path:
-    return place.with_name(place.name + ".lock")
+    return place.with_name(f"{place.name}.lock")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -63,15 +65,47 @@ def test_json_lines_name_the_line_and_leave_out_an_unfinished_one(tmp_path):
         files.read_json_lines(path, "delete it")
 
 
-def test_what_an_interrupted_writer_left_is_swept_and_nothing_else(tmp_path):
-    for name in ("results.json.x1.tmp", "teacher/metrics.jsonl.y2.tmp", ".export-abc/new/student.onnx"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("left")
-    kept = ("results.json", "teacher/metrics.jsonl", ".lock", "export/student.onnx", "distill/checkpoints/3/x.tmp")
-    for name in kept:
+OWN = ("teacher", "distill", "evaluation")
+WRITTEN = (
+    "results.json",
+    "teacher/metrics.jsonl",
+    "teacher/0123456789abcdef/head.npz",
+    "distill/checkpoints/3.crc32.json",
+    "evaluation/teacher.json",
+)
+KEPT = (
+    *WRITTEN,
+    ".lock",
+    ".Trash-1000/files/x",
+    ".venv-3.11/pyvenv.cfg",
+    ".export-settings/x",
+    "backup.20240131.tmp",
+    "data/mine.tmp",
+    "distill/mine.tmp",
+    "distill/checkpoints/3/x.tmp",
+    "export/student.onnx",
+)
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
+    for name in KEPT:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("kept")
-    files.sweep(tmp_path)
-    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert found == sorted(kept)
+    before = sorted(tmp_path.rglob("*"))
+    killed = "import os, sys; from kdjax.runtime import files; os.replace = lambda *_: os._exit(9)\n"
+    for name in WRITTEN:
+        code = f"{killed}files.write_text(sys.argv[1], 'half')"
+        assert subprocess.run([sys.executable, "-c", code, str(tmp_path / name)]).returncode == 9
+    assert len(sorted(tmp_path.rglob("*"))) == len(before) + len(WRITTEN)
+    files.sweep(tmp_path, OWN)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert all((tmp_path / name).read_text() == "kept" for name in KEPT)
+
+
+def test_a_linked_folder_and_one_that_is_not_there_are_not_swept(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / f"metrics.jsonl.x{files.TEMPORARY}").touch()
+    (tmp_path / "run" / "teacher").symlink_to(tmp_path / "elsewhere")
+    files.sweep(tmp_path / "run", OWN)
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1

@@ -53,6 +53,16 @@ def test_the_dead_are_swept_and_the_living_keep_theirs(tmp_path):
     temporary.sweep(tmp_path / "nowhere")
 
 
+def test_locks_and_folders_of_others_are_not_swept(tmp_path):
+    for name in (".venv-3.11", ".map-abc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.lock").touch()
+    temporary.sweep(tmp_path)
+    with temporary.folder(tmp_path, "map"):
+        pass
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_a_place_that_takes_no_folder_is_an_error(tmp_path):
     for place in (tmp_path / "nowhere", "/proc"):
         with pytest.raises(OSError), temporary.folder(pathlib.Path(place), "map"):

@@ -12,7 +12,6 @@ parity.json                      how each file measures on the test images
 import contextlib
 import dataclasses
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from kdjax.results.comparison import NAMES
 from kdjax.run import other_run
 from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
-from kdjax.runtime import files
+from kdjax.runtime import files, temporary
 from kdjax.runtime.devices import Mapping
 from kdjax.training.state import Best
 
@@ -135,12 +134,12 @@ def replacing(target: Path) -> Iterator[Path]:
 
     A block that raises leaves all as it was.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
-        new = Path(beside) / "new"
+    with temporary.folder(target.parent, target.name) as beside:
+        new = beside / "new"
         new.mkdir()
         yield new
         if target.exists():
-            target.rename(Path(beside) / "old")
+            target.rename(beside / "old")
         new.rename(target)
 
 
