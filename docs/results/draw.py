@@ -43,9 +43,14 @@ def save(name: str, width: float, draw) -> None:
     pyplot.close(figure)
 
 
+def interval(ci95: list[float] | None) -> str:
+    """In points."""
+    return " to ".join(f"{100 * end:+.1f}" for end in ci95) if ci95 else "no interval"
+
+
 def draw_gains(axes, places, gains: list[dict], label: str | None = None) -> None:
     """Means with their 95 % intervals, in points, and a line at 0."""
-    bars = [100 * (gain["mean"] - gain["ci95"][0]) for gain in gains]
+    bars = [100 * (gain["mean"] - gain["ci95"][0]) if gain["ci95"] else 0 for gain in gains]
     axes.errorbar(places, [100 * gain["mean"] for gain in gains], bars, fmt="o", capsize=3, label=label)
     axes.axhline(0, color="grey", linewidth=0.8)
 
@@ -107,9 +112,8 @@ def label_table(rows: dict[str, dict[str, dict | None]]) -> str:
             if arm is None:
                 cells.append("")
             elif "over" in name:
-                low, high = (100 * one for one in arm["ci95"])
                 mean = f"{100 * arm['mean']:+.1f}, " if arm["mean"] is not None else ""
-                cells.append(f"{mean}{low:+.1f} to {high:+.1f}")
+                cells.append(mean + interval(arm["ci95"]))
             else:
                 cells.append(f"{100 * arm['mean']:.1f}" + ("" if arm["std"] is None else f" ± {100 * arm['std']:.1f}"))
         lines.append("| " + " | ".join(cells) + " |")
@@ -129,7 +133,6 @@ def objective_table() -> str:
         "| objective | test top-1 % | over kl_cosine, 95 % over seeds | 95 % over test images |",
         "|---|---:|---:|---:|",
     ]
-    interval = lambda ci95: " to ".join(f"{100 * end:+.1f}" for end in ci95)
     ours = trial("labels_10", "kl_cosine")
     lines.append(f"| kl_cosine | {100 * ours['mean']:.1f} ± {100 * ours['std']:.1f} | | |")
     for name in comparison.select(read("labels_10_objectives")["arms"]):
@@ -150,6 +153,7 @@ def summary_table() -> str:
         "EuroSAT RGB, 64 px, a fifth of the training tiles": "eurosat_20_percent",
         "EuroSAT RGB, 64 px, AiTLAS split": "eurosat_64_aitlas",
         "UC Merced, 128 px, AiTLAS split": "pairs_mobilenet_v2_vgg16",
+        "the same from EfficientNet-Lite2": "pairs_mobilenet_v2_efficientnet_lite2_seeds8",
         "UC Merced, 64 px, 20 % of the labels": "labels_20",
         "UC Merced, 64 px, 10 % of the labels": "labels_10",
         "UC Merced, 64 px, 5 % of the labels": "labels_5",
@@ -170,12 +174,11 @@ def summary_table() -> str:
             gain, alone = read(name)["arms"]["kl_cosine"]["minus_alone"], trial(name, "student_alone")
         arm = trial(name, "kl_cosine")
         accuracies = (read(name)["teacher"]["test"]["top1"], alone["mean"], arm["mean"])  # a teacher may be unmeasured
-        low, high = (100 * end for end in gain["ci95"])
         lines.append(
             f"| {title} | {len(arm['seeds'])} | "
             + " | ".join("" if one is None else f"{100 * one:.1f}" for one in accuracies)
             + " | "
-            f"{100 * gain['mean']:+.1f}, {low:+.1f} to {high:+.1f} |"
+            f"{100 * gain['mean']:+.1f}, {interval(gain['ci95'])} |"
         )
     return "\n".join(lines)
 
