@@ -16,10 +16,10 @@ class Normalized(nn.Module):
     def __init__(self, mean=MEAN, std=STD):
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float64).reshape(1, 3, 1, 1), persistent=False)
 
     def normalize(self, x):
-        return (x - self.mean) / self.std
+        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
 
 
 class VGG16(Normalized):
