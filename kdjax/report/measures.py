@@ -52,8 +52,10 @@ def curves(material: Material) -> list[Markup]:
         ("Thick: mean over seeds; thin: each seed. " if len(material.results["config"]["seeds"]) > 1 else "One seed. ")
         + "Training losses are means over the steps since the point before, on augmented views. A term is drawn for "
         "every student, also where its weight is 0 and it only watches. "
-        f"Validation: {material.results['dataset']['splits']['val']} images, which choose the step of each student."
+        f"Validation: {material.results['dataset']['splits']['val']} images"
     )
+    last = material.results["config"].get("student", {}).get("select") == "last"
+    caption += "; each student is that of its last step." if last else ", which choose the step of each student."
     if not teacher:
         caption += " The teacher was not trained in this run, so it has no curves."
     legend = charts.legend([*([("teacher", "t")] if teacher else []), *styles.items()])
@@ -220,7 +222,7 @@ def cost(material: Material) -> list[Markup]:
     ]
     caption = (
         f"{results['dataset']['splits']['test']} test images. Students are means over seeds, with the 95 % interval "
-        "where there are three or more."
+        "where there are three or more that differ."
     )
     if timed:
         heading = f"Top-1 over latency, exported {exported}"

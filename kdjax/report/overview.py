@@ -6,17 +6,19 @@ parameters, multiply-adds and, for runs that were exported, latency.
 
 Of every run one arm that uses the teacher is shown, the one that is best on validation; and of each student the arm
 without a teacher that is best on validation, whichever run it is in. A student is the same in two runs where its
-network and all its settings are. Gains are paired by seed. Where classes are unequal, macro recall takes the place of
-top-1.
+network, its data and all settings of its training are. Gains are paired by seed. Where classes are unequal, macro
+recall takes the place of top-1.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdjax.config import base
 from kdjax.errors import InputError, Parser, in_one_line
 from kdjax.report import charts
 from kdjax.report.markup import Markup, element
@@ -25,7 +27,8 @@ from kdjax.report.parts import figure, panels, table
 from kdjax.report.shell import document as page
 from kdjax.report.summary import leading_arm
 from kdjax.results import compare, document, formats, intervals
-from kdjax.results.comparison import NAMES, figures, find_alone, judged_by, on_validation, shown_arms, uses_teacher
+from kdjax.results.comparison import NAMES, figures, find_alone, judged_by, rank, shown_arms, uses_teacher
+from kdjax.results.two_splits import DRAWN_BY
 from kdjax.runtime import files
 
 
@@ -62,11 +65,40 @@ class _Found:
 
     @property
     def student(self) -> tuple[Any, ...]:
-        """What makes a student the same in two runs: the network, and how it was trained."""
+        """What makes a student the same in two runs: the network, its data, and how it was trained.
+
+        The fingerprint says which images are on which side, so fields that only decide that may differ. Fields that the
+        run's version did not have yet count as their defaults, which are what it did.
+        """
         facts, config = self.results["student"], self.results["config"]
-        data = [config.get("dataset", {}).get(field) for field in ("label_fraction", "class_weights", "sampling")]
-        settings = json.dumps([config.get("student"), data], sort_keys=True)
-        return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), settings)
+        given = {name: {**default, **config.get(name, {})} for name, default in _defaults().items()}
+        settings = {
+            "images": self.results["dataset"].get("fingerprint"),
+            "dataset": {name: value for name, value in given["dataset"].items() if name not in ("path", *DRAWN_BY)},
+            "student": given["student"],
+            **{name: given["distill"][name] for name in ("views", "mixup")},  # of all arms, those without a teacher too
+            "data_seed": config.get("data_seed"),
+            "dtype": self._dtype,
+        }
+        return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), _text(settings))
+
+    @property
+    def teacher(self) -> str:
+        """What makes a teacher the same in two runs: its SHA-256 and, of stored logits, their fingerprints.
+
+        Logits that were made elsewhere may have one fingerprint and be of two teachers, and older versions did not
+        write it: then the figures on test tell them apart.
+        """
+        facts = self.results["teacher"]
+        known = [facts["model"], facts.get("sha256"), facts.get("logits")]
+        return _text(known if known[1] and not known[2] else [*known, facts["test"]])
+
+    @property
+    def _dtype(self) -> str:
+        """Compute dtype, see `config`."""
+        said = self.results["config"].get("dtype", "auto")
+        on_cpu = self.results.get("environment", {}).get("backend") == "cpu"
+        return said if said != "auto" else "float32" if on_cpu else "bfloat16"
 
     @property
     def student_name(self) -> str:
@@ -106,7 +138,7 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
     for one in found:
         facts = one.results["teacher"]
         shown.setdefault(
-            f"{facts['model']}{facts.get('sha256')}",
+            one.teacher,
             Row(f"teacher {facts['model']}", one.run, "t", "", facts, {"mean": facts["test"].get(measure)}),
         )
     listed = list(shown.values())
@@ -121,8 +153,7 @@ def _of_student(found: Sequence[_Found], style: str, measure: str) -> list[Row]:
     name = found[0].student_name
     arm = lambda one, arm: shown_arms(one.results)[arm]
     baselines = [(one, alone) for one in found if (alone := one.alone(measure))]
-    score = lambda pair: on_validation(arm(*pair), measure) or 0.0
-    best = max(baselines, key=score, default=None)
+    best = max(baselines, key=lambda pair: rank(arm(*pair), measure), default=None)
     listed = []
     if best:
         listed.append(Row(f"{name} alone", best[0].run, style, best[1], _cost(*best), figures(arm(*best), measure)))
@@ -207,8 +238,8 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
     ]
     caption = (
         f"{facts['splits']['test']} test images of {facts['name']}. Students are means over seeds; arms are chosen on "
-        "validation. Gains are over the same student without a teacher, paired by seed; intervals need three seeds. "
-        "ms: one image through student.onnx, where the run was exported."
+        "validation. Gains are over the same student without a teacher, paired by seed; intervals need three seeds "
+        "that differ. ms: one image through student.onnx, where the run was exported."
     )
     drawn = [
         (f"{NAMES[measure].capitalize()} over {unit}", chart)
@@ -228,6 +259,17 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
         figure(table("Networks", header, cells, class_="results"), caption),
         figure(panels(drawn), "The cross is a teacher; students of one kind share a color and a marker."),
     )
+
+
+@functools.cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    """The sections of the configuration that a student depends on, as results.json has them."""
+    found = json.loads(base().to_json())
+    return {name: found[name] for name in ("dataset", "student", "distill")}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _points(bounds: Sequence[float]) -> str:

@@ -85,10 +85,9 @@ def students_say(log_probabilities: np.ndarray, classes: Sequence[str]) -> Marku
 
 
 def picture(pixels: np.ndarray, alt: str) -> Markup:
-    """An image (side, side, 3) uint8 within the page, at most `THUMBNAIL` px wide."""
+    """An image (height, width, 3) uint8 within the page, at most `THUMBNAIL` px wide and high."""
     image = Image.fromarray(pixels)
-    if image.width > THUMBNAIL:
-        image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=None)
     content = io.BytesIO()
     image.save(content, "JPEG", quality=82)
     data = base64.b64encode(content.getvalue()).decode()

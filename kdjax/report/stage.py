@@ -40,7 +40,7 @@ def report(run: Run) -> None:
         raise InputError(f"{run.workdir}/results.json is of other arms than this run: run --stages=evaluate again")
     if not len(run.dataset.test):
         raise InputError("report: the data set has no test images, so there is nothing to show")
-    stored = _logits(run)
+    stored = _logits(run, results.get("logits_sha256"))
     students = [
         (row, column)
         for column, arm in enumerate(run.student.arms)
@@ -100,15 +100,15 @@ def _parity(run: Run) -> dict[str, Any] | None:
     return found
 
 
-def _logits(run: Run) -> dict[str, np.ndarray]:
-    """What teacher and students say of validation and test, in the shapes of this run."""
+def _logits(run: Run, sha256: str | None) -> dict[str, np.ndarray]:
+    """What teacher and students say of validation and test, in the shapes of this run; `sha256` is results.json's."""
     path, fix = _written_by("evaluate", run.workdir / "evaluation" / "logits.npz")
     classes = len(run.dataset.classes)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, split in (("validation", run.dataset.validation), ("test", run.dataset.test)):
         shapes[f"teacher_{name}"] = (len(split.labels), classes)
         shapes[f"student_{name}"] = (*run.student.rows, len(split.labels), classes)
-    return logits.read(path, shapes, fix)
+    return logits.read(path, shapes, fix, sha256)
 
 
 def _side(

@@ -11,6 +11,7 @@ from kdjax.results.comparison import (
     find_alone,
     judged_by,
     on_validation,
+    rank,
     shown_arms,
     uses_teacher,
 )
@@ -22,10 +23,11 @@ def leading_arm(results: Mapping[str, Any]) -> str | None:
     Where no student was taught, or all of those failed, the best of the others; None where all failed.
     """
     arms, judged = shown_arms(results), judged_by(results["dataset"])
-    score = {name: on_validation(arm, judged) for name, arm in arms.items()}
-    finished = [name for name, arm in arms.items() if arm["mean"] is not None and score[name] is not None]
+    finished = [
+        name for name, arm in arms.items() if arm["mean"] is not None and on_validation(arm, judged) is not None
+    ]
     taught = [name for name in finished if uses_teacher(arms[name])]
-    return max(taught or finished, key=lambda name: score[name] or 0.0, default=None)
+    return max(taught or finished, key=lambda name: rank(arms[name], judged), default=None)
 
 
 def finding(results: Mapping[str, Any]) -> str:
@@ -72,13 +74,20 @@ def _finished_seeds(arm: Mapping[str, Any]) -> set[int]:
 
 def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, arms: int) -> str:
     difference = f"{_signed(gain['mean'])} points"
-    if gain["ci95"] is None:
+    p = arm["p_vs_alone"]
+    # An older version gave equal differences an interval, of a single point.
+    if gain["ci95"] is None or p is None:
         boot = arm.get("bootstrap")
         over_images = (
             f"Other test images might have shown {_signed(boot['ci95'][0])} to {_signed(boot['ci95'][1])} points. "
             if boot
             else ""
         )
+        if seeds >= intervals.FEWEST:
+            return (
+                f"Over {seeds} seeds the difference is {difference}, the same for each of them. {over_images}How far "
+                "another seed would move it is not known: without spread there is no interval and no test."
+            )
         if seeds > 1:
             return (
                 f"The difference is {difference}, from {seeds} seeds. {over_images}How far another seed would move it "
@@ -89,14 +98,12 @@ def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, ar
             "known: one seed proves nothing."
         )
     low, high = gain["ci95"]
-    p = arm["p_vs_alone"]
     said = f"Over {seeds} seeds the difference is {difference}, 95 % interval {_signed(low)} to {_signed(high)}"
-    if p is not None:
-        said += f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" + (" after Holm's correction" if arms > 2 else "")
+    said += f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" + (" after Holm's correction" if arms > 2 else "")
     if low <= 0 <= high:
         return f"{said}. The interval contains 0: these seeds do not show that distillation helps or harms."
     direction = "helps" if gain["mean"] > 0 else "harms"
-    if p is None or p < 0.05:
+    if p < 0.05:
         return f"{said}. On this split and with this teacher, distillation {direction}."
     return f"{said}. The interval lies on one side of 0, but p is not below 0.05: weak evidence that it {direction}."
 

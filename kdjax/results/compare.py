@@ -3,9 +3,9 @@
     python -m kdjax.results.compare runs/labels_10:kl_cosine runs/labels_10_only:student_alone
 
 An arm may be a family of trials: then its trial with the best validation accuracy is compared. Printed as JSON are the
-accuracies of both, and their mean difference with two 95 % intervals: Student's t over the seeds (from three on), and a
-bootstrap over the test images; and the same of macro recall, whose bootstrap draws within the classes. The labels are
-the names of the class folders that the test images lie in.
+accuracies of both, and their mean difference with two 95 % intervals: Student's t over the seeds (from three on, unless
+their differences are equal), and a bootstrap over the test images; and the same of macro recall, whose bootstrap draws
+within the classes. The labels are the names of the class folders that the test images lie in.
 """
 
 import json
@@ -51,7 +51,8 @@ def right(name: str) -> tuple[list[str], np.ndarray, dict[int, np.ndarray]]:
     labels = np.array([classes.index(image.split("/")[0]) for image in images])
     one, columns = results["arms"][arm], list(results["arms"])
     shape = (len(one["seeds"]), len(columns), len(images), len(classes))
-    stored = logits.read(Path(folder) / "evaluation" / "logits.npz", {"student_test": shape}, _FIX)
+    path, sha256 = Path(folder) / "evaluation" / "logits.npz", results.get("logits_sha256")
+    stored = logits.read(path, {"student_test": shape}, _FIX, sha256)
     said = stored["student_test"][:, columns.index(arm)].argmax(-1)
     rows = zip(one["seeds"], one["test_top1"], said == labels, strict=True)
     return images, labels, {seed: row for seed, top1, row in rows if top1 is not None}

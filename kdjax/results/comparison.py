@@ -45,24 +45,36 @@ def on_validation(arm: Mapping[str, Any], measure: str = "top1") -> float | None
     return intervals.mean(arm[f"val_{measure}"])
 
 
+def rank(arm: Mapping[str, Any], measure: str = "top1") -> tuple[float, float]:
+    """What the best on validation has most of: the share of the seeds that ended well, then the mean over these.
+
+    The mean alone would prefer an arm for the seeds that it lost.
+    """
+    values = arm[f"val_{measure}"]
+    return sum(value is not None for value in values) / max(len(values), 1), on_validation(arm, measure) or 0.0
+
+
 def select(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> dict[str, str]:
-    """For each family of arms its trial with the highest mean on validation, the first of equals.
+    """For each family of arms its best trial on validation by `rank`, the first of equals.
 
     An arm without a family is one of its own.
     """
     chosen: dict[str, str] = {}
-    score = lambda name: on_validation(arms[name], measure) or 0.0
     for name, arm in arms.items():
         family = arm.get("family", name)
-        if family not in chosen or score(name) > score(chosen[family]):
+        if family not in chosen or rank(arm, measure) > rank(arms[chosen[family]], measure):
             chosen[family] = name
     return chosen
 
 
+def selected(results: Mapping[str, Any]) -> dict[str, str]:
+    """The arm of each family that the table shows; an arm without a family is one of its own."""
+    return dict(results["selected"]) if "selected" in results else {name: name for name in results["arms"]}
+
+
 def shown_arms(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The arms of the table: of a family its selected trial."""
-    names = results["selected"].values() if "selected" in results else results["arms"]
-    return {name: results["arms"][name] for name in names}
+    return {name: results["arms"][name] for name in selected(results).values()}
 
 
 def baselines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -71,10 +83,9 @@ def baselines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def find_alone(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> str | None:
-    """The arm that the others are compared with: of those that use no teacher the best on validation.
+    """The arm that the others are compared with: of those that use no teacher the best on validation by `rank`.
 
     With few labels that may be the student of all tiles or the one of the labelled tiles only, and a gain over the
     weaker one would be no gain by distillation. The first of equals; None where every arm uses the teacher.
     """
-    score = lambda name: -1.0 if (found := on_validation(arms[name], measure)) is None else found
-    return max(baselines(arms), key=score, default=None)
+    return max(baselines(arms), key=lambda name: rank(arms[name], measure), default=None)

@@ -4,6 +4,7 @@ All accuracies are fractions.
 """
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections import Counter
@@ -117,21 +118,30 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     A repetition is a split: its teacher, and of each arm (of a family its selected trial) the mean over its seeds.
 
     Args:
-        runs: as from `build`, one a split, of the same arms.
+        runs: as from `build`, one a split.
 
     Returns:
-        dataset {name, classes, overlap}, measure, data_seeds, folds (of each its (number, folds), or None), seeds,
-        teacher {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1, mean, std, ci95, minus_alone,
-        p_vs_alone}}; test_top1 per split. Where classes are unequal on a split, measure is "macro_recall", and
-        test_macro_recall is in its place. Intervals and p-values allow for the overlap of the splits, see
-        `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the others are compared with is the
-        best on validation over all splits of those that use no teacher.
+        dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number,
+        folds), or None), seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1, mean, std,
+        ci95, minus_alone, p_vs_alone}}; test_top1 per split. Where classes are unequal on a split, measure is
+        "macro_recall", and test_macro_recall is in its place. Intervals and p-values allow for the overlap of the
+        splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the others are compared
+        with is the best on validation over all splits of those that use no teacher.
+
+    Raises:
+        InputError: a split has other arms, or families of them, than the first.
     """
     first = runs[0]
-    overlap = first["dataset"]["overlap"]
+    overlap = math.fsum(run["dataset"]["overlap"] for run in runs) / len(runs)  # folds may differ in size
     unequal = any(comparison.judged_by(run["dataset"]) == "macro_recall" for run in runs)
     judged = "macro_recall" if unequal else "top1"
     trials = [(run["arms"], comparison.select(run["arms"], judged)) for run in runs]
+    for number, (run, (_, chosen)) in enumerate(zip(runs, trials, strict=True)):
+        if chosen.keys() != trials[0][1].keys():
+            raise InputError(
+                f"the arms of split {number} (data seed {run['config']['data_seed']}) are {', '.join(chosen)}, those "
+                f"of split 0 {', '.join(trials[0][1])}: run --stages=evaluate of all splits again"
+            )
     of_family = {family: [arms[chosen[family]] for arms, chosen in trials] for family in trials[0][1]}
     means = {family: [comparison.figures(arm, judged)["mean"] for arm in one] for family, one in of_family.items()}
     alone = comparison.find_alone(
@@ -250,7 +260,9 @@ def _bootstrap(ours: Mapping[str, Any], theirs: Mapping[str, Any], labels: np.nd
     """Over the seeds that both arms have and in which neither failed; of macro recall with labels."""
     if "correct" not in ours or "correct" not in theirs:
         return None
-    valid = [{s: i for i, s in enumerate(arm["seeds"]) if arm["test"][i] is not None} for arm in (ours, theirs)]
+    # A student whose logits are not finite was measured as well, with None in place of its figures.
+    ended_well = lambda measured: measured is not None and plain(measured.get("top1"), "top1") is not None
+    valid = [{s: i for i, s in enumerate(arm["seeds"]) if ended_well(arm["test"][i])} for arm in (ours, theirs)]
     shared = [seed for seed in valid[0] if seed in valid[1]]
     if not shared:
         return None

@@ -45,9 +45,10 @@ def short(count: float | None) -> str:
     """1234567 → 1.23 M."""
     if count is None:
         return "-"
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
+    rounded = float(f"{count:.3g}")  # 999 600 is 1 M
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if rounded >= size:
+            return f"{rounded / size:.3g} {unit}"
     return f"{count:g}"
 
 

@@ -14,6 +14,9 @@ FEWEST = 3
 """Values from which there is an interval or a p-value. Two values have a t interval 13 standard deviations wide, and
 nothing shows whether they are at all normal."""
 
+_ROUNDING = 1e-12
+"""Equal fractions and losses may differ by so much, and by this share of the largest where that is above 1."""
+
 
 def mean(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are not None, None where there are none."""
@@ -34,15 +37,18 @@ def summary(values: Sequence[float | None], overlap: float = 0.0) -> dict[str, A
 
     Returns:
         mean: float, None without values. std: with n − 1, None below two values. ci95: [low, high], the
-        mean ± t(0.975, n − 1) std sqrt(1 / n + overlap), None below `FEWEST` values.
+        mean ± t(0.975, n − 1) std sqrt(1 / n + overlap), None below `FEWEST` values and where all are equal: without
+        spread nothing says how far another value would be from them.
     """
     kept = _finite(values)
     n, center = len(kept), mean(kept)
     if n < 2 or center is None:
         return {"mean": center, "std": None, "ci95": None}
     std = math.sqrt(math.fsum((v - center) ** 2 for v in kept) / (n - 1))
+    if n < FEWEST or std <= _rounding(kept):
+        return {"mean": center, "std": std, "ci95": None}
     half = float(special.stdtrit(n - 1, 0.975)) * std * math.sqrt(1 / n + overlap)
-    return {"mean": center, "std": std, "ci95": [center - half, center + half] if n >= FEWEST else None}
+    return {"mean": center, "std": std, "ci95": [center - half, center + half]}
 
 
 def accuracies(values: Sequence[float | None], overlap: float = 0.0) -> dict[str, Any]:
@@ -60,7 +66,7 @@ def accuracies(values: Sequence[float | None], overlap: float = 0.0) -> dict[str
     if not all(0 <= value <= 1 for value in _finite(values)):
         raise ValueError(f"accuracies must lie in [0, 1], got {list(values)}")
     found = summary(values, overlap)
-    if found["ci95"] is None or found["std"] == 0:
+    if found["ci95"] is None:
         return found
     center = found["mean"]
     square = ((found["ci95"][1] - found["ci95"][0]) / 2) ** 2
@@ -89,7 +95,7 @@ def paired_t(a: Sequence[float | None], b: Sequence[float | None], overlap: floa
     if n < FEWEST:
         return None
     spread = summary(differences)
-    rounding = 1e-12 * max(abs(v) for v in (*_finite(a), *_finite(b), 0.0))  # equal differences may differ by it
+    rounding = _rounding((*_finite(a), *_finite(b)))
     if spread["std"] <= rounding:
         return 1.0 if abs(spread["mean"]) <= rounding else None
     statistic = abs(spread["mean"]) / (spread["std"] * math.sqrt(1 / n + overlap))
@@ -140,6 +146,11 @@ def paired_bootstrap(
     low, high = np.quantile(means, (0.025, 0.975))
     center = np.mean([part.mean() for part in strata])
     return {"difference": float(center), "ci95": [float(low), float(high)]}
+
+
+def _rounding(values: Sequence[float]) -> float:
+    """The spread of such values, or of their differences, that is none."""
+    return _ROUNDING * max(1.0, *map(abs, values))
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:

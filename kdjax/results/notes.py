@@ -87,14 +87,18 @@ def _seeds(results: Mapping[str, Any]) -> str:
         )
     seeds = sorted({seed for arm in arms.values() for seed in arm["seeds"]})
     over = f"Over seeds {', '.join(map(str, seeds))}: mean ± standard deviation (n - 1)"
-    if not any(arm["ci95"] for arm in arms.values()):
+    judged = judged_by(results["dataset"])
+    several = [arm for arm in arms.values() if sum(one is not None for one in arm["test_top1"]) >= intervals.FEWEST]
+    if not several:
         return (
             f"{over}. An interval or a test takes {intervals.FEWEST} seeds. All seeds share one split and one teacher, "
             "so their spread says nothing about other splits or other teachers."
         )
+    alike = not all(figures(arm, judged)["ci95"] for arm in several)
     return (
         f"{over} and 95 % interval (Student's t in Wilson's form, which stays between 0 and 100). All seeds share one "
         "split and one teacher, so the interval says nothing about other splits or other teachers."
+        + (" Seeds that are all alike have no spread, and so no interval." if alike else "")
     )
 
 

@@ -3,7 +3,8 @@
     python -m kdjax.results.two_splits runs/random runs/by_place
 
 The test images differ, so that nothing can be paired: the table has the mean of every arm on each split and their
-difference. Where classes are unequal in one of the runs, both are told by macro recall.
+difference; of a family of trials it has the one that validation chose on each. Where classes are unequal in one of the
+runs, both are told by macro recall.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from kdjax.errors import InputError, in_one_line
 from kdjax.results import document, formats
-from kdjax.results.comparison import NAMES, figures, judged_by, shown_arms
+from kdjax.results.comparison import NAMES, figures, judged_by, selected
 from kdjax.results.tables import aligned, wrapped
 from kdjax.runtime import files
 
@@ -41,9 +42,15 @@ def table(first: Path, second: Path) -> str:
                 f"{field} is {here!r} in {first} and {there!r} in {second}: give runs that differ in splits"
             )
     measure = max((judged_by(one["dataset"]) for one in runs), key=("top1", "macro_recall").index)
-    arms = [shown_arms(one) for one in runs]
+    trials = [selected(one) for one in runs]
+    if trials[0].keys() != trials[1].keys():
+        here, there = (", ".join(one) for one in trials)
+        raise InputError(f"the arms of {first} are {here}, those of {second} {there}: give runs of the same arms")
     rows = [_row(f"teacher {runs[0]['teacher']['model']}", [{"mean": one["teacher"]["test"][measure]} for one in runs])]
-    rows += [_row(name, [figures(one[name], measure) for one in arms]) for name in arms[0] if name in arms[1]]
+    for family in trials[0]:
+        names = [one[family] for one in trials]
+        found = [figures(one["arms"][name], measure) for one, name in zip(runs, names, strict=True)]
+        rows.append(_row(names[0] if names[0] == names[1] else f"{family} ({' / '.join(names)})", found))
     header = ["", *(f"{drawn_by(one['config']['dataset'])}, %" for one in runs), "points"]
     tested = " and ".join(str(len(one["test"])) for one in members)
     note = (

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.objective.arms import measured_terms
-from kdjax.results import document, metrics, tables
+from kdjax.results import document, logits, metrics, tables
 from kdjax.results.comparison import NAMES
 from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
@@ -154,10 +154,13 @@ def _dataset_facts(run: Run) -> dict[str, Any]:
 def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) -> dict[str, Any]:
     dataset, record = run.dataset, targets.record()
     validation = metrics.classification(logits["validation"], dataset.validation.labels)
+    stored = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
     passes = [record[kind] for kind in ("views", "clean") if kind in record]
     return {
         **teacher_facts(run),
         **({"sha256": ", ".join(targets.digests)} if targets.digests else {}),
+        **({"logits": stored} if stored else {}),  # folders of them, by their fingerprints
+        **({"fitted_heads": targets.fitted_heads} if targets.fitted_heads else {}),
         "forward_images": record["views"]["forward_images"] if "views" in record else None,
         "clean_images": record["clean"]["forward_images"],
         "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in passes),
@@ -167,7 +170,7 @@ def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) ->
 
 
 def _write(
-    run: Run, step: int, measured: dict[str, Measured], results: dict[str, Any], logits: dict[str, dict[str, Any]]
+    run: Run, step: int, measured: dict[str, Measured], results: dict[str, Any], said: dict[str, dict[str, Any]]
 ) -> None:
     """The folder `evaluation`, the results in three forms, and the closing table on the screen."""
     folder = run.workdir / "evaluation"
@@ -176,8 +179,10 @@ def _write(
         writer.write(step, side, scalars(run, measured[side]))
     writer.close()
     temporary = folder / "logits.tmp.npz"
-    np.savez(temporary, **{f"{who}_{side}": logits[who][side] for who in logits for side in SIDES})
+    arrays = {f"{who}_{side}": said[who][side] for who in said for side in SIDES}
+    np.savez(temporary, **arrays)
     temporary.replace(folder / "logits.npz")
+    results["logits_sha256"] = logits.digest(arrays)
     note = run.config.run.note or None
     files.write_json(run.results_dir / "results.json", results)
     files.write_text(run.results_dir / "results.md", tables.markdown(results, note))

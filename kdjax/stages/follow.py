@@ -4,15 +4,17 @@ Writes `evaluation/` only and holds no lock. Checkpoints may be deleted while th
 """
 
 import time
+from collections.abc import Sequence
 
 import jax
 
 from kdjax.errors import InputError
+from kdjax.results import formats, intervals
 from kdjax.results.comparison import NAMES
 from kdjax.run.run import Run
 from kdjax.runtime import preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
-from kdjax.stages.evaluate import evaluate, scalars
+from kdjax.stages.evaluate import Measured, evaluate, scalars
 from kdjax.training.checkpoint import KEPT
 from kdjax.training.predictor import population_metrics
 
@@ -60,13 +62,16 @@ def follow(run: Run) -> None:
             writer = MetricsWriter(run.workdir / "evaluation" / "follow", seen - 1, tensorboard=tensorboard)
             writer.write(seen, "validation", scalars(run, measured))
             writer.close()
-        values = [[one[student.selected_by] for one in row] for row in measured]
-        means = ", ".join(
-            f"{arm.name} {sum(one or 0.0 for one in column) / len(column):.3f}"
-            for arm, column in zip(student.arms, zip(*values, strict=True), strict=True)
-        )
-        run.log(f"evaluate: step {seen}/{total}  validation {NAMES[student.selected_by]}: {means}")
+        said = means([arm.name for arm in student.arms], measured, student.selected_by)
+        run.log(f"evaluate: step {seen}/{total}  validation {NAMES[student.selected_by]}: {said}")
     evaluate(run)
+
+
+def means(names: Sequence[str], measured: Measured, measure: str) -> str:
+    """The mean of each arm over the seeds that have one, `-` where none has: a student that failed has no accuracy."""
+    columns = zip(*([one[measure] for one in row] for row in measured), strict=True)
+    said = zip(names, columns, strict=True)
+    return ", ".join(f"{name} {formats.number(intervals.mean(column))}" for name, column in said)
 
 
 def _steps_after(step: int, run: Run) -> list[int]:

@@ -1,13 +1,33 @@
 """The sections of images: which are shown, in which order, and what is said of them."""
 
+import base64
 import dataclasses
+import io
 import re
 
 import numpy as np
+import pytest
+from helpers import tiles
 from helpers.report_material import CLASSES, material
+from PIL import Image
 
-from kdjax.report import images
+from kdjax.report import images, parts
 from kdjax.report.markup import joined
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shown"),
+    [(64, 64, (64, 64)), (200, 200, (128, 128)), (64, 128, (128, 64)), (72, 144, (128, 64)), (300, 100, (43, 128))],
+)
+def test_pictures_keep_their_shape(height, width, shown):
+    """Two composites stand side by side, so that a picture may be twice as wide as high."""
+    drawn = tiles.picture(1, height, width)
+    tag = parts.picture(drawn, "alt")
+    assert re.findall(r'(?:width|height)="(\d+)"', tag) == [str(size) for size in shown]
+    content = base64.b64decode(re.search('base64,([^"]*)', tag)[1])
+    found = np.asarray(Image.open(io.BytesIO(content)), float)
+    expected = np.asarray(Image.fromarray(drawn).resize(shown, Image.Resampling.LANCZOS), float)
+    assert found.shape == expected.shape and np.abs(found - expected).mean() < 8  # what JPEG loses
 
 
 def written(parts):

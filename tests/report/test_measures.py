@@ -35,6 +35,21 @@ def test_every_term_that_was_measured_has_a_curve_under_its_title():
         assert f"{arm} ends at 60" in found["Validation top-1, %"]  # 0.2 an epoch, in percent
 
 
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        (None, "Validation: 20 images, which choose the step of each student."),
+        ("best", "Validation: 20 images, which choose the step of each student."),
+        ("last", "Validation: 20 images; each student is that of its last step."),
+    ],
+)
+def test_the_caption_says_what_validation_is_for(select, said):
+    given = material()
+    if select:
+        given.results["config"]["student"] = {"select": select}
+    assert said in written(measures.curves(given))
+
+
 def with_arm(given, name, validation):
     """The same material with one more arm without a teacher, a copy of the student alone."""
     results = json.loads(json.dumps(given.results))

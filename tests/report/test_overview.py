@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.run_results import TOP1, parts
 
+from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.report import overview
 from kdjax.results import document, intervals
@@ -64,6 +65,73 @@ def test_a_student_that_was_trained_otherwise_is_another(runs, tmp_path):
     gains = {(row.run, row.name): row.gain["mean"] for row in rows if row.gain}
     before = {(row.run, row.name): row.gain["mean"] for row in overview.rows(runs)[1] if row.gain}
     assert gains == before and rows[-1].run == str(longer) and rows[-1].name.endswith("alone")
+
+
+def changed(folder, path, value):
+    """The run with another value at a dotted path of its results.json; None leaves it out."""
+    results = json.loads((folder / "results.json").read_text())
+    *sections, field = path.split(".")
+    section = results
+    for name in sections:
+        section = section.setdefault(name, {})
+    section[field] = value
+    if value is None:
+        del section[field]
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "same"),
+    [
+        ("config.student.learning_rate", 0.5, False),
+        ("config.dataset.augmentation.scale", [0.9, 1.0], False),
+        ("config.dataset.label_fraction", 0.1, False),
+        ("config.dataset.sampling", "balanced", False),
+        ("config.dataset.sampling", None, True),  # of a version that did not have it: the default is what it did
+        ("config.distill.mixup", 0.3, False),
+        ("config.distill.views", 1, False),
+        ("config.data_seed", 3, False),
+        ("config.dtype", "bfloat16", False),
+        ("config.dtype", "float32", True),  # what `auto` is on a CPU
+        ("environment.backend", "gpu", False),
+        ("dataset.fingerprint", "other", False),
+        ("student.width", 0.5, False),
+        ("config.dataset.path", "elsewhere", True),
+        ("config.dataset.splits", "splits.json", True),  # the fingerprint says which images are on which side
+        ("config.teacher.epochs", 3, True),
+        ("config.distill.temperature", 2.0, True),
+        ("config.run.note", "x", True),
+    ],
+)
+def test_a_student_is_the_same_where_its_data_and_its_training_are(tmp_path, path, value, same):
+    folders = [write(tmp_path / name) for name in "ab"]
+    for folder in folders:
+        changed(folder, "config", {**json.loads(base().to_json()), "seeds": [0, 1, 2]})
+    changed(folders[1], path, value)
+    _, rows = overview.rows(folders)
+    assert sum(row.name.endswith("alone") for row in rows) == 2 - same
+
+
+def test_teachers_of_one_name_are_told_apart_by_what_they_say(tmp_path):
+    """Stored logits have no SHA-256: their fingerprints and, in results of older versions, their figures tell."""
+    name = "stored logits of vgg16 at 64 px"
+    teachers = [("a", ["f0"], 0.9), ("b", ["f1"], 0.9), ("c", ["f1"], 0.9), ("d", None, 0.9), ("e", None, 0.5)]
+    folders = [write(tmp_path / run, teacher=name, sha=None) for run, *_ in teachers]
+    for folder, (_, logits, top1) in zip(folders, teachers, strict=True):
+        changed(folder, "teacher.sha256", None)
+        if logits:
+            changed(folder, "teacher.logits", logits)
+        changed(folder, "teacher.test.top1", top1)
+    _, rows = overview.rows(folders)
+    assert [(row.run[-1], row.figures["mean"]) for row in rows if row.style == "t"] == [
+        ("a", 0.9), ("b", 0.9), ("d", 0.9), ("e", 0.5),
+    ]  # fmt: skip
+
+
+def test_a_baseline_with_failed_seeds_is_behind_a_whole_one(runs):
+    changed(runs[1], "arms.student_alone.val_top1", [0.9, None, None])
+    best = next(row for row in overview.rows(runs)[1] if row.name == "mobilenet_v2 64 px alone")
+    assert best.run == str(runs[0])
 
 
 def test_latency_is_that_of_the_exported_arm(runs):

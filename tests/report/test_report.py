@@ -271,6 +271,10 @@ def test_files_of_another_run_are_refused(run):
     run.student.arms = [SimpleNamespace(name=name) for name in ARMS]
     run.student.rows = (2, len(ARMS))
     refused(run, "student_validation has the shape.*--stages=evaluate")
+    run.student.rows = (1, len(ARMS))
+    results = json.loads((run.workdir / "results.json").read_text())
+    (run.workdir / "results.json").write_text(json.dumps({**results, "logits_sha256": "0"}))
+    refused(run, "logits.npz is not of the evaluation that wrote results.json: run --stages=evaluate again")
     run.dataset.fingerprint = "another"
     refused(run, "results.json is of other data.*--stages=evaluate")
 

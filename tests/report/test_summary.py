@@ -25,12 +25,23 @@ HARMS = "On this split and with this teacher, distillation harms."
 OPEN = "The interval contains 0: these seeds do not show that distillation helps or harms."
 
 
+UNKNOWN = "How far another seed would move it is not known: without spread there is no interval and no test."
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((0.05, [0.01, 0.09], 0.03), f"+5.00 points, 95 % interval +1.00 to +9.00, p = 0.030. {HELPS}"),
         ((0.05, [0.01, 0.09], 0.0004), f"+5.00 points, 95 % interval +1.00 to +9.00, p < 0.001. {HELPS}"),
-        ((0.05, [0.05, 0.05], None), f"+5.00 points, 95 % interval +5.00 to +5.00. {HELPS}"),
+        ((0.05, None, None), f"+5.00 points, the same for each of them. {UNKNOWN}"),
+        ((0.05, [0.05, 0.05], None), f"+5.00 points, the same for each of them. {UNKNOWN}"),  # of an older version
+        ((-0.05, None, None), f"−5.00 points, the same for each of them. {UNKNOWN}"),
+        ((0.0, None, 1.0), f"+0.00 points, the same for each of them. {UNKNOWN}"),
+        (
+            (0.05, None, None, [0.01, 0.09]),
+            "+5.00 points, the same for each of them. Other test images might have shown +1.00 to +9.00 points. "
+            f"{UNKNOWN}",
+        ),
         ((-0.05, [-0.09, -0.01], 0.03), f"−5.00 points, 95 % interval −9.00 to −1.00, p = 0.030. {HARMS}"),
         ((0.05, [-0.01, 0.11], 0.2), f"+5.00 points, 95 % interval −1.00 to +11.00, p = 0.200. {OPEN}"),
         ((0.05, [0.0, 0.1], 0.05), f"+5.00 points, 95 % interval +0.00 to +10.00, p = 0.050. {OPEN}"),
@@ -111,8 +122,11 @@ def test_the_leading_arm_is_chosen_on_validation_among_the_taught():
     found = gain(-0.1)
     found["arms"]["student_alone"]["val_top1"] = [0.9, 0.9]
     assert summary.leading_arm(found) == "kl"
-    found["arms"]["other"] = {**found["arms"]["kl"], "val_top1": [0.6, None], "mean": 0.1}
+    found["arms"]["other"] = {**found["arms"]["kl"], "val_top1": [0.6, 0.6], "mean": 0.1}
     assert summary.leading_arm(found) == "other"
+    found["arms"]["other"]["val_top1"] = [0.6, None]
+    assert summary.leading_arm(found) == "kl"
+    found["arms"]["other"]["val_top1"] = [0.6]
     found["arms"]["other"]["mean"] = None
     assert summary.leading_arm(found) == "kl"
     found["arms"]["kl"]["mean"] = None

@@ -121,3 +121,6 @@ def test_a_damaged_file_is_named_with_what_to_do(runs, name, content):
 def test_logits_of_another_evaluation_are_refused(runs):
     np.savez(runs / "a" / "evaluation" / "logits.npz", student_test=np.zeros((2, 1, 4, 2)))
     refused(runs, f"{runs}/a:kl", "student_test has the shape")
+    results = json.loads((runs / "b" / "results.json").read_text())
+    (runs / "b" / "results.json").write_text(json.dumps({**results, "logits_sha256": "0"}))
+    refused(runs, f"{runs}/b:alone", "logits.npz is not of the evaluation that wrote results.json: run")

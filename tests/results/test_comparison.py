@@ -21,7 +21,7 @@ def test_an_arm_uses_the_teacher_where_a_term_with_weight_does(term):
 def test_the_best_trial_of_a_family_is_selected_on_validation():
     arms = {
         "a_0": arm([0.5, 0.7], "a"),
-        "a_1": arm([0.7, None], "a"),
+        "a_1": arm([0.7, 0.7], "a"),
         "a_2": arm([0.6, 0.8], "a"),  # equal to a_1 and later
         "failed": arm([None, None], "b"),
         "b": arm([0.1, 0.1], "b"),
@@ -31,6 +31,16 @@ def test_the_best_trial_of_a_family_is_selected_on_validation():
     shown = comparison.shown_arms({"arms": arms, "selected": comparison.select(arms)})
     assert list(shown) == ["a_1", "b", "alone"] and shown["a_1"] is arms["a_1"]
     assert list(comparison.shown_arms({"arms": arms})) == list(arms)
+
+
+def test_a_seed_that_failed_weighs_more_than_the_mean_of_the_others():
+    whole, half, none = arm([0.8, 0.8, 0.8]), arm([0.9, 0.9, None]), arm([None, None, None])
+    for arms in ({"none": none, "half": half, "whole": whole}, {"whole": whole, "none": none, "half": half}):
+        assert comparison.find_alone(arms) == "whole"
+        assert comparison.select({name: {**one, "family": "one"} for name, one in arms.items()}) == {"one": "whole"}
+    assert comparison.find_alone({"none": none, "half": half}) == "half"
+    # Runs of more seeds are no better for that.
+    assert comparison.find_alone({"three": whole, "two": arm([0.81, 0.81])}) == "two"
 
 
 def test_gains_are_over_the_best_on_validation_of_those_without_a_teacher():

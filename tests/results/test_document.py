@@ -10,7 +10,7 @@ from helpers.run_results import TOP1, parts
 from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.results import document, tables
+from kdjax.results import document, metrics, tables
 
 
 def test_keys_are_those_of_the_contract_and_json_knows_them():
@@ -182,7 +182,7 @@ def test_of_a_family_the_trial_that_validation_prefers_is_compared():
     for name, family, validation in (
         ("student_alone", "student_alone", [0.6, 0.6, 0.6]),
         ("kl", "soft", [0.5, 0.6, 0.7]),
-        ("cosine", "soft", [0.9, 0.8, None]),
+        ("cosine", "soft", [0.9, 0.8, 0.7]),
         ("kl_cosine", "student_alone", [0.5, 0.9, 0.3]),
     ):
         arms[name] |= {"family": family, "val_top1": validation}
@@ -206,6 +206,44 @@ def test_the_bootstrap_pairs_seeds_and_leaves_failed_ones_out():
     assert out["kl"]["bootstrap"]["difference"] == pytest.approx(difference)
     low, high = out["kl"]["bootstrap"]["ci95"]
     assert low < difference < high
+
+
+def test_the_bootstrap_leaves_out_students_whose_logits_are_not_finite():
+    """They are measured, with None for their accuracies, and `argmax` names some class all the same."""
+    given = parts()
+    rng = np.random.default_rng(0)
+    for arm in given["arms"].values():
+        arm["correct"] = rng.random((3, 40)) < 0.7
+    lost = metrics.classification(np.full((4, 3), np.nan), np.array([0, 1, 2, 1]))
+    given["arms"]["kl"]["test"][2] = {**lost, "agreement": None, "kl": None}
+    kl, alone = (given["arms"][name]["correct"][:2].mean() for name in ("kl", "student_alone"))
+    out = document.build(**given)["arms"]
+    assert out["kl"]["test_top1"] == [*TOP1["kl"][:2], None]
+    assert out["kl"]["bootstrap"]["difference"] == pytest.approx(kl - alone)
+
+
+def of_splits(*top1):
+    """One run a split, with these accuracies by arm."""
+    config = {"data_seed": 0, "seeds": (0, 1, 2)}
+    return [document.build(**parts(one, config={**config, "data_seed": seed})) for seed, one in enumerate(top1)]
+
+
+def test_splits_of_other_arms_are_refused():
+    fewer = {name: TOP1[name] for name in ("student_alone", "kl")}
+    for runs, named in ((of_splits(TOP1, TOP1, fewer), 2), (of_splits(fewer, TOP1), 1)):
+        with pytest.raises(
+            InputError, match=rf"data seed {named}\) are .*: run --stages=evaluate of .* again"
+        ) as caught:
+            document.combine(runs)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_overlap_of_splits_is_the_mean_of_theirs():
+    """Folds over places are not equally large."""
+    runs = of_splits(TOP1, {name: values[::-1] for name, values in TOP1.items()}, TOP1)
+    for run, overlap in zip(runs, (0.2, 0.3, 0.4), strict=True):
+        run["dataset"]["overlap"] = overlap
+    assert document.combine(runs)["dataset"]["overlap"] == pytest.approx(0.3)
 
 
 def test_splits_are_repetitions_of_their_own():

@@ -22,7 +22,7 @@ def test_summary_of_few_or_failed_values():
     assert intervals.summary([None, None]) == {"mean": None, "std": None, "ci95": None}
     assert intervals.summary([0.5, None]) == {"mean": 0.5, "std": None, "ci95": None}
     assert intervals.summary([0.5, None, 0.7, 0.9]) == intervals.summary([0.5, 0.7, 0.9])
-    assert intervals.summary([0.5, 0.5, 0.5]) == {"mean": 0.5, "std": 0.0, "ci95": [0.5, 0.5]}
+    assert intervals.summary([0.5, 0.5, 0.5]) == {"mean": 0.5, "std": 0.0, "ci95": None}
     assert intervals.mean([]) is None and intervals.mean([None]) is None and intervals.mean([1.0, None, 2.0]) == 1.5
     for bad in (float("nan"), float("inf")):
         with pytest.raises(ValueError):
@@ -33,6 +33,19 @@ def test_summary_of_few_or_failed_values():
 def test_two_values_have_a_spread_but_no_interval(of):
     assert of([0.25, 0.75]) == {"mean": 0.5, "std": pytest.approx(np.sqrt(0.125)), "ci95": None}
     assert of([0.25, None, 0.75])["ci95"] is None and of([0.25, 0.5, 0.75])["ci95"] is not None
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0] * 3, [0.0] * 4, [0.95] * 3, [0.1 + 0.2, 0.3, 0.3], [1e-17, 0.0, 1e-17], [0.5, None, 0.5, 0.5]]
+)
+def test_values_without_spread_have_no_interval(values):
+    """Equal but for rounding: nothing tells how far another one would be from them."""
+    for of in (intervals.summary, intervals.accuracies):
+        found = of(values)
+        assert found["ci95"] is None and found["std"] == pytest.approx(0, abs=1e-15)
+    assert intervals.paired_t(values, [None if one is None else one + 0.05 for one in values]) is None
+    almost = [0.5, 0.5, 0.5 + 1e-7]  # one image of ten million
+    assert intervals.summary(almost)["ci95"] is not None and intervals.accuracies(almost)["ci95"] is not None
 
 
 @pytest.mark.parametrize("values", [[0.97, 0.99, 1.0], [0.0, 0.01, 0.0], [0.7, 0.72, 0.74], [0.2, 0.9, 0.5, 0.99]])
@@ -61,7 +74,6 @@ def test_accuracies_stay_between_0_and_1_where_students_interval_does_not():
         assert low < 0 or high > 1
         low, high = intervals.accuracies(values)["ci95"]
         assert 0 <= low < np.mean(values) < high <= 1
-    assert intervals.accuracies([1.0, 1.0, 1.0])["ci95"] == [1.0, 1.0]
     for values in ([0.5, 1.2, 0.5], [-0.1, 0.5, 0.5], [97.0, 98.0, 99.0]):
         with pytest.raises(ValueError, match="0, 1"):
             intervals.accuracies(values)

@@ -29,6 +29,19 @@ def test_arrays_come_back(path):
     assert found["teacher_test"].dtype == np.float64
 
 
+def test_logits_of_another_evaluation_are_refused(path):
+    digest = logits.digest(dict(np.load(path)))
+    assert set(logits.read(path, SHAPES, "x", digest)) == set(SHAPES)
+    changed = dict(np.load(path))
+    changed["student_test"] = changed["student_test"].copy()
+    changed["student_test"][4, 1, 3, 2] += 1e-9
+    np.savez(path, **changed)
+    with pytest.raises(InputError, match=r"logits.npz is not of the evaluation that wrote results.json: again"):
+        logits.read(path, SHAPES, "again", digest)
+    assert logits.digest({**changed, "other": changed["teacher_test"]}) != logits.digest(changed)
+    assert logits.digest({**changed, "teacher_test": changed["teacher_test"].T}) != logits.digest(changed)
+
+
 def test_damage_is_refused(path):
     whole = path.read_bytes()
     middle = len(whole) // 2

@@ -30,6 +30,14 @@ def test_what_the_seeds_can_show_is_said(count, words):
     assert ("p: two-sided" in found) == (count > 2) and "one split and one teacher" in found
 
 
+def test_without_spread_it_is_not_said_that_seeds_are_too_few():
+    some = {**TOP1, "kl": [0.8, 0.8, 0.8]}
+    for top1 in (some, {name: [0.8] * 3 for name in TOP1}):
+        found = " ".join(notes.table_notes(document.build(**parts(top1))))
+        assert "takes 3 seeds" not in found and "Seeds that are all alike have no spread, and so no interval." in found
+    assert "all alike" not in " ".join(said())
+
+
 def test_against_which_arm_is_said_where_there_is_a_choice():
     given = parts({**TOP1, "labelled_alone": [0.7, 0.7, 0.8]})
     given["arms"]["labelled_alone"]["val_top1"] = [0.9] * 3

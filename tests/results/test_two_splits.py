@@ -17,11 +17,16 @@ from kdjax.results.two_splits import drawn_by, table
 NAMES = [f"a/{k}.png" for k in range(6)]
 
 
-def write(folder, test, top1, teacher=0.9, **fields):
+def write(folder, test, top1, teacher=0.9, trial=None, **fields):
+    """A run of the student alone, and of a family of two trials of which validation prefers `trial`."""
     config = json.loads(base().to_json())
     config["dataset"].update(fields)
     folder.mkdir()
-    results = document.build(**parts({"student_alone": top1}, teacher=teacher, config=config))
+    trials = {"kl": [0.9, 0.9, 0.9], "cosine": [0.5, 0.5, 0.5]} if trial else {}
+    given = parts({"student_alone": top1, **trials}, teacher=teacher, config=config)
+    for name in trials:
+        given["arms"][name] |= {"family": "soft", "val_top1": [0.8 if name == trial else 0.7] * 3}
+    results = document.build(**given)
     (folder / "results.json").write_text(json.dumps(results))
     train = [name for name in NAMES if name not in test]
     (folder / "splits.json").write_text(json.dumps({"train": train, "validation": [], "test": test}))
@@ -47,12 +52,32 @@ def test_means_and_differences(runs):
     assert done.stdout.rstrip("\n") == table(*runs)
 
 
+@pytest.mark.parametrize(
+    ("trials", "row"),
+    [
+        (("kl", "kl"), ["kl", "90.00 ± 0.00", "90.00 ± 0.00", "+0.00"]),
+        (("kl", "cosine"), ["soft (kl / cosine)", "90.00 ± 0.00", "50.00 ± 0.00", "-40.00"]),
+    ],
+)
+def test_a_family_is_one_row_whichever_of_its_trials_were_chosen(tmp_path, trials, row):
+    random = write(tmp_path / "random", NAMES[:2], [0.9, 0.8, 0.7], trial=trials[0])
+    place = write(tmp_path / "place", NAMES[3:], [0.6, 0.5, 0.4], trial=trials[1], split_by="place")
+    assert [re.split(r"\s{2,}", line) for line in table(random, place).splitlines()[4:6]] == [
+        ["student_alone", "80.00 ± 10.00", "50.00 ± 10.00", "-30.00"],
+        row,
+    ]
+
+
 def test_what_cannot_be_set_side_by_side_is_refused(runs, tmp_path):
     random, place = runs
     with pytest.raises(InputError, match="have the same split"):
         table(random, write(tmp_path / "again", NAMES[:2], [0.5, 0.5, 0.5]))
     with pytest.raises(InputError, match=r"dataset.label_fraction is 1.0 in .*random and 0.5 in .*few"):
         table(random, write(tmp_path / "few", NAMES[:1], [0.5, 0.5, 0.5], label_fraction=0.5))
+    with pytest.raises(
+        InputError, match=r"the arms of .*random are student_alone, those of .*more student_alone, soft"
+    ):
+        table(random, write(tmp_path / "more", NAMES[1:3], [0.5, 0.5, 0.5], trial="kl"))
     other = json.loads((place / "splits.json").read_text())
     (place / "splits.json").write_text(json.dumps({**other, "train": ["b/1.png"]}))
     with pytest.raises(InputError, match="have not the same images"):

@@ -1,0 +1,64 @@
+"""What the stages that measure write and say, without training anything."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdjax.data.dataset import Split
+from kdjax.results import logits
+from kdjax.stages import evaluate, follow
+
+
+def test_what_is_said_of_a_checkpoint_leaves_failed_seeds_out():
+    measured = [[{"top1": 0.5}, {"top1": None}], [{"top1": None}, {"top1": None}], [{"top1": 1.0}, {"top1": None}]]
+    assert follow.means(("kl", "cosine"), measured, "top1") == "kl 0.750, cosine -"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """What writing needs of a run."""
+    monkeypatch.setattr(evaluate, "teacher_facts", lambda run: {"model": "stored logits", "params": None, "macs": None})
+    split = lambda count: Split(
+        np.zeros((count, 4, 4, 3), np.uint8), np.arange(count, dtype=np.int32) % 3, tuple(map(str, range(count)))
+    )
+    return SimpleNamespace(
+        workdir=tmp_path, results_dir=tmp_path, dataset=SimpleNamespace(validation=split(4), test=split(6)),
+        student=SimpleNamespace(names=[["kl/0"]]), config=SimpleNamespace(run=SimpleNamespace(note="")),
+    )  # fmt: skip
+
+
+def targets(*sources):
+    """Soft targets of teachers (SHA-256, fingerprint of their logits); stored logits have no SHA-256."""
+    return SimpleNamespace(
+        record=lambda: {"clean": {"forward_images": 0, "started_images": 0}},
+        digests=[sha for sha, _ in sources if sha],
+        fitted_heads=[],
+        sources=[SimpleNamespace(teacher=sha or None, folder=SimpleNamespace(fingerprint=one)) for sha, one in sources],
+    )
+
+
+def test_stored_logits_are_named_by_their_fingerprints(run):
+    said = {side: np.zeros((len(getattr(run.dataset, side)), 3)) for side in evaluate.SIDES}
+    facts = lambda *sources: evaluate._teacher_facts(run, targets(*sources), said)
+    stored = facts(("", "f0"), ("a", "f1"), ("", "f2"))
+    assert stored["logits"] == ["f0", "f2"] and stored["sha256"] == "a"
+    assert "logits" not in facts(("a", "f1"))
+
+
+def test_results_hold_the_digest_of_their_logits(run, monkeypatch):
+    written = {}
+    monkeypatch.setattr(evaluate.files, "write_json", lambda path, document: written.update(document))
+    for name in ("table", "markdown", "comma_separated"):
+        monkeypatch.setattr(evaluate.tables, name, lambda *arguments: "")
+    rng = np.random.default_rng(0)
+    said = {
+        "teacher": {"validation": rng.random((4, 3)), "test": rng.random((6, 3))},
+        "student": {"validation": rng.random((1, 1, 4, 3)), "test": rng.random((1, 1, 6, 3))},
+    }
+    measured = {side: [[{"top1": 0.5}]] for side in evaluate.SIDES}
+    evaluate._write(run, 5, measured, {"arms": {}}, said)
+    assert written["arms"] == {}
+    path = run.workdir / "evaluation" / "logits.npz"
+    found = logits.read(path, {"student_test": (1, 1, 6, 3)}, "x", written["logits_sha256"])
+    np.testing.assert_array_equal(found["teacher_validation"], said["teacher"]["validation"])
