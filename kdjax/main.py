@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
     host.prepare()
     host.connect(options.coordinator, options.processes, options.process)
     # After the flags are known to be right: JAX takes seconds.
+    from kdjax.run import checks
     from kdjax.run.opening import opened
     from kdjax.runtime import watch
     from kdjax.runtime.deadline import Deadline
@@ -61,6 +62,8 @@ def main(argv: Sequence[str]) -> None:
         return
     parts = [(config, workdir)]
     if config.splits > 1:
+        checks.check_fields(config)
+        checks.check_splits(config)
         parts = [_split(config, number, workdir) for number in range(config.splits)]
     for one, directory in parts:
         run = opened(one, directory, one_of_splits=config.splits > 1)

@@ -109,6 +109,16 @@ def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag,
         ([f"--config={ROOT}/configs/folder.py:abc"], "configs/folder.py, line 14: ValueError: invalid literal"),
         ([f"--config={ROOT}/configs/ablation.py:absent"], "no file"),
         (["--follow", "--stages=evaluate", "--config.splits=2"], "--follow follows one run"),
+        (
+            [
+                "--config.splits=3",
+                "--config.dataset.source=folder",
+                "--config.dataset.split_by=place",
+                "--config.dataset.fold=(0,5)",
+            ],
+            "splits is 3, and with dataset.split_by 'place' these are the folds",
+        ),
+        (["--config.splits=3", "--config.dataset.splits=splits.json"], "but dataset.splits belongs to one split"),
     ],
 )
 def test_bad_flags_without_the_usual_config_end_in_one_line(bad, capsys, tmp_path, flags, said):

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ RGB = ("red", "green", "blue")
 _SENTINEL2 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 _CIRRUS = "B10"
 """Sees high clouds alone: over clear ground it is the darkest of all bands, which tells orders apart."""
+_CLEARLY = 0.1
+"""It has to lie below the next band by this share of what it lies below the middle one. EuroSAT's land has more than
+0.2; clear water, which is as dark in the short-wave infrared, has as little as 0.03."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,22 @@ SENSORS = {
 who hands the data out has taken that off again."""
 
 
+class OrderError(DecodeError):
+    """The values of an image do not tell in which of several orders it holds its bands."""
+
+
+class Chosen(NamedTuple):
+    """Where an image holds the bands: a place for each name, and the order of all, () = the image describes them."""
+
+    places: tuple[int, ...]
+    order: tuple[str, ...]
+
+    @property
+    def fact(self) -> str:
+        """What was done, for the log."""
+        return f"bands taken in the order {' '.join(self.order)}" if self.order else "bands taken by their descriptions"
+
+
 @dataclasses.dataclass(frozen=True)
 class Bands:
     """The bands that images are to give.
@@ -61,23 +80,23 @@ class Bands:
     Attributes:
         names: in the order of the channels.
         orders: in which a file without descriptions may hold its bands.
+        order: that of them which the files of the data set have; () = not known, so that each file has to show it.
     """
 
     names: tuple[str, ...]
     orders: tuple[tuple[str, ...], ...] = ()
+    order: tuple[str, ...] = ()
 
-    def choose(self, image: np.ndarray, descriptions: Sequence[str]) -> tuple[tuple[int, ...], str]:
+    def choose(self, image: np.ndarray, descriptions: Sequence[str]) -> Chosen:
         """Where an image holds the bands.
 
         Args:
             image: (H, W, n), as its file has it.
             descriptions: of its bands, '' where there is none.
 
-        Returns:
-            A place among the n for each name, and how that was found.
-
         Raises:
-            DecodeError: a band is missing, or nothing says which band is which.
+            DecodeError: a band is missing, nothing says which band is which (`OrderError`: not this image's values), or
+                the image has another order than the data set.
         """
         wanted = [canonical(name) for name in self.names]
         said = [canonical(text) for text in descriptions]
@@ -86,13 +105,13 @@ class Bands:
                 for name, key in zip(self.names, wanted, strict=True):
                     if said.count(key) > 1:
                         raise DecodeError(f"{said.count(key)} bands are called {name}")
-                return tuple(said.index(key) for key in wanted), "by their descriptions"
+                return Chosen(tuple(said.index(key) for key in wanted), ())
             if not all(re.fullmatch(r"(band|layer)?[ _]*\d+", text) for text in said):  # those say nothing
                 missing = [name for name, key in zip(self.names, wanted, strict=True) if key not in said]
                 raise DecodeError(f"no band {', '.join(missing)} among {', '.join(descriptions)}")
         order = self._order(image)
         held = [canonical(name) for name in order]
-        return tuple(held.index(key) for key in wanted), f"in the order {' '.join(order)}"
+        return Chosen(tuple(held.index(key) for key in wanted), order)
 
     def _order(self, image: np.ndarray) -> tuple[str, ...]:
         count = image.shape[-1]
@@ -103,18 +122,25 @@ class Bands:
             raise DecodeError(f"{count} band{'s' * (count > 1)}, and {expected}")
         if len(possible) == 1:
             return possible[0]
-        medians = np.median(image.reshape(-1, count), axis=0)
-        fitting = [order for order in possible if _CIRRUS in order and _is_darkest(medians, order.index(_CIRRUS))]
-        if len(fitting) != 1:
+        shown = [order for order in possible if _CIRRUS in order and _is_darkest(image, order.index(_CIRRUS))]
+        if self.order and shown and self.order not in shown:
             raise DecodeError(
+                f"by its values its bands lie in the order {' '.join(shown[0])}, and those of the data set in "
+                f"{' '.join(self.order)}: describe its bands"
+            )
+        if self.order:
+            return self.order
+        if len(shown) != 1:
+            raise OrderError(
                 f"{count} bands without names, in the order {' '.join(possible[0])} or {' '.join(possible[1])}: say "
                 "which in dataset.file_bands"
             )
-        return fitting[0]
+        return shown[0]
 
     def metadata(self) -> dict[str, str]:
         """As texts for a file's metadata."""
-        return {"bands": json.dumps(self.names), "band_orders": json.dumps(self.orders)}
+        order = {"band_order": json.dumps(self.order)} if self.order else {}
+        return {"bands": json.dumps(self.names), "band_orders": json.dumps(self.orders), **order}
 
     @classmethod
     def from_metadata(cls, facts: Mapping[str, str]) -> Bands | None:
@@ -126,13 +152,21 @@ class Bands:
         if "bands" not in facts:
             return None
         names, orders = json.loads(facts["bands"]), json.loads(facts["band_orders"])
-        if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in (names, *orders)):
+        order = json.loads(facts.get("band_order", "[]"))
+        lists = (names, order, *orders)
+        if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
             raise ValueError(f"bands {facts['bands']}")
-        return cls(tuple(names), tuple(map(tuple, orders)))
+        return cls(tuple(names), tuple(map(tuple, orders)), tuple(order))
 
 
-def _is_darkest(medians: np.ndarray, place: int) -> bool:
-    return bool((medians[place] < np.delete(medians, place)).all())
+def _is_darkest(image: np.ndarray, place: int) -> bool:
+    """Whether a band of an image (H, W, n) is clearly the darkest."""
+    data = image[image.min(-1) < image.max(-1)]  # where there is none, all bands have one value
+    if not len(data):
+        return False
+    medians = np.median(data, axis=0)
+    others = np.delete(medians, place)
+    return bool(others.min() - medians[place] > _CLEARLY * abs(np.median(others) - medians[place]))
 
 
 def canonical(name: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdjax import config
 from kdjax.data import bands, class_weights
 from kdjax.data.meaning import is_range
 from kdjax.data.sources import SOURCES
@@ -13,10 +14,16 @@ from kdjax.errors import InputError
 
 SIZES = (32, 4096)  # px
 
+_DEMO = ("demo_classes", "demo_train", "demo_validation", "demo_test")
+
 # Fields that a source does not read, and a source that does.
 _UNREAD = {
-    "demo": {"path": "folder", "builder": "tfds", "sensor": "folder", "file_bands": "folder"},
-    "folder": {"builder": "tfds"},
+    "demo": {
+        **dict.fromkeys(("path", "sensor", "file_bands", "test_fraction", "validation_fraction"), "folder"),
+        **dict.fromkeys(("builder", "tfds_splits"), "tfds"),
+    },
+    "folder": {**dict.fromkeys(("builder", "tfds_splits"), "tfds"), **dict.fromkeys(_DEMO, "demo")},
+    "tfds": dict.fromkeys(_DEMO, "demo"),
 }
 
 
@@ -30,18 +37,19 @@ def check(section: Mapping[str, Any]) -> None:
         InputError: names the first field that is wrong.
     """
     _choice(section, "source", tuple(SOURCES))
+    defaults = config.base().dataset
     for field, reader in _UNREAD.get(section["source"], {}).items():
-        if section[field]:
+        if section[field] and section[field] != defaults[field]:
             raise InputError(
                 f"dataset.{field} is {section[field]}, but dataset.source is {section['source']!r} and does not read "
-                f"it: set dataset.source={reader}, or give a config that does, as configs/folder.py"
+                f"it: set dataset.source={reader}, or leave it out; configs/folder.py is a config for your own tiles"
             )
     for field in ("path", "builder", "splits", "places", "unlabelled_dir"):
         if not isinstance(section[field], (str, type(None))):
             raise InputError(f"dataset.{field}: {section[field]!r} is no text")
     for field in ("image_size", "storage_size"):
         _whole(section, field, *SIZES, "pixels")
-    for field in ("demo_classes", "demo_train", "demo_validation", "demo_test"):
+    for field in _DEMO:
         _whole(section, field, 1, 10**6, "")
     for field in ("test_fraction", "validation_fraction"):
         if not (_is_number(section[field]) and 0 < section[field] < 1):

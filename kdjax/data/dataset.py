@@ -74,7 +74,7 @@ class Dataset:
         fingerprint: sha256 (hex) of classes, names, labels, the hashes of images, and their order in the splits.
         notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
         members: names per split before label_fraction drops any, and the names it touched.
-        overlap: test images ÷ the other labelled images, where another data seed would draw another test split of
+        overlap: test images ÷ labelled training images, where another data seed would draw another test split of
             them; 0 where it would draw new images; None where the test split is the source's own or a file's.
         meaning: what the numbers, bands and size of its tiles were, for whoever classifies others later.
         statistics: of the bands of the training images, where they are not simply red, green and blue.

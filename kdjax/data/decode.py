@@ -18,17 +18,17 @@ from collections.abc import Callable, Iterator
 
 import imagecodecs
 import numpy as np
-from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from kdjax.data import pixels, tiff
 from kdjax.data.bands import RGB, Bands
-from kdjax.data.pixels import Decoded, DecodeError, ReadError
+from kdjax.data.pixels import Beside, Decoded, DecodeError, ReadError
 from kdjax.errors import reason
 
 __all__ = ["DecodeError", "Decoded", "ReadError", "decode", "digest", "opened", "resize", "warnings_settled"]
 
 # Raise this number whenever the same file would give other pixels: cached arrays of older versions are then ignored.
-VERSION = 2
+VERSION = 3
 
 # A tile is at most some thousand pixels wide. The limits keep a decompression bomb from filling the memory.
 MAX_PIXELS = 64_000_000
@@ -73,6 +73,23 @@ class WithSidecars(bytes):
         except ValueError:
             return None
 
+    def beside(self) -> Beside:
+        """What the sidecar files say."""
+        return Beside(self.nodata, self._read_mask)
+
+    def _read_mask(self, height: int, width: int) -> np.ndarray | None:
+        if self.mask is None:
+            return None
+        try:
+            mask = tiff.read_mask(self.mask, _check_size, (height, width))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"its mask, the sidecar file .msk, cannot be read: {reason(error, 60)}") from error
+        if mask is None:
+            raise DecodeError("its mask, the sidecar file .msk, is of another size")
+        return mask
+
 
 @contextlib.contextmanager
 def warnings_settled() -> Iterator[None]:
@@ -111,8 +128,7 @@ def opened(data: bytes | np.ndarray, bands: Bands | None = None) -> Iterator[Dec
     """`decode` for as long as the pixels are needed. Threads wait while too many are open: that bounds memory."""
     with contextlib.ExitStack() as held:
         try:
-            decoded = _decode(data, held, bands)
-            yield _with_sidecars(decoded, data) if isinstance(data, WithSidecars) else decoded
+            yield _decode(data, held, bands)
         except MemoryError:
             raise ReadError("not enough memory to decode it") from None
 
@@ -124,19 +140,19 @@ def _decode(data: bytes | np.ndarray, held: contextlib.ExitStack, bands: Bands |
         raise DecodeError("the file is empty")
     if len(data) > MAX_FILE_BYTES:
         raise DecodeError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    check_size = functools.partial(_check_size, held=held)
+    check_size = functools.partial(_take_room, held=held)
+    beside = data.beside() if isinstance(data, WithSidecars) else Beside()
     try:
         if data[:4] in _TIFF_STARTS and bands:
-            return tiff.read_bands(data, check_size, bands)
+            return tiff.read_bands(data, check_size, bands, beside)
         if data[:4] in _TIFF_STARTS:
-            return tiff.read(data, check_size, lambda data, page: _from_pillow(data, page, lambda width, height: None))
-        deep_png = data[:8] == _PNG_START and len(data) > 25 and data[24] == 16
-        decoded = _decode_png16(data, check_size) if deep_png else _from_pillow(data, None, check_size)
+            return tiff.read(data, check_size, _tiff_colors, beside)
+        bits = data[24] if data[:8] == _PNG_START and len(data) > 25 else 8
+        decoded = (_decode_png16 if bits == 16 else _from_pillow)(data, check_size, beside)
         if bands:
-            places, how = bands.choose(decoded.pixels, () if bands.orders else RGB)
-            decoded = dataclasses.replace(
-                decoded, pixels=decoded.pixels[..., list(places)], facts=(f"bands taken {how}",)
-            )
+            chosen = bands.choose(decoded.pixels, () if bands.orders else RGB)
+            array = decoded.pixels[..., list(chosen.places)]
+            decoded = dataclasses.replace(decoded, pixels=array, facts=(chosen.fact,), order=chosen.order)
         return decoded
     except (DecodeError, MemoryError):
         raise
@@ -151,37 +167,25 @@ def _from_samples(array: np.ndarray, held: contextlib.ExitStack, bands: Bands | 
     if array.ndim != 3 or array.dtype.kind not in "uif":
         raise DecodeError(f"{array.dtype} values of shape {array.shape}, and (height, width, bands) is expected")
     height, width, count = array.shape
-    _check_size(width, height * -(-count // 3), held)
+    _take_room(width, height * -(-count // 3), held)
     if bands:
-        places, how = bands.choose(array, ())
-        array = array[..., list(places)]
-        return Decoded(array, (f"bands taken {how}",), pixels.is_data(array, None))
+        chosen = bands.choose(array, ())
+        array = array[..., list(chosen.places)]
+        return Decoded(array, (chosen.fact,), pixels.is_data(array, None), order=chosen.order)
     if count not in (1, 3):
         raise DecodeError(f"{count} bands, and nothing says which are red, green and blue")
     return _from_array(array)
 
 
-def _with_sidecars(decoded: Decoded, data: WithSidecars) -> Decoded:
-    """The image with the mask and the nodata value of its sidecar files."""
-    masks = [decoded.valid]
-    if data.mask is not None:
-        try:
-            mask = tiff.read_mask(bytes(data.mask))
-        except (MemoryError, DecodeError):
-            raise
-        except Exception as error:
-            raise DecodeError(f"its mask, the sidecar file .msk, cannot be read: {reason(error, 60)}") from error
-        if mask.shape != decoded.pixels.shape[:2]:
-            raise DecodeError("its mask, the sidecar file .msk, is of another size")
-        masks.append(mask)
-    return dataclasses.replace(decoded, valid=pixels.is_data(decoded.pixels, data.nodata, masks))
-
-
-def _check_size(width: int, height: int, held: contextlib.ExitStack) -> None:
+def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise DecodeError("the image has no pixels")
     if width * height > MAX_PIXELS:
         raise DecodeError(f"{width} x {height} pixels is more than {MAX_PIXELS // 10**6} million")
+
+
+def _take_room(width: int, height: int, held: contextlib.ExitStack) -> None:
+    _check_size(width, height)
     held.enter_context(_room(width * height))
 
 
@@ -200,15 +204,47 @@ def _room(count: int) -> Iterator[None]:
             _changed.notify_all()
 
 
-def _from_pillow(data: bytes, page: int | None, check_size: Callable[[int, int], None]) -> Decoded:
-    """Decodes by Pillow: a page of a TIFF file as it lies there, or another file with its orientation applied."""
+def _from_pillow(data: bytes, check_size: Callable[[int, int], None], beside: Beside) -> Decoded:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
-        if page is not None:
-            file.seek(page)
         check_size(*file.size)
         file.load()
-        mode, transparent = file.mode, "transparency" in file.info
-        image = file if page is not None else ImageOps.exif_transpose(file)
+        decoded, orientation = _converted(file), file.getexif().get(ExifTags.Base.Orientation, 1)
+        stored = decoded.pixels if beside.nodata is None else _stored(file, data, decoded.pixels)
+    return _with_sidecars(decoded, stored, beside, orientation)
+
+
+def _decode_png16(data: bytes, check_size: Callable[[int, int], None], beside: Beside) -> Decoded:
+    # Pillow silently cuts 16-bit colour PNG to 8 bits, which would make value_range meaningless.
+    check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        image.verify()  # libpng accepts a file whose end is missing
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:  # the one that is verified cannot be used
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    decoded = _from_array(imagecodecs.png_decode(data))
+    return _with_sidecars(decoded, decoded.pixels, beside, orientation)
+
+
+def _with_sidecars(decoded: Decoded, stored: np.ndarray, beside: Beside, orientation: int) -> Decoded:
+    """An image with the masks of its sidecar files, both oriented; `stored` are its samples (H, W, n) in the file."""
+    masks = [decoded.valid, beside.mask(*stored.shape[:2]), pixels.is_data(stored, beside.nodata)]
+    valid = pixels.is_data(decoded.pixels[..., :1], None, masks)
+    return dataclasses.replace(
+        decoded,
+        pixels=pixels.oriented(decoded.pixels, orientation),
+        valid=None if valid is None else pixels.oriented(valid, orientation),
+    )
+
+
+def _tiff_colors(data: bytes, page: int) -> Decoded:
+    """A page of a TIFF file, oriented: Pillow does that when it loads it."""
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as file:
+        file.seek(page)
+        file.load()
+        return _converted(file)
+
+
+def _converted(image: Image.Image) -> Decoded:
+    mode, transparent = image.mode, "transparency" in image.info
     facts: tuple[str, ...] = ()
     if mode in ("1", "L", "LA", "La"):
         facts += ("grey made RGB",)
@@ -227,12 +263,12 @@ def _from_pillow(data: bytes, page: int | None, check_size: Callable[[int, int],
     return Decoded(array, facts, pixels.is_data(array, None, [alpha]))
 
 
-def _decode_png16(data: bytes, check_size: Callable[[int, int], None]) -> Decoded:
-    # Pillow silently cuts 16-bit colour PNG to 8 bits, which would make value_range meaningless.
-    check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        image.verify()  # libpng accepts a file whose end is missing
-    return _from_array(imagecodecs.png_decode(data))
+def _stored(image: Image.Image, data: bytes, colors: np.ndarray) -> np.ndarray:
+    """Samples (H, W, n) as the file stores them: numbers of colors, and gray that is not spread over a byte."""
+    if image.mode in ("P", "PA"):
+        return np.asarray(image).reshape(*colors.shape[:2], -1)[..., :1]
+    bits = 1 if image.mode == "1" else data[24] if image.mode == "L" and data[:8] == _PNG_START else 8
+    return colors // np.uint8(255 // (2**bits - 1))
 
 
 def _from_array(array: np.ndarray) -> Decoded:

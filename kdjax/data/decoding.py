@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data import decode, meaning, pixels
+from kdjax.data.bands import OrderError
 from kdjax.data.cache import Filling
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
@@ -62,10 +63,12 @@ class _Note(NamedTuple):
     side: float
     pixel_size_m: float | None
     facts: Sequence[str]
+    order: Sequence[str]
 
 
 class Decoding:
-    """Fills the rows of a store, in one pass, or in two where the value range of deep images is to be found first.
+    """Fills the rows of a store, in one pass, or in two where the value range of deep images or the order of their
+    bands is to be found first.
 
     Args:
         encoded: the examples, one for each row.
@@ -90,13 +93,14 @@ class Decoding:
         self._like, self._meaning, self._how = encoded.like, expected, "as configured"
         self._failed: dict[int, tuple[str, str]] = {}
         self._samples: dict[int, np.ndarray] = {}
+        self._unordered: list[int] = []
         self.complete = True
 
     def run(self) -> None:
         """Decodes what is missing.
 
         Raises:
-            InputError: no value range fits all images.
+            InputError: no value range or no order of bands fits all images.
         """
         count, done = len(self._encoded.stamps), self._filling.notes
         if done:
@@ -109,6 +113,9 @@ class Decoding:
                 self._filling.settle(self._find_range())
                 self._take_range(*self._filling.settled)
                 self._all(sorted(self._samples))
+            self._take_order()
+            if self._meaning.bands and self._meaning.bands.order:
+                self._all(sorted(self._unordered))
 
     def content(self) -> dict[str, Any]:
         """What is known of the images, JSON data: names, meaning, notes; titles and reasons of those that failed."""
@@ -162,6 +169,24 @@ class Decoding:
     def _take_range(self, low: float, high: float, how: str) -> None:
         self._meaning, self._how = dataclasses.replace(self._meaning, value_range=(low, high)), how
 
+    def _take_order(self) -> None:
+        """Takes the order that images showed for all of the data set, as dark water does not show it."""
+        bands = self._meaning.bands
+        if bands is None or bands.order or len(bands.orders) < 2:
+            return
+        found: dict[tuple[str, ...], str] = {}
+        for row in sorted(self._filling.notes):
+            if order := tuple(_Note(*self._filling.notes[row]).order):
+                found.setdefault(order, self._encoded.titles[row])
+        if len(found) > 1:
+            (one, first), (other, second) = list(found.items())[:2]
+            raise InputError(
+                f"{self._encoded.field}: by their values the bands of {first} lie in the order {' '.join(one)}, and "
+                f"those of {second} in {' '.join(other)}: give all files one order, and say it in dataset.file_bands"
+            )
+        for order in found:
+            self._meaning = dataclasses.replace(self._meaning, bands=dataclasses.replace(bands, order=order))
+
     def _all(self, todo: Sequence[int]) -> None:
         started = said = time.monotonic()
         done = 0
@@ -198,9 +223,13 @@ class Decoding:
                     math.sqrt(height * width),
                     decoded.pixel_size_m,
                     decoded.facts + ("pixels without data made black",) * (decoded.valid is not None),
+                    decoded.order,
                 )
+                self._failed.pop(i, None)
                 self._filling.add(i, decode.resize(image, images.shape[1]), note)
         except (decode.DecodeError, OSError, MemoryError) as error:
+            if isinstance(error, OrderError):  # the others may show it
+                self._unordered.append(i)
             if not isinstance(error, decode.DecodeError) or isinstance(error, decode.ReadError):
                 self.complete = False
             own_range = isinstance(error, meaning.OutsideError) and self._like is None

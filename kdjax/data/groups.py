@@ -47,12 +47,13 @@ def connected(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) 
 def deal(groups: np.ndarray, labels: np.ndarray, shares: Sequence[float], *, purpose: str, seed: int) -> np.ndarray:
     """Deals whole groups out to parts, so that each part gets about its share of every class.
 
-    Large groups go first, those of equal size in the order of sha256(purpose, seed, number); each goes where the counts
-    by class come nearest to what they should be. Every part gets a group where there are enough.
+    Large groups go first, by their size times a factor of 1/4 to 1 that sha256(purpose, seed, number) draws: by size
+    alone, every seed would deal groups of unlike sizes in the same way. Each goes where the counts by class come
+    nearest to what they should be. Every part gets a group where there are enough.
 
     Args:
         groups: (N,) int, the group of each example.
-        labels: (N,) int, the class of each example; −1, no class, counts for nothing.
+        labels: (N,) int, the class of each example; −1, no class, counts for nothing. Each group has one with a class.
         shares: of the parts, above 0; they add up to 1.
         purpose: what is dealt, so that other deals of one seed differ.
         seed: data seed.
@@ -72,8 +73,10 @@ def deal(groups: np.ndarray, labels: np.ndarray, shares: Sequence[float], *, pur
     np.add.at(counts, (groups[held], labels[held]), 1)
     total = np.maximum(counts.sum(0), 1)
     wanted = np.asarray(shares)[:, None] * total
-    rank = {int(n): hashlib.sha256(f"{purpose}/{seed}/{n}".encode()).digest() for n in numbers}
-    order = sorted(map(int, numbers), key=lambda n: (-counts[n].sum(), rank[n]))
+    size = counts.sum(1).astype(int).tolist()
+    # Whole numbers, so that the order is the same on every machine.
+    drawn = {n: int.from_bytes(hashlib.sha256(f"{purpose}/{seed}/{n}".encode()).digest()) for n in numbers.tolist()}
+    order = sorted(drawn, key=lambda n: (-size[n] * (4 * 2**256 - 3 * drawn[n]), n))
     have, part_of = np.zeros_like(wanted), np.zeros(len(counts), int)
     empty = set(range(len(shares)))
     for place, number in enumerate(order):

@@ -15,8 +15,8 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from kdjax.data import decode
 from kdjax.errors import InputError
@@ -58,15 +58,25 @@ def read_file(path: pathlib.Path) -> bytes:
     """The bytes of one image file, with its sidecar files.
 
     Raises:
-        ReadError: it is not there, cannot be read, or is no regular file.
-        DecodeError: it is too large.
+        ReadError: it or a sidecar file is not there, cannot be read, or is no regular file.
+        DecodeError: one is too large.
     """
-    sidecars = [suffix for suffix in _SIDECARS if path.with_name(path.name + suffix).is_file()]
-    return _with(_bytes_of(path), {suffix: _bytes_of(path.with_name(path.name + suffix)) for suffix in sidecars})
+    beside = {suffix: path.with_name(path.name + suffix) for suffix in _SIDECARS}
+    # A broken link counts: without its mask the image would be read as if it were data everywhere.
+    sidecars = {
+        suffix: place for suffix, place in beside.items() if os.path.lexists(place) and not os.path.isdir(place)
+    }
+    return _with(_bytes_of(path), sidecars, _bytes_of)
 
 
-def _with(data: bytes, sidecars: Mapping[str, bytes]) -> bytes:
-    return decode.WithSidecars(data, sidecars.get(".msk"), sidecars.get(".aux.xml")) if sidecars else data
+def _with(data: bytes, sidecars: Mapping[str, Any], bytes_of: Callable[[Any], bytes]) -> bytes:
+    read = {}
+    for suffix, place in sidecars.items():
+        try:
+            read[suffix] = bytes_of(place)
+        except decode.DecodeError as error:
+            raise type(error)(f"its sidecar file {suffix}: {error}") from error
+    return decode.WithSidecars(data, read.get(".msk"), read.get(".aux.xml")) if read else data
 
 
 def _bytes_of(path: pathlib.Path) -> bytes:
@@ -90,6 +100,15 @@ def _bytes_of(path: pathlib.Path) -> bytes:
 def stamp(info: os.stat_result) -> str:
     """A text that changes when a file's content does, or another file takes its place: dates alone may be copied."""
     return f"{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
+
+
+def _look_at(path: pathlib.Path) -> tuple[str, bool]:
+    """The stamp of a file, and whether it is regular; a broken link counts as that, so that reading it names it."""
+    try:
+        info = path.stat()
+    except OSError:
+        return "0 0", True
+    return stamp(info), stat.S_ISREG(info.st_mode)
 
 
 def _system(name: str) -> bool:
@@ -127,13 +146,9 @@ class _Directory:
                 if not file.lower().endswith(SUFFIXES):
                     others.append(relative)
                     continue
-                try:
-                    info = path.stat()
-                except OSError:  # a broken link: listed, so that reading it names it
-                    found.append((relative, "0 0"))
-                    continue
-                if stat.S_ISREG(info.st_mode):
-                    found.append((relative, stamp(info)))
+                text, regular = _look_at(path)
+                if regular:
+                    found.append((relative, text))
                 else:
                     ignored["pipes and devices"] += 1
         found.sort()
@@ -142,7 +157,7 @@ class _Directory:
         self.paths = tuple(path for path, _ in found)
         sidecars, self.others = _sidecars(self.paths, others)
         self.stamps = tuple(
-            " ".join((path, text, *(stamp((root / other).stat()) for other in sidecars.get(path, {}).values())))
+            " ".join((path, text, *(_look_at(root / other)[0] for other in sidecars.get(path, {}).values())))
             for path, text in found
         )
 
@@ -208,8 +223,7 @@ class _Archive:
 
     def read(self, index: int) -> bytes:
         name = self.paths[index]
-        sidecars = {suffix: self._bytes_of(other) for suffix, other in self._sidecars.get(name, {}).items()}
-        return _with(self._bytes_of(name), sidecars)
+        return _with(self._bytes_of(name), self._sidecars.get(name, {}), self._bytes_of)
 
     def _bytes_of(self, name: str) -> bytes:
         member = self._members[name]

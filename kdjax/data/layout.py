@@ -82,6 +82,9 @@ def find(files: Files, where: str) -> Layout:
     raw = _strip_wrappers(files.paths)
     split = [_normal(parts) for parts in raw]
     notes = []
+    wrapper = _wrapper(files.paths, raw)
+    if wrapper:
+        notes.append(f"{'/'.join(_normal(wrapper))} holds every folder, so it is taken for no class")
     stray = [path for path, parts in zip(files.paths, split, strict=True) if len(parts) < 2]
     if stray:
         notes.append(f"{len(stray)} images outside class folders left out: {_some(stray)}")
@@ -94,7 +97,7 @@ def find(files: Files, where: str) -> Layout:
     if len(classes) < 2:
         raise InputError(f"{where} has one class only ({classes[0]}): give two class folders at least")
     _check_classes(classes, [raw[i][: below + 1] for i in chosen], where)
-    notes += _empty_folders(files, raw, below, {split[i][: below + 1] for i in chosen})
+    notes += _empty_folders(files, wrapper, below, {split[i][: below + 1] for i in chosen})
     names = ["/".join(split[i]) for i in chosen]
     # Two spellings of one letter could make two files one name.
     name, count = collections.Counter(names).most_common(1)[0]
@@ -207,11 +210,15 @@ def _check_classes(classes: Sequence[str], folders: Sequence[tuple[str, ...]], w
         alike[key] = name
 
 
-def _empty_folders(files: Files, raw: Sequence[tuple[str, ...]], below: int, full: set[tuple[str, ...]]) -> list[str]:
-    """A note on folders where classes are expected, without an image that counts."""
+def _wrapper(paths: Sequence[str], raw: Sequence[tuple[str, ...]]) -> list[str]:
+    """The folders that `_strip_wrappers` removed."""
     deepest = max(range(len(raw)), key=lambda i: len(raw[i]))
-    whole = files.paths[deepest].split("/")
-    prefix = whole[: len(whole) - len(raw[deepest])]
+    whole = paths[deepest].split("/")
+    return whole[: len(whole) - len(raw[deepest])]
+
+
+def _empty_folders(files: Files, prefix: list[str], below: int, full: set[tuple[str, ...]]) -> list[str]:
+    """A note on folders where classes are expected, inside the folders `prefix`, without an image that counts."""
     level = len(prefix) + below + 1
     empty = []
     for folder in files.folders:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdjax import config
-from kdjax.data import band_statistics, near_duplicates, places
+from kdjax.data import band_statistics, cache, near_duplicates, places
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, Statistics, fingerprint
@@ -84,18 +84,18 @@ def load(
         train = train.labelled()
     members["unlabelled"] = ()
     if section["unlabelled_dir"]:
-        held = {pool.digests[i] for i in (*assigned.validation, *assigned.test)}
+        held = np.concatenate([assigned.validation, assigned.test])
         train, members["unlabelled"], more = _with_unlabelled(train, held, pool, section, context)
         notes += more
     splits = {"train": train, "validation": validation, "test": test}
     total = fingerprint(pool.classes, splits, pool.meaning.bands)
     statistics, more = _band_statistics(section, train, pool.meaning)
     notes += more
-    if not section["group_near_duplicates"]:
-        notes += _near_duplicates(train, test, cache_dir, total)
+    advise = assigned.test_drawn and not section["group_near_duplicates"]
+    notes += _near_duplicates(train, test, cache_dir, total, advise)
     overlap = 0.0 if pool.redrawn else None
     if assigned.test_drawn:
-        overlap = len(test) / int((pool.labels[np.concatenate([assigned.train, assigned.validation])] >= 0).sum())
+        overlap = len(test) / int((train.labels >= 0).sum())
     return Dataset(
         pool.name,
         pool.classes,
@@ -117,7 +117,7 @@ def _band_statistics(
     if meaning.bands is None:
         return None, ()
     found = band_statistics.of(train.images)
-    band_statistics.check_offset(section["sensor"], train.images, meaning.value_range)
+    band_statistics.check_offset(section, train.images, meaning)
     return found, band_statistics.notes(found, meaning)
 
 
@@ -221,18 +221,31 @@ def _build(
 
 
 def _with_unlabelled(
-    train: Split, held: set[str], pool: Pool, section: Mapping[str, Any], context: Context
+    train: Split, held: np.ndarray, pool: Pool, section: Mapping[str, Any], context: Context
 ) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
-    """Train with the tiles of unlabelled_dir added, the names added, and notes; tiles in `held` (digests) go."""
+    """Train with the tiles of unlabelled_dir added, the names added, and notes; tiles that show a held example go.
+
+    `held` (n,) are the places in the pool of those in validation and test. Identical tiles always go, those that are
+    nearly the same with `group_near_duplicates`.
+    """
     tiles = load_unlabelled(section, context, pool.meaning)
-    keep = np.array([digest not in held for digest in tiles.digests])
+    known = {pool.digests[i] for i in held}
+    keep = np.array([digest not in known for digest in tiles.digests])
     notes = tuple(f"unlabelled tiles: {note}" for note in tiles.notes)
     if not keep.all():
         notes += (f"{(~keep).sum()} unlabelled tiles dropped: pixel-identical to a validation or test image",)
+    if section["group_near_duplicates"]:
+        small = near_duplicates.thumbnails(Rows.of(pool.images).select(held))
+        best, _ = near_duplicates.closest(near_duplicates.thumbnails(tiles.images), small)
+        near = keep & (best >= near_duplicates.LEAST)
+        if near.any():
+            notes += (f"{near.sum()} unlabelled tiles dropped: nearly the same as a validation or test image",)
+        keep &= ~near
     names = tuple(name for name, kept in zip(tiles.names, keep, strict=True) if kept)
     if not names:
+        nearly = ", or nearly one" * section["group_near_duplicates"]
         raise InputError(
-            f"dataset.unlabelled_dir: every tile of {section['unlabelled_dir']} is a validation or test image"
+            f"dataset.unlabelled_dir: every tile of {section['unlabelled_dir']} is a validation or test image{nearly}"
         )
     notes += (f"{len(names)} unlabelled tiles added to train",)
     hashes = row_hashes(train.images) if train.hashes is None else train.hashes
@@ -245,8 +258,16 @@ def _with_unlabelled(
     return merged, names, notes
 
 
-def _near_duplicates(train: Split, test: Split, cache_dir: pathlib.Path | None, key: str) -> tuple[str, ...]:
-    """A note on test images that are nearly the same as a training image; counted once, and kept in the cache."""
+def _near_duplicates(
+    train: Split, test: Split, cache_dir: pathlib.Path | None, total: str, advise: bool
+) -> tuple[str, ...]:
+    """A note on test images that are nearly the same as a training image; counted once, and kept in the cache.
+
+    `total` is the fingerprint of the data; `advise` adds what would keep such images apart.
+    """
+    key = cache.key_of(
+        [total, near_duplicates.VERSION, near_duplicates.SIDE, near_duplicates.LEAST, _MOST_COMPARED["test"]]
+    )
     place = cache_dir / "near_duplicates" / f"{key}.json" if cache_dir else None
     if len(train) > _MOST_COMPARED["training"]:
         return (f"near-duplicates were not counted: there are more than {_MOST_COMPARED['training']} training images",)
@@ -264,10 +285,8 @@ def _near_duplicates(train: Split, test: Split, cache_dir: pathlib.Path | None, 
             files.write_json(place, {"count": found})
     if not found:
         return ()
-    return (
-        f"{found} of {len(shown)} test images are nearly the same as a training image; "
-        "dataset.group_near_duplicates=True keeps such images on one side",
-    )
+    advice = "; dataset.group_near_duplicates=True keeps such images on one side" if advise else ""
+    return (f"{found} of {len(shown)} test images are nearly the same as a training image{advice}",)
 
 
 def _counts(classes: tuple[str, ...], train: Split, validation: Split, test: Split) -> tuple[str, ...]:

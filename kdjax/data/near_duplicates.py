@@ -16,6 +16,7 @@ from kdjax.data.rows import Images
 
 SIDE = 16
 LEAST = 0.95
+VERSION = 1  # raised when thumbnails or their comparison change: what was counted before is counted again
 _ROWS = 256  # images compared at once
 
 

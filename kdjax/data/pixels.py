@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -32,17 +32,32 @@ class Decoded:
         facts: conversions made.
         valid: bool (H, W), where there is data; None = everywhere.
         pixel_size_m: side of a pixel on the ground, m; None = not known.
+        order: that the file's bands have, where it does not describe those that were asked for; () = it does.
     """
 
     pixels: np.ndarray
     facts: tuple[str, ...]
     valid: np.ndarray | None = None
     pixel_size_m: float | None = None
+    order: tuple[str, ...] = ()
 
     @property
     def deep(self) -> bool:
         """Whether the values need a range to become bytes."""
         return self.pixels.dtype != np.uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """What the sidecar files of an image say of the samples as its file stores them, neither converted nor turned.
+
+    Attributes:
+        nodata: the value of no data; None = there is none.
+        mask: height and width of the image, px -> where it is data, (H, W) bool; None = everywhere.
+    """
+
+    nodata: float | None = None
+    mask: Callable[[int, int], np.ndarray | None] = lambda height, width: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +171,14 @@ def _as_stored(nodata: float, dtype: np.dtype) -> np.generic | None:
         return dtype.type(nodata) if np.isfinite(nodata) else None
     info = np.iinfo(dtype)
     return dtype.type(nodata) if info.min <= nodata <= info.max and nodata == int(nodata) else None
+
+
+def oriented(array: np.ndarray, orientation: int) -> np.ndarray:
+    """An array (H, W, ...) as the TIFF/EXIF orientation 1..8 says to show it; others change nothing."""
+    if orientation in (5, 6, 7, 8):
+        array = np.swapaxes(array, 0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    return np.flip(array, flips) if flips else array
 
 
 def inverted(pixels: np.ndarray, bits: int) -> np.ndarray:

@@ -13,9 +13,10 @@ import importlib.util
 import json
 import math
 import pathlib
+import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,12 @@ class Places:
     """Of N examples.
 
     Attributes:
-        names: (N,) of their places, by which they are kept together.
+        names: (N,) of their places, by which they are kept together. The group of a table is a text, a cell is not, so
+            that none is the other by chance.
         centers: (N, 2) float64, longitude and latitude in degrees, NaN where only a name is known.
     """
 
-    names: tuple[str, ...]
+    names: tuple[Hashable, ...]
     centers: np.ndarray
 
     @property
@@ -53,12 +55,13 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
     Args:
         path: a CSV file with the columns `name` and `group`, or `name`, `lon` and `lat` in degrees, in any order and
             among others; or GeoJSON, a FeatureCollection in longitude and latitude whose features have a property
-            `name`, and are taken by the middle of their bounds or by a property `group`.
+            `name`, and are taken by the middle of their bounds or by a property `group`. An empty group is none.
         names: of the examples. What else the table names is left out.
         block_km: side of a place, where there are coordinates.
 
     Raises:
-        InputError: the file cannot be read, lacks a column or an example, or names one twice.
+        InputError: the file cannot be read, is in another reference system than WGS 84, lacks a column or an example,
+            or names one twice.
     """
     field = "dataset.places"
     try:
@@ -81,7 +84,7 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
     centers = np.array([found[name][1:] for name in names], float).reshape(-1, 2)
     groups = [found[name][0] for name in names]
     cells = blocks(centers, block_km)
-    return Places(tuple(group or cell for group, cell in zip(groups, cells, strict=True)), centers)
+    return Places(tuple(group or (cell,) for group, cell in zip(groups, cells, strict=True)), centers)
 
 
 def from_tiles(names: Sequence[str], files: Iterable[bytes], block_km: float) -> Places:
@@ -173,6 +176,7 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
         document = json.loads(text)
         features = document["features"]
         listed = [(one["properties"] or {}, one["geometry"]) for one in features]
+        system = document.get("crs")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{field}: {path} is no GeoJSON FeatureCollection ({reason(error)})") from error
     for number, (properties, geometry) in enumerate(listed):
@@ -180,14 +184,30 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
         if not isinstance(properties, Mapping) or not isinstance(properties.get("name"), str):
             raise InputError(f"{where}: it has no property 'name'")
         group = properties.get("group")
-        if group is not None:
-            yield properties["name"], str(group), math.nan, math.nan
+        group = "" if group is None else str(group).strip()
+        if group:
+            yield properties["name"], group, math.nan, math.nan
             continue
+        if system is not None:
+            _check_system(system, path)
         corners = np.array(list(_positions(geometry.get("coordinates") if isinstance(geometry, Mapping) else None)))
         if corners.ndim != 2 or not len(corners):
             raise InputError(f"{where}: it has neither a geometry nor a property 'group'")
         longitude, latitude = ((corners.min(0) + corners.max(0)) / 2).tolist()
         yield properties["name"], "", *_point(longitude, latitude, where)
+
+
+def _check_system(system: Any, path: str) -> None:
+    """Refuses the member `crs`, which GeoJSON had before RFC 7946, unless it is WGS 84."""
+    try:
+        name = system["properties"]["name"]
+    except (KeyError, TypeError):
+        name = system
+    if not re.fullmatch(r".*\b(?:CRS84h?|EPSG\W.*\b(?:4326|4979)|WGS ?84)", str(name), re.IGNORECASE):
+        raise InputError(
+            f"dataset.places: {path} is in {str(name)[:80]!r}, not in longitude and latitude of WGS 84: convert it, as "
+            "by ogr2ogr -t_srs EPSG:4326"
+        )
 
 
 def _positions(coordinates: Any) -> Iterable[tuple[float, float]]:
@@ -225,7 +245,7 @@ def _center(name: str, data: bytes) -> tuple[float, float] | None:
         with file, tile:
             known = tile.crs is not None and not tile.transform.is_identity
             if known:
-                x, y = tile.transform @ (tile.width / 2, tile.height / 2)
+                x, y = tile.xy(tile.height / 2, tile.width / 2, offset="ul")
                 (longitude,), (latitude,) = transform(tile.crs, "EPSG:4326", [x], [y])
                 return _point(longitude, latitude, f"{name}: its georeferencing")
     except RasterioError as error:

@@ -80,7 +80,7 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
         if labels[i] >= 0:
             groups.setdefault(digests[i], []).append(int(i))
     if carve:
-        notes += _describe_groups(groups, labels)
+        notes += _describe_groups(groups)
     for c, class_name in enumerate(pool.classes):
         first = {members[0]: members for members in groups.values() if labels[members[0]] == c}
         order = ranked("split", seed, names, list(first))
@@ -102,7 +102,7 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
                 gone = set(taken)
                 order = [head for head in order if head not in gone]
     notes += _drop_shared(side, digests)  # examples without a label stayed in train
-    return _finish(side, labels, pool.classes, notes, test_drawn="test" in carve)
+    return _finish(side, pool, notes, test_drawn="test" in carve)
 
 
 def assign_groups(
@@ -117,8 +117,8 @@ def assign_groups(
     """Splits examples so that whole groups stay on one side, stratified by class as well as the groups allow.
 
     Args:
-        pool: names, labels (an example without one is left out where its group is not in train) and classes.
-        groups: (N,) int, the group of each example; identical ones share it.
+        pool: names, labels (an example without one is left out where its group is not in train), digests and classes.
+        groups: (N,) int, the group of each example; identical ones share it. Those without any label are in train.
         test_fraction: of all examples of a class, in (0, 1).
         validation_fraction: of the part that is not test, in (0, 1).
         fold: (number, folds): the test split is that one of so many folds, which together are everything; () = a drawn
@@ -139,8 +139,10 @@ def assign_groups(
             shares, purpose, number = (1 / fold[1],) * fold[1], "folds", fold[0]
         else:
             shares, purpose, number = (test_fraction, 1 - test_fraction), "test", 0
-        held = deal(groups, labels, shares, purpose=purpose, seed=seed) == number
-        rest = np.flatnonzero(~held)
+        # Dealt out as well, groups without a label would be left out wherever they are not in train.
+        dealt = np.flatnonzero(np.isin(groups, groups[labels >= 0]))
+        held = deal(groups[dealt], labels[dealt], shares, purpose=purpose, seed=seed) == number
+        test, rest = dealt[held], dealt[~held]
         shares = validation_fraction, 1 - validation_fraction
         validation = rest[deal(groups[rest], labels[rest], shares, purpose="validation", seed=seed) == 0]
     except ValueError as error:
@@ -148,7 +150,7 @@ def assign_groups(
             f"dataset: too few groups of images to split ({error}): lower dataset.block_km, or split by image"
         ) from None
     side = np.array(["train"] * len(labels), dtype="<U10")
-    side[held], side[validation] = "test", "validation"
+    side[test], side[validation] = "test", "validation"
     count = len(np.unique(groups))
     notes = [
         f"{len(labels)} images in {count} groups, each kept on one side: "
@@ -158,7 +160,7 @@ def assign_groups(
     if without.any():
         notes.append(f"{without.sum()} images without a label left out: their groups are in validation or test")
         side[without] = ""
-    return _finish(side, labels, pool.classes, notes, test_drawn=True)
+    return _finish(side, pool, notes, test_drawn=True)
 
 
 def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:
@@ -225,7 +227,7 @@ def reuse(path: str, pool: Pool) -> Assignment:
             f"{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, but it has no label"
         )
     notes += _drop_shared(side, pool.digests)
-    return _finish(side, labels, pool.classes, notes, test_drawn=False)
+    return _finish(side, pool, notes, test_drawn=False)
 
 
 def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -263,20 +265,31 @@ def _drop_shared(side: np.ndarray, digests: Sequence[str]) -> list[str]:
     return notes
 
 
-def _describe_groups(groups: dict[str, list[int]], labels: np.ndarray) -> list[str]:
+def _describe_groups(groups: dict[str, list[int]]) -> list[str]:
     several = [members for members in groups.values() if len(members) > 1]
     if not several:
         return []
-    note = f"{sum(map(len, several))} images in {len(several)} pixel-identical groups, each kept on one side"
-    mixed = sum(len({int(labels[i]) for i in members}) > 1 for members in several)
-    if mixed:
-        note += f"; {mixed} of these groups carry different labels"
-    return [note]
+    return [f"{sum(map(len, several))} images in {len(several)} pixel-identical groups, each kept on one side"]
 
 
-def _finish(
-    side: np.ndarray, labels: np.ndarray, classes: Sequence[str], notes: list[str], *, test_drawn: bool
-) -> Assignment:
+def _contradictions(pool: Pool, examples: np.ndarray) -> list[str]:
+    """A note on identical images of several classes among examples: no network can be right about all of them."""
+    first: dict[str, int] = {}
+    other: dict[str, int] = {}
+    for i in examples.tolist():
+        if pool.labels[first.setdefault(pool.digests[i], i)] != pool.labels[i]:
+            other.setdefault(pool.digests[i], i)
+    if not other:
+        return []
+    one, two = sorted(pool.names[places[next(iter(other))]] for places in (first, other))
+    return [
+        f"warning: {len(other)} pixel-identical groups carry different labels, as {one} and {two}: keep one of each"
+    ]
+
+
+def _finish(side: np.ndarray, pool: Pool, notes: list[str], *, test_drawn: bool) -> Assignment:
+    labels, classes = np.asarray(pool.labels), pool.classes
+    notes = notes + _contradictions(pool, np.flatnonzero((side != "") & (labels >= 0)))
     counts = {s: collections.Counter(labels[side == s].tolist()) for s in SIDES}
     for c, name in enumerate(classes):
         if not counts["train"][c]:

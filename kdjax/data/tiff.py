@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import tifffile
 
 from kdjax.data import pixels
 from kdjax.data.bands import Bands
-from kdjax.data.pixels import Decoded, DecodeError
+from kdjax.data.pixels import Beside, Decoded, DecodeError
 
 # tifffile logs what it then also raises.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -26,16 +26,17 @@ _FEET = {9002: 0.3048, 9003: 1200 / 3937}
 _METERS_A_DEGREE = 111_320.0
 
 OtherColors = Callable[[bytes, int], Decoded]
-"""Bytes of the file and number of the page -> the image, not oriented: for CMYK, YCbCr and less than eight bits."""
+"""Bytes of the file and number of the page -> the image, oriented: for CMYK, YCbCr and less than eight bits."""
 
 
-def read(data: bytes, check_size: Callable[[int, int], None], other_colors: OtherColors) -> Decoded:
+def read(data: bytes, check_size: Callable[[int, int], None], other_colors: OtherColors, beside: Beside) -> Decoded:
     """Decodes a TIFF file.
 
     Args:
         data: the file.
         check_size: is given width and height before the pixels are made; raises where they are too many.
         other_colors: decodes what is neither gray nor RGB nor a palette.
+        beside: what the sidecar files say.
 
     Raises:
         DecodeError: damaged, several images, or bands that are no colors.
@@ -45,23 +46,26 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         check_size(page.imagewidth, page.imagelength)
         _check_whole(tiff, page, data)
         bands = pixels.choose_bands(_roles(page))
-        masks = [_mask_page(tiff, page)]
+        masks, nodata = _declared(tiff, page, beside)
         facts = bands.facts
         if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE) or (
             page.photometric != _PALETTE and (page.bitspersample < 8 or page.dtype == bool)
         ):
             other = other_colors(data, page.index)
-            array, facts = other.pixels, other.facts
+            array, facts = _as_stored(page, other.pixels), other.facts
+            if nodata:  # GDAL, whose value that is, shows CMYK and the like as RGB, and fewer bits as they are stored
+                few_bits = page.photometric in (_WHITE_IS_ZERO, _GRAY, _RGB)
+                masks += _data(_samples(page) if few_bits else array, nodata)
         elif page.photometric == _PALETTE:
             index = page.asarray(maxworkers=1).reshape(page.imagelength, page.imagewidth)
-            masks.append(pixels.is_data(index[..., None], _nodata(page)))
+            masks += _data(index[..., None], nodata)
             array, facts = _palette(page)[index], ("palette converted to RGB",)
         else:
             array = _samples(page)
             if bands.alpha is not None:
                 masks.append(pixels.shown(array[..., bands.alpha]))
             array = _colors(array, bands.color)
-            masks.append(pixels.is_data(array, _nodata(page)))
+            masks += _data(array, nodata)
             if page.photometric == _WHITE_IS_ZERO:
                 array = pixels.inverted(array, page.bitspersample)
         valid = pixels.is_data(array[..., :1], None, masks)
@@ -69,13 +73,14 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         return Decoded(array, facts, valid, _pixel_size(page))
 
 
-def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands) -> Decoded:
+def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands, beside: Beside) -> Decoded:
     """Decodes a TIFF file of any number of bands.
 
     Args:
         data: the file.
         check_size: as for `read`; three bands count as one pixel.
         bands: those to take.
+        beside: what the sidecar files say.
 
     Raises:
         DecodeError: damaged, several images, a palette or other colors than RGB, or without these bands.
@@ -91,19 +96,30 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
         if not bands.orders:  # an order that is known counts more: false color is often stored as if it were RGB
             roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page)]
             descriptions = [text or role for text, role in zip(descriptions, roles, strict=True)]
-        places, how = bands.choose(array, descriptions)
-        array = array[..., list(places)]
+        chosen = bands.choose(array, descriptions)
+        array = array[..., list(chosen.places)]
+        masks, nodata = _declared(tiff, page, beside)
+        valid = pixels.is_data(array[..., :1], None, [*masks, *_data(array, nodata)])
         if page.photometric == _WHITE_IS_ZERO:
             array = pixels.inverted(array, page.bitspersample)
-        valid = pixels.is_data(array, _nodata(page), [_mask_page(tiff, page)])
         array, valid = _oriented(page, array, valid)
-        return Decoded(array, (f"bands taken {how}",), valid, _pixel_size(page))
+        return Decoded(array, (chosen.fact,), valid, _pixel_size(page), chosen.order)
 
 
-def read_mask(data: bytes) -> np.ndarray:
-    """bool (H, W) of a mask file: where a band is not 0."""
+def read_mask(data: bytes, check_size: Callable[[int, int], None], shape: tuple[int, int]) -> np.ndarray | None:
+    """bool (H, W) of a mask file: where a band is not 0; None = it has another size.
+
+    Args:
+        data: the file.
+        check_size: as for `read_bands`.
+        shape: (H, W) of the image, which is compared before pixels are made.
+    """
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        return (_samples(_main_page(tiff)) != 0).any(-1)
+        page = _main_page(tiff)
+        if (page.imagelength, page.imagewidth) != shape:
+            return None
+        check_size(page.imagewidth, page.imagelength * -(-page.samplesperpixel // 3))
+        return (_samples(page) != 0).any(-1)
 
 
 def _main_page(tiff: Any) -> Any:
@@ -187,6 +203,8 @@ def _samples(page: Any) -> np.ndarray:
     if page.planarconfig == 2 and page.samplesperpixel > 1:
         array = np.moveaxis(array.reshape(page.samplesperpixel, page.imagelength, page.imagewidth), 0, -1)
     array = array.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+    if array.dtype == bool:  # of one bit
+        array = array.view(np.uint8)
     if array.dtype.kind not in "uif" or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
         raise DecodeError(f"pixels of type {array.dtype} are not supported")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -208,6 +226,16 @@ def _palette(page: Any) -> np.ndarray:
     return (colors if colors.max() < 256 else colors >> 8).astype(np.uint8)
 
 
+def _declared(tiff: Any, page: Any, beside: Beside) -> tuple[list[np.ndarray | None], list[float]]:
+    """Masks, and values of no data, of the file and of its sidecar files."""
+    masks = [_mask_page(tiff, page), beside.mask(page.imagelength, page.imagewidth)]
+    return masks, [value for value in (_nodata(page), beside.nodata) if value is not None]
+
+
+def _data(array: np.ndarray, nodata: Sequence[float]) -> list[np.ndarray | None]:
+    return [pixels.is_data(array, value) for value in nodata or (None,)]
+
+
 def _mask_page(tiff: Any, page: Any) -> np.ndarray | None:
     for other in tiff.pages:
         if other.subfiletype & 4 and (other.imagelength, other.imagewidth) == (page.imagelength, page.imagewidth):
@@ -216,19 +244,20 @@ def _mask_page(tiff: Any, page: Any) -> np.ndarray | None:
     return None
 
 
-def _oriented(page: Any, array: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _orientation(page: Any) -> int:
     tag = page.tags.get(274)
-    if tag is None:
-        return array, valid
-    return _orient(array, int(tag.value)), None if valid is None else _orient(valid, int(tag.value))
+    return 1 if tag is None else int(tag.value)
 
 
-def _orient(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies the TIFF/EXIF orientation 1..8 to (H, W, ...)."""
-    if orientation in (5, 6, 7, 8):
-        array = np.swapaxes(array, 0, 1)
-    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
-    return np.flip(array, flips) if flips else array
+def _oriented(page: Any, array: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    orientation = _orientation(page)
+    return pixels.oriented(array, orientation), None if valid is None else pixels.oriented(valid, orientation)
+
+
+def _as_stored(page: Any, array: np.ndarray) -> np.ndarray:
+    """An oriented image as it lies in the file, as its masks do: a quarter turn goes back by the other one."""
+    orientation = _orientation(page)
+    return pixels.oriented(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _pixel_size(page: Any) -> float | None:

@@ -61,6 +61,29 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     _compare(config, base(), "")
 
 
+def check_splits(config: ml_collections.ConfigDict) -> None:
+    """Whether the other fields go together with several splits. The run of one of them cannot tell: it has one split.
+
+    Raises:
+        InputError: names the field that belongs to one split.
+    """
+    one_split = {
+        "dataset.splits": config.dataset.splits,
+        "distill.logits": config.distill.logits,
+        "teacher.workdir": config.teacher.workdir,
+        "teacher.students": config.teacher.students,
+        "teacher.ensemble": config.teacher.ensemble,
+    }
+    for field, value in one_split.items():
+        if config.splits > 1 and value:
+            raise InputError(f"splits is {config.splits}, but {field} belongs to one split: choose one of them")
+    if config.splits > 1 and config.dataset.split_by == "place" and config.dataset.fold:
+        raise InputError(
+            f"splits is {config.splits}, and with dataset.split_by 'place' these are the folds, one after the other: "
+            "leave dataset.fold out, or set splits=1"
+        )
+
+
 def expand_paths(config: ml_collections.ConfigDict) -> None:
     """Replaces a leading ~ in paths, in place: after --config.field= the shell leaves it as it is."""
     fields = (
@@ -120,16 +143,7 @@ def _check_top(config: ml_collections.ConfigDict) -> None:
     _seed("data_seed", config.data_seed)
     _seed("teacher.seed", config.teacher.seed)
     _whole("splits", config.splits, 1)
-    one_split = {
-        "dataset.splits": config.dataset.splits,
-        "distill.logits": config.distill.logits,
-        "teacher.workdir": config.teacher.workdir,
-        "teacher.students": config.teacher.students,
-        "teacher.ensemble": config.teacher.ensemble,
-    }
-    for field, value in one_split.items():
-        if config.splits > 1 and value:
-            raise InputError(f"splits is {config.splits}, but {field} belongs to one split: choose one of them")
+    check_splits(config)
     if not config.seeds:
         raise InputError("seeds is empty: give at least one, as (0,)")
     for seed in config.seeds:

@@ -126,7 +126,7 @@ def tiles(tmp_path):
     for number, name in enumerate(("field", "forest")):
         (tmp_path / name).mkdir()
         for index in range(10):
-            array = reflectance(LAST if index % 2 else IN_PLACE, seed=100 * number + index, side=40)
+            array = reflectance(LAST, seed=100 * number + index, side=40)
             (tmp_path / name / f"{index}.tif").write_bytes(tiff(array))
     return tmp_path
 
@@ -154,6 +154,60 @@ def test_a_data_set_of_bands(tiles, tmp_path):
     assert len({one.fingerprint for one in (found, fewer, turned)}) == 3
 
 
+WATER = dict(zip(LAST, (1250, 900, 600, 350, 300, 230, 220, 180, 120, 60, 14, 15, 150), strict=True))
+"""Clear water under thin cirrus: the short-wave infrared is darker than B10."""
+
+
+def water(order, side=40):
+    return np.full((side, side, 13), [WATER[name] for name in order], np.uint16)
+
+
+@pytest.mark.parametrize("order", [IN_PLACE, LAST])
+def test_land_shows_the_order_of_the_water_beside_it(tiles, tmp_path, order):
+    for index, path in enumerate(sorted(tiles.glob("*/*.tif"))):
+        path.write_bytes(tiff(reflectance(order, seed=index, side=40)))
+    for name in ("field/0.tif", "forest/9.tif"):
+        (tiles / name).write_bytes(tiff(water(order)))
+    for _ in range(2):  # decoded, and from the cache
+        found = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c")
+        assert found.meaning.bands.order == order
+        splits = [(split.images, split.names) for split in (found.train, found.validation, found.test)]
+        rows = {name: np.asarray(images[row]) for images, names in splits for row, name in enumerate(names)}
+        assert len(rows) == 20
+        for name in ("field/0.tif", "forest/9.tif"):
+            np.testing.assert_array_equal(rows[name], np.rint(water(IN_PLACE) * 6.5535))
+
+
+def test_files_of_two_orders_are_refused(tiles):
+    (tiles / "forest" / "3.tif").write_bytes(tiff(reflectance(IN_PLACE, side=40)))
+    said = "the bands of field/0.tif lie in the order .* B12 B8A, and those of forest/3.tif in .* B12: .*file_bands"
+    for on_error in ("refuse", "skip"):
+        with pytest.raises(InputError, match=said):
+            load(tiles, sensor="sentinel2_l1c", on_error=on_error)
+    assert len(load(tiles, sensor="sentinel2_l1c", file_bands=LAST).train.names) == 14
+
+
+def test_an_exported_file_keeps_the_order(tiles):
+    meaning = Meaning.from_metadata(load(tiles, sensor="sentinel2_l1c").meaning.metadata())
+    np.testing.assert_array_equal(decode.decode(tiff(water(LAST)), meaning.bands).pixels, water(IN_PLACE))
+    with pytest.raises(DecodeError, match="by its values its bands lie in the order .*: describe its bands"):
+        decode.decode(tiff(reflectance(IN_PLACE)), meaning.bands)
+    with pytest.raises(DecodeError, match="13 bands without names"):
+        decode.decode(tiff(water(LAST)), L1C)
+    assert decode.decode(tiff(reflectance(IN_PLACE), IN_PLACE), meaning.bands).facts == (
+        "bands taken by their descriptions",
+    )
+
+
+@pytest.mark.parametrize("nodata", [0, 65535])
+def test_the_order_is_shown_by_pixels_of_data(nodata):
+    array = reflectance(LAST)
+    array[:8] = nodata
+    np.testing.assert_array_equal(
+        decode.decode(tiff(array), L1C).pixels, array[..., [LAST.index(name) for name in IN_PLACE]]
+    )
+
+
 def test_the_names_are_part_of_the_fingerprint():
     """The same pixels under other names are other data: another network would be shown them."""
     split = Split(np.zeros((1, 2, 2, 2), np.uint16), np.zeros(1, np.int32), ("a",))
@@ -169,6 +223,18 @@ def test_an_offset_that_the_sensor_should_not_have_is_refused(tiles):
     with pytest.raises(InputError, match="no value is below 1000.*set it to 'sentinel2_l1c_offset'"):
         load(tiles, sensor="sentinel2_l1c")
     assert load(tiles, sensor="sentinel2_l1c_offset").value_range == (1000, 11_000)
+    # The user knows more, as that the land is bright or the water dark.
+    assert load(tiles, sensor="sentinel2_l1c", value_range=(0.0, 10_000.0)).value_range == (0, 10_000)
+    assert load(tiles, sensor="sentinel2_l1c_offset", value_range=(1000.0, 11_000.0)).value_range == (1000, 11_000)
+
+
+def test_bright_infrared_alone_shows_no_offset(tiles):
+    for path in tiles.glob("*/*.tif"):
+        path.write_bytes(tiff(tifffile.imread(path) + np.uint16(1000)))
+    found = load(tiles, sensor="sentinel2_l1c", bands=("B08", "B11"))
+    assert found.value_range == (0, 10_000) and np.asarray(found.train.images).min() > 6553
+    with pytest.raises(InputError, match=r"below 1000 in B04, .*or, if that is right, .*value_range=\(0.0,10000.0\)"):
+        load(tiles, sensor="sentinel2_l1c", bands=("B08", "B04"))
 
 
 def test_bytes_of_bands_stay_bytes(tmp_path):

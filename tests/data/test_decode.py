@@ -2,6 +2,7 @@
 
 import io
 import warnings
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -91,22 +92,27 @@ def test_palette_with_transparency_keeps_its_colors():
         np.testing.assert_array_equal(decode.decode(data).pixels, expected)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_of_jpeg_and_tiff(orientation):
-    """Two coloured corners tell all eight positions apart; the expected view is written out by hand."""
-    stored = np.zeros((16, 24, 3), np.uint8)
-    stored[:8, :8] = (255, 0, 0)
-    stored[:8, 16:] = (0, 255, 0)
-    expected = {
+def turned(stored, orientation):
+    """(H, W, ...) as each orientation shows it, written out by hand."""
+    return {
         1: stored,
         2: stored[:, ::-1],
         3: stored[::-1, ::-1],
         4: stored[::-1],
-        5: stored.transpose(1, 0, 2),
+        5: stored.swapaxes(0, 1),
         6: np.rot90(stored, -1),
-        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        7: stored[::-1, ::-1].swapaxes(0, 1),
         8: np.rot90(stored),
     }[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_jpeg_and_tiff(orientation):
+    """Two coloured corners tell all eight positions apart."""
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :8] = (255, 0, 0)
+    stored[:8, 16:] = (0, 255, 0)
+    expected = turned(stored, orientation)
     exif = Image.Exif()
     exif[274] = orientation
     jpeg = decode.decode(saved(Image.fromarray(stored), "JPEG", exif=exif, quality=100, subsampling=0)).pixels
@@ -114,6 +120,39 @@ def test_orientation_of_jpeg_and_tiff(orientation):
     for dtype in (np.uint8, np.uint16):
         data = tiff(stored.astype(dtype), photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
         np.testing.assert_array_equal(decode.decode(data).pixels, expected)
+
+
+def with_chunk(png, kind, content):
+    """A PNG file with a chunk behind its header."""
+    chunk = len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+    return png[:33] + chunk + png[33:]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB", "1"])
+def test_orientation_of_special_tiffs(mode, orientation):
+    """Pillow has turned them already; the mask beside them it has not."""
+    image = Image.fromarray(random_image(6, 9, 3)).convert("RGB" if mode == "LAB" else mode)
+    stored = np.asarray(image)
+    photometric = {"CMYK": "separated", "YCbCr": "ycbcr", "LAB": "cielab", "1": "minisblack"}[mode]
+    mask = np.arange(54).reshape(6, 9) % 7 > 2
+    out = io.BytesIO()
+    with tifffile.TiffWriter(out) as writer:
+        options = {"photometric": photometric} | ({"subsampling": (1, 1)} if mode == "YCbCr" else {})
+        writer.write(stored, extratags=[(274, "H", 1, orientation, True)], **options)
+        writer.write(mask, photometric="mask", subfiletype=4)
+    result = decode.decode(out.getvalue())
+    expected = Image.frombytes("LAB", image.size, stored.tobytes()) if mode == "LAB" else image
+    np.testing.assert_array_equal(result.pixels, turned(np.asarray(expected.convert("RGB")), orientation))
+    np.testing.assert_array_equal(result.valid, turned(mask, orientation))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_16_bit_png(orientation):
+    image, exif = random_image(6, 9, 3, dtype=np.uint16), Image.Exif()
+    exif[274] = orientation
+    data = with_chunk(imagecodecs.png_encode(image), b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    np.testing.assert_array_equal(decode.decode(data).pixels, turned(image, orientation))
 
 
 def test_special_tiffs_take_pillows_colors():

@@ -43,6 +43,19 @@ def test_the_deal_depends_on_seed_and_purpose_and_on_nothing_else():
     assert (deal(group, label, (0.2, 0.8), purpose="validation", seed=3) != first).any()
 
 
+@pytest.mark.parametrize("sizes", [np.arange(5, 25), np.array([310, 255, 200, 170, 120, 90, 60, 41])])
+def test_another_seed_deals_groups_of_unlike_sizes_otherwise_and_as_evenly(sizes):
+    """All sizes differ, so that no two groups are tied."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    label = np.random.default_rng(0).integers(0, 3, len(group))
+    held = [deal(group, label, (0.2, 0.8), purpose="test", seed=seed) == 0 for seed in range(20)]
+    assert len({part.tobytes() for part in held}) > 4
+    assert len(np.unique(np.concatenate([group[part] for part in held]))) > len(sizes) / 2  # each place is tested once
+    shares = np.array([[part[label == k].mean() for k in range(3)] for part in held])
+    np.testing.assert_allclose(shares.mean(1), 0.2, atol=0.06)
+    np.testing.assert_allclose(shares, 0.2, atol=0.1)
+
+
 def test_examples_without_a_label_count_for_nothing_and_stay_with_their_group():
     group, label = np.arange(40) // 4, np.where(np.arange(40) % 4 == 3, -1, 0)
     part = deal(group, label, (0.5, 0.5), purpose="test", seed=0)

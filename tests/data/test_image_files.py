@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from helpers.tiles import OPTIONS, image_of, names_of, pack, write_classes
+from PIL import Image
 
 from kdjax.data import decode, load
 from kdjax.data.image_files import open_files, read_file
@@ -128,6 +129,26 @@ def test_sidecar_files_of_gdal_are_read_with_their_image(tmp_path, archive):
         pack(root, path)
     with pytest.raises(InputError, match=r"lake/a.tif \(its mask, the sidecar file .msk, is of another size\)"):
         load(**cached)
+
+
+@pytest.mark.parametrize("suffix", [".msk", ".aux.xml"])
+def test_a_broken_link_to_a_sidecar_file_is_named(tmp_path, suffix):
+    """Without its mask the image would be data everywhere."""
+    root = write_classes(tmp_path / "tiles", count=8)
+    Image.new("RGB", (9, 6), "red").save(root / "lake" / "a.png")
+    place, target = root / "lake" / f"a.png{suffix}", tmp_path / "target"
+    place.symlink_to(target)
+    with open_files(str(root), "field") as files:
+        before = files.stamps
+    with pytest.raises(InputError, match=rf"1 unreadable image: lake/a.png \(its sidecar file {suffix}: No such file"):
+        load(path=str(root), **OPTIONS)
+    if suffix == ".msk":
+        tifffile.imwrite(target, np.ones((6, 9), np.uint8))
+    else:
+        target.write_text("<PAMDataset/>")
+    with open_files(str(root), "field") as files:
+        assert set(files.stamps) - set(before)
+    load(path=str(root), **OPTIONS)
 
 
 def test_links_to_a_sibling_are_followed(tmp_path):

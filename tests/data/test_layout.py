@@ -73,6 +73,18 @@ def test_classes_may_have_folders_of_one_name(tmp_path):
     assert data.classes == ("forest", "river") and len(names_of(data)) == 24
 
 
+def test_a_folder_that_holds_all_others_is_said_to_be_no_class(tmp_path):
+    """One class with folders of years looks like a wrapper with two classes: only a person can tell."""
+    parts(tmp_path / "tiles", "forest", classes=("2019", "2020"))
+    data = load(path=str(tmp_path / "tiles"), **OPTIONS)
+    assert data.classes == ("2019", "2020")
+    assert note_of(data, "taken for no class") == "forest holds every folder, so it is taken for no class"
+    data = load(path=str(pack(tmp_path / "tiles", tmp_path / "tiles.zip", "deep/down/")), **OPTIONS)
+    assert note_of(data, "taken for no class").startswith("deep/down/forest holds")
+    data = load(path=str(tmp_path / "tiles" / "forest"), **OPTIONS)
+    assert not any("no class" in note for note in data.notes)
+
+
 def test_the_log_lists_classes_with_counts_of_each_split(tmp_path):
     root = write_classes(tmp_path / "tiles", count=20)
     assert note_of(load(path=str(root), **OPTIONS), "classes with") == (

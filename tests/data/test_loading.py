@@ -39,6 +39,7 @@ BAD = [
     ("tfds_splits", ("a", "b")), ("tfds_splits", "abc"), ("tfds_splits", (1, 2, 3)), ("value_range", (1, 1)),
     ("value_range", (1, float("inf"))), ("value_range", ("0", "1")), ("value_range", 7), ("value_range", "ab"),
     ("demo_classes", 0), ("demo_train", -5), ("demo_test", 1.5), ("builder", "eurosat"), ("splits", 3),
+    ("tfds_splits", ("a", "b", "c")), ("demo_train", 5), ("demo_classes", 4),
 ]  # fmt: skip
 
 
@@ -50,8 +51,33 @@ def test_each_wrong_field_is_named_in_one_line(field, value):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "source, field, value, reader",
+    [
+        ("folder", "tfds_splits", ("train", "val", "test"), "tfds"), ("folder", "demo_test", 7, "demo"),
+        ("tfds", "demo_validation", 7, "demo"), ("demo", "tfds_splits", ("train", "val", "test"), "tfds"),
+        ("demo", "test_fraction", 0.5, "folder"), ("demo", "validation_fraction", 0.5, "folder"),
+        ("demo", "path", "tiles", "folder"),
+    ],
+)  # fmt: skip
+def test_a_field_that_the_source_does_not_read_is_refused(source, field, value, reader):
+    section = dict(config.base().dataset, source=source)
+    data.check(section | {"tfds_splits": []})
+    with pytest.raises(InputError, match=f"^dataset.{field} is .*does not read it: set dataset.source={reader}, or"):
+        data.check(section | {field: value})
+
+
 def test_every_default_passes():
     data.check(config.base().dataset)
+
+
+@pytest.mark.parametrize("fields", [{}, {"unlabelled": "drop"}, {"fold": (0, 4)}])
+def test_overlap_is_test_images_over_the_labelled_ones_that_are_trained_on(tmp_path, fields):
+    """As `results.intervals.summary` has it: neither validation nor hidden labels teach."""
+    root = write_classes(tmp_path / "tiles")
+    found = data.load(path=str(root), label_fraction=0.25, **fields, **OPTIONS)
+    taught = int((found.train.labels >= 0).sum())
+    assert taught < 15 and found.overlap == pytest.approx(len(found.test) / taught)
 
 
 @pytest.mark.parametrize("redrawn, overlap", [(True, 0), (False, None)])

@@ -10,7 +10,7 @@ from PIL import Image
 from kdjax.config import base
 from kdjax.data import load
 from kdjax.data.loading import locations
-from kdjax.data.places import blocks, from_table
+from kdjax.data.places import blocks, centers_of, from_table
 from kdjax.errors import InputError
 
 NAMES = ("a/1.png", "a/2.png", "b/1.png")
@@ -41,6 +41,51 @@ def test_geojson_gives_the_middle_of_each_feature(tmp_path):
     found = from_table(path, NAMES, 2.0)
     np.testing.assert_allclose(found.centers[:2], [[10.1, 50.2]] * 2)
     assert found.names[0] == found.names[1] and found.names[2] == "7"
+
+
+def geojson(tmp_path, groups, points, **more):
+    """A table of NAMES with the property 'group' and points."""
+    features = [
+        {"properties": {"name": name, "group": group}, "geometry": {"type": "Point", "coordinates": point}}
+        for name, group, point in zip(NAMES, groups, points, strict=True)
+    ]
+    return table(tmp_path, json.dumps({"type": "FeatureCollection", "features": features, **more}), "places.geojson")
+
+
+def test_an_empty_group_is_none_in_every_table(tmp_path):
+    points = [[0.0, 50.0], [90.0, 50.0], [0.0, 50.0]]
+    found = from_table(geojson(tmp_path, ["", "  ", None], points), NAMES, 1.0)
+    np.testing.assert_array_equal(found.centers, points)
+    assert found.names[0] == found.names[2] != found.names[1]
+    rows = "\n".join(f"{name},,{lon},{lat}" for name, (lon, lat) in zip(NAMES, points, strict=True))
+    assert from_table(table(tmp_path, f"name,group,lon,lat\n{rows}\n"), NAMES, 1.0).names == found.names
+
+
+def test_a_group_that_is_called_like_a_cell_is_another_place(tmp_path):
+    (cell,) = blocks(np.array([[0.0, 50.0]]), 1.0)
+    found = from_table(geojson(tmp_path, [None, cell, cell], [[0.0, 50.0]] * 3), NAMES, 1.0)
+    assert found.names[0] != found.names[1] == found.names[2]
+
+
+@pytest.mark.parametrize(
+    ("named", "known"),
+    [
+        ("urn:ogc:def:crs:OGC:1.3:CRS84", True), ("urn:ogc:def:crs:EPSG::4326", True), ("EPSG:4326", True),
+        ("http://www.opengis.net/def/crs/EPSG/0/4326", True), ("urn:ogc:def:crs:EPSG::32632", False),
+        ("EPSG:43260", False), ("EPSG:2154", False),
+    ],
+)  # fmt: skip
+def test_geojson_in_another_reference_system_is_refused(tmp_path, named, known):
+    """Coordinates in meters may lie within 180 and 90, and would be degrees in the Gulf of Guinea."""
+    crs = {"type": "name", "properties": {"name": named}}
+    points = [[0.0, 50.0], [90.0, 50.0], [0.0, 50.0]]
+    path = geojson(tmp_path, [None] * 3, points, crs=crs)
+    if known:
+        np.testing.assert_array_equal(from_table(path, NAMES, 1.0).centers, points)
+        return
+    with pytest.raises(InputError, match=f"dataset.places: .*places.geojson is in {named!r}, .*ogr2ogr") as error:
+        from_table(path, NAMES, 1.0)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +156,7 @@ def test_folds_are_disjoint_and_together_everything(tiles):
     found = [load(path=str(root), split_by="place", places=path, fold=(number, 4), **OPTIONS) for number in range(4)]
     tested = [name for data in found for name in data.test.names]
     assert len(tested) == len(set(tested)) == 60
-    assert found[0].overlap == pytest.approx(len(found[0].test) / (60 - len(found[0].test)))
+    assert found[0].overlap == pytest.approx(len(found[0].test) / len(found[0].train))
 
 
 def test_identical_images_join_their_places(tiles):
@@ -173,6 +218,21 @@ def test_georeferenced_tiles_say_where_they_lie(tmp_path):
         load(path=str(root), split_by="place", **OPTIONS)
 
 
+def test_the_middle_of_a_tile_needs_no_operator_of_a_new_affine(tmp_path, monkeypatch):
+    """Before version 3 it knows no `@`, from version 3.1 on it warns of `*`; rasterio takes any version."""
+    rasterio = pytest.importorskip("rasterio")
+    geotiff(tmp_path / "a.tif", 500_000, 5_300_000)
+    data = (tmp_path / "a.tif").read_bytes()
+    (expected,) = centers_of(["a.tif"], [data])
+    monkeypatch.delattr(rasterio.Affine, "__matmul__")
+    (found,) = centers_of(["a.tif"], [data])
+    np.testing.assert_array_equal(found, expected)
+    from rasterio.warp import transform
+
+    (longitude,), (latitude,) = transform("EPSG:32632", "EPSG:4326", [500_000 + 120], [5_300_000 - 120])
+    np.testing.assert_allclose(found, [longitude, latitude], atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -222,3 +282,42 @@ def test_near_duplicates_across_sides_are_counted_once(tmp_path, monkeypatch):
     assert any(expected in note for note in told.notes)
     monkeypatch.setattr("kdjax.data.near_duplicates.closest", None)  # the second time it is read
     assert load(path=str(root), **options).notes == told.notes
+    monkeypatch.undo()
+    monkeypatch.setattr("kdjax.data.near_duplicates.LEAST", 1.01)  # another question has another answer
+    assert not any("nearly the same" in note for note in load(path=str(root), **options).notes)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_unlabelled_tiles_nearly_the_same_as_held_out_ones_are_counted_or_dropped(tmp_path, grouped):
+    root = write_classes(tmp_path / "tiles")
+    options = {**OPTIONS, "path": str(root), "group_near_duplicates": grouped}
+    plain = load(**options)
+    (tmp_path / "more").mkdir()
+    for side in ("train", "validation", "test"):
+        for number, name in enumerate(getattr(plain, side).names[:2]):
+            image = np.asarray(Image.open(root / name))
+            Image.fromarray((image[::-1] * 0.9).astype(np.uint8)).save(tmp_path / "more" / f"{side}{number}.png")
+    Image.fromarray(picture([50, 0], 20, 20)).save(tmp_path / "more" / "other.png")
+    found = load(**options, unlabelled_dir=str(tmp_path / "more"))
+    added = {name.removeprefix("unlabelled:") for name in found.members["unlabelled"]}
+    dropped = {f"{side}{number}.png" for side in ("validation", "test") for number in range(2)}
+    assert added == {"train0.png", "train1.png", "other.png"} | (set() if grouped else dropped)
+    told = [note for note in found.notes if "nearly the same" in note]
+    if grouped:
+        assert told == ["4 unlabelled tiles dropped: nearly the same as a validation or test image"]
+    else:
+        assert told == [
+            "2 of 12 test images are nearly the same as a training image; dataset.group_near_duplicates=True keeps "
+            "such images on one side"
+        ]
+
+
+def test_near_duplicates_of_a_test_split_that_is_given_are_counted_without_advice(tmp_path):
+    """Such a split cannot be drawn otherwise: the field would be refused."""
+    root = write_classes(tmp_path / "tiles")
+    document = load(path=str(root), **OPTIONS).splits_document()
+    image = np.asarray(Image.open(root / document["train"][0]))
+    Image.fromarray((image[::-1] * 0.9).astype(np.uint8)).save(root / document["test"][0])
+    (tmp_path / "splits.json").write_text(json.dumps(document))
+    found = load(path=str(root), splits=str(tmp_path / "splits.json"), **OPTIONS)
+    assert "1 of 12 test images are nearly the same as a training image" in found.notes

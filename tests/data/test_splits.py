@@ -101,7 +101,8 @@ def test_identical_images_stay_together(seed):
     sides = [{digests[i] for i in part} for part in (result.train, result.validation, result.test)]
     assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
     assert sum(map(len, (result.train, result.validation, result.test))) == 60
-    assert any("1 of these groups carry different labels" in note for note in result.notes)
+    said = "1 pixel-identical groups carry different labels, as image0 and image59"
+    assert any(said in note for note in result.notes)
     # Groups of three cannot always meet the fraction, but must come near.
     assert abs(len(result.test) - 12) <= 3
 
@@ -139,6 +140,28 @@ def test_unlabelled_examples_stay_in_train_only():
     sides = ["train"] * 16 + ["validation"] * 2 + ["test"] * 2 + ["train", "validation", "test"]
     result, _ = assign(labels, sides=sides)
     assert 20 in result.train and 21 not in result.validation and 22 not in result.test
+
+
+@pytest.mark.parametrize("fold", [(), (0, 4), (1, 4)])
+def test_a_group_without_any_label_is_in_train(fold):
+    """With another split it could not be used at all."""
+    labels = np.array([0, 1] * 20 + [-1] * 40)
+    groups = np.r_[np.arange(40) // 2, 20 + np.arange(40) // 2]
+    labels[4] = -1  # its group has a label
+    pool = pool_of([f"n{i:03d}" for i in range(80)], labels, list(map(str, range(80))), [""] * 80, "ab")
+    found = splits.assign_groups(pool, groups, test_fraction=0.2, validation_fraction=0.1, fold=fold, seed=0)
+    assert set(range(40, 80)) <= set(found.train)
+    assert len(found.test) == pytest.approx(10 if fold else 8, abs=2) and (labels[found.test] >= 0).all()
+
+
+def test_images_that_are_two_classes_at_once_are_named_however_they_are_split(tmp_path):
+    root = write_classes(tmp_path / "tiles")
+    (root / "town" / "town07.png").write_bytes((root / "lake" / "lake03.png").read_bytes())
+    said = "warning: 1 pixel-identical groups carry different labels, as lake/lake03.png and town/town07.png"
+    first = load(path=str(root), **OPTIONS)
+    (tmp_path / "splits.json").write_text(json.dumps(first.splits_document()))
+    for fields in ({}, {"fold": (0, 3)}, {"splits": str(tmp_path / "splits.json")}):
+        assert any(note.startswith(said) for note in load(path=str(root), **fields, **OPTIONS).notes)
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ def command(directory: Path, programs: Path) -> list[str]:
         (cache / "programs").symlink_to(programs)
     return [
         sys.executable, "-m", "kdjax.main", f"--config={ROOT / 'tests' / 'tiny.py'}", "--config.dataset.source=demo",
+        "--config.dataset.demo_classes=3", "--config.dataset.demo_train=48", "--config.dataset.demo_validation=12",
+        "--config.dataset.demo_test=12",
         f"--workdir={directory / 'run'}", f"--config.run.cache_dir={cache}", f"--stages={STAGES}",
         "--config.seeds=(0,)", "--config.distill.arms=('student_alone','kl_cosine')",
     ]  # fmt: skip

@@ -23,6 +23,8 @@ FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_lev
 def command(directory, *flags):
     return [
         sys.executable, "-m", "kdjax.main", f"--config={ROOT / 'tests' / 'tiny.py'}", "--config.dataset.source=demo",
+        "--config.dataset.demo_classes=3", "--config.dataset.demo_train=48", "--config.dataset.demo_validation=12",
+        "--config.dataset.demo_test=12",
         f"--workdir={directory / 'run'}", f"--config.run.cache_dir={directory / 'cache'}", *flags,
     ]  # fmt: skip
 

@@ -225,8 +225,8 @@ MUTANTS = (
     ),
     Mutant(
         "kdjax/results/comparison.py",
-        "return max(baselines(arms), key=score, default=None)",
-        "return min(baselines(arms), key=score, default=None)",
+        "return max(baselines(arms), key=lambda name: rank(arms[name], measure), default=None)",
+        "return min(baselines(arms), key=lambda name: rank(arms[name], measure), default=None)",
         "tests/results",
     ),
     # The baseline that is shown labelled tiles only.

@@ -10,13 +10,19 @@ DATA, NETWORKS, DEPLOY = (
 )
 
 OF_BANDS = (
-    Mutant(BANDS, "return tuple(said.index(key) for key in wanted)", "return tuple(range(len(wanted)))", DATA),
-    Mutant(BANDS, "return tuple(held.index(key) for key in wanted)", "return tuple(range(len(wanted)))", DATA),
-    Mutant(BANDS, "(medians[place] < np.delete(medians, place)).all()", "medians[place] < medians.max()", DATA),
+    Mutant(
+        BANDS, "Chosen(tuple(said.index(key) for key in wanted), ())", "Chosen(tuple(range(len(wanted))), ())", DATA
+    ),
+    Mutant(BANDS, "tuple(held.index(key) for key in wanted), order)", "tuple(range(len(wanted))), order)", DATA),
+    Mutant(BANDS, "others.min() - medians[place]", "others.max() - medians[place]", DATA),
+    Mutant(BANDS, "> _CLEARLY * abs", "> 0 * abs", DATA),
+    Mutant(BANDS, "image[image.min(-1) < image.max(-1)]", "image.reshape(-1, image.shape[-1])", DATA),
+    Mutant(BANDS, "if self.order and shown and self.order not in shown:", "if False:", DATA),
+    Mutant("kdjax/data/decoding.py", "if len(found) > 1:", "if False:", DATA),
     Mutant(BANDS, "if said.count(key) > 1:", "if said.count(key) > 2:", DATA),
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
-    Mutant("kdjax/data/band_statistics.py", "if low and below > _MOST_BELOW:", "if False:", DATA),
-    Mutant("kdjax/data/band_statistics.py", "if not low and count and not below:", "if False:", DATA),
+    Mutant("kdjax/data/band_statistics.py", "if low and share > _MOST_BELOW:", "if False:", DATA),
+    Mutant("kdjax/data/band_statistics.py", "if not low and count and dark and not under_dark:", "if False:", DATA),
     Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
     Mutant(
         "kdjax/inputs/augment.py",

@@ -66,6 +66,7 @@ sinfo
 cd "$here/../.."
 export XLA_FLAGS=--xla_backend_optimization_level=0 # compiles quicker
 work=$directory/work flags=(--config.dataset.source=demo --config.run.cache_dir="$directory/cache")
+flags+=(--config.dataset.demo_{classes=3,train=48,validation=12,test=12})
 long=(--config=tests/tiny.py "${flags[@]}" --config.student.epochs=8)
 
 submit() { sbatch --parsable --output="$directory/out/%j.out" "$@"; }

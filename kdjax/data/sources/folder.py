@@ -14,6 +14,7 @@ from kdjax.data.decoding import Encoded, Raw
 from kdjax.data.image_files import no_images, notes_on, open_files
 from kdjax.data.ingest import Ingested, ingest
 from kdjax.data.meaning import Meaning
+from kdjax.data.pixels import DecodeError
 from kdjax.errors import InputError
 
 
@@ -97,8 +98,7 @@ def read_named(path: str, names: Sequence[str]) -> Iterator[bytes]:
     """The encoded bytes of examples of `load`, by their names, one after the other.
 
     Raises:
-        InputError: as `open_files`, or a name is not there any more.
-        DecodeError: a file cannot be read.
+        InputError: as `open_files`, or a file is not there any more or cannot be read.
     """
     field = "dataset.path"
     with open_files(path, field) as files:
@@ -106,4 +106,8 @@ def read_named(path: str, names: Sequence[str]) -> Iterator[bytes]:
         for name in names:
             if name not in index:
                 raise InputError(f"{field}: {path} does not hold {name} any more")
-            yield files.read(index[name])
+            try:
+                content = files.read(index[name])
+            except DecodeError as error:
+                raise InputError(f"{field}: {path}/{name} cannot be read any more ({error}): put it back") from error
+            yield content

@@ -46,6 +46,17 @@ def test_examples_are_found_again_by_name(plain, tmp_path, kind):
         list(read_named(str(path), ["field/gone.png"]))
 
 
+def test_a_file_that_goes_while_others_are_read_is_named(tmp_path):
+    root = write_classes(tmp_path / "tiles", count=2)
+    files = read_named(str(root), ["field/field00.png", "lake/lake01.png"])
+    next(files)
+    (root / "lake" / "lake01.png").unlink()
+    with pytest.raises(
+        InputError, match=r"dataset.path: .*lake/lake01.png cannot be read any more \(No such.*put it back"
+    ):
+        next(files)
+
+
 def test_shapes_types_and_counts(plain):
     data = load(path=str(plain), **OPTIONS)
     assert data.classes == ("field", "lake", "town") and data.name == "tiles"
