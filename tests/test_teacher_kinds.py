@@ -85,6 +85,12 @@ def test_an_encoder_goes_through_every_stage(finished, tmp_path):
     linear = float(re.search(r"on validation a linear head is right on ([\d.]+) %", done.stdout)[1])
     results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     assert linear > 70 and 100 * results["teacher"]["val_top1"] == pytest.approx(linear, abs=0.01)
+    neighbors = float(re.search(r"the 10 nearest neighbors on ([\d.]+) %", done.stdout)[1])
+    (fitted,) = results["teacher"]["fitted_heads"]
+    assert fitted.keys() == {"strength", "linear_top1", "neighbors_top1"}
+    assert [100 * fitted[name] for name in ("linear_top1", "neighbors_top1")] == pytest.approx(
+        [linear, neighbors], abs=0.01
+    )
     line = json.loads((workdir / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert line["students"]["kl_features/3"]["features_cosine"] > 0
     assert "a linear head" not in kdjax(f"--workdir={workdir}", *given, "--stages=teacher").stdout

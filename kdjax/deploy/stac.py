@@ -247,11 +247,12 @@ def _class_names(classes: Sequence[str]) -> list[str]:
 
 
 def _hyperparameters(classifier: Classifier, student: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the student comes from, and by what its answers are judged."""
+    """Where the student comes from, and by what its answers are judged: one file's limits; others have their own."""
     known = {"arm": printable(student["arm"]), "seed": student["seed"], "step": student["step"]}
     trust = classifier.trust
     if trust is not None:
         known |= {
+            "limits_of": PurePosixPath(classifier.path).name,
             "temperature": trust.temperature,
             "least_confidence": trust.least_confidence,
             "most_energy": trust.most_energy,

@@ -1,10 +1,11 @@
 """How far a classifier's answers can be trusted: what its validation images say of it, kept in the exported files.
 
 Probabilities are calibrated by one temperature (Guo et al., arXiv 1706.04599). A prediction set holds the true class of
-nine or nineteen images in twenty, whatever the network: split conformal prediction, with the probability of all classes
-ranked before the true one as score (Romano et al., arXiv 2006.02544, without its randomization). An answer is "unknown"
-where the calibrated probability of the best class is lower than for nearly all validation images, or where the energy
-of the logits (Liu et al., arXiv 2010.03759) is higher: the image is unlike those.
+nine in ten or nineteen in twenty images: split conformal prediction, with the probability of all classes ranked before
+the true one as score (Romano et al., arXiv 2006.02544, without its randomization). It would hold for any network if
+validation had chosen nothing else; see `fit`. An answer is "unknown" where the calibrated probability of the best class
+is lower than for nearly all validation images, or where the energy of the logits (Liu et al., arXiv 2010.03759) is
+higher: the image is unlike those.
 
 NumPy and SciPy only. All of it is chosen on validation; `measure` says on test what came of it.
 """
@@ -99,7 +100,9 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Trust:
     """What validation logits (n, classes) and labels (n,) say.
 
     The limits are the smallest with which sets hold the true class of the asked share of new images like these, in the
-    mean over validation splits. Where there are too few images for a level, its sets hold all classes.
+    mean over validation splits, if these images chose nothing before. Where they also chose the network and gave the
+    temperature, as in an export, the share may be a little less: nothing guarantees it. Where there are too few images
+    for a level, its sets hold all classes.
     """
     from scipy.optimize import minimize_scalar  # takes a while, and whoever only reads files has no use for it
 
@@ -162,7 +165,8 @@ def _before(probabilities: np.ndarray) -> np.ndarray:
     order = np.argsort(-probabilities, axis=-1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, -1)
     sums = np.zeros_like(ranked)
-    np.cumsum(ranked[:, :-1], axis=-1, out=sums[:, 1:])
+    # Rounding may take a sum beyond 1, and a set of all classes would then leave the last ones out.
+    np.minimum(np.cumsum(ranked[:, :-1], axis=-1), 1, out=sums[:, 1:])
     before = np.empty_like(ranked)
     np.put_along_axis(before, order, sums, -1)
     return before

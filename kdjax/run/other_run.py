@@ -125,7 +125,8 @@ def _check_training(other: OtherRun, theirs: Mapping[str, Any], ours: Mapping[st
 def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> None:
     """Makes sure that the teacher names the same classes, and saw none of this run's validation and test images.
 
-    A teacher whose best step was chosen on validation images saw these too: they may not be this run's test images.
+    A teacher whose best step, or the penalty of whose head, was chosen on validation images saw these too: they may not
+    be this run's test images.
     Images are known by their names; where the two data sets share none, that is told.
 
     Raises:
@@ -145,7 +146,8 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
             "teacher was not trained on them under other names"
         )
     trained = (*there["train"], *there["unlabelled"])
-    chosen = there["validation"] if other.config()[other.section]["select"] == "best" else ()
+    section = other.config()[other.section]
+    chosen = there["validation"] if section["select"] == "best" or section.get("fit") == "head" else ()
     for did, images, side in (
         ("trained on", trained, "validation"),
         ("trained on", trained, "test"),

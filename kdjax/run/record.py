@@ -8,6 +8,7 @@ from typing import Any
 from kdjax.config import base
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
+from kdjax.run.arms import BASELINE
 from kdjax.runtime import files
 
 REMOVED: dict[tuple[str, str], Any] = {
@@ -67,7 +68,8 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     if not all(isinstance(before.get(name), dict) for name in ("dataset", "student", "distill", "arms")):
         raise InputError(f"{workdir / 'config.json'} is no record of a run: {FIX}")
     before = completed(before)
-    found = first_difference(_deciding(document), _deciding(before))
+    joined = _baseline_joined(workdir)
+    found = first_difference(_deciding(document, joined), _deciding(before, joined))
     if found:
         raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
 
@@ -114,7 +116,17 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
     return document
 
 
-def _deciding(document: Mapping[str, Any]) -> dict[str, Any]:
+def _baseline_joined(workdir: Path) -> bool:
+    """Whether the students that have been trained are also those of the arm that no field names."""
+    program = workdir / "distill" / "program.json"
+    if not program.exists():
+        return False
+    document = files.read_json(program, "remove it; it is written again")
+    return isinstance(document, dict) and BASELINE in document.get("arms", ())
+
+
+def _deciding(document: Mapping[str, Any], baseline_joined: bool) -> dict[str, Any]:
     """What decides the results of a run: all but the section `run` and the arms that are not trained."""
-    used = document["distill"].get("arms", ())
-    return {**document, "run": None, "arms": {name: arm for name, arm in document["arms"].items() if name in used}}
+    used = (*document["distill"].get("arms", ()), *[BASELINE] * baseline_joined)
+    arms = {BASELINE: json.loads(base().to_json())["arms"][BASELINE], **document["arms"]}
+    return {**document, "run": None, "arms": {name: arm for name, arm in arms.items() if name in used}}

@@ -70,7 +70,7 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
                 weights = head_weights(run.config, run.dataset)
                 classes, measure = len(run.dataset.classes), run.student.selected_by
                 fit = probe(*pairs, classes=classes, weights=weights, selected_by=measure)
-                write_head(folder, Head(fit.kernel, fit.bias, parts))
+                write_head(folder, Head(fit.kernel, fit.bias, parts, fit.figures))
                 fitted.append((one.place, fit))
     return fitted
 

@@ -13,6 +13,7 @@ from kdjax.runtime import files
 
 _LOCK = f"{files.TEMPORARY}.lock"
 
+
 @contextlib.contextmanager
 def folder(parent: Path, name: str) -> Iterator[Path]:
     """A new folder `.NAME-….kdjax.tmp` in `parent`, and its lock. It is gone at the end, unless it was renamed.

@@ -22,17 +22,20 @@ class Head:
         kernel: (F, classes) float32.
         bias: (classes,) float32.
         parts: what it was fitted to, as JSON values.
+        measured: `Probe.figures`, what came of it on validation; none in a head of an earlier version.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     parts: dict[str, Any]
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def write_head(folder: Path, head: Head) -> None:
     """Writes a head into a folder."""
     buffer = io.BytesIO()
-    np.savez(buffer, kernel=head.kernel, bias=head.bias, parts=np.array(json.dumps(head.parts, sort_keys=True)))
+    parts, measured = (np.array(json.dumps(said, sort_keys=True)) for said in (head.parts, head.measured))
+    np.savez(buffer, kernel=head.kernel, bias=head.bias, parts=parts, measured=measured)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_bytes(folder / NAME, buffer.getvalue())
 
@@ -48,7 +51,8 @@ def read_head(folder: Path, parts: dict[str, Any]) -> Head | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as held:
-            head = Head(held["kernel"], held["bias"], json.loads(str(held["parts"])))
+            measured = json.loads(str(held["measured"])) if "measured" in held else {}
+            head = Head(held["kernel"], held["bias"], json.loads(str(held["parts"])), measured)
     except Exception as error:  # NumPy and zipfile raise whatever a damaged file leads them to
         raise InputError(f"{path} is damaged: remove it and run --stages=teacher again") from error
     return head if head.parts == parts else None

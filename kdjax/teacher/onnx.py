@@ -162,7 +162,7 @@ def from_encoder(file: OnnxFile, head: Head, shown: Shown) -> Teacher:
         return Outputs(values @ head.kernel + head.bias, values)
 
     parts = {**file.parts, "head": tree_digest({"kernel": head.kernel, "bias": head.bias})}
-    return _teacher(file, shown, parts, outputs)
+    return dataclasses.replace(_teacher(file, shown, parts, outputs), measured=head.measured)
 
 
 def _teacher(file: OnnxFile, shown: Shown, parts: dict[str, Any], outputs: Callable[[np.ndarray], Outputs]) -> Teacher:

@@ -63,6 +63,11 @@ class Targets:
         """SHA-256 of each teacher that can be run: of its variables, or its file."""
         return [source.teacher.parts["teacher"] for source in self.sources if source.teacher]
 
+    @property
+    def fitted_heads(self) -> list[dict[str, float]]:
+        """What validation said as the head of each encoder was fitted, in their order."""
+        return [dict(source.teacher.measured) for source in self.sources if source.teacher and source.teacher.measured]
+
     def views(self, images: Images, count: int, *, features: bool = False) -> Outputs:
         """Teacher outputs of the training images (examples, side, side, 3).
 

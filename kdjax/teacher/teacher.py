@@ -1,7 +1,7 @@
 """A teacher: whatever turns the views of the training images into outputs."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -23,12 +23,14 @@ class Teacher:
             with features where it is a network.
         clean: from images (n, side, side, 3) uint8 to the logits (n, classes) of the plainly resized images.
         network: the flax module and its variables, where it is one: only such a teacher can be online.
+        measured: what validation said as its head was fitted, where it is an encoder with one; see `encoder.Head`.
     """
 
     parts: dict[str, Any]
     views: Callable[[Images, np.ndarray, int], Outputs]
     clean: Callable[[Images], np.ndarray]
     network: tuple[nn.Module, Any] | None = None
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,11 @@ class Probe:
     neighbors_top1: float
 
     @property
+    def figures(self) -> dict[str, float]:
+        """Its numbers, to be kept beside it."""
+        return {name: getattr(self, name) for name in ("strength", "linear_top1", "neighbors_top1")}
+
+    @property
     def words(self) -> str:
         """How it does on validation."""
         return (

@@ -5,10 +5,11 @@ import json
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 from functools import partial
-from http.server import ThreadingHTTPServer
+from http.server import HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from kdjax.deploy import trust
 from kdjax.deploy.browser import __main__ as browser
 from kdjax.deploy.browser import page
 
-FITTED = trust.Trust(0.7, {0.9: 0.6, 0.95: 0.9}, 0.5, -1.0)
+FITTED = trust.Trust(0.7, {0.9: 0.6, 0.95: 0.9, 0.99: 1.0}, 0.5, -1.0)
 in_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 
 
@@ -59,7 +60,7 @@ def test_the_page_resizes_as_pillow_does_to_the_last_bit(tmp_path):
 @in_node
 def test_the_page_answers_as_predict_does(tmp_path):
     rng = np.random.default_rng(0)
-    logits = (rng.normal(0, 1, (40, 6)) * np.geomspace(0.1, 30, 40)[:, None]).astype(np.float32)
+    logits = (rng.normal(0, 1, (400, 21)) * np.geomspace(0.1, 30, 400)[:, None]).astype(np.float32)
     logits[3] = 1.5  # ties
     limits = {str(level): limit for level, limit in FITTED.limits.items()}
     facts = {"temperature": 0.7, "limits": limits, "least_confidence": 0.5, "most_energy": -1.0}
@@ -71,7 +72,8 @@ def test_the_page_answers_as_predict_does(tmp_path):
     expected = FITTED.probabilities(logits)
     np.testing.assert_allclose([one["probabilities"] for one in found], expected, rtol=1e-9)
     unknown = FITTED.doubtful(expected) | FITTED.unlike(logits)
-    assert [one["unknown"] for one in found] == unknown.tolist() and 0 < unknown.sum() < 40
+    assert [one["unknown"] for one in found] == unknown.tolist() and 0 < unknown.sum() < 400
+    assert FITTED.sets(expected, 0.99).all()
     for level in FITTED.limits:
         members = FITTED.sets(expected, level)
         assert [one["sets"][str(level)] for one in found] == members.sum(1).tolist()
@@ -140,6 +142,18 @@ def test_what_is_served_is_what_the_page_needs(folders):
         (folders / "export" / "student.onnx").unlink()
         assert get("/student.onnx")[0] == 404
         server.shutdown()
+
+
+@pytest.mark.parametrize("asked", [b"GET /student.onnx HTTP/1.1\r\n\r\n", b"GET /none HTTP/1.1\r\n\r\n", b"GET"])
+def test_a_closed_tab_is_not_worth_a_word(folders, capfd, asked):
+    (folders / "export" / "student.onnx").write_bytes(bytes(10**7))
+    files = browser.served(folders / "export", folders / "dist")
+    with HTTPServer(("127.0.0.1", 0), partial(browser.Handler, files)) as server:
+        with socket.create_connection(server.server_address) as tab:
+            tab.sendall(asked)
+            tab.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed without a goodbye
+        server.handle_request()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("kind", ["no export", "no page", "no runtime", "half a runtime", "port", "taken", "nothing"])

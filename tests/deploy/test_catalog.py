@@ -78,6 +78,7 @@ def test_the_item_describes_the_files(export):
     assert values == {"bare-soil": 0, "forest-mixed": 1, "Wuste": 2, "unknown": legend.UNKNOWN, "nodata": legend.NODATA}
     assert facts["kdjax:metrics"] == {"validation": FIGURES, "test": {**FIGURES, "top1": 0.875}}
     assert facts["mlm:hyperparameters"]["temperature"] == TRUST.temperature
+    assert facts["mlm:hyperparameters"]["limits_of"] == "student.onnx"  # the 8-bit file has others
     assert assets.keys() == {path.name for path in export.iterdir()} - {"stac_item.json"}
     for name, asset in assets.items():
         content = (export / name).read_bytes()

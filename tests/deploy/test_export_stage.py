@@ -2,25 +2,35 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from helpers.exported import student
+from helpers.exported import folded, pixels, student
 from helpers.variables import randomized
 from safetensors.numpy import load_file
 
 from kdjax import networks
+from kdjax.data.dataset import Split
+from kdjax.data.meaning import Meaning
 from kdjax.deploy import export
+from kdjax.deploy.trust import fit
 from kdjax.errors import InputError
 from kdjax.networks.pretrained import class_names, load_imagenet, named_tensors
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from kdjax.deploy.export import parity, stage, tensors  # noqa: E402  (need the two above)
+from kdjax.deploy.classifier import Classifier  # noqa: E402
+from kdjax.deploy.export import candidates, parity, stage, tensors  # noqa: E402  (need the two above)
 
 CLASSES = ("field", "forest", "übung", "river", "sea")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """Settings of a candidate that has none."""
 
 
 def test_timm_names_are_those_of_the_same_tensors(tmp_path):
@@ -127,6 +137,40 @@ def test_an_old_export_is_replaced_whole_or_not_at_all(tmp_path):
         "export",
         "export/second",
     ]
+
+
+def test_what_is_trusted_is_what_the_file_says(tmp_path, monkeypatch):
+    """Not what the run said of the same images, which may have computed in bfloat16."""
+    monkeypatch.setattr(stage.quantize, "CANDIDATES", stage.quantize.CANDIDATES[:1])
+    images, labels = pixels(40, 36), np.arange(40, dtype=np.int32) % len(CLASSES)
+    split = Split(images, labels, tuple(map(str, range(40))))
+    run = SimpleNamespace(dataset=SimpleNamespace(train=split, validation=split), log=lambda line: None)
+    network = folded("mobilenet_v2", 0.25, 36, 32)
+    metadata = stage.onnx_graph.metadata(network, CLASSES, Meaning())
+    trusts, _ = stage._onnx_files(run, tmp_path, network, metadata)
+    for name, trust in trusts.items():
+        classifier = Classifier(tmp_path / name)
+        assert classifier.trust == trust and classifier.classes == CLASSES
+        expected = fit(classifier.logits(images), labels)
+        assert trust.temperature == pytest.approx(expected.temperature, rel=1e-4)
+        assert trust.limits == pytest.approx(expected.limits, rel=1e-4)
+    assert len({trust.temperature for trust in trusts.values()}) == len(trusts) == 2
+
+
+def test_a_loss_by_8_bits_is_told_where_it_is_more_than_half_a_point():
+    labels = np.zeros(1000, np.int32)
+    exact = np.tile([1.0, 0.0], (1000, 1))
+    for wrong, told in ((0, 0), (5, 0), (6, 1)):
+        said = []
+        logits = exact.copy()
+        logits[:wrong] = [0.0, 1.0]
+        model, _, (tried,) = candidates.nearest(
+            (Plain(),), lambda one, logits=logits: ("model", logits), exact, labels, said.append
+        )
+        assert model == "model" and tried["validation_top1_lost"] == pytest.approx(wrong / 1000)
+        warnings = [line for line in said if line.startswith("warning: ")]
+        assert len(warnings) == told
+    assert "8 bits cost 0.60 points of validation top-1 (6 of 1000 images), more than 0.5" in warnings[0]
 
 
 def test_compared_with_the_reference():

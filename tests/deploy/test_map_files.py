@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from helpers.maps import CLASSES, SIDE, UTM, by_pixels, run, scene, write  # noq
 from rasterio.features import rasterize  # noqa: E402
 from rasterio.warp import transform_geom  # noqa: E402
 
+from kdjax.deploy.landuse_map import polygons  # noqa: E402
 from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
-from kdjax.deploy.landuse_map.layers import Grid  # noqa: E402
+from kdjax.deploy.landuse_map.layers import Grid, Layers  # noqa: E402
+from kdjax.errors import InputError  # noqa: E402
 
 METERS = rasterio.Affine(10, 0, 500_000, 0, -10, 4_600_000)
 
@@ -38,6 +41,45 @@ def test_rasters_are_cloud_optimized_with_overviews_by_mode(artefact, tmp_path):
             assert file.crs == UTM and file.transform == METERS
     with rasterio.open(tmp_path / "map.tif", overview_level=0) as file:
         assert (file.read(1) == 0).all()
+
+
+NAMES = ("map.tif", "map_confidence.tif")
+
+
+def laid_out(folder, limit=resource.RLIM_INFINITY):
+    """Sizes of the files of a map of noise where no file may have more bytes than `limit`."""
+    rng, grid = np.random.default_rng(0), Grid(40, 700, UTM, METERS)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        layers = Layers(folder, NAMES, grid, CLASSES, {})
+        for row in range(grid.height):
+            best = rng.integers(0, 3, grid.width).astype(np.uint8)
+            layers.write(row, best, rng.random(grid.width).astype(np.float32), np.empty(0))
+        layers.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return [(folder / name).stat().st_size for name in NAMES]
+
+
+def test_a_file_that_finds_no_place_is_named_wherever_it_ends(tmp_path):
+    """GDAL says that a file could not be written, that it cannot be read, or nothing: by which bytes are missing."""
+    (tmp_path / "whole").mkdir()
+    _, size = laid_out(tmp_path / "whole")
+    for limit in (1000, size // 2, 3 * size // 4, size - 5000, size - 1):
+        (tmp_path / str(limit)).mkdir()
+        with pytest.raises(OSError, match=r"^map(_confidence)?\.tif: "):
+            laid_out(tmp_path / str(limit), limit)
+
+
+def test_a_polygon_without_longitude_and_latitude_is_refused(tmp_path):
+    """From a geostationary satellite the corners of an image are beside the earth."""
+    crs = rasterio.CRS.from_proj4("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84")
+    place = rasterio.Affine(3e6, 0, -6e6, 0, -3e6, 6e6)
+    write(tmp_path / "map.tif", np.zeros((4, 4, 1), np.uint8), crs=crs, transform=place)
+    polygons.check(crs)
+    with pytest.raises(InputError, match="--polygons: .* leave it out"):
+        list(polygons.features(tmp_path / "map.tif", CLASSES))
 
 
 def test_the_probability_of_every_class_is_a_band(artefact, tmp_path):

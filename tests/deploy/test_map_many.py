@@ -156,8 +156,8 @@ def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_pro
     arguments = (artefact, scenes, tmp_path / "missing.tif", "--probabilities", "--polygons", "--output")
     for workers_given in (1, 2):
         folder = tmp_path / f"maps{workers_given}"
-        (folder / ".gone.tif-abc").mkdir(parents=True)  # of a process that was killed
-        (folder / ".gone.tif-abc.lock").touch()
+        (folder / ".gone.tif-abc.kdjax.tmp").mkdir(parents=True)  # of a process that was killed
+        (folder / ".gone.tif-abc.kdjax.tmp.lock").touch()
         with pytest.raises(SystemExit) as stop:
             run(*arguments, folder, f"--workers={workers_given}")
         said = capsys.readouterr()

@@ -57,6 +57,8 @@ WHOLE = {
     "asset without href": (("{d}/one.json#bare", "{d}/map.tif"), "has no href"),
     "asset is no raster": (("{d}/one.json#metadata", "{d}/map.tif"), "GDAL cannot read"),
     "asset is the map": (("{d}/one.json#visual", "{d}/a.tif"), "is the raster itself"),
+    "polygons of a place on no map": (("{d}/local.tif", "{d}/map.tif", "--polygons"), "--polygons"),
+    "polygons of the moon": (("{d}/moon.tif", "{d}/map.tif", "--polygons"), "--polygons"),
 }
 
 
@@ -67,6 +69,8 @@ def rasters(tmp_path_factory):
         (folder / name).mkdir()
     for name in ("a", "b", "c", "a_confidence", "scenes/a"):
         write(folder / f"{name}.tif", scene(16, 16))
+    write(folder / "local.tif", scene(16, 16), crs=rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]'))
+    write(folder / "moon.tif", scene(16, 16), crs=rasterio.CRS.from_proj4("+proj=eqc +R=1737400"))
     for name, source in (("other", "a"), ("gone", "none")):
         bands = "".join(
             f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{color}</ColorInterp><SimpleSource>'

@@ -107,6 +107,10 @@ def test_a_teacher_selected_on_the_test_images_is_refused(config, tmp_path):
     there["teacher"]["select"] = "last"  # then no image chose anything
     (tmp_path / "config.json").write_text(json.dumps(there))
     other_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
+    there["teacher"]["fit"] = "head"  # but the penalty of a head
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    with pytest.raises(InputError, match="was selected on 1 of this run's test images, such as a/2"):
+        other_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
 
 
 def test_data_that_share_no_name_with_the_teachers_are_told(config):

@@ -55,6 +55,27 @@ def test_the_first_field_that_differs_is_named_and_the_section_run_is_free(tmp_p
         record.check_same_config(tmp_path, document)
 
 
+def test_the_baseline_decides_where_it_was_trained_though_no_field_names_it(tmp_path):
+    document = now()
+    del document["arms"]["labelled_alone"]  # the default is then taken
+    written(tmp_path, document)
+    other = now()
+    record.check_same_config(tmp_path, other)
+    other["arms"]["labelled_alone"] |= {"learning_rate": 0.1}
+    record.check_same_config(tmp_path, other)
+    (tmp_path / "distill").mkdir()
+    program = tmp_path / "distill" / "program.json"
+    program.write_text(json.dumps({"arms": ["student_alone", "kl"]}))
+    record.check_same_config(tmp_path, other)
+    program.write_text(json.dumps({"arms": ["student_alone", "kl", "labelled_alone"]}))
+    record.check_same_config(tmp_path, now())
+    with pytest.raises(InputError, match="arms.labelled_alone.learning_rate is 0.1, was None"):
+        record.check_same_config(tmp_path, other)
+    program.write_text("{")
+    with pytest.raises(InputError, match="program.json is not readable JSON .*: remove it"):
+        record.check_same_config(tmp_path, now())
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "\x00", '{"student": 3}', '{"distill": 3, "arms": []}', "{}"])
 def test_a_record_that_is_none_is_refused_by_name(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

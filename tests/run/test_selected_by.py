@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers.finished_run import unchanged_networks
 from helpers.tiles import write_classes
 
 from kdjax.config import from_file
@@ -12,7 +13,8 @@ TINY = Path(__file__).parents[1] / "tiny.py"
 
 
 @pytest.mark.parametrize(("fewer", "measure"), [(0, "top1"), (15, "macro_recall")])
-def test_unequal_classes_are_selected_by_macro_recall(tmp_path, fewer, measure):
+def test_unequal_classes_are_selected_by_macro_recall(tmp_path, monkeypatch, fewer, measure):
+    unchanged_networks(monkeypatch)
     root = write_classes(tmp_path / "tiles")
     for number in range(fewer):
         (root / "town" / f"town{number:02d}.png").unlink()

@@ -172,9 +172,11 @@ def test_an_encoder_gives_its_embeddings_and_the_logits_of_a_head(onnx_file, tmp
     path, said = onnx_file(classes=None), Declared(gives="embeddings", input="normalized", mean=MEAN, std=STD)
     file, rng = opened(path, said, SIZE), np.random.default_rng(2)
     assert file.length == 4
-    head = Head(rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32), file.parts)
+    measured = {"strength": 1e-3, "linear_top1": 0.75, "neighbors_top1": 0.5}
+    head = Head(rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32), file.parts, measured)
     write_head(tmp_path / "teacher", head)
     teacher = from_encoder(file, read_head(tmp_path / "teacher", file.parts), Shown(SIZE, data_seed=5))
+    assert teacher.measured == measured
     expected = scores(3, "normalized")
     seen = teacher.views(IMAGES, np.arange(11), 3)
     np.testing.assert_allclose(seen.features, expected, rtol=1e-4, atol=1e-4)

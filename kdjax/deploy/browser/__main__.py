@@ -1,5 +1,6 @@
 """The command: `python -m kdjax.deploy.browser EXPORT [--runtime DIR] [--port N]`."""
 
+import contextlib
 import functools
 import http.server
 from pathlib import Path
@@ -19,6 +20,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answers one connection with these files, by their path in the address."""
         self.served = served
         super().__init__(*connection)  # type: ignore[arg-type]
+
+    def handle(self) -> None:
+        """Answers the requests of a connection, as far as the tab stays open."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answers with a file."""

@@ -64,7 +64,7 @@ export function answered(logits, trust) {
     let before = 0;
     sets[level] = ranked.filter((k) => {
       const held = before <= limit;
-      before += probabilities[k];
+      before = Math.min(before + probabilities[k], 1); // rounding may take a sum beyond 1, the limit of all classes
       return held;
     }).length;
   }

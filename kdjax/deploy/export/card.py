@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdjax.data import Dataset
-from kdjax.deploy.export.card_head import head
+from kdjax.deploy.export.candidates import loss
+from kdjax.deploy.export.card_head import INT8, head
 from kdjax.networks import MODELS
 from kdjax.objective.arms import Arm
 from kdjax.results import formats, notes
@@ -20,6 +21,9 @@ FILES = {
     "student.stablehlo": "StableHLO for CPU, CUDA and TPU: `jax.export.deserialize(bytearray(data)).call(images)`",
     "student.safetensors": "the trained tensors, BatchNorm not folded, by {names}",
 }
+
+INTEGERS = {INT8: "int8_candidates", "student_int8.tflite": "litert_int8_candidates"}
+"""Where parity.json says what was tried for the 8-bit files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +112,9 @@ def _figures(facts: Facts) -> list[str]:
 
 def _trust(facts: Facts) -> list[str]:
     lines = [
-        '`predict` and `landuse_map` give calibrated probabilities, prediction sets and the answer "unknown". All was '
-        "fitted on validation images; the figures are of the test images.",
+        '`predict` gives calibrated probabilities, prediction sets and the answer "unknown"; `landuse_map` compares '
+        "the mean over the windows of a cell with the same limits. All was fitted on validation images, which also "
+        "chose the network: no share is guaranteed, the figures are of the test images.",
         "",
         "| file | temperature | NLL before, after | ECE % before, after | sets that hold the class, % (mean size) "
         "| unknown % | top-1 % of the answered | of the unknown |",
@@ -161,8 +166,12 @@ def _recipe(facts: Facts) -> list[str]:
 
 
 def _limits(facts: Facts) -> list[str]:
-    size = facts.student["image_size"]
-    quantized = next(one for one in facts.document["int8_candidates"] if one["chosen"])
+    size, images = facts.student["image_size"], len(facts.dataset.validation)
+    kept = {
+        name: next(one for one in facts.document[field] if one["chosen"])
+        for name, field in INTEGERS.items()
+        if field in facts.document
+    }
     return [
         '- It has no class for what it does not know. "unknown" catches images that it is not sure of or that are '
         "unlike those of validation, not everything strange.",
@@ -171,9 +180,10 @@ def _limits(facts: Facts) -> list[str]:
         "- The 8-bit file's figures are of the CPU it was exported on. On x86 CPUs without VNNI "
         + (
             "they should hold: its weights have 7 bits."
-            if quantized["reduce_range"]
+            if kept[INT8]["reduce_range"]
             else "sums of 8-bit products can saturate: measure it there before use."
         ),
+        *[f"- `{name}`: {words}." for name, one in kept.items() if (words := loss(one, images)) is not None],
         *[
             "- The integer LiteRT file resizes in 8 bits as well. Its figures are of this CPU: other chips may round "
             "otherwise."

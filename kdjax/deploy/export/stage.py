@@ -149,7 +149,6 @@ def _write(
     """All files of the export."""
     run = _of_its_bands(run)
     dataset, config = run.dataset, run.config
-    trust = trusting.fit(logits["validation"], dataset.validation.labels)
     network = fold(
         config.student.model,
         variables,
@@ -159,6 +158,8 @@ def _write(
         dtype=dataset.meaning.dtype,
     )
     metadata = onnx_graph.metadata(network, dataset.classes, dataset.meaning)
+    trusts, tried = _onnx_files(run, place, network, metadata)
+    trust = trusts["student.onnx"]
     tensors.write(place, config.student.model, variables, metadata, trust)
     (place / "student.stablehlo").write_bytes(stablehlo.serialize(network))
     (place / "labels.json").write_text(
@@ -169,9 +170,8 @@ def _write(
         (place / "try.html").write_text(
             page.document(title, dataset.classes, network.storage_size, dataset.meaning, trust), encoding="utf-8"
         )
-    trusts, tried = _onnx_files(run, place, network, metadata, trust)
     if config.run.litert:
-        more, litert_tried = _litert_files(run, place, network, metadata, trust)
+        more, litert_tried = _litert_files(run, place, network, metadata)
         trusts, tried = trusts | more, tried | litert_tried
     document = {
         "student": {
@@ -238,12 +238,18 @@ def _teacher_weights(config: ConfigDict) -> str | None:
 
 
 Written = tuple[dict[str, Trust], dict[str, Any]]
-"""Trust by the name of the file, and what was tried for the 8-bit file by its field in parity.json."""
+"""Trust by the name of the file, and what was tried for the 8-bit file by its field in parity.json.
+
+Trust is fitted on what the file itself says: the run may have computed in bfloat16, which no file does.
+"""
 
 
-def _onnx_files(run: Run, place: Path, network: Graph, metadata: dict[str, str], trust: Trust) -> Written:
+def _onnx_files(run: Run, place: Path, network: Graph, metadata: dict[str, str]) -> Written:
     validation, images = run.dataset.validation, candidates.calibration(run.dataset.train)
-    floats = onnx_graph.build(network, {**metadata, **trust.metadata()})
+    floats = onnx_graph.build(network, metadata)
+    expected = _outputs(floats, validation.images)
+    trust = trusting.fit(expected, validation.labels)
+    onnx.helper.set_model_props(floats, {**metadata, **trust.metadata()})
     onnx.save(floats, place / "student.onnx")
 
     def make(settings: quantize.Settings) -> tuple[onnx.ModelProto, np.ndarray]:
@@ -253,7 +259,7 @@ def _onnx_files(run: Run, place: Path, network: Graph, metadata: dict[str, str],
     model, logits, tried = candidates.nearest(
         quantize.CANDIDATES,
         make,
-        _outputs(floats, validation.images),
+        expected,
         validation.labels,
         lambda line: run.log(f"export: int8 {line}"),
     )
@@ -268,12 +274,14 @@ def _outputs(model: onnx.ModelProto, images: Images) -> np.ndarray:
     return parity.in_batches(lambda batch: session.run(None, {onnx_graph.INPUT: batch})[0], images)
 
 
-def _litert_files(run: Run, place: Path, network: Graph, metadata: dict[str, str], trust: Trust) -> Written:
+def _litert_files(run: Run, place: Path, network: Graph, metadata: dict[str, str]) -> Written:
     # Its packages belong to an extra of their own.
     from kdjax.deploy.export import litert_graph, litert_quantize
 
     validation, images = run.dataset.validation, candidates.calibration(run.dataset.train)
     floats = litert_graph.build(network)
+    expected = parity.in_batches(litert.Model(floats), validation.images)
+    trust = trusting.fit(expected, validation.labels)
 
     def make(settings: litert_quantize.Settings) -> tuple[bytes, np.ndarray]:
         model = litert_quantize.quantize(network, images, settings)
@@ -282,7 +290,7 @@ def _litert_files(run: Run, place: Path, network: Graph, metadata: dict[str, str
     model, logits, tried = candidates.nearest(
         litert_quantize.CANDIDATES,
         make,
-        parity.in_batches(litert.Model(floats), validation.images),
+        expected,
         validation.labels,
         lambda line: run.log(f"export: LiteRT int8 {line}"),
     )

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from kdjax.deploy.landuse_map.legend import NODATA, entries
+from kdjax.errors import reason
 from kdjax.results.text import printable
 
 NO_CONFIDENCE = -1.0
@@ -84,18 +87,26 @@ class Layers:
             self._probabilities.write(steps.T[:, None].astype(np.uint8), window=window)
 
     def finish(self) -> None:
-        """Closes the files and lays them out; afterwards they have their names."""
+        """Closes the files and lays them out; afterwards they have their names.
+
+        Raises:
+            OSError: one cannot be written, as where the disk is full.
+        """
         self._open.close()
         for place, name in enumerate(self._names):
             whole = self._folder / f"{name}.rows"
-            rasterio.shutil.copy(
-                whole,
-                self._folder / name,
-                driver="COG",
-                COMPRESS="DEFLATE",
-                BIGTIFF="IF_SAFER",
-                OVERVIEW_RESAMPLING="AVERAGE" if place else "MODE",
-            )
+            try:
+                rasterio.shutil.copy(
+                    whole,
+                    self._folder / name,
+                    driver="COG",
+                    COMPRESS="DEFLATE",
+                    BIGTIFF="IF_SAFER",
+                    OVERVIEW_RESAMPLING="AVERAGE" if place else "MODE",
+                )
+                _read_back(self._folder / name)
+            except (RasterioError, CPLE_BaseError) as error:
+                raise OSError(f"{name}: {reason(error)}") from error
             whole.unlink()
 
     def close(self) -> None:
@@ -112,3 +123,10 @@ class Layers:
         )  # fmt: skip
         file.update_tags(**tags)
         return file
+
+
+def _read_back(path: Path) -> None:
+    """Reads all of a raster, a tile at a time: GDAL does not say that the last bytes of a file found no place."""
+    with rasterio.open(path) as file:
+        for _, window in file.block_windows(1):
+            file.read(window=window)

@@ -12,7 +12,7 @@ import rasterio
 
 from kdjax.data.meaning import Meaning
 from kdjax.deploy.classifier import Classifier
-from kdjax.deploy.landuse_map import inputs, outputs
+from kdjax.deploy.landuse_map import inputs, outputs, polygons
 from kdjax.deploy.landuse_map.legend import UNKNOWN
 from kdjax.deploy.landuse_map.outputs import Wanted
 from kdjax.deploy.landuse_map.raster import Raster, check_name
@@ -118,6 +118,8 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
         tile, why = _window(classifier.meaning, raster.pixel_size_m) or (classifier.size, None)
     stride = options.stride or max(tile // 2, 1)
     check_stride(stride, tile)
+    if options.polygons:
+        polygons.check(raster.crs)
     if min(raster.shape) < tile:
         height, width = raster.shape
         raise InputError(

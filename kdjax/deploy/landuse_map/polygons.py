@@ -6,10 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError, CPLE_NotSupportedError  # rasterio.errors has no name for them
 from rasterio.features import shapes
-from rasterio.warp import transform_geom
+from rasterio.warp import transform, transform_geom
 
 from kdjax.deploy.landuse_map.legend import entries
+from kdjax.errors import InputError, reason
+
+DEGREES = "EPSG:4326"
+
+
+def check(crs: Any) -> None:
+    """Refuses what leads to no longitude and latitude, such as the coordinates of a building site or of the moon.
+
+    Args:
+        crs: rasterio's coordinate reference system.
+
+    Raises:
+        InputError: it does not lead there.
+    """
+    try:
+        transform(crs, DEGREES, [0.0], [0.0])
+    except CPLE_NotSupportedError as error:
+        raise _nowhere(error) from error
+    except CPLE_BaseError:  # of this point alone
+        pass
+
+
+def _nowhere(error: BaseException) -> InputError:
+    return InputError(
+        f"--polygons: GeoJSON has longitude and latitude, to which the raster's coordinates do not lead "
+        f"({reason(error, 80)}): leave it out, or reproject the raster with gdalwarp -t_srs"
+    )
 
 
 def features(path: Path, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -18,15 +46,22 @@ def features(path: Path, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     Args:
         path: the map, with its classes as values.
         classes: their names.
+
+    Raises:
+        InputError: a polygon has no longitude and latitude.
     """
     names = {value: name for value, name, _ in entries(classes)}
     with rasterio.open(path) as file:
         for geometry, value in shapes(rasterio.band(file, 1), transform=file.transform):
             if value != file.nodata:
+                try:
+                    placed = transform_geom(file.crs, DEGREES, geometry)
+                except CPLE_BaseError as error:
+                    raise _nowhere(error) from error
                 yield {
                     "type": "Feature",
                     "properties": {"value": int(value), "class": names[int(value)]},
-                    "geometry": transform_geom(file.crs, "EPSG:4326", geometry),
+                    "geometry": placed,
                 }
 
 
