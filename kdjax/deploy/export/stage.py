@@ -61,8 +61,8 @@ def choose(
         best: each student's selected network; only `score` and `nll`, (seed, arm), are read.
         usable: (seed, arm) bool.
         arms, seeds: names along the axes.
-        arm, seed: what was asked for, or None. Without an arm that with the best mean score on validation over its
-            usable seeds is taken, then the lower mean NLL counts; without a seed the best of the arm, by the same.
+        arm, seed: what was asked for, or None. Without an arm that with the most usable seeds is taken, among these the
+            best mean score on validation over them, then the lower mean NLL; without a seed the best of the arm.
 
     Raises:
         InputError: an unknown arm or seed, or a student that failed.
@@ -79,8 +79,8 @@ def choose(
         raise InputError(f"export: no student to export, {asked} failed in training: see distill/metrics.jsonl")
     score, nll = np.asarray(best.score, np.float64), np.asarray(best.nll, np.float64)
 
-    def rank(places: list[tuple[int, int]]) -> tuple[float, float]:
-        return np.mean([score[place] for place in places]), -np.mean([nll[place] for place in places])
+    def rank(places: list[tuple[int, int]]) -> tuple[float, float, float]:
+        return len(places), np.mean([score[place] for place in places]), -np.mean([nll[place] for place in places])
 
     column = max(columns, key=lambda column: rank([(row, column) for row in rows if usable[row, column]]))
     row = max((row for row in rows if usable[row, column]), key=lambda row: rank([(row, column)]))
