@@ -26,6 +26,8 @@ from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.runtime import files
 
 ITEM, CARD, FIGURES, MODEL, LABELS = "stac_item.json", "README.md", "parity.json", "student.onnx", "labels.json"
+ALSO = ("try.html", "timm_names.json")
+"""Files that some exports have."""
 AGAIN = "export it again"
 
 HUB_LICENSES = frozenset(
@@ -145,7 +147,8 @@ def main(argv: Sequence[str]) -> None:
     export: Path = options.export
     document = _document(export)
     classifier = Classifier(export / MODEL)
-    exported = _files(export, [*document["artefacts"], LABELS, FIGURES])
+    also = [name for name in ALSO if (export / name).is_file()]
+    exported = _files(export, [*document["artefacts"], LABELS, FIGURES, *also])
     try:
         card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)
     except (OSError, ValueError) as error:

@@ -59,6 +59,11 @@ class Classifier:
                 f"artefact {path}: its metadata name {len(self.classes)} classes and images {list(shape)}, "
                 f"its graph has {model.result} logits and images {model.given}: export it again"
             )
+        if model.dtype != self.meaning.dtype.name:
+            raise InputError(
+                f"artefact {path}: its images are tensor({model.dtype}), those of its run {self.meaning.dtype}: give "
+                "the file that was exported"
+            )
         self.path, self._model = path, model
 
     def prepare(self, data: bytes) -> np.ndarray:
@@ -89,12 +94,14 @@ class _Model:
     Attributes:
         facts: its metadata.
         given, result: shapes of an image and of its logits.
+        dtype: of an image.
         logits: from images to logits.
     """
 
     facts: Mapping[str, str]
     given: tuple[Any, ...]
     result: tuple[Any, ...]
+    dtype: str
     logits: Callable[[np.ndarray], np.ndarray]
 
 
@@ -113,7 +120,8 @@ def _onnx(path: str | Path, threads: int | None) -> _Model:
     (given,), (result,) = session.get_inputs(), session.get_outputs()
     facts = session.get_modelmeta().custom_metadata_map
     logits = lambda images: session.run(None, {given.name: images})[0]
-    return _Model(facts, tuple(given.shape[1:]), tuple(result.shape[1:]), logits)
+    dtype = given.type.removeprefix("tensor(").removesuffix(")")
+    return _Model(facts, tuple(given.shape[1:]), tuple(result.shape[1:]), dtype, logits)
 
 
 def _litert(path: str | Path, threads: int | None) -> _Model:
@@ -124,7 +132,7 @@ def _litert(path: str | Path, threads: int | None) -> _Model:
         model = litert.Model(path)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"artefact {path}: not a readable LiteRT file ({reason(error)})") from error
-    return _Model(facts, model.given, model.result, model)
+    return _Model(facts, model.given, model.result, "uint8", model)
 
 
 def _class_names(text: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import decode
-from kdjax.data.image_files import no_images, open_files, read_file
+from kdjax.data.image_files import no_images, notes_on, open_files, read_file
 from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.trust import LEVELS
 from kdjax.errors import InputError, Parser, in_one_line
@@ -111,6 +111,8 @@ def read_all(paths: Sequence[str]) -> Iterator[tuple[str, bytes | decode.DecodeE
             with open_files(path, "images") as files:
                 if not files.paths:
                     raise no_images(path, "images")
+                for note in notes_on(files):
+                    print(f"{printable(path)}: {printable(note)}", file=sys.stderr)
                 for index, name in enumerate(files.paths):
                     yield f"{path.rstrip('/')}/{name}", _attempt(files.read, index)
         else:

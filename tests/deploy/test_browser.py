@@ -19,6 +19,7 @@ from PIL import Image
 from refusal import refused
 
 from kdjax.data.meaning import Meaning
+from kdjax.data.pixels import is_mask
 from kdjax.deploy import trust
 from kdjax.deploy.browser import __main__ as browser
 from kdjax.deploy.browser import page
@@ -30,7 +31,7 @@ in_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js
 def run_node(code, folder):
     """What a script says that has all of answer.mjs; its answer is its last line, JSON."""
     script = folder / "script.mjs"
-    names = "lanczos, resized, refusal, answered"
+    names = "lanczos, resized, isMask, refusal, answered"
     script.write_text(f'import {{ {names} }} from "{page.HERE / "answer.mjs"}";\nimport fs from "node:fs";\n{code}')
     done = subprocess.run(["node", script], capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -91,6 +92,17 @@ def test_deep_images_are_refused_and_not_cut_to_bytes(tmp_path):
         tmp_path,
     )
     assert "16 bits" in found[0] and found[1] is None and "no 8-bit images" in found[2]
+
+
+@in_node
+def test_a_fourth_band_is_no_mask_where_it_is_none_in_training(tmp_path):
+    rng = np.random.default_rng(0)
+    alphas = [np.full(60, 255), rng.choice([0, 255], 60), np.repeat([9, 0, 255], [15, 20, 25]), np.arange(60)]
+    alphas.append(np.repeat([9, 0, 255], [16, 19, 25]))
+    code = f"const all = {json.dumps([alpha.tolist() for alpha in alphas])};\n"
+    code += "console.log(JSON.stringify(all.map((a) => isMask(a.flatMap((one) => [1, 2, 3, one])))));"
+    expected = [is_mask(alpha.astype(np.uint8)) for alpha in alphas]
+    assert run_node(code, tmp_path) == expected == [True, True, True, False, False]
 
 
 def held(text):

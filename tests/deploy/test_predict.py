@@ -159,7 +159,16 @@ def without(model, key):
     onnx.helper.set_model_props(model, kept)
 
 
-@pytest.mark.parametrize("kind", ["missing", "corrupt", "empty", "half", "foreign", "labels", "size"])
+def test_files_that_are_not_read_are_told(artefact, tiles, tmp_path, capsys):
+    for name in ("a.png", "b.webp", "scene.jp2"):
+        (tmp_path / name).write_bytes(next(tiles.rglob("*.png")).read_bytes())
+    predict.main([str(artefact), str(tmp_path), "--format=csv", "--top=1"])
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert len(out.splitlines()) == 2 and line.startswith(f"{tmp_path}: 2 files left out") and "1 .webp" in line
+
+
+@pytest.mark.parametrize("kind", ["missing", "corrupt", "empty", "half", "foreign", "labels", "size", "floats"])
 def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
     path = tmp_path / "student.onnx"
     whole = artefact.read_bytes()
@@ -170,6 +179,10 @@ def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
         facts = {entry.key: entry.value for entry in model.metadata_props}
         facts |= {"classes": '["one"]'} if kind == "labels" else {"storage_size": "99"}
         onnx.helper.set_model_props(model, facts)
+    elif kind == "floats":  # as TensorRT asks for
+        model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        cast = [node for node in model.graph.node if model.graph.input[0].name in node.input]
+        assert cast[0].op_type == "Cast"
     if kind != "missing":
         content = {"corrupt": b"no model" * 100, "empty": b"", "half": whole[: len(whole) // 2]}
         path.write_bytes(content.get(kind, model.SerializeToString()))
@@ -178,6 +191,7 @@ def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
         "foreign": "not exported by kdjax",
         "labels": "1 classes",
         "size": "images [99, 99, 3]",
+        "floats": "images are tensor(float), those of its run uint8",
     }
     line = refused(capfd, predict.main, path, tiles)
     assert str(path) in line and said.get(kind, "ONNX") in line

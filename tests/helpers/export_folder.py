@@ -22,6 +22,7 @@ def write_export(folder, meaning=None, **data):
     for name in ("student.onnx", "student.int8.onnx"):
         write_model(folder / name, SIDE, list(CLASSES), **facts)
     (folder / "student.safetensors").write_bytes(b"tensors")
+    (folder / "try.html").write_text("<!doctype html>", encoding="utf-8")
     document = {
         "student": {
             "run": "UC Merced: 64 px", "arm": "kl_cosine", "seed": 3, "step": 120, "validation": FIGURES,

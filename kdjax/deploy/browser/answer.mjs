@@ -42,6 +42,14 @@ export function resized(rgba, width, height, size) {
   return result;
 }
 
+// Whether the fourth channel of RGBA values is a mask, nearly all 0 or 255; see is_mask in kdjax/data/pixels.py. A canvas
+// multiplies colors by it and back, which a band of its own, such as near infrared, would spoil.
+export function isMask(rgba) {
+  let partly = 0;
+  for (let k = 3; k < rgba.length; k += 4) partly += rgba[k] > 0 && rgba[k] < 255;
+  return partly <= 0.25 * (rgba.length / 4);
+}
+
 // Why the bytes of a file are refused before a browser decodes them, or null: browsers make 8 bits of 16 without a word.
 export function refusal(bytes, facts) {
   const png = [0x89, 0x50, 0x4e, 0x47].every((byte, k) => bytes[k] === byte);

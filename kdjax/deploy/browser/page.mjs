@@ -54,6 +54,7 @@ async function classified(file) {
   } catch {
     throw new Error("not an image that this browser reads");
   }
+  if (!isMask(image.data)) throw new Error("its fourth channel is no mask: use python -m kdjax.deploy.predict");
   const shown = resized(image.data, image.width, image.height, facts.size);
   const before = performance.now(), said = await logits(shown);
   return { milliseconds: performance.now() - before, ...answered(said, facts.trust) };
