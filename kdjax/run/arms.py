@@ -1,6 +1,7 @@
 """The arms of a run: those of the configuration, the fair baseline, and what an example of a class counts for."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -52,9 +53,13 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
     arms = resolved(tuple(config.distill.arms), config.arms)
     compared = len({arm.needs_teacher for arm in arms}) == 2
     if compared and (dataset.train.labels < 0).any() and not any(arm.labelled_only for arm in arms):
-        settings = config.arms if BASELINE in config.arms else base().arms
-        arms += resolved((BASELINE,), settings)
+        arms += resolved((BASELINE,), arm_settings(config.arms))
     return arms
+
+
+def arm_settings(arms: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of arms by name, with those of the baseline, which also joins where a configuration has none."""
+    return {BASELINE: base().arms[BASELINE], **arms}
 
 
 def common_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import resolve
 from kdjax.results.comparison import judged_by
 from kdjax.run import checks, other_run, record, taken_bands
-from kdjax.run.arms import common_weights, student_arms, teacher_arms
+from kdjax.run.arms import arm_settings, common_weights, student_arms, teacher_arms
 from kdjax.run.given import given_field
 from kdjax.run.onnx_teacher import declared
 from kdjax.run.taken_bands import TakenBands, taken
@@ -227,7 +227,8 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
     else:
         program = other_run.trained_students(other)
         seeds, projection, steps = program["seeds"], program["projection"], program["steps"]
-        arms = resolve(tuple(program["arms"]), there.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
+        settings = arm_settings(there.arms)
+        arms = resolve(tuple(program["arms"]), settings, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
         mapping = devices.for_population(len(seeds), len(arms))
     bands = taken(f"{other.field}: {other.workdir}: {other.section}", section.get("bands", ()), run.dataset, other)
     return Learner(

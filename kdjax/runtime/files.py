@@ -1,5 +1,6 @@
 """Files that are either the old ones or the whole new ones, and files held against other processes."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -31,7 +32,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # a signal may come when the file has its name already
+            os.unlink(temporary)
         raise
 
 

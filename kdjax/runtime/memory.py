@@ -1,5 +1,6 @@
 """What a training step needs of a device's memory, and what there is, before anything runs."""
 
+import contextlib
 import math
 import os
 import resource
@@ -69,14 +70,39 @@ def _host_limits() -> Iterator[tuple[int, int]]:
     size, resident, shared, data = (page * int(counts[place]) for place in (0, 1, 2, 5))
     held = resident - shared
     yield os.sysconf("SC_PHYS_PAGES") * page, held
-    group = Path("/sys/fs/cgroup/memory.max")
-    allowed = group.read_text(encoding="utf-8").strip() if group.is_file() else ""
-    if allowed.isdigit():
-        yield int(allowed), held
+    groups = Path("/proc/self/cgroup")
+    if groups.is_file():
+        for allowed in cgroup_limits(groups.read_text(encoding="utf-8"), Path("/sys/fs/cgroup")):
+            yield allowed, held
     for kind, taken in ((resource.RLIMIT_DATA, data), (resource.RLIMIT_AS, size)):
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY:
             yield limit, taken
+
+
+def cgroup_limits(membership: str, mount: Path) -> Iterator[int]:
+    """Limits in bytes of the control groups that a process is in, and of those these are in: a job of Slurm has one.
+
+    Args:
+        membership: of /proc/PID/cgroup, lines `NUMBER:CONTROLLERS:PATH`; that of version 2 names no controller.
+        mount: where the groups are, /sys/fs/cgroup.
+    """
+    for line in membership.splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            root, name = mount, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = mount / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        place = root / group.lstrip("/")
+        for folder in (place, *place.parents):
+            with contextlib.suppress(OSError):
+                allowed = (folder / name).read_text(encoding="utf-8").strip()
+                if allowed.isdigit() and int(allowed) < 2**60:  # version 1 writes a number near 2**63 for none
+                    yield int(allowed)
+            if folder == root:
+                break
 
 
 def tree_bytes(tree: Any) -> int:

@@ -8,6 +8,7 @@ A checkpoint appears under its step's name when it is complete. Beside it, `STEP
 its files: one that was damaged later is put aside, and the one before it is used.
 """
 
+import itertools
 import json
 import os
 import re
@@ -245,7 +246,10 @@ class Checkpoints:
     def _put_aside(self, step: int) -> None:
         if self._read_only:
             return
-        os.replace(self.directory / str(step), self.directory / f"damaged-{step}")
+        # A run that goes on from the one before reaches the same step, and may find it damaged again.
+        names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}-{again}" for again in itertools.count(2)))
+        free = next(name for name in names if not (self.directory / name).exists())
+        os.replace(self.directory / str(step), self.directory / free)
         self._sums(step).unlink(missing_ok=True)
         self._manager.reload()
 

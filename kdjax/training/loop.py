@@ -111,10 +111,10 @@ def _validation(population: Population) -> Callable[[TrainState], tuple[TrainSta
 
     def validate(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
         metrics = population_metrics(predict(state.variables, validation.images), validation.labels)
-        scores = {name: _scores(metrics, name, -1.0) for name in dict.fromkeys(("top1", learner.selected_by))}
-        scores["nll"] = _scores(metrics, "nll", np.inf)
+        scores = {name: _scores(metrics, name) for name in dict.fromkeys(("top1", learner.selected_by, "nll"))}
         dtype = state.best.score.dtype
-        ranks = tuple(scores[name].astype(dtype) for name in (learner.selected_by, "nll"))
+        worst = {learner.selected_by: -1.0, "nll": np.inf}
+        ranks = tuple(np.where(np.isnan(scores[name]), low, scores[name]).astype(dtype) for name, low in worst.items())
         placed = learner.mapping.place(ranks, "rows")
         return keep_best(state, *placed), scores
 
@@ -125,9 +125,9 @@ def _epoch(population: Population, step: int) -> float:
     return round(step * population.plan.batch_size / population.plan.examples, 4)
 
 
-def _scores(metrics: list[list[dict[str, Any]]], name: str, worst: float) -> np.ndarray:
-    """One metric by (seed, arm); a network that blew up has none and counts as `worst`."""
-    return np.array([[worst if one[name] is None else one[name] for one in row] for row in metrics])
+def _scores(metrics: list[list[dict[str, Any]]], name: str) -> np.ndarray:
+    """One metric by (seed, arm), float64; NaN for a network that blew up."""
+    return np.array([[np.nan if one[name] is None else one[name] for one in row] for row in metrics])
 
 
 def _by_network(values: Mapping[str, Any], learner: Learner) -> dict[str, dict[str, float]]:

@@ -22,6 +22,9 @@ ITERATIONS, TOLERANCE = 300, 1e-5
 
 NEIGHBORS = 10
 
+SIMILARITIES = 2**26
+"""So many are held at a time: half a gigabyte, however many tiles there are."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
@@ -114,8 +117,14 @@ def nearest(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, count
         (m,) int, labels.
     """
     unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    similarity = unit(queries) @ unit(features).T
-    chosen = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    directions, asked = unit(features), unit(queries)
+    each = max(1, SIMILARITIES // len(features))
+    chosen = np.concatenate(
+        [
+            np.argsort(-(asked[first : first + each] @ directions.T), axis=1, kind="stable")[:, :count]
+            for first in range(0, len(queries), each)
+        ]
+    )
     votes = np.zeros((len(queries), labels.max() + 1))
     for place in range(chosen.shape[1]):
         # Similarities are at most 1: together they never outweigh a vote.

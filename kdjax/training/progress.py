@@ -77,7 +77,9 @@ class Clock:
         now = time.monotonic()
         if self._time is not None:
             self._validations.append(now - self._time)
-        means = ", ".join(f"{arm.name} {one:.3f}" for arm, one in zip(self._learner.arms, scores.mean(0), strict=True))
+        live = [column[~np.isnan(column)] for column in scores.T]
+        said = [f"{one.mean():.3f}" if one.size else "-" for one in live]
+        means = ", ".join(f"{arm.name} {one}" for arm, one in zip(self._learner.arms, said, strict=True))
         self._say(step, averages, f"  validation {NAMES[self._learner.selected_by]}: {means}")
         self._time = time.monotonic()
 

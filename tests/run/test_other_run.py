@@ -8,6 +8,7 @@ import pytest
 from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.run import other_run
+from kdjax.run import run as runs
 from kdjax.run.checks import validate
 from kdjax.run.given import given_field
 
@@ -201,3 +202,19 @@ def test_members_of_an_ensemble_are_as_their_own_runs_say(students, tmp_path):
     students.dataset.storage_size = 48
     with pytest.raises(InputError, match="takes images of 64 px, but dataset.storage_size is 48"):
         other_run.check_config(students)
+
+
+def test_students_with_the_baseline_that_joined_by_itself_are_a_teacher(config, tmp_path, monkeypatch):
+    there = base()
+    there.arms = {"kl": there.arms.kl}
+    other = SimpleNamespace(
+        section="student", field="teacher.students", workdir=tmp_path, config=lambda: json.loads(there.to_json())
+    )
+    trained = {"seeds": [0], "projection": None, "steps": 3, "arms": ["kl", "labelled_alone"]}
+    monkeypatch.setattr(other_run, "trained_students", lambda other: trained)
+    monkeypatch.setattr(runs, "Learner", lambda **fields: SimpleNamespace(**fields))
+    for name in ("_network", "taken"):
+        monkeypatch.setattr(runs, name, lambda *_: None)
+    run = SimpleNamespace(config=config, dataset=SimpleNamespace(train=range(9)), log=print)
+    found = runs.other_networks(run, other)
+    assert [(arm.name, arm.labelled_only) for arm in found.arms] == [("kl", False), ("labelled_alone", True)]

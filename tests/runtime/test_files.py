@@ -37,6 +37,19 @@ def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["results.json"]
 
 
+def test_a_signal_behind_the_renaming_stays_that_signal(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def interrupted(*places):
+        replace(*places)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_json(tmp_path / "results.json", {})
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
 def test_a_lock_holds_until_it_is_closed(tmp_path):
     held = files.lock(tmp_path / ".lock")
     with pytest.raises(BlockingIOError):

@@ -56,6 +56,27 @@ def test_a_device_has_memory():
     assert memory.tree_bytes({"a": jnp.zeros((3, 2), jnp.bfloat16), "b": jnp.zeros(5)}) == pytest.approx(32)
 
 
+@pytest.mark.parametrize(
+    ("membership", "limits"),
+    [
+        ("0::/slurm/job_7/step_0\n", {"slurm/job_7/memory.max": "16", "slurm/memory.max": "max", "memory.max": "64"}),
+        ("0::/\n", {"memory.max": "16", "slurm/memory.max": "2"}),
+        (
+            "12:cpu,cpuacct:/a\n5:memory:/slurm/job_7\n0::/user\n",
+            {"memory/slurm/job_7/memory.limit_in_bytes": "16", "memory/memory.limit_in_bytes": "9223372036854771712"},
+        ),
+        ("5:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "2", "a/memory.max": "2"}),
+    ],
+    ids=["slurm", "container", "version 1", "none"],
+)
+def test_limits_of_control_groups_are_found(tmp_path, membership, limits):
+    for name, content in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    found = list(memory.cgroup_limits(membership, tmp_path))
+    assert found == {"0::/s": [16, 64], "5:cpu": []}.get(membership[:5], [16])
+
+
 def test_pages_of_mapped_files_do_not_count(tmp_path):
     """A data set that is read through a map fills the process, but takes no memory from others."""
     size = 1 << 28

@@ -63,6 +63,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, colors, dam
     # The steps since are trained again, to the same bits.
     again, _, _ = train(tmp_path, colors, mapping=ONE(), until=12)
     jax.tree.map(np.testing.assert_array_equal, again, whole)
+    largest_file(folder).unlink()  # and the disk does it once more
+    state, _ = latest(tmp_path)
+    assert int(state.step) == 9 and (tmp_path / "checkpoints" / "damaged-12-2").is_dir()
 
 
 def test_without_a_whole_checkpoint_nothing_is_trained_anew(tmp_path, colors):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import small_run
 from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, learner, train
 
 from kdjax.errors import InputError
@@ -218,3 +219,19 @@ def test_dropout_and_view_keys_do_not_depend_on_the_neighbours():
     np.testing.assert_array_equal(keys[0, 6:], part[1])
     views = jax.random.key_data(view_keys(0, jnp.array([[3, 9]]), jnp.array([[1, 0]])))
     assert len(np.unique(np.concatenate([keys[0], views[0]]), axis=0)) == 10
+
+
+def test_a_network_that_blew_up_has_no_accuracy(tmp_path, colors, monkeypatch):
+    """And counts for nothing in the mean of those that go on."""
+    good, bad = small_run.arms()
+    monkeypatch.setattr(small_run, "arms", lambda rate: (good, dataclasses.replace(bad, learning_rate=1e38)))
+    _, records, lines = train(tmp_path, colors, mapping=MAPPINGS["one"](), until=6)
+    expected = []
+    for students in [record["students"] for record in records if record["kind"] == "validation"]:
+        live = {arm: [one for seed in (0, 1) if (one := students[f"{arm}/{seed}"]["top1"]) is not None] for arm in "ab"}
+        assert all(0 <= one <= 1 for values in live.values() for one in values)
+        expected.append(
+            ", ".join(f"{arm} {np.mean(values):.3f}" if values else f"{arm} -" for arm, values in live.items())
+        )
+    assert [line.rpartition("top-1: ")[2] for line in lines if "validation top-1" in line] == expected
+    assert any(one.endswith("b -") for one in expected)

@@ -93,6 +93,9 @@ def test_nearest_neighbors_vote(monkeypatch):
             expected.append(next(iter(tied)) if len(tied) == 1 else -1)
         found, expected = nearest(features, labels, queries, count), np.array(expected)
         np.testing.assert_array_equal(found[expected >= 0], expected[expected >= 0])
+    whole = nearest(features, labels, queries, 7)
+    monkeypatch.setattr(probing, "SIMILARITIES", 130)  # three queries at a time
+    np.testing.assert_array_equal(nearest(features, labels, queries, 7), whole)
     assert (nearest(features, labels, features, 1) == labels).all()
     assert (nearest(features, labels, queries, 2) == nearest(features, labels, queries, 1)).all()
     assert (nearest(features, labels, queries, 7) == truth).mean() > 0.5
