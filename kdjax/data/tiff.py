@@ -24,6 +24,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 _WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE = 0, 1, 2, 3
 _FEET = {9002: 0.3048, 9003: 1200 / 3937}
 _METERS_A_DEGREE = 111_320.0
+_WEB_MERCATOR, _EQUATOR_M = (3785, 3857), 6_378_137.0  # EPSG codes, and the radius of the sphere
 
 OtherColors = Callable[[bytes, int], Decoded]
 """Bytes of the file and number of the page -> the image, oriented: for CMYK, YCbCr and less than eight bits."""
@@ -274,6 +275,8 @@ def _pixel_size(page: Any) -> float | None:
             side *= _METERS_A_DEGREE * math.sqrt(math.cos(math.radians(y)))
         elif int(tags["GTModelTypeGeoKey"]) == 1:
             side *= _FEET.get(int(tags.get("ProjLinearUnitsGeoKey", 9001)), 1.0)
+            if int(tags.get("ProjectedCSTypeGeoKey", 0)) in _WEB_MERCATOR:  # which stretches more towards the poles
+                side /= math.cosh(y / _EQUATOR_M)
         else:
             return None
         return side if math.isfinite(side) and side > 0 else None

@@ -216,6 +216,10 @@ def test_palettes(bits):
         ({"scale": (2, 2), "model": 1, "unit": 9002}, 2 * 0.3048),
         ({"scale": (2, 2), "model": 1, "unit": 9003}, 2 * 1200 / 3937),
         ({"scale": (1e-4, 1e-4), "model": 2}, 1e-4 * 111_320 * np.sqrt(np.cos(np.radians(60)))),
+        # Web Mercator at 60 degrees, where it stretches by 1 / cos(60) = 2.
+        ({"scale": (3, 3), "model": 1, "north": 6_378_137 * np.arccosh(2), "code": 3857}, 1.5),
+        ({"scale": (3, 3), "model": 1, "north": -6_378_137 * np.arccosh(2), "code": 3857}, 1.5),
+        ({"scale": (3, 3), "model": 1, "north": 6_378_137 * np.arccosh(2), "code": 32631}, 3),
         ({}, None),
         ({"scale": (0, 0), "model": 1}, None),
     ],
@@ -223,10 +227,11 @@ def test_palettes(bits):
 def test_the_ground_size_of_a_pixel(tags, expected):
     extra = []
     if tags:
-        keys = [(1024, 0, 1, tags["model"])] + ([(3076, 0, 1, tags["unit"])] if "unit" in tags else [])
+        known = {1024: tags["model"], 3072: tags.get("code"), 3076: tags.get("unit")}
+        keys = [(key, 0, 1, value) for key, value in known.items() if value is not None]
         directory = [1, 1, 0, len(keys), *(number for key in keys for number in key)]
         extra = [
-            (33550, "d", 3, (*tags["scale"], 0), True), (33922, "d", 6, (0, 0, 0, 20, 60, 0), True),
+            (33550, "d", 3, (*tags["scale"], 0), True), (33922, "d", 6, (0, 0, 0, 20, tags.get("north", 60), 0), True),
             (34735, "H", len(directory), directory, True),
         ]  # fmt: skip
     found = decode.decode(tiff(values(9, 11, 3), *extra, photometric="rgb")).pixel_size_m

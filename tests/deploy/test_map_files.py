@@ -79,7 +79,7 @@ def test_a_polygon_without_longitude_and_latitude_is_refused(tmp_path):
     write(tmp_path / "map.tif", np.zeros((4, 4, 1), np.uint8), crs=crs, transform=place)
     polygons.check(crs)
     with pytest.raises(InputError, match="--polygons: .* leave it out"):
-        list(polygons.features(tmp_path / "map.tif", CLASSES))
+        list(polygons.features(tmp_path / "map.tif", CLASSES, (4, 4)))
 
 
 def test_the_probability_of_every_class_is_a_band(artefact, tmp_path):

@@ -3,6 +3,8 @@
 import datetime
 import json
 import os
+import socket
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from helpers.range_server import serve  # noqa: E402
 from rasterio.shutil import copy  # noqa: E402
 
 from kdjax.deploy.landuse_map import inputs  # noqa: E402
+from kdjax.errors import InputError  # noqa: E402
 
 
 @pytest.fixture
@@ -136,3 +139,39 @@ def test_a_folder_stands_for_its_rasters(tmp_path):
     found = inputs.expand(["x.tif", str(tmp_path), "https://example.org/y.tif"])
     held = [str(tmp_path / name) for name in ("a.TIFF", "b.tif", "c.vrt", "d.jp2")]
     assert found == ["x.tif", *held, "https://example.org/y.tif"]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"no HTTP\r\n\r\n"])
+def test_an_item_that_breaks_off_is_one_line_and_the_others_are_mapped(artefact, tmp_path, capsys, monkeypatch, answer):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    write(tmp_path / "scene.tif", scene(16, 16))
+
+    def answering():
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(2**16)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=answering)
+        server.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/one.json#visual"
+        with pytest.raises(SystemExit):
+            run(artefact, url, tmp_path / "scene.tif", "--output", tmp_path / "maps")
+        server.join()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "one.json: it cannot be read" in lines[0] and "1 of 2 rasters" in lines[1]
+    assert (tmp_path / "maps" / "scene.tif").exists()
+
+
+@pytest.mark.parametrize("function", [inputs.stem, inputs.place])
+def test_an_address_of_no_server_is_refused(function):
+    with pytest.raises(InputError, match=r"INPUT https://\[a/b.tif: it is no URL"):
+        function("https://[a/b.tif")
+
+
+def test_an_href_of_no_server_is_refused(tmp_path, monkeypatch):
+    document = json.loads(item({"visual": {"href": "//[a/b.tif"}}))
+    monkeypatch.setattr(inputs, "_read", lambda item: document)
+    with pytest.raises(InputError, match="the href of its asset 'visual' is no URL"):
+        inputs.place("https://example.org/one.json#visual")

@@ -22,7 +22,7 @@ from helpers.color_model import write_model  # noqa: E402
 from helpers.maps import CLASSES, NORTH_UP, ROOT, SIDE, run, scene, write  # noqa: E402
 
 from kdjax.deploy.classifier import Classifier  # noqa: E402
-from kdjax.deploy.landuse_map import workers  # noqa: E402
+from kdjax.deploy.landuse_map import mapping, workers  # noqa: E402
 from kdjax.deploy.landuse_map.outputs import OUTPUTS  # noqa: E402
 
 
@@ -266,3 +266,22 @@ def test_a_signal_ends_all_processes_and_leaves_nothing_half(artefact, tmp_path,
             time.sleep(0.05)
     held = {one.name(rasters[0]) for one in OUTPUTS if one.option is None}
     assert set(contents(folder)) == held | {".lock"}
+
+
+@pytest.mark.parametrize("error", [rasterio.errors.CRSError, rasterio.errors.WarpOperationError])
+def test_what_gdal_cannot_map_is_one_line_and_the_others_are_mapped(
+    artefact, scenes, tmp_path, capsys, error, monkeypatch
+):
+    real = mapping.write_map
+
+    def failing(classifier, raster, *arguments):
+        if raster.path.endswith("b.tif"):
+            raise error("no such projection")
+        return real(classifier, raster, *arguments)
+
+    monkeypatch.setattr(mapping, "write_map", failing)
+    with pytest.raises(SystemExit):
+        run(artefact, scenes, "--output", tmp_path / "maps")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"error: raster {scenes / 'b.tif'}: GDAL cannot map it (no such projection)" and len(lines) == 2
+    assert {path.name for path in (tmp_path / "maps").glob("?.tif")} == {"a.tif", "c.tif"}

@@ -11,8 +11,13 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 rasterio = pytest.importorskip("rasterio")
 
-from helpers.maps import UTM, by_pixels, run, scene, write  # noqa: E402
+from helpers.color_model import write_model  # noqa: E402
+from helpers.maps import CLASSES, UTM, by_pixels, run, scene, write  # noqa: E402
+from rasterio import warp  # noqa: E402
 from rasterio.warp import transform_geom  # noqa: E402
+
+from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
+from kdjax.deploy.landuse_map.layers import Grid  # noqa: E402
 
 Affine = rasterio.Affine
 TURNED = Affine.translation(500_000, 4_600_000) @ Affine.rotation(30) @ Affine.scale(10, -10)
@@ -68,7 +73,7 @@ def test_a_map_lies_on_the_ground_of_its_raster(artefact, tmp_path, kind):
             if one["properties"]["value"] == value
         ]
         ground = sum(shoelace(outer) - sum(map(shoelace, holes)) for outer, *holes in rings)
-        assert ground == pytest.approx((expected == value).sum() * 64 * abs(transform.determinant), rel=1e-6)
+        assert ground == pytest.approx((classes == value).sum() * abs(transform.determinant), rel=1e-6)
 
 
 def test_south_up_is_north_up_upside_down(artefact, tmp_path):
@@ -113,3 +118,59 @@ def test_cells_in_degrees_are_smaller_at_higher_latitudes(artefact, tmp_path, cr
     found = areas(tmp_path / "map_areas.csv")
     assert found[1] == pytest.approx(ring_of_ellipsoid(60, 64) * 8 / 360, rel=5e-4)
     assert found[0] == pytest.approx(ring_of_ellipsoid(64, 68) * 8 / 360, rel=5e-4)
+
+
+def corners_in(crs, grid, column, row):
+    """The outline of a cell, 9 points a side, in other coordinates: x and y."""
+    steps = np.linspace(0, 1, 9)
+    outline = (
+        [(s, 0) for s in steps] + [(1, s) for s in steps] + [(1 - s, 1) for s in steps] + [(0, 1 - s) for s in steps]
+    )
+    places = [at(grid.transform, column + x, row + y) for x, y in outline]
+    return np.transpose(warp.transform(grid.crs, crs, *np.transpose(places)))
+
+
+@pytest.mark.parametrize(
+    "crs, place, side",
+    [
+        ("EPSG:3857", (1_113_194.9, 6_446_275.8), 100.0),  # at 50 degrees
+        ("EPSG:3857", (20_037_408.3, 11_000_000), 100.0),  # across the antimeridian
+        ("EPSG:3395", (1_113_194.9, -9_000_000), 1000.0),
+        ("EPSG:3413", (0.0, -3_300_000), 1000.0),  # stereographic, at 60 degrees
+        ("EPSG:3413", (3_000_000, 2_000_000), 1000.0),
+        ("EPSG:3413", (-1500.0, 1500), 1000.0),  # about the pole
+        ("EPSG:32631", (-4_000_000, 4_000_000), 100.0),  # far out of its zone
+        ("EPSG:32631", (500_000, 4_600_000), 100.0),
+        ("EPSG:3035", (4_300_000, 3_200_000), 100.0),
+    ],
+)
+@pytest.mark.parametrize("turn", [0, 30])
+def test_projected_cells_have_the_area_of_their_ground(crs, place, side, turn):
+    """That of their outlines in an equal-area projection about the first of them."""
+    transform = Affine.translation(*place) @ Affine.rotation(turn) @ Affine.scale(side, -side)
+    grid = Grid(3, 4, rasterio.CRS.from_string(crs), transform)
+    (longitude,), (latitude,) = warp.transform(grid.crs, "EPSG:4326", [place[0]], [place[1]])
+    equal = rasterio.CRS.from_proj4(f"+proj=laea +lon_0={longitude} +lat_0={latitude} +ellps=WGS84 +units=m")
+    for row in range(grid.height):
+        expected = [shoelace(corners_in(equal, grid, column, row)) / 1e4 for column in range(grid.width)]
+        # Up to the part that is left as it is.
+        np.testing.assert_allclose(hectares(grid, row), expected, rtol=1e-4 if crs in STRETCHED else 0.01)
+
+
+STRETCHED = ("EPSG:3857", "EPSG:3395", "EPSG:3413")
+
+
+@pytest.mark.parametrize("north", [6_446_275.84, -8_399_737.89])  # 50 degrees north and 60 south
+def test_a_web_mercator_map_has_the_areas_and_the_window_of_its_ground(tmp_path, north):
+    """Rows of the map are rings between latitudes; a pixel of 10 map meters shows less ground."""
+    artefact = write_model(tmp_path / "student.onnx", 8, CLASSES, ground_size_m="100", tile_px="16")
+    transform = Affine(10, 0, 1_113_194.9, 0, -10, north)
+    raster = write(tmp_path / "scene.tif", scene(64, 96), rasterio.CRS.from_epsg(3857), transform)
+    run(artefact, raster, tmp_path / "map.tif")
+    latitudes = [math.degrees(2 * math.atan(math.exp(y / 6_378_137)) - math.pi / 2) for y in (north - 640, north)]
+    turn = 960 / (2 * math.pi * 6_378_137)
+    assert sum(areas(tmp_path / "map_areas.csv").values()) == pytest.approx(
+        ring_of_ellipsoid(*latitudes) * turn, rel=1e-5
+    )
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert int(file.tags()["tile"]) == round(10 / math.cos(math.radians(latitudes[1])))

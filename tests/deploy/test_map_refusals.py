@@ -116,3 +116,44 @@ def test_maps_are_replaced_by_maps_and_nothing_else_is(artefact, rasters, tmp_pa
     assert "no map of kdjax" in refused(capfd, command.main, artefact, rasters / "a.tif", tmp_path / "other.tif")
     with rasterio.open(tmp_path / "other_confidence.tif") as file:
         np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), scene(16, 16, 1))
+
+
+NOT_OF_A_MAP = ["map.tif", "map_probabilities.tif", "map_polygons.geojson", "map_areas.csv", "map_legend.png"]
+
+
+@pytest.mark.parametrize("name", NOT_OF_A_MAP)
+def test_what_is_no_file_of_a_map_stays(artefact, rasters, tmp_path, capfd, name):
+    """Neither replaced nor removed, also beside a map and without the option that would write it."""
+    (tmp_path / name).write_text('{"type": "FeatureCollection", "features": []}')
+    said = refused(capfd, command.main, artefact, rasters / "a.tif", tmp_path / "map.tif")
+    assert f"{name} is" in said and "no map of kdjax" in said
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    kept = (tmp_path / name).rename(tmp_path / "kept")
+    command.main([str(artefact), str(rasters / "a.tif"), str(tmp_path / "map.tif")])
+    if name != "map_legend.png":  # a legend goes with its areas
+        kept.replace(tmp_path / name)
+        before = contents(tmp_path)
+        capfd.readouterr()
+        assert name in refused(capfd, command.main, artefact, rasters / "a.tif", tmp_path / "map.tif")
+        assert contents(tmp_path) == before
+
+
+def test_files_of_a_map_without_the_map_are_replaced(artefact, rasters, tmp_path):
+    """As a process leaves them that was killed while they came to their place."""
+    arguments = [str(artefact), str(rasters / "a.tif"), str(tmp_path / "map.tif")]
+    command.main([*arguments, "--polygons", "--probabilities"])
+    (tmp_path / "map.tif").unlink()
+    command.main(arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif", "map_legend.png"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("raster", ["a.tif", "none.tif"])
+def test_a_table_of_another_kind_in_the_folder_stays(artefact, rasters, tmp_path, capfd, raster):
+    """It would be replaced by the sums over the maps, or removed where there is no map."""
+    (tmp_path / "areas.csv").write_text("parcel,area\n1,2\n")
+    said = refused(capfd, command.main, artefact, rasters / raster, "--output", tmp_path)
+    assert "areas.csv is there and belongs to no map" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "areas.csv"]
+    assert (tmp_path / "areas.csv").read_text() == "parcel,area\n1,2\n"

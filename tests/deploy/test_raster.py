@@ -18,6 +18,7 @@ from kdjax.data import decode  # noqa: E402
 from kdjax.data.image_files import read_file  # noqa: E402
 from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
+from kdjax.errors import InputError  # noqa: E402
 
 
 def test_the_window_of_rasterio_is_that_of_the_reader(artefact, tmp_path):
@@ -137,15 +138,14 @@ def test_near_infrared_that_is_called_alpha_makes_no_holes(artefact, tmp_path, c
 def test_what_a_killed_command_left_is_swept(artefact, tmp_path):
     """Of this map; another map's folder is not looked at."""
     raster = write(tmp_path / "scene.tif", scene(32, 40))
-    for name in (".map.tif-abc", ".other.tif-abc"):
+    for name in (".map.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "map.tif").touch()
         (tmp_path / f"{name}.lock").touch()
     run(artefact, raster, tmp_path / "map.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".other.tif-abc", ".other.tif-abc.lock", "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif",
-        "map_legend.png",
-        "scene.tif",
+        ".other.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp.lock", "map.tif", "map.tif.aux.xml", "map_areas.csv",
+        "map_confidence.tif", "map_legend.png", "scene.tif",
     ]  # fmt: skip
 
 
@@ -187,6 +187,32 @@ def test_the_window_shows_as_much_as_a_training_tile(tmp_path, capsys, facts, ti
 
 
 @pytest.mark.parametrize(
+    "ground, facts, tile",
+    [
+        ("7.5", {"tile_px": "64"}, None),  # the model sees 8 px of 64, and a window would have 1.9
+        ("14", {"tile_px": "64"}, None),
+        ("16", {"tile_px": "64"}, 4),
+        ("6", {"tile_px": "3"}, 2),  # there was no more in training
+        ("14", {}, None),
+        ("16", {}, 4),
+    ],
+)
+def test_a_raster_much_coarser_than_the_training_tiles_is_refused(tmp_path, ground, facts, tile):
+    """The raster has pixels of 4 m."""
+    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, ground_size_m=ground, **facts)
+    raster = write(tmp_path / "scene.tif", scene(32, 32), transform=rasterio.Affine(4, 0, 500_000, 0, -4, 4_600_000))
+    if tile is None:
+        with pytest.raises(InputError, match=rf"scene.tif: .*{ground} m.*--tile"):
+            run(artefact, raster, tmp_path / "map.tif")
+        assert not (tmp_path / "map.tif").exists()
+        run(artefact, raster, tmp_path / "map.tif", "--tile=2")
+    else:
+        run(artefact, raster, tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.tags()["tile"] == str(tile or 2)
+
+
+@pytest.mark.parametrize(
     "crs, transform, meters",
     [
         ("EPSG:32631", rasterio.Affine(0.5, 0, 0, 0, -0.5, 100), 0.5),
@@ -224,7 +250,6 @@ def test_a_raster_of_another_kind_below_the_first_look_is_refused(tmp_path, capf
 def test_the_values_that_are_kept_do_not_grow_with_the_raster(tmp_path, monkeypatch):
     """And they are still values of all of it: the first half is as in training, the second is not."""
     from kdjax.deploy.landuse_map import raster as module
-    from kdjax.errors import InputError
 
     monkeypatch.setattr(module, "_SEEN", 500)
     pixels = np.full((64, 9000, 3), 5000, np.uint16)

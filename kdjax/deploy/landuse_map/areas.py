@@ -6,13 +6,22 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from rasterio import warp
+from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import NODATA, entries
 from kdjax.results.text import cell
 
+COLUMNS = ("value", "class", "cells", "share", "area_ha", "mean_confidence")
+BEGINS = ",".join(COLUMNS) + "\n"
+"""What a table begins with."""
+
 EQUATOR_M, ECCENTRICITY_2 = 6_378_137.0, 0.00669438
 """Half the longer axis of the ellipsoid WGS 84, and the square of its eccentricity. Others differ by 0.1 percent."""
+
+_CLOSE = 0.01
+"""The part of its area by which a projected cell may differ from the ground and still be taken as it is."""
 
 
 class Areas:
@@ -63,7 +72,7 @@ class Areas:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("value", "class", "cells", "share", "area_ha", "mean_confidence"))
+        writer.writerow(COLUMNS)
         found = entries(self._classes)
         for k in np.argsort(-self.counts, kind="stable"):
             if self.counts[k]:
@@ -80,7 +89,10 @@ def hectares(grid: Grid, number: int) -> np.ndarray:
     """Areas (width,) of the cells of a row; NaN where the coordinates are neither lengths nor angles."""
     area = abs(grid.transform.determinant)
     if grid.crs.is_projected:
-        return np.full(grid.width, area * grid.crs.linear_units_factor[1] ** 2 / 1e4)
+        flat = area * grid.crs.linear_units_factor[1] ** 2 / 1e4
+        ground = _on_the_ground(grid, number)
+        # UTM and the like keep lengths, Mercator stretches them. A comparison with NaN is false.
+        return np.where(np.abs(ground - flat) > _CLOSE * ground, ground, flat)
     if grid.crs.is_geographic:
         _, radians = grid.crs.units_factor
         turned, down, top = grid.transform.d, grid.transform.e, grid.transform.f  # a turned row crosses latitudes
@@ -89,3 +101,24 @@ def hectares(grid: Grid, number: int) -> np.ndarray:
         radii = EQUATOR_M**2 * (1 - ECCENTRICITY_2) / (1 - ECCENTRICITY_2 * np.sin(latitudes) ** 2) ** 2
         return area * radians**2 * radii * np.cos(latitudes) / 1e4
     return np.full(grid.width, math.nan)
+
+
+def _on_the_ground(grid: Grid, number: int) -> np.ndarray:
+    """Areas (width,) in hectares of the projected cells of a row on the ellipsoid; not finite where they have no place.
+
+    The middles of a cell's sides span it, as points in space: there is no seam at the poles and the antimeridian.
+    """
+    columns = np.arange(grid.width) + [[0.0], [1.0], [0.5], [0.5]]
+    rows = number + np.broadcast_to([[0.5], [0.5], [0.0], [1.0]], columns.shape)
+    a, b, c, d, e, f = grid.transform[:6]
+    x, y = (a * columns + b * rows + c).ravel(), (d * columns + e * rows + f).ravel()
+    try:
+        longitudes, latitudes = np.radians(warp.transform(grid.crs, "EPSG:4326", x, y))
+    except CPLE_BaseError:
+        return np.full(grid.width, math.nan)
+    with np.errstate(invalid="ignore"):  # infinite where there is no place
+        radii = EQUATOR_M / np.sqrt(1 - ECCENTRICITY_2 * np.sin(latitudes) ** 2)
+        out, up = radii * np.cos(latitudes), radii * (1 - ECCENTRICITY_2) * np.sin(latitudes)
+        points = np.stack([out * np.cos(longitudes), out * np.sin(longitudes), up], -1)
+        left, right, top, bottom = points.reshape(4, grid.width, 3)
+        return np.linalg.norm(np.cross(right - left, bottom - top), axis=-1) / 1e4

@@ -3,10 +3,10 @@
 GDAL's own readers open all of it. Only the asset of an item is found here: ITEM#ASSET is the `href` of that asset.
 """
 
+import http.client
 import json
 import os
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,12 +54,12 @@ def stem(text: str) -> str:
     """The name of an input's map, without its suffix: that of the file, and for an item also that of the asset.
 
     Raises:
-        InputError: it names no file.
+        InputError: it names no file, or is no URL.
     """
     place, asset = _split(text)
     if not asset and not is_remote(place):
         return Path(place).stem
-    name = Path(urlsplit(place).path).stem
+    name = Path(_path(place)).stem
     if not name:
         raise InputError(f"INPUT {text}: it names no file")
     return re.sub(r"[^\w.-]", "_", f"{name}_{asset}" if asset else name)
@@ -69,10 +69,10 @@ def place(text: str) -> str:
     """What GDAL opens for an input.
 
     Raises:
-        InputError: a STAC item that cannot be read, or has no such asset.
+        InputError: what is no URL; a STAC item that cannot be read, or has no such asset.
     """
     item, asset = _split(text)
-    if not asset and not _ITEM.search(urlsplit(item).path if is_remote(item) else item):
+    if not asset and not _ITEM.search(_path(item) if is_remote(item) else item):
         return text
     document = _read(item)
     assets = document.get("assets") if isinstance(document, dict) else None
@@ -87,7 +87,18 @@ def place(text: str) -> str:
         raise InputError(f"item {item}: its asset {asset!r} has no href")
     if is_remote(href):
         return href
-    return urljoin(item, href) if is_remote(item) else os.path.join(os.path.dirname(item), href)
+    try:
+        return urljoin(item, href) if is_remote(item) else os.path.join(os.path.dirname(item), href)
+    except ValueError as error:
+        raise InputError(f"item {item}: the href of its asset {asset!r} is no URL ({reason(error)})") from error
+
+
+def _path(text: str) -> str:
+    """The path of a URL."""
+    try:
+        return urlsplit(text).path
+    except ValueError as error:
+        raise InputError(f"INPUT {text}: it is no URL ({reason(error)})") from error
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -104,7 +115,7 @@ def _read(item: str) -> Any:
             raise InputError(f"item {item}: an item is read from a file or by http; download it")
         with urllib.request.urlopen(item, timeout=_SECONDS) as answer:
             return json.load(answer)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise InputError(f"item {item}: it cannot be read ({reason(error)}): check its name or try again") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"item {item}: it is not JSON ({reason(error)}): give a STAC item") from error

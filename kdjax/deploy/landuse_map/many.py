@@ -99,7 +99,7 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
         The sums, and the inputs without a map.
 
     Raises:
-        InputError: the folder cannot be written, or another command writes to it.
+        InputError: the folder cannot be written, another command writes to it, or its `ALL_AREAS` is of another kind.
     """
     folder = jobs[0].out.parent
     try:
@@ -120,6 +120,11 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
             print(printable(f"error: {where}{outcome.error}"), file=sys.stderr, flush=True)
 
     try:
+        if (folder / ALL_AREAS).exists() and not outputs.begins(folder / ALL_AREAS, outputs.AREAS.begins):
+            raise InputError(
+                f"--output {folder}: {ALL_AREAS} is there and belongs to no map of kdjax; choose another folder, or "
+                "remove it"
+            )
         count = min(count, len(jobs))
         if count == 1:
             for job in jobs:

@@ -5,12 +5,13 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import rasterio
+from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 
-from kdjax.data.meaning import Meaning
 from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import inputs, outputs, polygons
 from kdjax.deploy.landuse_map.legend import UNKNOWN
@@ -25,7 +26,9 @@ CACHE_BYTES = 64 * 2**20
 STAMP = "made_of"
 """The tag of a map that says what it was made of."""
 
-_MAKER = 1
+_GDAL_SAYS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_BaseError)
+
+_MAKER = 2
 """Counts the changes of this package that give other maps of the same raster."""
 
 
@@ -99,23 +102,25 @@ def map_raster(
             try:
                 check_name(out, "OUT")
                 wanted = _wanted(classifier, raster, options, note)
-                outputs.check(out, raster.files)
                 tags = {outputs.MADE_BY: printable(Path(classifier.path).name)}
                 tags |= {"tile": str(wanted.tile), "stride": str(wanted.stride)}
                 if resume:
                     tags[STAMP] = _stamp(classifier, raster, options, wanted)
                     if _is_there(out, wanted, tags[STAMP]):
                         return None
+                outputs.check(out, raster.files)
                 return write_map(classifier, raster, out, wanted, tags)
             except OSError as error:
                 raise InputError(f"OUT {out}: cannot be written ({reason(error)})") from error
+            except _GDAL_SAYS as error:
+                raise InputError(f"raster {text}: GDAL cannot map it ({reason(error)})") from error
 
 
 def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Callable[[str], None]) -> Wanted:
     """The options with the window settled."""
     tile, why = options.tile, None
     if tile is None:
-        tile, why = _window(classifier.meaning, raster.pixel_size_m) or (classifier.size, None)
+        tile, why = _window(classifier, raster) or (classifier.size, None)
     stride = options.stride or max(tile // 2, 1)
     check_stride(stride, tile)
     if options.polygons:
@@ -132,10 +137,22 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
     return Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)
 
 
-def _window(meaning: Meaning, pixel_size_m: float | None) -> tuple[int, str] | None:
-    """Side of the window, raster px, that shows as much ground as a training tile, and why; None = not known."""
-    if meaning.ground_size_m and pixel_size_m:
-        return max(1, round(meaning.ground_size_m / pixel_size_m)), f"{meaning.ground_size_m:.4g} m"
+def _window(classifier: Classifier, raster: Raster) -> tuple[int, str] | None:
+    """Side of the window, raster px, that shows as much ground as a training tile, and why; None = not known.
+
+    Raises:
+        InputError: the raster is so coarse that the model would see less than half of what it saw in training.
+    """
+    meaning = classifier.meaning
+    if meaning.ground_size_m and raster.pixel_size_m:
+        tile, seen = meaning.ground_size_m / raster.pixel_size_m, min(meaning.tile_px or math.inf, classifier.size)
+        if 2 * tile < seen:
+            raise InputError(
+                f"raster {raster.path}: its pixels are {raster.pixel_size_m:.3g} m: {tile:.2g} of them show the "
+                f"{meaning.ground_size_m:.4g} m of a training tile, of which the model sees {seen:.4g} px; "
+                "give a finer raster, or --tile to map it all the same"
+            )
+        return max(1, round(tile)), f"{meaning.ground_size_m:.4g} m"
     if meaning.tile_px:
         return max(1, round(meaning.tile_px)), f"{meaning.tile_px:.4g} px"
     return None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rasterio
 
+from kdjax.deploy.landuse_map import areas, polygons
 from kdjax.errors import InputError
 from kdjax.runtime import preemption
 
@@ -44,11 +45,13 @@ class Output:
         ending: what its name has after the stem of OUT; `{suffix}` is the suffix of OUT.
         raster: whether it is a GeoTIFF of the cells.
         option: the flag of `Wanted` that asks for it; None = every map has it.
+        begins: what its text begins with; "" = it has none to know it by.
     """
 
     ending: str
     raster: bool = False
     option: str | None = None
+    begins: str = ""
 
     def name(self, out: Path) -> str:
         """Its name beside the map `out`."""
@@ -63,9 +66,9 @@ MAP = Output("{suffix}", raster=True)
 CONFIDENCE = Output("_confidence{suffix}", raster=True)
 PROBABILITIES = Output("_probabilities{suffix}", raster=True, option="probabilities")
 LEGEND = Output("_legend.png")
-AREAS = Output("_areas.csv")
+AREAS = Output("_areas.csv", begins=areas.BEGINS)
 ATTRIBUTES = Output("{suffix}.aux.xml")
-POLYGONS = Output("_polygons.geojson", option="polygons")
+POLYGONS = Output("_polygons.geojson", option="polygons", begins=polygons.BEGINS)
 
 OUTPUTS = (MAP, CONFIDENCE, PROBABILITIES, LEGEND, AREAS, ATTRIBUTES, POLYGONS)
 
@@ -83,7 +86,7 @@ def check(out: Path, sources: Iterable[str]) -> None:
         sources: the files that it is made of.
 
     Raises:
-        InputError: OUT cannot be a map, or one of its files is there and is no file, or a raster of another kind.
+        InputError: OUT cannot be a map, or one of its files is there and is none of an older map.
     """
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(f"OUT {out}: the map is a GeoTIFF; give it the suffix .tif")
@@ -99,18 +102,32 @@ def check(out: Path, sources: Iterable[str]) -> None:
             raise InputError(f"OUT {out}: {place.name} is the raster itself; choose another name")
         if output.raster and _precious(place):
             raise InputError(
-                f"OUT {out}: {place.name} is a raster and no map of kdjax; choose another name, or remove it "
+                f"OUT {out}: {place.name} is there and is no map of kdjax; choose another name, or remove it "
                 "(several rasters are mapped with --output FOLDER)"
+            )
+        # A legend comes after its areas, also where a process was killed between them.
+        alone = output is LEGEND and not out.with_name(AREAS.name(out)).exists()
+        if alone or not begins(place, output.begins):
+            raise InputError(
+                f"OUT {out}: {place.name} is there and belongs to no map of kdjax; choose another name, or remove it"
             )
 
 
+def begins(path: Path, text: str) -> bool:
+    """Whether it is a file that begins with `text`."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(text.encode())) == text.encode()
+
+
 def _precious(path: Path) -> bool:
-    """Whether it is a raster that is no map."""
+    """Whether it is no map, nor one that is damaged."""
     try:
         with rasterio.open(path) as file:
             return MADE_BY not in file.tags()
     except rasterio.errors.RasterioError:
-        return False
+        return path.stat().st_size > 0 and not any(begins(path, order) for order in ("II", "MM"))
 
 
 def put(building: Path, out: Path, wanted: Wanted) -> None:

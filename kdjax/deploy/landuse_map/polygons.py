@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_NotSupportedError  # rasterio.errors has no name for them
 from rasterio.features import shapes
@@ -14,6 +15,10 @@ from kdjax.deploy.landuse_map.legend import entries
 from kdjax.errors import InputError, reason
 
 DEGREES = "EPSG:4326"
+
+_OPENING = '{"type": "FeatureCollection", "features": ['
+BEGINS = _OPENING + '\n{"type": "Feature", "properties": {"value": '
+"""What a file begins with: a map has at least one polygon."""
 
 
 def check(crs: Any) -> None:
@@ -40,12 +45,13 @@ def _nowhere(error: BaseException) -> InputError:
     )
 
 
-def features(path: Path, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+def features(path: Path, classes: Sequence[str], reach: tuple[float, float]) -> Iterator[dict[str, Any]]:
     """GeoJSON features of a map of classes, in longitude and latitude, without the cells that have no data.
 
     Args:
         path: the map, with its classes as values.
         classes: their names.
+        reach: how far down and across the raster reaches, in cells; the last ones are cut there.
 
     Raises:
         InputError: a polygon has no longitude and latitude.
@@ -54,6 +60,7 @@ def features(path: Path, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     with rasterio.open(path) as file:
         for geometry, value in shapes(rasterio.band(file, 1), transform=file.transform):
             if value != file.nodata:
+                geometry["coordinates"] = [_cut(ring, file.transform, reach) for ring in geometry["coordinates"]]
                 try:
                     placed = transform_geom(file.crs, DEGREES, geometry)
                 except CPLE_BaseError as error:
@@ -65,10 +72,19 @@ def features(path: Path, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
                 }
 
 
+def _cut(ring: Sequence[tuple[float, float]], transform: Any, reach: tuple[float, float]) -> list[tuple[float, float]]:
+    """The corners of cells in the coordinates of `transform`, none of them beyond `reach`: down and across, cells."""
+    (a, b, c, d, e, f), (down, across) = transform[:6], reach
+    x, y = np.transpose(ring)
+    columns, rows = np.rint(np.linalg.solve([[a, b], [d, e]], [x - c, y - f]))  # GDAL has placed them
+    columns, rows = np.minimum(columns, across), np.minimum(rows, down)
+    return list(zip(a * columns + b * rows + c, d * columns + e * rows + f, strict=True))
+
+
 def write(path: Path, found: Iterator[dict[str, Any]]) -> None:
     """Writes a FeatureCollection, a feature at a time."""
     with path.open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
+        file.write(_OPENING)
         for number, feature in enumerate(found):
             file.write((",\n" if number else "\n") + json.dumps(feature, ensure_ascii=False))
         file.write("\n]}\n")

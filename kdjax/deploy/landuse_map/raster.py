@@ -17,6 +17,8 @@ from kdjax.data.bands import Bands
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
+from kdjax.deploy.landuse_map.areas import hectares
+from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.errors import InputError, reason
 
 _METERS_A_DEGREE = 111_320.0
@@ -44,7 +46,7 @@ class Raster:
         shape: height and width, px.
         crs: rasterio's coordinate reference system.
         transform: rasterio's geotransform.
-        pixel_size_m: side of a pixel on the ground, m; None = not known.
+        pixel_size_m: side of a pixel on the ground in the middle of the raster, m; None = not known.
         bands: numbers of the bands taken, from 1: red, green and blue, or one gray band, or the bands of the training.
     """
 
@@ -94,7 +96,9 @@ class Raster:
         side = math.sqrt(abs(file.transform.determinant))
         self.pixel_size_m = None
         if file.crs.is_projected:
-            self.pixel_size_m = side * file.crs.linear_units_factor[1]
+            (a, b, c, d, e, f), x, y = file.transform[:6], file.width // 2, file.height // 2
+            middle = rasterio.Affine(a, b, a * x + b * y + c, d, e, d * x + e * y + f)
+            self.pixel_size_m = math.sqrt(1e4 * hectares(Grid(1, 1, file.crs, middle), 0)[0])
         elif file.crs.is_geographic:
             latitude = file.transform.f + (file.transform.d * file.width + file.transform.e * file.height) / 2
             self.pixel_size_m = side * _METERS_A_DEGREE * math.sqrt(max(math.cos(math.radians(latitude)), 0.01))

@@ -82,7 +82,9 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
         places[outputs.AREAS].write_text(areas.table(), encoding="utf-8")
         legend(classes, areas.counts / areas.counts.sum()).save(places[outputs.LEGEND])
         if wanted.polygons:
-            polygons.write(places[outputs.POLYGONS], polygons.features(places[outputs.MAP], classes))
+            height, width = raster.shape
+            found = polygons.features(places[outputs.MAP], classes, (height / stride, width / stride))
+            polygons.write(places[outputs.POLYGONS], found)
         outputs.put(building, out, wanted)
     return counts
 
