@@ -13,7 +13,6 @@ from helpers.tiles import OPTIONS, SIDE, image_of, names_of, pack, picture, writ
 from PIL import Image
 
 from kdjax.data import load
-from kdjax.data.sources.folder import read_named
 from kdjax.errors import InputError
 
 
@@ -35,26 +34,6 @@ def mixed(tmp_path):
     Image.fromarray(picture(4, 20, 20)).convert("CMYK").save(root / "lake" / "cmyk.jpg", quality=95)
     Image.fromarray(picture(5, 20, 20)).quantize(64).save(root / "town" / "palette.png")
     return root
-
-
-@pytest.mark.parametrize("kind", ["directory", "wrapped zip"])
-def test_examples_are_found_again_by_name(plain, tmp_path, kind):
-    path = plain if kind == "directory" else pack(plain, tmp_path / "tiles.zip", "deep/er/")
-    data = load(path=str(path), **OPTIONS)
-    assert list(read_named(str(path), data.test.names)) == [(plain / name).read_bytes() for name in data.test.names]
-    with pytest.raises(InputError, match="field/gone.png"):
-        list(read_named(str(path), ["field/gone.png"]))
-
-
-def test_a_file_that_goes_while_others_are_read_is_named(tmp_path):
-    root = write_classes(tmp_path / "tiles", count=2)
-    files = read_named(str(root), ["field/field00.png", "lake/lake01.png"])
-    next(files)
-    (root / "lake" / "lake01.png").unlink()
-    with pytest.raises(
-        InputError, match=r"dataset.path: .*lake/lake01.png cannot be read any more \(No such.*put it back"
-    ):
-        next(files)
 
 
 def test_shapes_types_and_counts(plain):
