@@ -47,8 +47,10 @@ def planned(monkeypatch, free, *, estimate=GB, compiled=lambda number: None, see
     return memory_plan.arms_at_once(Trained(), said.append), tried, said
 
 
-def test_what_surely_fits_is_not_compiled(monkeypatch):
-    assert planned(monkeypatch, 100 * GB) == (4, [], [])  # one seed after the other on a CPU
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_what_surely_fits_is_not_compiled(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert planned(monkeypatch, 100 * GB) == (4, [], [])  # one seed after the other
     assert planned(monkeypatch, 100 * GB, seeds=(0,)) == (None, [], [])
 
 
