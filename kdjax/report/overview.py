@@ -78,7 +78,7 @@ class _Found:
             "student": given["student"],
             **{name: given["distill"][name] for name in ("views", "mixup")},  # of all arms, those without a teacher too
             "data_seed": config.get("data_seed"),
-            "dtype": self._dtype,
+            "dtype": document.dtype(self.results),
         }
         return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), _text(settings))
 
@@ -92,13 +92,6 @@ class _Found:
         facts = self.results["teacher"]
         known = [facts["model"], facts.get("sha256"), facts.get("logits")]
         return _text(known if known[1] and not known[2] else [*known, facts["test"]])
-
-    @property
-    def _dtype(self) -> str:
-        """Compute dtype, see `config`."""
-        said = self.results["config"].get("dtype", "auto")
-        on_cpu = self.results.get("environment", {}).get("backend") == "cpu"
-        return said if said != "auto" else "float32" if on_cpu else "bfloat16"
 
     @property
     def student_name(self) -> str:

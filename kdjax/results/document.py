@@ -112,6 +112,13 @@ def read(path: Path, fix: str) -> dict[str, Any]:
     return found
 
 
+def dtype(results: Mapping[str, Any]) -> str:
+    """The compute dtype of a run; earlier versions wrote "auto", which was that of the backend."""
+    said = results["config"].get("dtype", "auto")
+    on_cpu = results.get("environment", {}).get("backend") == "cpu"
+    return said if said != "auto" else "float32" if on_cpu else "bfloat16"
+
+
 def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What several runs over several splits of one data set say together.
 

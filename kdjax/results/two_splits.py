@@ -34,7 +34,7 @@ def table(first: Path, second: Path) -> str:
         raise InputError(f"{first} and {second} have the same split: there is nothing to compare")
     if set().union(*members[0].values()) != set().union(*members[1].values()):
         raise InputError(f"{first} and {second} have not the same images: give runs of one data set")
-    settings = [_settings(one["config"]) for one in runs]
+    settings = [_settings(one) for one in runs]
     for field in sorted(settings[0].keys() | settings[1].keys()):
         here, there = (one.get(field) for one in settings)
         if here != there:
@@ -70,9 +70,10 @@ def drawn_by(section: Mapping[str, Any]) -> str:
     return f"{said}, near-duplicates together" if section.get("group_near_duplicates") else said
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides a result but the split."""
-    flat = {name: value for name, value in config.items() if name not in ("name", "run")}
+    flat = {name: value for name, value in results["config"].items() if name not in ("name", "run")}
+    flat["dtype"] = document.dtype(results)
     flat |= {f"dataset.{field}": value for field, value in flat.pop("dataset").items() if field not in DRAWN_BY}
     return flat
 

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+from ml_collections import ConfigDict
+
 from kdjax.config import base
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
@@ -52,6 +55,33 @@ def first_difference(new: Any, old: Any, path: str = "") -> str | None:
 def begun(workdir: Path) -> bool:
     """Whether a run has checkpoints. Until it has one, its directory may change its mind."""
     return any(workdir.glob("*/checkpoints/[0-9]*"))
+
+
+def with_dtype(config: ConfigDict, workdir: Path, *, began: bool) -> tuple[ConfigDict, dict[str, Any]]:
+    """A configuration whose dtype is the one that the run computes in, and the content of its config.json.
+
+    dtype=auto is decided where a run begins and written into its config.json: its teacher's outputs, checkpoints and
+    figures are then of one precision, on whatever machine the later stages run. Runs of earlier versions wrote "auto",
+    which does not say where they began: they compute as the backend says, and keep it.
+
+    Args:
+        config: as asked for; left as it is.
+        workdir: the run's directory.
+        began: whether it holds the config.json of a run that goes on.
+
+    Raises:
+        InputError: that file cannot be read, or holds something else.
+    """
+    config = config.copy_and_resolve_references()
+    kept = read(workdir, "config.json").get("dtype") if began else None
+    if config.dtype == "auto" and kept in ("float32", "bfloat16"):
+        config.dtype = kept
+    document = json.loads(config.to_json())
+    if config.dtype == "auto":
+        config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        if not began:
+            document["dtype"] = config.dtype
+    return config, document
 
 
 def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:

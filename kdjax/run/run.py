@@ -1,7 +1,6 @@
 """A run: its configuration, working directory, devices and data, checked against each other before anything starts."""
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +35,7 @@ class Run:
     """What all stages share.
 
     Attributes:
-        config: the configuration.
+        config: the configuration, with the dtype that the run computes in.
         workdir: its directory.
         cache_dir: for decoded images and teacher logits.
         dataset: its data.
@@ -103,8 +102,9 @@ def open_run(
         InputError: names what does not fit. Nothing was written into `workdir` then.
     """
     checks.validate(config)
-    document = json.loads(config.to_json())
     begun = record.begun(workdir)
+    follows_one = follows and (workdir / "config.json").is_file()
+    config, document = record.with_dtype(config, workdir, began=begun or follows_one)
     if begun:
         record.check_same_config(workdir, document)
     if other_run.named(config):
@@ -140,8 +140,8 @@ def open_run(
         temporary.sweep(workdir)
         files.write_json(workdir / "config.json", document)
         files.write_json(workdir / "splits.json", record.splits_document(dataset))
-        if (document := taken_bands.document(dataset)) is not None:
-            files.write_json(workdir / taken_bands.NAME, document)
+        if (bands := taken_bands.document(dataset)) is not None:
+            files.write_json(workdir / taken_bands.NAME, bands)
     return run
 
 
@@ -255,10 +255,10 @@ def _network(
     dataset: Dataset,
     bands: TakenBands | None,
 ) -> Any:
-    """A learner's network, in the dtype and the layout that are fast on this backend unless the user says otherwise."""
-    on_cpu = jax.default_backend() == "cpu"
-    dtype = ("float32" if on_cpu else "bfloat16") if config.dtype == "auto" else config.dtype
-    form = ("examples_last" if on_cpu else "examples_first") if config.run.form == "auto" else config.run.form
+    """A learner's network, in the layout that is fast on this backend unless the user says otherwise."""
+    form = config.run.form
+    if form == "auto":
+        form = "examples_last" if jax.default_backend() == "cpu" else "examples_first"
     network = networks.create(
         section.model,
         len(dataset.classes),
@@ -266,7 +266,7 @@ def _network(
         head=section.head,
         dropout=section.dropout,
         form=form,
-        dtype=jnp.dtype(dtype),
+        dtype=jnp.dtype(config.dtype),
     )
     return network.clone(bands=bands.input) if bands else network
 

@@ -84,6 +84,18 @@ def test_what_cannot_be_set_side_by_side_is_refused(runs, tmp_path):
         table(random, place)
 
 
+def test_the_dtypes_that_ran_are_compared_and_not_what_was_asked(runs):
+    random, place = runs
+    results = json.loads((place / "results.json").read_text())
+    results["config"]["dtype"] = "float32"  # what `auto` is on a CPU
+    (place / "results.json").write_text(json.dumps(results))
+    assert "student_alone" in table(random, place)
+    results["config"]["dtype"], results["environment"]["backend"] = "auto", "gpu"
+    (place / "results.json").write_text(json.dumps(results))
+    with pytest.raises(InputError, match=r"dtype is 'float32' in .*random and 'bfloat16' in .*place"):
+        table(random, place)
+
+
 def test_how_a_split_was_drawn_in_words():
     section = json.loads(base().to_json())["dataset"]
     say = lambda **fields: drawn_by({**copy.deepcopy(section), **fields})

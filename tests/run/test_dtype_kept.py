@@ -1,0 +1,79 @@
+"""The dtype that a run began to compute in stays its own, on whatever machine its later stages run."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers.finished_run import unchanged_networks
+from helpers.tiles import write_classes
+
+from kdjax.config import base, from_file
+from kdjax.errors import InputError
+from kdjax.run import record
+from kdjax.run.run import open_run
+
+TINY = Path(__file__).parents[1] / "tiny.py"
+
+
+def asked(dtype="auto"):
+    config = base()
+    config.dtype = dtype
+    return config
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")])
+def test_auto_is_what_the_backend_is_fast_in_and_is_written_down(tmp_path, monkeypatch, backend, dtype):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    given = asked()
+    config, document = record.with_dtype(given, tmp_path, began=False)
+    assert config.dtype == document["dtype"] == dtype
+    assert given.dtype == "auto"
+    assert document == {**json.loads(given.to_json()), "dtype": dtype}
+
+
+@pytest.mark.parametrize("now", ["auto", "bfloat16"])
+def test_a_run_goes_on_in_the_dtype_it_began_with(tmp_path, now):
+    (tmp_path / "config.json").write_text(asked("bfloat16").to_json())
+    config, document = record.with_dtype(asked(now), tmp_path, began=True)
+    assert config.dtype == document["dtype"] == "bfloat16"
+    record.check_same_config(tmp_path, document)
+
+
+def test_another_dtype_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(asked("bfloat16").to_json())
+    _, document = record.with_dtype(asked("float32"), tmp_path, began=True)
+    with pytest.raises(InputError, match="dtype is 'float32', was 'bfloat16'; choose another workdir"):
+        record.check_same_config(tmp_path, document)
+
+
+def test_a_run_that_kept_none_computes_as_its_backend_says_and_none_is_made_up(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(asked("auto").to_json())
+    for backend, dtype in (("cpu", "float32"), ("gpu", "bfloat16")):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        config, document = record.with_dtype(asked(), tmp_path, began=True)
+        assert (config.dtype, document["dtype"]) == (dtype, "auto")
+        record.check_same_config(tmp_path, document)
+
+
+def test_networks_compute_in_the_dtype_of_the_run_and_not_of_the_machine(tmp_path, monkeypatch):
+    unchanged_networks(monkeypatch)
+    config = from_file(TINY)
+    config.dataset.path = str(write_classes(tmp_path / "tiles"))
+    workdir = tmp_path / "run"
+
+    def dtypes(**options):
+        run = open_run(config, workdir, tmp_path / "cache", lambda line: None, **options)
+        return {jnp.dtype(network.dtype).name for network in (run.teacher.network, run.student.network)}, run.config
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert dtypes()[0] == {"bfloat16"}
+    (workdir / ".lock").unlink()
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert dtypes(follows=True)[0] == {"bfloat16"}  # of one that has begun, or is about to
+    (workdir / "distill" / "checkpoints" / "1").mkdir(parents=True)
+    kept = (workdir / "config.json").read_text()
+    found, seen = dtypes()
+    assert found == {"bfloat16"} and seen.dtype == "bfloat16"
+    assert (workdir / "config.json").read_text() == kept
