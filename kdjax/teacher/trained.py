@@ -13,13 +13,14 @@ from kdjax.data.rows import Images
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
 from kdjax.inputs.feed import read_ahead
 from kdjax.inputs.tiled import held
+from kdjax.networks import cost
 from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import heap
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
-from kdjax.training.predictor import BATCH_PER_DEVICE, predictor
+from kdjax.training.predictor import batch_per_device, predictor
 from kdjax.training.step import frozen_outputs
 
 
@@ -107,9 +108,11 @@ def from_network(
     # Placed once, when first used: most runs find all logits on disk.
     placed = functools.cache(lambda: mapping.place(variables))
     placed_images: dict[int, tuple[Images, Examples]] = {}  # with the images, so that no others can take their id
-    batch = BATCH_PER_DEVICE * len(mapping.devices)
+    alone = jax.tree.map(lambda leaf: leaf[None, None], variables)  # as a population of one
+    image_bytes = functools.cache(lambda: cost(network, shown.size)["activation_bytes"])
 
     def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
+        batch = len(mapping.devices) * batch_per_device(alone, image_bytes())
         if id(images) not in placed_images:
             resident = held(np.asarray(images), mapping.local[0]) if on_device else None
             everything = mapping.place(Examples(resident, None, data_seed=np.int32(shown.data_seed)))
@@ -131,7 +134,7 @@ def from_network(
     predict = predictor(network, size=shown.size, mapping=mapping)
 
     def clean(images: Images) -> np.ndarray:
-        return predict(mapping.place(jax.tree.map(lambda leaf: leaf[None, None], variables)), images)[0, 0]
+        return predict(mapping.place(alone), images)[0, 0]
 
     parts: dict[str, Any] = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}
     bands: InputBands | None = getattr(network, "bands", None)

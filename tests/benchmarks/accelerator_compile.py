@@ -152,7 +152,7 @@ def program(name: str, setting: Setting, mapping: devices.Mapping) -> Program:
         return Program(trained.compiled(), trained.arguments(), images)
     who = learner("teacher" if name == "teacher_views" else "student", setting, mapping)
     variables = who.layout.best.variables
-    batch = predictor.BATCH_PER_DEVICE * len(mapping.devices)
+    batch = predictor.batch_per_device(variables, who.cost["activation_bytes"]) * len(mapping.devices)
     if name == "teacher_views":
         single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), variables)
         plan = mapping.split(PlanStep(np.zeros(batch, np.int32), np.zeros(batch, np.int32)))

@@ -12,7 +12,9 @@ from helpers.views import IMAGES, SIZE, pixels
 from kdjax import networks
 from kdjax.data.rows import Rows
 from kdjax.networks import vgg16
+from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import Mapping
+from kdjax.teacher import trained
 from kdjax.teacher.teacher import Shown
 from kdjax.teacher.trained import Mean, from_network
 
@@ -62,3 +64,21 @@ def test_the_mean_of_several_networks_is_a_teacher(monkeypatch):
         expected = np.mean([forward(variables, images) for variables in each], axis=0)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert teacher.views(IMAGES, np.arange(4), 2).features is None
+
+
+@pytest.mark.parametrize(("side", "batch"), [(224, 2**30 // (4 * 2 * 64 * 224 * 224)), (64, 64)])
+def test_views_are_shown_in_batches_whose_layers_have_room(monkeypatch, side, batch):
+    """The largest layer of a VGG16 is its second: 64 channels of its images' size in and out, as floats."""
+    shown = []
+
+    def step(variables, examples, plan):
+        shown.append(len(plan.examples))
+        return Outputs(np.zeros((len(plan.examples), 3), np.float32))
+
+    monkeypatch.setattr(trained, "compiled", lambda *args: step)
+    teacher = from_network(
+        "vgg16", networks.create("vgg16", 3), {"params": np.zeros(1)}, Shown(side, data_seed=5), dtype="float32",
+        on_device=True, mapping=Mapping(jax.devices()[:1]),
+    )  # fmt: skip
+    said = teacher.views(IMAGES, np.zeros(100, np.int32), 0)
+    assert shown == [batch] * -(-100 // batch) and len(said.logits) == 100
