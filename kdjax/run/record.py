@@ -57,7 +57,9 @@ def begun(workdir: Path) -> bool:
     return any(workdir.glob("*/checkpoints/[0-9]*"))
 
 
-def with_dtype(config: ConfigDict, workdir: Path, *, began: bool) -> tuple[ConfigDict, dict[str, Any]]:
+def with_dtype(
+    config: ConfigDict, workdir: Path, *, goes_on: bool, follows: bool = False
+) -> tuple[ConfigDict, dict[str, Any]]:
     """A configuration whose dtype is the one that the run computes in, and the content of its config.json.
 
     dtype=auto is decided where a run begins and written into its config.json: its teacher's outputs, checkpoints and
@@ -67,19 +69,21 @@ def with_dtype(config: ConfigDict, workdir: Path, *, began: bool) -> tuple[Confi
     Args:
         config: as asked for; left as it is.
         workdir: the run's directory.
-        began: whether it holds the config.json of a run that goes on.
+        goes_on: whether it holds a run with checkpoints.
+        follows: whether another process writes it, which may have none yet.
 
     Raises:
         InputError: that file cannot be read, or holds something else.
     """
     config = config.copy_and_resolve_references()
-    kept = read(workdir, "config.json").get("dtype") if began else None
+    goes_on = goes_on or (follows and (workdir / "config.json").is_file())
+    kept = read(workdir, "config.json").get("dtype") if goes_on else None
     if config.dtype == "auto" and kept in ("float32", "bfloat16"):
         config.dtype = kept
     document = json.loads(config.to_json())
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        if not began:
+        if not goes_on:
             document["dtype"] = config.dtype
     return config, document
 

@@ -19,6 +19,7 @@ from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import resolve
+from kdjax.objective.outputs import Outputs
 from kdjax.results.comparison import judged_by
 from kdjax.run import checks, other_run, record, taken_bands
 from kdjax.run.arms import arm_settings, common_weights, student_arms, teacher_arms
@@ -72,11 +73,11 @@ class Run:
             return asked
         return dataclasses.replace(asked, brightness=0.0, contrast=0.0, saturation=0.0)
 
-    def on_device(self, images: Images) -> bool:
-        """Whether all these images are held on the devices, or read from the host as they are needed."""
+    def on_device(self, images: Images, stored: Outputs | None = None) -> bool:
+        """Whether these images and what the teacher said of their views lie on the devices, or are read as needed."""
         if self.config.run.images != "auto":
             return self.config.run.images == "device"
-        return images.nbytes <= memory.capacity(self.student.mapping.local[0]) // 4
+        return images.nbytes + memory.tree_bytes(stored) <= memory.capacity(self.student.mapping.local[0]) // 4
 
 
 def open_run(
@@ -103,8 +104,7 @@ def open_run(
     """
     checks.validate(config)
     begun = record.begun(workdir)
-    follows_one = follows and (workdir / "config.json").is_file()
-    config, document = record.with_dtype(config, workdir, began=begun or follows_one)
+    config, document = record.with_dtype(config, workdir, goes_on=begun, follows=follows)
     if begun:
         record.check_same_config(workdir, document)
     if other_run.named(config):

@@ -77,12 +77,10 @@ def distill(run: Run) -> None:
         return
     if not student.has_checkpoints:
         student.check_weights()
-    views, most = config.distill.views, config.student.epochs
-    if config.dataset.sampling == "balanced":
-        most = most_visits(run.dataset.train.labels, most)
+    views = config.distill.views
     if views is None:
         views = min(DEFAULT_VIEWS, config.student.epochs)
-    elif views > most:
+    elif views > (most := _most_visits(run)):
         run.log(f"distill: {config.student.epochs} epochs visit no more than {most} of the {views} views")
         views = most
     stored, online = _soft_targets(run, views)
@@ -91,7 +89,7 @@ def distill(run: Run) -> None:
         validation=run.dataset.validation,
         data_seed=config.data_seed,
         augmentation=run.augmentation,
-        on_device=run.on_device(run.dataset.train.images),
+        on_device=run.on_device(run.dataset.train.images, stored),
         views=views,
         stored=stored,
         online=online,
@@ -99,6 +97,20 @@ def distill(run: Run) -> None:
         balanced=run.config.dataset.sampling == "balanced",
     )
     _train(run, student, data)
+
+
+def _most_visits(run: Run) -> int:
+    """How often an image is shown to a student at most.
+
+    Students of the labelled images alone train for as many steps as the others, so they go through these more often.
+    """
+    labels, epochs = run.dataset.train.labels, run.config.student.epochs
+    shown = [(labels, epochs)]
+    if any(arm.labelled_only and arm.needs_teacher for arm in run.student.arms):
+        labelled = labels[labels >= 0]
+        shown.append((labelled, -(-epochs * len(labels) // len(labelled))))
+    balanced = run.config.dataset.sampling == "balanced"
+    return max(most_visits(*one) if balanced else one[1] for one in shown)
 
 
 def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
@@ -133,9 +145,8 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
             run.log(f"{folder}: goes on from step {int(restored[0].step)}")
         state, averages = restored or trained.initial()
         if not data.on_device:
-            why = (
-                "as run.images says" if run.config.run.images == "host" else "they do not fit into the devices' memory"
-            )
+            what = "they do not fit" if data.stored is None else "they and the teacher's outputs do not fit"
+            why = "as run.images says" if run.config.run.images == "host" else f"{what} into the devices' memory"
             run.log(f"{folder}: images are read from the host, {why}")
         if learner.section.select == "best":
             run.log(f"{folder}: the step is chosen by {NAMES[learner.selected_by]} on validation")

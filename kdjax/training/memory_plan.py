@@ -16,8 +16,8 @@ ROOM = 0.8
 """Share of the memory that a step may take; the rest is for fragmentation and what else runs."""
 
 SURE, HOPELESS = 0.2, 1.5
-"""A step whose estimate is below the first share of the free memory fits, one above the second does not; what lies
-between is compiled, and the compiler's own count decides."""
+"""A step whose estimate is below the first share of the memory that its examples leave fits, one above the second does
+not; what lies between is compiled, and the compiler's own count decides."""
 
 
 def arms_at_once(population: Population, log: Callable[[str], None]) -> int | None:
@@ -33,21 +33,24 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
     learner = population.learner
     left = free(learner.mapping.local[0], ROOM)
     seeds, arms = learner.mapping.rows_a_device(*learner.rows)
-    student, state = _student_bytes(population), 2 * _state_bytes(population)
+    student, state, held = _student_bytes(population), 2 * _state_bytes(population), _held_bytes(population)
     candidates, needed = _candidates(seeds, arms), 0.0
     for number in candidates:
         estimate = state + student * (seeds * arms if number is None else number)
-        if estimate < SURE * left:
+        if estimate < SURE * (left - held):
             return number
-        if estimate > HOPELESS * left and number != candidates[-1]:
+        if estimate > HOPELESS * (left - held) and number != candidates[-1]:
             continue
-        needed = needs(population.with_arms_at_once(number).lowered()) or estimate
+        needed = needs(population.with_arms_at_once(number).lowered()) or held + estimate
         log(f"{learner.folder.name}: a step of {number or arms} of {arms} arms needs {_gb(needed)} of {_gb(left)} GB")
         if needed <= left:
             return number
+    said = f"{learner.name}.batch_size is {learner.section.batch_size} at {learner.size} px"
+    fix = "use a smaller batch_size or image size"
+    if held > left / 2:
+        said, fix = f"run.images: the images and the teacher's outputs take {_gb(held)} GB", "set it to 'host'"
     raise InputError(
-        f"{learner.name}.batch_size is {learner.section.batch_size} at {learner.size} px: a step of one network needs "
-        f"{_gb(needed)} GB of memory and {_gb(left)} GB are free: use a smaller batch_size or image size"
+        f"{said}: a step of one network needs {_gb(needed)} GB of memory and {_gb(left)} GB are free: {fix}"
     )
 
 
@@ -70,6 +73,12 @@ def _student_bytes(population: Population) -> int:
     mapping, batch = learner.mapping, learner.section.batch_size
     share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)
     return activation_bytes(learner.network, images_for(learner.network, learner.size, share))
+
+
+def _held_bytes(population: Population) -> int:
+    """What lies on a device beside the students: images and outputs of the teacher, or the teacher itself."""
+    online = population.data.online
+    return tree_bytes((population.examples(whole=False), online.variables if online else None))
 
 
 def _state_bytes(population: Population) -> int:

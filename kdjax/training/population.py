@@ -107,7 +107,7 @@ class Population:
         what = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
         mapped = told(self.compiled(), what, learner.log)
         constants = (
-            mapping.place(self._examples(whole=True)),
+            mapping.place(self.examples(whole=True)),
             mapping.place(data.online.variables) if data.online else None,
             mapping.place(self.hyperparameters(), "arms"),
             mapping.place(np.array(learner.seeds, np.int32), "seeds"),
@@ -133,7 +133,7 @@ class Population:
         return (
             layout(learner.layout, "rows"),
             layout(jax.eval_shape(self.empty_averages), "rows"),
-            layout(self._examples(whole=False)),
+            layout(self.examples(whole=False)),
             layout(data.online.variables) if data.online else None,
             layout(self.hyperparameters(), "arms"),
             layout(np.array(learner.seeds, np.int32), "seeds"),
@@ -158,7 +158,7 @@ class Population:
             teacher=jax.tree.map(lambda leaf: part(leaf, 2), self.data.stored),
         )
 
-    def _examples(self, *, whole: bool) -> Examples:
+    def examples(self, *, whole: bool) -> Examples:
         """What lies in the devices' memory; arrays that may lie in files are read, or stand there as shapes alone."""
         data, device = self.data, self.learner.mapping.local[0]
         images: Any = None

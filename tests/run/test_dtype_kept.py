@@ -27,7 +27,7 @@ def asked(dtype="auto"):
 def test_auto_is_what_the_backend_is_fast_in_and_is_written_down(tmp_path, monkeypatch, backend, dtype):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     given = asked()
-    config, document = record.with_dtype(given, tmp_path, began=False)
+    config, document = record.with_dtype(given, tmp_path, goes_on=False)
     assert config.dtype == document["dtype"] == dtype
     assert given.dtype == "auto"
     assert document == {**json.loads(given.to_json()), "dtype": dtype}
@@ -36,14 +36,14 @@ def test_auto_is_what_the_backend_is_fast_in_and_is_written_down(tmp_path, monke
 @pytest.mark.parametrize("now", ["auto", "bfloat16"])
 def test_a_run_goes_on_in_the_dtype_it_began_with(tmp_path, now):
     (tmp_path / "config.json").write_text(asked("bfloat16").to_json())
-    config, document = record.with_dtype(asked(now), tmp_path, began=True)
+    config, document = record.with_dtype(asked(now), tmp_path, goes_on=True)
     assert config.dtype == document["dtype"] == "bfloat16"
     record.check_same_config(tmp_path, document)
 
 
 def test_another_dtype_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(asked("bfloat16").to_json())
-    _, document = record.with_dtype(asked("float32"), tmp_path, began=True)
+    _, document = record.with_dtype(asked("float32"), tmp_path, goes_on=True)
     with pytest.raises(InputError, match="dtype is 'float32', was 'bfloat16'; choose another workdir"):
         record.check_same_config(tmp_path, document)
 
@@ -52,7 +52,7 @@ def test_a_run_that_kept_none_computes_as_its_backend_says_and_none_is_made_up(t
     (tmp_path / "config.json").write_text(asked("auto").to_json())
     for backend, dtype in (("cpu", "float32"), ("gpu", "bfloat16")):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        config, document = record.with_dtype(asked(), tmp_path, began=True)
+        config, document = record.with_dtype(asked(), tmp_path, goes_on=True)
         assert (config.dtype, document["dtype"]) == (dtype, "auto")
         record.check_same_config(tmp_path, document)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kdjax.errors import InputError
+from kdjax.objective.outputs import Outputs
 from kdjax.run import run as runs
 from kdjax.runtime import memory
 
@@ -32,3 +33,15 @@ def test_images_that_cannot_fit_are_not_put_on_a_device(monkeypatch, share, auto
     else:
         with pytest.raises(InputError, match="^run.images is 'device', but .* set it to 'auto' or 'host'$"):
             runs._check_memory(run_of(images, "device"))
+
+
+def test_what_the_teacher_said_of_their_views_needs_its_place_too(monkeypatch):
+    """Eight views of 2048 features in two bytes are more than an image of 64 px."""
+    images, logits = np.zeros((5, 64, 64, 3), np.uint8), np.zeros((8, 5, 10), np.float32)
+    features = np.zeros((8, 5, 2048), np.float16)
+    together = 5 * (64 * 64 * 3 + 8 * 10 * 4 + 8 * 2048 * 2)
+    for room, fits in ((4 * together, True), (4 * together - 4, False)):
+        monkeypatch.setattr(memory, "capacity", lambda device, room=room: room)
+        said = runs.Run.on_device(run_of(images, "auto"), images, Outputs(logits, features))
+        assert said == fits
+        assert runs.Run.on_device(run_of(images, "auto"), images, Outputs(logits))

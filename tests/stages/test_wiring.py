@@ -1,5 +1,6 @@
 """What the stages hand to training, and what a learner makes of its section: seen where it arrives."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -64,7 +65,8 @@ def handed(monkeypatch):
             name=name, has_checkpoints=True, arms=arms, section=config[name], check_weights=lambda: None
         )
         run = SimpleNamespace(
-            config=config, dataset=DATASET, augmentation=AUGMENTATION, teacher_size=48, on_device=lambda images: True,
+            config=config, dataset=DATASET, augmentation=AUGMENTATION, teacher_size=48,
+            on_device=lambda images, stored=None: (images, stored),
             teacher=named("teacher", ()), student=named("student", members), log=lambda line: None,
             **fields,
         )  # fmt: skip
@@ -108,6 +110,33 @@ def test_balanced_draws_reach_training_and_may_use_more_views(handed, monkeypatc
     config.student.epochs, config.distill.views, config.dataset.sampling = 2, 7, sampling
     data, _ = handed(train.distill, config)
     assert data.views == views and data.balanced == (sampling == "balanced")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "labels", "views"), [("uniform", [0, 1, 2, -1, -1, -1], 4), ("balanced", [0, 0, 1, -1, -1, -1], 6)]
+)
+def test_arms_of_labelled_images_alone_visit_as_many_views_as_their_plan_has(
+    handed, monkeypatch, tmp_path, sampling, labels, views
+):
+    """Two epochs of six images: four draws of each of three with a label, or six of the one alone in its class."""
+    monkeypatch.setattr(DATASET, "train", split("train", labels))
+    config = base()
+    config.student.epochs, config.distill.views, config.dataset.sampling = 2, 99, sampling
+    config.arms.few = {"ce": 1.0, "kl": 1.0, "labelled_only": True}
+    config.distill.arms = ("few",)
+    data, _ = handed(train.distill, config)
+    assert data.views == views
+    who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), until=1)
+    members = resolve(("few",), config.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
+    trained = population(dataclasses.replace(who, arms=members), data)
+    examples, drawn = (np.concatenate([trained.plan(step)[part][0, 1] for step in (0, 1)])[:12] for part in (0, 1))
+    often = np.argmax(np.bincount(examples))
+    assert len(set(drawn[examples == often])) == views == (examples == often).sum()
+
+
+def test_what_the_teacher_said_counts_for_where_the_images_lie(handed):
+    data, _ = handed(train.distill, base())
+    assert data.on_device == (DATASET.train.images, data.stored)
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "balanced"])

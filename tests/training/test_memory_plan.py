@@ -16,13 +16,15 @@ from helpers.small_run import MAPPINGS, learner, training_data
 from kdjax.errors import InputError
 from kdjax.runtime import memory
 from kdjax.training import memory_plan
-from kdjax.training.population import Population, population
+from kdjax.training.population import Online, Population, population
 
 GB = 10**9
 
 
-def planned(monkeypatch, free, *, estimate=GB, compiled=lambda number: None, seeds=(0, 1), arms=4):
+def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: None, seeds=(0, 1), arms=4):
     """The decision for `free` bytes where a student is estimated and a step compiled to need what is given.
+
+    `held` bytes of images and outputs of the teacher lie on the device.
 
     Returns:
         The decision, the numbers that were compiled, and the lines that were logged.
@@ -43,6 +45,7 @@ def planned(monkeypatch, free, *, estimate=GB, compiled=lambda number: None, see
     monkeypatch.setattr(memory_plan, "free", lambda device, room: free)
     monkeypatch.setattr(memory_plan, "_state_bytes", lambda population: 0)
     monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
+    monkeypatch.setattr(memory_plan, "_held_bytes", lambda population: held)
     monkeypatch.setattr(memory_plan, "needs", compiled)
     return memory_plan.arms_at_once(Trained(), said.append), tried, said
 
@@ -52,6 +55,27 @@ def test_what_surely_fits_is_not_compiled(monkeypatch, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     assert planned(monkeypatch, 100 * GB) == (4, [], [])  # one seed after the other
     assert planned(monkeypatch, 100 * GB, seeds=(0,)) == (None, [], [])
+
+
+def test_what_lies_on_the_device_leaves_less_for_a_step(monkeypatch):
+    assert planned(monkeypatch, 100 * GB, held=50 * GB)[:2] == (4, [])
+    found, tried, said = planned(monkeypatch, 100 * GB, held=95 * GB)  # a backend that does not count
+    assert (found, tried) == (4, [4]) and "needs 99.0 of 100.0 GB" in said[-1]
+    found, tried, _ = planned(monkeypatch, 100 * GB, held=98 * GB)
+    assert (found, tried) == (2, [2])
+    with pytest.raises(InputError, match=r"^run.images: .* outputs take 120.0 GB: .*121.0 GB .* set it to 'host'$"):
+        planned(monkeypatch, 100 * GB, held=120 * GB)
+
+
+def test_images_outputs_and_an_online_teacher_lie_on_the_device(tmp_path, colors):
+    images, labels = colors
+    data = training_data(colors)
+    rest = 4 * len(labels) + 4  # the labels and the data seed
+    bytes_of = lambda data: memory_plan._held_bytes(population(learner(tmp_path, MAPPINGS["one"]()), data))
+    assert bytes_of(data) == images.nbytes + 2 * len(labels) * 3 * 4 + rest
+    assert bytes_of(dataclasses.replace(data, on_device=False)) == rest
+    online = Online(None, {"kernel": np.zeros((5, 7), np.float32)}, size=8)
+    assert bytes_of(dataclasses.replace(data, stored=None, online=online)) == images.nbytes + 5 * 7 * 4 + rest
 
 
 def test_the_compiler_decides_what_lies_near_the_limit(monkeypatch):
