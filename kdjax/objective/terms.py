@@ -11,6 +11,7 @@ To add a term: write its function, add it to `TERMS`, compare it with NumPy in t
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,15 +73,35 @@ def cosine_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
     return 1 - jnp.sum(teacher * student, axis=-1) / (norm(teacher) * norm(student))
 
 
+ROUNDING = 64
+"""Values that differ by so many units in the last place differ by rounding: that of logits of a hundred, or of sums."""
+
+
+def _rounding(square: jax.Array) -> jax.Array:
+    """The largest sum of squared differences that rounding may leave of values with these sums of squares."""
+    return (ROUNDING * jnp.finfo(square.dtype).eps) ** 2 * square
+
+
+def deviations(x: jax.Array) -> jax.Array:
+    """`x` less its mean, over the norm of that, along the last axis.
+
+    Values that differ by rounding alone have no direction. They are divided by 1 in place of that norm: the gradient of
+    what is made of them stays finite, and points to where they come to differ.
+    """
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    centered = centered - jnp.mean(centered, axis=-1, keepdims=True)  # the first mean is rounded
+    square = jnp.sum(centered**2, axis=-1, keepdims=True)
+    least = jnp.maximum(1e-24, _rounding(jnp.sum(x**2, axis=-1, keepdims=True)))
+    return centered / jnp.sqrt(jnp.where(square > least, square, 1))
+
+
 def standardized(logits: jax.Array) -> jax.Array:
-    """Logits less their mean, over their standard deviation (n − 1), along the last axis; zeros where all are equal.
+    """Logits less their mean, over their standard deviation (n − 1), along the last axis.
 
     The Z-score of "Logit Standardization in Knowledge Distillation", arXiv 2403.01427, equation 11, without its
     temperature: a student need not have logits as large as the teacher's.
     """
-    centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
-    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / (logits.shape[-1] - 1)
-    return centered / jnp.sqrt(jnp.where(variance > 1e-14, variance, 1))
+    return math.sqrt(logits.shape[-1] - 1) * deviations(logits)
 
 
 def _log_target_and_others(
@@ -134,13 +155,12 @@ def other_classes(
 
 
 def correlation_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
-    """1 − Pearson's correlation along the last axis, as `cosine_distance` of what differs from the mean.
+    """1 − Pearson's correlation along the last axis, the cosine distance of the `deviations`.
 
     Of softened probabilities over the classes of an example it is DIST's inter-class term, of those of a class over the
     batch its intra-class term: "Knowledge Distillation from A Stronger Teacher", arXiv 2205.10536, equations 8 and 9.
     """
-    centered = lambda x: x - jnp.mean(x, axis=-1, keepdims=True)
-    return cosine_distance(centered(teacher), centered(student))
+    return 1 - jnp.sum(deviations(teacher) * deviations(student), axis=-1)
 
 
 def relative_distances(features: jax.Array) -> jax.Array:
@@ -150,10 +170,11 @@ def relative_distances(features: jax.Array) -> jax.Array:
         features: (batch, F) float.
 
     Returns:
-        (batch, batch) float ≥ 0; zeros, with zero gradient, where two examples are equal.
+        (batch, batch) float ≥ 0; zeros, with zero gradient, where two examples are equal, or but for rounding.
     """
     square = jnp.sum((features[:, None] - features[None, :]) ** 2, axis=-1)
-    apart = square > 1e-12
+    own = jnp.sum(features**2, axis=-1)
+    apart = square > jnp.maximum(1e-12, _rounding(own[:, None] + own[None, :]))
     distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
     mean = jnp.sum(distances) / jnp.maximum(jnp.sum(apart), 1)
     return distances / jnp.where(mean > 0, mean, 1)

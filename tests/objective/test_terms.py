@@ -199,3 +199,35 @@ def test_equal_examples_have_no_distance_and_a_finite_gradient():
     np.testing.assert_allclose(terms.relative_distances(features), [[0, 0, 1], [0, 0, 1], [1, 1, 0]], rtol=1e-6)
     gradient = jax.grad(lambda x: terms.relational_distance(features[::-1], x).sum())(features)
     assert np.isfinite(gradient).all()
+
+
+def gradient_of(name, student, teacher, dtype):
+    """Of a term with respect to the student's logits, computed in this dtype."""
+    value = lambda student: objective(
+        student, jnp.array(teacher, dtype), jnp.array(LABELS), jax.tree.map(dtype, weights(name)), dtype(T)
+    )[0]
+    with jax.enable_x64(dtype == jnp.float64):
+        return np.asarray(jax.grad(value)(jnp.array(student, dtype)), np.float64)
+
+
+SCALE_FREE = ["kl_standardized", "dist_inter", "dist_intra_batch", "relational_distance"]
+"""Terms that divide by how much the values differ."""
+
+
+@pytest.mark.parametrize("name", SCALE_FREE)
+@pytest.mark.parametrize("level", [0.0, 0.1, 5.3, -70.0])
+@pytest.mark.parametrize("apart", [0, 1], ids=["equal", "equal to rounding"])
+def test_rounding_is_not_taken_for_a_difference(name, level, apart):
+    """Where all logits are equal, what float32 leaves of their mean would be scaled up to a direction."""
+    last_bits = 1 + apart * np.finfo(np.float32).eps * RNG.integers(-1, 2, STUDENT.shape)
+    found = gradient_of(name, level * last_bits, TEACHER, jnp.float32)
+    expected = gradient_of(name, np.full(STUDENT.shape, level), TEACHER, jnp.float64)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCALE_FREE)
+def test_a_small_difference_keeps_its_gradient(name):
+    student = 5.3 + 0.01 * STUDENT
+    found, expected = (gradient_of(name, student, TEACHER, dtype) for dtype in (jnp.float32, jnp.float64))
+    np.testing.assert_allclose(found, expected, rtol=0.01, atol=1e-3 * np.abs(expected).max())
+    assert np.abs(expected).max() > 1e-3
