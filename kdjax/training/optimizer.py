@@ -17,7 +17,8 @@ def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
 
 
 _is_kernel = _path_mask(lambda names: names[-1] == "kernel")
-_is_new = _path_mask(lambda names: not {"head", PROJECTION}.isdisjoint(names))
+# The layer of the classes; the hidden layers of a head of several come from the file of weights, as the body does.
+_is_new = _path_mask(lambda names: PROJECTION in names or names[:-1] in (["head"], ["head", "logits"]))
 
 
 def schedule(total_steps: int, warmup_steps: int) -> optax.Schedule:
@@ -44,7 +45,8 @@ def adamw(
         learning_rate: learning rate of this step.
         weight_decay: decay per unit of learning rate, on leaves named "kernel" only: BatchNorm and biases are spared.
         clip: largest global gradient norm; 0 leaves gradients as they are.
-        head_factor: factor on the learning rate of what begins from nothing, the module "head" and the projection.
+        head_factor: factor on the learning rate of what begins from nothing: the layer of the classes and the
+            projection.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(),

@@ -6,7 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from kdjax import networks
 from kdjax.training import optimizer
+from kdjax.training.state import PROJECTION
 
 
 def run(params, gradients, **options):
@@ -49,3 +51,16 @@ def test_schedule_is_linear_then_half_a_cosine():
     np.testing.assert_allclose(
         [factor(0), factor(10), factor(20), factor(60), factor(100)], [0, 0.5, 1, 0.5, 0], atol=1e-6
     )
+
+
+def test_of_a_head_of_several_layers_the_one_of_the_classes_is_new():
+    """The hidden layers of VGG16's fully connected head come from the file of weights, like the convolutions."""
+    model = networks.create("vgg16", 3, width=0.02, head="fc")
+    variables = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), jnp.zeros((1, 32, 32, 3)))
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), {**variables["params"], PROJECTION: {"kernel": jnp.ones(2)}})
+    moved = jax.tree.map(lambda after, before: after - before, run(ones, [ones], clip=0.0, head_factor=10.0), ones)
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.mean()
+             for path, leaf in jax.tree_util.tree_leaves_with_path(moved)}  # fmt: skip
+    fast = {name for name, step in found.items() if step < -0.05}
+    assert fast == {"head/logits/bias", "head/logits/kernel", f"{PROJECTION}/kernel"}
+    np.testing.assert_allclose([found["head/fc_1/bias"], found["conv_1/bias"]], -0.01, rtol=1e-4)
