@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdjax import config
-from kdjax.data import band_statistics, cache, near_duplicates, places
+from kdjax.data import band_statistics, cache, near_duplicates, offset, places
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, Statistics, fingerprint
@@ -117,7 +117,7 @@ def _band_statistics(
     if meaning.bands is None:
         return None, ()
     found = band_statistics.of(train.images)
-    band_statistics.check_offset(section, train.images, meaning)
+    offset.check(section, train.images, meaning)
     return found, band_statistics.notes(found, meaning)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.data import decode
+from kdjax.data import decode, offset
 from kdjax.data.image_files import no_images, notes_on, open_files, read_file
 from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.trust import LEVELS
@@ -51,6 +51,7 @@ def classify(
     files: Iterable[tuple[str, bytes | decode.DecodeError]],
     batch: int,
     level: float | None = None,
+    seen: offset.Seen | None = None,
 ) -> tuple[list[Answer], list[str]]:
     """Classifies all images that are readable.
 
@@ -59,6 +60,7 @@ def classify(
         files: name and encoded bytes, or why they could not be read.
         batch: images that go through the network together.
         level: of the prediction sets; None = none.
+        seen: is shown the images, where they are to be like those of Sentinel-2.
 
     Returns:
         An answer for every readable image; the others, each with the reason.
@@ -71,6 +73,8 @@ def classify(
         if waiting:
             names, images = zip(*waiting, strict=True)
             waiting.clear()
+            if seen is not None:
+                seen.see_stored(np.stack(images))
             probabilities, unknown = classifier.answers(np.stack(images))
             members: Sequence[np.ndarray | None] = [None] * len(names)
             if classifier.trust is not None:
@@ -219,11 +223,18 @@ def main(argv: Sequence[str]) -> None:
     classifier = Classifier(options.artefact)
     if options.set is not None and classifier.trust is None:
         raise InputError(f"--set: {options.artefact} was exported by an earlier version and has none: export it again")
-    results, failed = classify(classifier, read_all(options.images), options.batch, options.set)
+    seen = offset.Seen.by(classifier.meaning)
+    results, failed = classify(classifier, read_all(options.images), options.batch, options.set, seen)
     if options.answer_all:
         results = [dataclasses.replace(one, unknown=False) for one in results]
     if results or options.format != "table":
         say(rendered(results, classifier.classes, form=options.format, top=options.top))
+    if seen is not None and seen.shown:
+        low, high = seen.value_range
+        print(
+            f"warning: {seen.shown}; the classes are wrong if so, as the model was trained on values {low:g}..{high:g}",
+            file=sys.stderr,
+        )
     if failed:
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         images = f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}"

@@ -16,9 +16,10 @@ from helpers.variables import randomized  # noqa: E402
 from rasterio.io import MemoryFile  # noqa: E402
 
 from kdjax import networks  # noqa: E402
-from kdjax.data.bands import Bands  # noqa: E402
+from kdjax.data.bands import SENSORS, Bands  # noqa: E402
 from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.data.pixels import DecodeError  # noqa: E402
+from kdjax.deploy import predict  # noqa: E402
 from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.export import onnx_graph, stablehlo  # noqa: E402
 from kdjax.deploy.export.fold import fold  # noqa: E402
@@ -119,3 +120,52 @@ def test_a_raster_of_other_bands_is_refused(tmp_path):
         Raster(tmp_path / "two.tif", None, None, MEANING)
     with pytest.raises(InputError, match="--bands: 3 given, and the model takes B04 B08 B11 B02"):
         Raster(tmp_path / "two.tif", (1, 2, 1), None, MEANING)
+
+
+def of_sentinel(sensor):
+    """What training tiles of a sensor's files were."""
+    known = SENSORS[sensor]
+    return Meaning(known.value_range, ("16-bit",), bands=Bands(NAMES, known.orders))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "added", "said"),
+    [
+        ("sentinel2_l2a", 0, None),
+        ("sentinel2_l2a_offset", 1000, None),
+        ("sentinel2_l1c", 1000, "no value is below 1000 in B04, B02, .*give --value-range=1000,11000, or, .*=0,10000$"),
+        (
+            "sentinel2_l1c_offset",
+            0,
+            "% of the values are at most 1000, .*give --value-range=0,10000, or, .*=1000,11000$",
+        ),
+    ],
+)
+def test_a_raster_with_the_offset_that_training_had_not_is_refused(tmp_path, sensor, added, said):
+    meaning, values = of_sentinel(sensor), reflectance(40, 50) + np.uint16(1 + added)
+    geotiff(np.where(np.arange(50)[:, None] < 5, 0, values).astype(np.uint16), NAMES, tmp_path / "r.tif")  # no data
+    if said is None:
+        Raster(tmp_path / "r.tif", None, None, meaning).close()
+        return
+    with pytest.raises(InputError, match=said):
+        Raster(tmp_path / "r.tif", None, None, meaning)
+    raster = Raster(tmp_path / "r.tif", None, (added, 10_000 + added), meaning)
+    expected = np.rint((values.astype(float) - added) * 6.5535)
+    np.testing.assert_array_equal(raster.read(0, 5, 40, 45)[0], expected[:, 5:])
+    raster.close()
+    other = Raster(tmp_path / "r.tif", None, meaning.value_range, meaning)  # the user knows more
+    other.close()
+
+
+def test_predict_warns_of_images_with_the_offset_that_training_had_not(exported, tmp_path, capsys):
+    graph, values = exported[2], reflectance(STORED, STORED)
+    meaning = of_sentinel("sentinel2_l2a")
+    onnx.save(onnx_graph.build(graph, onnx_graph.metadata(graph, CLASSES, meaning)), tmp_path / "student.onnx")
+    for name, added in (("without", 0), ("with", 1000)):
+        geotiff(values + np.uint16(added), NAMES, tmp_path / f"{name}.tif")
+    predict.main([str(tmp_path / "student.onnx"), str(tmp_path / "with.tif"), str(tmp_path / "without.tif")])
+    assert capsys.readouterr().err == ""
+    predict.main([str(tmp_path / "student.onnx"), str(tmp_path / "with.tif")])
+    said = capsys.readouterr()
+    assert said.err.startswith("warning: no value is below 1000 in B04, B02,") and "0..10000" in said.err
+    assert said.err.count("\n") == 1 and "with.tif" in said.out

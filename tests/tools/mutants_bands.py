@@ -21,8 +21,8 @@ OF_BANDS = (
     Mutant("kdjax/data/decoding.py", "if len(found) > 1:", "if False:", DATA),
     Mutant(BANDS, "if said.count(key) > 1:", "if said.count(key) > 2:", DATA),
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
-    Mutant("kdjax/data/band_statistics.py", "if low and share > _MOST_BELOW:", "if False:", DATA),
-    Mutant("kdjax/data/band_statistics.py", "if not low and count and dark and not under_dark:", "if False:", DATA),
+    Mutant("kdjax/data/offset.py", "if share > _MOST_BELOW:", "if False:", DATA),
+    Mutant("kdjax/data/offset.py", "elif self._dark and self.count and not self.dark_below:", "elif False:", DATA),
     Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
     Mutant(
         "kdjax/inputs/augment.py",

@@ -12,7 +12,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from kdjax.data import pixels
+from kdjax.data import offset, pixels
 from kdjax.data.bands import Bands
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
@@ -181,10 +181,21 @@ class Raster:
         if value_range is not None:
             self._hint = "--value-range says so"
         self._seen, self._thinned = [np.empty(0, dtype)], 1
+        expected = offset.Seen.by(trained) if value_range is None else None
         for window in self._looks():
             values, valid = self._data(window)
             self._see(values[valid][::7].ravel())
+            if expected is not None:
+                expected.see(values[valid])
         self.check_seen()
+        if expected is not None and expected.shown:
+            other, kept = (
+                f"--value-range={low:g},{high:g}" for low, high in (expected.other_range, trained.value_range)
+            )
+            raise InputError(
+                f"raster {self.path}: {expected.shown}, and not as in training: give {other}, or, if the values are "
+                f"right, {kept}"
+            )
 
     def _see(self, values: np.ndarray) -> None:
         """Keeps values for `check_seen`: every second one, every fourth and so on of a large raster."""
