@@ -44,7 +44,7 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
     """
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = _main_page(tiff)
-        check_size(page.imagewidth, page.imagelength)
+        check_size(*_largest(tiff, page))
         _check_whole(tiff, page, data)
         bands = pixels.choose_bands(_roles(page))
         masks, nodata = _declared(tiff, page, beside)
@@ -88,7 +88,7 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
     """
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = _main_page(tiff)
-        check_size(page.imagewidth, page.imagelength * -(-page.samplesperpixel // 3))
+        check_size(*_largest(tiff, page, -(-page.samplesperpixel // 3)))
         _check_whole(tiff, page, data)
         if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB) or page.bitspersample < 8 or page.dtype == bool:
             raise DecodeError("no bands of 8 bits or more: convert it")
@@ -119,7 +119,7 @@ def read_mask(data: bytes, check_size: Callable[[int, int], None], shape: tuple[
         page = _main_page(tiff)
         if (page.imagelength, page.imagewidth) != shape:
             return None
-        check_size(page.imagewidth, page.imagelength * -(-page.samplesperpixel // 3))
+        check_size(*_largest(tiff, page, -(-page.samplesperpixel // 3)))
         return (_samples(page) != 0).any(-1)
 
 
@@ -128,6 +128,14 @@ def _main_page(tiff: Any) -> Any:
         if not _is_aside(page):
             return page
     raise DecodeError("no image of full resolution")
+
+
+def _largest(tiff: Any, page: Any, times: int = 1) -> tuple[int, int]:
+    """Width, and height times so many, of what is decoded at once: the image, or a tile of it or its mask."""
+    tiled = [one for one in (page, *tiff.pages) if one is page or one.subfiletype & 4]
+    sizes = [(page.imagewidth, page.imagelength), *((one.tilewidth, one.tilelength) for one in tiled)]
+    width, height = max(sizes, key=math.prod)
+    return width, height * times
 
 
 def _is_aside(page: Any) -> bool:

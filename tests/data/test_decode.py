@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from kdjax.data import decode, pixels
+from kdjax.data.bands import Bands
 
 
 def random_image(*shape, dtype=np.uint8):
@@ -207,6 +208,24 @@ def test_declared_size_is_checked_before_the_pixels_are_made(monkeypatch):
     ):
         with pytest.raises(decode.DecodeError, match="64 x 64 pixels is more than"):
             decode.decode(data)
+
+
+def test_the_size_of_a_tile_is_checked_before_it_is_decoded_whole(monkeypatch):
+    """The image has 32 x 32 pixels, and a tile of it, or of its mask, 128 x 128."""
+    monkeypatch.setattr(decode, "MAX_PIXELS", 64 * 64)
+    image, mask = np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), bool)
+    large, small = {"tile": (128, 128), "compression": "zlib"}, {"tile": (32, 32), "compression": "zlib"}
+    for of_image, of_mask, refused in ((small, small, False), (large, small, True), (small, large, True)):
+        out = io.BytesIO()
+        with tifffile.TiffWriter(out) as file:
+            file.write(image, photometric="rgb", **of_image)
+            file.write(mask, subfiletype=4, photometric="mask", **of_mask)
+        for bands in (None, Bands(("red", "blue"))):
+            if refused:
+                with pytest.raises(decode.DecodeError, match="128 x 128 pixels is more than"):
+                    decode.decode(out.getvalue(), bands)
+            else:
+                assert decode.decode(out.getvalue(), bands).pixels.shape[:2] == (32, 32)
 
 
 def test_value_range_choices():
