@@ -270,3 +270,20 @@ def test_the_values_that_are_kept_do_not_grow_with_the_raster(tmp_path, monkeypa
     with pytest.raises(InputError, match="of its values"):
         bad.check_seen()
     bad.close()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32"])
+def test_bytes_in_a_wider_type_are_refused_and_not_mapped_as_black(tmp_path, dtype):
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    meaning, pixels = Meaning((0.0, 10_000.0), ("16-bit",)), scene(40, 40)
+    path = write(tmp_path / "scene.tif", pixels.astype(dtype))
+    with pytest.raises(InputError, match=rf"values are {dtype}, .* up to 249, where 0..10000 .*--value-range=0,255"):
+        Raster(path, None, None, meaning)
+    for given in ((0, 255), (0, 10_000)):
+        Raster(path, None, given, meaning).close()
+    Raster(path, None, None, Meaning((0.0, 3000.0), ("16-bit",))).close()
+    Raster(write(tmp_path / "black.tif", 0 * pixels.astype(dtype)), None, None, meaning).close()
+    lit = pixels.astype(dtype)
+    lit[:8] = 3000
+    Raster(write(tmp_path / "lit.tif", lit), None, None, meaning).close()

@@ -23,6 +23,7 @@ from kdjax.errors import InputError, reason
 
 _METERS_A_DEGREE = 111_320.0
 _LOOKS, _LOOK = 8, 128  # windows along an axis, and their side in px, that show the kind of numbers
+_FEW = 0.05  # share of the value range that bytes would take, so that all of them would be black
 _SEEN = 2**20  # values that are kept to check the kind of numbers: at most twice as many
 
 
@@ -188,6 +189,8 @@ class Raster:
             if expected is not None:
                 expected.see(values[valid])
         self.check_seen()
+        if value_range is None and dtype != np.uint8:
+            self._check_wider()
         if expected is not None and expected.shown:
             other, kept = (
                 f"--value-range={low:g},{high:g}" for low, high in (expected.other_range, trained.value_range)
@@ -195,6 +198,16 @@ class Raster:
             raise InputError(
                 f"raster {self.path}: {expected.shown}, and not as in training: give {other}, or, if the values are "
                 f"right, {kept}"
+            )
+
+    def _check_wider(self) -> None:
+        """Refuses bytes in a wider type, which the value range of the training would all make black."""
+        values, (low, high) = np.concatenate(self._seen), self._meaning.value_range
+        if values.dtype.kind != "f" and 0 < values.max(initial=0) <= 255 < _FEW * (high - low):
+            raise InputError(
+                f"raster {self.path}: its values are {values.dtype}, but no more than bytes, up to {values.max()}, "
+                f"where {low:g}..{high:g} are expected: give --value-range=0,255, or, if the raster is so dark, "
+                f"--value-range={low:g},{high:g}"
             )
 
     def _see(self, values: np.ndarray) -> None:
