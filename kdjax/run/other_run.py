@@ -127,10 +127,10 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
 
     A teacher whose best step, or the penalty of whose head, was chosen on validation images saw these too: they may not
     be this run's test images.
-    Images are known by their names; where the two data sets share none, that is told.
+    Images are known by their names; how many test images are not, is told.
 
     Raises:
-        InputError: other classes, or images on another side.
+        InputError: other classes, images on another side, or values that were mapped to other pixels.
     """
     for other in named(config):
         _check_data(other, dataset, log)
@@ -140,10 +140,17 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
     there = other.read("splits.json", "classes", "train", "validation", "test", "unlabelled")
     if there["classes"] != list(dataset.classes):
         raise InputError(f"{other.field}: {other.workdir} has not the classes of this data set, or not in their order")
-    if not {*there["train"], *there["validation"], *there["test"]} & set(dataset.test.names):
+    theirs, ours = there.get("value_range"), list(dataset.value_range)
+    if theirs and ours and theirs != ours:
+        raise InputError(
+            f"{other.field}: {other.workdir} maps the values {theirs}, this run {ours}: set dataset.value_range to the "
+            "first"
+        )
+    unknown = set(dataset.test.names) - {*there["train"], *there["validation"], *there["test"]}
+    if unknown:
         log(
-            f"{other.field}: no test image of this run is known by its name in {other.workdir}: make sure that the "
-            "teacher was not trained on them under other names"
+            f"{other.field}: {len(unknown)} of {len(dataset.test.names)} test images of this run are not known by name "
+            f"in {other.workdir}: make sure that the teacher was not trained on them under other names"
         )
     trained = (*there["train"], *there["unlabelled"])
     section = other.config()[other.section]

@@ -109,8 +109,15 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
 
 
 def splits_document(dataset: Dataset) -> dict[str, Any]:
-    """The content of splits.json: the splits, and what tells whether their names still mean the same images."""
-    return {**dataset.splits_document(), "fingerprint": dataset.fingerprint}
+    """The content of splits.json: the splits, and what tells whether their names still mean the same images.
+
+    With the values that became black and white, () of bytes: a data set that says nothing of them chose its own.
+    """
+    return {
+        **dataset.splits_document(),
+        "fingerprint": dataset.fingerprint,
+        "value_range": list(dataset.value_range),
+    }
 
 
 def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None]) -> None:
@@ -123,7 +130,7 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
         InputError: names differ.
     """
     before, now = read(workdir, "splits.json"), splits_document(dataset)
-    sides = sorted(now.keys() - {"fingerprint"})
+    sides = sorted(now.keys() - {"fingerprint", "value_range"})
     listed = (before.get(side, []) for side in sides)
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed):
         raise InputError(f"{workdir / 'splits.json'} is no record of a run: {FIX}")

@@ -28,9 +28,12 @@ def config(tmp_path):
     return here
 
 
-def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3")):
+def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3"), value_range=()):
     return SimpleNamespace(
-        classes=classes, validation=SimpleNamespace(names=validation), test=SimpleNamespace(names=test)
+        classes=classes,
+        validation=SimpleNamespace(names=validation),
+        test=SimpleNamespace(names=test),
+        value_range=value_range,
     )
 
 
@@ -117,9 +120,23 @@ def test_a_teacher_selected_on_the_test_images_is_refused(config, tmp_path):
 def test_data_that_share_no_name_with_the_teachers_are_told(config):
     said = []
     other_run.check_data(config, dataset(validation=("x/2",), test=("x/3",)), said.append)
-    assert len(said) == 1 and "under other names" in said[0]
+    assert len(said) == 1 and "under other names" in said[0] and "1 of 1 test images" in said[0]
     other_run.check_data(config, dataset(), said.append)
     assert len(said) == 1
+    other_run.check_data(config, dataset(test=("a/3", "x/3", "x/4")), said.append)
+    assert len(said) == 2 and "2 of 3 test images" in said[1]
+
+
+def test_a_teacher_of_pixels_that_were_mapped_otherwise_is_refused(config, tmp_path):
+    """Red, green and blue of 16 bits: what is black and white was chosen by each data set of its own."""
+    place = tmp_path / "splits.json"
+    for theirs in (None, [], [0.0, 3000.0]):  # of an earlier version, of bytes, the same
+        place.write_text(json.dumps({**json.loads(place.read_text()), "value_range": theirs}))
+        other_run.check_data(config, dataset(value_range=(0.0, 3000.0)), print)
+    with pytest.raises(
+        InputError, match=r"maps the values \[0.0, 3000.0\], this run \[12.0, 5000.0\]: set dataset.val"
+    ):
+        other_run.check_data(config, dataset(value_range=(12.0, 5000.0)), print)
 
 
 def test_other_classes_are_refused(config):

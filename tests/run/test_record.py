@@ -12,7 +12,8 @@ from kdjax.run import record
 
 def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
     def dataset(fingerprint):
-        return SimpleNamespace(splits_document=lambda: {"train": ["a"], "test": ["b"]}, fingerprint=fingerprint)
+        splits = {"train": ["a"], "test": ["b"]}
+        return SimpleNamespace(splits_document=lambda: splits, fingerprint=fingerprint, value_range=(0.0, 3000.0))
 
     (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
     said = []
@@ -20,6 +21,7 @@ def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
     assert said == []
     record.check_same_data(tmp_path, dataset("2"), said.append)
     assert len(said) == 1 and "not those that this run began with" in said[0]
+    assert json.loads((tmp_path / "splits.json").read_text())["value_range"] == [0.0, 3000.0]
 
 
 def now(**fields):
