@@ -3,8 +3,14 @@
 import argparse
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import NoReturn
+
+# Controls (ANSI escapes begin with one), lone surrogates (file names that are not UTF-8), line separators, and marks
+# that reorder text, with which one name can be made to look like another.
+_REORDERING = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
 
 
 class InputError(Exception):
@@ -25,6 +31,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises InputError, where argparse prints its usage as well."""
         raise InputError(message)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text for a terminal, a log or a page: what cannot be seen is written as an escape, such as \\x1b.
+
+    Args:
+        text: any string.
+        keep: characters that stay, such as a line break.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        one.encode("unicode_escape").decode("ascii")
+        if one not in keep and (unicodedata.category(one) in _UNSEEN or one in _REORDERING)
+        else one
+        for one in text
+    )
 
 
 def reason(error: BaseException, length: int = 160) -> str:
@@ -52,5 +75,5 @@ def in_one_line(main: Callable[[list[str]], None]) -> None:
 
 
 def _end(line: str, status: int) -> NoReturn:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)  # it may hold a name, and names may hold line breaks
     sys.exit(status)

@@ -17,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from kdjax import flags
-from kdjax.errors import InputError, Preempted, reason
+from kdjax.errors import InputError, Preempted, printable, reason
 from kdjax.runtime import host, preemption
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _others() -> bool:
 def _end(status: int, line: str = "") -> None:
     """Ends this process, at once where there are others: JAX's own shutdown would wait until they end as well."""
     if line:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     if _others():

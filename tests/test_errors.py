@@ -18,6 +18,7 @@ from kdjax import errors
             2,
             "error: not enough memory (Unable to allocate 9 GiB for",
         ),
+        (errors.InputError("no\nfile\x1b[31m\u2028.tif"), 2, "error: no\\nfile\\x1b[31m\\u2028.tif"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
