@@ -14,12 +14,14 @@ import argparse
 import dataclasses
 import functools
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdjax.config import base
-from kdjax.errors import InputError, Parser, in_one_line
+from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.report import charts
 from kdjax.report.markup import Markup, element
 from kdjax.report.measures import STYLES, scattered
@@ -113,7 +115,7 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
     Raises:
         InputError: a run is not evaluated, or measures on other images than the first.
     """
-    places = [folder.resolve() for folder in folders]
+    places = [os.path.realpath(folder) for folder in folders]
     if len(set(places)) < len(places):
         twice = next(folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1)
         raise InputError(f"{twice} is given twice: give each run once")
@@ -187,10 +189,16 @@ def _read(folder: Path) -> _Found:
         parity = files.read_json(exported, fix)
         try:
             measured = parity["artefacts"]["student.onnx"]["latency_ms"]
-            latency = {parity["student"]["arm"]: measured["1"]} if measured else {}
-        except (KeyError, TypeError) as error:
+            latency = {parity["student"]["arm"]: _milliseconds(measured["1"])} if measured else {}
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{exported} is not what an export writes: {fix}") from error
     return _Found(str(folder), results, latency)
+
+
+def _milliseconds(value: Any) -> float:
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{value} takes no time")
+    return float(value)
 
 
 def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str:
@@ -290,11 +298,14 @@ def main(arguments: list[str]) -> None:
         "--output", type=Path, default=Path("overview.html"), metavar="FILE", help="default: %(default)s"
     )
     given = parser.parse_args(arguments)
-    if given.output.is_dir() or not given.output.parent.is_dir():
-        raise InputError(f"--output {given.output}: give the name of a file in a folder that is there")
+    if given.output.suffix != ".html" or given.output.is_dir() or not given.output.parent.is_dir():
+        raise InputError(f"--output {given.output}: give the name of a .html file in a folder that is there")
     measure, listed = rows(given.runs)
     facts = _read(given.runs[0]).results["dataset"]
-    files.write_text(given.output, render(listed, facts, measure))
+    try:
+        files.write_text(given.output, render(listed, facts, measure))
+    except OSError as error:
+        raise InputError(f"--output {given.output}: cannot be written ({reason(error)}): give another") from error
     print(f"{len(listed)} networks of {len(given.runs)} run{'s' * (len(given.runs) > 1)}: {given.output}")
 
 

@@ -9,6 +9,7 @@ within the classes. The labels are the names of the class folders that the test 
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,11 @@ def compare(first: str, second: str) -> dict[str, Any]:
     """What `main` prints, of two RUN:ARM.
 
     Raises:
-        InputError: see `right`; the two have not the same test images, or no seed in common.
+        InputError: see `right`; the two are one, have not the same test images, or no seed in common.
     """
     (images, labels, of_first), (their_images, _, of_second) = right(first), right(second)
+    if _place(first) == _place(second):
+        raise InputError(f"{second} is given twice: give two arms, or two runs")
     seeds = sorted(of_first.keys() & of_second.keys())
     if images != their_images:
         raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
@@ -100,6 +103,11 @@ def compare(first: str, second: str) -> dict[str, Any]:
         **measured(top1, None),
         "macro_recall": {"test": recall, **measured(recall, labels)},
     }
+
+
+def _place(name: str) -> tuple[str, str]:
+    folder, _, arm = name.rpartition(":")
+    return os.path.realpath(folder), arm
 
 
 def main(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from kdjax.errors import InputError
-from kdjax.results import comparison, intervals
+from kdjax.results import comparison, intervals, shape
 from kdjax.runtime import files
 from kdjax.runtime.plain import plain
 
@@ -102,14 +102,14 @@ def read(path: Path, fix: str) -> dict[str, Any]:
         fix: what to do where it is damaged, for the message.
 
     Raises:
-        InputError: it is not there, is not JSON, or not the document of one run.
+        InputError: it is not there, is not JSON, or not the document of one run; names the field that is not.
     """
     found = files.read_json(path, fix)
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name), dict) for name in (*_NEEDED, "arms", "config")
-    ):
-        raise InputError(f"{path} is not the results.json of a run: {fix}")
-    return found
+    flaw = shape.flaw(found)
+    if flaw is None:
+        return dict(found)
+    what = f": {flaw} is missing or is not what an evaluation writes" if flaw else ""
+    raise InputError(f"{path} is not the results.json of a run{what}: {fix}")
 
 
 def dtype(results: Mapping[str, Any]) -> str:

@@ -29,6 +29,9 @@ def table(first: Path, second: Path) -> str:
             same.
     """
     runs = [document.read(folder / "results.json", "run --stages=evaluate of that run") for folder in (first, second)]
+    for folder, one in zip((first, second), runs, strict=True):
+        if "dataset" not in one["config"]:
+            raise InputError(f"{folder / 'results.json'} lacks config.dataset: run --stages=evaluate of that run")
     members = [_sides(folder / "splits.json") for folder in (first, second)]
     if members[0] == members[1]:
         raise InputError(f"{first} and {second} have the same split: there is nothing to compare")
@@ -72,16 +75,23 @@ def drawn_by(section: Mapping[str, Any]) -> str:
 
 def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides a result but the split."""
-    flat = {name: value for name, value in results["config"].items() if name not in ("name", "run")}
-    flat["dtype"] = document.dtype(results)
-    flat |= {f"dataset.{field}": value for field, value in flat.pop("dataset").items() if field not in DRAWN_BY}
-    return flat
+    kept = {name: value for name, value in results["config"].items() if name not in ("name", "run")}
+    dataset = {name: one for name, one in kept["dataset"].items() if name not in DRAWN_BY}
+    return _flat({**kept, "dataset": dataset, "dtype": document.dtype(results)})
+
+
+def _flat(section: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Every value of sections within sections, by its dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in section.items():
+        found |= _flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return found
 
 
 def _sides(path: Path) -> dict[str, set[str]]:
     found = files.read_json(path, "restore that file of the run")
     sides = {side: found.get(side) if isinstance(found, dict) else None for side in ("train", "validation", "test")}
-    if not all(isinstance(one, list) for one in sides.values()):
+    if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in sides.values()):
         raise InputError(f"{path} does not list the images of each side: restore that file of the run")
     return {side: set(names or ()) for side, names in sides.items()}
 

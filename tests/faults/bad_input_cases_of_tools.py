@@ -1,16 +1,15 @@
-"""The inputs of tests/faults/bad_inputs.py for the commands besides `main`."""
+"""The inputs of tests/faults/bad_inputs.py for the commands of deployment."""
 
-import json
 import os
 from pathlib import Path
 
 from faults.bad_input_cases import CLASSES, write_raster
 from faults.bad_inputs import Case
-from helpers import color_model, evaluated_run, export_folder
+from helpers import color_model, export_folder
 
 
 def cases() -> list[Case]:
-    return [*of_predict(), *of_map(), *of_export(), *of_catalog(), *of_triton(), *of_compare()]
+    return [*of_predict(), *of_map(), *of_export(), *of_catalog(), *of_triton()]
 
 
 def model_with(**facts: str):
@@ -156,36 +155,3 @@ def of_triton() -> list[Case]:
         (("{d}/model.onnx", "/proc/models"), "/proc/models", None),
     ]
     return [Case("triton", "deploy", arguments, word, prepare) for arguments, word, prepare in rows]
-
-
-def of_compare() -> list[Case]:
-    def spoiled(name: str, content: bytes):
-        def write(d: Path, w: Path) -> None:
-            evaluated_run.write_run(w / "run", {"kl": ([[0, 0, 1, 1]] * 2, "", 0.9)})
-            (w / "run" / name).write_bytes(content)
-
-        return write
-
-    def other_images(d: Path, w: Path) -> None:
-        names = ("field/7.png", "field/8.png", "wood/7.png", "wood/8.png")
-        evaluated_run.write_run(w / "run", {"kl": ([[0, 0, 1, 1]] * 2, "", 0.9)}, test=names)
-
-    good, own = "{d}/run:kl", "{w}/run:kl"
-    rows = [
-        ((), "RUN:ARM", None),
-        ((good,), "RUN:ARM", None),
-        ((good, good, good), "RUN:ARM", None),
-        ((good, "{d}/run"), "RUN:ARM", None),
-        ((good, "{d}/run:"), "run", None),
-        ((good, "/nowhere:kl"), "/nowhere", None),
-        ((good, "{d}/run:nobody"), "nobody", None),
-        ((good, "{d}/tiles:kl"), "tiles", None),
-        ((good, own), "results.json", spoiled("results.json", b"{")),
-        ((good, own), "results.json", spoiled("results.json", b"[]")),
-        ((good, own), "results.json", spoiled("results.json", b'{"arms": {}}')),
-        ((good, own), "splits.json", spoiled("splits.json", b"junk")),
-        ((good, own), "splits.json", spoiled("splits.json", json.dumps({"test": [1]}).encode())),
-        ((good, own), "logits.npz", spoiled("evaluation/logits.npz", b"junk")),
-        ((good, own), "images", other_images),
-    ]
-    return [Case("compare", "results", arguments, word, prepare) for arguments, word, prepare in rows]

@@ -59,8 +59,10 @@ def commands() -> dict[str, Callable[[list[str]], None]]:
     import kdjax.stages.train  # noqa: F401
     from kdjax import main
     from kdjax.deploy import catalog, predict, triton
+    from kdjax.deploy.browser import __main__ as browser
     from kdjax.errors import in_one_line
-    from kdjax.results import compare
+    from kdjax.report import overview
+    from kdjax.results import compare, two_splits
 
     return {
         "main": lambda argv: main.run(),
@@ -69,7 +71,10 @@ def commands() -> dict[str, Callable[[list[str]], None]]:
         "export": lambda argv: in_one_line(export.main),
         "catalog": lambda argv: in_one_line(catalog.main),
         "triton": lambda argv: in_one_line(triton.main),
+        "browser": lambda argv: in_one_line(browser.main),
         "compare": lambda argv: in_one_line(compare.main),
+        "two_splits": lambda argv: in_one_line(two_splits.main),
+        "overview": lambda argv: in_one_line(overview.main),
     }
 
 
@@ -146,15 +151,17 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose room, command or arguments hold this")
     parser.add_argument("--verbose", action="store_true", help="also print the line that each said")
     options = parser.parse_args()
-    from faults import bad_input_cases, bad_input_cases_of_tools
+    from faults import bad_input_cases, bad_input_cases_of_results, bad_input_cases_of_tools
 
+    tables = (bad_input_cases, bad_input_cases_of_tools, bad_input_cases_of_results)
     wanted = lambda case: options.only in " ".join((case.command, case.room, *case.arguments))
-    cases = [case for case in (*bad_input_cases.cases(), *bad_input_cases_of_tools.cases()) if wanted(case)]
+    cases = [case for table in tables for case in table.cases() if wanted(case)]
     actions = commands()
     count, good = collections.Counter(), collections.Counter()
     with tempfile.TemporaryDirectory() as temporary:
         shared = Path(temporary) / "shared"
         bad_input_cases.write_shared(shared)
+        bad_input_cases_of_results.write_shared(shared)
         for number, case in enumerate(cases):
             own = Path(temporary) / f"case-{number}"
             own.mkdir()
@@ -167,7 +174,7 @@ def main() -> None:
             count[case.room] += 1
             good[case.room] += not wrong
             shown = " ".join(a for a in case.arguments if a not in bad_input_cases.RUN)
-            head = f"{'FAILS' if wrong else 'ok   '} {case.room:9} {case.command:8} {end.seconds:4.1f} s"
+            head = f"{'FAILS' if wrong else 'ok   '} {case.room:9} {case.command:10} {end.seconds:4.1f} s"
             made = (
                 f"  [{number}: {case.prepare.__qualname__.split('.')[-1]}]"
                 if hasattr(case.prepare, "__qualname__")

@@ -16,11 +16,19 @@ def write_run(folder, arms, test=TEST, failed=()):
             "seeds": list(range(len(classes))),
             "val_top1": [validation] * len(classes),
             "test_top1": [None if seed in failed else 0.5 for seed in range(len(classes))],
+            "mean": 0.5,
             **({"family": family} if family else {}),
         }
         for name, (classes, family, validation) in arms.items()
     }
-    document = {"dataset": {}, "teacher": {}, "student": {}, "arms": of_arms, "config": {}}
+    cost = {"params": 1, "macs": 1}
+    document = {
+        "dataset": {"name": "made", "classes": ["field", "wood"], "splits": {"train": 4, "val": 4, "test": len(test)}},
+        "teacher": {"model": "t", **cost, "test": {"top1": 0.5}},
+        "student": {"model": "s", **cost},
+        "arms": of_arms,
+        "config": {},
+    }
     (folder / "results.json").write_text(json.dumps(document))
     (folder / "splits.json").write_text(json.dumps({"classes": ["field", "wood"], "test": list(test)}))
     said = np.array([classes for classes, _, _ in arms.values()]).swapaxes(0, 1)

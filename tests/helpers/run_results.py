@@ -1,5 +1,7 @@
 """The parts of a made-up run's results.json: four arms, three seeds."""
 
+import json
+
 import numpy as np
 
 from kdjax.results import document, metrics
@@ -57,8 +59,16 @@ def parts(top1=TOP1, seeds=(0, 1, 2), teacher=0.9, **changes):
             },
             student={"model": "mobilenet_v2", "params": np.int64(404_000), "macs": 5_600_000},
             arms=arms,
-            environment=document.environment(),
+            environment=changes.get("environment") or document.environment(),  # which starts JAX
             config={"seeds": seeds, "rate": float("inf")},
         ),
         **changes,
     }
+
+
+def write_run(folder, test=("a/1.png", "b/1.png"), train=("c/1.png",), **given):
+    """The two files of an evaluated run that pages and tables of several runs read; `given` as of `parts`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(document.build(**parts(**given))), encoding="utf-8")
+    splits = {"classes": ["a", "b", "c"], "train": list(train), "validation": [], "test": list(test)}
+    (folder / "splits.json").write_text(json.dumps(splits), encoding="utf-8")

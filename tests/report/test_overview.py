@@ -149,10 +149,10 @@ def test_the_page_has_the_table_and_a_chart_for_each_cost(runs, tmp_path, capsys
     assert "mobilenet_v2 64 px from resnet50 gains most, +16.67 points." in page
 
 
-@pytest.mark.parametrize("output", ["", "none/page.html", "."])
+@pytest.mark.parametrize("output", ["", "none/page.html", ".", "results.json"])
 def test_a_page_that_cannot_be_written_is_refused(runs, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="--output .*: give the name of a file in a folder that is there"):
+    with pytest.raises(InputError, match="--output .*: give the name of a .html file in a folder that is there"):
         overview.main([*map(str, runs), f"--output={output}"])
 
 

@@ -1,0 +1,130 @@
+"""What those who read a results.json rely on, whichever version wrote it."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kdjax.results import comparison
+
+_Kind = Callable[[Any], bool]
+
+
+def flaw(document: Any) -> str | None:
+    """The first field that is missing or holds something else than `document.build` writes there.
+
+    Args:
+        document: the content of the file.
+
+    Returns:
+        Its path, such as "arms.kl.seeds"; "" where this is no document of a run; None where all is well.
+    """
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), dict) for name in (*_SECTIONS, "arms")):
+        return ""
+    for name, fields in _SECTIONS.items():
+        if found := _flaw(document[name], fields, name):
+            return found
+    arms, measure = document["arms"], comparison.judged_by(document["dataset"])
+    if measure not in document["teacher"]["test"]:
+        return f"teacher.test.{measure}"
+    if not arms:
+        return "arms"
+    for name, arm in arms.items():
+        if found := _flaw(arm, _ARM, f"arms.{name}") or _of_seeds(arm, f"arms.{name}"):
+            return found
+        lacking = [field for field in (measure, f"val_{measure}") if field not in ("top1", *arm)]
+        if lacking:
+            return f"arms.{name}.{lacking[0]}"
+    chosen = document.get("selected", {})
+    if not isinstance(chosen, dict) or not all(isinstance(one, str) and one in arms for one in chosen.values()):
+        return "selected"
+    return None if isinstance(document.get("environment", {}), dict) else "environment"
+
+
+def _flaw(value: Any, fields: Mapping[str, Any], path: str) -> str | None:
+    """Where a value is not of `fields`: kinds, or fields of their own; those that end in "?" may be missing."""
+    if not isinstance(value, dict):
+        return path
+    for name, kind in fields.items():
+        field = name.removesuffix("?")
+        if field not in value:
+            if field == name:
+                return f"{path}.{field}"
+        elif callable(kind):
+            if not kind(value[field]):
+                return f"{path}.{field}"
+        elif found := _flaw(value[field], kind, f"{path}.{field}"):
+            return found
+    return None
+
+
+def _of_seeds(arm: Mapping[str, Any], path: str) -> str | None:
+    """Where an arm has not one value for each seed."""
+    seeds = arm["seeds"]
+    if len(set(seeds)) != len(seeds):
+        return f"{path}.seeds"
+    lists = {name: arm[name] for name in ("test_top1", "val_top1", "val_macro_recall") if name in arm}
+    lists |= {"macro_recall.test": arm["macro_recall"]["test"]} if "macro_recall" in arm else {}
+    return next((f"{path}.{name}" for name, values in lists.items() if len(values) != len(seeds)), None)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _or_none(kind: _Kind) -> _Kind:
+    return lambda value: value is None or kind(value)
+
+
+def _list_of(kind: _Kind) -> _Kind:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+def _dict_of(kind: _Kind) -> _Kind:
+    return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
+
+
+def _section(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _interval(value: Any) -> bool:
+    return value is None or (_list_of(_number)(value) and len(value) == 2)
+
+
+_SPREAD = {"mean": _or_none(_share), "std?": _or_none(_number), "ci95?": _interval}
+_COST = {"model": _text, "params": _or_none(_count), "macs": _or_none(_count), "width?": _or_none(_number)}
+_SECTIONS: dict[str, dict[str, Any]] = {
+    "dataset": {
+        "name": _text,
+        "classes": _list_of(_text),
+        "splits": {"train": _count, "val": _count, "test": _count},
+        "class_counts?": _dict_of(_list_of(_count)),
+    },
+    "teacher": {**_COST, "test": {"top1": _or_none(_share), "macro_recall?": _or_none(_share)}},
+    "student": {**_COST, "image_size?": _or_none(_count)},
+    "config": {
+        f"{name}?": _dict_of(lambda value: True) for name in ("dataset", "teacher", "student", "distill", "run")
+    },
+}
+_ARM: dict[str, Any] = {
+    **_SPREAD,
+    "weights": _dict_of(_number),
+    "family?": _text,
+    "seeds": _list_of(_count),
+    "test_top1": _list_of(_or_none(_share)),
+    "val_top1": _list_of(_or_none(_share)),
+    "macro_recall?": {**_SPREAD, "test": _list_of(_or_none(_share))},
+    "val_macro_recall?": _list_of(_or_none(_share)),
+}
