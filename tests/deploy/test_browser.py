@@ -1,5 +1,6 @@
 """The page of an export: its arithmetic against Pillow and `trust` in Node.js, its facts, and the server behind it."""
 
+import hashlib
 import http.client
 import json
 import re
@@ -23,6 +24,7 @@ from kdjax.data.pixels import is_mask
 from kdjax.deploy import trust
 from kdjax.deploy.browser import __main__ as browser
 from kdjax.deploy.browser import page
+from kdjax.errors import InputError
 
 FITTED = trust.Trust(0.7, {0.9: 0.6, 0.95: 0.9, 0.99: 1.0}, 0.5, -1.0)
 in_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
@@ -31,7 +33,7 @@ in_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js
 def run_node(code, folder):
     """What a script says that has all of answer.mjs; its answer is its last line, JSON."""
     script = folder / "script.mjs"
-    names = "lanczos, resized, isMask, refusal, answered"
+    names = "lanczos, resized, isMask, refusal, isOwn, answered"
     script.write_text(f'import {{ {names} }} from "{page.HERE / "answer.mjs"}";\nimport fs from "node:fs";\n{code}')
     done = subprocess.run(["node", script], capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -107,19 +109,22 @@ def test_a_fourth_band_is_no_mask_where_it_is_none_in_training(tmp_path):
 
 def held(text):
     """The facts in a page."""
-    return json.loads(re.search(r'<script id="facts" type="application/json">(.*?)</script>', text)[1])
+    found = json.loads(re.search(r'<script id="facts" type="application/json">(.*?)</script>', text)[1])
+    assert page.facts(text) == found
+    return found
 
 
 def test_the_facts_of_a_page_are_those_of_the_file():
     classes = ("field", "</script><b>{title}", "wüste")
-    text = page.document("a <run> {facts}", classes, 72, Meaning((0.0, 4095.0), ("16-bit",)), FITTED)
+    text = page.document("a <run> {facts}", classes, 72, Meaning((0.0, 4095.0), ("16-bit",)), FITTED, "f00d")
     facts = held(text)
     assert facts["classes"] == list(classes) and facts["size"] == 72 and facts["deep"] is True
+    assert facts["sha256"] == "f00d"
     assert trust.Trust.from_metadata({"trust": json.dumps(facts["trust"])}) == FITTED
     assert "<h1>a &lt;run&gt; {facts}</h1>" in text and text.count("</script>") == 2
     assert '<option value="0.9">90 %</option>' in text
-    assert held(page.document("a", classes, 72, Meaning((), ("8-bit",)), FITTED))["deep"] is False
-    assert held(page.document("a", classes, 72, Meaning((0.0, 9.0), ("16-bit", "8-bit")), FITTED))["deep"] is False
+    assert held(page.document("a", classes, 72, Meaning((), ("8-bit",)), FITTED, ""))["deep"] is False
+    assert held(page.document("a", classes, 72, Meaning((0.0, 9.0), ("16-bit", "8-bit")), FITTED, ""))["deep"] is False
 
 
 @pytest.fixture
@@ -129,6 +134,8 @@ def folders(tmp_path):
         (tmp_path / folder).mkdir()
         for name in (*names, "secret.txt"):
             (tmp_path / folder / name).write_text(name)
+    digest = hashlib.sha256(b"student.onnx").hexdigest()
+    (tmp_path / "export" / "try.html").write_text(page.document("", "ab", 8, Meaning(), FITTED, digest))
     return tmp_path
 
 
@@ -145,7 +152,8 @@ def test_what_is_served_is_what_the_page_needs(folders):
             connection.close()
             return result
 
-        assert get("/") == get("/try.html?again") == (200, "text/html", b"try.html")
+        written = (folders / "export" / "try.html").read_bytes()
+        assert get("/") == get("/try.html?again") == (200, "text/html", written)
         assert get("/student.onnx") == (200, "application/octet-stream", b"student.onnx")
         assert get("/ort/ort.wasm.min.mjs")[:2] == (200, "text/javascript")
         assert get("/ort/ort-wasm-simd-threaded.wasm")[:2] == (200, "application/wasm")
@@ -156,10 +164,27 @@ def test_what_is_served_is_what_the_page_needs(folders):
         server.shutdown()
 
 
+def test_a_model_of_another_export_is_not_served(folders):
+    (folders / "export" / "student.onnx").write_bytes(b"of another run")
+    with pytest.raises(InputError, match="student.onnx is not the file that try.html beside it was written for"):
+        browser.served(folders / "export", folders / "dist")
+    old = (folders / "export" / "try.html").read_text().replace('"sha256"', '"unsaid"')
+    (folders / "export" / "try.html").write_text(old)  # pages of earlier versions do not know
+    assert browser.served(folders / "export", folders / "dist")
+
+
+@in_node
+def test_the_page_knows_its_model(tmp_path):
+    (tmp_path / "model").write_bytes(b"model")
+    facts = [{"sha256": hashlib.sha256(content).hexdigest()} for content in (b"model", b"another")]
+    code = f"const all = {json.dumps(facts)}.map((one) => isOwn(fs.readFileSync('model'), one));\n"
+    assert run_node(code + "console.log(JSON.stringify(await Promise.all(all)))", tmp_path) == [True, False]
+
+
 @pytest.mark.parametrize("asked", [b"GET /student.onnx HTTP/1.1\r\n\r\n", b"GET /none HTTP/1.1\r\n\r\n", b"GET"])
 def test_a_closed_tab_is_not_worth_a_word(folders, capfd, asked):
-    (folders / "export" / "student.onnx").write_bytes(bytes(10**7))
     files = browser.served(folders / "export", folders / "dist")
+    (folders / "export" / "student.onnx").write_bytes(bytes(10**7))
     with HTTPServer(("127.0.0.1", 0), partial(browser.Handler, files)) as server:
         with socket.create_connection(server.server_address) as tab:
             tab.sendall(asked)

@@ -1,15 +1,20 @@
 """The inputs of tests/faults/bad_inputs.py for the commands of deployment."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from faults.bad_input_cases import CLASSES, write_raster
 from faults.bad_inputs import Case
 from helpers import color_model, export_folder
 
+from kdjax.deploy.browser.__main__ import RUNTIME_FILES
+
+Prepare = Callable[[Path, Path], None]
+
 
 def cases() -> list[Case]:
-    return [*of_predict(), *of_map(), *of_export(), *of_catalog(), *of_triton()]
+    return [*of_predict(), *of_map(), *of_export(), *of_catalog(), *of_triton(), *of_browser()]
 
 
 def model_with(**facts: str):
@@ -109,17 +114,23 @@ def of_export() -> list[Case]:
     return [Case("export", "export", arguments, word, prepare) for arguments, word, prepare in rows]
 
 
+def whole(d: Path, w: Path) -> None:
+    export_folder.write_export(w / "export")
+
+
+def spoiled(name: str, content: bytes | None) -> Prepare:
+    """An export of which one file is another, or none."""
+
+    def write(d: Path, w: Path) -> None:
+        whole(d, w)
+        (w / "export" / name).unlink()
+        if content is not None:
+            (w / "export" / name).write_bytes(content)
+
+    return write
+
+
 def of_catalog() -> list[Case]:
-    def spoiled(name: str, content: bytes | None):
-        def write(d: Path, w: Path) -> None:
-            export_folder.write_export(w / "export")
-            (w / "export" / name).unlink()
-            if content is not None:
-                (w / "export" / name).write_bytes(content)
-
-        return write
-
-    whole = lambda d, w: export_folder.write_export(w / "export")
     rows = [
         ((), "EXPORT", None),
         (("/nowhere",), "/nowhere", None),
@@ -155,3 +166,57 @@ def of_triton() -> list[Case]:
         (("{d}/model.onnx", "/proc/models"), "/proc/models", None),
     ]
     return [Case("triton", "deploy", arguments, word, prepare) for arguments, word, prepare in rows]
+
+
+def of_browser() -> list[Case]:
+    def runtime(export: Prepare = whole, **changed: bytes | None) -> Prepare:
+        """Files of the runtime in `dist`, some by their ending changed; None leaves them out."""
+
+        def prepare(d: Path, w: Path) -> None:
+            export(d, w)
+            (w / "dist").mkdir()
+            for name in RUNTIME_FILES:
+                content = changed.get(name.rpartition(".")[2], b"code")
+                if content is not None:
+                    (w / "dist" / name).write_bytes(content)
+
+        return prepare
+
+    def of_another(d: Path, w: Path) -> None:
+        whole(d, w)
+        color_model.write_model(w / "export" / "student.onnx", 8, list(CLASSES))
+
+    page = lambda content: runtime(spoiled("try.html", content))
+    own = ("{w}/export", "--runtime={w}/dist")
+    rows = [
+        ((), "EXPORT", None),
+        (("",), "EXPORT", None),
+        (("/nowhere",), "/nowhere", None),
+        (("{d}/tiles",), "tiles", None),
+        (("{d}/text.txt",), "text.txt", None),
+        (("{w}/no\nexport",), "export", None),
+        (("{w}/export", "{d}/tiles"), "tiles", runtime()),
+        ((*own, "--prot=1"), "--prot", runtime()),
+        ((*own, "--port="), "--port", runtime()),
+        ((*own, "--port=80.5"), "--port", runtime()),
+        ((*own, "--port=nan"), "--port", runtime()),
+        ((*own, "--port=-1"), "--port", runtime()),
+        ((*own, "--port=65536"), "--port", runtime()),
+        ((*own, "--port=" + "9" * 40), "--port", runtime()),
+        (("{w}/export", "--runtime="), "--runtime", whole),
+        (("{w}/export", "--runtime=/nowhere"), "--runtime", whole),
+        (("{w}/export", "--runtime={d}/text.txt"), "--runtime", whole),
+        (own, "--runtime", runtime(wasm=None)),
+        (own, "--runtime", runtime(wasm=b"")),
+        (own, "--runtime", runtime(mjs=None)),
+        (own, "try.html", page(None)),
+        (own, "try.html", page(b"")),
+        (own, "try.html", page(b"\xff")),
+        (own, "try.html", page(b"<!doctype html>")),
+        (own, "try.html", page(b'<script id="facts" type="application/json">{</script>')),
+        (own, "try.html", page(b'<script id="facts" type="application/json">[]</script>')),
+        (own, "student.onnx", runtime(spoiled("student.onnx", None))),
+        (own, "student.onnx", runtime(spoiled("student.onnx", b""))),
+        (own, "student.onnx", runtime(of_another)),
+    ]
+    return [Case("browser", "deploy", arguments, word, prepare) for arguments, word, prepare in rows]

@@ -1,10 +1,12 @@
 """A folder as the stage `export` writes it, with a network of three colors; made in no time."""
 
+import hashlib
 import json
 
 from helpers.color_model import write_model
 
 from kdjax.data.meaning import Meaning
+from kdjax.deploy.browser import page
 from kdjax.deploy.export.card_head import head
 from kdjax.deploy.trust import Trust
 
@@ -22,7 +24,9 @@ def write_export(folder, meaning=None, **data):
     for name in ("student.onnx", "student.int8.onnx"):
         write_model(folder / name, SIDE, list(CLASSES), **facts)
     (folder / "student.safetensors").write_bytes(b"tensors")
-    (folder / "try.html").write_text("<!doctype html>", encoding="utf-8")
+    digest = hashlib.sha256((folder / "student.onnx").read_bytes()).hexdigest()
+    text = page.document("A page", CLASSES, SIDE, meaning or Meaning(), TRUST, digest)
+    (folder / "try.html").write_text(text, encoding="utf-8")
     document = {
         "student": {
             "run": "UC Merced: 64 px", "arm": "kl_cosine", "seed": 3, "step": 120, "validation": FIGURES,

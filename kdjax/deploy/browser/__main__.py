@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import hashlib
 import http.server
 from pathlib import Path
 
-from kdjax.errors import InputError, Parser, in_one_line
+from kdjax.deploy.browser import page
+from kdjax.errors import InputError, Parser, in_one_line, reason
 
 RUNTIME = Path("node_modules") / "onnxruntime-web" / "dist"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -51,20 +53,38 @@ def served(export: Path, runtime: Path) -> dict[str, Path]:
     """The files of the page by their path in its address.
 
     Raises:
-        InputError: one of them is missing; says how to get it.
+        InputError: one of them is missing, empty or of another export; says how to get it.
     """
     for name in PAGE_FILES:
-        if not (export / name).is_file():
+        if not _holds_something(export / name):
             raise InputError(
-                f"EXPORT: no {name} in {export}: give the folder that --stages=export wrote, or export again"
+                f"EXPORT: no {name} in {export}: give the folder that --stages=export wrote, or export again; only "
+                "students of red, green and blue have a page"
             )
     for name in RUNTIME_FILES:
-        if not (runtime / name).is_file():
+        if not _holds_something(runtime / name):
             raise InputError(
                 f"--runtime: no {name} in {runtime}: `npm install onnxruntime-web` here, or give the folder dist of it"
             )
+    _check_pair(*(export / name for name in PAGE_FILES))
     files = {f"/{name}": export / name for name in PAGE_FILES}
     return {"/": export / "try.html", **files, **{f"/ort/{name}": runtime / name for name in RUNTIME_FILES}}
+
+
+def _holds_something(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _check_pair(written: Path, model: Path) -> None:
+    """Whether the page was written for this model; an earlier version's does not say."""
+    try:
+        expected = page.facts(written.read_text(encoding="utf-8")).get("sha256")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{written} is not the page of an export ({reason(error)}): export again") from error
+    with model.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected not in (None, found):
+        raise InputError(f"{model} is not the file that {written.name} beside it was written for: export again")
 
 
 def main(argv: list[str]) -> None:

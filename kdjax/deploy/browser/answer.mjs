@@ -58,6 +58,14 @@ export function refusal(bytes, facts) {
   return null;
 }
 
+// Whether the bytes of a model are those that the page was written for; beside another one it would name wrong classes.
+// Pages that come neither from this machine nor by HTTPS have no digests: there it is taken for the right one.
+export async function isOwn(model, facts) {
+  if (!globalThis.crypto?.subtle) return true;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", model));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") === facts.sha256;
+}
+
 // What logits say by the trust of the file: see kdjax.deploy.trust. `ranked` are classes, the most probable first; `sets`
 // says by level how many of them are in the prediction set.
 export function answered(logits, trust) {

@@ -23,7 +23,9 @@ async function start() {
     ort.env.wasm.numThreads = 1;
     const response = await fetch("student.onnx");
     if (!response.ok) throw new Error(`student.onnx: ${response.status}`);
-    session = await ort.InferenceSession.create(await response.arrayBuffer(), { executionProviders: ["wasm"] });
+    const model = await response.arrayBuffer();
+    if (!(await isOwn(model, facts))) throw new Error("student.onnx is of another export than this page");
+    session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
     await logits(new Uint8Array(facts.size * facts.size * 3)); // the first run takes longer, and is not to be shown
   } catch (error) {
     find("state").textContent = `The model could not be started (${error.message}). Open this page by: ` +

@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.deploy.trust import Trust
@@ -14,7 +15,11 @@ from kdjax.deploy.trust import Trust
 HERE = Path(__file__).parent
 
 
-def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, trust: Trust) -> str:
+FACTS = '<script id="facts" type="application/json">', "</script>"
+"""What stands before and behind the facts in a page."""
+
+
+def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, trust: Trust, sha256: str) -> str:
     """The page, which goes beside student.onnx.
 
     Args:
@@ -23,6 +28,7 @@ def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, tr
         size: side of the images that the file reads, px.
         meaning: what the training tiles were.
         trust: what validation says of the file's answers.
+        sha256: of the file, in hexadecimal digits: beside another one the page would name wrong classes.
     """
     limits = {str(level): limit for level, limit in trust.limits.items()}
     facts = {
@@ -30,6 +36,7 @@ def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, tr
         "size": size,
         "deep": bool(meaning.value_range) and BYTES not in meaning.numbers,
         "trust": {**dataclasses.asdict(trust), "limits": limits},
+        "sha256": sha256,
     }
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("answer.mjs", "page.mjs"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -54,3 +61,16 @@ def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, tr
         name, brace, after = piece.partition("}")
         before += parts[name] + after if brace and name in parts else "{" + piece
     return before
+
+
+def facts(text: str) -> dict[str, Any]:
+    """The facts in a page. Those of earlier versions lack `sha256`.
+
+    Raises:
+        ValueError: this is no such page.
+    """
+    before, found, rest = text.partition(FACTS[0])
+    held = json.loads(rest.partition(FACTS[1])[0]) if found else None
+    if not isinstance(held, dict):
+        raise ValueError("it holds no facts of a student")
+    return held

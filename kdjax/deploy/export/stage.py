@@ -11,6 +11,7 @@ parity.json                      how each file measures on the test images
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,8 +168,10 @@ def _write(
     )
     title = f"{config.name}: {config.student.model}"
     if dataset.meaning.bands is None:  # a browser decodes red, green and blue
+        digest = hashlib.sha256((place / "student.onnx").read_bytes()).hexdigest()
         (place / "try.html").write_text(
-            page.document(title, dataset.classes, network.storage_size, dataset.meaning, trust), encoding="utf-8"
+            page.document(title, dataset.classes, network.storage_size, dataset.meaning, trust, digest),
+            encoding="utf-8",
         )
     if config.run.litert:
         more, litert_tried = _litert_files(run, place, network, metadata)
