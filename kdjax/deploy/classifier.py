@@ -80,8 +80,14 @@ class Classifier:
         return self._model.logits(images)
 
     def answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated probabilities (n, classes) float64, and which images are unlike those of validation, (n,) bool."""
+        """Calibrated probabilities (n, classes) float64, and which images are unlike those of validation, (n,) bool.
+
+        Raises:
+            InputError: logits that are not finite, as of a damaged file. Nothing would call such an answer unknown.
+        """
         logits = self.logits(images).astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise InputError(f"artefact {self.path}: its logits are not finite: export it again")
         if self.trust is None:
             return np.exp(log_softmax(logits)), np.zeros(len(logits), bool)
         return self.trust.probabilities(logits), self.trust.unlike(logits)

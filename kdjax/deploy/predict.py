@@ -210,8 +210,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, directories or zip archives")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    parser.add_argument("--top", type=positive, default=1, help="classes to name for every image")
-    parser.add_argument(
+    named = parser.add_mutually_exclusive_group()
+    named.add_argument("--top", type=positive, default=1, help="classes to name for every image")
+    named.add_argument(
         "--set",
         type=float,
         choices=LEVELS,
@@ -221,7 +222,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--batch", type=positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
     classifier = Classifier(options.artefact)
-    if options.set is not None and classifier.trust is None:
+    if options.set is not None and (classifier.trust is None or options.set not in classifier.trust.limits):
         raise InputError(f"--set: {options.artefact} was exported by an earlier version and has none: export it again")
     seen = offset.Seen.by(classifier.meaning)
     results, failed = classify(classifier, read_all(options.images), options.batch, options.set, seen)

@@ -88,6 +88,9 @@ class Trust:
             raise ValueError(f"its {KEY} cannot be read") from error
         if not all(map(math.isfinite, (*numbers, *limits.values(), *limits))) or numbers[0] <= 0:
             raise ValueError(f"its {KEY} is not finite")
+        # Rounding may take what is a share a little beyond 1.
+        if not all(0 <= share <= 1 + 1e-9 for share in (numbers[1], *limits.values(), *limits)):
+            raise ValueError(f"its {KEY} has shares beyond 0 and 1")
         return cls(numbers[0], limits, *numbers[1:])
 
 

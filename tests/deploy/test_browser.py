@@ -85,6 +85,13 @@ def test_the_page_answers_as_predict_does(tmp_path):
 
 
 @in_node
+def test_the_page_says_nothing_of_logits_that_are_not_finite(tmp_path):
+    facts = {"temperature": 1, "limits": {}, "least_confidence": 0, "most_energy": 0}
+    code = f"let said; try {{ answered([0, NaN], {json.dumps(facts)}) }} catch (error) {{ said = error.message }}"
+    assert "not finite" in run_node(code + "console.log(JSON.stringify(said))", tmp_path)
+
+
+@in_node
 def test_deep_images_are_refused_and_not_cut_to_bytes(tmp_path):
     for name, image in (("deep", np.full((4, 4), 40000, np.uint16)), ("bytes", pixels(1, 4)[0])):
         Image.fromarray(image).save(tmp_path / f"{name}.png")

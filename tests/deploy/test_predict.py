@@ -118,9 +118,19 @@ def test_dark_images_are_unlike_the_others(trusted, tmp_path, capsys):
 def test_files_without_trust_have_no_sets_and_damaged_ones_are_refused(artefact, tiles, tmp_path, capfd):
     assert "exported by an earlier version" in refused(capfd, predict.main, artefact, tiles, "--set=0.9")
     assert "--set: invalid choice" in refused(capfd, predict.main, artefact, tiles, "--set=0.8")
+    assert "--top: not allowed with argument --set" in refused(
+        capfd, predict.main, artefact, tiles, "--set=0.9", "--top=2"
+    )
+    other = write_model(tmp_path / "one.onnx", SIDE, CLASSES, **Trust(1.0, {0.9: 0.5}, 0.5, 0.0).metadata())
+    assert "exported by an earlier version" in refused(capfd, predict.main, other, tiles, "--set=0.95")
     path = write_model(tmp_path / "damaged.onnx", SIDE, CLASSES, trust="{}")
     said = refused(capfd, predict.main, path, tiles)
     assert "not exported by kdjax" in said and "trust" in said
+
+
+def test_logits_that_are_not_finite_are_no_answer(tiles, tmp_path, capfd):
+    path = write_model(tmp_path / "nan.onnx", SIDE, CLASSES, scale=np.nan, **TRUST.metadata())
+    assert "nan.onnx: its logits are not finite" in refused(capfd, predict.main, path, tiles)
 
 
 def test_a_zip_and_files_as_csv_and_table(artefact, tiles, tmp_path, capsys):

@@ -93,7 +93,8 @@ def test_metadata_are_read_back_and_damaged_ones_refused():
     assert Trust.from_metadata({"classes": "[]", **held}) == found
     assert Trust.from_metadata({"classes": "[]"}) is None
     document = json.loads(held["trust"])
-    for change in ({"temperature": 0}, {"temperature": float("nan")}, {"limits": []}, {"limits": {"x": 1}}):
+    for change in ({"temperature": 0}, {"temperature": float("nan")}, {"limits": []}, {"limits": {"x": 1}},
+                   {"limits": {"0.9": 1.5}}, {"limits": {"9": 0.5}}, {"least_confidence": 7}):  # fmt: skip
         with pytest.raises(ValueError):
             Trust.from_metadata({"trust": json.dumps({**document, **change})})
     for text in ("{", "[]", "{}"):

@@ -1,12 +1,18 @@
 """The inputs of tests/faults/bad_inputs.py for the commands of deployment."""
 
+import dataclasses
+import io
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from faults.bad_input_cases import CLASSES, write_raster
 from faults.bad_inputs import Case
 from helpers import color_model, export_folder
+from helpers.export_folder import TRUST
 
 from kdjax.deploy.browser.__main__ import RUNTIME_FILES
 
@@ -17,8 +23,28 @@ def cases() -> list[Case]:
     return [*of_predict(), *of_map(), *of_export(), *of_catalog(), *of_triton(), *of_browser()]
 
 
-def model_with(**facts: str):
+def model_with(**facts: Any):
     return lambda d, w: color_model.write_model(w / "m.onnx", 8, list(CLASSES), **facts)
+
+
+NO_MEMBERS = b"PK\x05\x06" + bytes(18)
+
+
+def cut(name: str, count: int) -> Prepare:
+    """The first bytes of a model."""
+    return lambda d, w: (w / name).write_bytes((d / "model.onnx").read_bytes()[:count])
+
+
+def tflite(facts: bytes) -> Prepare:
+    """A LiteRT file without a model, with these bytes behind."""
+    return lambda d, w: (w / "cut.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(50) + facts)
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("kdjax.json", content)
+    return file.getvalue()
 
 
 def of_predict() -> list[Case]:
@@ -43,6 +69,35 @@ def of_predict() -> list[Case]:
         (("{w}/m.onnx", image), "m.onnx", model_with(storage_size="large")),
         (("{w}/m.onnx", image), "m.onnx", model_with(storage_size="0")),
         (("{w}/m.onnx", image), "m.onnx", model_with(value_range="{}")),
+        (("{w}/m.onnx", image), "m.onnx", model_with(scale=np.nan)),
+        (("{w}/m.onnx", image), "m.onnx", model_with(trust="[]")),
+        (("{w}/m.onnx", image), "m.onnx", model_with(trust='{"temperature": -1}')),
+        (("{w}/m.onnx", image), "m.onnx", model_with(**dataclasses.replace(TRUST, temperature=0.0).metadata())),
+        (("{w}/m.onnx", image), "m.onnx", model_with(**dataclasses.replace(TRUST, limits={0.9: 2.0}).metadata())),
+        (("{w}/m.onnx", image), "m.onnx", model_with(**dataclasses.replace(TRUST, least_confidence=7.0).metadata())),
+        (("{w}/m.onnx", image, "--set=0.95"), "--set", model_with(**dataclasses.replace(TRUST, limits={}).metadata())),
+        (("{w}/m.onnx", image), "m.onnx", model_with(storage_size="99999999999")),
+        (("{w}/m.onnx", image), "m.onnx", model_with(bands="[1]")),
+        (("", image), "artefact", None),
+        (("{w}/no\nmodel.onnx", image), "model.onnx", None),
+        (("{w}/export", image), "student.onnx", whole),
+        (("{w}/export/student.safetensors", image), "student.safetensors", whole),
+        (("{w}/export/try.html", image), "try.html", whole),
+        (("{w}/loop.onnx", image), "loop.onnx", lambda d, w: (w / "loop.onnx").symlink_to(w / "loop.onnx")),
+        (("{w}/cut.onnx", image), "cut.onnx", cut("cut.onnx", 200)),
+        (("{w}/cut.tflite", image), "cut.tflite", tflite(b"")),
+        (("{w}/cut.tflite", image), "cut.tflite", tflite(zipped(b"{"))),
+        (("{w}/cut.tflite", image), "cut.tflite", tflite(zipped(b"[]"))),
+        (("{d}/model.onnx", ""), "images", None),
+        (("{d}/model.onnx", "{w}/loop"), "loop", lambda d, w: (w / "loop").symlink_to(w / "loop")),
+        (("{d}/model.onnx", "{w}/bad.zip"), "bad.zip", lambda d, w: (w / "bad.zip").write_bytes(b"PK\x03\x04junk")),
+        (("{d}/model.onnx", "{w}/none.zip"), "none.zip", lambda d, w: (w / "none.zip").write_bytes(NO_MEMBERS)),
+        (("{d}/model.onnx", image, "--set=0.9"), "--set", None),
+        (("{d}/model.onnx", image, "--set=0.8"), "--set", None),
+        (("{d}/model.onnx", image, "--set=nan"), "--set", None),
+        (("{w}/export/student.onnx", image, "--set=0.9", "--top=2"), "--top", whole),
+        (("{d}/model.onnx", image, "--top=1.5"), "--top", None),
+        (("{d}/model.onnx", image, "--batch=" + "9" * 5000), "--batch", None),
     ]
     found = [Case("predict", "deploy", arguments, word, prepare) for arguments, word, prepare in rows]
     for name in ("cut.png", "text.txt", "empty"):

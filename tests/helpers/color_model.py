@@ -12,7 +12,7 @@ def color_logits(images):
     return images.astype(np.float64).mean((1, 2)) / 32
 
 
-def write_model(path, side, names, **facts):
+def write_model(path, side, names, scale=32, **facts):
     """Writes the model of images (batch, side, side, 3) to `path`; `facts` go into its metadata, or replace them."""
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
@@ -24,7 +24,7 @@ def write_model(path, side, names, **facts):
         "colors",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", side, side, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(np.array([1, 2]), "axes"), numpy_helper.from_array(np.float32(32), "scale")],
+        [numpy_helper.from_array(np.array([1, 2]), "axes"), numpy_helper.from_array(np.float32(scale), "scale")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     known = {"classes": json.dumps(names), "storage_size": str(side), "value_range": "[]"}

@@ -72,6 +72,7 @@ export function answered(logits, trust) {
   const scaled = Array.from(logits, (value) => value / trust.temperature), most = Math.max(...scaled);
   const total = scaled.reduce((sum, value) => sum + Math.exp(value - most), 0);
   const probabilities = scaled.map((value) => Math.exp(value - most) / total);
+  if (!Array.from(logits).every(Number.isFinite)) throw new Error("the model's logits are not finite: export it again");
   const ranked = probabilities.map((_, k) => k).sort((a, b) => probabilities[b] - probabilities[a] || a - b);
   const top = Math.max(...logits);
   const energy = -(top + Math.log(Array.from(logits).reduce((sum, value) => sum + Math.exp(value - top), 0)));
