@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> None:
         parts = [_split(config, number, workdir) for number in range(config.splits)]
     for one, directory in parts:
         run = opened(one, directory, one_of_splits=config.splits > 1)
+        if "export" in options.stages:
+            export.check_images(litert=one.run.litert, bands=run.dataset.meaning.bands is not None)
         for name in flags.STAGES:
             if name in options.stages:
                 _stage(name, run)

@@ -11,13 +11,15 @@ from helpers.exported import folded, pixels, student
 from helpers.variables import randomized
 from safetensors.numpy import load_file
 
-from kdjax import networks
+from kdjax import main, networks
 from kdjax.data.dataset import Split
 from kdjax.data.meaning import Meaning
 from kdjax.deploy import export
 from kdjax.deploy.trust import fit
 from kdjax.errors import InputError
 from kdjax.networks.pretrained import class_names, load_imagenet, named_tensors
+from kdjax.run import opening
+from kdjax.runtime import preemption, watch
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -122,6 +124,20 @@ def test_missing_packages_are_refused(monkeypatch):
     monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(InputError, match=r"no_such_package.*kdjax\[export\]"):
         export.check(litert=False)
+
+
+def test_images_that_cannot_be_exported_are_refused_before_anything_is_trained(monkeypatch, tmp_path):
+    bands, stages = SimpleNamespace(meaning=SimpleNamespace(bands=object())), []
+    monkeypatch.setattr(opening, "opened", lambda config, workdir, **options: SimpleNamespace(dataset=bands))
+    monkeypatch.setattr(main, "_stage", lambda name, run: stages.append(name))
+    monkeypatch.setattr(watch, "start", lambda *arguments: None)
+    monkeypatch.setattr(preemption, "install", lambda: None)
+    command = ["main", f"--workdir={tmp_path}", "--stages=teacher,distill,export"]
+    with pytest.raises(InputError, match="run.litert: LiteRT files take red, green and blue"):
+        main.main([*command, "--config.run.litert"])
+    assert not stages
+    main.main(command)
+    assert stages == ["teacher", "distill", "export"]
 
 
 def test_an_old_export_is_replaced_whole_or_not_at_all(tmp_path):

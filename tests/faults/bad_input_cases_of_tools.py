@@ -20,7 +20,7 @@ Prepare = Callable[[Path, Path], None]
 
 
 def cases() -> list[Case]:
-    return [*of_predict(), *of_map(), *of_export(), *of_catalog(), *of_triton(), *of_browser()]
+    return [*of_predict(), *of_map(), *of_catalog(), *of_triton(), *of_browser()]
 
 
 def model_with(**facts: Any):
@@ -146,27 +146,6 @@ def of_map() -> list[Case]:
         (("{w}/m.onnx", *good[1:]), "m.onnx", model_with(classes="{}")),
     ]
     return [Case("map", "landuse", arguments, word, prepare) for arguments, word, prepare in rows]
-
-
-def of_export() -> list[Case]:
-    def unreadable(name: str, content: str):
-        def write(d: Path, w: Path) -> None:
-            (w / "run").mkdir()
-            (w / "run" / name).write_text(content, encoding="utf-8")
-
-        return write
-
-    rows = [
-        ((), "--workdir", None),
-        (("--workdir=/nowhere",), "/nowhere", None),
-        (("--workdir={d}/tiles",), "tiles", None),
-        (("--workdir={d}/text.txt",), "text.txt", None),
-        (("--workdir={d}/run",), "config.json", None),
-        (("--workdir={d}/run", "--seed=x"), "--seed", None),
-        (("--workdir={w}/run",), "config.json", unreadable("config.json", "{")),
-        (("--workdir={w}/run",), "config.json", unreadable("config.json", "[]")),
-    ]
-    return [Case("export", "export", arguments, word, prepare) for arguments, word, prepare in rows]
 
 
 def whole(d: Path, w: Path) -> None:

@@ -23,6 +23,22 @@ def check(*, litert: bool) -> None:
         _check("run.litert", LITERT_PACKAGES, "litert")
 
 
+def check_images(*, litert: bool, bands: bool) -> None:
+    """Whether a run's images can be exported so; to be asked before its students are trained.
+
+    Args:
+        litert: as LiteRT files, too.
+        bands: whether the images have other bands than red, green and blue.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if litert and bands:
+        raise InputError(
+            "run.litert: LiteRT files take red, green and blue, and these images have other bands: leave it out"
+        )
+
+
 def _check(what: str, packages: Sequence[str], extra: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

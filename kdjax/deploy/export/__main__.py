@@ -9,6 +9,9 @@ from kdjax.deploy.predict import Parser
 from kdjax.errors import InputError, in_one_line
 from kdjax.runtime import files, host
 
+SECTIONS = ("dataset", "teacher", "student", "distill", "arms", "run")
+"""Of a configuration, whichever version wrote it."""
+
 
 def main(argv: list[str]) -> None:
     """Exports a student of a finished run.
@@ -24,7 +27,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     workdir = options.workdir.expanduser()
     document = files.read_json(workdir / "config.json", "--workdir: give the directory of a run")
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), dict) for name in SECTIONS):
         raise InputError(f"--workdir: no run in {workdir}: its config.json holds no configuration")
     export.check(litert=options.litert)
     host.prepare()

@@ -28,7 +28,17 @@ from kdjax.data.rows import Images, Rows
 from kdjax.deploy import litert
 from kdjax.deploy import trust as trusting
 from kdjax.deploy.browser import page
-from kdjax.deploy.export import candidates, card, measure, onnx_graph, parity, quantize, stablehlo, tensors
+from kdjax.deploy.export import (
+    candidates,
+    card,
+    check_images,
+    measure,
+    onnx_graph,
+    parity,
+    quantize,
+    stablehlo,
+    tensors,
+)
 from kdjax.deploy.export.fold import fold
 from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError
@@ -107,10 +117,7 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
         InputError: no finished student, none of that name, or a file that it cannot be. Nothing was written then.
     """
     student = run.student
-    if run.config.run.litert and run.dataset.meaning.bands is not None:
-        raise InputError(
-            "run.litert: LiteRT files take red, green and blue, and these images have other bands: leave it out"
-        )
+    check_images(litert=run.config.run.litert, bands=run.dataset.meaning.bands is not None)
     finished = student.finished()
     best = finished.best
     chosen = choose(best, finished.usable, tuple(one.name for one in student.arms), student.seeds, arm, seed)
