@@ -19,27 +19,31 @@ export function lanczos(source, target) {
   });
 }
 
-// RGBA bytes of an image as RGB bytes of size x size px: columns first, each pass rounded, as Pillow does.
-export function resized(rgba, width, height, size) {
-  const columns = lanczos(width, size), rows = lanczos(height, size);
+// RGB bytes of an image, squeezed along one axis: across its columns or down its rows. `step` bytes are a pixel.
+function squeezed(bytes, width, height, step, cells, across) {
+  const wide = across ? cells.length : width, high = across ? height : cells.length, apart = across ? step : width * step;
   const half = 2 ** (BITS - 1), round = (sum) => Math.min(Math.max(Math.floor((sum + half) / 2 ** BITS), 0), 255);
-  const narrow = new Uint8Array(height * size * 3), result = new Uint8Array(size * size * 3);
-  for (let y = 0; y < height; y++)
-    for (let x = 0; x < size; x++)
+  const result = new Uint8Array(wide * high * 3);
+  for (let y = 0; y < high; y++)
+    for (let x = 0; x < wide; x++) {
+      const { first, weights } = cells[across ? x : y];
+      const start = across ? y * width + first : first * width + x;
       for (let band = 0; band < 3; band++) {
-        const { first, weights } = columns[x];
         let sum = 0;
-        for (let k = 0; k < weights.length; k++) sum += weights[k] * rgba[(y * width + first + k) * 4 + band];
-        narrow[(y * size + x) * 3 + band] = round(sum);
+        for (let k = 0; k < weights.length; k++) sum += weights[k] * bytes[start * step + k * apart + band];
+        result[(y * wide + x) * 3 + band] = round(sum);
       }
-  for (let y = 0; y < size; y++)
-    for (let at = 0; at < size * 3; at++) {
-      const { first, weights } = rows[y];
-      let sum = 0;
-      for (let k = 0; k < weights.length; k++) sum += weights[k] * narrow[(first + k) * size * 3 + at];
-      result[y * size * 3 + at] = round(sum);
     }
   return result;
+}
+
+// RGBA bytes of an image as RGB bytes of size x size px, each pass rounded. Columns come first, but in tall images rows
+// do, as in Pillow from version 13 on.
+export function resized(rgba, width, height, size) {
+  const columns = lanczos(width, size), rows = lanczos(height, size);
+  if (height - size > Math.max(2 * (width - size), 0))
+    return squeezed(squeezed(rgba, width, height, 4, rows, false), width, size, 3, columns, true);
+  return squeezed(squeezed(rgba, width, height, 4, columns, true), size, height, 3, rows, false);
 }
 
 // Whether the fourth channel of RGBA values is a mask, nearly all 0 or 255; see is_mask in kdjax/data/pixels.py. A canvas
