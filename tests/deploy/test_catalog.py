@@ -95,17 +95,27 @@ def test_class_names_are_told_apart():
     assert names == ["a-b", "a-b-1", "unknown-2", "unnamed", "unnamed-4"]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pystac's own
-@pytest.mark.parametrize("flags", [(), ("--bbox=5,45,10,47", "--time=2016-04-01/2016-09-30", "--license=CC-BY-4.0")])
-def test_stac_and_its_extension_take_the_item(export, flags):
-    """The core by its JSON schema, the extension by its authors' models: its own schema is not to be had offline."""
-    pystac = pytest.importorskip("pystac")
-    pytest.importorskip("jsonschema")
-    schema = pytest.importorskip("stac_model.schema")
-    from pystac import validation
+DETAILS = [(), ("--bbox=5,45,10,47", "--time=2016-04-01/2016-09-30", "--license=CC-BY-4.0")]
 
+
+@pytest.mark.parametrize("flags", DETAILS)
+def test_the_schema_of_stac_takes_the_item(export, flags):
+    """Of the core; pystac-core has it."""
+    pytest.importorskip("jsonschema")
+    validation = pytest.importorskip("pystac.validation")
+    item = {**described(export, *flags), "stac_extensions": []}
+    assert validation.validate_dict(item)
+    with pytest.raises(pytest.importorskip("pystac.errors").STACValidationError):
+        validation.validate_dict({**item, "bbox": "everywhere"})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pystac's own
+@pytest.mark.parametrize("flags", DETAILS)
+def test_the_extension_takes_the_item(export, flags):
+    """By its authors' models: its own schema is not to be had offline."""
+    pystac = pytest.importorskip("pystac")
+    schema = pytest.importorskip("stac_model.schema")
     item = described(export, *flags)
-    assert validation.validate_dict({**item, "stac_extensions": []})
     assert schema.SCHEMA_URI == stac.MLM
     read = schema.MLModelExtension.ext(pystac.Item.from_dict(item))
     assert read.item.assets["student.onnx"].roles[0] == "mlm:model"
