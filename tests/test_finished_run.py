@@ -1,11 +1,13 @@
 """What the files of a run say, recomputed from its checkpoints and images. The run has learned: a third is chance."""
 
 import hashlib
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 from helpers.finished_run import ARMS, CLASSES, SEEDS, VIEWS
 from safetensors.numpy import load_file
 
@@ -213,6 +215,30 @@ def test_int8_is_calibrated_on_training_images_and_chosen_on_validation(finished
     there = weights(onnx.load(export / "student.int8.onnx"))
     assert weights(quantize.quantize(graph, train, settings, {})) == there
     assert weights(quantize.quantize(graph, finished.data.test.images, settings, {})) != there
+
+
+def test_the_calibration_of_each_file_that_has_a_temperature(finished):
+    """Before it that of the student itself, in floats; and after it what NumPy says."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export, parity, test = finished.workdir / "export", finished.json("export/parity.json"), finished.data.test
+    trust = parity["trust"]
+    assert list(trust) == ["student.safetensors", "student.onnx", "student.int8.onnx"]
+    for name in ("student.safetensors", "student.onnx"):
+        for measure in ("nll", "ece"):
+            assert trust[name]["before"][measure] == pytest.approx(parity["student"]["test"][measure], rel=1e-3)
+    with safetensors.safe_open(export / "student.safetensors", "np") as file:
+        assert trust["student.safetensors"]["temperature"] == json.loads(file.metadata()["trust"])["temperature"]
+    for name in ("student.onnx", "student.int8.onnx"):
+        session = onnxruntime.InferenceSession(export / name, providers=["CPUExecutionProvider"])
+        logits = session.run(None, {"images": test.images})[0].astype(np.float64) / trust[name]["temperature"]
+        right = logits[np.arange(len(logits)), test.labels]
+        nll = np.mean(np.log(np.exp(logits - right[:, None]).sum(1)))
+        assert trust[name]["after"]["nll"] == pytest.approx(nll, rel=1e-4)
+    card, report = (
+        (finished.workdir / name).read_text(encoding="utf-8") for name in ("export/README.md", "report.html")
+    )
+    assert f"| `student.safetensors` | {trust['student.safetensors']['temperature']:.3f} |" in card
+    assert "Calibration of the exported files" in report
 
 
 def test_the_counts_of_the_results(finished):

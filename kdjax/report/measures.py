@@ -269,4 +269,25 @@ def _files(parity: Mapping[str, Any]) -> list[Markup]:
         f"onnxruntime {machine['onnxruntime']}{litert} on one of {machine['cpu_count']} CPUs "
         f"({machine['machine']}), beside whatever else ran there."
     )
-    return [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]
+    shown = [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]
+    return [*shown, *(_calibration(parity["trust"]) if parity.get("trust") else [])]
+
+
+def _calibration(trust: Mapping[str, Any]) -> list[Markup]:
+    """What the temperature of each file does on the test images; exports of earlier versions do not tell."""
+    percent = functools.partial(formats.percent, missing="–")
+    rows = (
+        (
+            name,
+            formats.number(one["temperature"]),
+            *(formats.number(one[when]["nll"]) for when in ("before", "after")),
+            *(percent(one[when]["ece"]) for when in ("before", "after")),
+        )
+        for name, one in trust.items()
+    )
+    header = ("file", "temperature", "NLL before", "NLL after", "ECE % before", "ECE % after")
+    caption = (
+        "Calibration on the test images: before, and after the logits are divided by the file's temperature, which was "
+        "fitted on validation images. NLL: negative log-likelihood; ECE: expected calibration error."
+    )
+    return [figure(table("Calibration of the exported files", header, rows), caption)]

@@ -104,6 +104,24 @@ def test_accuracies_and_intervals_over_cost():
     assert "onnxruntime 1.32 and ai-edge-litert 2.3.0 on one" in written(measures.cost(material(parity=both)))
 
 
+def test_the_temperature_of_each_file_and_what_it_does():
+    told = lambda temperature, before, after: (
+        {"temperature": temperature}
+        | {
+            when: dict(zip(("nll", "ece"), values, strict=True))
+            for when, values in (("before", before), ("after", after))
+        }
+    )
+    trust = {"student.onnx": told(1.25, (0.5, 0.0625), (0.4375, 0.03)), "a<b": told(0.7, (None, None), (None, None))}
+    said = written(measures.cost(material(parity=PARITY | {"trust": trust}))).partition("Calibration of")[2]
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", said)
+    assert {name: re.findall(r"<td>(.*?)</td>", cells) for name, cells in rows} == {
+        "student.onnx": ["1.250", "0.500", "0.438", "6.25", "3.00"],
+        "a&lt;b": ["0.700", "-", "-", "–", "–"],
+    }
+    assert "Calibration of" not in written(measures.cost(material(parity=PARITY)))  # of an earlier version
+
+
 def test_calibration_errors_are_means_over_the_seeds():
     given = material(seeds=(0, 1, 2), failed=(("kl", 1),))
     headings = re.findall(r"<h3>(.*?)</h3>", written(measures.calibration(given)))

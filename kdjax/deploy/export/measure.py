@@ -100,7 +100,10 @@ def measured(
             }
             for name, values in said.items()
         },
-        "trust": {name: trusting.measure(trust, said[name], test.labels) for name, trust in trusts.items()},
+        "trust": {
+            name: trusting.measure(trust, said[name], test.labels)
+            for name, trust in {"student.safetensors": trusts["student.onnx"], **trusts}.items()
+        },
         "torchvision_shaped_latency_ms": times["torchvision_shaped"],
         "machine": {
             "onnxruntime": onnxruntime.__version__,
