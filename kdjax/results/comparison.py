@@ -35,6 +35,11 @@ def figures(arm: Mapping[str, Any], measure: str) -> Mapping[str, Any]:
     return arm if measure == "top1" else arm[measure]
 
 
+def failed_seeds(arm: Mapping[str, Any]) -> list[int]:
+    """The seeds of an arm without a finite result on test."""
+    return [seed for seed, top1 in zip(arm["seeds"], arm["test_top1"], strict=True) if top1 is None]
+
+
 def uses_teacher(arm: Mapping[str, Any]) -> bool:
     """Whether a term that needs the teacher has a weight in this arm; a term of an older version is taken for one."""
     return any(value and (term not in TERMS or TERMS[term].needs_teacher) for term, value in arm["weights"].items())

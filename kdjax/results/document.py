@@ -122,7 +122,8 @@ def dtype(results: Mapping[str, Any]) -> str:
 def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What several runs over several splits of one data set say together.
 
-    A repetition is a split: its teacher, and of each arm (of a family its selected trial) the mean over its seeds.
+    A repetition is a split: its teacher, and of each arm (of a family its selected trial) the mean over its seeds. What
+    an arm gains on a split is paired by seed: where it lost seeds, both count over those that both ended.
 
     Args:
         runs: as from `build`, one a split.
@@ -130,10 +131,10 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number,
         folds), or None), seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1, mean, std,
-        ci95, minus_alone, p_vs_alone}}; test_top1 per split. Where classes are unequal on a split, measure is
-        "macro_recall", and test_macro_recall is in its place. Intervals and p-values allow for the overlap of the
-        splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the others are compared
-        with is the best on validation over all splits of those that use no teacher.
+        ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split. Where classes are unequal
+        on a split, measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values allow for
+        the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the
+        others are compared with is the best on validation over all splits of those that use no teacher.
 
     Raises:
         InputError: a split has other arms, or families of them, than the first.
@@ -163,13 +164,20 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     )
     key = f"test_{judged}"
     arms = {name: {key: values, **intervals.accuracies(values, overlap)} for name, values in means.items()}
-    theirs = means[alone] if alone else []
-    raw = {name: intervals.paired_t(means[name], theirs, overlap) for name in arms if alone and name != alone}
-    corrected = intervals.holm(raw)
+    gains = {
+        name: [
+            intervals.mean(intervals.paired_differences(*_paired_by_seed(*pair, judged)))
+            for pair in zip(one, of_family[alone], strict=True)
+        ]
+        for name, one in of_family.items()
+        if alone and name != alone
+    }
+    nothing = [0.0] * len(runs)
+    corrected = intervals.holm({name: intervals.paired_t(gain, nothing, overlap) for name, gain in gains.items()})
     for name, arm in arms.items():
-        differences = intervals.paired_differences(means[name], theirs) if name in raw else None
-        arm["minus_alone"] = intervals.summary(differences, overlap) if differences else None
+        arm["minus_alone"] = intervals.summary(gains[name], overlap) if name in gains else None
         arm["p_vs_alone"] = corrected.get(name)
+        arm["failed"] = [comparison.failed_seeds(one) for one in of_family[name]]
     teacher = [run["teacher"]["test"][judged] for run in runs]
     return {
         "dataset": {"name": first["dataset"]["name"], "classes": first["dataset"]["classes"], "overlap": overlap},

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.results import formats, intervals
-from kdjax.results.comparison import NAMES, baselines, figures, find_alone, judged_by, shown_arms
+from kdjax.results.comparison import NAMES, baselines, failed_seeds, figures, find_alone, judged_by, shown_arms
 
 
 def table_notes(results: Mapping[str, Any]) -> list[str]:
@@ -158,12 +158,19 @@ def _trials(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _failed(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, arm in arms.items():
-        failed = [str(seed) for seed, top1 in zip(arm["seeds"], arm["test_top1"], strict=True) if top1 is None]
-        if failed:
-            yield (
-                f"{name}: {'seed' if len(failed) == 1 else 'seeds'} {', '.join(failed)} failed (no finite "
-                "result) and is left out of its mean and of every comparison with it."
-            )
+        if failed := failed_seeds(arm):
+            yield lost(name, numbered(failed), len(failed))
+
+
+def lost(name: str, which: str, count: int) -> str:
+    """That an arm, or a row, has not all its seeds; `which` names the `count` that failed."""
+    left = f"{'is' if count == 1 else 'are'} left out of its mean and of every comparison with it"
+    return f"{name}: {which} failed (no finite result) and {left}."
+
+
+def numbered(seeds: Sequence[int]) -> str:
+    """Seed 1, or seeds 1, 2."""
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _teacher(

@@ -7,7 +7,7 @@ harmless here for where they go, see `text`.
 import csv
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.results import formats, intervals, notes, text
@@ -83,7 +83,27 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     )
     header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
-    return "\n".join([f"{name} over splits", "", *aligned(header, rows), "", wrapped(note)])
+    paragraphs = [note, *_lost_over_splits(combined)]
+    return "\n".join([f"{name} over splits", "", *aligned(header, rows), "", *map(wrapped, paragraphs)])
+
+
+def _lost_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
+    """Which seeds of which splits an arm lost, and how many splits that leaves."""
+    splits = [
+        f"fold {fold[0]}" if fold else f"data seed {seed}"
+        for fold, seed in zip(combined["folds"], combined["data_seeds"], strict=True)
+    ]
+    for name, arm in combined["arms"].items():
+        parts, whole = [], len(splits)
+        for split, failed in zip(splits, arm["failed"], strict=True):
+            every = len(failed) == len(combined["seeds"])
+            whole -= every
+            if failed:
+                parts.append(f"{'all seeds' if every else notes.numbered(failed)} of {split}")
+        if parts:
+            count = sum(map(len, arm["failed"]))
+            left = f" That leaves {whole} of {len(splits)} splits." if whole < len(splits) else ""
+            yield notes.lost(name, ", ".join(parts), count) + left
 
 
 def comma_separated(results: Mapping[str, Any]) -> str:

@@ -281,3 +281,27 @@ def test_splits_are_repetitions_of_their_own():
         if of(out)["std"]:
             assert 1.5 < np.ptp(of(out)["ci95"]) / np.ptp(of(independent)["ci95"]) < 1.6
     assert "Nadeau" not in tables.over_splits(independent)
+
+
+def test_over_splits_a_gain_is_paired_by_seed_within_each_split():
+    """An arm that lost the seeds that were hard for both has gained nothing by it."""
+    lost = {"student_alone": [0.9, 0.3, 0.3], "kl": [0.9, None, None]}
+    whole = {"student_alone": [0.5, 0.5, 0.5], "kl": [0.6, 0.5, 0.55]}
+    out = document.combine(of_splits(lost, lost, lost))["arms"]
+    assert out["kl"]["minus_alone"]["mean"] == 0 and out["kl"]["p_vs_alone"] == 1.0
+    assert out["kl"]["mean"] == pytest.approx(0.9) and out["student_alone"]["mean"] == pytest.approx(0.5)
+    none = {"student_alone": [None, 0.3, 0.4], "kl": [0.9, None, None]}  # no seed in common
+    mixed = document.combine(of_splits(lost, whole, none))["arms"]["kl"]
+    assert mixed["minus_alone"]["mean"] == pytest.approx(np.mean([0, 0.05]))
+    assert mixed["minus_alone"]["ci95"] is None and mixed["p_vs_alone"] is None  # two splits are left
+    assert mixed["failed"] == [[1, 2], [], [1, 2]]
+
+
+def test_over_splits_the_test_is_that_of_the_paired_gains():
+    tops = [{"student_alone": [0.5, 0.6, 0.4], "kl": [0.6 + 0.01 * k, 0.6, None]} for k in (1, 4, 9)]
+    runs = of_splits(*tops)
+    gains = [np.mean([0.1 + 0.01 * k, 0]) for k in (1, 4, 9)]
+    out = document.combine(runs)["arms"]["kl"]
+    assert out["minus_alone"]["mean"] == pytest.approx(np.mean(gains))
+    statistic = stats.ttest_1samp(gains, 0).statistic * np.sqrt((1 / 3) / (1 / 3 + 0.5))
+    assert out["p_vs_alone"] == pytest.approx(2 * stats.t.sf(statistic, 2))

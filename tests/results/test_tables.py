@@ -111,6 +111,21 @@ def test_a_failed_seed_is_left_out_of_every_mean():
     assert failed[5] == "76.00 ± 1.41" and failed[6] == ""  # two seeds have no interval
 
 
+def test_over_splits_lost_seeds_and_lost_splits_are_named():
+    good = {"student_alone": [0.7, 0.7, 0.7], "kl": [0.8, 0.8, 0.81]}
+    given = lambda seed, kl: document.build(**parts({**good, "kl": kl}, config={"data_seed": seed, "seeds": (0, 1, 2)}))
+    said = lambda *runs: " ".join(tables.over_splits(document.combine(runs)).split())
+    whole = [given(4, good["kl"]), given(5, good["kl"])]
+    assert "failed" not in said(*whole)
+    assert (
+        "kl: seeds 1, 2 of data seed 6 failed (no finite result) and are left out of its mean and of every comparison "
+        "with it."
+    ) in said(*whole, given(6, [0.9, None, None]))
+    found = said(given(7, [0.9, None, 0.8]), *whole, given(6, [None] * 3))
+    assert "kl: seed 1 of data seed 7, all seeds of data seed 6 failed (no finite result) and are left out" in found
+    assert found.endswith("That leaves 3 of 4 splits.") and "student_alone:" not in found
+
+
 def test_hostile_names_are_harmless_in_all_three():
     given = parts()
     names = {"kl": "\x1b[31m=red|<b>", "cosine": "=1+1"}
