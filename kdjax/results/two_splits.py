@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import InputError, in_one_line
-from kdjax.results import document, formats
-from kdjax.results.comparison import NAMES, figures, judged_by, selected
+from kdjax.results import document, formats, notes
+from kdjax.results.comparison import NAMES, failed_seeds, figures, judged_by, selected
 from kdjax.results.tables import aligned, wrapped
 from kdjax.runtime import files
 
@@ -49,18 +49,34 @@ def table(first: Path, second: Path) -> str:
     if trials[0].keys() != trials[1].keys():
         here, there = (", ".join(one) for one in trials)
         raise InputError(f"the arms of {first} are {here}, those of {second} {there}: give runs of the same arms")
+    lost = []
     rows = [_row(f"teacher {runs[0]['teacher']['model']}", [{"mean": one["teacher"]["test"][measure]} for one in runs])]
     for family in trials[0]:
         names = [one[family] for one in trials]
         found = [figures(one["arms"][name], measure) for one, name in zip(runs, names, strict=True)]
+        for folder, one, name in zip((first, second), runs, names, strict=True):
+            if failed := failed_seeds(one["arms"][name]):
+                lost.append(notes.lost(f"{name} in {folder}", notes.numbered(failed), len(failed)))
         rows.append(_row(names[0] if names[0] == names[1] else f"{family} ({' / '.join(names)})", found))
-    header = ["", *(f"{drawn_by(one['config']['dataset'])}, %" for one in runs), "points"]
+    header = ["", *(f"{one}, %" for one in _titles((first, second), runs)), "points"]
     tested = " and ".join(str(len(one["test"])) for one in members)
+    seeds = next(iter(runs[0]["arms"].values()))["seeds"]
     note = (
-        f"Test {NAMES[measure]}, mean ± standard deviation over seeds, on {tested} test images. Each run has one split "
-        "and a teacher of its own, and part of a difference is which images are tested: to see more splits, set splits."
+        f"Test {NAMES[measure]}, mean ± standard deviation over {notes.numbered(seeds)}, on {tested} test images. Each "
+        "run has one split and a teacher of its own, and part of a difference is which images are tested: to see more "
+        "splits, set splits."
     )
-    return "\n".join([*aligned(header, rows), "", wrapped(note)])
+    return "\n".join([*aligned(header, rows), "", *map(wrapped, (note, *lost))])
+
+
+def _titles(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How each split was drawn, with the names of the runs, or their paths, where that is the same."""
+    drawn = [drawn_by(one["config"]["dataset"]) for one in runs]
+    if drawn[0] != drawn[1]:
+        return drawn
+    names = [folder.name for folder in folders]
+    names = names if names[0] != names[1] else list(map(str, folders))
+    return [f"{one} ({name})" for one, name in zip(drawn, names, strict=True)]
 
 
 def drawn_by(section: Mapping[str, Any]) -> str:
@@ -70,6 +86,8 @@ def drawn_by(section: Mapping[str, Any]) -> str:
     by_place = section.get("split_by") == "place"
     said = f"by place, {section['block_km']:g} km" if by_place and not section.get("places") else "by place"
     said = said if by_place else "by image"
+    if fold := section.get("fold"):
+        said += f", fold {fold[0]} of {fold[1]}"
     return f"{said}, near-duplicates together" if section.get("group_near_duplicates") else said
 
 

@@ -68,6 +68,43 @@ def test_a_family_is_one_row_whichever_of_its_trials_were_chosen(tmp_path, trial
     ]
 
 
+def test_seeds_that_failed_are_counted_and_named(runs, tmp_path):
+    said = lambda *folders: " ".join(table(*folders).split())
+    assert "over seeds 0, 1, 2, on 2 and 3 test images" in said(*runs) and "(no finite" not in said(*runs)
+    lost = write(tmp_path / "lost", NAMES[3:], [0.6, None, None], split_by="place")
+    assert (
+        f"student_alone in {lost}: seeds 1, 2 failed (no finite result) and are left out of its mean and of every "
+        "comparison with it."
+    ) in said(runs[0], lost)
+
+
+@pytest.mark.parametrize(
+    ("fields", "titles"),
+    [
+        (({"splits": "a"}, {"splits": "b"}), ["split of a file (one), %", "split of a file (two), %"]),
+        (
+            ({"split_by": "place", "fold": (0, 5)}, {"split_by": "place", "fold": (1, 5)}),
+            ["by place, 1 km, fold 0 of 5, %", "by place, 1 km, fold 1 of 5, %"],
+        ),
+    ],
+)
+def test_the_columns_have_titles_of_their_own(tmp_path, fields, titles):
+    folders = [
+        write(tmp_path / name, test, [0.9, 0.8, 0.7], block_km=1.0, **given)
+        for name, test, given in zip(("one", "two"), (NAMES[:2], NAMES[3:]), fields, strict=True)
+    ]
+    assert re.split(r"\s{2,}", table(*folders).splitlines()[0])[1:3] == titles
+
+
+def test_runs_of_one_name_have_their_paths_as_titles(tmp_path):
+    folders = []
+    for part, test in (("a", NAMES[:2]), ("b", NAMES[3:])):
+        (tmp_path / part).mkdir()
+        folders.append(write(tmp_path / part / "run", test, [0.9, 0.8, 0.7]))
+    first = table(*folders).splitlines()[0]
+    assert all(f"by image ({folder})" in first for folder in folders)
+
+
 def test_what_cannot_be_set_side_by_side_is_refused(runs, tmp_path):
     random, place = runs
     with pytest.raises(InputError, match="have the same split"):
