@@ -27,9 +27,9 @@ from kdjax.report.markup import Markup, element
 from kdjax.report.measures import STYLES, scattered
 from kdjax.report.parts import figure, panels, table
 from kdjax.report.shell import document as page
-from kdjax.report.summary import leading_arm
-from kdjax.results import compare, document, formats, intervals
-from kdjax.results.comparison import NAMES, figures, find_alone, judged_by, rank, shown_arms, uses_teacher
+from kdjax.report.summary import leading_arm, signed
+from kdjax.results import compare, document, formats, intervals, notes
+from kdjax.results.comparison import NAMES, failed_seeds, figures, find_alone, judged_by, rank, shown_arms, uses_teacher
 from kdjax.results.two_splits import DRAWN_BY
 from kdjax.runtime import files
 
@@ -45,7 +45,10 @@ class Row:
         arm: its loss; "" of a teacher.
         cost: params and macs, and latency_ms where it was measured.
         figures: mean, std and ci95 of what it is judged by on test, fractions.
-        gain: `intervals.summary` of the paired difference to the same student without a teacher; None of others.
+        gain: `intervals.summary` of the paired difference to the same student without a teacher, where that is there;
+            None of others.
+        seeds, failed: of the students, all and those without a finite result; empty of a teacher.
+        taught: whether it learned from a teacher.
     """
 
     name: str
@@ -55,6 +58,9 @@ class Row:
     cost: Mapping[str, Any]
     figures: Mapping[str, Any]
     gain: Mapping[str, Any] | None = None
+    seeds: Sequence[int] = ()
+    failed: Sequence[int] = ()
+    taught: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,22 +151,24 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
 
 def _of_student(found: Sequence[_Found], style: str, measure: str) -> list[Row]:
     """The rows of one student: the best without a teacher, and one of each run."""
-    name = found[0].student_name
     arm = lambda one, arm: shown_arms(one.results)[arm]
     baselines = [(one, alone) for one in found if (alone := one.alone(measure))]
     best = max(baselines, key=lambda pair: rank(arm(*pair), measure), default=None)
-    listed = []
-    if best:
-        listed.append(Row(f"{name} alone", best[0].run, style, best[1], _cost(*best), figures(arm(*best), measure)))
+
+    def row(one: _Found, name: str, of: str, **more: Any) -> Row:
+        facts = arm(one, name)
+        cost = {**one.results["student"], "latency_ms": one.latency.get(name)}
+        seeds = {"seeds": facts["seeds"], "failed": failed_seeds(facts)}
+        return Row(f"{one.student_name} {of}", one.run, style, name, cost, figures(facts, measure), **seeds, **more)
+
+    listed = [row(*best, "alone")] if best else []
     for one in found:
-        leading = leading_arm(one.results)
-        if leading is None or not uses_teacher(arm(one, leading)):
-            continue
-        taught = arm(one, leading)
-        gain = intervals.summary(_paired(taught, arm(*best), measure)) if best else None
-        teacher = one.results["teacher"]["model"]
-        said = figures(taught, measure)
-        listed.append(Row(f"{name} from {teacher}", one.run, style, leading, _cost(one, leading), said, gain))
+        taught = [name for name, facts in shown_arms(one.results).items() if uses_teacher(facts)]
+        if taught:
+            # Where all of them failed, the first is there to say so.
+            leading = name if (name := leading_arm(one.results)) in taught else taught[0]
+            gain = intervals.summary(_paired(arm(one, leading), arm(*best), measure)) if best else None
+            listed.append(row(one, leading, f"from {one.results['teacher']['model']}", gain=gain, taught=True))
     return listed
 
 
@@ -171,10 +179,6 @@ def _paired(first: Mapping[str, Any], second: Mapping[str, Any], measure: str) -
     ours = zip(first["seeds"], tested(first), strict=True)
     pairs = [(value, theirs[seed]) for seed, value in ours if seed in theirs]
     return intervals.paired_differences(*zip(*pairs, strict=True)) if pairs else []
-
-
-def _cost(one: _Found, arm: str) -> dict[str, Any]:
-    return {**one.results["student"], "latency_ms": one.latency.get(arm)}
 
 
 def _read(folder: Path) -> _Found:
@@ -209,11 +213,11 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
         facts: of the data set, as results.json has them.
         measure: what the rows are judged by.
     """
-    gains = [row for row in listed if row.gain and row.gain["mean"] is not None]
     header = (
         "",
         "run",
         "arm",
+        "seeds",
         f"test {NAMES[measure]} %",
         "95% interval",
         "points over alone",
@@ -227,10 +231,11 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
             row.name,
             row.run,
             row.arm,
+            f"{len(row.seeds) - len(row.failed)} of {len(row.seeds)}" if row.failed else len(row.seeds) or "",
             formats.percent_and_spread(row.figures["mean"], row.figures.get("std")),
             formats.interval(row.figures.get("ci95")),
             formats.signed_points(row.gain["mean"]) if row.gain and row.gain["mean"] is not None else "",
-            _points(row.gain["ci95"]) if row.gain and row.gain["ci95"] else "",
+            " to ".join(map(formats.signed_points, row.gain["ci95"])) if row.gain and row.gain["ci95"] else "",
             formats.short(row.cost.get("params")),
             formats.short(row.cost.get("macs")),
             f"{row.cost['latency_ms']:.2f}" if row.cost.get("latency_ms") else "",
@@ -247,19 +252,44 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
         for key, unit in (("params", "parameters"), ("macs", "multiply-adds"), ("latency_ms", "latency, ms"))
         if (chart := _chart(listed, key, unit, measure)) is not None
     ]
-    said = (
-        f"{max(gains, key=lambda row: row.gain['mean'] if row.gain else 0).name} gains most, "
-        f"{formats.signed_points(max(row.gain['mean'] for row in gains if row.gain))} points."
-        if gains
-        else "No student without a teacher is here to compare with."
-    )
+    lost = [
+        notes.lost(f"{row.name} ({row.arm} of {row.run})", notes.numbered(row.failed), len(row.failed))
+        for row in listed
+        if row.failed
+    ]
     return page(
         f"{facts['name']}: teachers and students",
         f"{len(listed)} networks on the same images",
-        element("p", said, class_="finding"),
+        element("p", _finding(listed), class_="finding"),
         figure(table("Networks", header, cells, class_="results"), caption),
+        *([element("ul", *(element("li", one) for one in lost), class_="notes")] if lost else []),
         figure(panels(drawn), "The cross is a teacher; students of one kind share a color and a marker."),
     )
+
+
+def _finding(listed: Sequence[Row]) -> str:
+    """Which student gains most by its teacher, if any does, and how sure that is."""
+    taught = [row for row in listed if row.taught]
+    if not taught:
+        return "No student that learned from a teacher is here to compare with."
+    if not any(row.seeds and not row.taught for row in listed):
+        return "No student without a teacher is here to compare with."
+    gains = [(row.gain["mean"], row) for row in taught if row.gain and row.gain["mean"] is not None]
+    if not any(row.gain for row in taught):
+        return "No taught student is here without a teacher as well, so there is no gain to tell."
+    if not gains:
+        return "No taught student has a seed in common with itself alone that ended well: there is no gain to tell."
+    most, best = max(gains, key=lambda pair: pair[0])
+    said = f"{best.name} gains most, {signed(most)} points."
+    if most <= 0:
+        said = f"No taught student does better than itself alone. {best.name} comes nearest, {signed(most)} points."
+    bounds = best.gain["ci95"] if best.gain else None
+    if bounds is None:
+        return f"{said} There is no interval: it takes three seeds that differ."
+    said += f" The 95 % interval is {' to '.join(map(signed, bounds))}"
+    if bounds[0] <= 0 <= bounds[1]:
+        return f"{said} and contains 0: these seeds do not show that distillation helps or harms."
+    return f"{said}."
 
 
 @functools.cache
@@ -271,10 +301,6 @@ def _defaults() -> dict[str, dict[str, Any]]:
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
-
-
-def _points(bounds: Sequence[float]) -> str:
-    return f"{formats.signed_points(bounds[0])} to {formats.signed_points(bounds[1])}"
 
 
 def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup | None:

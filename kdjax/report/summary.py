@@ -73,13 +73,13 @@ def _finished_seeds(arm: Mapping[str, Any]) -> set[int]:
 
 
 def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, arms: int) -> str:
-    difference = f"{_signed(gain['mean'])} points"
+    difference = f"{signed(gain['mean'])} points"
     p = arm["p_vs_alone"]
     # An older version gave equal differences an interval, of a single point.
     if gain["ci95"] is None or p is None:
         boot = arm.get("bootstrap")
         over_images = (
-            f"Other test images might have shown {_signed(boot['ci95'][0])} to {_signed(boot['ci95'][1])} points. "
+            f"Other test images might have shown {signed(boot['ci95'][0])} to {signed(boot['ci95'][1])} points. "
             if boot
             else ""
         )
@@ -98,7 +98,7 @@ def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, ar
             "known: one seed proves nothing."
         )
     low, high = gain["ci95"]
-    said = f"Over {seeds} seeds the difference is {difference}, 95 % interval {_signed(low)} to {_signed(high)}"
+    said = f"Over {seeds} seeds the difference is {difference}, 95 % interval {signed(low)} to {signed(high)}"
     said += f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" + (" after Holm's correction" if arms > 2 else "")
     if low <= 0 <= high:
         return f"{said}. The interval contains 0: these seeds do not show that distillation helps or harms."
@@ -108,5 +108,6 @@ def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, ar
     return f"{said}. The interval lies on one side of 0, but p is not below 0.05: weak evidence that it {direction}."
 
 
-def _signed(fraction: float) -> str:
+def signed(fraction: float) -> str:
+    """0.0123 → +1.23, with the sign of print."""
     return formats.signed_points(fraction).replace("-", "−")

@@ -1,6 +1,7 @@
 """Several runs on one page: whose rows are there, and gains over the student of whichever run was alone."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -147,6 +148,73 @@ def test_the_page_has_the_table_and_a_chart_for_each_cost(runs, tmp_path, capsys
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>") and page.count("<svg") == 2 and "6 networks" in capsys.readouterr().out
     assert "mobilenet_v2 64 px from resnet50 gains most, +16.67 points." in page
+
+
+def finding(page):
+    return re.search(r'class="finding">(.*?)</p>', page).group(1)
+
+
+def shown(*folders):
+    """The page without its tags and charts."""
+    measure, rows = overview.rows(folders)
+    page = overview.render(rows, {"splits": {"test": 12}, "name": "made"}, measure)
+    return finding(page), re.sub(r"\s+", " ", re.sub("<style.*?</style>|<svg.*?</svg>|<[^>]+>", " ", page, flags=re.S))
+
+
+def test_seeds_that_failed_are_counted_and_named(tmp_path):
+    lost = {"student_alone": [0.9, 0.7, 0.7], "kl": [0.9, None, None]}
+    _, said = shown(write(tmp_path / "a", top1=lost))
+    assert "kl 1 of 3 90.00" in said and "student_alone 3 76.67" in said
+    assert (
+        f"mobilenet_v2 64 px from vgg16_bn (kl of {tmp_path / 'a'}): seeds 1, 2 failed (no finite result) and are left "
+        "out of its mean and of every comparison with it."
+    ) in said
+    assert "(no finite" not in shown(write(tmp_path / "b"))[1]
+
+
+def test_a_taught_student_of_which_every_seed_failed_is_a_row(tmp_path):
+    found, said = shown(write(tmp_path / "a", top1={"student_alone": [0.9, 0.7, 0.7], "kl": [None] * 3}))
+    assert "kl 0 of 3 -" in said and "seeds 0, 1, 2 failed" in said
+    assert (
+        found == "No taught student has a seed in common with itself alone that ended well: there is no gain to tell."
+    )
+
+
+@pytest.mark.parametrize(
+    ("top1", "said"),
+    [
+        (
+            {"student_alone": [0.5, 0.5, 0.5], "kl": [0.6, 0.7, 0.8]},
+            "mobilenet_v2 64 px from vgg16_bn gains most, +20.00 points. The 95 % interval is −4.84 to +44.84 and "
+            "contains 0: these seeds do not show that distillation helps or harms.",
+        ),
+        (
+            {"student_alone": [0.5, 0.5, 0.5], "kl": [0.69, 0.7, 0.71]},
+            "mobilenet_v2 64 px from vgg16_bn gains most, +20.00 points. The 95 % interval is +17.52 to +22.48.",
+        ),
+        (
+            {"student_alone": [0.5, 0.5, 0.5], "kl": [0.49, 0.48, None]},
+            "No taught student does better than itself alone. mobilenet_v2 64 px from vgg16_bn comes nearest, −1.50 "
+            "points. There is no interval: it takes three seeds that differ.",
+        ),
+        ({"student_alone": [0.5, 0.5, 0.5]}, "No student that learned from a teacher is here to compare with."),
+        ({"kl": [0.5, 0.5, 0.5]}, "No student without a teacher is here to compare with."),
+        (
+            {"student_alone": [0.5, None, None], "kl": [None, 0.5, 0.6]},
+            "No taught student has a seed in common with itself alone that ended well: there is no gain to tell.",
+        ),
+    ],
+)
+def test_the_first_sentence_is_true_of_gains_losses_and_what_is_not_there(tmp_path, top1, said):
+    assert shown(write(tmp_path / "a", top1=top1))[0] == said
+
+
+def test_a_student_that_is_alone_in_no_run_has_nothing_to_be_compared_with(tmp_path):
+    folders = [
+        write(tmp_path / "a", top1={"student_alone": [0.5] * 3}),
+        write(tmp_path / "b", student="resnet18", top1={"kl": [0.5] * 3}),
+    ]
+    assert shown(*folders)[0] == "No taught student is here without a teacher as well, so there is no gain to tell."
 
 
 @pytest.mark.parametrize("output", ["", "none/page.html", ".", "results.json"])
