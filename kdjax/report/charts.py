@@ -4,6 +4,7 @@ A series' `style` names its color and its marker: "t" is the teacher, "s0", "s1"
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ from kdjax.report.markup import Markup, element, joined
 
 LABEL_LETTERS = 20
 _MARKERS = ("circle", "square", "triangle", "diamond")
+_COLORS = 8
+STYLES = _COLORS * len(_MARKERS)
+"""Styles of students that differ in color or marker; `style.css` has the colors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +91,7 @@ def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = Fa
     """Curves over epochs or something else; `log` holds only where all values are positive."""
     values = np.concatenate([line for one in series for line in one.lines])
     log = log and values[:, 1].min() > 0
-    low, high = _range(values[:, 1], log)
+    low, high = _percents(values[:, 1]) if unit == "%" else _range(values[:, 1], log)
     x = Axis(0, float(values[:, 0].max()) * 1.02, 46, 334)
     y = Axis(low, high, 186, 22, log)
     drawn = []
@@ -102,22 +106,25 @@ def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = Fa
 
 
 def scatter(points: Sequence[Point], *, alt: str, x_label: str, y_label: str) -> Markup:
-    """Networks in a plane, named beside their markers; x is logarithmic."""
+    """Networks in a plane, named beside their markers; x is logarithmic, y percent. It is as tall as the names need."""
     xs = [point.x for point in points]
     ys = [value for point in points for value in (point.y, *(point.interval or ()))]
     margin = max(max(xs) / min(xs), 2) ** 0.12
     x = Axis(min(xs) / margin, max(xs) * margin, 46, 334, log=True)
-    low, high = _range(np.array(ys), False)
-    y = Axis(low, high, 186, 22)
-    drawn = []
     middle = math.sqrt(x.low * x.high)
+    names = labels([point.name for point in points])
+    sides = [
+        [pair for pair in zip(points, names, strict=True) if (pair[0].x <= middle) == left] for left in (True, False)
+    ]
+    bottom = max(186, 24 + 13 * (max(map(len, sides)) - 1))
+    y = Axis(*_percents(np.array(ys)), bottom, 22)
+    drawn = []
     # Names of networks of one size would lie upon each other: each side is spread from the top down.
-    for left in (True, False):
-        side = sorted((p for p in points if (p.x <= middle) == left), key=lambda p: -p.y)
+    for left, side in zip((True, False), sides, strict=True):
         height = y.end
-        for number, point in enumerate(side):
+        for number, (point, name) in enumerate(sorted(side, key=lambda pair: -pair[0].y)):
             here, across = y.place(point.y), x.place(point.x)
-            height = min(max(here, height), 184 - 13 * (len(side) - 1 - number))
+            height = min(max(here, height), bottom - 2 - 13 * (len(side) - 1 - number))
             if point.interval:
                 bounds = [y.place(v) for v in point.interval]
                 drawn.append(
@@ -129,13 +136,13 @@ def scatter(points: Sequence[Point], *, alt: str, x_label: str, y_label: str) ->
                     "g",
                     element("line", x1=across, y1=here, x2=text, y2=height, class_="leader"),
                     marker(point.style, across, here),
-                    element("text", _short(point.name), x=text, y=height + 4, class_=None if left else "end"),
+                    element("text", name, x=text, y=height + 4, class_=None if left else "end"),
                     element("title", f"{point.name}: {point.y:.2f}"),
                     class_=point.style,
                 )
             )
             height += 13
-    return _svg(344, 222, alt, _frame(x, y, x_label, y_label), *drawn)
+    return _svg(344, bottom + 36, alt, _frame(x, y, x_label, y_label), *drawn)
 
 
 def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[float | None]]], *, alt: str) -> Markup:
@@ -151,9 +158,9 @@ def recalls(classes: Sequence[str], rows: Sequence[tuple[str, str, Sequence[floa
         )
         for t in x.ticks(5)
     ]
-    for number, name in enumerate(classes):
+    for number, (name, label) in enumerate(zip(classes, labels(classes), strict=True)):
         center = 16 + 22 * number
-        parts.append(element("text", _short(name), element("title", name), x=142, y=center + 4, class_="end"))
+        parts.append(element("text", label, element("title", name), x=142, y=center + 4, class_="end"))
         parts.append(element("line", x1=150, x2=404, y1=center, y2=center, class_="grid"))
         for row, (network, style, values) in enumerate(rows):
             if (value := values[number]) is not None:
@@ -213,13 +220,11 @@ def confusion(classes: Sequence[str], counts: np.ndarray, *, alt: str) -> Markup
     cell, left, top = 24, 150, 118
     side = cell * len(classes)
     parts = [element("rect", x=left, y=top, width=side, height=side, class_="empty")]
-    for number, name in enumerate(classes):
+    for number, (name, label) in enumerate(zip(classes, labels(classes), strict=True)):
         center = cell * number + cell / 2
-        parts.append(
-            element("text", _short(name), element("title", name), x=left - 8, y=top + center + 4, class_="end")
-        )
+        parts.append(element("text", label, element("title", name), x=left - 8, y=top + center + 4, class_="end"))
         turned = f"translate({left + center + 4:g} {top - 8}) rotate(-55)"
-        parts.append(element("text", _short(name), element("title", name), transform=turned))
+        parts.append(element("text", label, element("title", name), transform=turned))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     for row, column in zip(*counts.nonzero(), strict=True):
         share = float(shares[row, column])
@@ -256,7 +261,8 @@ def marker(style: str, x: float, y: float, radius: float = 5) -> Markup:
         "triangle": [(0, -1.1), (1, 0.8), (-1, 0.8)],
         "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
     }
-    kind = _MARKERS[int(style[1:]) % len(_MARKERS)]
+    round_, color = divmod(int(style[1:]), _COLORS)  # the second student of a color has the next marker
+    kind = _MARKERS[(color + round_) % len(_MARKERS)]
     if kind == "circle":
         return element("circle", cx=float(x), cy=float(y), r=float(radius), class_="mark")
     points = " ".join(f"{x + radius * dx:.1f},{y + radius * dy:.1f}" for dx, dy in corners[kind])
@@ -304,8 +310,16 @@ def _range(values: np.ndarray, log: bool) -> tuple[float, float]:
     if log:
         factor = max(high / low, 1.5) ** 0.06
         return low / factor, high * factor
-    room = max(0.08 * (high - low), 1e-3 * abs(high), 1e-9)
+    room = max(0.08 * (high - low), 1e-3 * abs(high)) or 0.5
     return low - room, high + room
+
+
+def _percents(values: np.ndarray) -> tuple[float, float]:
+    """A range around shares, %: not beyond 0 or 100, and at least a point wide, or rounding would look like a gain."""
+    low, high = float(values.min()), float(values.max())
+    room = max(0.08 * (high - low), (1 - (high - low)) / 2)
+    low, high = max(low - room, 0.0), min(high + room, 100.0)
+    return min(low, max(high - 1, 0.0)), max(high, min(low + 1, 100.0))
 
 
 def _number(value: float) -> str:
@@ -315,5 +329,16 @@ def _number(value: float) -> str:
     return f"{value:g}"
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LABEL_LETTERS else name[: LABEL_LETTERS - 1] + "…"
+def labels(names: Sequence[str]) -> list[str]:
+    """Names as they fit into a chart. Those that differ stay different: by both ends, or by more letters."""
+    tries = (
+        [_cut(name, letters, end) for name in names]
+        for letters in itertools.count(LABEL_LETTERS)
+        for end in (0, *sorted(range(1, letters - 1), key=lambda end: abs(end - letters // 2)))
+    )
+    return next(found for found in tries if len(set(found)) == len(set(names)))
+
+
+def _cut(name: str, letters: int, end: int) -> str:
+    """The first and the last `end` of these letters."""
+    return name if len(name) <= letters else f"{name[: letters - 1 - end]}…{name[len(name) - end :]}"

@@ -16,12 +16,10 @@ from kdjax.report.summary import leading_arm
 from kdjax.results import formats, intervals, metrics, notes
 from kdjax.results.comparison import find_alone, judged_by, shown_arms
 
-STYLES = 8
-
 
 def _styles(material: Material) -> dict[str, str]:
     """The style of each arm that is shown."""
-    return {name: f"s{number % STYLES}" for number, name in enumerate(shown_arms(material.results))}
+    return {name: f"s{number % charts.STYLES}" for number, name in enumerate(shown_arms(material.results))}
 
 
 def _of_arm(material: Material, arm: str) -> list[int]:

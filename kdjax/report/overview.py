@@ -11,6 +11,7 @@ recall takes the place of top-1.
 """
 
 import argparse
+import collections
 import dataclasses
 import functools
 import json
@@ -24,7 +25,7 @@ from kdjax.config import base
 from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.report import charts
 from kdjax.report.markup import Markup, element
-from kdjax.report.measures import STYLES, scattered
+from kdjax.report.measures import scattered
 from kdjax.report.parts import figure, panels, table
 from kdjax.report.shell import document as page
 from kdjax.report.summary import leading_arm, signed
@@ -145,7 +146,7 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
     listed = list(shown.values())
     students = list(dict.fromkeys(one.student for one in found))
     for number, student in enumerate(students):
-        listed += _of_student([one for one in found if one.student == student], f"s{number % STYLES}", measure)
+        listed += _of_student([one for one in found if one.student == student], f"s{number % charts.STYLES}", measure)
     return measure, listed
 
 
@@ -304,8 +305,14 @@ def _text(value: Any) -> str:
 
 
 def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup | None:
+    names = collections.Counter(row.name for row in listed)
     points = [
-        charts.Point(row.name, row.style, row.cost[key], 100 * row.figures["mean"])
+        charts.Point(
+            row.name if names[row.name] == 1 else f"{row.name}, {row.run}",
+            row.style,
+            row.cost[key],
+            100 * row.figures["mean"],
+        )
         for row in listed
         if row.cost.get(key) and row.figures["mean"] is not None
     ]

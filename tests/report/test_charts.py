@@ -1,6 +1,7 @@
 """How the report draws."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_points_lie_at_their_values_with_their_intervals():
     text = str(charts.scatter(points, alt="cost", x_label="parameters", y_label="top-1"))
     (circle,) = attributes("circle", text)
     x = charts.Axis(1e5 / 100**0.12, 1e7 * 100**0.12, 46, 334, log=True)
-    low, high = 75 - 0.08 * 24, 99 + 0.08 * 24
+    low, high = 75 - 0.08 * 24, 100  # nothing is above
     y = charts.Axis(low, high, 186, 22)
     assert float(circle["cx"]) == pytest.approx(x.place(1e5), abs=0.01)
     assert float(circle["cy"]) == pytest.approx(y.place(90), abs=0.01)
@@ -82,6 +83,88 @@ def test_points_lie_at_their_values_with_their_intervals():
         assert float(bar["y1"]) == pytest.approx(y.place(least), abs=0.01)
         assert float(bar["y2"]) == pytest.approx(y.place(most), abs=0.01)
     assert [re.search(f"<title>{p.name}: {p.y:.2f}</title>", text) is not None for p in points] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("industrial_buildings_north", "industrial_buildings_south", "sea"),
+        ("mobilenet_v2 64 px from efficientnet_lite0", "mobilenet_v2 64 px from efficientnet_lite2",
+         "mobilenet_v2 64 px alone", "mobilenet_v2 32 px from efficientnet_lite0", "mobilenet_v2 32 px alone"),
+        ("x" * 25 + "a" + "y" * 25, "x" * 25 + "b" + "y" * 25),  # as many letters as it takes
+        ("a" * 21, "a" * 22, "a" * 19 + "…"),
+        (HALF := "permanent crops, irrigated", HALF),
+    ],
+)  # fmt: skip
+def test_names_that_differ_have_labels_that_differ(names):
+    found = charts.labels(names)
+    assert len(set(found)) == len(set(names))
+    if len(set(names)) == len(names):
+        drawn = str(charts.confusion(names, np.eye(len(names), dtype=int), alt=""))
+        drawn += str(charts.recalls(names, [("teacher", "t", [90.0] * len(names))], alt=""))
+        points = [charts.Point(name, "t", 1.0 + k, 90.0) for k, name in enumerate(names)]
+        drawn += str(charts.scatter(points, alt="", x_label="parameters", y_label="top-1"))
+        drawn = re.sub("<title>.*?</title>", "", drawn)
+        for label in found:
+            assert len(re.findall(rf">{re.escape(label)}[<]", drawn)) == 4  # twice in the matrix
+
+
+def test_labels_are_no_longer_than_they_need_to_be():
+    assert charts.labels(["sea", "n" * 20, "forest of broad-leaved trees"]) == ["sea", "n" * 20, "forest of broad-lea…"]
+    north, south = charts.labels(["industrial_buildings_north", "industrial_buildings_south"])
+    assert len(north) == len(south) == 20 and north.endswith("north") and south.endswith("south")
+
+
+def colors():
+    """Custom property that gives a style its color."""
+    css = (Path(charts.__file__).parent / "style.css").read_text(encoding="utf-8")
+    rules = re.findall(r"((?:\.s\d+(?:, )?)+) \{ --c: var\((--s\d)\); \}", css)
+    return {style: color for names, color in rules for style in re.findall(r"s\d+", names)}
+
+
+def test_no_two_styles_look_alike():
+    styles = [f"s{number}" for number in range(charts.STYLES)]
+    shape = lambda style: str(charts.marker(style, 9, 9))
+    assert set(colors()) == set(styles) and charts.STYLES >= 32
+    assert len({(colors()[style], shape(style)) for style in styles}) == charts.STYLES
+    # The first are what they were: one color each.
+    assert len({colors()[style] for style in styles[:8]}) == 8
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([100, 100], 99, 100), ([0, 0], 0, 1), ([80, 100], 78.4, 100), ([0, 50], 0, 54), ([60, 60], 59.5, 60.5),
+        ([99.9, 99.9], 99, 100), ([40, 60], 38.4, 61.6),
+    ],
+)  # fmt: skip
+def test_an_axis_of_percent_ends_with_them_and_is_never_narrow(values, low, high):
+    line = np.array([[1, values[0]], [2, values[1]]], float)
+    text = str(charts.curves([charts.Series("kl", "s0", (line,))], alt="", unit="%"))
+    y = charts.Axis(low, high, 186, 22)
+    (path,) = re.findall('<path d="(.*?)" class="curve">', text)
+    heights = [float(one.split()[1]) for one in path[1:].split("L")]
+    assert heights == pytest.approx([y.place(value) for value in values], abs=0.06)
+    ticks = [float(one) for one in re.findall(r'class="end">([-\d.e]+)<', text)]
+    assert len(ticks) >= 2 and all(0 <= one <= 100 for one in ticks)
+
+
+def test_losses_of_nothing_have_no_ticks_of_nothing():
+    line = np.array([[1, 0.0], [2, 0.0]])
+    text = str(charts.curves([charts.Series("kl", "s0", (line,))], alt="", log=True))
+    ticks = [float(one) for one in re.findall(r'class="end">([-\d.e]+)<', text)]
+    assert len(ticks) >= 2 and max(map(abs, ticks)) > 0.1
+
+
+@pytest.mark.parametrize("count", [1, 13, 16, 40])
+def test_every_name_of_a_plane_is_in_the_picture_and_apart(count):
+    points = [charts.Point(f"student {k}", "s0", 2.2e6, 90 + k / 10) for k in range(count)]
+    text = str(charts.scatter(points, alt="", x_label="parameters", y_label="top-1"))
+    height = float(re.search(r'viewBox="0 0 \d+ ([\d.]+)"', text).group(1))
+    at = sorted(float(y) for y in re.findall(r'<text x="[\d.]+" y="(-?[\d.]+)"[^>]*>student', text))
+    assert len(at) == count and at[0] >= 22 and at[-1] <= height - 33
+    assert all(below - above >= 12.9 for above, below in zip(at, at[1:], strict=False))
+    assert height == 222 or count > 13
 
 
 def test_recalls_lie_on_the_line_of_their_class():

@@ -217,6 +217,15 @@ def test_a_student_that_is_alone_in_no_run_has_nothing_to_be_compared_with(tmp_p
     assert shown(*folders)[0] == "No taught student is here without a teacher as well, so there is no gain to tell."
 
 
+def test_rows_of_one_name_are_told_apart_in_the_chart(tmp_path):
+    folders = [write(tmp_path / "a", teacher="vgg16", sha="a"), write(tmp_path / "b", teacher="vgg16", sha="b")]
+    measure, rows = overview.rows(folders)
+    page = overview.render(rows, {"splits": {"test": 12}, "name": "made"}, measure)
+    drawn = re.sub("<title>.*?</title>", "", page[page.index("<svg") : page.index("</svg>")])
+    names = re.findall("<text[^>]*>([^<]*(?:vgg16|alone|…)[^<]*)</text>", drawn)
+    assert len(names) == len(set(names)) == len(rows) == 5
+
+
 @pytest.mark.parametrize("output", ["", "none/page.html", ".", "results.json"])
 def test_a_page_that_cannot_be_written_is_refused(runs, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
