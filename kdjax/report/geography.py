@@ -29,12 +29,12 @@ def geography(located: Located) -> list[Markup]:
 
 def _said(located: Located) -> str:
     train, test = located.sides["training"], located.sides["test"]
-    rule = (
-        f"The split is by place: the tiles of one place, a cell of {located.block_km:g} km or a group that a table "
-        "names, stay on one side."
-        if located.by_place
-        else "The split is not by place: neighbors may lie on two sides."
-    )
+    rule = {
+        True: f"The split is by place: the tiles of one place, a cell of {located.block_km:g} km or a group that a "
+        "table names, stay on one side.",
+        False: "The split is not by place: neighbors may lie on two sides.",
+        None: "The split is that of a file, which does not say whether it is by place.",
+    }[located.by_place]
     if not (len(train) and len(test)):
         return rule
     apart = nearest_km(test, train)

@@ -57,13 +57,13 @@ class Located:
     Attributes:
         sides: "training", "validation" and "test" -> (n, 2) longitude and latitude in degrees of those that are known.
         unknown: number of the others.
-        by_place: whether the split keeps places together.
+        by_place: whether the split keeps places together; None of a split that a file gave.
         block_km: side of a place.
     """
 
     sides: Mapping[str, np.ndarray]
     unknown: int
-    by_place: bool
+    by_place: bool | None
     block_km: float
 
 

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers.report_material import material
 
-from kdjax.report import charts, page
+from kdjax.config import base
+from kdjax.report import charts, page, stage
 from kdjax.report.geography import geography, nearest_km
 from kdjax.report.material import Located
 
@@ -70,6 +72,24 @@ def test_the_section_says_how_far_the_test_is_from_the_training():
     assert "The split is not by place" in said and "for 0 of 1 test tiles" in said and "Neighbors are alike" not in said
     assert "Of 4 tiles it is not known where they lie" in said
     assert geography(located(sides={**SIDES, "test": np.zeros((0, 2))}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"split_by": "place"}, "The split is by place: "),
+        ({}, "The split is not by place: neighbors may lie on two sides."),
+        ({"splits": "s.json"}, "The split is that of a file, which does not say whether it is by place."),
+    ],
+)
+def test_the_section_says_how_the_split_was_drawn_as_far_as_that_is_known(monkeypatch, fields, said):
+    monkeypatch.setattr(stage, "locations", lambda section, names: np.zeros((len(names), 2)))
+    section = base().dataset
+    section.update(fields)
+    sides = {side: SimpleNamespace(names=[f"{side}.tif"]) for side in ("train", "validation", "test")}
+    run = SimpleNamespace(config=SimpleNamespace(dataset=section), dataset=SimpleNamespace(members={}, **sides))
+    text = "".join(map(str, geography(stage._located(run))))
+    assert said in text and text.count("The split is") == 1
 
 
 def test_the_page_has_a_map_where_places_are_known():
