@@ -14,7 +14,7 @@ from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, panels, scroll, table
 from kdjax.report.summary import leading_arm
 from kdjax.results import formats, intervals, metrics, notes
-from kdjax.results.comparison import find_alone, judged_by, shown_arms
+from kdjax.results.comparison import NAMES, figures, find_alone, judged_by, shown_arms
 
 
 def _styles(material: Material) -> dict[str, str]:
@@ -28,7 +28,7 @@ def _of_arm(material: Material, arm: str) -> list[int]:
 
 
 def curves(material: Material) -> list[Markup]:
-    """Every loss term and validation top-1 over epochs."""
+    """Every loss term, and what steps are chosen by on validation, over epochs."""
     styles = _styles(material)
     students = _series(material.records["distill"], styles)
     teacher = _series(material.records["teacher"], {"teacher": "t"})
@@ -38,11 +38,14 @@ def curves(material: Material) -> list[Markup]:
         if series := students.get(("train", term)):
             alt = f"{name} over epochs: {_listed(series)}"
             drawn.append((name, charts.curves(series, alt=alt, log=True)))
-    key = ("validation", "top1")
+    measure = judged_by(material.results["dataset"])
+    if ("validation", measure) not in students:  # records of an earlier version have top-1 only
+        measure = "top1"
+    key = ("validation", measure)
     if series := [*teacher.get(key, []), *students.get(key, [])]:
         series = [dataclasses.replace(one, lines=tuple(line * [1, 100] for line in one.lines)) for one in series]
-        alt = f"Validation top-1 over epochs: {_listed(series)}"
-        drawn.append(("Validation top-1, %", charts.curves(series, alt=alt, unit="%")))
+        name = f"Validation {NAMES[measure]}"
+        drawn.append((f"{name}, %", charts.curves(series, alt=f"{name} over epochs: {_listed(series)}", unit="%")))
     if series := teacher.get(("train", "ce")):
         name = "The teacher's cross-entropy, nats"
         drawn.append((name, charts.curves(series, alt=f"{name}, over epochs", log=True)))
@@ -96,7 +99,9 @@ def classes(material: Material) -> list[Markup]:
     compared = [one for one in dict.fromkeys(("teacher", alone, leading)) if one in shown]
     marks = {"teacher": "t", **styles}
     images = np.bincount(test.labels, minlength=len(names))
-    fewest, most = int(images.min()), int(images.max())
+    there = images[images > 0]
+    fewest, most = int(there.min(initial=len(test.labels))), int(images.max())
+    without = [name for name, count in zip(names, images, strict=True) if not count]
     per_class = str(fewest) if fewest == most else f"{fewest} to {most}"
     dots = charts.recalls(
         names,
@@ -105,9 +110,11 @@ def classes(material: Material) -> list[Markup]:
     )
     caption = (
         f"Share of the test images of a class that are put into it; {per_class} images a class, so one image is up to "
-        f"{100 / max(fewest, 1):.1f} points. Students: mean over seeds."
+        f"{100 / max(fewest, 1):.1f} points. "
+        + (f"The test images have none of {_enumerated(without)}. " if without else "")
+        + "Students: mean over seeds."
     )
-    figures = table(
+    every = table(
         "Recall, %",
         ("class", "images", *recall),
         (
@@ -123,10 +130,15 @@ def classes(material: Material) -> list[Markup]:
     return [
         element("h3", "Recall"),
         charts.legend([(one, marks[one]) for one in compared]),
-        element("div", figure(dots, caption), figure(figures, "Recall of all networks, %."), class_="beside"),
+        element("div", figure(dots, caption), figure(every, "Recall of all networks, %."), class_="beside"),
         _matrix(names, first, counts[first], len(shown[first])),
         *([details("Confusion matrices of the others", *others)] if others else []),
     ]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    """One, two and three."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _recall(counts: np.ndarray) -> list[float | None]:
@@ -202,14 +214,16 @@ def cost(material: Material) -> list[Markup]:
     """Accuracy over size, arithmetic and, where it was measured, latency."""
     results, parity = material.results, material.parity
     drawn = []
+    measure = judged_by(results["dataset"])
     for key, unit in (("params", "parameters"), ("macs", "multiply-adds")):
         points = [
-            charts.Point(name, style, network[key], 100 * top1, interval)
-            for name, style, network, top1, interval in _accuracies(material)
-            if network.get(key) and top1 is not None
+            charts.Point(name, style, network[key], 100 * mean, interval)
+            for name, style, network, mean, interval in _accuracies(material, measure)
+            if network.get(key) and mean is not None
         ]
         if points:
-            drawn.append((f"Top-1 over {unit}", scattered(points, f"{unit}, log scale")))
+            heading = f"{NAMES[measure].capitalize()} over {unit}"
+            drawn.append((heading, scattered(points, f"{unit}, log scale", NAMES[measure])))
     artefacts = parity["artefacts"] if parity else {}
     exported = parity["student"]["arm"] if parity else ""
     style = _styles(material).get(exported, "s0")
@@ -238,12 +252,14 @@ def scattered(points: Sequence[charts.Point], x_label: str, measure: str = "top-
     return charts.scatter(points, alt=alt, x_label=x_label, y_label=f"test {measure}, %")
 
 
-def _accuracies(material: Material) -> Iterator[tuple[str, str, Mapping[str, Any], float | None, Any]]:
+def _accuracies(
+    material: Material, measure: str
+) -> Iterator[tuple[str, str, Mapping[str, Any], float | None, tuple[float, float] | None]]:
     results = material.results
-    yield "teacher", "t", results["teacher"], results["teacher"]["test"].get("top1"), None
+    yield "teacher", "t", results["teacher"], results["teacher"]["test"].get(measure), None
     for name, style in _styles(material).items():
-        arm = results["arms"][name]
-        interval = tuple(100 * value for value in arm["ci95"]) if arm["ci95"] else None
+        arm = figures(results["arms"][name], measure)
+        interval = (100 * arm["ci95"][0], 100 * arm["ci95"][1]) if arm["ci95"] else None
         yield name, style, results["student"], arm["mean"], interval
 
 

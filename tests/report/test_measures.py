@@ -69,6 +69,62 @@ def test_recall_compares_teacher_baseline_and_leading_arm(validation, baseline):
     assert f"Recall of each class for teacher, {baseline}, kl_cosine;" in text
 
 
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        ((), "{fewest} to {most} images a class, so one image is up to {worth:.1f} points."),
+        (("town",), "so one image is up to {worth:.1f} points. The test images have none of town."),
+        (("field", "sea"), "so one image is up to {worth:.1f} points. The test images have none of field and sea."),
+        (("field", "forest", "sea"), "{most} images a class, so one image is up to {worth:.1f} points. "
+         "The test images have none of field, forest and sea."),
+    ],
+)  # fmt: skip
+def test_what_an_image_is_worth_is_that_of_the_classes_that_have_some(without, said):
+    given = material()
+    kept = np.array([CLASSES[label] not in without for label in given.test.labels])
+    test = dataclasses.replace(
+        given.test, labels=given.test.labels[kept], images=given.test.images[kept],
+        teacher=given.test.teacher[kept], students=given.test.students[:, kept],
+    )  # fmt: skip
+    counts = [int((test.labels == label).sum()) for label in set(test.labels.tolist())]
+    expected = said.format(fewest=min(counts), most=max(counts), worth=100 / min(counts))
+    text = written(measures.classes(dataclasses.replace(given, test=test)))
+    assert expected in text and ("have none" in text) == bool(without)
+
+
+def test_where_classes_are_unequal_validation_is_drawn_by_what_chooses_the_step():
+    given = material()
+    given.results["dataset"]["class_counts"] = {"train": [10, 90, 90, 90], "val": [5] * 4, "test": [15] * 4}
+    for arm in given.results["arms"].values():
+        arm["val_macro_recall"] = arm["val_top1"]
+    for record in [*given.records["distill"], *given.records["teacher"]]:
+        for measured in record["students"].values() if record["kind"] == "validation" else ():
+            measured["macro_recall"] = measured["top1"] / 2
+    found = panels(measures.curves(given))
+    assert "kl ends at 30" in found["Validation macro recall, %"] and "Validation top-1, %" not in found
+    for record in given.records["distill"]:  # of an earlier version
+        for measured in record["students"].values():
+            measured.pop("macro_recall", None)
+    assert "kl ends at 60" in panels(measures.curves(given))["Validation top-1, %"]
+
+
+def test_where_classes_are_unequal_macro_recall_is_drawn_over_cost():
+    given = material(seeds=(0, 1, 2), parity=PARITY)
+    given.results["dataset"]["class_counts"] = {"train": [10, 90, 90, 90], "val": [5] * 4, "test": [15] * 4}
+    for arm in given.results["arms"].values():
+        arm["val_macro_recall"] = arm["val_top1"]
+    found = panels(measures.cost(given))
+    assert list(found)[:3] == [
+        "Macro recall over parameters", "Macro recall over multiply-adds", "Top-1 over latency, exported kl",
+    ]  # fmt: skip
+    mean = given.results["arms"]["kl"]["macro_recall"]["mean"]
+    teacher = given.results["teacher"]["test"]["macro_recall"]
+    assert mean != given.results["arms"]["kl"]["mean"]
+    said = found["Macro recall over parameters"]
+    assert said.startswith("Test macro recall over") and f"kl {100 * mean:.2f} % at" in said
+    assert f"teacher {100 * teacher:.2f} % at" in said and "macro recall, %" in written(measures.cost(given))
+
+
 def test_recall_is_that_of_the_logits():
     given = material(seeds=(0,))
     text = re.sub(r"<svg.*?</svg>", "", written(measures.classes(given)), flags=re.S)
