@@ -7,6 +7,7 @@ from kdjax.results import formats, intervals, notes
 from kdjax.results.comparison import (
     NAMES,
     baselines,
+    failed_seeds,
     figures,
     find_alone,
     judged_by,
@@ -48,32 +49,47 @@ def finding(results: Mapping[str, Any]) -> str:
     few = notes.labels(results["dataset"])
     who = f"With {few}, the student" if few else "The student"
     said = f"{who} {name}{chosen} is right on {formats.percent(arm['mean'])} % of the {tested} test images"
+    said += _of_seeds(arm)
     if judged != "top1":
         said += f", averaged over the classes ({NAMES[judged]})"
     if theirs is not None:
         which = "the student trained alone"
         if len(baselines(arms)) > 1:
             which = f"{alone}, on validation no worse than any other trained without the teacher,"
-        said += f", {which} on {formats.percent(theirs['mean'])} %"
+        said += f", {which} on {formats.percent(theirs['mean'])} %{_of_seeds(theirs)}"
     teacher = results["teacher"]["test"].get(judged)
     said += f", the teacher on {formats.percent(teacher)} %." if teacher is not None else "."
-    if name == alone:
+    if not uses_teacher(arm):
+        if any(map(uses_teacher, arms.values())):
+            return f"{said} Every student that learned from the teacher failed."
         return f"{said} No student that learned from the teacher is there to compare with."
     if theirs is None:
+        if alone is not None:
+            return f"{said} Every seed of {alone}, trained without the teacher, failed."
         return f"{said} No student trained without the teacher is there to compare with."
     gain = arm["minus_alone"]
     if gain is None or gain["mean"] is None:
         return f"{said} The two students have no seed in common that ended well, so they cannot be compared."
-    seeds = len(_finished_seeds(arm) & _finished_seeds(theirs))
-    return f"{said} {_uncertainty(arm, gain, seeds, len(arms))}"
+    return f"{said} {_uncertainty(arm, theirs, gain, len(arms))}"
 
 
 def _finished_seeds(arm: Mapping[str, Any]) -> set[int]:
-    return {seed for seed, top1 in zip(arm["seeds"], arm["test_top1"], strict=True) if top1 is not None}
+    return set(arm["seeds"]) - set(failed_seeds(arm))
 
 
-def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, arms: int) -> str:
+def _of_seeds(arm: Mapping[str, Any]) -> str:
+    """Over how many of its seeds a mean is, where some failed."""
+    finished, every = len(_finished_seeds(arm)), len(arm["seeds"])
+    return f" (over {finished} of {every} seeds)" if finished < every else ""
+
+
+def _uncertainty(arm: Mapping[str, Any], theirs: Mapping[str, Any], gain: Mapping[str, Any], arms: int) -> str:
+    seeds = len(_finished_seeds(arm) & _finished_seeds(theirs))
+    # Where seeds were lost, the difference is not that of the means.
+    lost = bool(failed_seeds(arm) or failed_seeds(theirs))
+    those = ", those in which both ended well" if lost else ""
     difference = f"{signed(gain['mean'])} points"
+    over = f"Over {seeds} seeds{those}{',' if lost else ''} the difference is {difference}"
     p = arm["p_vs_alone"]
     # An older version gave equal differences an interval, of a single point.
     if gain["ci95"] is None or p is None:
@@ -84,21 +100,24 @@ def _uncertainty(arm: Mapping[str, Any], gain: Mapping[str, Any], seeds: int, ar
             else ""
         )
         if seeds >= intervals.FEWEST:
+            # Of differences that are all 0 the table has p = 1.
+            test = " and no test" if p is None else f", and p = {p:.3f} says only that they are equal"
             return (
-                f"Over {seeds} seeds the difference is {difference}, the same for each of them. {over_images}How far "
-                "another seed would move it is not known: without spread there is no interval and no test."
+                f"{over}, the same for each of them. {over_images}How far another seed would move it is "
+                f"not known: without spread there is no interval{test}."
             )
         if seeds > 1:
             return (
-                f"The difference is {difference}, from {seeds} seeds. {over_images}How far another seed would move it "
-                f"takes {intervals.FEWEST} seeds to say."
+                f"The difference is {difference}, from {seeds} seeds{those}. {over_images}How far another seed would "
+                f"move it takes {intervals.FEWEST} seeds to say."
             )
+        only = ", the only one in which both ended well" if lost else ""
         return (
-            f"The difference is {difference}, from one seed. {over_images}How far another seed would move it is not "
-            "known: one seed proves nothing."
+            f"The difference is {difference}, from one seed{only}. {over_images}How far another seed would move it is "
+            "not known: one seed proves nothing."
         )
     low, high = gain["ci95"]
-    said = f"Over {seeds} seeds the difference is {difference}, 95 % interval {signed(low)} to {signed(high)}"
+    said = f"{over}, 95 % interval {signed(low)} to {signed(high)}"
     said += f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" + (" after Holm's correction" if arms > 2 else "")
     if low <= 0 <= high:
         return f"{said}. The interval contains 0: these seeds do not show that distillation helps or harms."

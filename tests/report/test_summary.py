@@ -36,7 +36,11 @@ UNKNOWN = "How far another seed would move it is not known: without spread there
         ((0.05, None, None), f"+5.00 points, the same for each of them. {UNKNOWN}"),
         ((0.05, [0.05, 0.05], None), f"+5.00 points, the same for each of them. {UNKNOWN}"),  # of an older version
         ((-0.05, None, None), f"−5.00 points, the same for each of them. {UNKNOWN}"),
-        ((0.0, None, 1.0), f"+0.00 points, the same for each of them. {UNKNOWN}"),
+        (
+            (0.0, None, 1.0),
+            "+0.00 points, the same for each of them. How far another seed would move it is not known: without spread "
+            "there is no interval, and p = 1.000 says only that they are equal.",
+        ),
         (
             (0.05, None, None, [0.01, 0.09]),
             "+5.00 points, the same for each of them. Other test images might have shown +1.00 to +9.00 points. "
@@ -79,6 +83,43 @@ def test_seeds_that_failed_are_not_counted():
     found["arms"]["kl"]["test_top1"][1] = None
     found["arms"]["student_alone"]["test_top1"][3] = None
     assert "Over 2 seeds" in summary.finding(found)
+    assert summary.finding(found) == (
+        "The student kl is right on 85.00 % of the 100 test images (over 3 of 4 seeds), the student trained alone on "
+        "80.00 % (over 3 of 4 seeds), the teacher on 90.00 %. Over 2 seeds, those in which both ended well, the "
+        f"difference is +5.00 points, 95 % interval +1.00 to +9.00, p = 0.030. {HELPS}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("failed", "said"),
+    [
+        ((1, 2), "The difference is +5.00 points, from one seed, the only one in which both ended well. How far "),
+        ((1,), "The difference is +5.00 points, from 2 seeds, those in which both ended well. How far "),
+        ((), "Over 3 seeds the difference is +5.00 points, the same for each of them. How far "),
+    ],
+)
+def test_where_seeds_were_lost_it_is_said_over_which_the_difference_is(failed, said):
+    found = gain(0.05, seeds=3)
+    for seed in failed:
+        found["arms"]["kl"]["test_top1"][seed] = None
+    text = summary.finding(found)
+    assert said in text and (
+        f"(over {3 - len(failed)} of 3 seeds), the student trained alone on 80.00 %, " in text
+    ) == (len(failed) > 0)
+
+
+def test_students_that_failed_are_not_called_absent():
+    found = gain(0.05, seeds=2)
+    found["arms"]["student_alone"] |= {"mean": None, "test_top1": [None] * 2, "val_top1": [None] * 2}
+    assert summary.finding(found).endswith(
+        "on 90.00 %. Every seed of student_alone, trained without the teacher, failed."
+    )
+    found = gain(0.05, seeds=2)
+    found["arms"]["kl"] |= {"mean": None, "test_top1": [None] * 2, "val_top1": [None] * 2}
+    assert summary.finding(found) == (
+        "The student student_alone is right on 80.00 % of the 100 test images, the teacher on 90.00 %. Every student "
+        "that learned from the teacher failed."
+    )
 
 
 def test_with_few_labels_the_finding_names_them_and_the_better_baseline():
