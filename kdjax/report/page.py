@@ -10,6 +10,7 @@ from kdjax.report.parts import details, figure, scroll
 from kdjax.report.shell import document
 from kdjax.report.summary import finding, leading_arm
 from kdjax.results import notes, tables
+from kdjax.results.comparison import shown_arms, uses_teacher
 
 
 def render(material: Material) -> str:
@@ -27,7 +28,9 @@ def render(material: Material) -> str:
         ("views", "What the networks are shown", images.views(material)),
         ("setup", "Setup", _setup(material)),
     ]
-    title = f"{results['config']['name']}: {results['student']['model']} taught by {results['teacher']['model']}"
+    taught = any(map(uses_teacher, shown_arms(results).values()))
+    by = f"taught by {results['teacher']['model']}" if taught else "without a teacher"
+    title = f"{results['config']['name']}: {results['student']['model']} {by}"
     contents = element("ul", *(element("li", element("a", name, href=f"#{mark}")) for mark, name, _ in sections))
     return document(
         title,

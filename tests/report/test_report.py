@@ -2,18 +2,20 @@
 
 import base64
 import copy
+import dataclasses
 import functools
 import hashlib
 import html
 import html.parser
 import json
 import re
-import shutil
 import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import chromium as browser
+from helpers import report_material
 from helpers.report_material import ARMS, CLASSES, HOSTILE, HOSTILE_FILE, PARITY, material
 
 from kdjax.config import base
@@ -157,6 +159,13 @@ def test_the_table_shades_the_leading_arm_alone():
     assert {"teacher vgg16", "student_alone", "kl"} <= {name for leading, name in rows if not leading}
 
 
+@pytest.mark.parametrize("arms", [("student_alone",), ("student_alone", "kl")])
+def test_the_title_says_taught_only_where_a_student_was(monkeypatch, arms):
+    monkeypatch.setattr(report_material, "ARMS", {name: ARMS[name] for name in arms})
+    title = re.search("<h1>(.*?)</h1>", page.render(material()))[1]
+    assert title == f"made up: mobilenet_v2 {'taught by vgg16' if 'kl' in arms else 'without a teacher'}"
+
+
 def test_markup_escapes_what_is_not_markup():
     assert element("p", "a < b", title='"&"') == '<p title="&quot;&amp;&quot;">a &lt; b</p>'
     assert element("p", element("b", "x"), 3, class_="y", id=None) == '<p class="y"><b>x</b>3</p>'
@@ -284,7 +293,7 @@ def test_without_test_images_there_is_no_report(run):
     refused(run, "no test images")
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = browser.found()
 PROBE = """<script>
 addEventListener("load", () => {
   const room = document.documentElement.clientWidth;
@@ -294,8 +303,10 @@ addEventListener("load", () => {
   const requests = performance.getEntriesByType("resource").map((one) => one.name);
   const loaded = requests.filter((one) => !one.startsWith("data:"));
   const broken = [...document.images].filter((one) => !one.naturalWidth).length;
+  const bent = [...document.images].filter((one) => getComputedStyle(one).objectFit === "fill" &&
+    Math.abs(one.clientWidth / one.clientHeight - one.naturalWidth / one.naturalHeight) > 0.05).length;
   document.title = JSON.stringify({
-    width: innerWidth, overflow: document.documentElement.scrollWidth - room, names, loaded, broken,
+    width: innerWidth, overflow: document.documentElement.scrollWidth - room, names, loaded, broken, bent,
   });
 });
 </script>"""
@@ -317,11 +328,16 @@ def chromium(tmp_path, path, width):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [390, 1400])
 def test_a_browser_shows_it_without_complaint_or_overflow(tmp_path, width):
-    (tmp_path / "report.html").write_text(rendered())
+    given, wide = material(parity=PARITY), lambda images: np.repeat(images, 2, -2)  # true and false color, side by side
+    test, views = given.test, given.views
+    test = dataclasses.replace(test, images=wide(test.images))
+    views = dataclasses.replace(views, images=wide(views.images), views=wide(views.views))
+    shown = page.render(dataclasses.replace(given, test=test, views=views))
+    (tmp_path / "report.html").write_text(shown)
     dom, complaints = chromium(tmp_path, tmp_path / "report.html", width)
     assert "made up: mobilenet_v2 taught by vgg16</h1>" in dom and not complaints
     # The probe is not the page's own script, so this copy goes without the policy that forbids it.
-    free = re.sub(r"<meta http-equiv[^>]*>", "", rendered()).replace("</body>", PROBE + "</body>")
+    free = re.sub(r"<meta http-equiv[^>]*>", "", shown).replace("</body>", PROBE + "</body>")
     # A window may not become this narrow, a frame can.
     frame = f'<iframe width={width} height=900 style="border:0" srcdoc="{page.joined(free)}"></iframe>'
     report = "<script>onload = () => { document.title = frames[0].document.title; };</script>"
@@ -329,4 +345,4 @@ def test_a_browser_shows_it_without_complaint_or_overflow(tmp_path, width):
     dom, complaints = chromium(tmp_path, tmp_path / "frame.html", 1600)
     found = json.loads(html.unescape(re.search("<title>(.*?)</title>", dom)[1]))
     assert not complaints
-    assert found == {"width": width, "overflow": 0, "names": [], "loaded": [], "broken": 0}
+    assert found == {"width": width, "overflow": 0, "names": [], "loaded": [], "broken": 0, "bent": 0}
