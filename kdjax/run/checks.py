@@ -280,6 +280,9 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
         raise InputError(f"arms.{name} is {arm!r}: give weights of terms, as {{'ce': 1.0, 'kl': 1.0}}")
     if "/" in name or not name.strip():
         raise InputError(f"arms: {name!r} is no name for an arm: leave out '/'")
+    for where, one in (("arms", name), (f"arms.{name}.family", arm.get("family"))):
+        if one == "teacher":  # of tables, the report and results.csv
+            raise InputError(f"{where}: 'teacher' is the teacher's own name: choose another")
     for field, value in arm.items():
         where = f"arms.{name}.{field}"
         if field == "family":

@@ -177,6 +177,14 @@ def of_config_files() -> list[Case]:
         (start + "    c.name = '../../elsewhere'\n    return c", "name"),
         (start + "    c.distill.arms = 'kl'\n    return c", "arms"),
         (start + "    c.arms.mine = {'nonsense': 1.0}\n    return c", "nonsense"),
+        (
+            start + "    c.arms.teacher = {'ce': 1.0, 'kl': 1.0}\n    return c",
+            "arms: 'teacher' is the teacher's own name",
+        ),
+        (
+            start + "    c.arms.mine = {'ce': 1.0, 'family': 'teacher'}\n    return c",
+            "arms.mine.family: 'teacher' is the",
+        ),
         (start + "    c.arms.mine = 3\n    return c", "arms.mine"),
     ]
 

@@ -9,6 +9,7 @@ from kdjax.config import base
 from kdjax.data.class_weights import class_weights
 from kdjax.errors import InputError
 from kdjax.run.arms import common_weights, head_weights, student_arms, teacher_arms
+from kdjax.run.checks import validate
 
 LABELS = np.repeat([0, 1, 2, -1], [6, 3, 1, 4])
 DATASET = SimpleNamespace(classes=("a", "b", "c"), train=SimpleNamespace(labels=LABELS))
@@ -51,3 +52,20 @@ def test_balanced_draws_are_weights_of_a_fitted_head():
     even = class_weights("", (1, 2, 3), DATASET.classes, LABELS, even=True)
     losses = np.array([0.5, 2.0, 7.0])
     assert (0.6, 0.3, 0.1) @ (both * losses) == pytest.approx(np.mean(even * losses))
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "field"),
+    [
+        ("teacher", {"ce": 1.0, "kl": 1.0}, "arms: "),
+        ("mine", {"ce": 1.0, "family": "teacher"}, "arms.mine.family: "),
+    ],
+)
+def test_no_arm_has_the_name_of_the_teacher(name, arm, field):
+    """Tables, the report and results.csv have a row of that name already."""
+    made = base()
+    made.dataset.source = "demo"
+    validate(made)
+    made.arms[name] = arm
+    with pytest.raises(InputError, match=f"^{field}'teacher' is the teacher's own name: choose another$"):
+        validate(made)
