@@ -113,35 +113,29 @@ def scatter(points: Sequence[Point], *, alt: str, x_label: str, y_label: str) ->
     x = Axis(min(xs) / margin, max(xs) * margin, 46, 334, log=True)
     middle = math.sqrt(x.low * x.high)
     names = labels([point.name for point in points])
-    sides = [
-        [pair for pair in zip(points, names, strict=True) if (pair[0].x <= middle) == left] for left in (True, False)
-    ]
-    bottom = max(186, 24 + 13 * (max(map(len, sides)) - 1))
+    bottom = max(186, 24 + 13 * (len(points) - 1))
     y = Axis(*_percents(np.array(ys)), bottom, 22)
     drawn = []
-    # Names of networks of one size would lie upon each other: each side is spread from the top down.
-    for left, side in zip((True, False), sides, strict=True):
-        height = y.end
-        for number, (point, name) in enumerate(sorted(side, key=lambda pair: -pair[0].y)):
-            here, across = y.place(point.y), x.place(point.x)
-            height = min(max(here, height), bottom - 2 - 13 * (len(side) - 1 - number))
-            if point.interval:
-                bounds = [y.place(v) for v in point.interval]
-                drawn.append(
-                    element("line", x1=across, x2=across, y1=bounds[0], y2=bounds[1], class_=f"bar {point.style}")
-                )
-            text = across + (14 if left else -14)
-            drawn.append(
-                element(
-                    "g",
-                    element("line", x1=across, y1=here, x2=text, y2=height, class_="leader"),
-                    marker(point.style, across, here),
-                    element("text", name, x=text, y=height + 4, class_=None if left else "end"),
-                    element("title", f"{point.name}: {point.y:.2f}"),
-                    class_=point.style,
-                )
+    # Names would lie upon each other, also those of two sides: all are spread from the top down.
+    height = y.end
+    for number, (point, name) in enumerate(sorted(zip(points, names, strict=True), key=lambda pair: -pair[0].y)):
+        here, across, left = y.place(point.y), x.place(point.x), point.x <= middle
+        height = min(max(here, height), bottom - 2 - 13 * (len(points) - 1 - number))
+        if point.interval:
+            bounds = [y.place(v) for v in point.interval]
+            drawn.append(element("line", x1=across, x2=across, y1=bounds[0], y2=bounds[1], class_=f"bar {point.style}"))
+        text = across + (14 if left else -14)
+        drawn.append(
+            element(
+                "g",
+                element("line", x1=across, y1=here, x2=text, y2=height, class_="leader"),
+                marker(point.style, across, here),
+                element("text", name, x=text, y=height + 4, class_=None if left else "end"),
+                element("title", f"{point.name}: {point.y:.2f}"),
+                class_=point.style,
             )
-            height += 13
+        )
+        height += 13
     return _svg(344, bottom + 36, alt, _frame(x, y, x_label, y_label), *drawn)
 
 

@@ -158,7 +158,7 @@ def test_losses_of_nothing_have_no_ticks_of_nothing():
 
 @pytest.mark.parametrize("count", [1, 13, 16, 40])
 def test_every_name_of_a_plane_is_in_the_picture_and_apart(count):
-    points = [charts.Point(f"student {k}", "s0", 2.2e6, 90 + k / 10) for k in range(count)]
+    points = [charts.Point(f"student {k}", "s0", 2.2e6 * (1 + k % 2), 90 + k / 10) for k in range(count)]
     text = str(charts.scatter(points, alt="", x_label="parameters", y_label="top-1"))
     height = float(re.search(r'viewBox="0 0 \d+ ([\d.]+)"', text).group(1))
     at = sorted(float(y) for y in re.findall(r'<text x="[\d.]+" y="(-?[\d.]+)"[^>]*>student', text))
