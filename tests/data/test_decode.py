@@ -268,6 +268,42 @@ def test_to_uint8_and_resize():
     assert small.shape == (16, 16, 3) and np.abs(small.astype(int) - 127).max() < 16
 
 
+def in_order(image, size, rows_first):
+    """Two of Pillow's resizes along one axis each."""
+    across, down = (size, image.height), (image.width, size)
+    first = image.resize(down if rows_first else across, Image.Resampling.LANCZOS)
+    return first.resize((size, size), Image.Resampling.LANCZOS)
+
+
+# Pillow from 13 on takes the rows first where their number falls by more than twice what that of the columns does.
+TALL = [(5, 25, 8), (11, 37, 8), (40, 70, 20), (40, 61, 20), (12, 88, 31)]
+OTHERS = [(40, 60, 20), (30, 30, 20), (9, 9, 31), (50, 31, 20), (56, 3, 50), (20, 20, 20)]
+
+
+@pytest.mark.parametrize("own_order", [None, False, True], ids=["this_pillow", "columns_first", "rows_first"])
+@pytest.mark.parametrize(("width", "height", "size"), TALL + OTHERS)
+def test_every_version_of_pillow_gives_the_same_pixels(monkeypatch, own_order, width, height, size):
+    tall = (width, height, size) in TALL
+    image = random_image(height, width, 3)
+    image[: height // 2] = 255 * (image[: height // 2] > 128)  # edges, beyond which the filter swings
+    expected = np.asarray(in_order(Image.fromarray(image), size, tall))
+    if width != size and height != size:
+        assert (np.asarray(in_order(Image.fromarray(image), size, not tall)) != expected).any()
+    floats = [np.asarray(in_order(Image.fromarray(image[..., k].astype(np.float32)), size, tall)) for k in range(2)]
+    pillows = Image.Image.resize
+
+    def resize(self, shape, resample):
+        """Of a Pillow that has one order for all images."""
+        if own_order is not None and self.width != shape[0] and self.height != shape[1]:
+            self = pillows(self, (self.width, shape[1]) if own_order else (shape[0], self.height), resample)
+        return pillows(self, shape, resample)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    np.testing.assert_array_equal(decode.resize(image, size), expected)
+    two_bands = np.clip(np.rint(np.stack(floats, axis=-1)), 0, 255)
+    np.testing.assert_array_equal(decode.resize(image[..., :2], size), two_bands)
+
+
 def test_digest_tells_size_and_pixels_apart():
     image = random_image(4, 6, 3)
     assert decode.digest(image) == decode.digest(image.copy())
