@@ -35,6 +35,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def hashed(self) -> np.ndarray:
+        """uint8 (N, 32), the hashes of the images; where they are not known, all images are read for them."""
+        return row_hashes(self.images) if self.hashes is None else self.hashes
+
     def labelled(self) -> Split:
         """The examples that have a label, in their order; images are not copied."""
         rows = np.flatnonzero(self.labels >= 0)
@@ -196,6 +200,5 @@ def fingerprint(classes: tuple[str, ...], splits: dict[str, Split], bands: Bands
         add("\n".join(split.names).encode("utf-8", "surrogateescape"))
         add(split.labels.astype("<i4").tobytes())
         add(repr(split.images.shape).encode())
-        hashes = row_hashes(split.images) if split.hashes is None else split.hashes
-        add(repr(np.dtype(split.images.dtype).str).encode() + hashes.tobytes())
+        add(repr(np.dtype(split.images.dtype).str).encode() + split.hashed().tobytes())
     return total.hexdigest()

@@ -16,7 +16,7 @@ from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, Statistics, fingerprint
 from kdjax.data.groups import connected
 from kdjax.data.meaning import Meaning
-from kdjax.data.rows import Rows, row_hashes
+from kdjax.data.rows import Rows
 from kdjax.data.sources import SOURCES
 from kdjax.data.sources.folder import load_unlabelled, read_named
 from kdjax.errors import InputError
@@ -248,12 +248,11 @@ def _with_unlabelled(
             f"dataset.unlabelled_dir: every tile of {section['unlabelled_dir']} is a validation or test image{nearly}"
         )
     notes += (f"{len(names)} unlabelled tiles added to train",)
-    hashes = row_hashes(train.images) if train.hashes is None else train.hashes
     merged = Split(
         Rows.of(train.images).followed_by(tiles.images.select(keep)),
         np.concatenate([train.labels, np.full(len(names), UNLABELLED, np.int32)]),
         train.names + names,
-        np.concatenate([hashes, tiles.hashes[keep]]),
+        np.concatenate([train.hashed(), tiles.hashes[keep]]),
     )
     return merged, names, notes
 

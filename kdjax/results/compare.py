@@ -5,9 +5,11 @@
 An arm may be a family of trials: then its trial with the best validation accuracy is compared. Printed as JSON are the
 accuracies of both, and their mean difference with two 95 % intervals: Student's t over the seeds (from three on, unless
 their differences are equal), and a bootstrap over the test images; and the same of macro recall, whose bootstrap draws
-within the classes. The labels are the names of the class folders that the test images lie in.
+within the classes. The labels are those that the runs were evaluated by. Runs whose test images have the same names but
+other labels or pixels are refused; pixels are compared where both runs keep them in the same size, bands and values.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -21,19 +23,38 @@ from kdjax.runtime import files
 
 _FIX = "run --stages=evaluate of that run again"
 
+_STORED_BY = ("storage_size", "value_range", "sensor", "file_bands", "bands")
+"""Fields of config.dataset by which the same image has other pixels."""
 
-def right(name: str) -> tuple[list[str], np.ndarray, dict[int, np.ndarray]]:
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What one arm has right.
+
+    Attributes:
+        images: names of the test images.
+        classes: the name of the class of each.
+        right: by seed (images,) bool, without the seeds that failed.
+        hashes: uint8 (images, 32), of the pixels of each image.
+        stored: what decides the pixels of an image; hashes of others say nothing.
+    """
+
+    images: list[str]
+    classes: list[str]
+    right: dict[int, np.ndarray]
+    hashes: np.ndarray
+    stored: list[Any]
+
+
+def right(name: str) -> Answers:
     """What one arm has right.
 
     Args:
         name: RUN:ARM, the directory of an evaluated run and one of its arms or families.
 
-    Returns:
-        The names of the test images, their labels (images,) int, and by seed (images,) bool, without the seeds that
-        failed.
-
     Raises:
-        InputError: there is no such run or arm, a file of the run is damaged, or its images are not of class folders.
+        InputError: there is no such run or arm, or a file of the run is damaged or of an earlier version, which kept no
+            labels.
     """
     folder, _, arm = name.rpartition(":")
     if not folder or not (Path(folder) / "results.json").is_file():
@@ -43,20 +64,24 @@ def right(name: str) -> tuple[list[str], np.ndarray, dict[int, np.ndarray]]:
     if arm not in results["arms"]:
         raise InputError(f"{name}: {folder} has no such arm; give one of {', '.join(results['arms'])}")
     images, classes = test_split(Path(folder) / "splits.json")
-    strange = [image for image in images if image.split("/")[0] not in classes]
-    if strange:
-        raise InputError(
-            f"{name}: {strange[0]} does not lie in a folder of its class, so its label is not known: give runs on "
-            "folders of classes"
-        )
-    labels = np.array([classes.index(image.split("/")[0]) for image in images])
     one, columns = results["arms"][arm], list(results["arms"])
-    shape = (len(one["seeds"]), len(columns), len(images), len(classes))
+    shapes = {
+        "student_test": (len(one["seeds"]), len(columns), len(images), len(classes)),
+        "labels_test": (len(images),),
+        "hashes_test": (len(images), 32),
+    }
     path, sha256 = Path(folder) / "evaluation" / "logits.npz", results.get("logits_sha256")
-    stored = logits.read(path, {"student_test": shape}, _FIX, sha256)
+    stored = logits.read(path, shapes, _FIX, sha256)
     said = stored["student_test"][:, columns.index(arm)].argmax(-1)
-    rows = zip(one["seeds"], one["test_top1"], said == labels, strict=True)
-    return images, labels, {seed: row for seed, top1, row in rows if top1 is not None}
+    rows = zip(one["seeds"], one["test_top1"], said == stored["labels_test"], strict=True)
+    section = results["config"].get("dataset", {})
+    return Answers(
+        images,
+        [classes[label] for label in stored["labels_test"]],
+        {seed: row for seed, top1, row in rows if top1 is not None},
+        stored["hashes_test"],
+        [files.read_json(Path(folder) / "splits.json", _FIX).get("value_range"), *map(section.get, _STORED_BY)],
+    )
 
 
 def test_split(path: Path) -> tuple[list[str], list[str]]:
@@ -78,15 +103,15 @@ def compare(first: str, second: str) -> dict[str, Any]:
     Raises:
         InputError: see `right`; the two are one, have not the same test images, or no seed in common.
     """
-    (images, labels, of_first), (their_images, _, of_second) = right(first), right(second)
+    one, other = right(first), right(second)
     if _place(first) == _place(second):
         raise InputError(f"{second} is given twice: give two arms, or two runs")
-    seeds = sorted(of_first.keys() & of_second.keys())
-    if images != their_images:
-        raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
+    _check_images(first, one, second, other)
+    seeds = sorted(one.right.keys() & other.right.keys())
     if not seeds:
         raise InputError(f"{first} and {second} have no seed in common that ended well: train both with the same seeds")
-    ours, theirs = (np.array([one[seed] for seed in seeds]) for one in (of_first, of_second))
+    ours, theirs = (np.array([found.right[seed] for seed in seeds]) for found in (one, other))
+    labels = np.unique(one.classes, return_inverse=True)[1]
 
     def measured(means: tuple[list[float], list[float]], by_class: np.ndarray | None) -> dict[str, Any]:
         return {
@@ -103,6 +128,22 @@ def compare(first: str, second: str) -> dict[str, Any]:
         **measured(top1, None),
         "macro_recall": {"test": recall, **measured(recall, labels)},
     }
+
+
+def _check_images(first: str, one: Answers, second: str, other: Answers) -> None:
+    """Whether both were tested on the same images, with the same labels."""
+    if one.images != other.images:
+        raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
+    for image, here, there in zip(one.images, one.classes, other.classes, strict=True):
+        if here != there:
+            raise InputError(f"{image} is {here} in {first} and {there} in {second}: give both runs the same data")
+    differ = np.flatnonzero((one.hashes != other.hashes).any(1))
+    if one.stored == other.stored and len(differ):
+        raise InputError(
+            f"{first} and {second} have not the same test images: {len(differ)} of {len(one.images)} differ in their "
+            f"pixels, such as {one.images[differ[0]]}: give both runs the same data; if they have it, run "
+            "--stages=evaluate of both on one machine"
+        )
 
 
 def _place(name: str) -> tuple[str, str]:

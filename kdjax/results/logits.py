@@ -1,4 +1,4 @@
-"""evaluation/logits.npz: what teacher and students say of validation and test."""
+"""evaluation/logits.npz: what teacher and students say of validation and test, and the labels and hashes of these."""
 
 import hashlib
 import zipfile

@@ -180,6 +180,9 @@ def _write(
     writer.close()
     temporary = folder / "logits.tmp.npz"
     arrays = {f"{who}_{side}": said[who][side] for who in said for side in SIDES}
+    for side in SIDES:  # what a comparison with another run needs to know of the images
+        split = getattr(run.dataset, side)
+        arrays |= {f"labels_{side}": split.labels, f"hashes_{side}": split.hashed()}
     np.savez(temporary, **arrays)
     temporary.replace(folder / "logits.npz")
     results["logits_sha256"] = logits.digest(arrays)

@@ -5,7 +5,8 @@ The working directory:
     teacher/ distill/                checkpoints/ and metrics.jsonl; weights.json: the file of weights
                                      they began with; profile/ where asked for
     teacher_logits.json              where the teacher's logits lie, and how many images it took to make them
-    evaluation/                      metrics.jsonl; logits.npz: test and validation logits of the selected checkpoints
+    evaluation/                      metrics.jsonl; logits.npz: test and validation logits of the selected checkpoints,
+                                     with the labels
     results.json results.md results.csv   the figures
 """
 

@@ -104,11 +104,48 @@ def test_wrong_names_are_refused(runs):
         refused(runs, name, "give RUN:ARM")
 
 
-def test_other_images_and_unknown_labels_are_refused(runs):
+def test_labels_are_those_of_the_evaluation_whatever_folders_images_lie_in(runs):
+    names = ("test/field/1.png", "test/field/2.png", "test/test/1.png", "test/test/2.png")
+    classes = ("field", "test")
+    write_run(runs / "c", {"kl": ([[0, 0, 1, 1]], None, 0.5)}, names, classes=classes)
+    write_run(runs / "d", {"alone": ([[0, 1, 1, 1]], None, 0.5)}, names, classes=classes)
+    found = compare.compare(f"{runs}/c:kl", f"{runs}/d:alone")
+    assert found["test_top1"] == ([1.0], [0.75]) and found["macro_recall"]["test"] == ([1.0], [0.75])
+
+
+def test_images_that_share_their_names_alone_are_refused(runs):
+    arms = {"alone": ([[0, 0, 1, 1]] * 2, None, 0.5)}
+    write_run(runs / "c", arms, images={TEST[2]: "another"})
+    refused(runs, f"{runs}/c:alone", f"not the same test images: 1 of 4 differ in their pixels, such as {TEST[2]}: ")
+    write_run(runs / "d", arms, classes=("wood", "field"))  # the classes are compared by name
+    assert compare.compare(f"{runs}/d:alone", f"{runs}/b:alone")["test_top1"][0] == [0.0, 0.0]
+    write_run(runs / "e", arms)
+    path = runs / "e" / "evaluation" / "logits.npz"
+    np.savez(path, **{**np.load(path), "labels_test": np.array([0, 1, 1, 1])})
+    refused(runs, f"{runs}/e:alone", f"{TEST[1]} is wood in .*/e:alone and field in .*/b:alone: ")
+
+
+@pytest.mark.parametrize("field", [{"storage_size": 144}, {"bands": ["B04"]}, {"value_range": [0, 4000]}])
+def test_pixels_that_are_stored_otherwise_are_no_other_images(runs, field):
+    arms = {"alone": ([[0, 0, 1, 1]] * 2, None, 0.5)}
+    write_run(runs / "c", arms, images=dict.fromkeys(TEST, "larger"), dataset=field)
+    assert compare.compare(f"{runs}/c:alone", f"{runs}/b:alone")["test_top1"][0] == [1.0, 1.0]
+
+
+def test_a_value_range_that_was_found_in_the_images_counts_as_well(runs):
+    arms = {"alone": ([[0, 0, 1, 1]] * 2, None, 0.5)}
+    write_run(runs / "c", arms, images=dict.fromkeys(TEST, "brighter"))
+    path = runs / "c" / "splits.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "value_range": [0, 4000]}))
+    assert compare.compare(f"{runs}/c:alone", f"{runs}/b:alone")["test_top1"][0] == [1.0, 1.0]
+
+
+def test_other_images_and_evaluations_without_labels_are_refused(runs):
     write_run(runs / "c", {"alone": ([[0], [0]], None, 0.5)}, TEST[:1])
     refused(runs, f"{runs}/c:alone", "not the same test images.*dataset.splits")
-    write_run(runs / "d", {"alone": ([[0, 0]], None, 0.5)}, ("field/1.png", "7.png"))
-    refused(runs, f"{runs}/d:alone", "7.png does not lie in a folder of its class")
+    path = runs / "a" / "evaluation" / "logits.npz"  # as earlier versions wrote it
+    np.savez(path, student_test=np.load(path)["student_test"])
+    refused(runs, f"{runs}/a:kl", "has no array labels_test: run --stages=evaluate of that run again")
 
 
 @pytest.mark.parametrize("name", ["results.json", "splits.json", "evaluation/logits.npz"])

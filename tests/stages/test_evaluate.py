@@ -1,5 +1,6 @@
 """What the stages that measure write and say, without training anything."""
 
+import hashlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,3 +63,5 @@ def test_results_hold_the_digest_of_their_logits(run, monkeypatch):
     path = run.workdir / "evaluation" / "logits.npz"
     found = logits.read(path, {"student_test": (1, 1, 6, 3)}, "x", written["logits_sha256"])
     np.testing.assert_array_equal(found["teacher_validation"], said["teacher"]["validation"])
+    np.testing.assert_array_equal(found["labels_test"], [0, 1, 2, 0, 1, 2])
+    assert [one.tobytes() for one in found["hashes_validation"]] == [hashlib.sha256(bytes(48)).digest()] * 4
