@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     if options.follow:
         from kdjax.stages.follow import follow
 
-        follow(opened(config, workdir, follows=True))
+        follow(config, workdir)
         return
     parts = [(config, workdir)]
     if config.splits > 1:

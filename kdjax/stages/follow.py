@@ -5,12 +5,16 @@ Writes `evaluation/` only and holds no lock. Checkpoints may be deleted while th
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from kdjax.errors import InputError
 from kdjax.results import formats, intervals
 from kdjax.results.comparison import NAMES
+from kdjax.run import record
+from kdjax.run.opening import opened
 from kdjax.run.run import Run
 from kdjax.runtime import preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
@@ -22,14 +26,39 @@ SECONDS = 10.0
 """Between two looks for a new checkpoint."""
 
 
-def follow(run: Run) -> None:
+def begun(config: ConfigDict, workdir: Path) -> Run:
+    """The run that another process trains in a directory, opened once it has begun.
+
+    What is wrong without it is said at once. But its dtype, and whether its configuration and data are these, is known
+    of a run that has begun only.
+
+    Raises:
+        InputError: see `run.open_run`.
+    """
+    waits = not record.begun(workdir)
+    run = opened(config, workdir, follows=True)
+    if not waits:
+        return run
+    run.log(f"evaluate: waiting for a first checkpoint in {workdir}")
+    while not record.begun(workdir):
+        preemption.check_lost()
+        time.sleep(SECONDS)
+    return opened(config, workdir, follows=True)
+
+
+def follow(config: ConfigDict, workdir: Path) -> None:
     """Evaluates each new checkpoint of the students on validation; when training has ended, the selected ones on test.
 
     The metrics go to `evaluation/follow/metrics.jsonl`, the final figures to `evaluation/results.json`.
 
     Args:
-        run: opened with `follows`.
+        config: of the run.
+        workdir: its directory, where another process writes.
+
+    Raises:
+        InputError: see `run.open_run`; or a checkpoint cannot be read.
     """
+    run = begun(config, workdir)
     student, validation = run.student, run.dataset.validation
     total = student.total_steps
     layout, predict = student.layout, student.predictor

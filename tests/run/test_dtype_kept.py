@@ -13,6 +13,7 @@ from kdjax.config import base, from_file
 from kdjax.errors import InputError
 from kdjax.run import record
 from kdjax.run.run import open_run
+from kdjax.stages import follow
 
 TINY = Path(__file__).parents[1] / "tiny.py"
 
@@ -57,14 +58,48 @@ def test_a_run_that_kept_none_computes_as_its_backend_says_and_none_is_made_up(t
         record.check_same_config(tmp_path, document)
 
 
-def test_networks_compute_in_the_dtype_of_the_run_and_not_of_the_machine(tmp_path, monkeypatch):
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A configuration on a few tiles, whose networks are made as in a run."""
     unchanged_networks(monkeypatch)
     config = from_file(TINY)
     config.dataset.path = str(write_classes(tmp_path / "tiles"))
+    config.run.cache_dir = str(tmp_path / "cache")
+    return config
+
+
+@pytest.fixture
+def trained_meanwhile(tmp_path, monkeypatch, tiny):
+    """Has another process begin a run on a GPU while this one waits; gives its directory."""
+    workdir, trained = tmp_path / "run", tiny.copy_and_resolve_references()
+
+    def begins(seconds):
+        with monkeypatch.context() as there:
+            there.setattr(jax, "default_backend", lambda: "gpu")
+            open_run(trained, workdir, tmp_path / "cache", lambda line: None)
+        (workdir / "teacher" / "checkpoints" / "1").mkdir(parents=True)
+
+    monkeypatch.setattr(follow.time, "sleep", begins)
+    return workdir
+
+
+def test_who_follows_a_run_before_it_begins_computes_in_its_dtype(trained_meanwhile, tiny):
+    run = follow.begun(tiny, trained_meanwhile)
+    assert {run.teacher.network.dtype, run.student.network.dtype} == {jnp.dtype("bfloat16")}
+    assert run.config.dtype == "bfloat16" and run.student.read_only
+
+
+def test_who_follows_another_config_before_it_begins_is_refused(trained_meanwhile, tiny):
+    tiny.distill.temperature = 3.0
+    with pytest.raises(InputError, match="temperature is 3.0, was 4.0; choose another workdir"):
+        follow.begun(tiny, trained_meanwhile)
+
+
+def test_networks_compute_in_the_dtype_of_the_run_and_not_of_the_machine(tmp_path, monkeypatch, tiny):
     workdir = tmp_path / "run"
 
     def dtypes(**options):
-        run = open_run(config, workdir, tmp_path / "cache", lambda line: None, **options)
+        run = open_run(tiny, workdir, tmp_path / "cache", lambda line: None, **options)
         return {jnp.dtype(network.dtype).name for network in (run.teacher.network, run.student.network)}, run.config
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
