@@ -1,10 +1,12 @@
 """The configuration: every field with its default. A file in `configs/` changes what its experiment needs.
 
-Nothing here imports JAX, so that `--help` and a mistake in a flag are answered at once. `run.checks` has the checks.
+Nothing here imports JAX, so that `--help` and a mistake in a flag are answered at once. `run.checks` has the
+checks of values.
 """
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
@@ -191,3 +193,44 @@ def from_file(path: Path | str, argument: str = "") -> ml_collections.ConfigDict
     if not Path(path).is_file():
         raise InputError(f"config: there is no file {path}")
     return runpy.run_path(str(path))["get_config"](argument)
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Compares a configuration with the defaults, field by field.
+
+    Raises:
+        InputError: a field is unknown, missing, or of another type.
+    """
+    _compare(config, base(), "")
+
+
+def _compare(value: Any, default: Any, path: str) -> None:
+    if not isinstance(default, ml_collections.ConfigDict):
+        if default is not None and not _same_kind(value, default):
+            raise InputError(f"{path} is {value!r}: give a {_kind(default)}, such as {default!r}")
+        return
+    if not isinstance(value, ml_collections.ConfigDict):
+        raise InputError(f"{path or 'the config'} is {value!r}: it must be a section, as kdjax.config.base() makes it")
+    if path == "arms":
+        return
+    for name in value:
+        if name not in default:
+            raise InputError(f"{path}.{name}: there is no such field; kdjax/config.py has all".lstrip("."))
+    for name in default:
+        if name not in value:
+            raise InputError(f"{path}.{name} is missing: begin the config with kdjax.config.base()".lstrip("."))
+        _compare(value[name], default[name], f"{path}.{name}".lstrip("."))
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, (tuple, list)):
+        return isinstance(value, (tuple, list))
+    return isinstance(value, type(default))
+
+
+def _kind(default: Any) -> str:
+    return {bool: "truth value", int: "whole number", float: "number", str: "text", tuple: "tuple"}[type(default)]

@@ -11,6 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from kdjax.config import check_fields
 from kdjax.errors import InputError
 
 STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
@@ -177,6 +178,7 @@ def _defined() -> flags.FlagValues:
 
 def _check(options: Options) -> None:
     """What needs neither data nor JAX."""
+    check_fields(options.config)
     if not options.stages:
         raise InputError(f"--stages is empty: choose from {', '.join(STAGES)}")
     for name in options.stages:
@@ -186,7 +188,7 @@ def _check(options: Options) -> None:
         raise InputError("--coordinator, --processes and --process go together: give all three or none")
     if options.process is not None and options.processes is not None and options.process >= options.processes:
         raise InputError(f"--process is {options.process}, but there are {options.processes}: they count from 0")
-    splits = options.config.get("splits", 1)
+    splits = options.config.splits
     if options.follow and options.stages != ("evaluate",):
         raise InputError("--follow goes with --stages=evaluate: it writes evaluation/ only")
     if options.follow and splits != 1:

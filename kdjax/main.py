@@ -62,7 +62,6 @@ def main(argv: Sequence[str]) -> None:
         return
     parts = [(config, workdir)]
     if config.splits > 1:
-        checks.check_fields(config)
         checks.check_splits(config)
         parts = [_split(config, number, workdir) for number in range(config.splits)]
     for one, directory in parts:

@@ -132,6 +132,27 @@ def test_a_config_file_without_a_configuration_is_refused(bad, capsys, tmp_path)
     assert "kdjax.config.base()" in line
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'name': 'mine'})\n",
+            "is missing",
+        ),
+        (
+            "def get_config():\n    one = base()\n    one.splits = None\n    return one\n",
+            "splits is None: give a whole",
+        ),
+        ("def get_config():\n    one = base()\n    one.unlock()\n    del one.run\n    return one\n", "run is missing"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--stages=evaluate,export", "--stages=evaluate"])
+def test_a_config_file_whose_fields_are_not_those_of_base_is_refused(bad, capsys, tmp_path, code, said, flag):
+    (tmp_path / "config.py").write_text("from kdjax.config import base\n" + code)
+    line = bad(capsys, tmp_path / "run", f"--config={tmp_path / 'config.py'}", flag, config=None)
+    assert said in line and not (tmp_path / "run").exists()
+
+
 def test_one_split_and_several_share_no_workdir(bad, capsys, tmp_path):
     (tmp_path / "several" / "split-0").mkdir(parents=True)
     assert "holds the runs of several splits" in bad(capsys, tmp_path / "several")

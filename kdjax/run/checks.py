@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from kdjax import data
-from kdjax.config import base
+from kdjax.config import base, check_fields
 from kdjax.data import class_weights
 from kdjax.data.bands import check_names, named
 from kdjax.data.checks import check_both
@@ -52,15 +52,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_run(config.run)
 
 
-def check_fields(config: ml_collections.ConfigDict) -> None:
-    """Compares a configuration with the defaults, field by field.
-
-    Raises:
-        InputError: a field is unknown, missing, or of another type.
-    """
-    _compare(config, base(), "")
-
-
 def check_splits(config: ml_collections.ConfigDict) -> None:
     """Whether the other fields go together with several splits. The run of one of them cannot tell: it has one split.
 
@@ -100,38 +91,6 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
         text.replace("=~", "=" + os.path.expanduser("~"), 1) if isinstance(text, str) else text
         for text in config.teacher.ensemble
     )
-
-
-def _compare(value: Any, default: Any, path: str) -> None:
-    if not isinstance(default, ml_collections.ConfigDict):
-        if default is not None and not _same_kind(value, default):
-            raise InputError(f"{path} is {value!r}: give a {_kind(default)}, such as {default!r}")
-        return
-    if not isinstance(value, ml_collections.ConfigDict):
-        raise InputError(f"{path or 'the config'} is {value!r}: it must be a section, as kdjax.config.base() makes it")
-    if path == "arms":
-        return
-    for name in value:
-        if name not in default:
-            raise InputError(f"{path}.{name}: there is no such field; kdjax/config.py has all".lstrip("."))
-    for name in default:
-        if name not in value:
-            raise InputError(f"{path}.{name} is missing: begin the config with kdjax.config.base()".lstrip("."))
-        _compare(value[name], default[name], f"{path}.{name}".lstrip("."))
-
-
-def _same_kind(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    if isinstance(default, (tuple, list)):
-        return isinstance(value, (tuple, list))
-    return isinstance(value, type(default))
-
-
-def _kind(default: Any) -> str:
-    return {bool: "truth value", int: "whole number", float: "number", str: "text", tuple: "tuple"}[type(default)]
 
 
 def _check_top(config: ml_collections.ConfigDict) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from kdjax.run.checks import check_fields, expand_paths
+from kdjax.config import check_fields
+from kdjax.run.checks import expand_paths
 from kdjax.run.run import Run, open_run
 
 
