@@ -4,6 +4,6 @@
 # KDJAX_EXTRAS=cuda12 (or cuda13, tpu, tensorboard) installs for other hardware, KDJAX_EXTRAS=export what the stage
 # `export` needs; several with commas between.
 set -euo pipefail
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 source "$root/launch/environment.sh" "${KDJAX_EXTRAS:-}"
 exec python -m kdjax.main "$@"

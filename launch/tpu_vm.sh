@@ -13,7 +13,7 @@
 # - After a preemption the same command goes on where the run was; nothing here gives it by itself.
 set -euo pipefail
 [[ $# -ge 2 ]] || { echo "usage: launch/tpu_vm.sh NAME ZONE [flags of kdjax.main]" >&2; exit 2; }
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 name=$1 zone=$2
 shift 2
 repository=${KDJAX_REPOSITORY:-$(git -C "$root" remote get-url origin)}

@@ -7,7 +7,7 @@
 # DIRECTORY. The daemons have PIDs and an /etc/hosts of their own, and end with the script. CHECK is any of plain, term,
 # preempt, array, nodes, nodes_term, cancel, limit; default: all. `shell` gives a shell beside the running daemons.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 if [[ -z "${KDJAX_SLURM_INSIDE:-}" ]]; then
   export KDJAX_SLURM_INSIDE=1
   exec unshare --mount --pid --mount-proc --fork --kill-child "$here/single_node_slurm.sh" "$@"
@@ -15,7 +15,7 @@ fi
 # The first process of a PID namespace ends by the signals that it handles only.
 trap "exit 130" INT TERM
 mkdir "$1" && chmod 755 "$1"
-directory=$(cd "$1" && pwd)
+directory=$(CDPATH='' cd -- "$1" && pwd)
 shift
 host=$(hostname -s)
 
