@@ -12,6 +12,7 @@ from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
 from kdjax.inputs.tiled import Tiled
 from kdjax.objective.outputs import Array, Outputs
+from kdjax.runtime.keys import key
 
 
 @struct.dataclass
@@ -70,7 +71,7 @@ class Batch:
 
 def view_keys(data_seed: Array, examples: Array, views: Array) -> jax.Array:
     """Augmentation keys of (data seed, example, view); `examples` and `views` are int arrays of one shape."""
-    root = jax.random.key(data_seed)
+    root = key(data_seed)
     fold = jnp.vectorize(lambda example, view: jax.random.fold_in(jax.random.fold_in(root, example), view))
     return fold(examples, views)
 
@@ -79,7 +80,7 @@ def dropout_keys(seeds: jax.Array, step: jax.Array, places: jax.Array) -> jax.Ar
     """Dropout keys of (seed, step, place in the global batch): seeds (seed,), places (seed, …, batch)."""
 
     def one(seed: jax.Array, row: jax.Array) -> jax.Array:
-        root = jax.random.fold_in(jax.random.key(seed), step)
+        root = jax.random.fold_in(key(seed), step)
         return jnp.vectorize(lambda place: jax.random.fold_in(root, place))(row)
 
     return jax.vmap(one)(seeds, places)

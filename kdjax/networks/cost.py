@@ -9,6 +9,7 @@ import jax
 from jax.extend import core
 
 from kdjax.networks.layers import images_for
+from kdjax.runtime.keys import key
 
 
 def cost(model: nn.Module, image_size: int) -> dict[str, int]:
@@ -29,7 +30,7 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
     if hasattr(model, "form"):
         model = model.clone(form="examples_first")  # the other form has other operations to count
     image = images_for(model, image_size)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+    variables = jax.eval_shape(lambda x: model.init(key(0), x), image)
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, image)
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     macs, elements = zip(*_products(program.jaxpr), strict=True)
@@ -39,7 +40,7 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
 def feature_count(model: nn.Module, image_size: int) -> int:
     """Length of the features that a network's head reads, of images of this side in px."""
     image = images_for(model, image_size)
-    outputs, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), image)
+    outputs, _ = jax.eval_shape(lambda x: model.init_with_output(key(0), x), image)
     return outputs.features.shape[-1]
 
 

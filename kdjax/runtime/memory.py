@@ -11,6 +11,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from kdjax.runtime.keys import key
+
 WORKING_MEMORIES = 2
 """Of a program on a CPU: a call takes its own when it is sent, and that of the one before may not be back by then.
 
@@ -119,7 +121,7 @@ def activation_bytes(network: nn.Module, images: jax.ShapeDtypeStruct) -> int:
         network: the network, without a device axis.
         images: shape of a device's share of a batch, (batch, size, size, bands) float32.
     """
-    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), images)
+    variables = jax.eval_shape(lambda x: network.init(key(0), x), images)
 
     def residuals(params: Any, rest: Any, images: jax.Array) -> Any:
         apply = lambda params: network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"])

@@ -15,6 +15,7 @@ from kdjax.networks import pretrained
 from kdjax.networks.classes import class_places
 from kdjax.networks.layers import InputBands, images_for
 from kdjax.objective.outputs import Outputs
+from kdjax.runtime.keys import key
 from kdjax.training.learner import Learner
 from kdjax.training.predictor import population_metrics, predictor
 from kdjax.training.probe import Probe, probe
@@ -88,7 +89,7 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> t
     names = declared or told or ()
     network = learner.network.clone(num_classes=len(names))
     example = images_for(network, learner.size)
-    made: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), jax.random.key(0), example)
+    made: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), key(0), example)
     blank = {kind: made.get(kind, {}) for kind in ("params", "batch_stats")}
     try:
         taken = learner.load(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank), "whole")

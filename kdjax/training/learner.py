@@ -18,6 +18,7 @@ from kdjax.networks import cost, pretrained
 from kdjax.networks.layers import images_for
 from kdjax.objective.arms import Arm
 from kdjax.runtime import devices, files
+from kdjax.runtime.keys import key
 from kdjax.training import optimizer, state
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.predictor import predictor
@@ -180,7 +181,7 @@ class Learner:
         if not self.section.weights:
             return
         example = images_for(self.network, self.size)
-        variables = jax.eval_shape(functools.partial(self.network.init, train=False), jax.random.key(0), example)
+        variables = jax.eval_shape(functools.partial(self.network.init, train=False), key(0), example)
         try:
             section = self.section
             self._check_bands()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from kdjax.networks.layers import images_for
-from kdjax.runtime import compiling
+from kdjax.runtime import compiling, keys
 
 PROJECTION = "projection"
 """Among the parameters of a network in training: its features' linear map to the teacher's, which belongs to the
@@ -97,7 +97,7 @@ def create(
         variables: Any = network.init(key, jnp.zeros(example.shape), train=False)
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
-    given = pretrained(jax.eval_shape(initialized, jax.random.key(0)))
+    given = pretrained(jax.eval_shape(initialized, keys.key(0)))
     missing = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
 
     # Only what is missing: to compile what draws every weight of a MobileNetV2 takes seconds.
@@ -106,7 +106,7 @@ def create(
         return jax.tree.map(lambda leaf, new: new if missing(leaf) else None, given, initialized(key))
 
     def one(seed: int) -> dict[str, Any]:
-        key = jax.random.key(seed)
+        key = keys.key(seed)
         own: dict[str, Any] = jax.tree.map(lambda leaf, new: new if missing(leaf) else leaf, given, drawn(key))
         if projection is None:
             return own

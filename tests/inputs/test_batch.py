@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.inputs.batch import Examples, PlanStep, dropout_keys, view_keys
+from kdjax.inputs.batch import Examples, PlanStep, dropout_keys, render, view_keys
 from kdjax.networks import layers
 from kdjax.objective.arms import Hyperparameters
 from kdjax.objective.outputs import Outputs
@@ -39,6 +39,21 @@ def test_view_keys_are_of_data_seed_example_and_view():
     for column, (example, view) in enumerate(((4, 1), (0, 2))):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), example), view)
         np.testing.assert_array_equal(found[0, column], bits(key))
+
+
+def test_keys_and_what_they_draw_do_not_depend_on_the_generator_that_the_process_prefers():
+    """Its views are those of the folder of teacher outputs, whose name does not say which generator drew them."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    places, steps = jnp.array([[0, 1]]), jnp.int32(5)
+
+    def drawn():
+        keys = view_keys(7, jnp.array([4, 0]), jnp.array([1, 2]))
+        return np.asarray(render(images, keys, 12)), bits(dropout_keys(jnp.array([3]), steps, places))
+
+    usual = drawn()
+    with jax.default_prng_impl("rbg"):
+        for one, other in zip(usual, drawn(), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_dropout_keeps_four_fifths_and_makes_up_for_the_rest():

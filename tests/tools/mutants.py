@@ -155,14 +155,14 @@ MUTANTS = (
     ),
     Mutant(
         "kdjax/inputs/batch.py",
-        "root = jax.random.fold_in(jax.random.key(seed), step)",
-        "root = jax.random.key(seed)",
+        "root = jax.random.fold_in(key(seed), step)",
+        "root = key(seed)",
         "tests/inputs/test_batch.py -k dropout_keys",
     ),
     Mutant(
         "kdjax/inputs/batch.py",
-        "    root = jax.random.key(data_seed)",
-        "    root = jax.random.key(0)",
+        "    root = key(data_seed)",
+        "    root = key(0)",
         "tests/inputs/test_batch.py -k view_keys",
     ),
     Mutant("kdjax/inputs/augment.py", "log_low + u[1]", "log_low + u[2]", "tests/inputs/test_augment.py -k version"),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny_residual
 from helpers.small_run import OPTIMIZER
 
 from kdjax import networks
@@ -31,6 +32,14 @@ def test_students_begin_as_the_network_says_and_arms_of_a_seed_alike(monkeypatch
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(created.opt_state))
     shapes = jax.eval_shape(functools.partial(state.create, network, OPTIMIZER, seeds=seeds, arms=2, image_size=32))
     assert jax.tree.map(lambda leaf: leaf.shape, created) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+
+
+def test_a_population_begins_alike_whatever_generator_the_process_prefers():
+    network, made = tiny_residual.TinyResidual(3), []
+    for generator in ("threefry2x32", "rbg"):
+        with jax.default_prng_impl(generator):
+            made.append(state.create(network, OPTIMIZER, seeds=(4,), arms=1, image_size=8, projection=(2, 3)))
+    jax.tree.map(np.testing.assert_array_equal, made[0].params, made[1].params)
 
 
 def test_what_pretrained_weights_lack_is_initialized(monkeypatch):
