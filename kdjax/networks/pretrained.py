@@ -5,20 +5,17 @@ layers as (O, I); here they are (H, W, I, O) and (I, O), depthwise kernels (H, W
 called is said in the file of its family.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
 
 from kdjax.errors import InputError
-from kdjax.networks import MODELS, hub, layers
+from kdjax.networks import MODELS, hub, layers, told
 from kdjax.networks.model import Place
 from kdjax.networks.widening import Colors, widened
 
@@ -74,12 +71,13 @@ class Loaded:
     Attributes:
         variables: of the network, NumPy arrays in the dtypes of those that were given.
         report: what was taken, in one line.
-        record: of the file, for a run to keep: source, file, sha256, its commit on the hub or None, naming, pixels.
+        record: of the file, for a run to keep: source, file, sha256, its commit on the hub or None, naming, pixels; and
+            bands, mean and std where it says by which statistics its bands are normalized.
     """
 
     variables: dict[str, Any]
     report: str
-    record: dict[str, str | None]
+    record: dict[str, Any]
 
 
 def load_imagenet(
@@ -137,6 +135,7 @@ def load_imagenet(
         "commit": hub.commit(file.path),
         "naming": file.naming,
         "pixels": pixels,
+        **input_statistics(source),
     }
     return Loaded({**variables, **traverse_util.unflatten_dict(leaves)}, report, record)
 
@@ -158,33 +157,16 @@ def digest(source: str | Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def class_names(source: str | Path) -> list[str] | None:
-    """Names of the classes in the order of the logits, as the file's metadata have them under 'classes'; or None.
+def input_statistics(source: str | Path) -> dict[str, list[str] | list[float]]:
+    """The names of the bands that a file's network takes, their mean and std in [0, 1]; {} where it does not say all.
 
     Raises:
         InputError: no such file, or not safetensors.
     """
-    return _names(source, "classes")
-
-
-def band_names(source: str | Path) -> list[str] | None:
-    """Names of the bands that a file's network takes, as its metadata have them under 'bands'; or None.
-
-    Raises:
-        InputError: no such file, or not safetensors.
-    """
-    return _names(source, "bands")
-
-
-def _names(source: str | Path, field: str) -> list[str] | None:
-    path = hub.locate(source)
-    with _opened(path) as file:
-        text = (file.metadata() or {}).get(field, "null")
-    try:
-        names = json.loads(text)
-    except ValueError:
-        return None
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+    names, statistics = told.band_names(source), told.statistics(source)
+    if names is None or statistics is None or len(names) != len(statistics[0]):
+        return {}
+    return {"bands": names, "mean": statistics[0], "std": statistics[1]}
 
 
 def named_tensors(model_name: str, variables: dict[str, Any], naming: str | None = None) -> dict[str, np.ndarray]:
@@ -229,15 +211,6 @@ def _scales(leaves: Mapping[Leaf, Any], model_name: str, source: str, target: st
     return turned
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except (SafetensorError, OSError, TypeError) as error:
-        raise InputError(f"weights {path}: not a readable safetensors file ({error})") from None
-
-
 def _read(
     source: str | Path,
     model_name: str,
@@ -249,7 +222,7 @@ def _read(
     if pixels == "caffe" and tuple(MODELS[model_name].mean) != layers.IMAGENET_MEAN:
         raise InputError(f"weights {source}: {model_name} has none in caffe's form: set weights_pixels to 'network'")
     path = hub.locate(source)
-    with _opened(path) as file:
+    with told.opened(path) as file:
         found = {name: file.get_tensor(name) for name in file.keys()}
         bands = (file.metadata() or {}).get("bands")
     shapes = {leaf: np.shape(value) for leaf, value in traverse_util.flatten_dict(variables).items()}

@@ -35,6 +35,11 @@ class OtherRun:
     section: str
     arm: str = ""
 
+    @property
+    def folder(self) -> Path:
+        """Of its networks."""
+        return self.workdir / ("teacher" if self.section == "teacher" else "distill")
+
     def read(self, name: str, *keys: str) -> Mapping[str, Any]:
         """A JSON file of it, with these keys.
 

@@ -25,7 +25,7 @@ from kdjax.run import checks, other_run, record, taken_bands
 from kdjax.run.arms import arm_settings, common_weights, student_arms, teacher_arms
 from kdjax.run.given import given_field
 from kdjax.run.onnx_teacher import declared
-from kdjax.run.taken_bands import TakenBands, taken
+from kdjax.run.taken_bands import TakenBands, frozen, taken
 from kdjax.runtime import devices, files, memory, temporary
 from kdjax.teacher.onnx import opened
 from kdjax.training.learner import Learner
@@ -154,10 +154,11 @@ def _teacher(
         return None
     examples = int((dataset.train.labels >= 0).sum())
     (other,) = other_run.named(config) if section.workdir else (None,)
-    bands = taken("teacher", section.bands, dataset, other)
+    folder = other.folder if other else workdir / "teacher"
+    bands = frozen(section, folder, taken("teacher", section.bands, dataset, other), dataset)
     return Learner(
         name="teacher",
-        folder=Path(section.workdir or workdir) / "teacher",
+        folder=folder,
         section=section,
         network=_network(config, section, dataset, bands),
         size=section.image_size or config.dataset.image_size,
@@ -230,10 +231,11 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
         settings = arm_settings(there.arms)
         arms = resolve(tuple(program["arms"]), settings, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
         mapping = devices.for_population(len(seeds), len(arms))
-    bands = taken(f"{other.field}: {other.workdir}: {other.section}", section.get("bands", ()), run.dataset, other)
+    where = f"{other.field}: {other.workdir}: {other.section}"
+    bands = frozen(section, other.folder, taken(where, section.get("bands", ()), run.dataset, other), run.dataset)
     return Learner(
         name=other.section,
-        folder=other.workdir / ("teacher" if other.section == "teacher" else "distill"),
+        folder=other.folder,
         section=section,
         network=_network(run.config, section, run.dataset, bands),
         size=section.get("image_size") or there.dataset.image_size,
@@ -304,9 +306,7 @@ def _check_batch(learner: Learner) -> None:
     if learner.mapping.axis_name and size % count:
         raise InputError(f"{learner.name}.batch_size is {size}: must be divisible by the {count} devices")
     if size > learner.examples:
-        raise InputError(
-            f"{learner.name}.batch_size is {size}, more than the {learner.examples} images it is trained on"
-        )
+        raise InputError(f"{learner.name}.batch_size is {size}, more than its {learner.examples} training images")
 
 
 def _make_cache(cache_dir: Path) -> None:

@@ -2,13 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kdjax.data.bands import canonical
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
+from kdjax.networks import pretrained, told
 from kdjax.networks.layers import InputBands
 from kdjax.run.other_run import OtherRun
+from kdjax.runtime import files
+from kdjax.training.learner import WEIGHTS
 
 NAME = "bands.json"
 """In the directory of a run whose images are not plain red, green and blue: their bands and statistics."""
@@ -77,6 +81,52 @@ def taken(where: str, names: Sequence[str], dataset: Dataset, other: OtherRun | 
     known = [their_keys.index(canonical(name)) for name in names]
     mean, std = (tuple(theirs[kind][place] for place in known) for kind in ("mean", "std"))
     return TakenBands(tuple(ours["names"][place] for place in places), InputBands(mean, std, places))
+
+
+def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Dataset) -> TakenBands | None:
+    """The bands of a network whose weights stay as their file has them: normalized as that file says.
+
+    Args:
+        section: of the configuration. Where its network is trained, `bands` are returned.
+        folder: the network's. Once it has a checkpoint, its record of the file counts: that may be gone by now.
+        bands: as `taken` says.
+        dataset: the data.
+
+    Raises:
+        InputError: the file names bands and not their statistics, or its images were mapped by other values.
+    """
+    if section.get("fit", "all") == "all" or not section.weights:
+        return bands
+    if any(folder.glob("checkpoints/[0-9]*")):
+        record = folder / WEIGHTS
+        said = files.read_json(record, "it says where the weights came from: put it back") if record.is_file() else {}
+    else:
+        try:
+            said = _said(section.weights, bands, dataset)
+        except InputError as error:
+            raise InputError(f"teacher.{error}") from None
+    if bands is None or said.get("bands") != list(bands.names):
+        return bands
+    mean, std = tuple(said["mean"]), tuple(said["std"])
+    return dataclasses.replace(bands, input=dataclasses.replace(bands.input, mean=mean, std=std))
+
+
+def _said(source: str, bands: TakenBands | None, dataset: Dataset) -> dict[str, Any]:
+    """What a file of weights says of the bands that are taken, where its images were made as those of the data set."""
+    named, theirs, ours = told.band_names(source), told.value_range(source), list(dataset.value_range)
+    if named != (list(bands.names) if bands else None):  # of red, green and blue, and widened; or refused later
+        return {}
+    if theirs is not None and theirs != ours and (named or (theirs and ours)):
+        raise InputError(
+            f"weights {source}: made for the values {theirs}, not {ours}: set dataset.value_range to the first"
+        )
+    said = pretrained.input_statistics(source)
+    if named and not said:
+        raise InputError(
+            f"weights {source}: names its bands, but not the mean and std that its pixels are normalized by: export it "
+            "again, or write them into its metadata"
+        )
+    return said
 
 
 def _document_of(other: OtherRun) -> dict[str, Any] | None:

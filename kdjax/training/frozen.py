@@ -11,9 +11,9 @@ import numpy as np
 
 from kdjax.data.dataset import Split
 from kdjax.errors import InputError
-from kdjax.networks import pretrained
 from kdjax.networks.classes import class_places
 from kdjax.networks.layers import InputBands, images_for
+from kdjax.networks.told import class_names
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime.keys import key
 from kdjax.training.learner import Learner
@@ -84,7 +84,7 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> t
         InputError: the file lacks a tensor or a class, or does not say which logit is which class.
     """
     field, source = f"{learner.name}.weights", learner.section.weights
-    declared, told = list(learner.section.classes), pretrained.class_names(source)
+    declared, told = list(learner.section.classes), class_names(source)
     places = class_places(f"{field} {source}", told, declared, classes)
     names = declared or told or ()
     network = learner.network.clone(num_classes=len(names))

@@ -16,6 +16,7 @@ from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.networks import cost, pretrained
 from kdjax.networks.layers import images_for
+from kdjax.networks.told import band_names
 from kdjax.objective.arms import Arm
 from kdjax.runtime import devices, files
 from kdjax.runtime.keys import key
@@ -193,7 +194,7 @@ class Learner:
             raise InputError(f"{self.name}.{error}{scratch}") from None
 
     def _check_bands(self) -> None:
-        told = pretrained.band_names(self.section.weights)
+        told = band_names(self.section.weights)
         if told is not None and tuple(told) != self.bands:
             raise InputError(
                 f"weights {self.section.weights}: made for the bands {' '.join(told)}, not {' '.join(self.bands)}: set "

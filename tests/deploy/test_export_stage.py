@@ -17,7 +17,8 @@ from kdjax.data.meaning import Meaning
 from kdjax.deploy import export
 from kdjax.deploy.trust import fit
 from kdjax.errors import InputError
-from kdjax.networks.pretrained import class_names, load_imagenet, named_tensors
+from kdjax.networks.pretrained import load_imagenet, named_tensors
+from kdjax.networks.told import class_names
 from kdjax.run import opening
 from kdjax.runtime import preemption, watch
 

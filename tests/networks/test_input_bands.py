@@ -1,6 +1,7 @@
 """Networks that take other bands than red, green and blue."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ from helpers.variables import randomized
 from safetensors.numpy import save_file
 
 from kdjax import networks
+from kdjax.deploy.export import tensors
 from kdjax.errors import InputError
-from kdjax.networks import layers, pretrained
+from kdjax.networks import layers, pretrained, told
 from kdjax.networks.layers import InputBands
 from kdjax.networks.widening import widened
 
@@ -77,9 +79,9 @@ def test_a_file_for_other_bands_is_taken_as_it_is(tmp_path):
     name = "mobilenet_v2"
     network = networks.create(name, 3, width=0.25).clone(bands=InputBands((0.0,) * 3, (1.0,) * 3))
     variables = randomized(network, 32)
-    tensors = pretrained.named_tensors(name, variables)
-    save_file(tensors, tmp_path / "nir.safetensors", {"bands": '["nir", "red", "green"]'})
-    assert pretrained.band_names(tmp_path / "nir.safetensors") == ["nir", "red", "green"]
+    named = pretrained.named_tensors(name, variables)
+    save_file(named, tmp_path / "nir.safetensors", {"bands": '["nir", "red", "green"]'})
+    assert told.band_names(tmp_path / "nir.safetensors") == ["nir", "red", "green"]
     taken = pretrained.load_imagenet(tmp_path / "nir.safetensors", name, variables, "whole", colors=(1, 2, None))
     stem = lambda one: np.asarray(one["params"]["stem"]["kernel"])
     np.testing.assert_array_equal(stem(taken.variables), stem(variables))
@@ -98,3 +100,14 @@ def test_the_least_number_of_bands():
     assert InputBands((0.0,) * 3, (1.0,) * 3).least == 3
     assert dataclasses.replace(InputBands((0.0,), (1.0,)), chosen=(6,)).least == 7
     assert layers.images_for(networks.create("vgg16", 2), 32).shape == (1, 32, 32, 3)
+
+
+def test_what_was_taken_of_a_file_has_the_statistics_that_it_says(tmp_path):
+    name = "mobilenet_v2"
+    network = networks.create(name, 3, width=0.1).clone(bands=InputBands((0.3, 0.1), (0.2, 0.1)))
+    variables, facts = randomized(network, 32), {"bands": '["nir", "red"]', "mean": "[0.3, 0.1]", "std": "[0.2, 0.1]"}
+    tensors.write(tmp_path, name, variables, {**facts, "value_range": "[0, 10000]", "input": "in words"})
+    file = tmp_path / "student.safetensors"
+    assert told.value_range(file) == [0, 10_000] and told.statistics(file) == ([0.3, 0.1], [0.2, 0.1])
+    record = pretrained.load_imagenet(file, name, variables, "whole", colors=(1, None, None)).record
+    assert {key: record[key] for key in facts} == {key: json.loads(text) for key, text in facts.items()}

@@ -225,12 +225,13 @@ def test_students_with_the_baseline_that_joined_by_itself_are_a_teacher(config, 
     there = base()
     there.arms = {"kl": there.arms.kl}
     other = SimpleNamespace(
-        section="student", field="teacher.students", workdir=tmp_path, config=lambda: json.loads(there.to_json())
-    )
+        section="student", field="teacher.students", workdir=tmp_path, config=lambda: json.loads(there.to_json()),
+        folder=tmp_path / "distill",
+    )  # fmt: skip
     trained = {"seeds": [0], "projection": None, "steps": 3, "arms": ["kl", "labelled_alone"]}
     monkeypatch.setattr(other_run, "trained_students", lambda other: trained)
     monkeypatch.setattr(runs, "Learner", lambda **fields: SimpleNamespace(**fields))
-    for name in ("_network", "taken"):
+    for name in ("_network", "taken", "frozen"):
         monkeypatch.setattr(runs, name, lambda *_: None)
     run = SimpleNamespace(config=config, dataset=SimpleNamespace(train=range(9)), log=print)
     found = runs.other_networks(run, other)

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kdjax.data.bands import Bands
 from kdjax.data.dataset import Statistics
@@ -12,13 +14,14 @@ from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.networks.layers import InputBands
 from kdjax.run.other_run import OtherRun
-from kdjax.run.taken_bands import NAME, TakenBands, document, taken
+from kdjax.run.taken_bands import NAME, TakenBands, document, frozen, taken
 
 MULTI = SimpleNamespace(
     meaning=Meaning((0.0, 10_000.0), bands=Bands(("B02", "B03", "B04", "B08"))),
     statistics=Statistics((0.1, 0.2, 0.3, 0.4), (0.01, 0.02, 0.03, 0.04)),
+    value_range=(0.0, 10_000.0),
 )
-RGB = SimpleNamespace(meaning=Meaning(), statistics=None)
+RGB = SimpleNamespace(meaning=Meaning(), statistics=None, value_range=())
 
 
 def other(folder: Path, dataset) -> OtherRun:
@@ -62,3 +65,61 @@ def test_a_network_of_another_run_keeps_its_statistics(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path, names, here, there, said):
     with pytest.raises(InputError, match=said):
         taken("teacher", names, here, other(tmp_path, there) if there else None)
+
+
+BANDS = {"bands": '["B08", "B02"]', "value_range": "[0, 10000]", "mean": "[0.7, 0.8]", "std": "[0.1, 0.2]"}
+
+
+def weights(folder: Path, facts, fit="nothing") -> SimpleNamespace:
+    """A teacher's section whose file says this of itself."""
+    save_file({"x": np.zeros(1, np.float32)}, folder / "theirs.safetensors", facts)
+    return SimpleNamespace(weights=str(folder / "theirs.safetensors"), fit=fit, get=lambda name, default: fit)
+
+
+@pytest.mark.parametrize("fit", ["nothing", "head"])
+def test_a_network_that_stays_as_its_file_has_it_keeps_the_statistics_of_that_file(tmp_path, fit):
+    ours = taken("teacher", ("B08", "B02"), MULTI)
+    found = frozen(weights(tmp_path, BANDS, fit), tmp_path / "teacher", ours, MULTI)
+    assert found == TakenBands(("B08", "B02"), InputBands((0.7, 0.8), (0.1, 0.2), (3, 0)))
+
+
+def test_a_network_that_is_trained_and_one_widened_from_red_green_and_blue_take_those_of_the_data(tmp_path):
+    ours = taken("teacher", ("B08", "B02"), MULTI)
+    assert frozen(weights(tmp_path, BANDS, "all"), tmp_path, ours, MULTI) is ours
+    assert frozen(weights(tmp_path, {"value_range": "[]"}), tmp_path, ours, MULTI) is ours
+    assert frozen(weights(tmp_path, {"value_range": "[0, 5]"}), tmp_path, None, RGB) is None
+
+
+def test_a_teacher_with_a_checkpoint_keeps_its_statistics_when_the_file_is_gone(tmp_path):
+    ours, section = taken("teacher", ("B08", "B02"), MULTI), SimpleNamespace(weights="gone", get=lambda *_: "nothing")
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    assert frozen(section, tmp_path, ours, MULTI) is ours  # it was made before files said so
+    said = {"bands": ["B08", "B02"], "mean": [0.7, 0.8], "std": [0.1, 0.2]}
+    (tmp_path / "weights.json").write_text(json.dumps(said))
+    assert frozen(section, tmp_path, ours, MULTI).input == InputBands((0.7, 0.8), (0.1, 0.2), (3, 0))
+
+
+@pytest.mark.parametrize(
+    ("facts", "here", "said"),
+    [
+        ({"mean": "[0.7]"}, MULTI, "teacher.weights .*theirs.* not the mean and std .*: export it again"),
+        ({"std": "[0.1, 0]"}, MULTI, "not the mean and std"),
+        ({"std": "[0.1, NaN]"}, MULTI, "not the mean and std"),
+        ({"mean": "null"}, MULTI, "not the mean and std"),
+        (
+            {"value_range": "[0, 4000]"},
+            MULTI,
+            r"made for the values \[0.0, 4000.0\], not \[0.0, 10000.0\]: set dataset",
+        ),
+        ({"value_range": "[]"}, MULTI, r"made for the values \[\], not \[0.0, 10000.0\]"),
+        (
+            {"bands": "null", "value_range": "[0, 4000]"},
+            SimpleNamespace(meaning=Meaning((0.0, 1.0)), statistics=None, value_range=(0.0, 1.0)),
+            r"made for the values \[0.0, 4000.0\], not \[0.0, 1.0\]",
+        ),
+    ],
+)
+def test_a_file_of_other_pixels_or_of_unknown_ones_is_refused(tmp_path, facts, here, said):
+    ours = taken("teacher", ("B08", "B02") if here is MULTI else (), here)
+    with pytest.raises(InputError, match=said):
+        frozen(weights(tmp_path, BANDS | facts), tmp_path / "teacher", ours, here)

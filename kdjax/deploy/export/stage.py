@@ -168,7 +168,9 @@ def _write(
     metadata = onnx_graph.metadata(network, dataset.classes, dataset.meaning)
     trusts, tried = _onnx_files(run, place, network, metadata)
     trust = trusts["student.onnx"]
-    tensors.write(place, config.student.model, variables, metadata, trust)
+    taken = run.student.network.bands
+    statistics = {"mean": json.dumps(taken.mean), "std": json.dumps(taken.std)}
+    tensors.write(place, config.student.model, variables, metadata | statistics, trust)
     (place / "student.stablehlo").write_bytes(stablehlo.serialize(network))
     (place / "labels.json").write_text(
         json.dumps(dataset.classes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

@@ -22,7 +22,8 @@ def write(
         place: the folder.
         model: name of the network.
         variables: of the student.
-        facts: what the other files say of themselves; its classes and bands are needed to read this one.
+        facts: what the other files say of themselves; its classes, bands and value range are needed to read this
+            one, and "mean" and "std" of its channels in [0, 1], as its pixels are not normalized inside.
         trust: of its answers.
     """
     tensors = pretrained.named_tensors(model, variables)
@@ -32,7 +33,7 @@ def write(
         if name.endswith("running_mean")
     }
     # Its own writer has an exception of its own for a full disk.
-    known = {name: facts[name] for name in ("classes", "bands") if name in facts}
+    known = {name: facts[name] for name in ("classes", "bands", "value_range", "mean", "std") if name in facts}
     metadata = {"format": "pt", **known, **(trust.metadata() if trust else {})}
     content = _with_metadata(save(tensors | counters), metadata)
     files.write_bytes(place / "student.safetensors", content)
