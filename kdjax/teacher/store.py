@@ -88,6 +88,7 @@ class LogitsFolder:
         compute: Callable[[int, int], Outputs] | None = None,
         *,
         features: bool = False,
+        finite: bool = True,
     ) -> Outputs:
         """The outputs of that name, as `Rows`: logits (rows, classes) float32, and features (rows, F) float16 or None.
 
@@ -99,14 +100,18 @@ class LogitsFolder:
             compute: from first row and end to their outputs, called for each shard that is missing or damaged, whose
                 result is then stored.
             features: whether features are asked for.
+            finite: whether logits that are not are refused, also where an earlier version has stored them.
 
         Raises:
-            InputError: a shard is missing or damaged, and there is no `compute`; or features are too large to store.
+            InputError: a shard is missing or damaged, and there is no `compute`; or features are too large to store, or
+                logits not finite.
         """
         shards = []
         for start, end in _shards(rows):
             own = self._load(name, start, end, features, say=True)
             shard = _from_first_process(own, end - start)
+            if finite and shard is not None:
+                self._check_finite(name, start, shard.logits)
             if shard is None:
                 if compute is None:
                     raise InputError(
@@ -114,6 +119,8 @@ class LogitsFolder:
                         "distill.views"
                     )
                 shard = self._kept(compute(start, end), features)
+                if finite:
+                    self._check_finite(name, start, shard.logits)
                 if jax.process_index() == 0:
                     self._store(name, start, shard)
                 own = self._load(name, start, end, features, say=False)
@@ -134,6 +141,16 @@ class LogitsFolder:
                 "compare features"
             )
         return Outputs(logits, np.asarray(outputs.features, FEATURES))
+
+    def _check_finite(self, name: str, start: int, logits: np.ndarray) -> None:
+        """Refuses logits (rows, classes) from image `start` on of which one is NaN or infinite."""
+        broken = np.flatnonzero(~np.isfinite(logits).all(1))
+        if len(broken):
+            who = f"teacher {self.parts.get('model', 'of unknown kind')} ({str(self.parts.get('teacher', ''))[:12]})"
+            raise InputError(
+                f"{who} gives logits that are not finite for {name}, first of image {start + broken[0]}: choose another "
+                f"teacher (its outputs are in {self.folder})"
+            )
 
     def _path(self, name: str, start: int) -> Path:
         return self.folder / f"{name}-{start:07d}.npy"

@@ -78,6 +78,9 @@ class Targets:
 
         Returns:
             Leaves (views, examples, classes) float32 and (views, examples, F) float16, as `Views`.
+
+        Raises:
+            InputError: logits that are not finite, among others of `LogitsFolder.read`.
         """
         names = [view_name(view) for view in range(count)]
 
@@ -116,15 +119,20 @@ class Targets:
         self._write(document)
 
     def check(self) -> None:
-        """Makes sure that these are the soft targets that the run began with.
+        """Makes sure that these are the soft targets that the run began with, if its students have.
 
         Raises:
             InputError: they are others.
         """
         document = self._read(self.workdir)
-        made = document.get("views", {}).get("folders", ())  # what a run recorded before there were fingerprints
-        began = document.get("fingerprints") or [Path(folder).name for folder in made]
+        if not self._begun:
+            return
         now = [source.folder.fingerprint for source in self.sources]
+        began = document.get("fingerprints")
+        if not began:  # before there were any a run recorded folders; one that was given may have any name
+            began = [Path(folder).name for folder in document.get("views", {}).get("folders", ())]
+            names = [source.folder.folder.name for source in self.sources]
+            now = [one if source.teacher else name for source, one, name in zip(self.sources, now, names, strict=True)]
         if began and began != now:
             raise InputError(
                 f"workdir {self.workdir} was distilled from the teacher outputs {', '.join(began)}, but the teacher "
@@ -134,6 +142,11 @@ class Targets:
     def record(self) -> dict[str, Any]:
         """What was computed for the run, "views" and "clean", by this process and the one that trains."""
         return {**self._read(self.workdir), **self._read(self.results_dir)}
+
+    @property
+    def _begun(self) -> bool:
+        """Whether students have learned from them. Until then the run may choose another teacher."""
+        return any(self.workdir.glob("distill/checkpoints/[0-9]*"))
 
     def _unknown(self, name: str) -> bool:
         """Whether the outputs of a split can neither be read nor computed: a folder made elsewhere has none of them."""
@@ -153,13 +166,15 @@ class Targets:
         """The outputs of each name and teacher, read where they are on disk; the images that went through a teacher are
         counted.
 
-        The count is of what was missing when this run first asked, so that an interruption does not change it; what had
-        to be computed again after one is counted apart.
+        The count is of what was missing when this run first asked these teachers, so that an interruption does not
+        change it; what had to be computed again after one is counted apart.
         """
         document = self._read(self.results_dir)
         asked = {"images": rows, "features": features}
         before = {"features": False, **document.get(kind, {})}
-        if any(before.get(name, asked[name]) != asked[name] for name in asked) or kind not in document:
+        whose = [Path(folder).name for folder in before.get("folders", ())]  # wherever the cache lies by now
+        others = not self._begun and whose != [source.folder.folder.name for source in self.sources]
+        if others or any(before.get(name, asked[name]) != asked[name] for name in asked) or kind not in document:
             missing = [
                 end - start
                 for source in self.sources
@@ -191,6 +206,7 @@ class Targets:
                         count,
                         functools.partial(counted, source.teacher) if source.teacher else None,
                         features=features,
+                        finite=kind == "views",  # a teacher that fails on an image is not measured on that split
                     )
                     for source in self.sources
                 ]

@@ -152,3 +152,19 @@ def test_features_that_half_precision_cannot_hold_are_refused(tmp_path):
         large = lambda start, end, value=value: Outputs(Teacher.all(0)[start:end], np.full((end - start, 2), value))
         with pytest.raises(InputError, match="more than half precision holds"):
             folder(tmp_path).read("view-0000", ROWS, large, features=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused_and_not_stored(tmp_path, value):
+    broken = Teacher.all(0)
+    broken[5, 1] = value
+    said = r"teacher resnet18 \(a\) gives logits that are not finite for view-0000, first of image 5"
+    place = folder(tmp_path, model="resnet18")
+    with pytest.raises(InputError, match=said):
+        place.read("view-0000", ROWS, lambda start, end: Outputs(broken[start:end]))
+    assert place.missing("view-0000", ROWS) == [(4, 7)]
+    place._store("view-0000", 4, Outputs(broken[4:]))  # as earlier versions did
+    for compute in (Teacher(0), None):
+        with pytest.raises(InputError, match=said + ".*choose another teacher"):
+            place.read("view-0000", ROWS, compute)
+    np.testing.assert_array_equal(place.read("view-0000", ROWS, finite=False).logits, broken)

@@ -9,7 +9,7 @@ import pytest
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import preemption
-from kdjax.teacher.store import cached
+from kdjax.teacher.store import LogitsFolder, cached
 from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Teacher
 
@@ -54,11 +54,17 @@ def test_the_count_is_of_the_views_that_are_asked_for(tmp_path):
     assert recorded(tmp_path)["images"] == {f"view-{view:04d}": count for view in range(3)}
 
 
+def begin(tmp_path):
+    """The run's first checkpoint."""
+    (tmp_path / "run" / "distill" / "checkpoints" / "3").mkdir(parents=True)
+
+
 def test_a_run_that_has_begun_refuses_another_teacher(tmp_path):
     opened(tmp_path, "other").check()  # nothing has begun
     first = opened(tmp_path)
     first.views(IMAGES, 1)
     first.pin()
+    begin(tmp_path)
     opened(tmp_path).check()
     with pytest.raises(
         InputError, match=f"distilled from the teacher outputs {first.sources[0].folder.fingerprint}, but"
@@ -68,13 +74,45 @@ def test_a_run_that_has_begun_refuses_another_teacher(tmp_path):
 
 def test_a_run_from_before_there_were_fingerprints_refuses_another_teacher(tmp_path):
     opened(tmp_path).views(IMAGES, 1)  # its record names the folder alone
+    begin(tmp_path)
     opened(tmp_path).check()
     with pytest.raises(InputError, match="put that teacher back"):
         opened(tmp_path, "other").check()
 
 
+def test_a_run_that_has_not_begun_may_choose_another_teacher(tmp_path):
+    first = opened(tmp_path)
+    first.views(IMAGES, 1)
+    first.pin()
+    other = opened(tmp_path, "other")
+    other.check()
+    other.views(IMAGES, 1)  # counted for this teacher, not for the one before
+    assert recorded(tmp_path)["folders"] == [str(other.sources[0].folder.folder)]
+    assert recorded(tmp_path)["forward_images"] == recorded(tmp_path)["started_images"] == len(IMAGES)
+    other.pin()
+    begin(tmp_path)
+    other.check()
+    with pytest.raises(InputError, match="put that teacher back"):
+        opened(tmp_path).check()
+
+
+def test_a_folder_of_logits_of_any_name_goes_on_with_a_run_from_before_there_were_fingerprints(tmp_path):
+    made = opened(tmp_path)
+    made.views(IMAGES, 1)
+    folder = made.sources[0].folder
+    named = LogitsFolder(folder.folder.rename(tmp_path / "mine"), folder.parts, 3, made.log)
+    given = dataclasses.replace(made, sources=(Source(named, None),))
+    (tmp_path / "run" / "teacher_logits.json").unlink()
+    given.views(IMAGES, 1)
+    begin(tmp_path)
+    given.check()
+    with pytest.raises(InputError, match="put that teacher back"):
+        opened(tmp_path).check()
+
+
 def test_a_damaged_record_is_named(tmp_path):
     targets = opened(tmp_path)
+    begin(tmp_path)
     (tmp_path / "run" / "teacher_logits.json").write_text("{")
     with pytest.raises(InputError, match="teacher_logits.json"):
         targets.check()
@@ -92,6 +130,16 @@ def test_of_several_teachers_the_mean_is_taken_and_each_is_counted(tmp_path):
     np.testing.assert_array_equal(logits[1], np.stack([np.arange(37), 0 * np.arange(37), np.ones(37)], 1) + 2)
     assert recorded(tmp_path)["forward_images"] == 3 * len(IMAGES)
     assert both.digests == ["numbers", "other"] and both.network is None
+
+
+def test_students_do_not_learn_from_logits_that_are_not_finite_but_are_measured_beside_them(tmp_path):
+    made = opened(tmp_path)
+    fails = lambda images, *_: np.full((len(images), 3), np.nan, np.float32)
+    broken = Teacher({"teacher": "numbers"}, lambda *asked: Outputs(fails(asked[1])), clean=fails)
+    targets = dataclasses.replace(made, sources=(Source(made.sources[0].folder, broken),))
+    with pytest.raises(InputError, match="not finite for view-0000, first of image 0"):
+        targets.views(IMAGES, 1)
+    assert np.isnan(targets.clean({"test": IMAGES[:6]})["test"]).all()
 
 
 def test_a_folder_without_logits_of_the_test_images_leaves_the_teacher_unmeasured(tmp_path):
