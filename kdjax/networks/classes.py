@@ -8,23 +8,27 @@ import numpy as np
 from kdjax.errors import InputError
 
 
-def class_places(file: str, told: Sequence[str] | None, declared: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+def class_places(
+    file: str, told: Sequence[str] | None, declared: Sequence[str | int], classes: Sequence[str]
+) -> np.ndarray:
     """Places of a data set's classes among the logits of a network that was trained elsewhere, (classes,) int.
 
     Args:
         file: that network, as an error names it.
         told: names of its classes by the file itself, in the order of its logits; None where it says nothing.
-        declared: the same by the user, in `teacher.classes`; () = as the file says.
+        declared: the same by the user, in `teacher.classes`; () = as the file says. A number there means the name that
+            is written so.
         classes: of the data set.
 
     Raises:
         InputError: the names are not known, differ, repeat, or lack a class.
     """
-    if told and declared and list(told) != list(declared):
+    given = list(map(str, declared))
+    if told and given and list(told) != given:
         raise InputError(
             f"teacher.classes: {file} says itself that its classes are {', '.join(told)}: leave teacher.classes out"
         )
-    names = list(declared or told or ())
+    names = list(given or told or ())
     if not names:
         raise InputError(f"{file} does not say which logit is which class: give teacher.classes")
     twice = [name for name, count in collections.Counter(names).items() if count > 1]

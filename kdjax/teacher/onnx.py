@@ -1,11 +1,7 @@
 """An ONNX file of anyone's as teacher, run by onnxruntime on the CPU."""
 
 import dataclasses
-import hashlib
-import importlib.util
-import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +13,7 @@ from kdjax.inputs.batch import eval_views, render, view_keys
 from kdjax.networks.classes import class_places
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.objective.outputs import Outputs
+from kdjax.teacher import onnx_file
 from kdjax.teacher.encoder import Head
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
@@ -101,13 +98,13 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
     Raises:
         InputError: the file or what was declared of it does not fit.
     """
-    session = _session(path)
+    session = onnx_file.session(path)
     entry = _input(path, session, declared, size)
     output = _output(path, session, declared.output)
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
 
     def values(images: np.ndarray) -> np.ndarray:
-        run = lambda batch: session.run([output], {entry.name: batch})[0]
+        run = lambda batch: onnx_file.run(path, session, output, entry.name, batch)
         shown = images[..., list(declared.bands)] if declared.bands else images
         found = _in_batches(fixed, run, _pixels(shown, declared))
         if found.ndim != 2 or len(found) != len(images):
@@ -121,7 +118,7 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
     _check_output(path, tried, declared.gives)
     normalized = [list(declared.mean), list(declared.std)] if declared.input == "normalized" else []
     parts = {
-        "teacher": digest(path),
+        "teacher": onnx_file.digest(path),
         "model": "onnx",
         "size": size,
         "dtype": "float32",
@@ -129,7 +126,7 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
         **({"bands": list(declared.bands)} if declared.bands else {}),
         **({"output": [output, declared.gives]} if (declared.output or declared.gives != "logits") else {}),
     }
-    return OnnxFile(path, size, values, tried.shape[1], _class_names(session), parts)
+    return OnnxFile(path, size, values, tried.shape[1], onnx_file.class_names(session), parts)
 
 
 def from_onnx(file: OnnxFile, declared: Declared, classes: Sequence[str], shown: Shown) -> Teacher:
@@ -201,55 +198,6 @@ def as_logits(values: np.ndarray, gives: str) -> np.ndarray:
     return (np.log(wide) - np.log(np.clip(1 - values.astype(np.float64), SMALLEST, None))).astype(np.float32)
 
 
-def digest(path: str) -> str:
-    """SHA-256 in hexadecimal of a file and of every file that its tensors lie in.
-
-    Raises:
-        InputError: a file that it names is not there.
-    """
-    total = hashlib.sha256(Path(path).read_bytes())
-    for name in sorted(set(_external(path))):
-        beside = Path(path).parent / name
-        try:
-            with beside.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise InputError(
-                f"teacher.onnx: {path} has tensors in {beside}, which cannot be read ({error.strerror})"
-            ) from None
-    return total.hexdigest()
-
-
-def _external(path: str) -> Iterator[str]:
-    """Names of the files that tensors of an ONNX file lie in."""
-    import onnx
-
-    def graphs(graph: Any) -> Iterator[Any]:
-        yield from graph.initializer
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield from (attribute.t, *attribute.tensors)
-                for inner in (attribute.g, *attribute.graphs):
-                    yield from graphs(inner)
-
-    model = onnx.load(path, load_external_data=False)
-    for tensor in graphs(model.graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            yield next(one.value for one in tensor.external_data if one.key == "location")
-
-
-def _session(path: str) -> Any:
-    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"teacher.onnx needs {' and '.join(missing)}: pip install 'kdjax[export]'")
-    import onnxruntime
-
-    try:
-        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has many kinds, none public
-        raise InputError(f"teacher.onnx: {path} cannot be read: {' '.join(str(error).split())[:200]}") from None
-
-
 def _input(path: str, session: Any, declared: Declared, size: int) -> Any:
     """The input that takes the images, which fits what was declared."""
     entry, *others = session.get_inputs()
@@ -284,14 +232,6 @@ def _output(path: str, session: Any, wanted: str) -> str:
     if not wanted and len(found) > 1:
         raise InputError(f"teacher.onnx: {path} has several outputs ({listed}): name the logits in teacher.onnx_output")
     return wanted or next(iter(found))
-
-
-def _class_names(session: Any) -> list[str] | None:
-    """Names of the file's classes in the order of its logits, as its metadata have them, or None."""
-    try:
-        return list(json.loads(session.get_modelmeta().custom_metadata_map["classes"]))
-    except (KeyError, ValueError, TypeError):
-        return None
 
 
 def _pixels(images: np.ndarray, declared: Declared) -> np.ndarray:

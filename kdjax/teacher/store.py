@@ -148,8 +148,8 @@ class LogitsFolder:
         if len(broken):
             who = f"teacher {self.parts.get('model', 'of unknown kind')} ({str(self.parts.get('teacher', ''))[:12]})"
             raise InputError(
-                f"{who} gives logits that are not finite for {name}, first of image {start + broken[0]}: choose another "
-                f"teacher (its outputs are in {self.folder})"
+                f"{who} gives logits that are not finite for {name}, first of image {start + broken[0]}: choose "
+                f"another teacher (its outputs are in {self.folder})"
             )
 
     def _path(self, name: str, start: int) -> Path:

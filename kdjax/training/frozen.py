@@ -84,7 +84,7 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> t
         InputError: the file lacks a tensor or a class, or does not say which logit is which class.
     """
     field, source = f"{learner.name}.weights", learner.section.weights
-    declared, told = list(learner.section.classes), class_names(source)
+    declared, told = list(map(str, learner.section.classes)), class_names(source)
     places = class_places(f"{field} {source}", told, declared, classes)
     names = declared or told or ()
     network = learner.network.clone(num_classes=len(names))

@@ -10,7 +10,8 @@ from kdjax.errors import InputError
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.teacher import onnx as teacher_onnx
 from kdjax.teacher.encoder import NAME, Head, read_head, write_head
-from kdjax.teacher.onnx import Declared, digest, from_encoder, from_onnx, opened
+from kdjax.teacher.onnx import Declared, from_encoder, from_onnx, opened
+from kdjax.teacher.onnx_file import digest
 from kdjax.teacher.teacher import Shown
 
 onnx = pytest.importorskip("onnx")
@@ -218,3 +219,46 @@ def test_an_output_of_maps_or_tokens_is_refused(onnx_file):
     for gives in ("embeddings", "logits"):
         with pytest.raises(InputError, match=r"has the shape \(6, 4, 1\) for 6 images: name an output with one row"):
             opened(path, Declared(gives=gives), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [([0, -1], 64 * 64 * 3), ([1, -1], SIZE * SIZE * 3)],  # a layer for sides of 64; one that was traced with one image
+)
+def test_a_file_that_fails_as_it_runs_is_one_line(tmp_path, shape, kernel):
+    """Its input says that it takes any side, or any batch."""
+    nodes = [
+        helper.make_node("Reshape", ["images", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "kernel"], ["logits"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(shape), "shape"),
+        numpy_helper.from_array(np.ones((kernel, 4), np.float32), "kernel"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", "height", "width", 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])
+    graph = helper.make_graph(nodes, "teacher", [images], [logits], constants)
+    path = str(tmp_path / "teacher.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    said = r"teacher.onnx: .*teacher.onnx fails for images \(6, 32, 32, 3\): .*set teacher.image_size"
+    with pytest.raises(InputError, match=said) as error:
+        opened(path, Declared(classes=ORDER), SIZE)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_classes_may_be_numbers(onnx_file, told):
+    """They are the names of folders, and a list of numbers in the metadata or the configuration names the same."""
+    path, numbers = onnx_file(classes=(7, 8, 9, 10) if told else None), (7, 8, 9, 10)
+    said = Declared(input="unit", classes=() if told else numbers)
+    teacher = from_onnx(opened(path, said, SIZE), said, ("10", "7"), Shown(SIZE, data_seed=5))
+    expected = pixels().mean((1, 2)) @ KERNEL + BIAS
+    np.testing.assert_allclose(teacher.clean(IMAGES), expected[:, [3, 0]], atol=1e-5)
+    with pytest.raises(InputError, match="lacks 1; it has 7, 8, 9, 10"):
+        from_onnx(opened(path, said, SIZE), said, ("1", "7"), Shown(SIZE, data_seed=5))
+
+
+@pytest.mark.parametrize("said", ["abcd", {"water": 0}, 4])
+def test_metadata_that_are_no_list_name_no_classes(onnx_file, said):
+    with pytest.raises(InputError, match="does not say which logit is which class"):
+        given(onnx_file(classes=said))

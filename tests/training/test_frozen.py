@@ -95,3 +95,9 @@ def test_a_file_that_says_otherwise_than_the_user_is_refused(tmp_path):
     made, _, _ = teacher(tmp_path, "average", THEIRS[::-1], {"classes": json.dumps(THEIRS)})
     with pytest.raises(InputError, match="says itself that its classes are water, other, field, forest: leave"):
         as_trained(made, OURS, VALIDATION)
+
+
+def test_classes_that_are_numbers_are_named_in_errors(tmp_path):
+    made, _, _ = teacher(tmp_path, "average", (1, 2, 3))
+    with pytest.raises(InputError, match="a head for the 3 classes 1, 2, 3"):
+        as_trained(made, ("1", "2", "3"), VALIDATION)
