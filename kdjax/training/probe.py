@@ -154,9 +154,11 @@ def probe(
         selected_by: what validation chooses the strength by, "top1" or "macro_recall".
     """
     features, labels = train
-    mean, deviation = features.mean(0), features.std(0)
+    # In float64: a float32 mean of thousands is off by more than a feature's own rounding, and a constant seems to vary.
+    mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     deviation = np.where(deviation > 1e-6 * np.abs(features).max(0), deviation, np.inf)  # a constant says nothing
-    standardized, given = jnp.asarray((features - mean) / deviation), jnp.asarray(labels)
+    standardized = jnp.asarray(((features - mean) / deviation).astype(features.dtype))
+    given = jnp.asarray(labels)
     shown, truth = validation
     by_class = jnp.asarray(weights, standardized.dtype) if len(weights) else None
     best: tuple[tuple[float, float], Probe] | None = None
@@ -164,7 +166,8 @@ def probe(
     for strength in STRENGTHS:
         kernel, bias = map(np.asarray, regression(standardized, given, strength, classes=classes, weights=by_class))
         kernel = kernel / deviation[:, None]
-        bias = bias - mean @ kernel
+        bias = (bias - mean @ kernel).astype(np.float32)
+        kernel = kernel.astype(np.float32)
         logits = shown @ kernel + bias
         right = logits.argmax(1) == truth
         recalls = [right[truth == label].mean() for label in np.unique(truth)]
@@ -172,7 +175,7 @@ def probe(
         score = top1 if selected_by == "top1" else float(np.mean(recalls))
         nll = float(optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean())
         if best is None or (score, -nll) > best[0]:
-            fitted = Probe(kernel.astype(np.float32), bias.astype(np.float32), strength, top1, neighbors)
+            fitted = Probe(kernel, bias, strength, top1, neighbors)
             best = (score, -nll), fitted
     assert best is not None
     return best[1]

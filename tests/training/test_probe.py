@@ -99,3 +99,24 @@ def test_nearest_neighbors_vote(monkeypatch):
     assert (nearest(features, labels, features, 1) == labels).all()
     assert (nearest(features, labels, queries, 2) == nearest(features, labels, queries, 1)).all()
     assert (nearest(features, labels, queries, 7) == truth).mean() > 0.5
+
+
+@pytest.mark.parametrize("constant", [0.37, 5.3, 0.0123])
+def test_a_feature_that_is_the_same_for_many_examples_says_nothing(monkeypatch, constant):
+    """A mean of thousands that is added up in float32 is off by more than rounding, and the feature seems to vary."""
+    features = np.random.default_rng(0).normal(3, 0.1, (27_000, 4)).astype(np.float32)
+    features[:, 0] = constant
+    labels, seen = np.arange(27_000) % CLASSES, []
+
+    def fitted(features, labels, strength, **options):
+        seen.append(np.asarray(features))
+        return np.ones((4, CLASSES), np.float32), np.zeros(CLASSES, np.float32)
+
+    monkeypatch.setattr(probing, "STRENGTHS", (0.1,))
+    monkeypatch.setattr(probing, "regression", fitted)
+    head = probe((features, labels), (features[:9], labels[:9]), classes=CLASSES)
+    exact = features[:, 1:].astype(np.float64)
+    np.testing.assert_array_equal(seen[0][:, 0], 0)
+    np.testing.assert_allclose(seen[0][:, 1:], (exact - exact.mean(0)) / exact.std(0), atol=2e-6)
+    assert not head.kernel[0].any() and head.kernel.dtype == head.bias.dtype == seen[0].dtype == np.float32
+    np.testing.assert_allclose(head.bias, -(exact.mean(0) / exact.std(0)).sum(), rtol=1e-6)
