@@ -133,6 +133,13 @@ def graph(draw: Builder, depth: float) -> str:
     return draw.dense(draw.mean(x), "head")
 
 
+# timm's own training, with PyTorch's padding and eps and ImageNet's mean and deviation.
+UNLIKE = {
+    rf"timm(/|--)efficientnet_lite{size}|(?<!tf_)efficientnet_lite{size}[._]ra": f"timm/tf_efficientnet_lite{size}.in1k"
+    for size in range(len(SIZES))
+}
+
+
 def _model(channels: float, depth: float, dropout: float) -> Model:
     return Model(
         functools.partial(EfficientNetLite, channels=channels, depth=depth, dropout=dropout),
@@ -140,6 +147,7 @@ def _model(channels: float, depth: float, dropout: float) -> Model:
         std=STD,
         names=names(depth),
         graph=functools.partial(graph, depth=depth),
+        unlike=UNLIKE,
     )
 
 

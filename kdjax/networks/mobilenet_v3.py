@@ -19,6 +19,7 @@ from kdjax.objective.outputs import Outputs
 MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 EPS = {"torchvision": 1e-3, "timm": 1e-5}  # of BatchNorm, in the published weights
 STEM = 16
+PUBLISHED = {"large": "timm/mobilenetv3_large_100.ra_in1k", "small": "timm/mobilenetv3_small_100.lamb_in1k"}
 
 # Rows of the tables: side of the depthwise kernels, expanded channels, output channels, squeeze and excite, hard swish
 # (else ReLU), stride.
@@ -251,6 +252,7 @@ def model(size: str) -> Model:
         std=STD,
         names=names(size),
         eps=EPS,
+        unlike={"miil_in21k|ra4_e3600|tf_mobilenetv3": PUBLISHED[size]},  # other pixel statistics, or padding
         graph=functools.partial(graph, size=size),
     )
 

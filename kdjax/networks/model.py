@@ -39,6 +39,8 @@ class Model:
         classifier: beginnings of the names that published files may have beyond the features.
         eps: of BatchNorm in each naming, where they differ; that of the first is the network's here. `pretrained` turns
             the scales into those that give the same network in evaluation.
+        unlike: published files whose tensors have the same names and shapes, but whose network has other padding, eps
+            or pixel statistics: from a pattern of their names to the file to give instead.
     """
 
     module: Callable[..., nn.Module]
@@ -49,6 +51,7 @@ class Model:
     heads: tuple[str, ...] = ("average",)
     classifier: tuple[str, ...] = ("classifier.", "head.", "fc.")
     eps: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    unlike: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def aliases(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ called is said in the file of its family.
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def load_imagenet(
 
     Raises:
         InputError: no such file, not safetensors, or tensors missing, unexpected, misshapen or not finite (named);
-            or a file in caffe's form for a network that does not take ImageNet's mean and deviation.
+            a file that is another network's by its name; or one in caffe's form for a network that does not take
+            ImageNet's mean and deviation.
     """
     file = _read(source, model_name, variables, classifier, pixels, colors)
     deviation = np.asarray(MODELS[model_name].std)
@@ -221,6 +223,12 @@ def _read(
 ) -> _File:
     if pixels == "caffe" and tuple(MODELS[model_name].mean) != layers.IMAGENET_MEAN:
         raise InputError(f"weights {source}: {model_name} has none in caffe's form: set weights_pixels to 'network'")
+    for pattern, instead in MODELS[model_name].unlike.items():
+        if re.search(pattern, str(source)):
+            raise InputError(
+                f"weights {source}: by its name of another network than {model_name}, with other padding, eps or pixel "
+                f"statistics, which its tensors do not show: give {instead}"
+            )
     path = hub.locate(source)
     with told.opened(path) as file:
         found = {name: file.get_tensor(name) for name in file.keys()}

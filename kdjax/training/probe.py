@@ -154,7 +154,7 @@ def probe(
         selected_by: what validation chooses the strength by, "top1" or "macro_recall".
     """
     features, labels = train
-    # In float64: a float32 mean of thousands is off by more than a feature's own rounding, and a constant seems to vary.
+    # In float64: a float32 mean of thousands is off by more than a feature's rounding, and a constant seems to vary.
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     deviation = np.where(deviation > 1e-6 * np.abs(features).max(0), deviation, np.inf)  # a constant says nothing
     standardized = jnp.asarray(((features - mean) / deviation).astype(features.dtype))

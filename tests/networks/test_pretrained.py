@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 import socket
 import time
 from pathlib import Path
@@ -255,3 +256,33 @@ def test_what_is_neither_a_file_nor_a_hub_id_is_refused(source):
     with pytest.raises(InputError, match="weights") as error:
         hub.locate(source)
     assert "\n" not in str(error.value)
+
+
+LITE, LARGE = "timm/tf_efficientnet_lite0.in1k", "timm/mobilenetv3_large_100.ra_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "instead"),
+    [
+        ("efficientnet_lite0", "timm/efficientnet_lite0.ra_in1k", LITE),
+        ("efficientnet_lite0", "timm/efficientnet_lite0", LITE),
+        ("efficientnet_lite0", "weights/efficientnet_lite0.ra_in1k.safetensors", LITE),
+        ("efficientnet_lite0", "efficientnet_lite0_ra-37913777.safetensors", LITE),
+        ("mobilenet_v3_large", "timm/mobilenetv3_large_100.miil_in21k", LARGE),
+        ("mobilenet_v3_large", "timm/mobilenetv3_large_100.ra4_e3600_r224_in1k", LARGE),
+        ("mobilenet_v3_large", "timm/tf_mobilenetv3_large_100.in1k", LARGE),
+    ],
+)
+def test_files_of_another_network_under_the_same_names_are_refused_by_theirs(name, source, instead):
+    """Padding, eps or pixel statistics differ, which no tensor shows. Nothing is fetched."""
+    with pytest.raises(InputError, match=f"weights {re.escape(source)}: .* give {re.escape(instead)}"):
+        load_imagenet(source, name, {})
+
+
+def test_files_of_the_same_network_are_not_refused_by_their_names():
+    for name, source in (
+        *((f"efficientnet_lite{size}", f"timm/tf_efficientnet_lite{size}.in1k") for size in range(5)),
+        *((f"mobilenet_v3_{size}", f"timm/mobilenetv3_{size}_100.ra_in1k") for size in ("small", "large")),
+        *((name, f"runs/{name}/export/student.safetensors") for name in networks.MODELS),
+    ):
+        assert not any(re.search(pattern, source) for pattern in networks.MODELS[name].unlike)
