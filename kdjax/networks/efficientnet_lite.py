@@ -135,7 +135,9 @@ def graph(draw: Builder, depth: float) -> str:
 
 # timm's own training, with PyTorch's padding and eps and ImageNet's mean and deviation.
 UNLIKE = {
-    rf"timm(/|--)efficientnet_lite{size}|(?<!tf_)efficientnet_lite{size}[._]ra": f"timm/tf_efficientnet_lite{size}.in1k"
+    rf"timm(/|--)efficientnet_lite{size}|(?<!tf_)efficientnet_lite{size}[._]ra(_in1k|-)": (
+        f"timm/tf_efficientnet_lite{size}.in1k"
+    )
     for size in range(len(SIZES))
 }
 

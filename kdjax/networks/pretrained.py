@@ -226,8 +226,8 @@ def _read(
     for pattern, instead in MODELS[model_name].unlike.items():
         if re.search(pattern, str(source)):
             raise InputError(
-                f"weights {source}: by its name of another network than {model_name}, with other padding, eps or pixel "
-                f"statistics, which its tensors do not show: give {instead}"
+                f"weights {source}: the name is that of another network than kdjax's {model_name}, with other padding, "
+                f"eps or pixel statistics, which tensors do not show: give {instead}"
             )
     path = hub.locate(source)
     with told.opened(path) as file:
