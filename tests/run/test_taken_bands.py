@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from kdjax.config import base
 from kdjax.data.bands import Bands
 from kdjax.data.dataset import Statistics
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.networks.layers import InputBands
+from kdjax.run import run as runs
 from kdjax.run.other_run import OtherRun
 from kdjax.run.taken_bands import NAME, TakenBands, document, frozen, taken
 
@@ -123,3 +125,17 @@ def test_a_file_of_other_pixels_or_of_unknown_ones_is_refused(tmp_path, facts, h
     ours = taken("teacher", ("B08", "B02") if here is MULTI else (), here)
     with pytest.raises(InputError, match=said):
         frozen(weights(tmp_path, BANDS | facts), tmp_path / "teacher", ours, here)
+
+
+@pytest.mark.parametrize("fit", ["nothing", "all"])
+def test_a_run_gives_its_teacher_the_statistics_of_the_file_where_it_is_not_trained(tmp_path, monkeypatch, fit):
+    config = base()
+    config.teacher.update(fit=fit, weights=weights(tmp_path, BANDS).weights, bands=("B08", "B02"))
+    monkeypatch.setattr(runs, "Learner", lambda **fields: SimpleNamespace(**fields))
+    monkeypatch.setattr(runs, "_network", lambda config, section, dataset, bands: bands.input)
+    for name in ("common_weights", "teacher_arms", "judged_by"):
+        monkeypatch.setattr(runs, name, lambda *_: None)
+    data = SimpleNamespace(**vars(MULTI), train=SimpleNamespace(labels=np.zeros(100)), class_counts=())
+    found = runs._teacher(config, tmp_path / "run", data, print)
+    mean, std = ((0.7, 0.8), (0.1, 0.2)) if fit == "nothing" else ((0.4, 0.1), (0.04, 0.01))
+    assert found.network == InputBands(mean, std, (3, 0)) and found.folder == tmp_path / "run" / "teacher"
