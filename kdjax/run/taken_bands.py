@@ -95,7 +95,8 @@ def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Datase
     Raises:
         InputError: the file names bands and not their statistics, or its images were mapped by other values.
     """
-    if section.get("fit", "all") == "all" or not section.weights:
+    plain = bands is None and not dataset.value_range  # there is nothing to ask the file, which may lie on a hub
+    if section.get("fit", "all") == "all" or not section.weights or plain:
         return bands
     if any(folder.glob("checkpoints/[0-9]*")):
         record = folder / WEIGHTS

@@ -90,6 +90,7 @@ def test_a_network_that_is_trained_and_one_widened_from_red_green_and_blue_take_
     assert frozen(weights(tmp_path, BANDS, "all"), tmp_path, ours, MULTI) is ours
     assert frozen(weights(tmp_path, {"value_range": "[]"}), tmp_path, ours, MULTI) is ours
     assert frozen(weights(tmp_path, {"value_range": "[0, 5]"}), tmp_path, None, RGB) is None
+    assert frozen(SimpleNamespace(weights="org/name", get=lambda *_: "head"), tmp_path, None, RGB) is None
 
 
 def test_a_teacher_with_a_checkpoint_keeps_its_statistics_when_the_file_is_gone(tmp_path):
