@@ -127,7 +127,7 @@ def of_two_splits() -> list[Case]:
         ((good, "{d}/tiles"), "tiles/results.json", None),
         ((good, "{d}/text.txt"), "text.txt", None),
         ((good, "{w}/no\nrun"), "run/results.json", None),
-        ((good, "{d}/run"), "config.dataset", None),
+        ((good, "{d}/run"), "splits.json", None),
         ((good, own), "results.json", lambda d, w: (w / "run").symlink_to(w / "run")),
         ((good, own), "results.json", with_file(by_place, "results.json", None)),
         ((good, own), "results.json", with_file(by_place, "results.json", b"")),
