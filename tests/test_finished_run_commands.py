@@ -11,6 +11,7 @@ import onnx
 import pytest
 from helpers.finished_run import ARMS, CLASSES, SEEDS, SMALL, kdjax, stored
 from huggingface_hub import ModelCard
+from safetensors import safe_open
 
 from kdjax.deploy import catalog, trust
 from kdjax.deploy.classifier import Classifier
@@ -236,7 +237,11 @@ def test_the_exported_folder(finished):
     assert found["student.onnx"]["sets"] == expected["sets"] and found["student.onnx"]["unknown"] == expected["unknown"]
     assert found["student.int8.onnx"]["temperature"] != found["student.onnx"]["temperature"]
     for name, one in found.items():
-        metadata = {entry.key: entry.value for entry in onnx.load(folder / name).metadata_props}
+        if name == "student.safetensors":
+            with safe_open(folder / name, "np") as file:
+                metadata = file.metadata()
+        else:
+            metadata = {entry.key: entry.value for entry in onnx.load(folder / name).metadata_props}
         assert json.loads(metadata["trust"])["temperature"] == one["temperature"]
         assert f"| `{name}` | {one['temperature']:.3f} |" in card
     assert read(folder / "labels.json") == list(CLASSES)
