@@ -50,11 +50,12 @@ def main(argv: Sequence[str]) -> None:
     # After the flags are known to be right: JAX takes seconds.
     from kdjax.run import checks
     from kdjax.run.opening import opened
-    from kdjax.runtime import watch
+    from kdjax.runtime import devices, watch
     from kdjax.runtime.deadline import Deadline
     from kdjax.stages.evaluate import combine_splits
 
     watch.start(_lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, _lost_line("it is waited for in vain")))
+    devices.meet()
     if options.follow:
         from kdjax.stages.follow import follow
 

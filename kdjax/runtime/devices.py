@@ -133,6 +133,19 @@ class Mapping:
         return self.place(tree, "rows")
 
 
+def meet() -> None:
+    """Connects the devices of all processes. Call it as soon as the processes know each other, in all of them.
+
+    The first collective over a set of devices connects them, and on CPU (Gloo) fails where one process comes to it 30 s
+    after another, as one does that compiles or decodes for longer. Collectives of connected devices wait for minutes.
+    """
+    if jax.process_count() == 1:
+        return
+    shares = np.zeros(jax.local_device_count(), np.float32)
+    jax.block_until_ready(jax.pmap(functools.partial(jax.lax.psum, axis_name=AXIS), axis_name=AXIS)(shares))
+    first_process_says(0)  # connects the first devices of each process with each other, the second ones, and so on
+
+
 def first_process_says(answer: int) -> int:
     """The answer of the first process, in every process: where only that one can tell, or all must do the same."""
     if jax.process_count() == 1:

@@ -105,9 +105,13 @@ def start_pair(directory):
 def test_two_processes_save_and_end_at_one_step(tmp_path):
     """The second gets SIGTERM; both end, at a step that both have saved, between chunks of several steps."""
     pair = start_pair(tmp_path)
-    until(pair[0], "teacher: step 9/")
+    lines = until(pair[0], "teacher: step 9/")
     pair[1].send_signal(signal.SIGTERM)
     said = [process.communicate(timeout=300)[0] for process in pair]
+    # Devices that are first connected by a training step fail where a process compiles it 30 s longer than another.
+    opens = next(number for number, line in enumerate(lines) if "data: demo" in line)
+    assert "[Gloo]" in "".join(lines[:opens])
+    assert "[Gloo]" not in "".join(lines[opens:]) + said[0]
     assert [process.returncode for process in pair] == [os.EX_TEMPFAIL] * 2, said
     steps = [re.search(r"teacher: ended by SIGTERM; step (\d+) is saved", text)[1] for text in said]
     assert steps[0] == steps[1]
