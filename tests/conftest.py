@@ -1,5 +1,6 @@
 """Tests run on eight virtual CPU devices, so that the mapped axis is real."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -7,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import compiler
 
-FLAGS = (
-    "--xla_force_host_platform_device_count=8",
-    # Tests compile much and compute little.
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-)
-os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiler.flags(8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+gc.set_threshold(50_000)  # tracing makes many objects that stay: to look at all of them again and again takes long
 
 
 COMPARED = ("torch", "onnx", "onnxruntime", "rasterio")

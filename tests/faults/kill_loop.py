@@ -22,8 +22,12 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from helpers import compiler
+
 STAGES = "teacher,distill,evaluate,export,report"
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+FLAGS = compiler.flags(devices=2)
 
 
 def command(directory: Path, programs: Path) -> list[str]:

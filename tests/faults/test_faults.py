@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import compiler
 
 from kdjax.runtime import host, watch
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cache")]
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+FLAGS = compiler.flags(devices=2)
 
 
 def command(directory, *flags):

@@ -12,8 +12,10 @@ import os
 import sys
 from pathlib import Path
 
+from helpers import compiler
+
 address, processes, process, devices, directory = sys.argv[1:]
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = compiler.flags(int(devices))
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_ENABLE_X64"] = "1"  # rounding is then far below what a lost or doubled share would change
 

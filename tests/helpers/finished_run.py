@@ -19,6 +19,7 @@ import learned
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from helpers import compiler
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -27,7 +28,6 @@ from kdjax.networks import mobilenet_v2, pretrained, vgg16
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parents[1] / "learned.py"
-FLAGS = "--xla_backend_optimization_level={} --xla_force_host_platform_device_count={}"
 CLASSES = {"field": 90, "forest": 60, "water": 47}
 ARMS = ("student_alone", "kl", "kl_cosine", "dist")
 SEEDS = (3, 8)
@@ -67,13 +67,13 @@ def write_tiles(folder, classes=CLASSES):
     return folder
 
 
-def kdjax(*flags, module="kdjax.main", config=CONFIG, devices=2, optimization=0, check=True):
-    """Runs a command in a process of its own, on so many virtual devices, compiled at this level of optimization."""
+def kdjax(*flags, module="kdjax.main", config=CONFIG, devices=2, xla_flags=None, check=True):
+    """Runs a command in a process of its own, on so many virtual devices, compiled quickly or as `xla_flags` say."""
     given = [f"--config={config}"] if module == "kdjax.main" else []
     done = subprocess.run(
         [sys.executable, "-m", module, *given, *map(str, flags)],
         cwd=ROOT, capture_output=True, text=True, timeout=900,
-        env={**os.environ, "XLA_FLAGS": FLAGS.format(optimization, devices)},
+        env={**os.environ, "XLA_FLAGS": xla_flags or compiler.flags(devices)},
     )  # fmt: skip
     if check:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

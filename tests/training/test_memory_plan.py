@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import compiler
 from helpers.small_run import MAPPINGS, learner, training_data
 
 from kdjax.errors import InputError
@@ -145,7 +146,7 @@ def under_limit(size, *arms):
     script = Path(__file__).with_name("under_limit.py")
     return subprocess.run(
         [sys.executable, str(script), str(size), "1000", *map(str, arms)], capture_output=True, text=True, timeout=600,
-        env={**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        env={**os.environ, "XLA_FLAGS": compiler.flags(devices=1)},
     )  # fmt: skip
 
 
