@@ -19,6 +19,7 @@ from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
 
 
+@jax.default_matmul_precision("highest")  # by themselves TPUs round factors to bfloat16, GPUs to ten bits
 def objective(
     student: Outputs,
     teacher: Outputs | None,

@@ -59,6 +59,7 @@ class Probe:
 
 
 @functools.partial(jax.jit, static_argnames=("classes",))
+@jax.default_matmul_precision("highest")  # rounded by TPUs or GPUs, no gradient would come below TOLERANCE
 def regression(
     features: jax.Array,
     labels: jax.Array,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.products import precisions
 from scipy.spatial.distance import cdist, cosine
 from scipy.special import huber, log_softmax, softmax
 
@@ -118,6 +119,18 @@ def test_shares_of_the_batch_add_up(name, devices):
         np.testing.assert_allclose(np.asarray(of_shares).sum(), loss, rtol=1e-12)
         np.testing.assert_allclose(np.reshape(gradients, STUDENT.shape), gradient, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(averages_of_shares[name].compute(), averages[name].compute(), rtol=1e-12)
+
+
+def test_no_accelerator_rounds_the_factors_of_a_product():
+    """TPUs would to bfloat16, and the similarities of two examples would differ by their rounding."""
+    of = lambda logits, matrix: Outputs(*(jnp.asarray(x, jnp.float32) for x in (logits, logits @ matrix)))
+
+    def value(student, projection):
+        every = {name: jnp.ones(()) for name in terms.TERMS}
+        return evaluated(student, of(TEACHER, TEACHER_MAP), LABELS, every, jnp.float32(T), projection=projection)[0]
+
+    program = jax.make_jaxpr(jax.grad(value, argnums=(0, 1)))(of(STUDENT, STUDENT_MAP), jnp.float32(PROJECTION))
+    assert set(precisions(program)) == {2 * (jax.lax.Precision.HIGHEST,)}
 
 
 def test_decoupled_terms_make_up_the_divergence():

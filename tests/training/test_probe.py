@@ -1,7 +1,11 @@
 """The fitted head against SciPy's L-BFGS in float64, and the nearest neighbors against a loop."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
+from helpers.products import precisions
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
@@ -34,6 +38,12 @@ def test_the_regression_equals_scipy(strength):
     np.testing.assert_allclose(bias - bias.mean(), expected[-CLASSES:] - expected[-CLASSES:].mean(), atol=2e-3)
     found = np.concatenate([np.ravel(kernel), bias])
     assert loss(found) < loss(expected) + 1e-6
+
+
+def test_no_accelerator_rounds_the_factors_of_a_product():
+    """With factors of bfloat16 the gradient's norm would stay above the tolerance."""
+    program = jax.make_jaxpr(functools.partial(regression, classes=CLASSES))(*material(6, 1), 0.1)
+    assert set(precisions(program)) == {2 * (jax.lax.Precision.HIGHEST,)}
 
 
 @pytest.mark.slow
