@@ -29,7 +29,7 @@ def class_names(source: str | Path) -> list[str] | None:
     Raises:
         InputError: no such file, or not safetensors.
     """
-    return _names(_field(source, "classes"))
+    return names(_field(source, "classes"))
 
 
 def band_names(source: str | Path) -> list[str] | None:
@@ -38,7 +38,7 @@ def band_names(source: str | Path) -> list[str] | None:
     Raises:
         InputError: no such file, or not safetensors.
     """
-    return _names(_field(source, "bands"))
+    return names(_field(source, "bands"))
 
 
 def value_range(source: str | Path) -> list[float] | None:
@@ -47,7 +47,7 @@ def value_range(source: str | Path) -> list[float] | None:
     Raises:
         InputError: no such file, or not safetensors.
     """
-    return _numbers(_field(source, "value_range"))
+    return numbers(_field(source, "value_range"))
 
 
 def statistics(source: str | Path) -> tuple[list[float], list[float]] | None:
@@ -56,7 +56,7 @@ def statistics(source: str | Path) -> tuple[list[float], list[float]] | None:
     Raises:
         InputError: no such file, or not safetensors.
     """
-    mean, std = _numbers(_field(source, "mean")), _numbers(_field(source, "std"))
+    mean, std = numbers(_field(source, "mean")), numbers(_field(source, "std"))
     return (mean, std) if mean and std and len(mean) == len(std) and min(std) > 0 else None
 
 
@@ -69,10 +69,12 @@ def _field(source: str | Path, name: str) -> Any:
         return None
 
 
-def _names(value: Any) -> list[str] | None:
+def names(value: Any) -> list[str] | None:
+    """A JSON value that is a list of texts; None of any other."""
     return value if isinstance(value, list) and all(isinstance(name, str) for name in value) else None
 
 
-def _numbers(value: Any) -> list[float] | None:
+def numbers(value: Any) -> list[float] | None:
+    """A JSON value that is a list of finite numbers; None of any other."""
     real = lambda one: isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
     return [float(one) for one in value] if isinstance(value, list) and all(map(real, value)) else None

@@ -2,10 +2,11 @@
 
 import ml_collections
 
+from kdjax.data.bands import canonical
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.run.taken_bands import taken
-from kdjax.teacher.onnx import Declared
+from kdjax.teacher.onnx import Declared, OnnxFile
 
 
 def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
@@ -27,6 +28,27 @@ def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
         bands=bands.input.chosen if bands else (),
         **normalized,
     )
+
+
+def check_said(file: OnnxFile, section: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Holds the data against what a file says of itself, as exported students do.
+
+    Raises:
+        InputError: it takes other bands than it is given, or its images were mapped by other values.
+    """
+    bands = taken("teacher", section.bands, dataset)
+    given = bands.names if bands else ("red", "green", "blue")
+    if file.bands is not None and list(map(canonical, file.bands)) != list(map(canonical, given)):
+        raise InputError(
+            f"teacher.onnx: {file.path} takes the bands {' '.join(file.bands)}, and is given {' '.join(given)}: name "
+            "its bands in teacher.bands"
+        )
+    theirs, ours = file.value_range, list(dataset.value_range)
+    if theirs is not None and theirs != ours and (file.bands or (theirs and ours)):
+        raise InputError(
+            f"teacher.onnx: {file.path} was made for the values {theirs}, not {ours}: set dataset.value_range to the "
+            "first"
+        )
 
 
 def _check_bands(section: ml_collections.ConfigDict, count: int) -> None:

@@ -11,7 +11,7 @@ from kdjax.errors import InputError
 from kdjax.run import other_run
 from kdjax.run.arms import head_weights
 from kdjax.run.given import Given, given_teachers
-from kdjax.run.onnx_teacher import declared
+from kdjax.run.onnx_teacher import check_said, declared
 from kdjax.run.run import Run, other_networks
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher import store
@@ -148,6 +148,7 @@ def _network(run: Run, learner: Learner, variables: dict[str, Any], shown: Shown
 def _onnx(run: Run, one: Given, shown: Shown) -> Teacher:
     said = declared(run.config.teacher, run.dataset)
     file = opened(one.place, said, shown.size)
+    check_said(file, run.config.teacher, run.dataset)
     if said.gives != "embeddings":
         return from_onnx(file, said, run.dataset.classes, shown)
     parts = _fitted_to(run, file)

@@ -10,6 +10,7 @@ import numpy as np
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.inputs.batch import eval_views, render, view_keys
+from kdjax.networks import told
 from kdjax.networks.classes import class_places
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.objective.outputs import Outputs
@@ -71,6 +72,8 @@ class OnnxFile:
         values: from images (n, size, size, bands) float32 in [0, 1] to its output (n, length) float32.
         length: of the output for one image.
         classes: names of the classes that its metadata have, in the order of its logits; or None.
+        bands: names of the bands that they have, in the order of its channels; or None.
+        value_range: the values that became black and white in its images, by them: [] of bytes; or None.
         parts: what the output depends on, as JSON values.
     """
 
@@ -79,6 +82,8 @@ class OnnxFile:
     values: Callable[[np.ndarray], np.ndarray]
     length: int
     classes: list[str] | None
+    bands: list[str] | None
+    value_range: list[float] | None
     parts: dict[str, Any]
 
     def plain(self, images: Images) -> np.ndarray:
@@ -126,7 +131,10 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
         **({"bands": list(declared.bands)} if declared.bands else {}),
         **({"output": [output, declared.gives]} if (declared.output or declared.gives != "logits") else {}),
     }
-    return OnnxFile(path, size, values, tried.shape[1], onnx_file.class_names(session), parts)
+    facts = onnx_file.facts(session)
+    classes = list(map(str, facts["classes"])) if isinstance(facts.get("classes"), list) else None
+    bands, value_range = told.names(facts.get("bands")), told.numbers(facts.get("value_range"))
+    return OnnxFile(path, size, values, tried.shape[1], classes, bands, value_range, parts)
 
 
 def from_onnx(file: OnnxFile, declared: Declared, classes: Sequence[str], shown: Shown) -> Teacher:

@@ -1,5 +1,6 @@
 """An ONNX file as bytes and in onnxruntime: its digest, what it says of itself, and running it."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -52,13 +53,13 @@ def run(path: str, session: Any, output: str, entry: str, images: np.ndarray) ->
         ) from None
 
 
-def class_names(session: Any) -> list[str] | None:
-    """Names of the file's classes in the order of its logits, as its metadata have them, or None."""
-    try:
-        names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-    except (KeyError, ValueError):
-        return None
-    return list(map(str, names)) if isinstance(names, list) else None
+def facts(session: Any) -> dict[str, Any]:
+    """What the file's metadata say in JSON, by their names; other texts are left out."""
+    found = {}
+    for name, text in session.get_modelmeta().custom_metadata_map.items():
+        with contextlib.suppress(ValueError):
+            found[name] = json.loads(text)
+    return found
 
 
 def digest(path: str) -> str:

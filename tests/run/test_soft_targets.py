@@ -10,8 +10,12 @@ import pytest
 
 from kdjax import networks
 from kdjax.config import base
+from kdjax.data.bands import Bands
+from kdjax.data.dataset import Statistics
+from kdjax.data.meaning import Meaning
+from kdjax.errors import InputError
 from kdjax.inputs.augment import Augmentation
-from kdjax.run.soft_targets import open_targets
+from kdjax.run.soft_targets import check_files, open_targets
 from kdjax.runtime.devices import Mapping
 
 SIZE = 32
@@ -27,10 +31,14 @@ def variables(scale=1.0, model="vgg16"):
 def run_of(tmp_path, *, made=None, **changes):
     """A run with a trained teacher; `changes` are of what its logits depend on."""
     facts = {"model": "vgg16", "size": SIZE, "dtype": jnp.float32, "examples": "x", "data_seed": 5}
-    facts |= {"augmentation": Augmentation(), "classes": CLASSES, "onnx": None, "onnx_classes": ()} | changes
+    facts |= {"augmentation": Augmentation(), "classes": CLASSES, "onnx": None, "onnx_classes": ()}
+    facts |= {"onnx_bands": (), "meaning": Meaning(), "statistics": None} | changes
     config = base()
     config.data_seed, config.teacher.model = facts["data_seed"], facts["model"]
     config.teacher.onnx, config.teacher.classes = facts["onnx"], facts["onnx_classes"]
+    config.teacher.bands = facts["onnx_bands"]
+    if facts["meaning"].bands:
+        config.teacher.update(onnx_input="normalized", onnx_mean=(0.5, 0.5, 0.5), onnx_std=(0.2, 0.2, 0.2))
     network = networks.create(facts["model"], len(CLASSES), width=0.05, dtype=facts["dtype"])
     finished = SimpleNamespace(one=lambda row, column: made or variables(model=facts["model"]))
     learner = SimpleNamespace(
@@ -42,7 +50,8 @@ def run_of(tmp_path, *, made=None, **changes):
     return SimpleNamespace(
         config=config, teacher=learner, teacher_size=facts["size"], augmentation=facts["augmentation"],
         dataset=SimpleNamespace(
-            fingerprint=facts["examples"], classes=facts["classes"], statistics=None,
+            fingerprint=facts["examples"], classes=facts["classes"], statistics=facts["statistics"],
+            meaning=facts["meaning"], value_range=facts["meaning"].value_range,
             train=SimpleNamespace(images=np.zeros((2, 40, 40, 3), np.uint8)),
         ),
         cache_dir=tmp_path / "cache", workdir=tmp_path / "run", results_dir=tmp_path / "run",
@@ -89,8 +98,8 @@ def test_another_version_of_augmentation_or_layout_names_another_folder(tmp_path
     assert folder_of(tmp_path) == first
 
 
-def colors(path, order, side="side"):
-    """An ONNX file that gives the mean of each channel, with class names."""
+def colors(path, order, side="side", **facts):
+    """An ONNX file that gives the mean of each channel, with class names and more facts in its metadata."""
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -102,7 +111,8 @@ def colors(path, order, side="side"):
         [numpy_helper.from_array(np.array([1, 2]), "axes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"classes": json.dumps(order)} if order else {})
+    facts = {"classes": order, **facts} if order else facts
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
     onnx.save(model, path)
     return str(path)
 
@@ -117,3 +127,47 @@ def test_of_an_onnx_teacher_size_order_and_bytes_name_the_folder(tmp_path):
     assert orders[0] != orders[1]
     colors(tmp_path / "teacher.onnx", CLASSES, side="other")  # other bytes under the same name
     assert folder_of(tmp_path, onnx=path) != first
+
+
+NEAR_INFRARED = {
+    "meaning": Meaning((0.0, 10_000.0), bands=Bands(("B02", "B03", "B08"))),
+    "statistics": Statistics((0.1, 0.2, 0.4), (0.01, 0.02, 0.04)),
+}
+DEEP = {"meaning": Meaning((0.0, 4000.0))}
+
+
+@pytest.mark.parametrize(
+    ("told", "here", "said"),
+    [
+        (
+            {"bands": ["B03", "B02", "B08"]},
+            NEAR_INFRARED,
+            "the bands B03 B02 B08, and is given B02 B03 B08: name",
+        ),
+        ({"bands": ["B02", "B03", "B08"]}, {}, "and is given red green blue"),
+        (
+            {"bands": ["B2", "B3", "B8"], "value_range": [0, 3000]},
+            NEAR_INFRARED,
+            r"made for the values \[0.0, 3000.0\], not \[0.0, 10000.0\]: set dataset.value_range",
+        ),
+        ({"bands": ["B2", "B3", "B8"], "value_range": []}, NEAR_INFRARED, r"the values \[\], not"),
+        ({"value_range": [0, 10_000]}, DEEP, r"the values \[0.0, 10000.0\], not \[0.0, 4000.0\]"),
+    ],
+)
+def test_an_onnx_teacher_of_other_pixels_is_refused(tmp_path, told, here, said):
+    path = colors(tmp_path / "teacher.onnx", CLASSES, **told)
+    with pytest.raises(InputError, match=said):
+        check_files(run_of(tmp_path, onnx=path, **here))
+
+
+@pytest.mark.parametrize(
+    ("told", "here"),
+    [
+        ({"bands": ["B03", "B02", "B08"], "value_range": [0, 10_000]}, {"onnx_bands": ("B03", "B02", "B08")}),
+        ({"value_range": "unknown", "bands": 3}, {}),
+    ],
+)
+def test_an_onnx_teacher_of_these_pixels_is_taken(tmp_path, told, here):
+    check_files(run_of(tmp_path, onnx=colors(tmp_path / "teacher.onnx", CLASSES, **told), **NEAR_INFRARED, **here))
+    # Bytes, of which nothing was said or which were made of other values, may be shown to a file for bytes.
+    check_files(run_of(tmp_path, onnx=colors(tmp_path / "bytes.onnx", CLASSES, value_range=[]), **DEEP))
