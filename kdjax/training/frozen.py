@@ -55,6 +55,9 @@ def fit_head(
 
     Returns:
         The state on the host, and the fit.
+
+    Raises:
+        InputError: the network gives values that are not finite.
     """
     state: Any = jax.tree.map(np.asarray, learner.initial())
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -81,7 +84,8 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> t
         The state on the host, and its figures on validation.
 
     Raises:
-        InputError: the file lacks a tensor or a class, or does not say which logit is which class.
+        InputError: the file lacks a tensor or a class, does not say which logit is which class, or gives logits that
+            are not finite.
     """
     field, source = f"{learner.name}.weights", learner.section.weights
     declared, told = list(map(str, learner.section.classes)), class_names(source)
@@ -112,6 +116,11 @@ def _ended(
     """`state` with these variables, at the end of the schedule, and what validation says of them."""
     said = learner.predictor(learner.mapping.place(variables, "rows"), validation.images)
     metrics = population_metrics(said, validation.labels)[0][0]
+    if metrics["nll"] is None:
+        raise InputError(
+            f"{learner.name}.weights {learner.section.weights}: the network gives values that are not finite for "
+            "validation images: export it again, or take weights of another"
+        )
     state = dataclasses.replace(
         state, step=np.int32(learner.total_steps), ema=variables if state.ema else {}, **variables
     )

@@ -31,10 +31,10 @@ def network(classes, head):
     return networks.create("vgg16", classes, width=0.05, head=head)
 
 
-def teacher(tmp_path, head, classes, metadata=None, ema=0.0):
+def teacher(tmp_path, head, classes, metadata=None, ema=0.0, scale=1.0):
     """Their network in a file, and a learner of ours that takes it."""
     theirs = network(len(THEIRS), head)
-    variables = randomized(theirs, 32)
+    variables = jax.tree.map(lambda leaf: leaf * scale, randomized(theirs, 32))
     save_file(named_tensors("vgg16", variables, "torchvision"), tmp_path / "theirs.safetensors", metadata)
     section = SimpleNamespace(
         weights=str(tmp_path / "theirs.safetensors"), weights_pixels="network", model="vgg16", head=head,
@@ -101,3 +101,11 @@ def test_classes_that_are_numbers_are_named_in_errors(tmp_path):
     made, _, _ = teacher(tmp_path, "average", (1, 2, 3))
     with pytest.raises(InputError, match="a head for the 3 classes 1, 2, 3"):
         as_trained(made, ("1", "2", "3"), VALIDATION)
+
+
+def test_a_file_whose_logits_are_not_finite_is_refused(tmp_path):
+    """Each weight is finite, and their products are not."""
+    made, logits, _ = teacher(tmp_path, "average", THEIRS, scale=1e6)
+    assert not np.isfinite(logits).all()
+    with pytest.raises(InputError, match=r"teacher.weights .*theirs.* not finite for validation images"):
+        as_trained(made, OURS, VALIDATION)
