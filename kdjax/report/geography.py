@@ -33,7 +33,7 @@ def _said(located: Located) -> str:
         True: f"The split is by place: the tiles of one place, a cell of {located.block_km:g} km or a group that a "
         "table names, stay on one side.",
         False: "The split is not by place: neighbors may lie on two sides.",
-        None: "The split is that of a file, which does not say whether it is by place.",
+        None: "The split came with the data, which do not say whether it is by place.",
     }[located.by_place]
     if not (len(train) and len(test)):
         return rule

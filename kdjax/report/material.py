@@ -57,7 +57,7 @@ class Located:
     Attributes:
         sides: "training", "validation" and "test" -> (n, 2) longitude and latitude in degrees of those that are known.
         unknown: number of the others.
-        by_place: whether the split keeps places together; None of a split that a file gave.
+        by_place: whether the split keeps places together; None of a split that came with the data.
         block_km: side of a place.
     """
 

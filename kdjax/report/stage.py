@@ -143,7 +143,7 @@ def _located(run: Run) -> Located | None:
     return Located(
         sides={name: found[known & (side == name)] for name in names},
         unknown=int((~known).sum()) + len(added),
-        by_place=None if section.splits else section.split_by == "place",
+        by_place=None if run.dataset.overlap is None else section.split_by == "place",
         block_km=section.block_km,
     )
 

@@ -75,21 +75,24 @@ def test_the_section_says_how_far_the_test_is_from_the_training():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("split_by", "overlap", "said"),
     [
-        ({"split_by": "place"}, "The split is by place: "),
-        ({}, "The split is not by place: neighbors may lie on two sides."),
-        ({"splits": "s.json"}, "The split is that of a file, which does not say whether it is by place."),
+        ("place", 0.25, "The split is by place: "),
+        ("image", 0.25, "The split is not by place: neighbors may lie on two sides."),
+        ("image", None, "The split came with the data, which do not say whether it is by place."),
     ],
 )
-def test_the_section_says_how_the_split_was_drawn_as_far_as_that_is_known(monkeypatch, fields, said):
+def test_the_section_says_how_the_split_was_drawn_as_far_as_that_is_known(monkeypatch, split_by, overlap, said):
+    """A split of the data's own, or of a file, has no overlap with another that might be drawn."""
     monkeypatch.setattr(stage, "locations", lambda section, names: np.zeros((len(names), 2)))
     section = base().dataset
-    section.update(fields)
+    section.split_by = split_by
     sides = {side: SimpleNamespace(names=[f"{side}.tif"]) for side in ("train", "validation", "test")}
-    run = SimpleNamespace(config=SimpleNamespace(dataset=section), dataset=SimpleNamespace(members={}, **sides))
+    run = SimpleNamespace(
+        config=SimpleNamespace(dataset=section), dataset=SimpleNamespace(members={}, overlap=overlap, **sides)
+    )
     text = "".join(map(str, geography(stage._located(run))))
-    assert said in text and text.count("The split is") == 1
+    assert said in text and text.count("The split") == 1
 
 
 def test_the_page_has_a_map_where_places_are_known():
