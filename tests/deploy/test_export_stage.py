@@ -1,7 +1,10 @@
 """The stage `export`: which student, which files, and what is there when it fails."""
 
+import contextlib
 import dataclasses
 import json
+import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -16,7 +19,7 @@ from kdjax.data.dataset import Split
 from kdjax.data.meaning import Meaning
 from kdjax.deploy import export
 from kdjax.deploy.trust import fit
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Preempted
 from kdjax.networks.pretrained import load_imagenet, named_tensors
 from kdjax.networks.told import class_names
 from kdjax.run import opening
@@ -25,8 +28,10 @@ from kdjax.runtime import preemption, watch
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from helpers.export_folder import write_export  # noqa: E402  (needs the two above)
+
 from kdjax.deploy.classifier import Classifier  # noqa: E402
-from kdjax.deploy.export import candidates, parity, stage, tensors  # noqa: E402  (need the two above)
+from kdjax.deploy.export import candidates, parity, stage, tensors  # noqa: E402
 
 CLASSES = ("field", "forest", "übung", "river", "sea")
 
@@ -142,17 +147,56 @@ def test_images_that_cannot_be_exported_are_refused_before_anything_is_trained(m
 
 
 def test_an_old_export_is_replaced_whole_or_not_at_all(tmp_path):
-    for generation in ("first", "second"):
+    for generation in ("student.tflite", "student.onnx"):
         with stage.replacing(tmp_path / "export") as place:
             (place / generation).touch()
             assert not (tmp_path / "export" / generation).exists()
     with pytest.raises(OSError), stage.replacing(tmp_path / "export") as place:
-        (place / "third").touch()
+        (place / "try.html").touch()
         raise OSError("the disk is full")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
         "export",
-        "export/second",
+        "export/student.onnx",
     ]
+
+
+def test_another_export_leaves_what_a_person_put_into_the_folder(tmp_path):
+    """Notes and an engine made of the file stay; what only the former export had, and its catalog entry, do not."""
+    export = tmp_path / "export"
+    write_export(export)
+    (export / "ort").mkdir()
+    for name in ("student.plan", "ort/ort.wasm.min.mjs", "student.tflite", "stac_item.json"):
+        (export / name).write_text("former")
+    with stage.replacing(export) as place:
+        (place / "student.onnx").write_text("new")
+    assert {path.relative_to(export).as_posix(): path.read_text() for path in export.rglob("*") if path.is_file()} == {
+        "ort/ort.wasm.min.mjs": "former",
+        "student.onnx": "new",
+        "student.plan": "former",
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_a_signal_between_two_exports_leaves_one(tmp_path, monkeypatch):
+    """It comes when the former folder has been moved away and the new one is not in its place."""
+
+    def ended(number, frame):
+        raise Preempted
+
+    def signaled(path, target, rename=Path.rename):
+        rename(path, target)
+        if path.name == "export":
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    monkeypatch.setattr(Path, "rename", signaled)
+    try:
+        for part in ("first", "second"):
+            with contextlib.suppress(Preempted), stage.replacing(tmp_path / "export") as place:
+                (place / "student.onnx").write_text(part)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "export" / "student.onnx").read_text() == "second"
 
 
 def test_what_is_trusted_is_what_the_file_says(tmp_path, monkeypatch):

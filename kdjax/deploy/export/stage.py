@@ -47,9 +47,17 @@ from kdjax.results.comparison import NAMES
 from kdjax.run import other_run
 from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
-from kdjax.runtime import files, temporary
+from kdjax.runtime import files, preemption, temporary
 from kdjax.runtime.devices import Mapping
 from kdjax.training.state import Best
+
+FILES = frozenset(
+    ("student.safetensors", "timm_names.json", "student.onnx", "student.int8.onnx", "student.stablehlo")
+    + ("student.tflite", "student_int8.tflite", "try.html", "labels.json", "README.md", "parity.json")
+    + ("stac_item.json",)  # `kdjax.deploy.catalog` describes one export and no other
+    + ("model_card.md",)  # the card of earlier versions
+)
+"""What belongs to an export, and is gone with it. All else in the folder is its owner's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,15 +148,19 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
 def replacing(target: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of `target` when the block ends.
 
-    A block that raises leaves all as it was.
+    What lies in `target` and is no file of an export goes along. A block that raises leaves all as it was.
     """
     with temporary.folder(target.parent, target.name) as beside:
-        new = beside / "new"
+        new, old = beside / "new", beside / "old"
         new.mkdir()
         yield new
-        if target.exists():
-            target.rename(beside / "old")
-        new.rename(target)
+        with preemption.shielded():
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
+            for kept in sorted(old.iterdir()) if old.exists() else ():
+                if kept.name not in FILES:
+                    kept.rename(target / kept.name)
 
 
 def _write(
