@@ -272,7 +272,7 @@ def test_the_values_that_are_kept_do_not_grow_with_the_raster(tmp_path, monkeypa
     bad.close()
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32"])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32", "float32"])
 def test_bytes_in_a_wider_type_are_refused_and_not_mapped_as_black(tmp_path, dtype):
     from kdjax.deploy.landuse_map.raster import Raster
 
@@ -287,3 +287,23 @@ def test_bytes_in_a_wider_type_are_refused_and_not_mapped_as_black(tmp_path, dty
     lit = pixels.astype(dtype)
     lit[:8] = 3000
     Raster(write(tmp_path / "lit.tif", lit), None, None, meaning).close()
+
+
+@pytest.mark.parametrize("colors", ["MINISBLACK", "RGB"])
+@pytest.mark.parametrize("names", [("B2", "B3", "B4"), ("blue", "green", "red")])
+def test_colors_that_lie_otherwise_than_they_are_described_are_asked_for(artefact, tmp_path, capfd, names, colors):
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[..., 2] = 200  # red, by its description
+    raster = write(tmp_path / "scene.tif", pixels, photometric=colors)
+    with rasterio.open(raster, "r+") as file:
+        file.descriptions = names
+    said = refused(capfd, command.main, artefact, raster, tmp_path / "map.tif")
+    assert "bands 3,2,1 by their descriptions" in said and "--bands=3,2,1, or" in said
+    for bands, value in (("3,2,1", 0), ("1,2,3", 2)):
+        run(artefact, raster, tmp_path / "map.tif", f"--bands={bands}")
+        with rasterio.open(tmp_path / "map.tif") as file:
+            assert (file.read(1) == value).all()
+    for right in (names[::-1], ("B3", "B2", "B1"), ("", "", "")):  # or it is not said which are all three
+        with rasterio.open(raster, "r+") as file:
+            file.descriptions = right
+        run(artefact, raster, tmp_path / "map.tif")

@@ -34,7 +34,9 @@ def write_tiles(folder: Path, classes: tuple[str, ...] = CLASSES, count: int = 2
             Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / name / f"{number}.png")
 
 
-def write_raster(path: Path, bands: int = 3, dtype: str = "uint8", place: bool = True) -> None:
+def write_raster(
+    path: Path, bands: int = 3, dtype: str = "uint8", place: bool = True, names: tuple[str, ...] = ()
+) -> None:
     import rasterio
     from rasterio.transform import from_origin
 
@@ -42,6 +44,7 @@ def write_raster(path: Path, bands: int = 3, dtype: str = "uint8", place: bool =
     placed = {"crs": "EPSG:32632", "transform": from_origin(500_000, 5_000_000, 1, 1)} if place else {}
     with rasterio.open(path, "w", driver="GTiff", height=40, width=40, count=bands, dtype=dtype, **placed) as file:
         file.write(values)
+        file.descriptions = names or (None,) * bands
 
 
 def cases() -> list[Case]:

@@ -141,6 +141,7 @@ def of_map() -> list[Case]:
         (own, "r.tif", bands(3, dtype="float32")),
         (own, "r.tif", bands(3, dtype="complex64")),
         (own, "r.tif", bands(3, place=False)),
+        (own, "--bands=3,2,1", bands(3, names=("B2", "B3", "B4"))),
         (own, "r.tif", lambda d, w: (w / "r.tif").write_bytes((d / "raster.tif").read_bytes()[:900])),
         (own, "r.tif", lambda d, w: os.mkfifo(w / "r.tif")),
         (("{w}/m.onnx", *good[1:]), "m.onnx", model_with(classes="{}")),

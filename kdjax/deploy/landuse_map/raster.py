@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from kdjax.data import offset, pixels
-from kdjax.data.bands import Bands
+from kdjax.data.bands import Bands, colors
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
@@ -125,12 +125,25 @@ class Raster:
         try:
             if not self._alpha_is_mask:
                 raise DecodeError("alpha is no mask")
-            return tuple(k + 1 for k in pixels.choose_bands(roles).color)
+            chosen = tuple(k + 1 for k in pixels.choose_bands(roles).color)
         except DecodeError:
             raise InputError(
                 f"raster {self.path}: it has {file.count} bands ({', '.join(roles[:6])}{', …' * (len(roles) > 6)}); "
                 "name red, green and blue, as --bands=1,2,3"
             ) from None
+        self._check_described(chosen)
+        return chosen
+
+    def _check_described(self, chosen: tuple[int, ...]) -> None:
+        """Refuses bands that would be taken for other colors than their descriptions name."""
+        places = colors([text or "" for text in self._file.descriptions])
+        described = tuple(place + 1 for place in places if place is not None)
+        if len(chosen) == len(described) == 3 and described != chosen:
+            found, taken = (",".join(map(str, bands)) for bands in (described, chosen))
+            raise InputError(
+                f"raster {self.path}: red, green and blue are its bands {found} by their descriptions, and {taken} by "
+                f"their place or colors: give --bands={found}, or, if the training tiles have them so, --bands={taken}"
+            )
 
     def _by_name(self, wanted: Bands) -> tuple[int, ...]:
         every = list(range(1, self._file.count + 1))
@@ -203,9 +216,9 @@ class Raster:
     def _check_wider(self) -> None:
         """Refuses bytes in a wider type, which the value range of the training would all make black."""
         values, (low, high) = np.concatenate(self._seen), self._meaning.value_range
-        if values.dtype.kind != "f" and 0 < values.max(initial=0) <= 255 < _FEW * (high - low):
+        if 0 < values.max(initial=0) <= 255 < _FEW * (high - low):
             raise InputError(
-                f"raster {self.path}: its values are {values.dtype}, but no more than bytes, up to {values.max()}, "
+                f"raster {self.path}: its values are {values.dtype}, but no more than bytes, up to {values.max():g}, "
                 f"where {low:g}..{high:g} are expected: give --value-range=0,255, or, if the raster is so dark, "
                 f"--value-range={low:g},{high:g}"
             )
