@@ -16,6 +16,7 @@ from kdjax.data.pixels import Decoded, DecodeError
 
 BYTES, INTEGERS, UNIT, FLOATS = "8-bit", "16-bit", "float 0..1", "float"
 _MARGIN = 0.1  # share of the value range
+_FEW = 0.05  # share of the value range that bytes would take, so that all of them would be black
 _SIZES = ("tile_px", "pixel_size_m", "ground_size_m")
 
 
@@ -101,6 +102,10 @@ class Meaning:
         if outside > 0.5:
             share = f"{100 * outside:.0f} % of its values, {least:g}..{most:g}"
             raise OutsideError(f"{share}, lie outside of {low:g}..{high:g}")
+
+    def are_bytes(self, most: float) -> bool:
+        """Whether values up to `most` look like bytes in a wider type, which the value range would all make black."""
+        return bool(self.value_range) and 0 < most <= 255 < _FEW * (self.value_range[1] - self.value_range[0])
 
     def metadata(self) -> dict[str, str]:
         """The facts that are known, as texts for a file's metadata; `value_range` and `numbers` always."""

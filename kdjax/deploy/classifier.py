@@ -12,6 +12,7 @@ import numpy as np
 
 from kdjax.data import decode
 from kdjax.data.meaning import Meaning
+from kdjax.data.pixels import Decoded
 from kdjax.deploy import litert
 from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError, reason
@@ -66,14 +67,21 @@ class Classifier:
             )
         self.path, self._model = path, model
 
-    def prepare(self, data: bytes) -> np.ndarray:
+    def prepare(self, data: bytes, look: Callable[[Decoded], None] | None = None) -> np.ndarray:
         """An encoded image file as (size, size, bands), decoded and resized as for training.
+
+        Args:
+            data: the file.
+            look: is given the image as the file has it, where it is of the kind of the training tiles.
 
         Raises:
             DecodeError: not an image, or its numbers are of another kind than in training.
         """
         with decode.warnings_settled(), decode.opened(data, self.meaning.bands) as decoded:
-            return decode.resize(self.meaning.stored(decoded), self.size)
+            stored = self.meaning.stored(decoded)
+            if look is not None:
+                look(decoded)
+            return decode.resize(stored, self.size)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, classes) float32 of images (n, size, size, bands)."""

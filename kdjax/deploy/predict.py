@@ -7,6 +7,7 @@ the rest is in the model file.
 import argparse
 import csv
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -19,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.data import decode, offset
+from kdjax.data import decode
 from kdjax.data.image_files import no_images, notes_on, open_files, read_file
 from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.trust import LEVELS
+from kdjax.deploy.unlike import Unlike
 from kdjax.errors import InputError, Parser, in_one_line
 from kdjax.results.text import cell, printable
 
@@ -51,7 +53,7 @@ def classify(
     files: Iterable[tuple[str, bytes | decode.DecodeError]],
     batch: int,
     level: float | None = None,
-    seen: offset.Seen | None = None,
+    seen: Unlike | None = None,
 ) -> tuple[list[Answer], list[str]]:
     """Classifies all images that are readable.
 
@@ -60,7 +62,7 @@ def classify(
         files: name and encoded bytes, or why they could not be read.
         batch: images that go through the network together.
         level: of the prediction sets; None = none.
-        seen: is shown the images, where they are to be like those of Sentinel-2.
+        seen: is shown the images.
 
     Returns:
         An answer for every readable image; the others, each with the reason.
@@ -68,6 +70,7 @@ def classify(
     results: list[Answer] = []
     waiting: list[tuple[str, np.ndarray]] = []
     failed: list[str] = []
+    look = None if seen is None else seen.see
 
     def run() -> None:
         if waiting:
@@ -88,7 +91,7 @@ def classify(
         try:
             if isinstance(data, decode.DecodeError):
                 raise data
-            waiting.append((name, classifier.prepare(data)))
+            waiting.append((name, classifier.prepare(data, look and functools.partial(look, name))))
         except decode.DecodeError as error:
             failed.append(f"{printable(name)} ({error})")
         if len(waiting) == batch:
@@ -224,18 +227,14 @@ def main(argv: Sequence[str]) -> None:
     classifier = Classifier(options.artefact)
     if options.set is not None and (classifier.trust is None or options.set not in classifier.trust.limits):
         raise InputError(f"--set: {options.artefact} was exported by an earlier version and has none: export it again")
-    seen = offset.Seen.by(classifier.meaning)
+    seen = Unlike.by(classifier.meaning)
     results, failed = classify(classifier, read_all(options.images), options.batch, options.set, seen)
     if options.answer_all:
         results = [dataclasses.replace(one, unknown=False) for one in results]
     if results or options.format != "table":
         say(rendered(results, classifier.classes, form=options.format, top=options.top))
-    if seen is not None and seen.shown:
-        low, high = seen.value_range
-        print(
-            f"warning: {seen.shown}; the classes are wrong if so, as the model was trained on values {low:g}..{high:g}",
-            file=sys.stderr,
-        )
+    for warning in seen.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     if failed:
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         images = f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}"

@@ -23,7 +23,6 @@ from kdjax.errors import InputError, reason
 
 _METERS_A_DEGREE = 111_320.0
 _LOOKS, _LOOK = 8, 128  # windows along an axis, and their side in px, that show the kind of numbers
-_FEW = 0.05  # share of the value range that bytes would take, so that all of them would be black
 _SEEN = 2**20  # values that are kept to check the kind of numbers: at most twice as many
 
 
@@ -216,7 +215,7 @@ class Raster:
     def _check_wider(self) -> None:
         """Refuses bytes in a wider type, which the value range of the training would all make black."""
         values, (low, high) = np.concatenate(self._seen), self._meaning.value_range
-        if 0 < values.max(initial=0) <= 255 < _FEW * (high - low):
+        if self._meaning.are_bytes(float(values.max(initial=0))):
             raise InputError(
                 f"raster {self.path}: its values are {values.dtype}, but no more than bytes, up to {values.max():g}, "
                 f"where {low:g}..{high:g} are expected: give --value-range=0,255, or, if the raster is so dark, "
