@@ -13,7 +13,7 @@ rasterio = pytest.importorskip("rasterio")
 
 from helpers.maps import CLASSES, SIDE, UTM, by_pixels, run, scene, write  # noqa: E402
 from rasterio.features import rasterize  # noqa: E402
-from rasterio.warp import transform_geom  # noqa: E402
+from rasterio.warp import transform, transform_bounds, transform_geom  # noqa: E402
 
 from kdjax.deploy.landuse_map import polygons  # noqa: E402
 from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
@@ -151,3 +151,25 @@ def test_polygons_are_the_map_again(artefact, tmp_path):
     from scipy.ndimage import label
 
     assert len(found) == sum(label(values == k)[1] for k in range(3))
+
+
+@pytest.mark.parametrize(("epsg", "corner"), [(3035, (3_000_000, 4_000_000)), (3413, (-520_000, 520_000))])
+def test_polygons_are_the_map_again_in_longitude_and_latitude(tmp_path, epsg, corner):
+    """Of Europe and around the pole: long straight sides are none there. What lies where is asked of the projection."""
+    crs, place = rasterio.CRS.from_epsg(epsg), rasterio.Affine(10_000, 0, corner[0], 0, -10_000, corner[1])
+    values = np.zeros((104, 104, 1), np.uint8)
+    values[52:], values[60:70, 30:50] = 2, 1
+    write(tmp_path / "map.tif", values, crs=crs, transform=place, nodata=255)
+    found = polygons.features(tmp_path / "map.tif", CLASSES, (104, 104))
+    sides = corner[0], corner[1] - 1_040_000, corner[0] + 1_040_000, corner[1]
+    west, south, east, north = transform_bounds(crs, "EPSG:4326", *sides)
+    degrees = rasterio.Affine((east - west) / 400, 0, west, 0, (south - north) / 400, north)
+    drawn = [(one["geometry"], one["properties"]["value"]) for one in found]
+    back = rasterize(drawn, (400, 400), fill=255, transform=degrees, dtype="uint8")
+    middles = (np.arange(400) + 0.5) / 400
+    longitudes, latitudes = np.meshgrid(west + middles * (east - west), north - middles * (north - south))
+    x, y = np.array(transform("EPSG:4326", crs, longitudes.ravel(), latitudes.ravel()))
+    columns, rows = np.floor((x - corner[0]) / 10_000).astype(int), np.floor((corner[1] - y) / 10_000).astype(int)
+    inside = (np.minimum(columns, rows) >= 0) & (np.maximum(columns, rows) < 104)
+    expected = np.where(inside, values[rows.clip(0, 103), columns.clip(0, 103), 0], 255)
+    assert (back.ravel() != expected).mean() < 0.005  # those on a border, and beside the pole

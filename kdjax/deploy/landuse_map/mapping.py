@@ -28,7 +28,7 @@ STAMP = "made_of"
 
 _GDAL_SAYS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_BaseError)
 
-_MAKER = 2
+_MAKER = 3
 """Counts the changes of this package that give other maps of the same raster."""
 
 

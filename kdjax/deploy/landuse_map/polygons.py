@@ -73,11 +73,23 @@ def features(path: Path, classes: Sequence[str], reach: tuple[float, float]) -> 
 
 
 def _cut(ring: Sequence[tuple[float, float]], transform: Any, reach: tuple[float, float]) -> list[tuple[float, float]]:
-    """The corners of cells in the coordinates of `transform`, none of them beyond `reach`: down and across, cells."""
+    """The corners of all cells along a ring in the coordinates of `transform`.
+
+    A long straight side is no straight line in longitude and latitude; so many corners also make neighbors meet.
+
+    Args:
+        ring: of the corners at which its direction changes, in those coordinates.
+        transform: of the cells.
+        reach: down and across, cells; nothing lies beyond it.
+    """
     (a, b, c, d, e, f), (down, across) = transform[:6], reach
     x, y = np.transpose(ring)
-    columns, rows = np.rint(np.linalg.solve([[a, b], [d, e]], [x - c, y - f]))  # GDAL has placed them
-    columns, rows = np.minimum(columns, across), np.minimum(rows, down)
+    corners = np.rint(np.linalg.solve([[a, b], [d, e]], [x - c, y - f])).T  # GDAL has placed them
+    sides = np.diff(corners, axis=0)
+    lengths = np.abs(sides).sum(1).astype(int)
+    along = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    every = np.repeat(corners[:-1], lengths, 0) + along[:, None] * np.repeat(np.sign(sides), lengths, 0)
+    columns, rows = np.minimum([*every, corners[-1]], (across, down)).T
     return list(zip(a * columns + b * rows + c, d * columns + e * rows + f, strict=True))
 
 
