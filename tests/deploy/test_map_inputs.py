@@ -175,3 +175,32 @@ def test_an_href_of_no_server_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "_read", lambda item: document)
     with pytest.raises(InputError, match="the href of its asset 'visual' is no URL"):
         inputs.place("https://example.org/one.json#visual")
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "aspect"),
+    [
+        ("EPSG:32631", (10, 0, 500_000, 0, -10, 4_600_000), 1.0),
+        ("EPSG:32631", (10, 0, 500_000, 0, -20, 4_600_000), 2.0),
+        ("EPSG:32631", (0, 20, 500_000, 10, 0, 4_600_000), 2.0),
+        ("EPSG:4326", (1e-4, 0, 10, 0, -1e-4, 60), 2.0),
+        ("EPSG:4326", (1e-4, 0, 10, 0, 1e-4, -60), 2.0),
+        ("EPSG:4326", (1e-4, 0, 10, 0, -1e-4, 0), 1.0),
+        ("EPSG:4326", (0, 1e-4, 10, 1e-4, 0, 60), 0.5),
+    ],
+)
+def test_pixels_that_are_no_squares_on_the_ground_are_told(artefact, tmp_path, capsys, crs, transform, aspect):
+    place = rasterio.Affine(*transform)
+    raster = write(tmp_path / "scene.tif", scene(16, 16), crs=rasterio.CRS.from_string(crs), transform=place)
+    run(artefact, raster, tmp_path / "map.tif")
+    said = capsys.readouterr().err
+    assert (f"pixels: {aspect:.2g} times as high as wide on the ground" in said) is (aspect != 1)
+
+
+def test_a_scale_that_is_not_used_is_told(artefact, tmp_path, capsys):
+    raster = write(tmp_path / "scene.tif", scene(16, 16))
+    for scale, told in ((1.0, False), (0.0001, True)):
+        with rasterio.open(raster, "r+") as file:
+            file.scales = (scale,) * 3
+        run(artefact, raster, tmp_path / "map.tif")
+        assert ("its scale and offset are not used" in capsys.readouterr().err) is told

@@ -28,6 +28,8 @@ STAMP = "made_of"
 
 _GDAL_SAYS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_BaseError)
 
+_SQUARE = 1.5  # the most that sides of a pixel differ on the ground without a word
+
 _MAKER = 3
 """Counts the changes of this package that give other maps of the same raster."""
 
@@ -132,6 +134,13 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
         )
     if raster.bands not in ((1, 2, 3), (1,)):
         note(f"bands: {', '.join(map(str, raster.bands))}")
+    if raster.scaled:
+        note("values: as the file has them, as in training; its scale and offset are not used")
+    if not 1 / _SQUARE <= raster.aspect <= _SQUARE:
+        note(
+            f"pixels: {raster.aspect:.2g} times as high as wide on the ground, so windows are no squares there: "
+            "gdalwarp -t_srs … -tr … makes them so"
+        )
     if why:
         note(f"window: {tile} px, the {why} of the training tiles (median)")
     return Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)

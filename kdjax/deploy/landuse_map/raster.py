@@ -47,6 +47,7 @@ class Raster:
         crs: rasterio's coordinate reference system.
         transform: rasterio's geotransform.
         pixel_size_m: side of a pixel on the ground in the middle of the raster, m; None = not known.
+        aspect: height over width of a pixel there.
         bands: numbers of the bands taken, from 1: red, green and blue, or one gray band, or the bands of the training.
     """
 
@@ -94,14 +95,17 @@ class Raster:
                 f"raster {self.path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …"
             )
         side = math.sqrt(abs(file.transform.determinant))
-        self.pixel_size_m = None
+        self.pixel_size_m, cosine = None, 1.0
         if file.crs.is_projected:
             (a, b, c, d, e, f), x, y = file.transform[:6], file.width // 2, file.height // 2
             middle = rasterio.Affine(a, b, a * x + b * y + c, d, e, d * x + e * y + f)
             self.pixel_size_m = math.sqrt(1e4 * hectares(Grid(1, 1, file.crs, middle), 0)[0])
         elif file.crs.is_geographic:
             latitude = file.transform.f + (file.transform.d * file.width + file.transform.e * file.height) / 2
-            self.pixel_size_m = side * _METERS_A_DEGREE * math.sqrt(max(math.cos(math.radians(latitude)), 0.01))
+            cosine = max(math.cos(math.radians(latitude)), 0.01)
+            self.pixel_size_m = side * _METERS_A_DEGREE * math.sqrt(cosine)
+        (a, b, _, d, e, _) = file.transform[:6]
+        self.aspect = math.hypot(b * cosine, e) / math.hypot(a * cosine, d)
 
     def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
         file = self._file
@@ -252,6 +256,12 @@ class Raster:
         self._see(values[::31, ::31][valid[::31, ::31]].ravel())
         result = pixels.to_levels(values, self._meaning.value_range, self._dtype) if self._stretched else values
         return np.where(valid[..., None], result, 0), valid
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the file says that its values mean others, by a scale or an offset of a band taken."""
+        told = zip(self._file.scales, self._file.offsets, strict=True)
+        return any(one != (1.0, 0.0) for number, one in enumerate(told, 1) if number in self.bands)
 
     @property
     def files(self) -> list[str]:
