@@ -177,6 +177,18 @@ def test_another_export_leaves_what_a_person_put_into_the_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
+def test_a_link_to_an_export_elsewhere_is_replaced_and_nothing_there_is_touched(tmp_path):
+    """It may lie on another file system."""
+    write_export(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "notes.txt").touch()
+    before = sorted((tmp_path / "elsewhere").iterdir())
+    (tmp_path / "export").symlink_to(tmp_path / "elsewhere")
+    with stage.replacing(tmp_path / "export") as place:
+        (place / "student.onnx").touch()
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["student.onnx"]
+    assert sorted((tmp_path / "elsewhere").iterdir()) == before
+
+
 def test_a_signal_between_two_exports_leaves_one(tmp_path, monkeypatch):
     """It comes when the former folder has been moved away and the new one is not in its place."""
 

@@ -158,7 +158,7 @@ def replacing(target: Path) -> Iterator[Path]:
             if target.exists():
                 target.rename(old)
             new.rename(target)
-            for kept in sorted(old.iterdir()) if old.exists() else ():
+            for kept in sorted(old.iterdir()) if old.is_dir() and not old.is_symlink() else ():
                 if kept.name not in FILES:
                     kept.rename(target / kept.name)
 
