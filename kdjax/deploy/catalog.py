@@ -149,6 +149,13 @@ def main(argv: Sequence[str]) -> None:
     classifier = Classifier(export / MODEL)
     also = [name for name in ALSO if (export / name).is_file()]
     exported = _files(export, [*document["artefacts"], LABELS, FIGURES, *also])
+    for one in exported:
+        measured = document["artefacts"].get(one.name)
+        if isinstance(measured, dict) and measured.get("bytes", one.size) != one.size:
+            raise InputError(
+                f"{export / one.name} has {one.size} bytes, and the file that {FIGURES} has the figures of had "
+                f"{measured['bytes']}: put that back, or {AGAIN}"
+            )
     try:
         card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)
     except (OSError, ValueError) as error:

@@ -221,6 +221,20 @@ def test_bad_folders_end_in_one_line(export, capfd, name, content, word):
         assert "license: unknown" in (export / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_file_that_was_put_in_the_place_of_another_has_not_its_figures(export, capfd):
+    document = json.loads((export / "parity.json").read_text(encoding="utf-8"))
+    for name, measured in document["artefacts"].items():
+        measured["bytes"] = (export / name).stat().st_size
+    (export / "parity.json").write_text(json.dumps(document), encoding="utf-8")
+    catalog.main([str(export)])
+    capfd.readouterr()
+    (export / "stac_item.json").unlink()
+    with (export / "student.int8.onnx").open("ab") as file:
+        file.write(b"\x72\x03\x0a\x01a")  # one more entry of metadata
+    assert "student.int8.onnx has" in refused(capfd, catalog.main, export)
+    assert not (export / "stac_item.json").exists()
+
+
 def test_another_folder_is_refused(tmp_path, capfd):
     assert "EXPORT" in refused(capfd, catalog.main)
     assert "EXPORT: give the folder of an export" in refused(capfd, catalog.main, tmp_path)
