@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from kdjax.errors import InputError
 from kdjax.runtime import files
 from kdjax.runtime.plain import plain
@@ -29,7 +31,7 @@ def read_records(path: Path, fix: str) -> list[dict[str, Any]]:
 
 
 class MetricsWriter:
-    """Appends records to `directory/metrics.jsonl`.
+    """Appends records to `directory/metrics.jsonl`, in the first of several processes.
 
     Args:
         directory: of one stage; made if absent.
@@ -42,6 +44,9 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: Path, resumed_at: int, *, tensorboard: bool):
+        self._file, self._tensorboard = None, None
+        if jax.process_index() > 0:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "metrics.jsonl"
         self._path.touch()
@@ -52,7 +57,6 @@ class MetricsWriter:
         if [*kept, ""] != lines:
             files.write_text(self._path, "".join(f"{line}\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._tensorboard = None
         if tensorboard and all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):
             from clu.metric_writers import SummaryWriter
 
@@ -67,6 +71,8 @@ class MetricsWriter:
             rows: metrics by student, a student being named "arm/seed".
             **facts: values common to all students.
         """
+        if self._file is None:
+            return
         record = {"step": step, "kind": kind, **facts, "students": rows}
         self._file.write(json.dumps(plain(record, "metrics"), allow_nan=False) + "\n")
         self._file.flush()
@@ -76,6 +82,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -25,6 +26,14 @@ def test_a_record_is_one_line_of_json(tmp_path):
     rows = {"größe/0": {"loss": 0.5, "kl": None}}
     assert written(tmp_path / "distill")[0] == {"step": 1, "kind": "train", "epoch": 0.25, "students": rows}
     assert read_records(tmp_path / "distill" / "metrics.jsonl", "x") == written(tmp_path / "distill")
+
+
+def test_of_several_processes_the_first_writes(tmp_path, monkeypatch):
+    """Each would append the same line, and cut away what another is writing."""
+    write(tmp_path, 0, 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    write(tmp_path, 0, 1, 2)
+    assert [one["step"] for one in written(tmp_path)] == [1]
 
 
 def test_records_after_the_checkpoint_and_unfinished_ones_are_cut_away(tmp_path):
