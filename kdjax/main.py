@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> None:
         from kdjax.stages.follow import follow
 
         follow(config, workdir)
+        devices.first_process_says(0)  # as after each stage
         return
     parts = [(config, workdir)]
     if config.splits > 1:
@@ -79,6 +80,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _stage(name: str, run: Run) -> None:
     """Runs one stage. Each imports what it needs: only those who ask for an export or a report wait for theirs."""
+    from kdjax.runtime import devices
+
     if name == "describe":
         from kdjax.stages.describe import describe as stage
     elif name == "teacher":
@@ -92,6 +95,7 @@ def _stage(name: str, run: Run) -> None:
     else:
         from kdjax.report.stage import report as stage
     stage(run)
+    devices.first_process_says(0)  # that has written what the stage found: the next one reads it, or all end
 
 
 def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:
@@ -134,7 +138,7 @@ def run() -> None:
             _end(1, _out_of_memory(error))
         if not _others():
             raise
-        if of_jax:
+        if of_jax or "Gloo" in str(error):  # JAX raises some of its errors on CPU as ValueError
             _lost(reason(error))
         traceback.print_exc()
         _end(1)

@@ -272,3 +272,34 @@ def test_a_device_that_has_no_memory_left_is_told_in_one_line(monkeypatch, capsy
         main.run()
     lines = capsys.readouterr().err.splitlines()
     assert stop.value.code == 1 and len(lines) == 1 and "use a smaller batch" in lines[0]
+
+
+def test_a_connection_that_breaks_on_cpu_is_told_as_a_process_that_is_lost(monkeypatch):
+    """JAX raises it as ValueError where the collective is the first of its program."""
+    from kdjax import main
+
+    def broken(argv):
+        raise ValueError("UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:43651")
+
+    def end(status, line=""):
+        raise SystemExit(status, line)
+
+    monkeypatch.setattr(main, "main", broken)
+    monkeypatch.setattr(main, "_others", lambda: True)
+    monkeypatch.setattr(main, "_end", end)
+    with pytest.raises(SystemExit, match="another process of this run has ended .*Gloo AllGather failed") as stop:
+        main.run()
+    assert stop.value.code[0] == 75
+
+
+def test_other_processes_wait_for_what_the_first_writes_at_the_end_of_a_stage(monkeypatch):
+    """Else they look for results.json before it is there, or leave, and JAX aborts all when the first takes minutes."""
+    from kdjax import main
+    from kdjax.runtime import devices
+    from kdjax.stages import describe
+
+    done = []
+    monkeypatch.setattr(describe, "describe", lambda run: done.append("describe"))
+    monkeypatch.setattr(devices, "first_process_says", lambda answer: done.append("waited"))
+    main._stage("describe", None)
+    assert done == ["describe", "waited"]
