@@ -7,7 +7,7 @@ import sys
 import threading
 
 from kdjax.errors import InputError
-from kdjax.runtime import heap
+from kdjax.runtime import heap, preemption
 
 FAST_SUMS = "--xla_cpu_enable_fast_math=true"
 
@@ -88,6 +88,8 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     finally:
         patience.cancel()
         signal.signal(signal.SIGINT, interrupted)
+    if jax.process_count() == 1:
+        preemption.install()  # JAX's service took SIGTERM, for a run of several that asks it
 
 
 def check_address(coordinator: str) -> None:

@@ -153,6 +153,29 @@ print(jax.process_count(), jax.process_index(), jax.config.read("jax_cuda_visibl
     assert [one.result()[-3:] for one in said] == [["2", rank, gpu] for rank, gpu in zip("01", gpus, strict=True)]
 
 
+def test_sigterm_ends_a_run_that_turns_out_to_have_one_process():
+    """JAX's service takes the signal as it starts, and tells runs of several processes only."""
+    code = """
+import os, signal, sys, time
+from kdjax.errors import Preempted
+from kdjax.runtime import host, preemption
+preemption.install()
+host.connect(sys.argv[1], 1, 0)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+except Preempted:
+    print("ended")
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, address], cwd=ROOT, check=True, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.split()[-1] == "ended"
+
+
 @pytest.mark.parametrize(
     "address", ["junk", "node1", "node1:", ":8476", "node1:0", "node1:65536", "a b:1", "::1:80", "node1:8 "]
 )
