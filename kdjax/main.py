@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -56,6 +57,10 @@ def main(argv: Sequence[str]) -> None:
 
     watch.start(_lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, _lost_line("it is waited for in vain")))
     devices.meet()
+    if _others() and not devices.same(_asked(options)):
+        raise InputError(
+            "the processes of this run were started with unlike stages or configs: give all of them the same command"
+        )
     if options.follow:
         from kdjax.stages.follow import follow
 
@@ -96,6 +101,14 @@ def _stage(name: str, run: Run) -> None:
         from kdjax.report.stage import report as stage
     stage(run)
     devices.first_process_says(0)  # that has written what the stage found: the next one reads it, or all end
+
+
+def _asked(options: flags.Options) -> str:
+    """What all processes of a run must have been asked for."""
+    document = json.loads(options.config.to_json())
+    for section, place in (("dataset", "path"), ("run", "cache_dir")):  # each may have its own
+        document[section].pop(place, None)
+    return json.dumps([document, options.stages, options.follow], sort_keys=True)
 
 
 def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:

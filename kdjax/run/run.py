@@ -1,7 +1,6 @@
 """A run: its configuration, working directory, devices and data, checked against each other before anything starts."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import resolve
 from kdjax.objective.outputs import Outputs
 from kdjax.results.comparison import judged_by
-from kdjax.run import checks, other_run, record, taken_bands
+from kdjax.run import checks, folders, other_run, record, taken_bands
 from kdjax.run.arms import arm_settings, common_weights, student_arms, teacher_arms
 from kdjax.run.given import given_field
 from kdjax.run.onnx_teacher import declared
@@ -77,7 +76,7 @@ class Run:
         """Whether these images and what the teacher said of their views lie on the devices, or are read as needed."""
         if self.config.run.images != "auto":
             return self.config.run.images == "device"
-        return images.nbytes + memory.tree_bytes(stored) <= memory.capacity(self.student.mapping.local[0]) // 4
+        return images.nbytes + memory.tree_bytes(stored) <= _capacity(self.student) // 4
 
 
 def open_run(
@@ -109,8 +108,13 @@ def open_run(
         record.check_same_config(workdir, document)
     if other_run.named(config):
         other_run.check_config(config)
-    _make_cache(cache_dir)
+    folders.make_cache(cache_dir)
     dataset = datasets.load(config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
+    if not devices.same(dataset.fingerprint):
+        raise InputError(
+            "dataset: the processes of this run found unlike images or labels: give all of them the same files, and "
+            "the same versions of the libraries that decode them"
+        )
     if begun:
         record.check_same_data(workdir, dataset, log)
     if one_of_splits and dataset.overlap is None:
@@ -130,12 +134,8 @@ def open_run(
     _check_batch(student)
     if follows:
         return dataclasses.replace(run, student=dataclasses.replace(student, read_only=True))
-    first = jax.process_index() == 0
-    if not devices.first_process_says(first and _locked(workdir)):
-        raise InputError(
-            f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
-        )
-    if first:
+    folders.lock(workdir)
+    if jax.process_index() == 0:
         files.sweep(workdir, ("teacher", "distill", "evaluation"))
         temporary.sweep(workdir)
         files.write_json(workdir / "config.json", document)
@@ -290,12 +290,17 @@ def _teacher_steps(config: ml_collections.ConfigDict, examples: int) -> int:
 
 def _check_memory(run: Run) -> None:
     """Refuses images that were asked onto a device that cannot hold them."""
-    held, there = run.dataset.train.images.nbytes, memory.capacity(run.student.mapping.local[0])
+    held, there = run.dataset.train.images.nbytes, _capacity(run.student)
     if run.config.run.images == "device" and held > there:
         raise InputError(
             f"run.images is 'device', but the training images take {held / 1e9:.1f} GB and a device has "
             f"{there / 1e9:.1f} GB: set it to 'auto' or 'host'"
         )
+
+
+def _capacity(learner: Learner) -> int:
+    """Bytes of the device of the smallest process: where images lie shapes the program, which all must share."""
+    return devices.least(memory.capacity(learner.mapping.local[0]))
 
 
 def _check_batch(learner: Learner) -> None:
@@ -307,28 +312,6 @@ def _check_batch(learner: Learner) -> None:
         raise InputError(f"{learner.name}.batch_size is {size}: must be divisible by the {count} devices")
     if size > learner.examples:
         raise InputError(f"{learner.name}.batch_size is {size}, more than its {learner.examples} training images")
-
-
-def _make_cache(cache_dir: Path) -> None:
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cache_dir).close()
-    except OSError as error:
-        raise InputError(
-            f"run.cache_dir: {cache_dir} cannot be written ({error.strerror}): set it to a folder that can"
-        ) from None
-
-
-def _locked(workdir: Path) -> bool:
-    """Whether this process got the lock of the working directory, until it ends."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        files.lock(workdir / ".lock")
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise InputError(f"workdir {workdir} cannot be written ({error.strerror}): choose another workdir") from None
-    return True
 
 
 def _log_data(config: ml_collections.ConfigDict, dataset: Dataset, log: Callable[[str], None]) -> None:

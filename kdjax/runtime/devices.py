@@ -16,7 +16,9 @@ What is shared out, and how, follows from the kind of an argument:
     "whole"   the same on every device
 """
 
+import collections
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +26,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from kdjax.errors import InputError
 
 AXIS = "devices"
 
@@ -138,12 +142,20 @@ def meet() -> None:
 
     The first collective over a set of devices connects them, and on CPU (Gloo) fails where one process comes to it 30 s
     after another, as one does that compiles or decodes for longer. Collectives of connected devices wait for minutes.
+
+    Raises:
+        InputError: processes have unlike numbers of devices.
     """
     if jax.process_count() == 1:
         return
+    numbers = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(numbers.values())) > 1:
+        listed = ", ".join(str(numbers[process]) for process in sorted(numbers))
+        raise InputError(f"the processes of this run have {listed} devices: give each of them as many as the others")
     shares = np.zeros(jax.local_device_count(), np.float32)
     jax.block_until_ready(jax.pmap(functools.partial(jax.lax.psum, axis_name=AXIS), axis_name=AXIS)(shares))
-    first_process_says(0)  # connects the first devices of each process with each other, the second ones, and so on
+    # Connects the first devices of each process with each other, the second ones, and so on.
+    least(first_process_says(0))
 
 
 def first_process_says(answer: int) -> int:
@@ -151,6 +163,22 @@ def first_process_says(answer: int) -> int:
     if jax.process_count() == 1:
         return answer
     return int(multihost_utils.broadcast_one_to_all(np.int32(answer)))
+
+
+def least(number: float) -> int:
+    """The smallest of the numbers that the processes hand over, rounded down, in every process.
+
+    For what each measures on its own machine and all must decide alike. Large ones are rounded to 24 bits.
+    """
+    if jax.process_count() == 1:
+        return int(number)
+    return int(multihost_utils.process_allgather(np.float32(number)).min())
+
+
+def same(text: str) -> bool:
+    """Whether all processes hand over the same text: an answer that is the same in all of them."""
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+    return bool(least(first_process_says(number) == number))
 
 
 _SPECS = {

@@ -214,10 +214,9 @@ def _arms_at_once(run: Run, trained: Population) -> int | None:
     learner = trained.learner
     record = learner.folder / "program.json"
     chosen = run.config.run.arms_at_once
-    if chosen is None and learner.has_checkpoints and record.exists():
+    if chosen is None and first_process_says(learner.has_checkpoints and record.exists()):
         return files.read_json(record, "remove it; the number is decided again").get("arms_at_once")
     if chosen is None:
-        # Processes hold unlike amounts of memory, and must run one program.
         chosen = first_process_says(arms_at_once(trained, run.log) or 0) or None
     _record(learner, chosen)
     return chosen

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.networks.layers import images_for
-from kdjax.runtime.devices import RowMapping
+from kdjax.runtime.devices import RowMapping, least
 from kdjax.runtime.memory import activation_bytes, free, needs, tree_bytes
 from kdjax.training.population import Population
 
@@ -31,7 +31,7 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
         InputError: a step does not fit even for one student at a time.
     """
     learner = population.learner
-    left = free(learner.mapping.local[0], ROOM)
+    left = least(free(learner.mapping.local[0], ROOM))  # processes hold unlike amounts, and must run one program
     seeds, arms = learner.mapping.rows_a_device(*learner.rows)
     student, state, held = _student_bytes(population), 2 * _state_bytes(population), _held_bytes(population)
     candidates, needed = _candidates(seeds, arms), 0.0

@@ -9,7 +9,7 @@ import pytest
 from kdjax.errors import InputError
 from kdjax.objective.outputs import Outputs
 from kdjax.run import run as runs
-from kdjax.runtime import memory
+from kdjax.runtime import devices, memory
 
 
 def run_of(images, how):
@@ -33,6 +33,15 @@ def test_images_that_cannot_fit_are_not_put_on_a_device(monkeypatch, share, auto
     else:
         with pytest.raises(InputError, match="^run.images is 'device', but .* set it to 'auto' or 'host'$"):
             runs._check_memory(run_of(images, "device"))
+
+
+def test_of_several_processes_the_one_with_the_least_memory_decides(monkeypatch):
+    """Where the images lie shapes the program, which all of them run together."""
+    images = np.zeros((5, 4, 4, 3), np.uint8)
+    monkeypatch.setattr(memory, "capacity", lambda device: 100 * images.nbytes)
+    for theirs, fits in ((8, True), (2, False)):
+        monkeypatch.setattr(devices, "least", lambda number, theirs=theirs: min(number, theirs * images.nbytes))
+        assert runs.Run.on_device(run_of(images, "auto"), images) == fits
 
 
 def test_what_the_teacher_said_of_their_views_needs_its_place_too(monkeypatch):

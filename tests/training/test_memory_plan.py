@@ -58,6 +58,12 @@ def test_what_surely_fits_is_not_compiled(monkeypatch, backend):
     assert planned(monkeypatch, 100 * GB, seeds=(0,)) == (None, [], [])
 
 
+def test_of_several_processes_the_one_with_the_least_memory_decides(monkeypatch):
+    alone = planned(monkeypatch, 2 * GB, estimate=GB // 2)
+    monkeypatch.setattr(memory_plan, "least", lambda number: number // 100)
+    assert planned(monkeypatch, 200 * GB, estimate=GB // 2) == alone
+
+
 def test_what_lies_on_the_device_leaves_less_for_a_step(monkeypatch):
     assert planned(monkeypatch, 100 * GB, held=50 * GB)[:2] == (4, [])
     found, tried, said = planned(monkeypatch, 100 * GB, held=95 * GB)  # a backend that does not count

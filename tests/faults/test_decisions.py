@@ -1,0 +1,106 @@
+"""What several processes of a run decide, they decide together: each of two sees another machine, disk or command."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def pair(program, *flags, second=(), devices=(1, 1)):
+    """Runs a program as two processes, `rank` and `address` being known to it; gives their statuses and outputs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    started = []
+    for rank, count in enumerate(devices):
+        begin = f"import sys; rank, address = {rank}, {address!r}; "
+        environment = {
+            **os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        }  # fmt: skip
+        command = [sys.executable, "-c", begin + program, *flags, *(second if rank else ())]
+        started.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        )
+    said = [one.communicate(timeout=200)[0] for one in started]
+    return [one.returncode for one in started], said
+
+
+CONNECT = "from kdjax.runtime import host, devices; host.prepare(); host.connect(address, 2, rank); devices.meet(); "
+
+
+def test_numbers_and_texts_are_compared():
+    program = CONNECT + (
+        "print(devices.least(10 - rank), devices.least(64e9 * (1 + rank)), devices.same('a'), devices.same(str(rank)))"
+    )
+    statuses, said = pair(program)
+    assert statuses == [0, 0], said
+    for one in said:
+        least, bytes_, *same = one.split("\n")[-2].split()
+        assert int(least) == 9 and np.isclose(int(bytes_), 64e9) and same == ["True", "False"]
+
+
+def test_outputs_of_a_teacher_are_read_from_a_disk_that_is_shared(tmp_path):
+    """They are there when the first process has written them, however long that takes: until then none looks."""
+    program = CONNECT + (
+        "import pathlib, time, numpy as np; from kdjax.teacher import store; "
+        "from kdjax.objective.outputs import Outputs; "
+        "write = store.LogitsFolder._store; store.LogitsFolder._store = lambda *all: (time.sleep(3), write(*all)); "
+        "folder = store.cached(pathlib.Path(sys.argv[1]), {'teacher': 'a', 'examples': 'x'}, 3, print); "
+        "read = folder.read('test', 5, lambda first, end: Outputs(np.ones((end - first, 3), np.float32))); "
+        "print(type(read.logits._arrays[0]).__name__)"
+    )
+    statuses, said = pair(program, tmp_path)
+    assert statuses == [0, 0] and all(one.splitlines()[-1] == "memmap" for one in said), said
+
+
+def test_unlike_numbers_of_devices_are_refused_in_one_line():
+    program = "from kdjax.errors import in_one_line; in_one_line(lambda argv: exec(sys.argv[1]))"
+    statuses, said = pair(program, CONNECT, devices=(2, 1))
+    assert statuses == [2, 2] and all("error: the processes of this run have 2, 1 devices" in one for one in said), said
+
+
+def described(directory, *second, before=""):
+    """The stage `describe` in two processes, the second with more flags: their statuses, and how they end."""
+    statuses, said = pair(
+        f"{before}from kdjax import main; from kdjax.run import folders; folders.APPEARS_SECONDS = 3.0; "
+        "sys.argv += [f'--coordinator={address}', '--processes=2', f'--process={rank}']; main.run()",
+        f"--config={ROOT / 'tests' / 'tiny.py'}", "--stages=describe", "--config.dataset.source=demo",
+        "--config.dataset.demo_classes=3", "--config.dataset.demo_train=24", "--config.dataset.demo_validation=12",
+        "--config.dataset.demo_test=12", f"--workdir={directory / 'run'}",
+        f"--config.run.cache_dir={directory / 'cache'}",
+        second=second,
+    )  # fmt: skip
+    return statuses, [one.splitlines()[-1] for one in said]
+
+
+def test_caches_may_differ(tmp_path):
+    statuses, said = described(tmp_path, f"--config.run.cache_dir={tmp_path / 'other'}")
+    assert statuses == [0, 0], said
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json", "splits.json"}
+
+
+@pytest.mark.parametrize("flag", ["--config.student.learning_rate=0.5", "--stages=describe,report"])
+def test_another_command_is_refused(tmp_path, flag):
+    statuses, said = described(tmp_path, flag)
+    assert statuses == [2, 2] and all("unlike stages or configs" in one for one in said), said
+
+
+def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
+    statuses, said = described(tmp_path, f"--workdir={tmp_path / 'other'}")
+    assert statuses == [2, 2] and all("is not the same folder for all" in one for one in said), said
+
+
+def test_other_images_are_refused(tmp_path):
+    other = "from kdjax.data.sources import demo as d; draw = d.render; d.render = lambda _, *all: draw(rank, *all); "
+    statuses, said = described(tmp_path, before=other)
+    assert statuses == [2, 2] and all("unlike images or labels" in one for one in said), said
