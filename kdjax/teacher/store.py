@@ -26,6 +26,7 @@ from kdjax.data.rows import Rows
 from kdjax.errors import InputError
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files
+from kdjax.runtime.devices import first_process_says
 
 FORMAT = 2
 """Version of the layout on disk; part of the fingerprint."""
@@ -118,11 +119,14 @@ class LogitsFolder:
                         f"{self.folder} lacks {name}, rows {start} to {end}: compute them with their teacher, or lower "
                         "distill.views"
                     )
-                shard = self._kept(compute(start, end), features)
+                computed = self._kept(compute(start, end), features)
+                # Where each computes all, as with ONNX, machines may differ in the last bit.
+                shard = _from_first_process(computed, end - start) or computed
                 if finite:
                     self._check_finite(name, start, shard.logits)
                 if jax.process_index() == 0:
                     self._store(name, start, shard)
+                first_process_says(0)  # it is there for those that share the disk
                 own = self._load(name, start, end, features, say=False)
             shards.append(own if own is not None and _equal(own, shard) else shard)
         if not shards:

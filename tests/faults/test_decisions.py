@@ -56,11 +56,11 @@ def test_outputs_of_a_teacher_are_read_from_a_disk_that_is_shared(tmp_path):
         "from kdjax.objective.outputs import Outputs; "
         "write = store.LogitsFolder._store; store.LogitsFolder._store = lambda *all: (time.sleep(3), write(*all)); "
         "folder = store.cached(pathlib.Path(sys.argv[1]), {'teacher': 'a', 'examples': 'x'}, 3, print); "
-        "read = folder.read('test', 5, lambda first, end: Outputs(np.ones((end - first, 3), np.float32))); "
-        "print(type(read.logits._arrays[0]).__name__)"
+        "read = folder.read('test', 5, lambda first, end: Outputs(np.full((end - first, 3), rank, np.float32))); "
+        "print(type(read.logits._arrays[0]).__name__, np.unique(read.logits))"
     )
     statuses, said = pair(program, tmp_path)
-    assert statuses == [0, 0] and all(one.splitlines()[-1] == "memmap" for one in said), said
+    assert statuses == [0, 0] and all(one.splitlines()[-1] == "memmap [0.]" for one in said), said
 
 
 def test_unlike_numbers_of_devices_are_refused_in_one_line():
