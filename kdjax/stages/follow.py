@@ -16,7 +16,7 @@ from kdjax.results.comparison import NAMES
 from kdjax.run import record
 from kdjax.run.opening import opened
 from kdjax.run.run import Run
-from kdjax.runtime import preemption
+from kdjax.runtime import devices, preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.stages.evaluate import Measured, evaluate, scalars
 from kdjax.training.checkpoint import KEPT
@@ -35,12 +35,12 @@ def begun(config: ConfigDict, workdir: Path) -> Run:
     Raises:
         InputError: see `run.open_run`.
     """
-    waits = not record.begun(workdir)
+    waits = not devices.least(record.begun(workdir))
     run = opened(config, workdir, follows=True)
     if not waits:
         return run
     run.log(f"evaluate: waiting for a first checkpoint in {workdir}")
-    while not record.begun(workdir):
+    while not devices.least(record.begun(workdir)):
         preemption.check_lost()
         time.sleep(SECONDS)
     return opened(config, workdir, follows=True)
@@ -66,14 +66,15 @@ def follow(config: ConfigDict, workdir: Path) -> None:
     seen, waiting = -1, False
     while seen < total:
         preemption.check_lost()
-        steps = _steps_after(seen, run)
-        if not steps:
+        # The first process chooses: another may look when there is one more, or one is gone.
+        chosen = devices.first_process_says(min(_steps_after(seen, run), default=-1))
+        if chosen < 0:
             if not waiting:
                 run.log(f"evaluate: waiting for a checkpoint after step {max(seen, 0)} in {directory}")
             waiting = True
             time.sleep(SECONDS)
             continue
-        waiting, seen = False, steps[0]
+        waiting, seen, variables = False, chosen, None
         checkpoints = student.checkpoints()
         try:
             variables = checkpoints.restore_model(layout, seen)
@@ -81,10 +82,11 @@ def follow(config: ConfigDict, workdir: Path) -> None:
             # Deleting takes a while, and a process that died may have left half of it.
             if (directory / str(seen)).exists() and len(_steps_after(seen, run)) < KEPT:
                 raise InputError(f"checkpoint {directory}/{seen} cannot be read: {error}") from error
-            run.log(f"evaluate: checkpoint {seen} was deleted before it was read")
-            continue
         finally:
             checkpoints.close()
+        if not devices.least(variables is not None):
+            run.log(f"evaluate: checkpoint {seen} was deleted before it was read")
+            continue
         measured = population_metrics(predict(variables, validation.images), validation.labels)
         if jax.process_index() == 0:
             tensorboard = run.config.run.tensorboard

@@ -8,6 +8,7 @@ import pytest
 
 from kdjax.data.dataset import Split
 from kdjax.results import logits
+from kdjax.runtime import devices
 from kdjax.stages import evaluate, follow
 
 
@@ -65,3 +66,19 @@ def test_results_hold_the_digest_of_their_logits(run, monkeypatch):
     np.testing.assert_array_equal(found["teacher_validation"], said["teacher"]["validation"])
     np.testing.assert_array_equal(found["labels_test"], [0, 1, 2, 0, 1, 2])
     assert [one.tobytes() for one in found["hashes_validation"]] == [hashlib.sha256(bytes(48)).digest()] * 4
+
+
+def test_processes_that_follow_together_read_the_checkpoint_that_the_first_has_found(monkeypatch, tmp_path):
+    """Another may look when there is one more: they would measure steps of their own in one program."""
+    asked, said = [], iter([3, 9])
+    checkpoints = SimpleNamespace(restore_model=lambda layout, step: asked.append(step), close=lambda: None)
+    student = SimpleNamespace(
+        total_steps=9, layout=None, predictor=None, folder=tmp_path, checkpoints=lambda: checkpoints
+    )
+    run = SimpleNamespace(student=student, dataset=SimpleNamespace(validation=None), log=lambda line: None)
+    monkeypatch.setattr(follow, "begun", lambda config, workdir: run)
+    monkeypatch.setattr(follow, "_steps_after", lambda step, run: [6, 9])
+    monkeypatch.setattr(follow, "evaluate", lambda run: asked.append("end"))
+    monkeypatch.setattr(devices, "first_process_says", lambda answer: next(said))
+    follow.follow(None, tmp_path)
+    assert asked == [3, 9, "end"]
