@@ -13,7 +13,7 @@ from kdjax.run.arms import head_weights
 from kdjax.run.given import Given, given_teachers
 from kdjax.run.onnx_teacher import check_said, declared
 from kdjax.run.run import Run, other_networks
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import Mapping, first_process_says
 from kdjax.teacher import store
 from kdjax.teacher.encoder import NAME, Head, read_head, write_head
 from kdjax.teacher.onnx import OnnxFile, from_encoder, from_onnx, opened
@@ -56,7 +56,7 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
     """Fits a linear head to each encoder that the run names and has none for; they are kept in its directory.
 
     Returns:
-        The files and their fits.
+        The files and their fits; of several processes the first one fits.
     """
     fitted = []
     for one in given_teachers(run.config):
@@ -64,15 +64,20 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
             file = opened(one.place, declared(run.config.teacher, run.dataset), run.teacher_size)
             parts = _fitted_to(run, file)
             folder = run.workdir / "teacher" / parts["teacher"][:16]
-            if read_head(folder, parts) is None:
-                train, validation = run.dataset.train.labelled(), run.dataset.validation
-                pairs = [(file.plain(split.images), split.labels) for split in (train, validation)]
-                weights = head_weights(run.config, run.dataset)
-                classes, measure = len(run.dataset.classes), run.student.selected_by
-                fit = probe(*pairs, classes=classes, weights=weights, selected_by=measure)
-                write_head(folder, Head(fit.kernel, fit.bias, parts, fit.figures))
-                fitted.append((one.place, fit))
+            if first_process_says(read_head(folder, parts) is None):
+                if jax.process_index() == 0:
+                    fit = _fit_head(run, file)
+                    write_head(folder, Head(fit.kernel, fit.bias, parts, fit.figures))
+                    fitted.append((one.place, fit))
+                first_process_says(0)  # it is there for all
     return fitted
+
+
+def _fit_head(run: Run, file: OnnxFile) -> Probe:
+    train, validation = run.dataset.train.labelled(), run.dataset.validation
+    pairs = [(file.plain(split.images), split.labels) for split in (train, validation)]
+    weights = head_weights(run.config, run.dataset)
+    return probe(*pairs, classes=len(run.dataset.classes), weights=weights, selected_by=run.student.selected_by)
 
 
 def check_files(run: Run) -> None:

@@ -15,6 +15,7 @@ from kdjax.data.dataset import Statistics
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.inputs.augment import Augmentation
+from kdjax.run import soft_targets
 from kdjax.run.soft_targets import check_files, open_targets
 from kdjax.runtime.devices import Mapping
 
@@ -96,6 +97,31 @@ def test_another_version_of_augmentation_or_layout_names_another_folder(tmp_path
         patch.setattr("kdjax.teacher.store.FORMAT", 10**6)
         assert folder_of(tmp_path) != first
     assert folder_of(tmp_path) == first
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_of_several_processes_the_first_fits_the_head_of_an_encoder(tmp_path, monkeypatch, process):
+    """Heads that machines fitted to unlike last bits would be teachers of their own."""
+    said, written = [], []
+    fit = SimpleNamespace(kernel=None, bias=None, figures={})
+    run = SimpleNamespace(
+        workdir=tmp_path, teacher_size=SIZE, dataset=None,
+        config=SimpleNamespace(teacher=SimpleNamespace(onnx_gives="embeddings")),
+    )  # fmt: skip
+    for name, made in {
+        "given_teachers": lambda config: [SimpleNamespace(kind="onnx", place="encoder.onnx")],
+        "declared": lambda *given: None,
+        "opened": lambda *given: None,
+        "_fitted_to": lambda run, file: {"teacher": "a"},
+        "_fit_head": lambda run, file: fit,
+        "write_head": lambda folder, head: written.append(folder.name),
+        "first_process_says": lambda answer: said.append(answer) or answer,
+    }.items():
+        monkeypatch.setattr(soft_targets, name, made)
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    fitted = soft_targets.fit_encoder_heads(run)
+    assert said == [True, 0]
+    assert (fitted, written) == (([("encoder.onnx", fit)], ["a"]) if process == 0 else ([], []))
 
 
 def colors(path, order, side="side", **facts):
