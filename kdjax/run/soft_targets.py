@@ -16,7 +16,7 @@ from kdjax.run.run import Run, other_networks
 from kdjax.runtime.devices import Mapping, first_process_says
 from kdjax.teacher import store
 from kdjax.teacher.encoder import NAME, Head, read_head, write_head
-from kdjax.teacher.onnx import OnnxFile, from_encoder, from_onnx, opened
+from kdjax.teacher.onnx import Declared, OnnxFile, from_encoder, from_onnx, opened
 from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Shown, Teacher
 from kdjax.teacher.trained import Mean, from_network
@@ -61,7 +61,7 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
     fitted = []
     for one in given_teachers(run.config):
         if one.kind == "onnx" and run.config.teacher.onnx_gives == "embeddings":
-            file = opened(one.place, declared(run.config.teacher, run.dataset), run.teacher_size)
+            file, _ = _opened(run, one, run.teacher_size)
             parts = _fitted_to(run, file)
             folder = run.workdir / "teacher" / parts["teacher"][:16]
             if first_process_says(read_head(folder, parts) is None):
@@ -150,10 +150,15 @@ def _network(run: Run, learner: Learner, variables: dict[str, Any], shown: Shown
     )
 
 
-def _onnx(run: Run, one: Given, shown: Shown) -> Teacher:
+def _opened(run: Run, one: Given, size: int) -> tuple[OnnxFile, Declared]:
     said = declared(run.config.teacher, run.dataset)
-    file = opened(one.place, said, shown.size)
+    file = opened(one.place, said, size)
     check_said(file, run.config.teacher, run.dataset)
+    return file, said
+
+
+def _onnx(run: Run, one: Given, shown: Shown) -> Teacher:
+    file, said = _opened(run, one, shown.size)
     if said.gives != "embeddings":
         return from_onnx(file, said, run.dataset.classes, shown)
     parts = _fitted_to(run, file)

@@ -110,8 +110,7 @@ def test_of_several_processes_the_first_fits_the_head_of_an_encoder(tmp_path, mo
     )  # fmt: skip
     for name, made in {
         "given_teachers": lambda config: [SimpleNamespace(kind="onnx", place="encoder.onnx")],
-        "declared": lambda *given: None,
-        "opened": lambda *given: None,
+        "_opened": lambda *given: (None, None),
         "_fitted_to": lambda run, file: {"teacher": "a"},
         "_fit_head": lambda run, file: fit,
         "write_head": lambda folder, head: written.append(folder.name),
@@ -182,8 +181,12 @@ DEEP = {"meaning": Meaning((0.0, 4000.0))}
 )
 def test_an_onnx_teacher_of_other_pixels_is_refused(tmp_path, told, here, said):
     path = colors(tmp_path / "teacher.onnx", CLASSES, **told)
+    run = run_of(tmp_path, onnx=path, **here)
     with pytest.raises(InputError, match=said):
-        check_files(run_of(tmp_path, onnx=path, **here))
+        check_files(run)
+    run.config.teacher.onnx_gives, run.config.teacher.classes = "embeddings", ()
+    with pytest.raises(InputError, match=said):
+        soft_targets.fit_encoder_heads(run)
 
 
 @pytest.mark.parametrize(
