@@ -194,6 +194,8 @@ class Checkpoints:
             self._put_aside(step)
         if jax.process_count() > 1:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+            if jax.process_index() > 0 and steps and found != steps[0]:
+                self._manager.reload()  # the first process has put later ones aside
         if found < 0 and steps:
             raise self._all_damaged()
         return None if found < 0 else found

@@ -1,5 +1,6 @@
 """What several processes of a run decide, they decide together: each of two sees another machine, disk or command."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import compiler
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -22,8 +24,7 @@ def pair(program, *flags, second=(), devices=(1, 1)):
     for rank, count in enumerate(devices):
         begin = f"import sys; rank, address = {rank}, {address!r}; "
         environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+            **os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": compiler.flags(count),
         }  # fmt: skip
         command = [sys.executable, "-c", begin + program, *flags, *(second if rank else ())]
         started.append(
@@ -104,3 +105,42 @@ def test_other_images_are_refused(tmp_path):
     other = "from kdjax.data.sources import demo as d; draw = d.render; d.render = lambda _, *all: draw(rank, *all); "
     statuses, said = described(tmp_path, before=other)
     assert statuses == [2, 2] and all("unlike images or labels" in one for one in said), said
+
+
+SAVES = (
+    CONNECT
+    + """
+import dataclasses, json, os, pathlib
+sys.path.insert(0, "tests")
+import jax, numpy as np
+from helpers.small_run import learner
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.step import empty_averages
+
+folder, mapping = pathlib.Path(sys.argv[1]), devices.Mapping()
+learns = learner(folder, mapping)
+begins = jax.tree.map(np.asarray, learns.initial())
+empty = mapping.place(empty_averages(learns.rows, ("ce",)), "rows")
+checkpoints = Checkpoints(folder / "checkpoints", mapping)
+for step in (1, 2):
+    checkpoints.save(mapping.place(dataclasses.replace(begins, step=np.int32(step)), "rows"), empty)
+devices.first_process_says(0)
+if rank == 0:
+    file = max((folder / "checkpoints" / "2").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-9])
+devices.first_process_says(0)
+whole = checkpoints.latest_whole_step()
+latest = checkpoints.latest_step
+if latest == 1:
+    checkpoints.save(mapping.place(dataclasses.replace(begins, step=np.int32(2)), "rows"), empty)
+print(json.dumps([whole, latest, checkpoints.latest_step]), flush=True)
+os._exit(0)
+"""
+)
+
+
+def test_a_damaged_checkpoint_is_put_aside_for_all(tmp_path):
+    """One that still knew of it would pass over the next save of that step, in which the others wait for it."""
+    statuses, said = pair(SAVES, str(tmp_path))
+    assert statuses == [0, 0], said
+    assert [json.loads(one.splitlines()[-1]) for one in said] == [[1, 1, 2]] * 2
