@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,9 @@ ITEMS = ("model", "optimizer", "best", "averages")
 KEPT = 2
 """The latest checkpoints; one with as many after it is being deleted."""
 
+LOOKS = 20
+"""So often checkpoints that another process writes are looked at until none of them goes meanwhile."""
+
 
 class Checkpoints:
     """The checkpoints in one directory.
@@ -54,15 +58,18 @@ class Checkpoints:
         self._log = log
         self._read_only = read_only
         self._read_back = False
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+        self._manager = _settled(self._opened) if read_only else self._opened()
+
+    def _opened(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.directory.absolute(),
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(KEPT),
                 # A donated buffer may be written to while an asynchronous save still reads it.
                 enable_async_checkpointing=False,
-                read_only=read_only,
-                create=not read_only,
+                read_only=self._read_only,
+                create=not self._read_only,
             ),
         )
 
@@ -261,6 +268,16 @@ class Checkpoints:
             f"checkpoint {self.directory}/{step} could not be written: {why}. The last good one is that of step "
             f"{last}; make room and run the same command again"
         )
+
+
+def _settled(opened: Callable[[], ocp.CheckpointManager]) -> ocp.CheckpointManager:
+    """Looks again where a checkpoint goes while orbax looks at all of them: another process deletes it."""
+    for _ in range(LOOKS):
+        try:
+            return opened()
+        except FileNotFoundError:
+            time.sleep(0.2)
+    return opened()
 
 
 def _items(state: TrainState) -> tuple[Any, Any, Any]:

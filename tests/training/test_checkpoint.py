@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, train
 
@@ -38,6 +39,22 @@ def latest(directory, log=print):
 
 def largest_file(folder):
     return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_a_checkpoint_that_goes_while_they_are_listed_is_none_of_them(tmp_path, colors, monkeypatch):
+    """Training deletes one with each save, and orbax looks into every one that it has listed."""
+    train(tmp_path, colors, mapping=ONE(), until=9)
+    manager, gone = ocp.CheckpointManager, iter(range(2))
+
+    def listing(*args, **options):
+        if next(gone, None) is not None:
+            raise FileNotFoundError(2, "No such file or directory", "checkpoints/6")
+        return manager(*args, **options)
+
+    monkeypatch.setattr(ocp, "CheckpointManager", listing)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", ONE(), read_only=True)
+    assert checkpoints.all_steps()[-1] == 9 and next(gone, None) is None
+    checkpoints.close()
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut", "missing", "torn sums"])
