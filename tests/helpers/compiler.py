@@ -4,8 +4,8 @@
 def flags(devices: int) -> str:
     """XLA_FLAGS of a process with so many virtual devices; set them before JAX computes.
 
-    Without its fusion emitters (`--xla_cpu_use_fusion_emitters=false`) XLA would compile in half the time, but as jaxlib
-    0.10 has them, a resize comes out wrong by a tenth.
+    Without fusion emitters (`--xla_cpu_use_fusion_emitters=false`) XLA compiles in half the time, but in jaxlib 0.10 a
+    resize then comes out wrong by a tenth.
     """
     return " ".join(
         (
