@@ -44,7 +44,7 @@ def test_published_weights_and_real_tiles_give_good_networks(tmp_path):
         f"--workdir={tmp_path / 'run'}", f"--config.dataset.path={tiles}",
         f"--config.run.cache_dir={tmp_path / 'cache'}",
         f"--config.teacher.weights={SHARED / FILES[1]}", f"--config.student.weights={SHARED / FILES[2]}", config=config,
-        devices=1,  # half the time of two
+        xla_flags="--xla_backend_optimization_level=1",  # real networks compute more than they compile
     )  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert all(name in done.stdout for name in FILES[1:])
