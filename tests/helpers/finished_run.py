@@ -67,13 +67,13 @@ def write_tiles(folder, classes=CLASSES):
     return folder
 
 
-def kdjax(*flags, module="kdjax.main", config=CONFIG, devices=2, xla_flags=None, check=True):
-    """Runs a command in a process of its own, on so many virtual devices, compiled quickly or as `xla_flags` say."""
+def kdjax(*flags, module="kdjax.main", config=CONFIG, xla_flags=None, check=True):
+    """Runs a command in a process of its own, on two virtual devices compiled quickly or as `xla_flags` say."""
     given = [f"--config={config}"] if module == "kdjax.main" else []
     done = subprocess.run(
         [sys.executable, "-m", module, *given, *map(str, flags)],
         cwd=ROOT, capture_output=True, text=True, timeout=900,
-        env={**os.environ, "XLA_FLAGS": xla_flags or compiler.flags(devices)},
+        env={**os.environ, "XLA_FLAGS": xla_flags or compiler.flags(devices=2)},
     )  # fmt: skip
     if check:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
