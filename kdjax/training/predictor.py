@@ -39,9 +39,10 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
     step, trim = compiled(network, size=size, mapping=mapping), heap.Trim()
 
     def predict(variables: Any, images: Images) -> np.ndarray:
+        # Not fewer than a device's for all: small splits of unlike length have one program.
         batch = min(
             len(mapping.devices) * batch_per_device(variables, image_bytes()),
-            _next_multiple(len(images), len(mapping.devices)),
+            _next_multiple(max(len(images), BATCH_PER_DEVICE), len(mapping.devices)),
         )
         pieces = []
         for start in range(0, len(images), batch):

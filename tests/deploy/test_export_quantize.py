@@ -141,6 +141,7 @@ def test_corrected_biases_keep_the_mean_of_a_layer_whose_weights_are_rounded(kin
     assert np.abs(after - expected).max() < 1e-3 * np.abs(before - expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "head", "settings"),
     [("mobilenet_v2", "average", settings) for settings in quantize.CANDIDATES]

@@ -95,6 +95,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CHANGES)
 def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, tmp_path, capsys, kind):
     folder, flags, model = tmp_path / "maps", [], artefact

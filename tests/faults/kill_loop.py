@@ -2,16 +2,18 @@
 
     python tests/faults/kill_loop.py --kills 50 [--seed 0] [--directory DIR]
 
-A run through all stages, in a fresh process each time, gets SIGKILL at a random instant and is started again with the
-same command until it ends by itself. Then its checkpoints (every array, bit by bit), its exported student and its
-results.json (but for environment and repeated work) must be those of a run that was never killed; and the whole starts
-over with another working directory and cache, until there were so many kills. The compiled programs are shared by all.
+A run through all stages, in a fresh process each time, gets SIGKILL up to two seconds after a random line of progress,
+and is started again with the same command until it ends by itself. Then its checkpoints (every array, bit by bit), its
+exported student and its results.json (but for environment and repeated work) must be those of a run that was never
+killed; and the whole starts over with another working directory and cache, until there were so many kills. The compiled
+programs are shared by all.
 """
 
 import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +49,27 @@ def command(directory: Path, programs: Path) -> list[str]:
 def start(directory: Path, programs: Path) -> subprocess.Popen:
     log = open(directory / "log.txt", "a", encoding="utf-8")
     return subprocess.Popen(command(directory, programs), cwd=ROOT, stdout=log, stderr=log)
+
+
+def lines(directory: Path) -> int:
+    """How many of progress the log has. They begin with the time; those of the closing table come all at once."""
+    path = directory / "log.txt"
+    return len(re.findall(rb"^\d\d:\d\d:\d\d .*\n", path.read_bytes(), re.MULTILINE)) if path.exists() else 0
+
+
+def killed(process: subprocess.Popen, directory: Path, said: int, delay: float) -> bool:
+    """Kills the process `delay` seconds after the log has `said` lines; false where it has ended before."""
+    while lines(directory) < said:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.05)
+    try:
+        process.wait(timeout=delay)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
 
 
 def arrays(directory: Path) -> dict[str, np.ndarray]:
@@ -105,16 +128,11 @@ def main() -> None:
         root = options.directory or Path(temporary)
         programs = root / "programs"
         programs.mkdir(parents=True, exist_ok=True)
-        compiled = any(programs.iterdir())
         (root / "whole").mkdir()
-        began = time.monotonic()
         if start(root / "whole", programs).wait():
             said = (root / "whole" / "log.txt").read_text(encoding="utf-8")
             raise SystemExit(f"the run fails without being killed:\n{said[-3000:]}")
-        duration = time.monotonic() - began
-        if not compiled:  # the others find them so, and take about half the time
-            duration /= 2
-        print(f"an uninterrupted run takes about {duration:.0f} s", flush=True)
+        whole = lines(root / "whole")
         kills = rounds = same = different = 0
         while kills < options.kills:
             rounds += 1
@@ -122,18 +140,13 @@ def main() -> None:
             directory.mkdir()
             here = 0
             while True:
+                before = lines(directory)
                 process = start(directory, programs)
-                if kills + here < options.kills:
-                    try:
-                        status = process.wait(timeout=draw.uniform(0, duration))
-                    except subprocess.TimeoutExpired:
-                        process.send_signal(signal.SIGKILL)
-                        process.wait()
-                        here += 1
-                        continue
-                else:
-                    status = process.wait()
-                if status:
+                due = before + draw.randrange(whole)
+                if kills + here < options.kills and killed(process, directory, due, draw.uniform(0, 2)):
+                    here += 1
+                    continue
+                if status := process.wait():
                     text = (directory / "log.txt").read_text(encoding="utf-8")[-3000:]
                     raise SystemExit(f"round {rounds}: exit status {status} after {here} kills:\n{text}")
                 break

@@ -173,6 +173,7 @@ def test_the_same_key_at_two_sizes_is_the_same_picture():
         np.testing.assert_allclose(large.reshape(48, 2, 48, 2, 3).mean((1, 3)), small, atol=0.02)
 
 
+@pytest.mark.slow
 def test_nested_vmap_and_pmap_give_the_same_pixels():
     images = jnp.asarray(np.stack([picture(20, s) for s in range(16)]))
     k = keys(16)

@@ -41,6 +41,7 @@ def test_view_keys_are_of_data_seed_example_and_view():
         np.testing.assert_array_equal(found[0, column], bits(key))
 
 
+@pytest.mark.slow
 def test_keys_and_what_they_draw_do_not_depend_on_the_generator_that_the_process_prefers():
     """Its views are those of the folder of teacher outputs, whose name does not say which generator drew them."""
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)

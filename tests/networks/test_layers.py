@@ -64,6 +64,7 @@ STATIC = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "static"), [(name, static) for name in CASES for static in STATIC.get(name, ({},))], ids=str
 )

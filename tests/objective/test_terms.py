@@ -98,6 +98,7 @@ def test_a_term_equals_numpy(name):
     np.testing.assert_allclose(averages[name].compute(), by_numpy(name), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FURTHER)
 @pytest.mark.parametrize("devices", [2, 8])
 def test_shares_of_the_batch_add_up(name, devices):
@@ -227,6 +228,7 @@ SCALE_FREE = ["kl_standardized", "dist_inter", "dist_intra_batch", "relational_d
 """Terms that divide by how much the values differ."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALE_FREE)
 @pytest.mark.parametrize("level", [0.0, 0.1, 5.3, -70.0])
 @pytest.mark.parametrize("apart", [0, 1], ids=["equal", "equal to rounding"])

@@ -75,6 +75,7 @@ def test_seeds_that_failed_or_are_of_one_run_only_are_left_out(runs):
         compare.compare(f"{runs}/a:kl", f"{runs}/d:alone")
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_or_one_line(runs):
     done = command(f"{runs}/a:kl", f"{runs}/b:alone")
     assert done.returncode == 0 and done.stderr == ""

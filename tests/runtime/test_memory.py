@@ -29,6 +29,7 @@ def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two(monkeypatch):
     assert used / 2 < memory.activation_bytes(model, jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)) < used * 2
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_large_population_takes_smaller_batches(monkeypatch):
     """By the compiler's own count: six students at 64 px, where 64 images at once would take several times as much."""
     monkeypatch.setattr(predictor, "LAYER_BYTES", 1 << 24)

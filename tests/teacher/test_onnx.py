@@ -85,6 +85,7 @@ def scores(view, kind="imagenet"):
     return seen.mean((1, 2)) @ KERNEL + BIAS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", teacher_onnx.LAYOUTS)
 @pytest.mark.parametrize("kind", teacher_onnx.INPUTS)
 def test_a_file_sees_the_views_of_the_students(onnx_file, layout, kind):

@@ -48,6 +48,7 @@ def teacher(tmp_path, head, classes, metadata=None, ema=0.0, scale=1.0):
     return made, np.asarray(logits), lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["average", "fc"])
 @pytest.mark.parametrize("declared", ["fields", "metadata"])
 def test_logits_are_those_of_the_file_in_the_order_of_our_classes(tmp_path, head, declared):

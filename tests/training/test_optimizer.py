@@ -53,6 +53,7 @@ def test_schedule_is_linear_then_half_a_cosine():
     )
 
 
+@pytest.mark.slow
 def test_of_a_head_of_several_layers_the_one_of_the_classes_is_new():
     """The hidden layers of VGG16's fully connected head come from the file of weights, like the convolutions."""
     model = networks.create("vgg16", 3, width=0.02, head="fc")
