@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import pixels
-from kdjax.data.bands import Bands
+from kdjax.data.bands import Bands, colors
 from kdjax.data.pixels import Beside, Decoded, DecodeError
 
 # tifffile logs what it then also raises.
@@ -40,13 +40,14 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         beside: what the sidecar files say.
 
     Raises:
-        DecodeError: damaged, several images, or bands that are no colors.
+        DecodeError: damaged, several images, or bands that are no colors or described as others.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = _main_page(tiff)
         check_size(*_largest(tiff, page))
         _check_whole(tiff, page, data)
         bands = pixels.choose_bands(_roles(page))
+        _check_described(page, bands.color)
         masks, nodata = _declared(tiff, page, beside)
         facts = bands.facts
         if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE) or (
@@ -196,6 +197,17 @@ def _descriptions(page: Any) -> list[str]:
         ):
             found[int(sample)] = html.unescape(text).strip()
     return found
+
+
+def _check_described(page: Any, chosen: tuple[int, ...]) -> None:
+    """Refuses bands that would be taken for other colors than their descriptions name."""
+    places = colors(_descriptions(page))
+    if len(chosen) == 3 and None not in places and places != chosen:
+        found, taken = (",".join(str(place + 1) for place in one if place is not None) for one in (places, chosen))
+        raise DecodeError(
+            f"red, green and blue are its bands {found} by their descriptions, and {taken} by their colors: put them "
+            "in the right order, or name them in dataset.bands"
+        )
 
 
 def _nodata(page: Any) -> float | None:

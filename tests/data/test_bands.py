@@ -94,6 +94,25 @@ def test_false_color_that_is_stored_as_rgb_is_what_the_user_says():
         np.testing.assert_array_equal(decode.decode(content, wanted).pixels, picture[..., [1, 2]])
 
 
+@pytest.mark.parametrize(
+    ("described", "bands_said"), [(("B2", "B3", "B4"), "3,2,1"), (("green", "red", "blue"), "2,1,3")]
+)
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+def test_colors_that_are_described_at_other_places_are_refused(described, bands_said, photometric):
+    with pytest.raises(
+        DecodeError, match=f"are its bands {bands_said} by their descriptions, and 1,2,3 by their colors"
+    ):
+        decode.decode(
+            tiff(np.random.default_rng(0).integers(0, 255, (6, 5, 3), np.uint8), described, photometric=photometric)
+        )
+
+
+@pytest.mark.parametrize("described", [("B4", "B3", "B2"), ("B8", "B4", "B3"), ("Band 3", "Band 2", "Band 1"), ()])
+def test_colors_are_taken_by_their_place_where_no_description_contradicts_it(described):
+    array = np.random.default_rng(0).integers(0, 255, (6, 5, 3), np.uint8)
+    np.testing.assert_array_equal(decode.decode(tiff(array, described, photometric="rgb")).pixels, array)
+
+
 def test_descriptions_that_contradict_the_order_are_refused():
     picture = np.full((8, 8, 3), 5, np.uint8)
     wanted = Bands(("B04", "B08"), (("B04", "B08", "B11"),))
