@@ -21,10 +21,11 @@ from refusal import refused
 
 from kdjax.data import decode
 from kdjax.data.meaning import Meaning
-from kdjax.data.pixels import is_mask
+from kdjax.data.pixels import Decoded, is_mask
 from kdjax.deploy import trust
 from kdjax.deploy.browser import __main__ as browser
 from kdjax.deploy.browser import page
+from kdjax.deploy.unlike import Unlike
 from kdjax.errors import InputError
 
 FITTED = trust.Trust(0.7, {0.9: 0.6, 0.95: 0.9, 0.99: 1.0}, 0.5, -1.0)
@@ -34,7 +35,7 @@ in_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js
 def run_node(code, folder):
     """What a script says that has all of answer.mjs; its answer is its last line, JSON."""
     script = folder / "script.mjs"
-    names = "lanczos, resized, isMask, refusal, isOwn, answered"
+    names = "lanczos, resized, isMask, refusal, unlike, isOwn, answered"
     script.write_text(f'import {{ {names} }} from "{page.HERE / "answer.mjs"}";\nimport fs from "node:fs";\n{code}')
     done = subprocess.run(["node", script], capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -103,6 +104,25 @@ def test_deep_images_are_refused_and_not_cut_to_bytes(tmp_path):
         tmp_path,
     )
     assert "16 bits" in found[0] and found[1] is None and "no 8-bit images" in found[2]
+
+
+@in_node
+def test_the_page_warns_of_the_images_that_predict_warns_of(tmp_path):
+    sizes = [(64, 64), (16, 16), (15, 16), (256, 256), (257, 256), (1000, 64), (1100, 64), (4, 250)]
+    said = []
+    for width, height in sizes:
+        seen = Unlike.by(Meaning(tile_px=64.0))
+        seen.see("tile.png", Decoded(np.zeros((height, width, 3), np.uint8), ()))
+        said.append(bool(seen.warnings()))
+    assert set(said) == {True, False}
+    found = run_node(
+        f"const of = ([width, height]) => [{{ tile_px: 64 }}, {{ tile_px: null }}].map((facts) => "
+        f"unlike(width, height, facts));\nconsole.log(JSON.stringify({json.dumps(sizes)}.map(of)))",
+        tmp_path,
+    )
+    assert [one is not None for one, _ in found] == said
+    assert all(nothing is None for _, nothing in found)
+    assert found[-2][0].startswith("265.3 px for 64 of a training tile")
 
 
 @in_node

@@ -62,6 +62,14 @@ export function refusal(bytes, facts) {
   return null;
 }
 
+// What is said of an image that shows far more or less than a training tile, or null; see kdjax.deploy.unlike.
+export function unlike(width, height, facts) {
+  const side = Math.sqrt(width * height), expected = facts.tile_px;
+  if (!expected || (side >= expected / 4 && side <= expected * 4)) return null;
+  const [shown, tile] = [side, expected].map((value) => Number(value.toPrecision(4)));
+  return `${shown} px for ${tile} of a training tile: the answer is one for all of it`;
+}
+
 // Whether the bytes of a model are those that the page was written for; beside another one it would name wrong classes.
 // Pages that come neither from this machine nor by HTTPS have no digests: there it is taken for the right one.
 export async function isOwn(model, facts) {

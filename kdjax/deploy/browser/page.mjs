@@ -59,7 +59,8 @@ async function classified(file) {
   if (!isMask(image.data)) throw new Error("its fourth channel is no mask: use python -m kdjax.deploy.predict");
   const shown = resized(image.data, image.width, image.height, facts.size);
   const before = performance.now(), said = await logits(shown);
-  return { milliseconds: performance.now() - before, ...answered(said, facts.trust) };
+  const warning = unlike(image.width, image.height, facts);
+  return { milliseconds: performance.now() - before, warning, ...answered(said, facts.trust) };
 }
 
 function picture(file) {
@@ -89,6 +90,7 @@ function row(file, name, said) {
   const answer = made("td");
   answer.append(said.unknown ? made("strong", "unknown", "unknown") : made("strong", best));
   if (said.unknown) answer.append(made("small", `perhaps ${best}`));
+  if (said.warning) answer.append(made("small", said.warning));
   const chances = made("td", undefined, "chances");
   for (const k of said.ranked.slice(0, 3)) {
     const one = made("div"), bar = made("meter");

@@ -34,6 +34,7 @@ def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, tr
     facts = {
         "classes": list(classes),
         "size": size,
+        "tile_px": meaning.tile_px,
         "deep": bool(meaning.value_range) and BYTES not in meaning.numbers,
         "trust": {**dataclasses.asdict(trust), "limits": limits},
         "sha256": sha256,
