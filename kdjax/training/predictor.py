@@ -16,7 +16,7 @@ from kdjax.runtime import heap
 from kdjax.runtime.devices import Mapping
 from kdjax.training.step import eval_step
 
-BATCH_PER_DEVICE = 64
+BATCH_PER_DEVICE, LEAST_BATCH = 64, 16
 LAYER_BYTES = 1 << 30
 """What a layer of all students together may have as input and output on a device: large populations at large sizes take
 smaller batches. A constant, so that the same program runs on every machine of a kind."""
@@ -39,10 +39,11 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
     step, trim = compiled(network, size=size, mapping=mapping), heap.Trim()
 
     def predict(variables: Any, images: Images) -> np.ndarray:
-        # Not fewer than a device's for all: small splits of unlike length have one program.
+        # A power of two for less than a batch: small splits of about one length share a program.
+        whole = max(LEAST_BATCH, 1 << (len(images) - 1).bit_length())
         batch = min(
             len(mapping.devices) * batch_per_device(variables, image_bytes()),
-            _next_multiple(max(len(images), BATCH_PER_DEVICE), len(mapping.devices)),
+            _next_multiple(whole, len(mapping.devices)),
         )
         pieces = []
         for start in range(0, len(images), batch):
