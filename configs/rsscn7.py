@@ -6,8 +6,7 @@ The argument is the image size in px, 128 by default. The archive has a folder o
 the originals are 400 px wide. One region may have been taken at several scales, so a random split may put it on both
 sides. `dataset.group_near_duplicates` finds no such pair: at another scale a scene correlates too little with itself.
 The weights come from the Hugging Face hub; to use a safetensors file instead, give
-`--config.teacher.weights=vgg16.safetensors`. Only a teacher was trained so far: docs/results/README.md, "UC Merced at
-224 px, on a GPU".
+`--config.teacher.weights=vgg16.safetensors`. Results with another teacher: docs/results/README.md, "RSSCN7".
 """
 
 from kdjax.config import base

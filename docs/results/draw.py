@@ -155,6 +155,7 @@ def summary_table() -> str:
         "EuroSAT RGB, 128 px, AiTLAS split, from EfficientNet-Lite2": "eurosat_128_gpu",
         "UC Merced, 128 px, AiTLAS split": "pairs_mobilenet_v2_vgg16",
         "the same from EfficientNet-Lite2": "pairs_mobilenet_v2_efficientnet_lite2_seeds8",
+        "RSSCN7, 128 px, AiTLAS split, from EfficientNet-Lite2": "rsscn7_128",
         "UC Merced, 64 px, 20 % of the labels": "labels_20",
         "UC Merced, 64 px, 10 % of the labels": "labels_10",
         "UC Merced, 64 px, 5 % of the labels": "labels_5",
@@ -227,9 +228,14 @@ def aitlas(figure) -> None:
             "EfficientNet-Lite2": (read("eurosat_128_gpu"), "teacher"),
             "MobileNetV2 alone": (read("eurosat_128_gpu"), "student_alone"),
         },
+        "rsscn7": {
+            "EfficientNet-Lite2": (read("rsscn7_128"), "teacher"),
+            "MobileNetV2 alone": (read("rsscn7_128"), "student_alone"),
+            "from Lite2": (read("rsscn7_128"), "kl_cosine"),
+        },
     }
-    titles = {"uc_merced": "UC Merced, ours at 128 px", "eurosat_rgb": "EuroSAT RGB, ours at 128 px"}
-    for axes, (name, points) in zip(figure.subplots(1, 2), ours.items(), strict=True):
+    titles = {"uc_merced": "UC Merced", "eurosat_rgb": "EuroSAT RGB", "rsscn7": "RSSCN7"}
+    for axes, (name, points) in zip(figure.subplots(1, 3), ours.items(), strict=True):
         # AlexNet lies far below the others and would press them together.
         theirs = {label: one for label, one in others.items() if label != "AlexNet"}
         axes.plot(
@@ -247,7 +253,13 @@ def aitlas(figure) -> None:
 
 def _name(axes, label: str, x: float, y: float, color: str) -> None:
     # Right of the point, but for those with another one there.
-    places = {"DenseNet-161": ((-4, -8), "right"), "MLP-Mixer-B/16": ((0, -11), "center")}
+    places = {
+        "ConvNeXt-T": ((-4, -9), "right"),
+        "DenseNet-161": ((4, -9), "left"),
+        "MLP-Mixer-B/16": ((0, 5), "center"),
+        "ResNet-50": ((3, 3), "left"),
+        "ViT-B/16": ((4, -9), "left"),
+    }
     place, side = places.get(label, ((4, 2), "left"))
     axes.annotate(label, (x, y), xytext=place, textcoords="offset points", ha=side, fontsize=7, color=color)
 
@@ -278,4 +290,4 @@ if __name__ == "__main__":
     save("learning_curves_224", 8, lambda figure: learning_curves(figure, "uc_merced_224_gpu_validation", lowest=80))
     save("label_fraction", 8, label_fraction)
     save("width", 5, width)
-    save("aitlas", 9, aitlas)
+    save("aitlas", 13, aitlas)
