@@ -27,9 +27,10 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Files of slow tests alone come first: as the last ones they would keep one process while the other waits."""
-    quick = {item.path for item in items if item.get_closest_marker("slow") is None}
-    items.sort(key=lambda item: item.path in quick)
+    """Files of slow tests alone come first, then those with some: last, they would keep one process, and one wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    quick = {item.path for item in items if not item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path in quick, item.path not in slow))
 
 
 @pytest.fixture(scope="session", autouse=True)
