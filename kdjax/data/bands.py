@@ -183,6 +183,13 @@ def colors(names: Sequence[str]) -> tuple[int | None, ...]:
     return tuple(next((keys.index(one) for one in of if one in keys), None) for of in known)
 
 
+def described_elsewhere(descriptions: Sequence[str], chosen: Sequence[int]) -> tuple[int, ...] | None:
+    """Places of red, green and blue by the descriptions of bands, if `chosen` are others; None = they do not differ."""
+    places = colors(descriptions)
+    described = tuple(place for place in places if place is not None)
+    return described if len(chosen) == len(described) == 3 and described != tuple(chosen) else None
+
+
 def named(section: Mapping[str, Any]) -> Bands | None:
     """The bands that config.dataset asks for; None = its images are red, green and blue.
 

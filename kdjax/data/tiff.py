@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import pixels
-from kdjax.data.bands import Bands, colors
+from kdjax.data.bands import Bands, described_elsewhere
 from kdjax.data.pixels import Beside, Decoded, DecodeError
 
 # tifffile logs what it then also raises.
@@ -201,9 +201,8 @@ def _descriptions(page: Any) -> list[str]:
 
 def _check_described(page: Any, chosen: tuple[int, ...]) -> None:
     """Refuses bands that would be taken for other colors than their descriptions name."""
-    places = colors(_descriptions(page))
-    if len(chosen) == 3 and None not in places and places != chosen:
-        found, taken = (",".join(str(place + 1) for place in one if place is not None) for one in (places, chosen))
+    if places := described_elsewhere(_descriptions(page), chosen):
+        found, taken = (",".join(str(place + 1) for place in one) for one in (places, chosen))
         raise DecodeError(
             f"red, green and blue are its bands {found} by their descriptions, and {taken} by their colors: put them "
             "in the right order, or name them in dataset.bands"

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from kdjax.data import offset, pixels
-from kdjax.data.bands import Bands, colors
+from kdjax.data.bands import Bands, described_elsewhere
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
@@ -139,10 +139,9 @@ class Raster:
 
     def _check_described(self, chosen: tuple[int, ...]) -> None:
         """Refuses bands that would be taken for other colors than their descriptions name."""
-        places = colors([text or "" for text in self._file.descriptions])
-        described = tuple(place + 1 for place in places if place is not None)
-        if len(chosen) == len(described) == 3 and described != chosen:
-            found, taken = (",".join(map(str, bands)) for bands in (described, chosen))
+        descriptions = [text or "" for text in self._file.descriptions]
+        if places := described_elsewhere(descriptions, [band - 1 for band in chosen]):
+            found, taken = ",".join(str(place + 1) for place in places), ",".join(map(str, chosen))
             raise InputError(
                 f"raster {self.path}: red, green and blue are its bands {found} by their descriptions, and {taken} by "
                 f"their place or colors: give --bands={found}, or, if the training tiles have them so, --bands={taken}"
