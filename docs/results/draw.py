@@ -241,6 +241,7 @@ def aitlas(figure) -> None:
         axes.plot(
             [one["parameters"] for one in theirs.values()], [one[name] for one in theirs.values()], "o", color="0.6"
         )
+        axes.set(xlabel="parameters", ylabel="test top-1, %", title=titles[name], xscale="log", xlim=(1.5e6, 5e8))
         for label, one in theirs.items():
             _name(axes, label, one["parameters"], one[name], "0.4")
         for label, (run, arm) in points.items():
@@ -248,16 +249,15 @@ def aitlas(figure) -> None:
             y = 100 * (run["teacher"]["test"]["top1"] if arm == "teacher" else run["arms"][arm]["mean"])
             axes.plot(x, y, "o", color="tab:blue")
             _name(axes, label, x, y, "tab:blue")
-        axes.set(xlabel="parameters", ylabel="test top-1, %", title=titles[name], xscale="log", xlim=(1.5e6, 5e8))
 
 
 def _name(axes, label: str, x: float, y: float, color: str) -> None:
     # Right of the point, but for those with another one there.
     places = {
         "ConvNeXt-T": ((-4, -9), "right"),
-        "DenseNet-161": ((4, -9), "left"),
+        "DenseNet-161": ((4, 3) if axes.get_title() == "EuroSAT RGB" else (4, -9), "left"),
         "MLP-Mixer-B/16": ((0, 5), "center"),
-        "ResNet-50": ((3, 3), "left"),
+        "ResNet-50": ((4, -4) if axes.get_title() == "EuroSAT RGB" else (3, 3), "left"),
         "ViT-B/16": ((4, -9), "left"),
     }
     place, side = places.get(label, ((4, 2), "left"))

@@ -174,6 +174,22 @@ def test_evaluation_counts_every_example_once(colors, monkeypatch):
     np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_small_splits_of_about_one_length_share_a_program(colors, monkeypatch):
+    images, _ = colors
+    shapes = []
+
+    def step(variables, share):
+        shapes.append(len(share))
+        return np.zeros((1, 1, len(share), 3), np.float32)
+
+    monkeypatch.setattr(evaluate, "compiled", lambda *_, **__: step)
+    predict = predictor(Linear(), size=8, mapping=SimpleNamespace(devices=[None], split=lambda chosen: chosen))
+    variables = states.create(Linear(), OPTIMIZER, seeds=(0,), arms=1, image_size=8).variables
+    for count in (1, 15, 16, 17, 30, 32, 33, 37):
+        assert predict(variables, images[:count]).shape == (1, 1, count, 3)
+    assert shapes == [16, 16, 16, 32, 32, 32, 64, 64]
+
+
 def test_mean_over_the_eight_symmetries(colors):
     """Against all eight written out, with logits that depend on where a pixel is; turning an image changes nothing."""
     images = colors[0]
