@@ -97,6 +97,14 @@ def finished(finished_once, monkeypatch):
     return finished_once
 
 
+@pytest.fixture
+def every_epoch_saved(monkeypatch):
+    """A checkpoint after each validation, however short an epoch is beside it."""
+    from kdjax.training import loop
+
+    monkeypatch.setattr(loop, "SAVING_SHARE", 1.0)
+
+
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
     """An exported file that names the color of a window."""

@@ -24,4 +24,5 @@ def get_config(arg=""):
     config.student.width = 0.1
     config.student.epochs = 2
     config.student.batch_size = 16
+    config.run.log_seconds = 0.0  # tests wait for lines
     return config

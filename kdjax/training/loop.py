@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.terms import TERMS
-from kdjax.runtime import heap, preemption
+from kdjax.runtime import devices, heap, preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.training.checkpoint import Checkpoints
@@ -24,6 +24,9 @@ from kdjax.training.step import Averages
 
 PAUSE, LONGEST_PAUSE = 0.01, 0.05
 """Share of a chunk's time, and seconds, that a CPU has to give its working memory back in."""
+
+SAVING_SHARE = 0.1
+"""The most of the time that saving may take, where epochs are so short that a checkpoint after each would take more."""
 
 
 def fit(
@@ -45,7 +48,7 @@ def fit(
         population: who trains, on what.
         state: where to begin; its step number is the only clock.
         averages: those since the last evaluation, on the devices; of nothing where training begins.
-        checkpoints: where states are saved, after each validation.
+        checkpoints: where states are saved, after each validation unless that would take more than `SAVING_SHARE`.
         writer: where metrics go.
         progress: what is shown.
         trace: steps to profile.
@@ -68,6 +71,7 @@ def fit(
     # a moment after the results: without a pause a process took 8 to 12 GB at 224 px where 4.5 suffice (measured).
     ahead, trim = jax.default_backend() != "cpu", heap.Trim()
     before = None  # averages that are fetched while the next chunk runs
+    save_due = time.monotonic()
     while number < total:
         if preemption.requested():
             if checkpoints.latest_step != number:
@@ -96,7 +100,11 @@ def fit(
         state, scores = validate(state)
         writer.write(number, "validation", _by_network(scores, learner), epoch=_epoch(population, number))
         measured, averages, before = averages, empty, None
-        checkpoints.save(state, averages)
+        began, last = time.monotonic(), number == total or bool((np.asarray(state.failed) >= 0).all())
+        if devices.first_process_says(last or began >= save_due):
+            checkpoints.save(state, averages)
+            ended = time.monotonic()
+            save_due = ended + (ended - began) * (1 / SAVING_SHARE - 1)
         clock.evaluated(number, measured, scores[learner.selected_by])
         failed = _check_failed(state, failed, population, checkpoints, progress)
     return state

@@ -17,7 +17,10 @@ CHUNK_SECONDS = 1.0
 """Time of the steps that go to the devices at once: long beside what a dispatch costs, short beside a grace period."""
 
 RECENT = 20
-"""The speed shown is that of so many of the latest chunks."""
+"""The speed shown is that of so many of the latest chunks, and validations to come count as so many of the latest."""
+
+APART = 1.0
+"""Seconds from a line to that of a validation, at least; metrics.jsonl has those that are not shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Progress:
     """What the person who waits is shown, and how often.
 
     Attributes:
-        seconds: between two lines.
+        seconds: between two lines, but for those of validations; 0 shows all.
         log: takes the lines.
     """
 
@@ -37,7 +40,7 @@ class Clock:
     """How fast the steps go: progress lines (step, images/s, time left, loss terms), and the length of a chunk.
 
     The speed is that of the steps alone, without compiling, validation and saving. The time left counts the validations
-    to come, each with what the latest took; the first is not taken as a measure, as it compiles its program.
+    to come, each with the mean of the latest; the first is not taken as a measure, as it compiles its program.
     """
 
     TIMED = 3  # chunks of one step that are timed before longer ones are sent
@@ -77,11 +80,13 @@ class Clock:
         now = time.monotonic()
         if self._time is not None:
             self._validations.append(now - self._time)
+        self._time = now
+        if step < self._learner.total_steps and now - self._line_time < min(APART, self._progress.seconds):
+            return
         live = [column[~np.isnan(column)] for column in scores.T]
         said = [f"{one.mean():.3f}" if one.size else "-" for one in live]
         means = ", ".join(f"{arm.name} {one}" for arm, one in zip(self._learner.arms, said, strict=True))
         self._say(step, averages, f"  validation {NAMES[self._learner.selected_by]}: {means}")
-        self._time = time.monotonic()
 
     def _say(self, step: int, averages: Averages, rest: str) -> None:
         speed = ""
@@ -92,9 +97,7 @@ class Clock:
             )
             left = self._left(step, rate)
             speed = f"{rate * self._images:.0f} images/s  {left // 60}:{left % 60:02d} left  "
-        terms = " ".join(
-            f"{name} {float(np.mean(averages[name].compute())):.3f}" for name in averages if name != "grad_norm"
-        )
+        terms = " ".join(f"{name} {_mean(averages[name].compute())}" for name in averages if name != "grad_norm")
         self._progress.log(
             f"{self._learner.folder.name}: step {step}/{self._learner.total_steps}  {speed}{terms}{rest}"
         )
@@ -104,5 +107,11 @@ class Clock:
         """Seconds to the end, rounded."""
         total = self._learner.total_steps
         validations = -(-total // self._every) - step // self._every if step < total else 0
-        each = self._validations[-1] if len(self._validations) > 1 else 0.0
+        each = statistics.fmean(self._validations[1:][-RECENT:]) if len(self._validations) > 1 else 0.0
         return round((total - step) / rate + validations * each)
+
+
+def _mean(values: jax.Array) -> str:
+    """Over the networks that have a value: a hard term has none before the first example with a label."""
+    known = np.asarray(values)[~np.isnan(values)]
+    return f"{known.mean():.3f}" if known.size else "-"

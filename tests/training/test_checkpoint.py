@@ -57,6 +57,7 @@ def test_a_checkpoint_that_goes_while_they_are_listed_is_none_of_them(tmp_path, 
     checkpoints.close()
 
 
+@pytest.mark.usefixtures("every_epoch_saved")
 @pytest.mark.parametrize("damage", ["one bit", "cut", "missing", "torn sums"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, colors, damage):
     whole, _, _ = train(tmp_path, colors, mapping=ONE(), until=12)

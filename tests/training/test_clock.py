@@ -2,11 +2,14 @@
 
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from clu.metrics import Average
 
 from kdjax.training import progress
 from kdjax.training.progress import Clock, Progress
+from kdjax.training.step import Averages
 
 
 class Waiting:
@@ -23,9 +26,9 @@ class Waiting:
         population = SimpleNamespace(learner=learner, plan=plan, longest=100, evaluate_every=100)
         self.clock = Clock(population, Progress(seconds, self.lines.append), 0)
 
-    def step(self, step: int, seconds: float) -> None:
+    def step(self, step: int, seconds: float, averages: Averages | None = None) -> None:
         self.now += seconds
-        self.clock.tick(step, {})
+        self.clock.tick(step, averages or {})
 
     def validate(self, step: int, seconds: float) -> None:
         self.now += seconds
@@ -50,6 +53,34 @@ def test_the_time_left_counts_the_validations(monkeypatch):
         waiting.step(step, 0.25)
     waiting.validate(1000, 10)
     assert "0:00 left" in waiting.lines[-1]
+
+
+def test_the_time_left_takes_validations_with_and_without_a_checkpoint_alike(monkeypatch):
+    waiting = Waiting(monkeypatch, seconds=1e9)
+    waiting.step(1, 300)
+    for validation, seconds in enumerate((60, 10, 2, 2, 2), 1):
+        for step in range(100 * validation - 98, 100 * validation + 1):
+            waiting.step(step, 0.25)
+        waiting.validate(100 * validation, seconds)
+    assert "  2:25 left  " in waiting.lines[-1]  # 500 steps, and five validations of 4 s
+
+
+def test_lines_of_short_epochs_are_a_second_apart(monkeypatch):
+    waiting = Waiting(monkeypatch, seconds=10)
+    for step in range(1, 1001):
+        waiting.step(step, 0.001)
+        if step % 100 == 0:
+            waiting.validate(step, 0.299)
+    shown = [line.split()[2] for line in waiting.lines]
+    assert shown == ["300/1000", "600/1000", "900/1000", "1000/1000"]
+
+
+def test_a_term_without_examples_yet_has_no_value(monkeypatch):
+    """A batch without a labeled image gave `ce nan`. A network that has a value counts."""
+    waiting = Waiting(monkeypatch)
+    count, none = jnp.array([[0.0, 2.0]]), jnp.zeros((1, 2))
+    waiting.step(1, 0.25, {"ce": Average(total=3 * count, count=count), "kl": Average(total=none, count=none)})
+    assert waiting.lines == ["distill: step 1/1000  ce 3.000 kl -"]
 
 
 def test_a_chunk_that_had_ended_before_it_was_waited_for_does_not_raise_the_speed(monkeypatch):

@@ -70,6 +70,27 @@ def test_the_number_of_steps_sent_at_once_changes_nothing(tmp_path, colors, mapp
     assert runs[0][1] == runs[1][1]
 
 
+def test_saving_takes_a_tenth_of_the_time_at_most(tmp_path, colors, monkeypatch):
+    """A save of 1 s is followed by one 9 s later at the earliest; the last state is saved whenever it comes."""
+    seconds, saved = [0.0], []
+    save, evaluated = Checkpoints.save, Clock.evaluated
+
+    def slow_save(self, state, averages):
+        saved.append((int(state.step), seconds[0]))
+        seconds[0] += 1
+        save(self, state, averages)
+
+    def slow_epoch(self, *args):
+        seconds[0] += 5
+        evaluated(self, *args)
+
+    monkeypatch.setattr(Checkpoints, "save", slow_save)
+    monkeypatch.setattr(Clock, "evaluated", slow_epoch)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: seconds[0], sleep=lambda _: None))
+    train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12)
+    assert saved == [(3, 0.0), (9, 11.0), (12, 17.0)]
+
+
 @pytest.mark.parametrize(
     ("backend", "expected"),
     [("cpu", ["sent", 1, "sent", 2, "sent", 3, 3]), ("gpu", ["sent", "sent", 1, "sent", 2, 3])],
@@ -206,6 +227,7 @@ def test_mean_over_the_eight_symmetries(colors):
     np.testing.assert_allclose(mean_over_symmetries(predict, swapped[:, ::-1]), got, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("every_epoch_saved")
 def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_path, colors):
     train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
