@@ -5,6 +5,7 @@
 The figures need matplotlib; the tables do not. README.md in this folder gives the command behind each file. A file is
 the results.json of that run, except:
 
+demo.json, demo_seedN.json: the demo, and with --config.data_seed=N.
 aitlas_networks.json: figures of others; its fields say whose.
 views_curve.json: the output of tests/benchmarks/views_curve.py.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64; and so
@@ -125,6 +126,26 @@ def label_fractions() -> dict[str, dict[str, dict | None]]:
     names = {re.fullmatch(r"labels_(\d+)", path.stem) for path in HERE.glob("labels_*.json")} - {None}
     names = sorted(names, key=lambda name: int(name[1]), reverse=True)
     return {f"{name[1]} %": label_row(name[0]) for name in names}
+
+
+def demo_table() -> str:
+    """The demo with five data seeds, each with scenes and a teacher of its own, as a Markdown table in percent."""
+    lines = [
+        "| data seed | teacher | student alone | KL + cosine | points, 95 % over seeds | p | NLL |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for seed, name in enumerate(("demo", *(f"demo_seed{number}" for number in range(1, 5)))):
+        run = read(name)
+        alone, distilled = run["arms"]["labelled_alone"], run["arms"]["kl_cosine"]
+        gain, p = distilled["minus_alone"], distilled["p_vs_alone"]
+        nll = [sum(one["nll"] for one in arm["test_metrics"]) / len(arm["seeds"]) for arm in (alone, distilled)]
+        means = [f"{100 * arm['mean']:.1f} ± {100 * arm['std']:.1f}" for arm in (alone, distilled)]
+        cells = [
+            str(seed), f"{100 * run['teacher']['test']['top1']:.1f}", *means,
+            f"{100 * gain['mean']:+.1f}, {interval(gain['ci95'])}", f"{p:.3f}", f"{nll[0]:.2f} → {nll[1]:.2f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def objective_table() -> str:
@@ -280,7 +301,7 @@ def aitlas_table() -> str:
 def tables() -> list[str]:
     """The Markdown tables of README.md in this folder, and that of the README of the repository."""
     rows = {**label_fractions(), "10 %, another split, 5 seeds": label_row("labels_10_split2")}
-    return [label_table(rows), objective_table(), aitlas_table(), summary_table()]
+    return [demo_table(), label_table(rows), objective_table(), aitlas_table(), summary_table()]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from kdjax.training.step import Averages
 PAUSE, LONGEST_PAUSE = 0.01, 0.05
 """Share of a chunk's time, and seconds, that a CPU has to give its working memory back in."""
 
-SAVING_SHARE = 0.1
+SAVING_SHARE = 0.05
 """The most of the time that saving may take, where epochs are so short that a checkpoint after each would take more."""
 
 
