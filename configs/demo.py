@@ -1,9 +1,10 @@
-"""Rendered land-use scenes of which one in twenty has a label: teacher, students and evaluation in five minutes.
+"""Rendered land-use scenes of which one in twenty has a label: teacher, students, evaluation.
 
     launch/local.sh
 
 The teacher and the students' baseline learn from the 30 labeled scenes alone. The distilled students are also shown the
-570 others, with what the teacher says of them. All networks are trained from scratch, on two CPU cores.
+570 others, with what the teacher says of them. All networks are trained from scratch, in five to six minutes on two
+CPU cores.
 
 With the argument `bands` all 600 scenes have labels, and infrared beside their colors: a teacher of six bands teaches
 students that see red, green and blue.
@@ -49,8 +50,8 @@ def _few_labels(config):
     config.teacher.batch_size = 15
     config.teacher.epochs = 150
     config.teacher.select = "last"  # ten labeled validation images are too few to choose a step by
-    # BatchNorm takes its moments over a batch of 1 x 1 maps in the last blocks: with 16 of them distilled students
-    # learned less than the baseline.
+    # BatchNorm takes its moments over a batch of 1 x 1 maps in the last blocks: with 16 of them students learned less
+    # from the teacher.
     config.student.batch_size = 64
     config.student.epochs = 80
     config.student.learning_rate = 4e-3

@@ -5,7 +5,7 @@
 The figures need matplotlib; the tables do not. README.md in this folder gives the command behind each file. A file is
 the results.json of that run, except:
 
-demo.json, demo_seedN.json: the demo, and with --config.data_seed=N.
+demo.json, demo_seedN.json: the demo, and with --config.data_seed=N; the path of the cache is left out.
 aitlas_networks.json: figures of others; its fields say whose.
 views_curve.json: the output of tests/benchmarks/views_curve.py.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64; and so

@@ -91,6 +91,27 @@ def test_saving_takes_a_twentieth_of_the_time_at_most(tmp_path, colors, monkeypa
     assert saved == [(3, 0.0), (9, 21.0), (12, 32.0)]
 
 
+def test_a_state_in_which_all_have_failed_is_saved(tmp_path, colors, monkeypatch):
+    """However short the time since the last checkpoint: a second start must not train on."""
+    make = loop._validation
+
+    def failing(population):
+        validate = make(population)
+
+        def measured(state):
+            state, scores = validate(state)
+            if int(state.step) == 6:
+                state = dataclasses.replace(state, failed=jnp.full_like(state.failed, 5))
+            return state, scores
+
+        return measured
+
+    monkeypatch.setattr(loop, "SAVING_SHARE", 1e-9)
+    monkeypatch.setattr(loop, "_validation", failing)
+    with pytest.raises(InputError, match=r"failed at step 5\..*checkpoints/6 holds"):
+        train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12)
+
+
 @pytest.mark.parametrize(
     ("backend", "expected"),
     [("cpu", ["sent", 1, "sent", 2, "sent", 3, 3]), ("gpu", ["sent", "sent", 1, "sent", 2, 3])],
