@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -55,6 +56,7 @@ def main(argv: Sequence[str]) -> None:
     from kdjax.runtime.deadline import Deadline
     from kdjax.stages.evaluate import combine_splits
 
+    devices.split_cpu(host.cores())
     watch.start(_lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, _lost_line("it is waited for in vain")))
     devices.meet()
     if _others() and not devices.same(_asked(options)):
@@ -77,20 +79,22 @@ def main(argv: Sequence[str]) -> None:
             export.check_images(litert=one.run.litert, bands=run.dataset.meaning.bands is not None)
         for name in flags.STAGES:
             if name in options.stages:
-                _stage(name, run)
+                _stage(name, run, options.stages)
                 preemption.check_lost()
     if config.splits > 1 and "evaluate" in options.stages:
         combine_splits(workdir, [directory for _, directory in parts])
 
 
-def _stage(name: str, run: Run) -> None:
+def _stage(name: str, run: Run, stages: Sequence[str]) -> None:
     """Runs one stage. Each imports what it needs: only those who ask for an export or a report wait for theirs."""
     from kdjax.runtime import devices
 
     if name == "describe":
         from kdjax.stages.describe import describe as stage
     elif name == "teacher":
-        from kdjax.stages.train import train_teacher as stage
+        from kdjax.stages.train import train_teacher
+
+        stage = functools.partial(train_teacher, then_distill="distill" in stages)
     elif name == "distill":
         from kdjax.stages.train import distill as stage
     elif name == "evaluate":
@@ -135,9 +139,8 @@ def run() -> None:
             preemption.leaving()
     except InputError as error:
         _end(2, f"error: {error}")
-    except Preempted as error:  # of several processes all end so
-        print(f"{error}; the same command goes on from there", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it
+    except Preempted as error:  # schedulers requeue on the status
+        _end(os.EX_TEMPFAIL, f"{error}; the same command goes on from there", together=True)
     except KeyboardInterrupt:
         _end(130, "interrupted; the same command goes on from the latest checkpoint")
     except MemoryError as error:
@@ -190,13 +193,20 @@ def _others() -> bool:
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _end(status: int, line: str = "") -> None:
-    """Ends this process, at once where there are others: JAX's own shutdown would wait until they end as well."""
+def _end(status: int, line: str = "", *, together: bool = False) -> None:
+    """Ends this process, at once where Python's own shutdown would wait: for other processes, or for a compiler.
+
+    Args:
+        status: of the process.
+        line: for people.
+        together: whether all processes end so, for whom nobody waits.
+    """
     if line:
         print(printable(line), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    if _others():
+    compiling = sys.modules.get("kdjax.runtime.compiling")
+    if (_others() and not together) or (compiling is not None and compiling.busy()):
         os._exit(status)
     sys.exit(status)
 

@@ -206,7 +206,7 @@ def _student(
         total_steps=_total_steps(section, examples),
         seeds=tuple(config.seeds),
         arms=arms,
-        mapping=devices.for_population(len(config.seeds), len(arms)),
+        mapping=devices.for_population(len(config.seeds), len(arms))[0],
         log=log,
         projection=projection,
         bands=bands.names if bands else RGB,
@@ -230,7 +230,7 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
         seeds, projection, steps = program["seeds"], program["projection"], program["steps"]
         settings = arm_settings(there.arms)
         arms = resolve(tuple(program["arms"]), settings, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
-        mapping = devices.for_population(len(seeds), len(arms))
+        mapping = devices.for_population(len(seeds), len(arms))[0]
     where = f"{other.field}: {other.workdir}: {other.section}"
     bands = frozen(section, other.folder, taken(where, section.get("bands", ()), run.dataset, other), run.dataset)
     return Learner(
@@ -300,7 +300,7 @@ def _check_memory(run: Run) -> None:
 
 def _capacity(learner: Learner) -> int:
     """Bytes of the device of the smallest process: where images lie shapes the program, which all must share."""
-    return devices.least(memory.capacity(learner.mapping.local[0]))
+    return devices.least(memory.capacity(learner.mapping.local))
 
 
 def _check_batch(learner: Learner) -> None:

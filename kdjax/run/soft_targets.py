@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import InputError
+from kdjax.networks import feature_count
+from kdjax.objective.outputs import Outputs
 from kdjax.run import other_run
 from kdjax.run.arms import head_weights
 from kdjax.run.given import Given, given_teachers
@@ -90,6 +92,14 @@ def check_files(run: Run) -> None:
     for one in given_teachers(run.config):
         if one.kind == "onnx":
             _onnx(run, one, shown)
+
+
+def stored_layout(teacher: Learner, views: int, examples: int, *, features: bool) -> Outputs:
+    """The stored outputs of a network of kdjax's as shapes, see `Targets.views`."""
+    classes = teacher.network.classes
+    layout = lambda length, dtype: jax.ShapeDtypeStruct((views, examples, length), dtype)
+    count = feature_count(teacher.network, teacher.size) if features else 0
+    return Outputs(layout(classes, np.float32), layout(count, store.FEATURES) if features else None)
 
 
 def _shown(run: Run) -> Shown:

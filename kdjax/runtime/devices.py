@@ -7,6 +7,9 @@ are no stacked copies.
 A population with at least as many students as devices may share out its students instead of the batch (`RowMapping`):
 each device trains some of them on whole batches, and the devices need not talk to each other.
 
+A CPU is one device to JAX, and the small operations of a network keep one core busy. So `split_cpu` makes a device of
+each core for the students of a population. All else runs on the first of them, with all cores at its disposal.
+
 What is shared out, and how, follows from the kind of an argument:
     "rows"    leaves lead with (seed, arm), or are scalars
     "arms"    leaves lead with (arm,)
@@ -19,6 +22,8 @@ What is shared out, and how, follows from the kind of an argument:
 import collections
 import functools
 import hashlib
+import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,16 +36,43 @@ from kdjax.errors import InputError
 
 AXIS = "devices"
 
+_split = False
+
+
+def split_cpu(number: int) -> None:
+    """Makes so many devices of this machine's CPU, for students to be shared out over. Call before JAX has devices.
+
+    Nothing is done where the user says how many there are (XLA_FLAGS=--xla_force_host_platform_device_count=N or
+    JAX_NUM_CPU_DEVICES=N), which then share batches like those of an accelerator, nor in one of several processes.
+    """
+    global _split
+    given = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if given or jax.config.values["jax_num_cpu_devices"] > 0 or jax.distributed.is_initialized() or number < 2:
+        return
+    jax.config.update("jax_num_cpu_devices", number)
+    _split = True
+
+
+def _cores() -> bool:
+    """Whether the devices are those that `split_cpu` made."""
+    return _split and jax.default_backend() == "cpu"
+
 
 class Mapping:
     """How steps run on the devices of this run, over all its processes.
 
     Args:
-        devices: the devices of all processes, in the order of the axis. Default: all there are.
+        devices: the devices of all processes, in the order of the axis. Default: all there are, but one of those that
+            `split_cpu` made.
+
+    Attributes:
+        shape: numbers of devices along the seeds and along the arms of a population, None where a batch is shared out.
     """
 
+    shape: tuple[int, int] | None = None
+
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        self.devices = tuple(devices or jax.devices())
+        self.devices = tuple(devices or jax.devices()[: 1 if _cores() else None])
         self.local = tuple(d for d in self.devices if d.process_index == jax.process_index())
         self.axis_name = AXIS if len(self.devices) > 1 else None
         self._mesh = Mesh(np.array(self.devices), (AXIS,))
@@ -196,12 +228,13 @@ class RowMapping(Mapping):
 
     Args:
         shape: numbers of devices along the seeds and along the arms; each divides its axis.
-        devices: so many devices. Default: all there are.
+        devices: so many devices. Default: the first.
     """
 
     def __init__(self, shape: tuple[int, int], devices: Sequence[jax.Device] | None = None):
-        super().__init__(devices)
+        super().__init__(devices or jax.devices()[: math.prod(shape)])
         self.axis_name = None
+        self.shape = shape
         self._rows = Mesh(np.array(self.devices).reshape(shape), ("seeds", "arms"))
 
     def map(
@@ -235,16 +268,27 @@ class RowMapping(Mapping):
         return jax.tree.map(lambda leaf: spec if np.ndim(leaf) >= len(spec) else PartitionSpec(), tree)
 
 
-def for_population(seeds: int, arms: int) -> Mapping:
-    """The mapping a population is trained with: its students over the devices where they can be shared out evenly.
+def for_population(seeds: int, arms: int) -> list[Mapping]:
+    """The mappings a population may be trained with, the fastest first.
 
     Students are shared out where there is one process, and where the devices divide into a number that divides the
     seeds times one that divides the arms. Else the batch is shared out.
+
+    Devices that `split_cpu` made need not all be used. More of them take more of the memory that they share, so there
+    are mappings of fewer for where that is short; the last has one.
     """
-    devices = jax.device_count()
-    if devices > 1 and jax.process_count() == 1:
-        for along_seeds in range(devices, 0, -1):
-            along_arms, rest = divmod(devices, along_seeds)
-            if rest == 0 and seeds % along_seeds == 0 and arms % along_arms == 0:
-                return RowMapping((along_seeds, along_arms))
-    return Mapping()
+    if _cores():
+        shapes = (_shape(number, seeds, arms) for number in range(jax.device_count(), 1, -1))
+        return [*(RowMapping(shape) for shape in shapes if shape), Mapping()]
+    alone = jax.device_count() > 1 and jax.process_count() == 1
+    shape = _shape(jax.device_count(), seeds, arms) if alone else None
+    return [RowMapping(shape) if shape else Mapping()]
+
+
+def _shape(number: int, seeds: int, arms: int) -> tuple[int, int] | None:
+    """So many devices along the seeds and along the arms, as many of them along the seeds as can be."""
+    for along_seeds in range(number, 0, -1):
+        along_arms, rest = divmod(number, along_seeds)
+        if rest == 0 and seeds % along_seeds == 0 and arms % along_arms == 0:
+            return along_seeds, along_arms
+    return None

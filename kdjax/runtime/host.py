@@ -5,9 +5,10 @@ import re
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from kdjax.errors import InputError
-from kdjax.runtime import heap, preemption
+from kdjax.runtime import cgroups, heap, preemption
 
 FAST_SUMS = "--xla_cpu_enable_fast_math=true"
 
@@ -25,6 +26,14 @@ def prepare() -> None:
     if "xla_cpu_enable_fast_math" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {FAST_SUMS}".strip()
     heap.keep()
+
+
+def cores() -> int:
+    """Cores that this process may use: those it may run on, or fewer where its control group has a share of them."""
+    those = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    groups = Path("/proc/self/cgroup")
+    shares = cgroups.cores(groups.read_text(encoding="utf-8"), cgroups.MOUNT) if groups.is_file() else ()
+    return max(1, min([those, *map(round, shares)]))
 
 
 HEARTBEAT_SECONDS = 70

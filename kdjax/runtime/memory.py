@@ -1,16 +1,16 @@
 """What a training step needs of a device's memory, and what there is, before anything runs."""
 
-import contextlib
 import math
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 
+from kdjax.runtime import cgroups, compiling
 from kdjax.runtime.keys import key
 
 WORKING_MEMORIES = 2
@@ -28,6 +28,7 @@ def needs(lowered: jax.stages.Lowered) -> float | None:
     Its arguments, its results without those that take the memory of arguments, and its working memory, twice on a
     CPU. The program is compiled for it.
     """
+    compiling.wait()
     try:
         found = lowered.compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
@@ -41,25 +42,25 @@ def needs(lowered: jax.stages.Lowered) -> float | None:
     return found.argument_size_in_bytes + results + number * found.temp_size_in_bytes
 
 
-def capacity(device: jax.Device) -> int:
-    """Bytes a device may use at all. Devices of a CPU share what the process may."""
-    stats = device.memory_stats()
+def capacity(devices: Sequence[jax.Device]) -> int:
+    """Bytes that each of these devices of a process may use at all. Those of a CPU share what the process may."""
+    stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    return min(limit for limit, _ in _host_limits()) // len(jax.local_devices())
+    return min(limit for limit, _ in _host_limits()) // len(devices)
 
 
-def free(device: jax.Device, room: float) -> int:
-    """Bytes a device may still take, of the share `room` of what it has at all.
+def free(devices: Sequence[jax.Device], room: float) -> int:
+    """Bytes that each of these devices of a process may still take, of the share `room` of what it has at all.
 
     Devices of a CPU share the host's memory, and what the process is allowed of it. Each limit is compared with what
     counts against it, and the closest one decides.
     """
-    stats = device.memory_stats()
+    stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(room * stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     left = min(int(room * limit) - taken for limit, taken in _host_limits())
-    return left // len(jax.local_devices())
+    return left // len(devices)
 
 
 def _host_limits() -> Iterator[tuple[int, int]]:
@@ -74,37 +75,12 @@ def _host_limits() -> Iterator[tuple[int, int]]:
     yield os.sysconf("SC_PHYS_PAGES") * page, held
     groups = Path("/proc/self/cgroup")
     if groups.is_file():
-        for allowed in cgroup_limits(groups.read_text(encoding="utf-8"), Path("/sys/fs/cgroup")):
+        for allowed in cgroups.memory(groups.read_text(encoding="utf-8"), cgroups.MOUNT):
             yield allowed, held
     for kind, taken in ((resource.RLIMIT_DATA, data), (resource.RLIMIT_AS, size)):
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY:
             yield limit, taken
-
-
-def cgroup_limits(membership: str, mount: Path) -> Iterator[int]:
-    """Limits in bytes of the control groups that a process is in, and of those these are in: a job of Slurm has one.
-
-    Args:
-        membership: of /proc/PID/cgroup, lines `NUMBER:CONTROLLERS:PATH`; that of version 2 names no controller.
-        mount: where the groups are, /sys/fs/cgroup.
-    """
-    for line in membership.splitlines():
-        _, controllers, group = line.split(":", 2)
-        if not controllers:
-            root, name = mount, "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = mount / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        place = root / group.lstrip("/")
-        for folder in (place, *place.parents):
-            with contextlib.suppress(OSError):
-                allowed = (folder / name).read_text(encoding="utf-8").strip()
-                if allowed.isdigit() and int(allowed) < 2**60:  # version 1 writes a number near 2**63 for none
-                    yield int(allowed)
-            if folder == root:
-                break
 
 
 def tree_bytes(tree: Any) -> int:

@@ -11,6 +11,8 @@ The working directory:
 """
 
 import contextlib
+import functools
+from collections.abc import Callable
 
 import jax
 
@@ -23,16 +25,16 @@ from kdjax.results.comparison import NAMES
 from kdjax.run.arms import head_weights
 from kdjax.run.given import given_field
 from kdjax.run.run import Run
-from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets
-from kdjax.runtime import files, preemption
-from kdjax.runtime.devices import first_process_says
+from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets, stored_layout
+from kdjax.runtime import compiling, files, preemption
+from kdjax.runtime.devices import first_process_says, for_population
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.teacher.views import MeanOfViews
 from kdjax.training.frozen import as_trained, fit_head
 from kdjax.training.learner import Learner
 from kdjax.training.loop import fit
-from kdjax.training.memory_plan import arms_at_once
+from kdjax.training.memory_plan import likely, planned
 from kdjax.training.population import Online, Population, TrainingData, population
 from kdjax.training.progress import Progress
 from kdjax.training.step import empty_averages
@@ -41,8 +43,13 @@ DEFAULT_VIEWS = 8
 """Validation accuracy rises up to here, see docs/results."""
 
 
-def train_teacher(run: Run) -> None:
-    """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time."""
+def train_teacher(run: Run, *, then_distill: bool = False) -> None:
+    """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time.
+
+    Args:
+        run: the run.
+        then_distill: whether this process goes on to `distill`, so that the students' step is compiled meanwhile.
+    """
     given = given_field(run.config)
     if given or run.teacher is None:
         for file, fitted in fit_encoder_heads(run):
@@ -68,7 +75,7 @@ def train_teacher(run: Run) -> None:
         on_device=run.on_device(split.images),
         balanced=run.config.dataset.sampling == "balanced",
     )
-    _train(run, run.teacher, data)
+    _train(run, run.teacher, data, functools.partial(_compile_students, run) if then_distill else None)
 
 
 def distill(run: Run) -> None:
@@ -78,26 +85,53 @@ def distill(run: Run) -> None:
         return
     if not student.has_checkpoints:
         student.check_weights()
-    views = config.distill.views
-    if views is None:
-        views = min(DEFAULT_VIEWS, config.student.epochs)
-    elif views > (most := _most_visits(run)):
-        run.log(f"distill: {config.student.epochs} epochs visit no more than {most} of the {views} views")
-        views = most
-    stored, online = _soft_targets(run, views)
-    data = TrainingData(
+    views, asked = _views(run), config.distill.views
+    if asked is not None and asked > views:
+        run.log(f"distill: {config.student.epochs} epochs visit no more than {views} of the {asked} views")
+    _train(run, student, _students_data(run, views, *_soft_targets(run, views)))
+
+
+def _views(run: Run) -> int:
+    """How many views an example has."""
+    asked = run.config.distill.views
+    return min(DEFAULT_VIEWS, run.config.student.epochs) if asked is None else min(asked, _most_visits(run))
+
+
+def _students_data(run: Run, views: int, stored: Outputs | None, online: Online | None) -> TrainingData:
+    """What the students train on; of `stored` the shapes suffice where nothing is trained."""
+    return TrainingData(
         train=run.dataset.train,
         validation=run.dataset.validation,
-        data_seed=config.data_seed,
+        data_seed=run.config.data_seed,
         augmentation=run.augmentation,
         on_device=run.on_device(run.dataset.train.images, stored),
         views=views,
         stored=stored,
         online=online,
-        mixup=config.distill.mixup,
+        mixup=run.config.distill.mixup,
         balanced=run.config.dataset.sampling == "balanced",
     )
-    _train(run, student, data)
+
+
+def _compile_students(run: Run) -> None:
+    """Compiles the students' step ahead, unless the teacher runs in it or they have begun."""
+    student, views = run.student, _views(run)
+    needs_teacher = any(arm.needs_teacher for arm in student.arms)
+    if student.has_checkpoints or needs_teacher and views == 0:
+        return
+
+    def lowered() -> jax.stages.Lowered:
+        stored = None
+        if needs_teacher:
+            assert run.teacher is not None
+            features = any(arm.needs_features for arm in student.arms)
+            stored = stored_layout(run.teacher, views, len(run.dataset.train), features=features)
+        trained = population(student, _students_data(run, views, stored, None))
+        if (given := run.config.run.arms_at_once) is not None:
+            return trained.on(for_population(*student.rows)[-1]).with_arms_at_once(given).lowered()
+        return likely([trained.on(mapping) for mapping in for_population(*student.rows)]).lowered()
+
+    compiling.ahead(lowered)
 
 
 def _most_visits(run: Run) -> int:
@@ -133,14 +167,14 @@ def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
     return stored, online
 
 
-def _train(run: Run, learner: Learner, data: TrainingData) -> None:
+def _train(run: Run, learner: Learner, data: TrainingData, meanwhile: Callable[[], None] | None = None) -> None:
     """Trains one learner to the end of its schedule, from its latest checkpoint where there is one."""
     folder = learner.folder.name
+    trained = _planned(run, population(learner, data))
+    learner = trained.learner
     checkpoints = learner.checkpoints()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(checkpoints.close)
-        trained = population(learner, data)
-        trained = trained.with_arms_at_once(_arms_at_once(run, trained))
         restored = checkpoints.restore(learner.layout, trained.empty_averages())
         if restored is not None:
             run.log(f"{folder}: goes on from step {int(restored[0].step)}")
@@ -166,6 +200,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
             writer=writer,
             progress=Progress(run.config.run.log_seconds, run.log),
             trace=trace,
+            meanwhile=meanwhile,
         )
 
 
@@ -209,17 +244,28 @@ def _adopt(run: Run, learner: Learner, split: Split) -> None:
         checkpoints.close()
 
 
-def _arms_at_once(run: Run, trained: Population) -> int | None:
-    """How many arms a step computes side by side: as configured, or decided once and kept in the stage's folder."""
-    learner = trained.learner
+def _planned(run: Run, trained: Population) -> Population:
+    """On which devices, and with how many arms side by side: decided once, and kept in the stage's folder.
+
+    A number of arms that the user gives is that of all that train at a time, so it means one device of a CPU.
+    """
+    learner, given = trained.learner, run.config.run.arms_at_once
+    mappings = for_population(*learner.rows)
+    if given is not None:
+        trained = trained.on(mappings[-1]).with_arms_at_once(given)
+        _record(trained.learner, given)
+        return trained
     record = learner.folder / "program.json"
-    chosen = run.config.run.arms_at_once
-    if chosen is None and first_process_says(learner.has_checkpoints and record.exists()):
-        return files.read_json(record, "remove it; the number is decided again").get("arms_at_once")
-    if chosen is None:
-        chosen = first_process_says(arms_at_once(trained, run.log) or 0) or None
-    _record(learner, chosen)
-    return chosen
+    if first_process_says(learner.has_checkpoints and record.exists()):
+        kept = files.read_json(record, "remove it; it is decided again")
+        shape = kept.get("devices")
+        for mapping in mappings:
+            if mapping.shape == (shape and tuple(shape)):
+                return trained.on(mapping).with_arms_at_once(kept.get("arms_at_once"))
+    trained = planned([trained.on(mapping) for mapping in mappings], run.log)
+    chosen = first_process_says(trained.recipe.arms_at_once or 0) or None
+    _record(trained.learner, chosen)
+    return trained.with_arms_at_once(chosen)
 
 
 def _record(learner: Learner, chosen: int | None) -> None:
@@ -232,7 +278,8 @@ def _record(learner: Learner, chosen: int | None) -> None:
             "arms": [arm.name for arm in learner.arms],
             "projection": learner.projection,
         }
-        files.write_json(learner.folder / "program.json", {"arms_at_once": chosen, **layout})
+        program = {"devices": learner.mapping.shape, "arms_at_once": chosen}
+        files.write_json(learner.folder / "program.json", {**program, **layout})
 
 
 def _done(learner: Learner, run: Run) -> bool:

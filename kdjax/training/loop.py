@@ -38,6 +38,7 @@ def fit(
     writer: MetricsWriter,
     progress: Progress,
     trace: Trace | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> TrainState:
     """Trains a population from `state` to the end of its schedule, evaluating and saving on the way.
 
@@ -52,6 +53,7 @@ def fit(
         writer: where metrics go.
         progress: what is shown.
         trace: steps to profile.
+        meanwhile: called after the first steps, when all of them are compiled.
 
     Returns:
         The last state.
@@ -93,6 +95,10 @@ def fit(
         before = averages
         if trace is not None:
             trace.after(number, state)
+        if meanwhile is not None:
+            jax.block_until_ready(averages)
+            meanwhile()
+            meanwhile = None
         if number < boundary:
             continue
         clock.tick(number, averages)

@@ -18,6 +18,7 @@ from kdjax.objective.arms import Hyperparameters, hyperparameters, measured_term
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
 from kdjax.runtime.compiling import told
+from kdjax.runtime.devices import Mapping
 from kdjax.training.learner import Learner
 from kdjax.training.state import TrainState
 from kdjax.training.step import Averages, Recipe, empty_averages, planned_steps
@@ -174,6 +175,12 @@ class Population:
     def with_arms_at_once(self, number: int | None) -> "Population":
         """The same with so many arms of a step side by side."""
         return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, arms_at_once=number))
+
+    def on(self, mapping: Mapping) -> "Population":
+        """The same on other devices; what is compiled for its own is kept where these are they."""
+        if mapping.shape == self.learner.mapping.shape:
+            return self
+        return dataclasses.replace(self, learner=dataclasses.replace(self.learner, mapping=mapping))
 
     def hyperparameters(self) -> Hyperparameters:
         """The arms as arrays, with the group of examples of each where there are several."""

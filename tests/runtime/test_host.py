@@ -215,3 +215,10 @@ def test_processes_that_do_not_come_end_the_wait_in_one_line(process):
 
 def test_the_wait_is_shorter_than_a_minute_by_default():
     assert host.WAIT_SECONDS < 60
+
+
+@pytest.mark.parametrize(("shares", "expected"), [((), 8), ((16.0,), 8), ((2.5, 3.0), 2), ((0.2,), 1)])
+def test_a_control_group_may_leave_fewer_cores(monkeypatch, shares, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(host.cgroups, "cores", lambda membership, mount: iter(shares))
+    assert host.cores() == expected

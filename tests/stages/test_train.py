@@ -1,5 +1,6 @@
 """What a stage keeps of its program: for runs that go on, and for those that take its teacher."""
 
+import dataclasses
 import hashlib
 import json
 from types import SimpleNamespace
@@ -7,43 +8,74 @@ from types import SimpleNamespace
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.stages.train import _arms_at_once, _check_same_weights
+from kdjax.stages.train import _check_same_weights, _planned
 
 
 @pytest.fixture
 def decide(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdjax.stages.train.arms_at_once", lambda population, log: None)  # all fit
+    mappings = [SimpleNamespace(shape=shape) for shape in ((2, 2), (2, 1), None)]
+    monkeypatch.setattr("kdjax.stages.train.for_population", lambda seeds, arms: mappings)
 
-    def call(configured, *, total, resumed):
+    @dataclasses.dataclass
+    class Trained:
+        learner: SimpleNamespace
+        arms_at_once: int | None = None
+
+        @property
+        def recipe(self):
+            return self
+
+        def on(self, mapping):
+            return Trained(SimpleNamespace(**{**vars(self.learner), "mapping": mapping}), self.arms_at_once)
+
+        def with_arms_at_once(self, number):
+            return Trained(self.learner, number)
+
+    def call(configured, *, total, resumed, fits=0):
+        monkeypatch.setattr("kdjax.stages.train.planned", lambda populations, log: populations[fits])
         run = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(arms_at_once=configured)), log=print)
         learner = SimpleNamespace(
-            folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total, seeds=(3, 8),
-            arms=(SimpleNamespace(name="alone"), SimpleNamespace(name="kl")), projection=None,
+            folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total, seeds=(3, 8), rows=(2, 2),
+            arms=(SimpleNamespace(name="alone"), SimpleNamespace(name="kl")), projection=None, mapping=mappings[0],
         )  # fmt: skip
-        return _arms_at_once(run, SimpleNamespace(learner=learner))
+        decided = _planned(run, Trained(learner))
+        return decided.learner.mapping.shape, decided.arms_at_once
 
     return call
 
 
 def test_without_a_checkpoint_the_record_of_another_configuration_is_replaced(decide, tmp_path):
-    assert decide(None, total=8, resumed=False) is None
-    assert decide(1, total=4, resumed=False) == 1
+    assert decide(None, total=8, resumed=False) == ((2, 2), None)
+    assert decide(1, total=4, resumed=False) == (None, 1)  # one device: so many are in memory at a time
     assert json.loads((tmp_path / "distill" / "program.json").read_text()) == {
-        "arms_at_once": 1, "steps": 4, "seeds": [3, 8], "arms": ["alone", "kl"], "projection": None,
+        "devices": None, "arms_at_once": 1, "steps": 4, "seeds": [3, 8], "arms": ["alone", "kl"], "projection": None,
     }  # fmt: skip
 
 
 def test_a_resumed_run_keeps_what_was_decided_unless_told_otherwise(decide):
     decide(2, total=8, resumed=False)
-    assert decide(None, total=8, resumed=True) == 2
-    assert decide(1, total=8, resumed=True) == 1
-    assert decide(None, total=8, resumed=True) == 1
+    assert decide(None, total=8, resumed=True) == (None, 2)
+    assert decide(1, total=8, resumed=True) == (None, 1)
+    assert decide(None, total=8, resumed=True) == (None, 1)
+
+
+def test_a_resumed_run_keeps_its_devices(decide, tmp_path):
+    """Memory may be shorter or longer now than when it began; the same program gives the same bits."""
+    assert decide(None, total=8, resumed=False, fits=1) == ((2, 1), None)
+    assert decide(None, total=8, resumed=True, fits=0) == ((2, 1), None)
+    record = tmp_path / "distill" / "program.json"
+    document = json.loads(record.read_text())
+    record.write_text(json.dumps({**document, "devices": [3, 1]}))  # of another machine
+    assert decide(None, total=8, resumed=True, fits=0) == ((2, 2), None)
+    del document["devices"]  # of a release that knew one device only
+    record.write_text(json.dumps({**document, "arms_at_once": 2}))
+    assert decide(None, total=8, resumed=True, fits=0) == (None, 2)
 
 
 def test_all_processes_take_the_number_of_the_first(decide, monkeypatch):
     # The first process has no checkpoints either, and would take three.
     monkeypatch.setattr("kdjax.stages.train.first_process_says", lambda answer: answer if answer is False else 3)
-    assert decide(None, total=8, resumed=False) == 3
+    assert decide(None, total=8, resumed=False) == ((2, 2), 3)
 
 
 def test_a_damaged_record_is_named(decide, tmp_path):

@@ -43,7 +43,7 @@ def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: N
             )
 
     tried, said = [], []
-    monkeypatch.setattr(memory_plan, "free", lambda device, room: free)
+    monkeypatch.setattr(memory_plan, "free", lambda devices, room: free)
     monkeypatch.setattr(memory_plan, "_state_bytes", lambda population: 0)
     monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
     monkeypatch.setattr(memory_plan, "_held_bytes", lambda population: held)
@@ -165,3 +165,28 @@ def test_the_plan_holds_under_a_limit_on_memory():
         assert json.loads(done.stdout)["arms_at_once"] == arms
     # More than the limit in one piece. A little less, and another thread could be the one that gets nothing and aborts.
     assert "Out of memory" in under_limit(192, 4).stderr
+
+
+def test_where_memory_is_short_fewer_devices_train(monkeypatch):
+    """Each of them needs memory of its own, and has a share."""
+
+    class Trained:
+        def __init__(self, devices, number=0):
+            self.devices, self.number = devices, number
+
+        def with_arms_at_once(self, number):
+            return Trained(self.devices, number)
+
+    def searched(free):
+        def arms_at_once(population, log):
+            if free < population.devices * GB:
+                raise InputError("no room")
+            return population.devices
+
+        monkeypatch.setattr(memory_plan, "arms_at_once", arms_at_once)
+        found = memory_plan.planned([Trained(4), Trained(2), Trained(1)], print)
+        return found.devices, found.number
+
+    assert [searched(free) for free in (9 * GB, 3 * GB, GB)] == [(4, 4), (2, 2), (1, 1)]
+    with pytest.raises(InputError, match="no room"):
+        searched(0)

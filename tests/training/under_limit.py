@@ -53,7 +53,7 @@ def main() -> None:
     labels = np.arange(64, dtype=np.int32) % 3
     colors = np.random.default_rng(0).integers(0, 256, (64, size, size, 3), dtype=np.uint8)
     trained = population(who, training_data((colors, labels)))
-    left = memory.free(jax.devices()[0], 1.0)
+    left = memory.free(jax.devices()[:1], 1.0)
     number = int(sys.argv[3]) if len(sys.argv) > 3 else arms_at_once(trained, lambda line: None)
     trained = trained.with_arms_at_once(number)
     state, averages = trained.initial()

@@ -15,7 +15,7 @@ from kdjax.deploy.landuse_map.raster import check_name
 from kdjax.deploy.predict import say
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
-from kdjax.runtime import files, temporary
+from kdjax.runtime import files, host, temporary
 
 ALL_AREAS = "areas.csv"
 """In the folder: the sums over the maps of a call."""
@@ -130,7 +130,7 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
             for job in jobs:
                 done(job, _outcome(classifier, options, job))
         else:
-            threads = max(1, workers.cores() // count)
+            threads = max(1, host.cores() // count)
             workers.share(functools.partial(_begin, str(classifier.path), options, threads), jobs, count, done)
         mapped = [job for job in jobs if outcomes[job].error is None]
         areas = _sums(classifier, mapped, folder / ALL_AREAS)

@@ -23,11 +23,6 @@ _SECONDS_TO_END = 20.0
 """For a worker that was asked to: calls of GDAL and onnxruntime end first."""
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def share(
     begin: Callable[[], Callable[[Job], Result]],
     jobs: Sequence[Job],
