@@ -94,12 +94,12 @@ def check_files(run: Run) -> None:
             _onnx(run, one, shown)
 
 
-def stored_layout(teacher: Learner, views: int, examples: int, *, features: bool) -> Outputs:
-    """The stored outputs of a network of kdjax's as shapes, see `Targets.views`."""
-    classes = teacher.network.classes
-    layout = lambda length, dtype: jax.ShapeDtypeStruct((views, examples, length), dtype)
-    count = feature_count(teacher.network, teacher.size) if features else 0
-    return Outputs(layout(classes, np.float32), layout(count, store.FEATURES) if features else None)
+def stored_layout(run: Run, views: int, *, features: bool) -> Outputs:
+    """The outputs of the run's own teacher as shapes, see `Targets.views`."""
+    assert run.teacher is not None
+    layout = lambda length, dtype: jax.ShapeDtypeStruct((views, len(run.dataset.train), length), dtype)
+    count = feature_count(run.teacher.network, run.teacher.size) if features else 0
+    return Outputs(layout(len(run.dataset.classes), np.float32), layout(count, store.FEATURES) if features else None)
 
 
 def _shown(run: Run) -> Shown:

@@ -121,11 +121,8 @@ def _compile_students(run: Run) -> None:
         return
 
     def lowered() -> jax.stages.Lowered:
-        stored = None
-        if needs_teacher:
-            assert run.teacher is not None
-            features = any(arm.needs_features for arm in student.arms)
-            stored = stored_layout(run.teacher, views, len(run.dataset.train), features=features)
+        features = any(arm.needs_features for arm in student.arms)
+        stored = stored_layout(run, views, features=features) if needs_teacher else None
         trained = population(student, _students_data(run, views, stored, None))
         if (given := run.config.run.arms_at_once) is not None:
             return trained.on(for_population(*student.rows)[-1]).with_arms_at_once(given).lowered()
