@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -79,22 +78,20 @@ def main(argv: Sequence[str]) -> None:
             export.check_images(litert=one.run.litert, bands=run.dataset.meaning.bands is not None)
         for name in flags.STAGES:
             if name in options.stages:
-                _stage(name, run, options.stages)
+                _stage(name, run)
                 preemption.check_lost()
     if config.splits > 1 and "evaluate" in options.stages:
         combine_splits(workdir, [directory for _, directory in parts])
 
 
-def _stage(name: str, run: Run, stages: Sequence[str]) -> None:
+def _stage(name: str, run: Run) -> None:
     """Runs one stage. Each imports what it needs: only those who ask for an export or a report wait for theirs."""
     from kdjax.runtime import devices
 
     if name == "describe":
         from kdjax.stages.describe import describe as stage
     elif name == "teacher":
-        from kdjax.stages.train import train_teacher
-
-        stage = functools.partial(train_teacher, then_distill="distill" in stages)
+        from kdjax.stages.train import train_teacher as stage
     elif name == "distill":
         from kdjax.stages.train import distill as stage
     elif name == "evaluate":
@@ -139,8 +136,9 @@ def run() -> None:
             preemption.leaving()
     except InputError as error:
         _end(2, f"error: {error}")
-    except Preempted as error:  # schedulers requeue on the status
-        _end(os.EX_TEMPFAIL, f"{error}; the same command goes on from there", together=True)
+    except Preempted as error:  # of several processes all end so
+        print(f"{error}; the same command goes on from there", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it
     except KeyboardInterrupt:
         _end(130, "interrupted; the same command goes on from the latest checkpoint")
     except MemoryError as error:
@@ -193,20 +191,13 @@ def _others() -> bool:
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _end(status: int, line: str = "", *, together: bool = False) -> None:
-    """Ends this process, at once where Python's own shutdown would wait: for other processes, or for a compiler.
-
-    Args:
-        status: of the process.
-        line: for people.
-        together: whether all processes end so, for whom nobody waits.
-    """
+def _end(status: int, line: str = "") -> None:
+    """Ends this process, at once where there are others: JAX's own shutdown would wait until they end as well."""
     if line:
         print(printable(line), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    compiling = sys.modules.get("kdjax.runtime.compiling")
-    if (_others() and not together) or (compiling is not None and compiling.busy()):
+    if _others():
         os._exit(status)
     sys.exit(status)
 

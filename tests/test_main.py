@@ -301,5 +301,5 @@ def test_other_processes_wait_for_what_the_first_writes_at_the_end_of_a_stage(mo
     done = []
     monkeypatch.setattr(describe, "describe", lambda run: done.append("describe"))
     monkeypatch.setattr(devices, "first_process_says", lambda answer: done.append("waited"))
-    main._stage("describe", None, ("describe",))
+    main._stage("describe", None)
     assert done == ["describe", "waited"]

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import InputError
-from kdjax.networks import feature_count
-from kdjax.objective.outputs import Outputs
 from kdjax.run import other_run
 from kdjax.run.arms import head_weights
 from kdjax.run.given import Given, given_teachers
@@ -92,14 +90,6 @@ def check_files(run: Run) -> None:
     for one in given_teachers(run.config):
         if one.kind == "onnx":
             _onnx(run, one, shown)
-
-
-def stored_layout(run: Run, views: int, *, features: bool) -> Outputs:
-    """The outputs of the run's own teacher as shapes, see `Targets.views`."""
-    assert run.teacher is not None
-    layout = lambda length, dtype: jax.ShapeDtypeStruct((views, len(run.dataset.train), length), dtype)
-    count = feature_count(run.teacher.network, run.teacher.size) if features else 0
-    return Outputs(layout(len(run.dataset.classes), np.float32), layout(count, store.FEATURES) if features else None)
 
 
 def _shown(run: Run) -> Shown:

@@ -1,11 +1,6 @@
-"""What compiling costs: it is told, as a first start would be silent for a minute, and saved where it does not pay.
+"""What compiling costs: it is told, as a first start would be silent for a minute, and saved where it does not pay."""
 
-A program that will be needed can be compiled ahead, in a thread, while another one runs.
-"""
-
-import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.runtime import files
-
-_ahead: list[threading.Thread] = []
 
 SECONDS = "seconds.json"
 """In the folder of compiled programs: the seconds of the last first call of each program, by what it is."""
@@ -30,39 +23,6 @@ def for_once() -> dict[str, bool | int] | None:
     if jax.default_backend() != "cpu" or isinstance(jnp.zeros(()), jax.core.Tracer):
         return None  # other compilers may not know these, and what is traced belongs to a program that has its own
     return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-def ahead(lowered: Callable[[], jax.stages.Lowered | None]) -> None:
-    """Compiles a program in a thread; the first call of it then finds it in JAX's cache of compiled programs.
-
-    Nothing is done where there is no such cache, or in one of several processes, of which only the first writes it.
-
-    Args:
-        lowered: makes the program, or None where there is none to compile. What it raises is lost: whoever needs the
-            program meets the same.
-    """
-    if not jax.config.jax_enable_compilation_cache or _file() is None or jax.process_count() > 1:  # type: ignore[attr-defined]
-        return
-
-    def compile_it() -> None:
-        with contextlib.suppress(Exception):
-            if (program := lowered()) is not None:
-                program.compile()
-
-    thread = threading.Thread(target=compile_it, name="compiling ahead")
-    thread.start()
-    _ahead.append(thread)
-
-
-def busy() -> bool:
-    """Whether a program is being compiled ahead. XLA cannot be interrupted there."""
-    return any(thread.is_alive() for thread in _ahead)
-
-
-def wait() -> None:
-    """Waits for what is compiled ahead: to be called before a program is compiled that may be that one."""
-    while _ahead:
-        _ahead.pop().join()
 
 
 def told(program: Callable[..., Any], what: str, log: Callable[[str], None]) -> Callable[..., Any]:
@@ -80,7 +40,6 @@ def told(program: Callable[..., Any], what: str, log: Callable[[str], None]) -> 
         if called:
             return program(*args)
         called, before = True, _seconds().get(what)
-        wait()
         last = "the first time may take minutes" if before is None else f"last time this took {before:.0f} s"
         log(f"{what}: compiling; {last}")
         began = time.monotonic()

@@ -44,12 +44,16 @@ def split_cpu(number: int) -> None:
 
     Nothing is done where the user says how many there are (XLA_FLAGS=--xla_force_host_platform_device_count=N or
     JAX_NUM_CPU_DEVICES=N), which then share batches like those of an accelerator, nor in one of several processes.
+    Where JAX has its devices already, they stay as they are.
     """
     global _split
     given = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if given or jax.config.values["jax_num_cpu_devices"] > 0 or jax.distributed.is_initialized() or number < 2:
         return
-    jax.config.update("jax_num_cpu_devices", number)
+    try:
+        jax.config.update("jax_num_cpu_devices", number)
+    except RuntimeError:
+        return
     _split = True
 
 

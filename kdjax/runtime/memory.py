@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from kdjax.runtime import cgroups, compiling
+from kdjax.runtime import cgroups
 from kdjax.runtime.keys import key
 
 WORKING_MEMORIES = 2
@@ -28,7 +28,6 @@ def needs(lowered: jax.stages.Lowered) -> float | None:
     Its arguments, its results without those that take the memory of arguments, and its working memory, twice on a
     CPU. The program is compiled for it.
     """
-    compiling.wait()
     try:
         found = lowered.compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:

@@ -11,8 +11,6 @@ The working directory:
 """
 
 import contextlib
-import functools
-from collections.abc import Callable
 
 import jax
 
@@ -25,8 +23,8 @@ from kdjax.results.comparison import NAMES
 from kdjax.run.arms import head_weights
 from kdjax.run.given import given_field
 from kdjax.run.run import Run
-from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets, stored_layout
-from kdjax.runtime import compiling, files, preemption
+from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets
+from kdjax.runtime import files, preemption
 from kdjax.runtime.devices import first_process_says, for_population
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
@@ -34,7 +32,7 @@ from kdjax.teacher.views import MeanOfViews
 from kdjax.training.frozen import as_trained, fit_head
 from kdjax.training.learner import Learner
 from kdjax.training.loop import fit
-from kdjax.training.memory_plan import likely, planned
+from kdjax.training.memory_plan import planned
 from kdjax.training.population import Online, Population, TrainingData, population
 from kdjax.training.progress import Progress
 from kdjax.training.step import empty_averages
@@ -43,13 +41,8 @@ DEFAULT_VIEWS = 8
 """Validation accuracy rises up to here, see docs/results."""
 
 
-def train_teacher(run: Run, *, then_distill: bool = False) -> None:
-    """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time.
-
-    Args:
-        run: the run.
-        then_distill: whether this process goes on to `distill`, so that the students' step is compiled meanwhile.
-    """
+def train_teacher(run: Run) -> None:
+    """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time."""
     given = given_field(run.config)
     if given or run.teacher is None:
         for file, fitted in fit_encoder_heads(run):
@@ -75,7 +68,7 @@ def train_teacher(run: Run, *, then_distill: bool = False) -> None:
         on_device=run.on_device(split.images),
         balanced=run.config.dataset.sampling == "balanced",
     )
-    _train(run, run.teacher, data, functools.partial(_compile_students, run) if then_distill else None)
+    _train(run, run.teacher, data)
 
 
 def distill(run: Run) -> None:
@@ -85,50 +78,26 @@ def distill(run: Run) -> None:
         return
     if not student.has_checkpoints:
         student.check_weights()
-    views, asked = _views(run), config.distill.views
-    if asked is not None and asked > views:
-        run.log(f"distill: {config.student.epochs} epochs visit no more than {views} of the {asked} views")
-    _train(run, student, _students_data(run, views, *_soft_targets(run, views)))
-
-
-def _views(run: Run) -> int:
-    """How many views an example has."""
-    asked = run.config.distill.views
-    return min(DEFAULT_VIEWS, run.config.student.epochs) if asked is None else min(asked, _most_visits(run))
-
-
-def _students_data(run: Run, views: int, stored: Outputs | None, online: Online | None) -> TrainingData:
-    """What the students train on; of `stored` the shapes suffice where nothing is trained."""
-    return TrainingData(
+    views = config.distill.views
+    if views is None:
+        views = min(DEFAULT_VIEWS, config.student.epochs)
+    elif views > (most := _most_visits(run)):
+        run.log(f"distill: {config.student.epochs} epochs visit no more than {most} of the {views} views")
+        views = most
+    stored, online = _soft_targets(run, views)
+    data = TrainingData(
         train=run.dataset.train,
         validation=run.dataset.validation,
-        data_seed=run.config.data_seed,
+        data_seed=config.data_seed,
         augmentation=run.augmentation,
         on_device=run.on_device(run.dataset.train.images, stored),
         views=views,
         stored=stored,
         online=online,
-        mixup=run.config.distill.mixup,
+        mixup=config.distill.mixup,
         balanced=run.config.dataset.sampling == "balanced",
     )
-
-
-def _compile_students(run: Run) -> None:
-    """Compiles the students' step ahead, unless the teacher runs in it or they have begun."""
-    student, views = run.student, _views(run)
-    needs_teacher = any(arm.needs_teacher for arm in student.arms)
-    if student.has_checkpoints or needs_teacher and views == 0:
-        return
-
-    def lowered() -> jax.stages.Lowered:
-        features = any(arm.needs_features for arm in student.arms)
-        stored = stored_layout(run, views, features=features) if needs_teacher else None
-        trained = population(student, _students_data(run, views, stored, None))
-        if (given := run.config.run.arms_at_once) is not None:
-            return trained.on(for_population(*student.rows)[-1]).with_arms_at_once(given).lowered()
-        return likely([trained.on(mapping) for mapping in for_population(*student.rows)]).lowered()
-
-    compiling.ahead(lowered)
+    _train(run, student, data)
 
 
 def _most_visits(run: Run) -> int:
@@ -164,7 +133,7 @@ def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
     return stored, online
 
 
-def _train(run: Run, learner: Learner, data: TrainingData, meanwhile: Callable[[], None] | None = None) -> None:
+def _train(run: Run, learner: Learner, data: TrainingData) -> None:
     """Trains one learner to the end of its schedule, from its latest checkpoint where there is one."""
     folder = learner.folder.name
     trained = _planned(run, population(learner, data))
@@ -197,7 +166,6 @@ def _train(run: Run, learner: Learner, data: TrainingData, meanwhile: Callable[[
             writer=writer,
             progress=Progress(run.config.run.log_seconds, run.log),
             trace=trace,
-            meanwhile=meanwhile,
         )
 
 

@@ -38,7 +38,6 @@ def fit(
     writer: MetricsWriter,
     progress: Progress,
     trace: Trace | None = None,
-    meanwhile: Callable[[], None] | None = None,
 ) -> TrainState:
     """Trains a population from `state` to the end of its schedule, evaluating and saving on the way.
 
@@ -53,7 +52,6 @@ def fit(
         writer: where metrics go.
         progress: what is shown.
         trace: steps to profile.
-        meanwhile: called after the first steps, when all of them are compiled.
 
     Returns:
         The last state.
@@ -95,10 +93,6 @@ def fit(
         before = averages
         if trace is not None:
             trace.after(number, state)
-        if meanwhile is not None:
-            jax.block_until_ready(averages)
-            meanwhile()
-            meanwhile = None
         if number < boundary:
             continue
         clock.tick(number, averages)

@@ -1,6 +1,7 @@
 """On how many devices a population fits into memory, and how many of its arms side by side.
 
-What the compiled step needs decides."""
+What the compiled step needs decides.
+"""
 
 import contextlib
 import math
@@ -40,20 +41,6 @@ def planned(populations: Sequence[Population], log: Callable[[str], None]) -> Po
     return last.with_arms_at_once(arms_at_once(last, log))
 
 
-def likely(populations: Sequence[Population]) -> Population:
-    """What `planned` will look at first, by estimates alone: nothing is compiled.
-
-    Args:
-        populations: the fastest first.
-    """
-    for one in populations:
-        room = free(one.learner.mapping.local, ROOM) - _held_bytes(one)
-        for number, estimate in _estimates(one):
-            if estimate <= HOPELESS * room:
-                return one.with_arms_at_once(number)
-    return populations[-1].with_arms_at_once(1)
-
-
 def arms_at_once(population: Population, log: Callable[[str], None]) -> int | None:
     """How many arms a step computes side by side, as `Recipe.arms_at_once` takes it.
 
@@ -66,12 +53,14 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
     """
     learner = population.learner
     left = least(free(learner.mapping.local, ROOM))  # processes hold unlike amounts, and must run one program
-    _, arms = learner.mapping.rows_a_device(*learner.rows)
-    held, needed, candidates = _held_bytes(population), 0.0, _estimates(population)
-    for number, estimate in candidates:
+    seeds, arms = learner.mapping.rows_a_device(*learner.rows)
+    student, state, held = _student_bytes(population), 2 * _state_bytes(population), _held_bytes(population)
+    candidates, needed = _candidates(seeds, arms), 0.0
+    for number in candidates:
+        estimate = state + student * (seeds * arms if number is None else number)
         if estimate < SURE * (left - held):
             return number
-        if estimate > HOPELESS * (left - held) and number != candidates[-1][0]:
+        if estimate > HOPELESS * (left - held) and number != candidates[-1]:
             continue
         needed = needs(population.with_arms_at_once(number).lowered()) or held + estimate
         log(f"{learner.folder.name}: a step of {number or arms} of {arms} arms needs {_gb(needed)} of {_gb(left)} GB")
@@ -84,15 +73,6 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
     raise InputError(
         f"{said}: a step of one network needs {_gb(needed)} GB of memory and {_gb(left)} GB are free: {fix}"
     )
-
-
-def _estimates(population: Population) -> list[tuple[int | None, float]]:
-    """Numbers of arms side by side, the fastest first, and the bytes that a device's students then take."""
-    seeds, arms = population.learner.mapping.rows_a_device(*population.learner.rows)
-    student, state = _student_bytes(population), 2 * _state_bytes(population)
-    return [
-        (number, state + student * (seeds * arms if number is None else number)) for number in _candidates(seeds, arms)
-    ]
 
 
 def _candidates(seeds: int, arms: int) -> list[int | None]:

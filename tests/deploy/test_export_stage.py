@@ -135,7 +135,7 @@ def test_missing_packages_are_refused(monkeypatch):
 def test_images_that_cannot_be_exported_are_refused_before_anything_is_trained(monkeypatch, tmp_path):
     bands, stages = SimpleNamespace(meaning=SimpleNamespace(bands=object())), []
     monkeypatch.setattr(opening, "opened", lambda config, workdir, **options: SimpleNamespace(dataset=bands))
-    monkeypatch.setattr(main, "_stage", lambda name, run, asked: stages.append(name))
+    monkeypatch.setattr(main, "_stage", lambda name, run: stages.append(name))
     monkeypatch.setattr(watch, "start", lambda *arguments: None)
     monkeypatch.setattr(preemption, "install", lambda: None)
     command = ["main", f"--workdir={tmp_path}", "--stages=teacher,distill,export"]

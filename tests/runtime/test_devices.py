@@ -22,9 +22,9 @@ print(json.dumps([
 """
 
 
-def asked(**environment):
+def asked(ask=ASK, **environment):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment}
-    done = subprocess.run([sys.executable, "-c", ASK], env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", ask], env=environment, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
 
@@ -32,6 +32,10 @@ def test_students_share_the_cores_and_all_else_has_one_device():
     assert asked() == [
         4, 1, None, [[4, 1], [2, 1], None], [[3, 1], [1, 2], None], [[1, 3], None], [None], 2, [2, 2],
     ]  # fmt: skip
+
+
+def test_devices_that_there_are_stay_as_they_are():
+    assert asked(ASK.replace("devices.split_cpu(4)", "jax.devices(); devices.split_cpu(4)"))[:4] == [1, 1, None, [None]]
 
 
 @pytest.mark.parametrize(

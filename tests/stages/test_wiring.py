@@ -56,7 +56,7 @@ def handed(monkeypatch):
     targets, came = Targets(), []
     monkeypatch.setattr(train, "open_targets", lambda run: targets)
     monkeypatch.setattr(train, "_done", lambda learner, run: False)
-    monkeypatch.setattr(train, "_train", lambda run, learner, data, meanwhile=None: came.append((learner, data)))
+    monkeypatch.setattr(train, "_train", lambda run, learner, data: came.append((learner, data)))
 
     def call(stage, config, **fields):
         config.data_seed = 5
@@ -253,7 +253,7 @@ def test_several_splits_are_runs_of_their_own(monkeypatch, tmp_path, split_by):
         "kdjax.run.opening.opened",
         lambda config, workdir, **options: (config.data_seed, config.splits, config.dataset.fold, workdir),
     )
-    monkeypatch.setattr(main, "_stage", lambda name, run, asked: ran.append((name, run)))
+    monkeypatch.setattr(main, "_stage", lambda name, run: ran.append((name, run)))
     monkeypatch.setattr(
         "kdjax.stages.evaluate.combine_splits", lambda workdir, parts: combined.append((workdir, parts))
     )
