@@ -3,8 +3,8 @@
     launch/local.sh
 
 The teacher and the students' baseline learn from the 30 labeled scenes alone. The distilled students are also shown the
-570 others, with what the teacher says of them. All networks are trained from scratch, in five to six minutes on two
-CPU cores.
+570 others, with what the teacher says of them. All networks are trained from scratch, in about five minutes on two CPU
+cores.
 
 With the argument `bands` all 600 scenes have labels, and infrared beside their colors: a teacher of six bands teaches
 students that see red, green and blue.
