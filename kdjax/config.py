@@ -174,7 +174,7 @@ def _run() -> ml_collections.ConfigDict:
     run.cache_dir = config_dict.placeholder(str)  # unset = kdjax in the user's cache directory
     run.form = "auto"  # layout that networks compute in: examples_last (fast on CPU) | examples_first | auto
     run.images = "auto"  # training images: device (its memory) | host (read ahead) | auto (device if they fit)
-    run.arms_at_once = config_dict.placeholder(int)  # side by side in a step, on one device of a CPU; unset = as memory allows
+    run.arms_at_once = config_dict.placeholder(int)  # side by side in a step; unset = as memory allows
     run.profile = ()  # (first, last) step of a jax.profiler trace in the stage's folder
     run.log_seconds = 10.0
     run.test_symmetries = False  # report as well the mean over the eight symmetries of a test image
