@@ -24,6 +24,7 @@ from helpers.maps import CLASSES, NORTH_UP, ROOT, SIDE, run, scene, write  # noq
 from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.landuse_map import mapping, workers  # noqa: E402
 from kdjax.deploy.landuse_map.outputs import OUTPUTS  # noqa: E402
+from kdjax.runtime import host  # noqa: E402
 
 
 def contents(folder):
@@ -205,7 +206,7 @@ def test_workers_divide_the_cores(artefact, scenes, tmp_path, monkeypatch):
             done(job, begin()(job))
 
     monkeypatch.setattr(workers, "share", alone)
-    monkeypatch.setattr(workers, "cores", lambda: 7)
+    monkeypatch.setattr(host, "cores", lambda: 7)
     for given in (2, 3, 8):
         run(artefact, scenes, "--output", tmp_path / "maps", f"--workers={given}")
     assert asked == [(3, 2), (2, 3), (2, 3)]  # there are three rasters
