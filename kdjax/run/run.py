@@ -299,8 +299,11 @@ def _check_memory(run: Run) -> None:
 
 
 def _capacity(learner: Learner) -> int:
-    """Bytes of the device of the smallest process: where images lie shapes the program, which all must share."""
-    return devices.least(memory.capacity(learner.mapping.local))
+    """Bytes of the device of the smallest process: where images lie shapes the program, which all must share.
+
+    Of a CPU's cores that of a single device: where several would hold the images once too often, fewer train.
+    """
+    return devices.least(memory.capacity(devices.for_population(*learner.rows)[-1].local))
 
 
 def _check_batch(learner: Learner) -> None:

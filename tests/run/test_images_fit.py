@@ -16,7 +16,7 @@ def run_of(images, how):
     return SimpleNamespace(
         config=SimpleNamespace(run=SimpleNamespace(images=how)),
         dataset=SimpleNamespace(train=SimpleNamespace(images=images)),
-        student=SimpleNamespace(mapping=SimpleNamespace(local=jax.local_devices()[:1])),
+        student=SimpleNamespace(rows=(2, 2)),
     )
 
 
@@ -42,6 +42,16 @@ def test_of_several_processes_the_one_with_the_least_memory_decides(monkeypatch)
     for theirs, fits in ((8, True), (2, False)):
         monkeypatch.setattr(devices, "least", lambda number, theirs=theirs: min(number, theirs * images.nbytes))
         assert runs.Run.on_device(run_of(images, "auto"), images) == fits
+
+
+def test_images_that_fit_once_are_held_whatever_the_number_of_cores(monkeypatch):
+    """Several devices of a CPU would each hold them: the memory plan then takes fewer."""
+    images = np.zeros((5, 4, 4, 3), np.uint8)
+    mappings = [SimpleNamespace(local=jax.local_devices()[:count]) for count in (4, 2, 1)]
+    monkeypatch.setattr(devices, "for_population", lambda seeds, arms: mappings)
+    monkeypatch.setattr(memory, "capacity", lambda shared: 5 * images.nbytes / len(shared))
+    assert runs.Run.on_device(run_of(images, "auto"), images)
+    runs._check_memory(run_of(images, "device"))
 
 
 def test_what_the_teacher_said_of_their_views_needs_its_place_too(monkeypatch):
