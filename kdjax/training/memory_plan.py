@@ -37,16 +37,18 @@ def planned(populations: Sequence[Population], log: Callable[[str], None]) -> Po
     *faster, last = populations
     for one in faster:
         with contextlib.suppress(InputError):
-            return one.with_arms_at_once(arms_at_once(one, log))
+            return one.with_arms_at_once(arms_at_once(one, log, last=False))
     return last.with_arms_at_once(arms_at_once(last, log))
 
 
-def arms_at_once(population: Population, log: Callable[[str], None]) -> int | None:
+def arms_at_once(population: Population, log: Callable[[str], None], *, last: bool = True) -> int | None:
     """How many arms a step computes side by side, as `Recipe.arms_at_once` takes it.
 
     Args:
         population: its recipe's own number does not count.
         log: takes a line where not all students fit.
+        last: whether no other mapping is tried after this one. Else a step that is hopeless is not compiled, which the
+            error of the last one needs, because each compilation takes up to a minute.
 
     Raises:
         InputError: a step does not fit even for one student at a time.
@@ -60,7 +62,7 @@ def arms_at_once(population: Population, log: Callable[[str], None]) -> int | No
         estimate = state + student * (seeds * arms if number is None else number)
         if estimate < SURE * (left - held):
             return number
-        if estimate > HOPELESS * (left - held) and number != candidates[-1]:
+        if estimate > HOPELESS * (left - held) and not (last and number == candidates[-1]):
             continue
         needed = needs(population.with_arms_at_once(number).lowered()) or held + estimate
         log(f"{learner.folder.name}: a step of {number or arms} of {arms} arms needs {_gb(needed)} of {_gb(left)} GB")

@@ -22,7 +22,7 @@ from kdjax.training.population import Online, Population, population
 GB = 10**9
 
 
-def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: None, seeds=(0, 1), arms=4):
+def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: None, seeds=(0, 1), arms=4, last=True):
     """The decision for `free` bytes where a student is estimated and a step compiled to need what is given.
 
     `held` bytes of images and outputs of the teacher lie on the device.
@@ -48,7 +48,7 @@ def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: N
     monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
     monkeypatch.setattr(memory_plan, "_held_bytes", lambda population: held)
     monkeypatch.setattr(memory_plan, "needs", compiled)
-    return memory_plan.arms_at_once(Trained(), said.append), tried, said
+    return memory_plan.arms_at_once(Trained(), said.append, last=last), tried, said
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -102,6 +102,16 @@ def test_a_tpu_computes_one_student_after_the_other(monkeypatch):
 def test_what_cannot_fit_is_not_compiled(monkeypatch):
     found, tried, _ = planned(monkeypatch, 1.2 * GB, compiled=lambda number: number * GB)
     assert (found, tried) == (1, [1])
+
+
+def test_a_hopeless_mapping_is_not_compiled_where_another_follows(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    with pytest.raises(InputError):
+        planned(monkeypatch, 0.5 * GB, compiled=compiled.append, last=False)
+    assert compiled == []
+    assert planned(monkeypatch, 0.5 * GB, compiled=lambda number: GB // 2)[:2] == (1, [1])  # the last one is
+    assert planned(monkeypatch, GB, compiled=lambda number: GB, last=False)[:2] == (1, [1])  # and one that may fit
 
 
 def test_one_student_that_does_not_fit_ends_in_a_line(monkeypatch):
@@ -178,7 +188,8 @@ def test_where_memory_is_short_fewer_devices_train(monkeypatch):
             return Trained(self.devices, number)
 
     def searched(free):
-        def arms_at_once(population, log):
+        def arms_at_once(population, log, *, last=True):
+            assert last == (population.devices == 1)
             if free < population.devices * GB:
                 raise InputError("no room")
             return population.devices
