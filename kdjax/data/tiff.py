@@ -99,8 +99,11 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
             roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page)]
             descriptions = [text or role for text, role in zip(descriptions, roles, strict=True)]
         chosen = bands.choose(array, descriptions)
-        array = array[..., list(chosen.places)]
         masks, nodata = _declared(tiff, page, beside)
+        alpha = [k for k, role in enumerate(_roles(page)) if role == "alpha"]
+        if len(alpha) == 1 and alpha[0] not in chosen.places:
+            masks.append(pixels.shown(array[..., alpha[0]]))
+        array = array[..., list(chosen.places)]
         valid = pixels.is_data(array[..., :1], None, [*masks, *_data(array, nodata)])
         if page.photometric == _WHITE_IS_ZERO:
             array = pixels.inverted(array, page.bitspersample)

@@ -15,6 +15,7 @@ from helpers.maps import CLASSES, SIDE, by_pixels, run, scene, write  # noqa: E4
 from rasterio.windows import Window  # noqa: E402
 
 from kdjax.data import decode  # noqa: E402
+from kdjax.data.bands import Bands  # noqa: E402
 from kdjax.data.image_files import read_file  # noqa: E402
 from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
@@ -41,6 +42,12 @@ KINDS = {
     "bgr and near infrared": {"count": 4, "colorinterp": (C.blue, C.green, C.red, C.undefined)},
     "16-bit bgr": {"dtype": "uint16", "colorinterp": (C.blue, C.green, C.red)},
     "alpha": {"count": 4, "colorinterp": (C.red, C.green, C.blue, C.alpha)},
+    "16-bit alpha": {"count": 4, "dtype": "uint16", "colorinterp": (C.red, C.green, C.blue, C.alpha)},
+    "signed alpha": {"count": 4, "dtype": "int16", "colorinterp": (C.red, C.green, C.blue, C.alpha)},
+    "float alpha": {"count": 4, "dtype": "float32", "colorinterp": (C.red, C.green, C.blue, C.alpha)},
+    "alpha and near infrared": {"count": 5, "colorinterp": (C.red, C.green, C.blue, C.undefined, C.alpha)},
+    "alpha first": {"count": 4, "colorinterp": (C.alpha, C.red, C.green, C.blue)},
+    "alpha and nodata": {"count": 4, "nodata": 0, "colorinterp": (C.red, C.green, C.blue, C.alpha)},
     "nodata": {"nodata": 7},
     "16-bit nodata": {"dtype": "uint16", "nodata": 65535},
     "signed nodata": {"dtype": "int16", "nodata": -9999},
@@ -72,16 +79,18 @@ def test_training_and_map_see_the_same(tmp_path, kind):
     masked, overviews = options.pop("mask", False), options.pop("overviews", False)
     top = 10000 if dtype != "uint8" else 255
     shown = (np.random.default_rng(3).random((48, 64, count)) * (top - 20) + 10).astype(dtype)
+    shown[shown.astype(np.int64) % 1000 == 0] += 1  # 25.5 of 255 and the like, which rounding in float32 decides
     hole = np.zeros((48, 64), bool)
     hole[:20, 30:] = True
     stored = shown.copy()
     if "nbits" in options:
         stored //= 2 ** (8 - options["nbits"])
         shown = stored * (255 // (2 ** options["nbits"] - 1))
-    if "nodata" in options:
+    if C.alpha in (interp or ()):
+        full = 1 if dtype == "float32" else np.iinfo(dtype).max
+        stored[..., interp.index(C.alpha)] = np.where(hole, 0, full)
+    elif "nodata" in options:
         stored[hole] = options["nodata"]
-    elif kind == "alpha":
-        stored[..., 3] = np.where(hole, 0, 255)
     elif not masked:
         hole[:] = False
     path = write(tmp_path / ("scene.png" if "driver" in options else "scene.tif"), stored, **options)
@@ -101,7 +110,7 @@ def test_training_and_map_see_the_same(tmp_path, kind):
         expected = np.repeat(highest - shown.astype(np.int64), 3, -1)
         value_range = (highest - 10000, highest)
     else:
-        expected = shown[..., 2::-1] if kind.endswith("bgr") or kind.startswith("bgr") else shown[..., :3]
+        expected = shown[..., [interp.index(color) for color in (C.red, C.green, C.blue)] if interp else [0, 1, 2]]
         value_range = (0, 10000)
     if dtype != "uint8":
         low, high = value_range
@@ -115,6 +124,30 @@ def test_training_and_map_see_the_same(tmp_path, kind):
     raster.close()
     np.testing.assert_array_equal(seen, expected)
     np.testing.assert_array_equal(valid, ~hole)
+
+
+def test_alpha_beside_named_bands_makes_holes_in_training_and_map(tmp_path):
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    stored = (np.random.default_rng(3).random((48, 64, 5)) * 200 + 10).astype(np.uint8)
+    stored[..., 4] = 255
+    stored[:20, 30:, 4] = 0
+    path = write(tmp_path / "scene.tif", stored)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = (C.red, C.green, C.blue, C.undefined, C.alpha)
+        file.descriptions = ("red", "green", "blue", "nir", "alpha")
+    wanted = Bands(("nir", "red"))
+    decoded = decode.decode(read_file(path), wanted)
+    raster = Raster(path, None, None, Meaning((), ("8-bit",), bands=wanted))
+    seen, valid = raster.read(0, 0, 48, 64)
+    raster.close()
+    np.testing.assert_array_equal(decoded.valid, stored[..., 4] > 0)
+    np.testing.assert_array_equal(valid, stored[..., 4] > 0)
+    np.testing.assert_array_equal(seen, np.where(valid[..., None], stored[..., [3, 0]], 0))
+    whole = Bands(("nir", "alpha"))  # alpha is asked for: it is a band like others
+    raster = Raster(path, None, None, Meaning((), ("8-bit",), bands=whole))
+    assert decode.decode(read_file(path), whole).valid is None and raster.read(0, 0, 48, 64)[1].all()
+    raster.close()
 
 
 def test_near_infrared_that_is_called_alpha_makes_no_holes(artefact, tmp_path, capsys):

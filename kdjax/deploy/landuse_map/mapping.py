@@ -30,7 +30,7 @@ _GDAL_SAYS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_Base
 
 _SQUARE = 1.5  # the most that sides of a pixel differ on the ground without a word
 
-_MAKER = 3
+_MAKER = 4
 """Counts the changes of this package that give other maps of the same raster."""
 
 

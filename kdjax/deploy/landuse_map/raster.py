@@ -114,10 +114,10 @@ class Raster:
             needed = " ".join(self._shown.names) if self._shown else "red, green and blue, or one gray band"
             raise InputError(f"--bands: {len(bands)} given, and the model takes {needed}")
         roles = [role.name.lower() for role in file.colorinterp]
-        alpha = roles.index("alpha") + 1 if roles.count("alpha") == 1 else None
+        self._alpha = roles.index("alpha") + 1 if roles.count("alpha") == 1 else None
         # GDAL calls the fourth band of any 8-bit file alpha.
-        self._alpha_is_mask = alpha is None or pixels.is_mask(
-            np.concatenate([self._values([alpha], window).ravel() for window in self._looks()])
+        self._alpha_is_mask = self._alpha is None or pixels.is_mask(
+            np.concatenate([self._values([self._alpha], window).ravel() for window in self._looks()])
         )
         if bands is not None:
             if max(bands) > file.count:
@@ -308,6 +308,9 @@ class Raster:
         if self._alpha_is_mask or MaskFlags.alpha not in self._file.mask_flag_enums[bands[0] - 1]:
             # A dark pixel may have one band equal to the nodata value: it is data as long as another is not.
             valid &= self._read(self._file.read_masks, bands, window).any(0)
+        if self._alpha is not None and self._alpha_is_mask and self._alpha not in bands:
+            # GDAL's mask has it in files of two or four bands only, of some types, and not beside a nodata value.
+            valid &= self._values([self._alpha], window)[..., 0] != 0
         if self._white_is_zero:
             try:
                 values = pixels.inverted(values, self._bits)
@@ -322,7 +325,9 @@ class Raster:
 
     def _read(self, function: Callable[..., np.ndarray], bands: Sequence[int], window: Window) -> np.ndarray:
         try:
-            return function(list(bands), window=window)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NodataShadowWarning)  # both count, see `_data`
+                return function(list(bands), window=window)
         except rasterio.errors.RasterioError as error:
             raise InputError(
                 f"raster {self.path}: it cannot be read at row {window.row_off} ({reason(error)}): make it or "
