@@ -233,11 +233,15 @@ def check_names(field: str, value: Any) -> None:
     """Checks a list of names of bands.
 
     Raises:
-        InputError: it is no list of texts, or one is empty or repeats.
+        InputError: it is no list of texts, or one is empty, holds a comma or repeats.
     """
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if not is_list or not all(isinstance(one, str) and canonical(one) for one in value):
         raise InputError(f"{field} is {value!r}: give names of bands, as ('B04', 'B03', 'B02')")
+    for one in value:  # B04,B03 without quotes is one text to the command's flags; a comma ends a description's name
+        if "," in one:
+            listed = ", ".join(repr(part.strip()) for part in one.split(","))
+            raise InputError(f"{field} holds {one!r}, and no name of a band has a comma: give ({listed})")
     keys = [canonical(one) for one in value]
     for one, key in zip(value, keys, strict=True):
         if keys.count(key) > 1:

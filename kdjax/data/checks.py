@@ -68,6 +68,7 @@ def check(section: Mapping[str, Any]) -> None:
     _choice(section, "on_error", ("refuse", "skip"))
     bands.check(section)
     _check_split(section)
+    _check_unread(section, defaults)
     splits = section["tfds_splits"]
     if not _is_list(splits) or len(splits) not in (0, 3) or not all(isinstance(one, str) for one in splits):
         raise InputError(
@@ -114,6 +115,19 @@ def _check_split(section: Mapping[str, Any]) -> None:
             raise InputError(
                 f"dataset.splits names the images of each side, so dataset.{field} does nothing: leave one out"
             )
+
+
+def _check_unread(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuses what would change nothing of the split, where it is not at its default."""
+    reasons = {
+        ("block_km",): section["split_by"] != "place" and "dataset.split_by is 'image', and only 'place' reads it",
+        ("test_fraction", "validation_fraction"): section["splits"] and "dataset.splits names the images of each side",
+        ("test_fraction",): section["fold"] and "dataset.fold decides how large the test split is",
+    }
+    for fields, reason in reasons.items():
+        for field in fields:
+            if reason and section[field] != defaults[field]:
+                raise InputError(f"dataset.{field} is {_shown(section[field])}, but {reason}: leave one of them out")
 
 
 def _choice(section: Mapping[str, Any], field: str, choices: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from kdjax.errors import InputError
 
 _PROGRESS_SECONDS = 5.0
 _AT_ONCE = 1024  # images that are handed to the threads
+_CONFIGURED = "as configured"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Decoding:
         log: Callable[[str], None],
     ):
         self._encoded, self._filling, self._threads, self._log = encoded, filling, threads, log
-        self._like, self._meaning, self._how = encoded.like, expected, "as configured"
+        self._like, self._meaning, self._how = encoded.like, expected, _CONFIGURED
         self._failed: dict[int, tuple[str, str]] = {}
         self._samples: dict[int, np.ndarray] = {}
         self._unordered: list[int] = []
@@ -208,12 +209,18 @@ class Decoding:
             with decode.opened(raw.data, self._meaning.bands) as decoded:
                 images = self._filling.images
                 if self._meaning.bands and decoded.deep != (images.dtype != np.uint8):
-                    raise decode.DecodeError(f"{decoded.pixels.dtype} pixels, others are of another depth: convert it")
+                    others = "others are of another depth: convert it"
+                    if self._meaning.value_range and self._like is None and self._how == _CONFIGURED:
+                        others = (
+                            "and the value range of dataset.value_range or dataset.sensor is of deeper ones: leave it "
+                            "out if all are like this, else convert it"
+                        )
+                    raise decode.DecodeError(f"{decoded.pixels.dtype} pixels, {others}")
                 if decoded.deep and not self._meaning.value_range and self._like is None:
                     # Without a range yet: this image is decoded again when all samples are in.
                     self._samples[i] = pixels.sample(decoded)
                     return
-                image = self._meaning.stored(decoded)
+                image, facts = self._stored(decoded)
                 height, width = image.shape[:2]
                 note = _Note(
                     raw.name,
@@ -222,7 +229,7 @@ class Decoding:
                     meaning.kind_of(decoded.pixels.dtype, self._meaning.value_range),
                     math.sqrt(height * width),
                     decoded.pixel_size_m,
-                    decoded.facts + ("pixels without data made black",) * (decoded.valid is not None),
+                    facts + ("pixels without data made black",) * (decoded.valid is not None),
                     decoded.order,
                 )
                 self._failed.pop(i, None)
@@ -235,6 +242,16 @@ class Decoding:
             own_range = isinstance(error, meaning.OutsideError) and self._like is None
             hint = ": dataset.value_range says what is black and white" if own_range else ""
             self._failed[i] = self._encoded.titles[i], f"{error}{hint}"
+
+    def _stored(self, decoded: decode.Decoded) -> tuple[np.ndarray, tuple[str, ...]]:
+        """An image as it is stored, and facts about it."""
+        try:
+            return self._meaning.stored(decoded), decoded.facts
+        except meaning.OutsideError:
+            if self._how == _CONFIGURED:
+                raise
+            # The range was chosen from all images, this one among them: a snowy scene is no scene of another kind.
+            return self._meaning.mapped(decoded), (*decoded.facts, "most values lie outside of that range")
 
 
 def _medians(sizes: Sequence[tuple[float, float | None]]) -> dict[str, float]:

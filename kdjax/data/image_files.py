@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import lzma
 import os
 import pathlib
 import re
@@ -235,8 +236,10 @@ class _Archive:
         try:
             return self._archive.read(member)
         except OSError as error:
+            if error.errno is None:  # not the disk: a stream that bzip2 cannot read
+                raise decode.DecodeError(f"damaged in the archive: {error}") from error
             raise decode.ReadError(error.strerror or str(error)) from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
             raise decode.DecodeError(f"damaged in the archive: {error}") from error
 
 

@@ -98,6 +98,7 @@ def find(files: Files, where: str) -> Layout:
         raise InputError(f"{where} has one class only ({classes[0]}): give two class folders at least")
     _check_classes(classes, [raw[i][: below + 1] for i in chosen], where)
     notes += _empty_folders(files, wrapper, below, {split[i][: below + 1] for i in chosen})
+    notes += _folders_within(split, chosen, below)
     names = ["/".join(split[i]) for i in chosen]
     # Two spellings of one letter could make two files one name.
     name, count = collections.Counter(names).most_common(1)[0]
@@ -179,6 +180,8 @@ def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) 
             folders[path[0]].add(path[1])
     suspects = parts | {top for top in tops if top.lower() in _CONTAINERS}
     alike = {top for top in suspects if any(folders[top] & inside for other, inside in folders.items() if other != top)}
+    # Images/forest and Images/river beside figures: the classes lie in the container.
+    alike |= {top for top in suspects - parts if len(folders[top]) > 1}
     if alike or len(parts) > 1:
         raise InputError(
             f"{where} holds {_some(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
@@ -226,6 +229,19 @@ def _empty_folders(files: Files, prefix: list[str], below: int, full: set[tuple[
         if len(parts) == level and parts[: len(prefix)] == prefix and _normal(parts[len(prefix) :]) not in full:
             empty.append("/".join(parts[len(prefix) :]))
     return [f"{len(empty)} folders without an image are no classes: {_some(empty)}"] if empty else []
+
+
+def _folders_within(split: Sequence[tuple[str, ...]], chosen: Sequence[int], below: int) -> list[str]:
+    """A note on classes whose images lie in several folders, which may be what a person takes for the classes."""
+    within: dict[str, set[str]] = collections.defaultdict(set)
+    for i in chosen:
+        if len(split[i]) > below + 2:
+            within[split[i][below]].add(split[i][below + 1])
+    several = sorted(name for name, folders in within.items() if len(folders) > 1)
+    if not several:
+        return []
+    example = f"{several[0]} ({_some(sorted(within[several[0]]))})"
+    return [f"{len(several)} classes have folders within, which say nothing here: {example}"]
 
 
 def _some(items: Sequence[str], most: int = 5) -> str:

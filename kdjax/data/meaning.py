@@ -67,6 +67,10 @@ class Meaning:
             self.check(np.empty(0, np.uint8))
             return pixels.blackened(decoded.pixels, decoded.valid)
         self.check(pixels.sample(decoded))
+        return self.mapped(decoded)
+
+    def mapped(self, decoded: Decoded) -> np.ndarray:
+        """As `stored`, of a deep image whose numbers are known to be of the right kind."""
         result = pixels.to_levels(decoded.pixels, self.value_range, self.dtype)
         if decoded.valid is not None:
             result[~decoded.valid] = 0

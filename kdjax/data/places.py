@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import re
 import unicodedata
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, printable, reason
 
 KM_PER_DEGREE = 111.195
 """Of latitude, on a sphere of 6371 km."""
@@ -65,9 +66,12 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
     """
     field = "dataset.places"
     try:
-        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"{field}: {path} cannot be read: {reason(error)}") from error
+        place = pathlib.Path(os.path.expanduser(path))
+        if place.exists() and not place.is_file():  # reading a pipe would wait for ever
+            raise InputError(f"{field}: {path} is no regular file")
+        text = place.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # a name may hold a null character
+        raise InputError(f"{field}: {printable(path)} cannot be read: {reason(error)}") from error
     rows = _features(text, path) if text.lstrip().startswith("{") else _rows(text, path)
     found: dict[str, tuple[str, float, float]] = {}
     for name, group, longitude, latitude in rows:
@@ -157,11 +161,15 @@ def blocks(centers: np.ndarray, side_km: float) -> tuple[str, ...]:
 def _rows(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
     field = "dataset.places"
     reader = csv.DictReader(text.splitlines())
-    columns = set(reader.fieldnames or ())
+    try:
+        columns = set(reader.fieldnames or ())
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:  # a geometry of many corners
+        raise InputError(f"{field}: {path}, line {reader.line_num + 1}: {error}: leave that column out") from error
     if "name" not in columns or not ("group" in columns or {"lon", "lat"} <= columns):
         raise InputError(f"{field}: {path} needs the columns name and group, or name, lon and lat, in its first line")
-    for row in reader:
-        where = f"{field}: {path}, line {reader.line_num}"
+    for line, row in rows:
+        where = f"{field}: {path}, line {line}"
         if not row["name"]:
             raise InputError(f"{where}: the name is empty")
         group = (row.get("group") or "").strip()
@@ -190,7 +198,11 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
             continue
         if system is not None:
             _check_system(system, path)
-        corners = np.array(list(_positions(geometry.get("coordinates") if isinstance(geometry, Mapping) else None)))
+        try:
+            found = list(_positions(geometry.get("coordinates") if isinstance(geometry, Mapping) else None))
+        except OverflowError:
+            raise InputError(f"{where}: a coordinate is no longitude or latitude in degrees") from None
+        corners = np.array(found)
         if corners.ndim != 2 or not len(corners):
             raise InputError(f"{where}: it has neither a geometry nor a property 'group'")
         longitude, latitude = ((corners.min(0) + corners.max(0)) / 2).tolist()

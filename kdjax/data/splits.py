@@ -146,9 +146,10 @@ def assign_groups(
         shares = validation_fraction, 1 - validation_fraction
         validation = rest[deal(groups[rest], labels[rest], shares, purpose="validation", seed=seed) == 0]
     except ValueError as error:
-        raise InputError(
-            f"dataset: too few groups of images to split ({error}): lower dataset.block_km, or split by image"
-        ) from None
+        advice = "lower dataset.block_km, leave out dataset.group_near_duplicates, or split by image"
+        if fold:
+            advice = "give fewer folds in dataset.fold"
+        raise InputError(f"dataset: too few groups of images to split ({error}): {advice}") from None
     side = np.array(["train"] * len(labels), dtype="<U10")
     side[test], side[validation] = "test", "validation"
     count = len(np.unique(groups))

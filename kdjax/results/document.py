@@ -130,11 +130,11 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number,
-        folds), or None), seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1, mean, std,
-        ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split. Where classes are unequal
-        on a split, measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values allow for
-        the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the
-        others are compared with is the best on validation over all splits of those that use no teacher.
+        folds) of places, or None), seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1,
+        mean, std, ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split. Where classes
+        are unequal on a split, measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values
+        allow for the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm
+        that the others are compared with is the best on validation over all splits of those that use no teacher.
 
     Raises:
         InputError: a split has other arms, or families of them, than the first.
@@ -183,7 +183,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "dataset": {"name": first["dataset"]["name"], "classes": first["dataset"]["classes"], "overlap": overlap},
         "measure": judged,
         "data_seeds": [run["config"]["data_seed"] for run in runs],
-        "folds": [run["config"].get("dataset", {}).get("fold") or None for run in runs],
+        "folds": [_fold_of_places(run["config"].get("dataset", {})) for run in runs],
         "seeds": list(first["config"]["seeds"]),
         "teacher": {
             "model": first["teacher"]["model"],
@@ -193,6 +193,11 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "arms": arms,
         "environment": first["environment"],
     }
+
+
+def _fold_of_places(section: Mapping[str, Any]) -> list[int] | None:
+    """(number, folds) where splits are the folds of one set of places; of folds by image each split draws its own."""
+    return section.get("fold") or None if section.get("split_by") == "place" else None
 
 
 def environment() -> dict[str, Any]:

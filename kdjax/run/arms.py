@@ -52,7 +52,8 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
 
     arms = resolved(tuple(config.distill.arms), config.arms)
     compared = len({arm.needs_teacher for arm in arms}) == 2
-    if compared and (dataset.train.labels < 0).any() and not any(arm.labelled_only for arm in arms):
+    fair = any(arm.labelled_only and not arm.needs_teacher for arm in arms)
+    if compared and (dataset.train.labels < 0).any() and not fair:
         arms += resolved((BASELINE,), arm_settings(config.arms))
     return arms
 

@@ -86,7 +86,9 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
         for name in names:
             if section[name]:
                 section[name] = os.path.expanduser(section[name])
-    config.distill.logits = tuple(os.path.expanduser(folder) for folder in config.distill.logits)
+    config.distill.logits = tuple(
+        os.path.expanduser(folder) if isinstance(folder, str) else folder for folder in config.distill.logits
+    )
     config.teacher.ensemble = tuple(
         text.replace("=~", "=" + os.path.expanduser("~"), 1) if isinstance(text, str) else text
         for text in config.teacher.ensemble

@@ -57,6 +57,7 @@ def _cost(run: Run, one: Given) -> dict[str, int] | None:
     if other is None:
         return None
     learner = other_networks(run, other)
-    networks = len(learner.seeds) * sum(other.arm in ("", arm.name) for arm in learner.arms)
+    asked = [other.arm in ("", arm.name) for arm in learner.arms]
+    networks = int(learner.finished().usable[:, asked].sum())  # those that failed are in no mean
     each = learner.cost
     return {**{key: networks * each[key] for key in SUMS}, "activation_bytes": each["activation_bytes"]}

@@ -64,6 +64,9 @@ def given_teachers(config: ml_collections.ConfigDict) -> tuple[Given, ...]:
     if field is None:
         return ()
     if field == "distill.logits":
+        for folder in config.distill.logits:
+            if not isinstance(folder, str):
+                raise InputError(f"distill.logits: {folder!r} names no folder: give texts, as ('FOLDER',)")
         folders = tuple(Given("logits", folder, field) for folder in config.distill.logits)
         _refuse_repeats(folders)
         return folders

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kdjax.config import check_fields
+from kdjax.errors import InputError
 from kdjax.run.checks import expand_paths
 from kdjax.run.run import Run, open_run
 
@@ -16,6 +17,13 @@ from kdjax.run.run import Run, open_run
 def log(line: str) -> None:
     """Prints a line with the time."""
     print(time.strftime("%H:%M:%S ") + line, flush=True)
+
+
+def _user_cache() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # a container's user may have no home
+        raise InputError("run.cache_dir: this user has no home directory to keep a cache in: name a folder") from None
 
 
 def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
@@ -28,7 +36,7 @@ def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     """
     check_fields(config)
     expand_paths(config)
-    cache = Path(config.run.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kdjax")
+    cache = Path(config.run.cache_dir or _user_cache() / "kdjax")
     # Resolved, as JAX makes the name of the folder a part of what a program is found by.
     jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
     # One that cannot be written (a full disk) or read (a run was killed as it wrote) is compiled again.

@@ -1,5 +1,6 @@
 """What a run has written down of itself, and whether it is still the same run."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -116,21 +117,29 @@ def splits_document(dataset: Dataset) -> dict[str, Any]:
     return {
         **dataset.splits_document(),
         "fingerprint": dataset.fingerprint,
+        "labels": _labels_digest(dataset),
         "value_range": list(dataset.value_range),
     }
 
 
+def _labels_digest(dataset: Dataset) -> str:
+    """SHA-256 of which class each image of the splits has."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    labels = {side: dict(zip(one.names, one.labels.tolist(), strict=True)) for side, one in splits.items()}
+    return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()
+
+
 def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None]) -> None:
-    """Refuses data of other names than the run's, and logs where other pixels lie under the same names.
+    """Refuses data of other names, classes or labels than the run's, and logs other pixels under the same names.
 
     Other versions of the decoding libraries may change the last bit of a pixel. Other names would put images that were
     trained on among those that measure.
 
     Raises:
-        InputError: names differ.
+        InputError: names, the order of the classes, or labels differ.
     """
     before, now = read(workdir, "splits.json"), splits_document(dataset)
-    sides = sorted(now.keys() - {"fingerprint", "value_range"})
+    sides = sorted(now.keys() - {"fingerprint", "labels", "value_range"})
     listed = (before.get(side, []) for side in sides)
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed):
         raise InputError(f"{workdir / 'splits.json'} is no record of a run: {FIX}")
@@ -141,6 +150,15 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
                 f"workdir {workdir} holds a run on other data: {len(differing)} names under {side!r} of its "
                 f"splits.json differ, such as {min(differing)}: put the data back or choose another workdir"
             )
+    if before.get("classes", now["classes"]) != now["classes"]:
+        raise InputError(
+            f"workdir {workdir} holds a run whose classes have another order, {', '.join(before['classes'][:3])}, … in "
+            f"its splits.json, now {', '.join(now['classes'][:3])}, …: put the data back or choose another workdir"
+        )
+    if before.get("labels", now["labels"]) != now["labels"]:
+        raise InputError(
+            f"workdir {workdir} holds a run on images with other labels: put the data back or choose another workdir"
+        )
     if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
         log("data: the images are not those that this run began with: decoded by other versions, or changed")
 

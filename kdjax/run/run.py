@@ -142,6 +142,8 @@ def open_run(
         files.write_json(workdir / "splits.json", record.splits_document(dataset))
         if (bands := taken_bands.document(dataset)) is not None:
             files.write_json(workdir / taken_bands.NAME, bands)
+        else:  # of a configuration that trained nothing here
+            (workdir / taken_bands.NAME).unlink(missing_ok=True)
     return run
 
 

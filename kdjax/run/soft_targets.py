@@ -48,7 +48,7 @@ def open_targets(run: Run) -> Targets:
 
     sources = tuple(map(found, given_teachers(run.config))) or (made(_own(run, shown)),)
     targets = Targets(sources, run.workdir, run.results_dir, run.log)
-    targets.check()
+    targets.check(ended=run.student.has_ended)
     return targets
 
 

@@ -15,7 +15,7 @@ from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files, preemption
 from kdjax.runtime.devices import first_process_says
-from kdjax.teacher.store import LogitsFolder, view_name
+from kdjax.teacher.store import LogitsFolder, fingerprint, view_name
 from kdjax.teacher.teacher import Teacher
 from kdjax.teacher.views import Views
 
@@ -116,10 +116,17 @@ class Targets:
         """Records what a run distils from, when it begins to."""
         document = self._read(self.results_dir)
         document["fingerprints"] = [source.folder.fingerprint for source in self.sources]
+        document["teachers"] = self._teachers
         self._write(document)
 
-    def check(self) -> None:
+    def check(self, *, ended: bool = False) -> None:
         """Makes sure that these are the soft targets that the run began with, if its students have.
+
+        The same teachers on images that are decoded otherwise, as by another version of a library, are taken for
+        students that have learned all they will, and logged.
+
+        Args:
+            ended: whether the students have.
 
         Raises:
             InputError: they are others.
@@ -133,11 +140,26 @@ class Targets:
             began = [Path(folder).name for folder in document.get("views", {}).get("folders", ())]
             names = [source.folder.folder.name for source in self.sources]
             now = [one if source.teacher else name for source, one, name in zip(self.sources, now, names, strict=True)]
-        if began and began != now:
+        if not began or began == now:
+            return
+        if document.get("teachers") == self._teachers:
+            if not ended:
+                raise InputError(
+                    f"workdir {self.workdir} was distilled from the same teacher on images that were decoded "
+                    "otherwise: put the images, or the packages that decode them, back, or choose another workdir"
+                )
+            self.log("teacher logits: the teacher is the same, and its images are decoded otherwise than in training")
+        else:
             raise InputError(
                 f"workdir {self.workdir} was distilled from the teacher outputs {', '.join(began)}, but the teacher "
                 f"given now makes {', '.join(now)}: put that teacher back, or choose another workdir"
             )
+
+    @property
+    def _teachers(self) -> list[str]:
+        """Fingerprints of all but the images."""
+        parts = [{**source.folder.parts, "examples": None} for source in self.sources]
+        return [fingerprint(one) for one in parts]
 
     def record(self) -> dict[str, Any]:
         """What was computed for the run, "views" and "clean", by this process and the one that trains."""

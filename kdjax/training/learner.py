@@ -120,6 +120,11 @@ class Learner:
         return optimizer.schedule(self.total_steps, min(warmup, self.total_steps - 1))
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its last step is saved."""
+        return (self.folder / "checkpoints" / str(self.total_steps)).is_dir()
+
+    @property
     def has_checkpoints(self) -> bool:
         """Whether the stage has begun."""
         return any(self.folder.glob("checkpoints/[0-9]*"))
@@ -141,6 +146,8 @@ class Learner:
     def initial(self) -> TrainState:
         """A new state, from the weights that the section names or from scratch."""
         if not self.section.weights:
+            if jax.process_index() == 0:  # of a start with weights that was given up before its first checkpoint
+                (self.folder / WEIGHTS).unlink(missing_ok=True)
             return self.scratch()
         taken: list[pretrained.Loaded] = []
 
@@ -171,6 +178,8 @@ class Learner:
     def weights(self) -> dict[str, Any] | None:
         """The file that its weights came from, as `pretrained.Loaded.record`; None where they came from none."""
         path = self.folder / WEIGHTS
+        if not self.section.weights:
+            return None
         return files.read_json(path, "it says where the weights came from: put it back") if path.is_file() else None
 
     def check_weights(self) -> None:

@@ -267,6 +267,10 @@ def test_bytes_of_bands_stay_bytes(tmp_path):
     (tmp_path / "a" / "0.tif").write_bytes(tiff(rng.integers(0, 5000, (40, 40, 4), dtype=np.uint16)))
     with pytest.raises(InputError, match="pixels, others are of another depth"):
         load(tmp_path, file_bands=("red", "green", "blue", "nir"))
+    with pytest.raises(
+        InputError, match="uint8 pixels, and the value range of dataset.value_range .*: leave it out if"
+    ):
+        load(tmp_path, file_bands=("red", "green", "blue", "nir"), value_range=(0, 5000))
 
 
 @pytest.mark.parametrize(
@@ -276,6 +280,8 @@ def test_bytes_of_bands_stay_bytes(tmp_path):
         ({"sensor": "sentinel2_l2a", "bands": ("B10",)}, "dataset.bands: there is no band 'B10'"),
         ({"file_bands": ("a", "A")}, "dataset.file_bands is .* repeats"),
         ({"bands": "B04"}, "dataset.bands is 'B04': give names"),
+        ({"sensor": "sentinel2_l1c", "bands": ("B04,B03",)}, r"has a comma: give \('B04', 'B03'\)$"),
+        ({"file_bands": ("red,green, nir",)}, r"dataset.file_bands holds .*: give \('red', 'green', 'nir'\)$"),
         ({"sensor": "sentinel2_l1c", "file_bands": ("B04",)}, "dataset.file_bands: give the bands of sentinel2_l1c"),
         ({"source": "demo", "sensor": "sentinel2_l1c"}, "dataset.source is 'demo'"),
     ],

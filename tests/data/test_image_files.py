@@ -43,6 +43,20 @@ def test_methods_that_python_cannot_unpack_are_named(tmp_path, method, name):
         load(path=str(path), **OPTIONS)
 
 
+@pytest.mark.parametrize("method", ["ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA"])
+def test_a_damaged_member_is_named_whatever_its_method(tmp_path, method):
+    root = write_classes(tmp_path / "tiles", count=3)
+    with zipfile.ZipFile(tmp_path / "tiles.zip", "w", getattr(zipfile, method)) as archive:
+        for file in sorted(root.rglob("*.png")):
+            archive.write(file, file.relative_to(root).as_posix())
+    data = bytearray((tmp_path / "tiles.zip").read_bytes())
+    at = archive.getinfo("lake/lake01.png").header_offset + 30 + len("lake/lake01.png") + 40
+    data[at : at + 20] = b"\xff" * 20
+    (tmp_path / "tiles.zip").write_bytes(data)
+    with pytest.raises(InputError, match=r"1 unreadable image: lake/lake01.png \(damaged in the archive"):
+        load(path=str(tmp_path / "tiles.zip"), **OPTIONS)
+
+
 def test_pipes_and_devices_are_passed_over(tmp_path, monkeypatch):
     root = write_classes(tmp_path / "tiles", count=8)
     os.mkfifo(root / "lake" / "pipe.png")
@@ -55,7 +69,7 @@ def test_pipes_and_devices_are_passed_over(tmp_path, monkeypatch):
         read_file(root / "lake" / "pipe.png")
 
 
-@pytest.mark.parametrize("field", ["path", "splits", "unlabelled_dir"])
+@pytest.mark.parametrize("field", ["path", "splits", "unlabelled_dir", "places"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "long name", "null byte"])
 def test_what_is_no_place_is_refused_at_once(tmp_path, field, kind):
     place = {"pipe": tmp_path / "pipe", "device": "/dev/zero", "long name": "x" * 300, "null byte": "a\0b"}[kind]
@@ -63,7 +77,9 @@ def test_what_is_no_place_is_refused_at_once(tmp_path, field, kind):
         os.mkfifo(place)
     root = write_classes(tmp_path / "tiles", count=8)
     with pytest.raises(InputError, match=f"dataset.{field}: ") as error:
-        load(**OPTIONS | {"path": str(root)} | {field: str(place)})
+        load(
+            **OPTIONS | {"path": str(root), "split_by": "place" if field == "places" else "image"} | {field: str(place)}
+        )
     assert "\n" not in str(error.value)
 
 

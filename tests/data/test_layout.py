@@ -47,6 +47,22 @@ def test_folders_that_may_be_splits_are_a_question(tmp_path, tops):
         load(path=str(pack(root, tmp_path / "tiles.zip", "wrapped/")), **OPTIONS)
 
 
+def test_class_folders_in_a_container_beside_other_images_are_a_question(tmp_path):
+    """The classes would be "Images" and "figures"."""
+    parts(tmp_path / "tiles", "Images")
+    write_classes(tmp_path / "tiles", ("figures",), 6)
+    with pytest.raises(InputError, match="holds Images: are these parts of a data set, not classes"):
+        load(path=str(tmp_path / "tiles"), **OPTIONS)
+
+
+def test_folders_within_classes_are_told(tmp_path):
+    root = parts(tmp_path / "tiles", "north", "south", classes=("forest", "river"))
+    found = note_of(load(path=str(root), **OPTIONS), "folders within")
+    assert found == "2 classes have folders within, which say nothing here: north (forest, river)"
+    plain = load(path=str(write_classes(tmp_path / "plain", count=8)), **OPTIONS)
+    assert not any("folders within" in note for note in plain.notes)
+
+
 def test_flat_split_folders_are_a_question(tmp_path):
     root = write_classes(tmp_path / "tiles", ("training_set", "test_set"), 6)
     with pytest.raises(InputError, match="test_set, training_set: are these parts"):

@@ -67,6 +67,25 @@ def test_a_field_that_the_source_does_not_read_is_refused(source, field, value, 
         data.check(section | {field: value})
 
 
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"block_km": 50.0}, "dataset.block_km is 50, but dataset.split_by is 'image', and only 'place' reads it"),
+        ({"splits": "s.json", "test_fraction": 0.5}, "dataset.test_fraction is 0.5, but dataset.splits names the"),
+        ({"splits": "s.json", "validation_fraction": 0.5}, "dataset.validation_fraction is 0.5, but dataset.splits"),
+        ({"fold": (0, 4), "test_fraction": 0.5}, "dataset.test_fraction is 0.5, but dataset.fold decides how large"),
+    ],
+)
+def test_a_field_that_another_makes_useless_is_refused(fields, said):
+    section = dict(config.base().dataset, source="folder")
+    with pytest.raises(InputError, match=f"^{said}.*: leave one of them out$"):
+        data.check(section | fields)
+    data.check(
+        section | {field: value for field, value in fields.items() if field not in ("block_km", "fold", "splits")}
+    )
+    data.check(section | {"split_by": "place", "block_km": 50.0})
+
+
 def test_every_default_passes():
     data.check(config.base().dataset)
 

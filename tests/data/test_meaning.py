@@ -82,6 +82,22 @@ def test_the_darkest_tiles_of_a_set_are_not_refused(tmp_path):
     assert len(data.train) + len(data.validation) + len(data.test) == 330 and 270 < data.value_range[0] < 300
 
 
+def test_a_tile_that_the_chosen_range_left_out_is_clipped_and_told(tmp_path):
+    """One snowy scene among many: to refuse it as unreadable would ask for the data set without its bright scenes."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "tiles" / name).mkdir(parents=True)
+        for i in range(150):
+            level = 9000 if (name, i) == ("a", 0) else 500
+            tile = rng.normal(level, 100, (8, 8, 3)).astype(np.uint16)
+            tifffile.imwrite(tmp_path / "tiles" / name / f"{i}.tif", tile, photometric="rgb")
+    data = load(path=str(tmp_path / "tiles"), **OPTIONS)
+    assert data.value_range[1] < 1000 and (image_of(data, "a/0.tif") == 255).all()
+    assert "1 images: most values lie outside of that range" in data.notes
+    with pytest.raises(InputError, match=r"1 unreadable image: a/0.tif"):  # a range that was given is meant
+        load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(0, 1000))
+
+
 def test_nodata_does_not_stretch_the_range(tmp_path):
     """A quarter of the tiles lies at the edge of a swath."""
     plain = load(path=str(kinds(tmp_path / "a/tiles", MAKE["16-bit"])), **OPTIONS)
@@ -101,7 +117,7 @@ def test_nodata_does_not_stretch_the_range(tmp_path):
 
 def test_median_sizes_of_the_tiles(tmp_path):
     scale = [(33550, "d", 3, (2.5, 2.5, 0), True), (33922, "d", 6, (0, 0, 0, 5e5, 4e6, 0), True),
-             (34735, "H", 8, (1, 1, 0, 1, 1024, 0, 1, 1), True)]  # fmt: skip
+             (34735, "H", 12, (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32631), True)]  # fmt: skip
     meaning = load(path=str(kinds(tmp_path / "tiles", MAKE["8-bit"], extratags=scale)), **OPTIONS).meaning
     assert (meaning.tile_px, meaning.pixel_size_m, meaning.ground_size_m) == (40, 2.5, 100)
     assert load(path=str(write_classes(tmp_path / "png")), **OPTIONS).meaning.tile_px == pytest.approx(24, abs=1)

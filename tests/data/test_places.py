@@ -99,6 +99,11 @@ def test_geojson_in_another_reference_system_is_refused(tmp_path, named, known):
         ("name,lon,lat\na/1.png,,3\n", "no longitude and latitude in degrees"),
         ("name,lon,lat\na/1.png,nan,3\n", "no longitude and latitude in degrees"),
         ('{"type": "FeatureCollection"}', "is no GeoJSON FeatureCollection"),
+        (
+            '{"features": [{"properties": {"name": "a/1.png"}, "geometry": {"coordinates": [1' + 400 * "0" + ", 2]}}]}",
+            "feature 0: a coordinate is no longitude or latitude in degrees",
+        ),
+        (f'name,group,wkt\na/1.png,x,"{"1 2, " * 30_000}"\n', "line 2: field larger .*: leave that column out"),
         ('{"features": [{"properties": {}, "geometry": null}]}', "feature 0: it has no property 'name'"),
         ('{"features": [{"properties": {"name": "a/1.png"}, "geometry": null}]}', "neither a geometry nor"),
     ],
@@ -250,6 +255,12 @@ def test_the_middle_of_a_tile_needs_no_operator_of_a_new_affine(tmp_path, monkey
 def test_fields_that_do_not_go_together_are_refused(fields, said):
     with pytest.raises(InputError, match=said):
         load(**{**OPTIONS, **fields})
+
+
+def test_more_folds_than_images_are_named(tmp_path):
+    root = write_classes(tmp_path / "tiles", count=4)
+    with pytest.raises(InputError, match="too few groups of images to split .*: give fewer folds in dataset.fold$"):
+        load(path=str(root), fold=(0, 100), **OPTIONS)
 
 
 def test_too_few_places_and_official_splits_are_refused(tmp_path):

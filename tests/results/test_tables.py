@@ -126,6 +126,23 @@ def test_over_splits_lost_seeds_and_lost_splits_are_named():
     assert found.endswith("That leaves 3 of 4 splits.") and "student_alone:" not in found
 
 
+@pytest.mark.parametrize(
+    ("split_by", "title"), [("place", "3-fold cross-validation over places"), ("image", "Over 3 ")]
+)
+def test_over_splits_only_folds_of_places_are_a_cross_validation(split_by, title):
+    """Of folds by image each data seed deals out its own, so that their test splits overlap."""
+    folds = [(number if split_by == "place" else 0, 5) for number in range(3)]
+    config = {"data_seed": 0, "seeds": (0, 1, 2)}
+    runs = [
+        document.build(**parts(config={**config, "dataset": {"split_by": split_by, "fold": fold}})) for fold in folds
+    ]
+    assert f"- {title}" in tables.over_splits(document.combine(runs))
+    lost = {"kl": [0.8, None, 0.81]}
+    runs[1] = document.build(**parts({**TOP1, **lost}, config=runs[1]["config"]))
+    where = "fold 1" if split_by == "place" else "data seed 0"
+    assert f"seed 1 of {where} failed" in " ".join(tables.over_splits(document.combine(runs)).split())
+
+
 def test_hostile_names_are_harmless_in_all_three():
     given = parts()
     names = {"kl": "\x1b[31m=red|<b>", "cosine": "=1+1"}

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from kdjax.config import base
@@ -10,11 +11,15 @@ from kdjax.errors import InputError
 from kdjax.run import record
 
 
-def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
-    def dataset(fingerprint):
-        splits = {"train": ["a"], "test": ["b"]}
-        return SimpleNamespace(splits_document=lambda: splits, fingerprint=fingerprint, value_range=(0.0, 3000.0))
+def dataset(fingerprint, labels=(0,), classes=("field", "lake")):
+    split = lambda *names: SimpleNamespace(names=names, labels=np.array(labels * len(names)))
+    return SimpleNamespace(
+        train=split("a"), validation=split(), test=split("b"), fingerprint=fingerprint, value_range=(0.0, 3000.0),
+        splits_document=lambda: {"train": ["a"], "test": ["b"], "classes": list(classes)},
+    )  # fmt: skip
 
+
+def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
     (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
     said = []
     record.check_same_data(tmp_path, dataset("1"), said.append)
@@ -22,6 +27,21 @@ def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
     record.check_same_data(tmp_path, dataset("2"), said.append)
     assert len(said) == 1 and "not those that this run began with" in said[0]
     assert json.loads((tmp_path / "splits.json").read_text())["value_range"] == [0.0, 3000.0]
+
+
+def test_classes_in_another_order_and_other_labels_are_refused(tmp_path):
+    """Both would go on with networks whose answers mean something else."""
+    (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
+    with pytest.raises(
+        InputError, match="classes have another order, field, lake, … in its splits.json, now lake, fie"
+    ):
+        record.check_same_data(tmp_path, dataset("1", classes=("lake", "field")), print)
+    with pytest.raises(InputError, match="images with other labels: put the data back"):
+        record.check_same_data(tmp_path, dataset("1", labels=(1,)), print)
+    older = record.splits_document(dataset("1"))
+    del older["labels"]
+    (tmp_path / "splits.json").write_text(json.dumps(older))
+    record.check_same_data(tmp_path, dataset("1", labels=(1,)), print)  # of a run that did not write them down
 
 
 def now(**fields):

@@ -56,7 +56,7 @@ def run_of(tmp_path, *, made=None, **changes):
             train=SimpleNamespace(images=np.zeros((2, 40, 40, 3), np.uint8)),
         ),
         cache_dir=tmp_path / "cache", workdir=tmp_path / "run", results_dir=tmp_path / "run",
-        log=lambda line: None, on_device=lambda images: True,
+        student=SimpleNamespace(has_ended=False), log=lambda line: None, on_device=lambda images: True,
     )  # fmt: skip
 
 

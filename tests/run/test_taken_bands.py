@@ -32,6 +32,24 @@ def other(folder: Path, dataset) -> OtherRun:
     return OtherRun("teacher.workdir", folder, "teacher")
 
 
+def test_bands_of_a_configuration_that_trained_nothing_are_gone_with_it(tmp_path):
+    """Else the run, of plain colors by now, could teach no other."""
+    config = base()
+    config.dataset.update(
+        source="demo", image_size=32, storage_size=32, demo_train=20, demo_test=10, demo_validation=10
+    )
+    config.student.update(batch_size=8, weights="")
+    config.teacher.update(model="vgg16_bn", width=0.05, batch_size=8, weights="")
+    opened = lambda: runs.open_run(config, tmp_path / "run", tmp_path / "cache", lambda line: None)
+    config.dataset.bands = ("red", "nir")
+    opened()
+    assert (tmp_path / "run" / NAME).is_file()
+    (tmp_path / "run" / ".lock").unlink()
+    config.dataset.bands = ()
+    opened()
+    assert not (tmp_path / "run" / NAME).exists()
+
+
 def test_bands_are_taken_by_name_with_their_statistics():
     assert taken("student", (), RGB) is None
     assert taken("student", (), MULTI).input.chosen == (0, 1, 2, 3)

@@ -14,15 +14,17 @@ from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Teacher
 
 IMAGES = np.zeros((37, 8, 8, 3), np.uint8)
+SAID = []
+"""What was logged."""
 
 
-def opened(tmp_path, name="numbers"):
+def opened(tmp_path, name="numbers", images="0"):
     """The targets of a run in `tmp_path`, whose teacher's logits tell of which example and view they are."""
     views = lambda images, examples, view: Outputs(np.stack([examples, 0 * examples, 0 * examples + view], 1))
     workdir = tmp_path / "run"
     workdir.mkdir(exist_ok=True)
-    log = lambda line: None
-    folder = cached(tmp_path / "cache", {"examples": "0", "teacher": name}, 3, log)
+    log = SAID.append
+    folder = cached(tmp_path / "cache", {"examples": images, "teacher": name}, 3, log)
     return Targets((Source(folder, Teacher({"teacher": name}, views, clean=None)),), workdir, workdir, log)
 
 
@@ -70,6 +72,21 @@ def test_a_run_that_has_begun_refuses_another_teacher(tmp_path):
         InputError, match=f"distilled from the teacher outputs {first.sources[0].folder.fingerprint}, but"
     ):
         opened(tmp_path, "other").check()
+
+
+def test_students_that_have_ended_are_measured_on_images_that_are_decoded_otherwise(tmp_path):
+    """The teacher is the same: nobody could put it back. Students in training would learn of other images."""
+    first = opened(tmp_path)
+    first.views(IMAGES, 1)
+    first.pin()
+    begin(tmp_path)
+    SAID.clear()
+    opened(tmp_path, images="1").check(ended=True)
+    assert any("the teacher is the same, and its images are decoded otherwise" in line for line in SAID)
+    with pytest.raises(InputError, match="the same teacher on images that were decoded otherwise: put the images"):
+        opened(tmp_path, images="1").check(ended=False)
+    with pytest.raises(InputError, match="put that teacher back"):
+        opened(tmp_path, "other", images="1").check(ended=True)
 
 
 def test_a_run_from_before_there_were_fingerprints_refuses_another_teacher(tmp_path):

@@ -54,11 +54,13 @@ def made(colors, folder, *names):
         (("kl", "cosine"), [0, -1], False),  # nobody is not: there is no gain to state
         ((*TAUGHT, BASELINE), [0, -1], False),  # it is there already
         ((*TAUGHT, "mine"), [0, -1], False),  # under another name
+        ((*TAUGHT, "taught"), [0, -1], True),  # one that learns from the teacher is no baseline
     ],
 )
 def test_it_joins_where_gains_are_stated_and_tiles_lack_labels(names, labels, joins):
     config = base()
     config.arms.mine = {"ce": 2.0, "labelled_only": True}
+    config.arms.taught = {"ce": 1.0, "kl": 1.0, "labelled_only": True}
     config.distill.arms = names
     found = student_arms(config, SimpleNamespace(classes=("a", "b"), train=SimpleNamespace(labels=np.array(labels))))
     assert tuple(arm.name for arm in found) == (*names, *([BASELINE] * joins))
