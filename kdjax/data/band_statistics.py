@@ -10,21 +10,26 @@ from kdjax.data.dataset import Statistics
 from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Images
 
-_AT_ONCE = 256  # images
+_AT_ONCE = 2**21  # values: 16 MB as integers of eight bytes
 
 
 def of(images: Images) -> Statistics:
     """Mean and standard deviation of each band of (N, S, S, bands) uint8 or uint16, in [0, 1].
 
-    A band that has one value everywhere says nothing; its deviation is taken for 1, so that it becomes 0.
+    A band that has one value everywhere says nothing; its deviation is taken for 1, so that it becomes 0. Sums are of
+    integers, so they do not depend on how many images are read at a time.
     """
-    most, count = float(np.iinfo(images.dtype).max), math.prod(images.shape[:3])
-    sums = np.zeros((2, images.shape[-1]))
-    for start in range(0, len(images), _AT_ONCE):
-        values = images[start : start + _AT_ONCE].astype(np.float64) / most
-        sums += [values.sum((0, 1, 2)), np.square(values).sum((0, 1, 2))]
-    mean, square = sums / count
-    std = np.sqrt(np.maximum(square - np.square(mean), 0))
+    most, count, bands = int(np.iinfo(images.dtype).max), math.prod(images.shape[:3]), images.shape[-1]
+    at_once = max(1, _AT_ONCE // math.prod(images.shape[1:]))
+    sums, squares = [0] * bands, [0] * bands
+    for start in range(0, len(images), at_once):
+        values = images[start : start + at_once].astype(np.uint64)
+        sums = [total + int(one) for total, one in zip(sums, values.sum((0, 1, 2)), strict=True)]
+        squares = [total + int(one) for total, one in zip(squares, np.square(values).sum((0, 1, 2)), strict=True)]
+    mean = np.array(sums) / (count * most)
+    # Of integers too: a band that hardly varies would lose its deviation in the difference of two means.
+    varied = [count * square - total * total for total, square in zip(sums, squares, strict=True)]
+    std = np.array([math.sqrt(one) / (count * most) for one in varied])
     return Statistics(tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
 
 

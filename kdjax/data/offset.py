@@ -13,7 +13,7 @@ from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
 
-_AT_ONCE = 256  # images
+_AT_ONCE = 16  # images, which may be of many bands
 _SPARSE = 7  # every so many pixels along both sides of training images are looked at
 _MOST_BELOW = 0.05  # share of values that may lie below the offset: noise over water
 _DARK = ("b01", "b02", "b03", "b04", "b10")
