@@ -120,14 +120,17 @@ def _check_split(section: Mapping[str, Any]) -> None:
 def _check_unread(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuses what would change nothing of the split, where it is not at its default."""
     reasons = {
-        ("block_km",): section["split_by"] != "place" and "dataset.split_by is 'image', and only 'place' reads it",
-        ("test_fraction", "validation_fraction"): section["splits"] and "dataset.splits names the images of each side",
-        ("test_fraction",): section["fold"] and "dataset.fold decides how large the test split is",
+        ("block_km",): section["split_by"] != "place"
+        and "only dataset.split_by='place' reads it: set that too, or leave this out",
+        ("test_fraction", "validation_fraction"): section["splits"]
+        and "dataset.splits names the images of each side: leave one of them out",
+        ("test_fraction",): section["fold"]
+        and "dataset.fold decides how large the test split is: leave one of them out",
     }
     for fields, reason in reasons.items():
         for field in fields:
             if reason and section[field] != defaults[field]:
-                raise InputError(f"dataset.{field} is {_shown(section[field])}, but {reason}: leave one of them out")
+                raise InputError(f"dataset.{field} is {_shown(section[field])}, but {reason}")
 
 
 def _choice(section: Mapping[str, Any], field: str, choices: Sequence[str]) -> None:

@@ -146,6 +146,10 @@ def of_fields() -> list[Case]:
         ("config.distill.mixup=0.2", "distill.views"),
         ("config.distill.logits=('/nowhere',)", "/nowhere"),
         ("config.distill.logits=('{d}/tiles',)", "distill.logits"),
+        ("config.distill.logits=(1,)", "distill.logits: 1 names no folder"),
+        ("config.dataset.bands=B04,B03,B02", "give ('B04', 'B03', 'B02')"),
+        ("config.student.bands=red,green", "give ('red', 'green')"),
+        ("config.dataset.block_km=50", "only dataset.split_by='place' reads it"),
         ("config.arms.kl.kl=-1.0", "arms.kl.kl"),
         ("config.run.form=sideways", "run.form"),
         ("config.run.images=tape", "run.images"),
@@ -226,6 +230,10 @@ def of_tiles() -> list[Case]:
         write_tiles(w / "tiles")
         (w / "tiles" / "village").mkdir()
 
+    def contained(d: Path, w: Path) -> None:
+        write_tiles(w / "tiles" / "Images")
+        write_tiles(w / "tiles", ("figures",))
+
     def bomb(d: Path, w: Path) -> None:
         write_tiles(w / "tiles")
         Image.new("1", (30_000, 30_000)).save(w / "tiles" / "lake" / "3.png")
@@ -253,6 +261,7 @@ def of_tiles() -> list[Case]:
         ("{w}/tiles", "class", tiles(("field",))),
         ("{w}/tiles", "1 image", tiles(count=1)),
         ("{w}/tiles", "train", tiles(("train", "val", "other"))),
+        ("{w}/tiles", "Images", contained),
     ]  # fmt: skip
     return [
         Case("main", "data", (*RUN, f"--config.dataset.path={path}", "--stages=describe"), word, prepare)
