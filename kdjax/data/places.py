@@ -45,9 +45,15 @@ class Places:
 
     @property
     def bounds(self) -> tuple[float, ...]:
-        """West, south, east and north of the centers that are known, degrees; () where none is."""
+        """West, south, east and north of the centers that are known, degrees; () where none is.
+
+        Across 180 degrees west is more than east, as RFC 7946 asks in section 5.2.
+        """
         known = self.centers[~np.isnan(self.centers[:, 0])]
-        return (*known.min(0).tolist(), *known.max(0).tolist()) if len(known) else ()
+        if not len(known):
+            return ()
+        west, east = _arc(known[:, 0])
+        return west, float(known[:, 1].min()), east, float(known[:, 1].max())
 
 
 def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
@@ -158,6 +164,14 @@ def blocks(centers: np.ndarray, side_km: float) -> tuple[str, ...]:
     return tuple(named)
 
 
+def _arc(longitudes: np.ndarray) -> tuple[float, float]:
+    """West and east end of the shortest arc that holds all longitudes, degrees."""
+    around = np.sort(longitudes)
+    gaps = np.diff(around, append=around[0] + 360)
+    west = 0 if gaps[-1] == gaps.max() else int(gaps.argmax()) + 1  # the arc begins after the widest gap
+    return float(around[west]), float(around[west - 1])
+
+
 def _rows(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
     field = "dataset.places"
     reader = csv.DictReader(text.splitlines())
@@ -205,7 +219,9 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
         corners = np.array(found)
         if corners.ndim != 2 or not len(corners):
             raise InputError(f"{where}: it has neither a geometry nor a property 'group'")
-        longitude, latitude = ((corners.min(0) + corners.max(0)) / 2).tolist()
+        west, east = _arc(corners[:, 0])
+        longitude = west + (east - west) % 360 / 2
+        longitude, latitude = longitude - 360 * (longitude > 180), float(corners[:, 1].min() + corners[:, 1].max()) / 2
         yield properties["name"], "", *_point(longitude, latitude, where)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from kdjax.data import pixels
+from kdjax.data import geokeys, pixels
 from kdjax.data.bands import Bands, described_elsewhere
 from kdjax.data.pixels import Beside, Decoded, DecodeError
 
@@ -22,9 +22,6 @@ from kdjax.data.pixels import Beside, Decoded, DecodeError
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 _WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE = 0, 1, 2, 3
-_FEET = {9002: 0.3048, 9003: 1200 / 3937}
-_METERS_A_DEGREE = 111_320.0
-_WEB_MERCATOR, _EQUATOR_M = (3785, 3857), 6_378_137.0  # EPSG codes, and the radius of the sphere
 
 OtherColors = Callable[[bytes, int], Decoded]
 """Bytes of the file and number of the page -> the image, oriented: for CMYK, YCbCr and less than eight bits."""
@@ -286,20 +283,5 @@ def _as_stored(page: Any, array: np.ndarray) -> np.ndarray:
 def _pixel_size(page: Any) -> float | None:
     """Side of a pixel on the ground, m, by the GeoTIFF tags; None where they do not say."""
     with contextlib.suppress(Exception):  # whatever is wrong there, the image is none the worse
-        tags = page.geotiff_tags
-        if "ModelTransformation" in tags:
-            (a, b, _, x), (d, e, _, y) = np.reshape(tags["ModelTransformation"], (4, 4))[:2]
-        else:
-            (a, e), (b, d) = tags["ModelPixelScale"][:2], (0, 0)
-            y = tags["ModelTiepoint"][4]
-        side = math.sqrt(abs(a * e - b * d))
-        if int(tags["GTModelTypeGeoKey"]) == 2:
-            side *= _METERS_A_DEGREE * math.sqrt(math.cos(math.radians(y)))
-        elif int(tags["GTModelTypeGeoKey"]) == 1:
-            side *= _FEET.get(int(tags.get("ProjLinearUnitsGeoKey", 9001)), 1.0)
-            if int(tags.get("ProjectedCSTypeGeoKey", 0)) in _WEB_MERCATOR:  # which stretches more towards the poles
-                side /= math.cosh(y / _EQUATOR_M)
-        else:
-            return None
-        return side if math.isfinite(side) and side > 0 else None
+        return geokeys.pixel_size(page.geotiff_tags)
     return None

@@ -35,7 +35,8 @@ class Classifier:
 
         Args:
             path: the file.
-            threads: that a call of the network uses; None = as the runtime sees fit.
+            threads: that a call of the network uses; None = as onnxruntime sees fit, and all cores of this process in
+                LiteRT.
 
         Raises:
             InputError: its runtime is missing; no such file, none of these formats, not exported by kdjax, or class
@@ -143,7 +144,7 @@ def _litert(path: str | Path, threads: int | None) -> _Model:
         raise InputError(f"artefact {path}: a LiteRT file needs ai-edge-litert: pip install 'kdjax[litert]'")
     facts = litert.facts(path)
     try:
-        model = litert.Model(path)
+        model = litert.Model(path, threads)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"artefact {path}: not a readable LiteRT file ({reason(error)})") from error
     return _Model(facts, model.given, model.result, "uint8", model)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kdjax.runtime import host
+
 MAGIC = b"TFL3"
 FACTS = "kdjax.json"
 
@@ -63,14 +65,14 @@ class Model:
     """
 
     def __init__(self, source: str | Path | bytes, threads: int | None = None):
-        """Opens a file or its content; all cores are used where `threads` is not given.
+        """Opens a file or its content; all cores of this process are used where `threads` is not given.
 
         Raises:
             ValueError, RuntimeError: not a model, of other inputs and outputs than an export's, or damaged.
         """
         from ai_edge_litert.interpreter import Interpreter
 
-        threads = threads or os.cpu_count()
+        threads = threads or host.cores()
         named = {"model_content": source} if isinstance(source, bytes) else {"model_path": os.fspath(source)}
         self._interpreter = Interpreter(**named, num_threads=threads)
         (self._input,), (output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()

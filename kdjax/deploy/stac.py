@@ -64,7 +64,7 @@ class Context:
     Attributes:
         written: when the item is written, RFC 3339, UTC.
         time: when the images were taken, first and last moment, RFC 3339; () = not known.
-        bounds: west, south, east, north that the model is for, degrees; () = not known.
+        bounds: west, south, east, north that the model is for, degrees, west above east across 180; () = not known.
         bounds_are: what these are, in words.
         license: an SPDX identifier; None = not known.
     """
@@ -146,8 +146,12 @@ def _place(bounds: tuple[float, ...]) -> dict[str, Any]:
     if not bounds:
         return {"geometry": None}
     west, south, east, north = bounds
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": list(bounds)}
+    parts = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]  # RFC 7946, section 3.1.9
+    rings = [[[[w, south], [e, south], [e, north], [w, north], [w, south]]] for w, e in parts]
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": rings[0]}
+    if len(rings) > 1:
+        geometry = {"type": "MultiPolygon", "coordinates": rings}
+    return {"geometry": geometry, "bbox": list(bounds)}
 
 
 def _time(context: Context) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 from kdjax.config import base
 from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.report import charts
+from kdjax.report.exported import is_of
 from kdjax.report.markup import Markup, element
 from kdjax.report.measures import scattered
 from kdjax.report.parts import figure, panels, table
@@ -188,15 +189,17 @@ def _read(folder: Path) -> _Found:
         what = "is a file" if folder.is_file() else "has no results.json"
         raise InputError(f"{folder} {what}: give directories of runs with --stages=evaluate done")
     results = document.read(path, "run --stages=evaluate of that run again")
-    exported, latency = folder / "export" / "parity.json", {}
-    if exported.is_file():
+    latency: dict[str, float] = {}
+    path = folder / "export" / "parity.json"
+    if path.is_file():
         fix = "run --stages=export of that run again"
-        parity = files.read_json(exported, fix)
+        parity = files.read_json(path, fix)
         try:
-            measured = parity["artefacts"]["student.onnx"]["latency_ms"]
-            latency = {parity["student"]["arm"]: _milliseconds(measured["1"])} if measured else {}
+            student, measured = parity["student"], parity["artefacts"]["student.onnx"]["latency_ms"]
+            if measured and is_of(student, results["arms"]):
+                latency = {student["arm"]: _milliseconds(measured["1"])}
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{exported} is not what an export writes: {fix}") from error
+            raise InputError(f"{path} is not what an export writes: {fix}") from error
     return _Found(str(folder), results, latency)
 
 

@@ -1,6 +1,7 @@
 """Stage `report`: reads a finished run and writes WORKDIR/report.html."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kdjax.data.loading import locations
 from kdjax.data.rows import Rows
 from kdjax.errors import InputError
 from kdjax.inputs import batch
-from kdjax.report import findings, page
+from kdjax.report import exported, findings, page
 from kdjax.report.composite import Composite, composite
 from kdjax.report.material import Located, Material, Side, Views
 from kdjax.results import document, logits
@@ -61,7 +62,7 @@ def report(run: Run) -> None:
         test=_side(run.dataset.test, "test", stored, students, shown),
         validation=_side(run.dataset.validation, "validation", stored, students, shown),
         views=_views(run, students, shown),
-        parity=_parity(run),
+        parity=_parity(run, results),
         note=" ".join(filter(None, (run.config.run.note, shown.words))),
         located=_located(run),
     )
@@ -88,8 +89,8 @@ def _records(run: Run, stage: str) -> list[dict[str, Any]]:
     return records
 
 
-def _parity(run: Run) -> dict[str, Any] | None:
-    """What the export measured, None without an export."""
+def _parity(run: Run, results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the export measured, None without an export of a student of these results."""
     path = run.workdir / "export" / "parity.json"
     if not path.is_file():
         return None
@@ -97,6 +98,9 @@ def _parity(run: Run) -> dict[str, Any] | None:
     found = files.read_json(path, fix)
     if not isinstance(found, dict) or not {"student", "artefacts", "machine", "test_images"} <= found.keys():
         raise InputError(f"{path} is not the parity.json of an export: {fix}")
+    if not exported.is_of(found["student"], results["arms"]):
+        run.log(f"report: {path} is left out, as its student is none of results.json: {fix}")
+        return None
     return found
 
 

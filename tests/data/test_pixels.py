@@ -212,10 +212,16 @@ def test_palettes(bits):
 @pytest.mark.parametrize(
     "tags, expected",
     [
-        ({"scale": (10, 10), "model": 1}, 10),
-        ({"scale": (2, 2), "model": 1, "unit": 9002}, 2 * 0.3048),
-        ({"scale": (2, 2), "model": 1, "unit": 9003}, 2 * 1200 / 3937),
+        ({"scale": (10, 10), "model": 1, "code": 32631}, 10),
+        ({"scale": (10, 10), "model": 1, "code": 32631, "unit": 9001}, 10),
+        ({"scale": (10, 10), "model": 1, "code": 32631, "unit": 9999}, None),
+        ({"scale": (10, 10), "model": 1, "unit": 9001}, None),  # of no system that is named
+        ({"scale": (2, 2), "model": 1, "code": 2222, "unit": 9002}, 2 * 0.3048),
+        ({"scale": (2, 2), "model": 1, "code": 2263, "unit": 9003}, 2 * 1200 / 3937),
+        ({"scale": (2, 2), "model": 1, "code": 2263}, None),  # beside a vertical system no unit is named
         ({"scale": (1e-4, 1e-4), "model": 2}, 1e-4 * 111_320 * np.sqrt(np.cos(np.radians(60)))),
+        ({"scale": (1e-4, 1e-4), "model": 2, "datum": 4326}, 1e-4 * 111_320 * np.sqrt(np.cos(np.radians(60)))),
+        ({"scale": (1e-4, 1e-4), "model": 2, "datum": 4807}, None),  # which counts 400 grads a turn
         # Web Mercator at 60 degrees, where it stretches by 1 / cos(60) = 2.
         ({"scale": (3, 3), "model": 1, "north": 6_378_137 * np.arccosh(2), "code": 3857}, 1.5),
         ({"scale": (3, 3), "model": 1, "north": -6_378_137 * np.arccosh(2), "code": 3857}, 1.5),
@@ -227,7 +233,7 @@ def test_palettes(bits):
 def test_the_ground_size_of_a_pixel(tags, expected):
     extra = []
     if tags:
-        known = {1024: tags["model"], 3072: tags.get("code"), 3076: tags.get("unit")}
+        known = {1024: tags["model"], 2048: tags.get("datum"), 3072: tags.get("code"), 3076: tags.get("unit")}
         keys = [(key, 0, 1, value) for key, value in known.items() if value is not None]
         directory = [1, 1, 0, len(keys), *(number for key in keys for number in key)]
         extra = [

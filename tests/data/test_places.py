@@ -43,6 +43,19 @@ def test_geojson_gives_the_middle_of_each_feature(tmp_path):
     assert found.names[0] == found.names[1] and found.names[2] == "7"
 
 
+def test_the_middle_of_a_feature_across_180_degrees_lies_in_it(tmp_path):
+    """Cut there as RFC 7946 asks, or not."""
+    parts = [[[[180, 1], [179.8, 1], [179.8, 2], [180, 2], [180, 1]]], [[[-180, 1], [-180, 2], [-179.4, 2], [-180, 1]]]]
+    geometries = [
+        {"type": "MultiPolygon", "coordinates": parts},
+        {"type": "Polygon", "coordinates": [[[179.8, 1], [-179.4, 1], [-179.4, 2], [179.8, 2], [179.8, 1]]]},
+        {"type": "Point", "coordinates": [-179.8, 1.5]},
+    ]
+    features = [{"properties": {"name": name}, "geometry": one} for name, one in zip(NAMES, geometries, strict=True)]
+    found = from_table(table(tmp_path, json.dumps({"features": features}), "places.geojson"), NAMES, 2.0)
+    np.testing.assert_allclose(found.centers, [[-179.8, 1.5]] * 3)
+
+
 def geojson(tmp_path, groups, points, **more):
     """A table of NAMES with the property 'group' and points."""
     features = [

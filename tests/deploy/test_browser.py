@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from refusal import refused
 
 from kdjax.data import decode
 from kdjax.data.meaning import Meaning
-from kdjax.data.pixels import Decoded, is_mask
+from kdjax.data.pixels import Decoded, DecodeError, is_mask
 from kdjax.deploy import trust
 from kdjax.deploy.browser import __main__ as browser
 from kdjax.deploy.browser import page
@@ -35,7 +36,7 @@ in_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js
 def run_node(code, folder):
     """What a script says that has all of answer.mjs; its answer is its last line, JSON."""
     script = folder / "script.mjs"
-    names = "lanczos, resized, isMask, refusal, unlike, isOwn, answered"
+    names = "lanczos, resized, isMask, unfit, refusal, unlike, isOwn, answered"
     script.write_text(f'import {{ {names} }} from "{page.HERE / "answer.mjs"}";\nimport fs from "node:fs";\n{code}')
     done = subprocess.run(["node", script], capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -134,6 +135,35 @@ def test_a_fourth_band_is_no_mask_where_it_is_none_in_training(tmp_path):
     code += "console.log(JSON.stringify(all.map((a) => isMask(a.flatMap((one) => [1, 2, 3, one])))));"
     expected = [is_mask(alpha.astype(np.uint8)) for alpha in alphas]
     assert run_node(code, tmp_path) == expected == [True, True, True, False, False]
+
+
+@in_node
+def test_an_image_of_no_pixel_is_refused_as_predict_does(tmp_path):
+    """The page's own function, with pixels in place of a canvas."""
+    alphas, said = ([0] * 36, [0] * 35 + [255], list(range(0, 252, 7))), []
+    for alpha in alphas[:2]:
+        image = np.full((6, 6, 4), 90, np.uint8)
+        image[..., 3] = np.reshape(alpha, (6, 6))
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        try:
+            decode.decode(file.getvalue())
+            said.append(None)
+        except DecodeError as error:
+            said.append(str(error))
+    trusted = {"temperature": 1, "limits": {}, "least_confidence": 0, "most_energy": 9}
+    code = (
+        f"const facts = {json.dumps({'size': 4, 'tile_px': None, 'deep': False, 'trust': trusted})};\n"
+        "let alpha; const logits = async () => [1, 2];\n"
+        "const pixels = async () => ({ data: alpha.flatMap((one) => [1, 2, 3, one]), width: 6, height: 6 });\n"
+        f"const text = fs.readFileSync({json.dumps(str(page.HERE / 'page.mjs'))}, 'utf8');\n"
+        "const classified = eval('(' + text.match(/async function classified[^]*?\\n}\\n/)[0] + ')');\n"
+        f"const all = {json.dumps(alphas)}, found = [];\n"
+        "for (alpha of all) found.push(await classified(new Blob([])).then(() => null, (error) => error.message));\n"
+        "console.log(JSON.stringify(found));"
+    )
+    *found, bands = run_node(code, tmp_path)
+    assert found == said == ["no pixel holds data", None] and "no mask" in bands
 
 
 def held(text):

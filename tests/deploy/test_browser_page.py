@@ -89,17 +89,21 @@ def test_the_page_says_what_predict_says(export, page, tmp_path, capsys):
         assert answer["sets"] == {str(level): counts[number] for level, counts in sets.items()}
 
 
+REFUSED = ("text.png", "deep.png", "bands.png", "clear.png")
+
+
 def test_what_the_page_cannot_read_is_refused_and_the_others_are_answered(page, tmp_path):
     (tmp_path / "text.png").write_bytes(b"no image")
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
     bands = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
     Image.fromarray(bands).save(tmp_path / "bands.png")
+    Image.new("RGBA", (9, 9), (200, 10, 10, 0)).save(tmp_path / "clear.png")
     Image.new("RGB", (9, 9), (200, 10, 10)).save(tmp_path / "<b>good.png")
     page.wait_for("document.body.dataset.state === 'ready'")
-    page.choose("#files", [tmp_path / name for name in ("text.png", "deep.png", "bands.png", "<b>good.png")])
-    said = page.wait_for("document.querySelectorAll('#results tbody tr').length === 4 && "
+    page.choose("#files", [tmp_path / name for name in REFUSED + ("<b>good.png",)])
+    said = page.wait_for("document.querySelectorAll('#results tbody tr').length === 5 && "
                          "document.querySelector('#results').innerText")  # fmt: skip
-    for word in ("not an image", "16 bits", "no mask", "<b>good.png", export_folder.CLASSES[0]):
+    for word in ("not an image", "16 bits", "no mask", "no pixel holds data", "<b>good.png", export_folder.CLASSES[0]):
         assert word in said
     assert page.evaluate("document.querySelectorAll('tr[data-answer]').length") == 1
 

@@ -65,6 +65,20 @@ def test_places_and_pixels_of_the_data_are_known(tmp_path):
     assert described(export, "--bbox=-180,-90,180,90")["bbox"] == [-180, -90, 180, 90]
 
 
+def test_a_place_across_180_degrees_has_two_parts(tmp_path):
+    export = tmp_path / "export"
+    write_export(export, Meaning((0.0, 10000.0), ("16-bit",), 64, 10.0, 640), bounds=[178.5, -18, -178, -16])
+    item = described(export)
+    assert item["bbox"] == [178.5, -18, -178, -16] and item["geometry"]["type"] == "MultiPolygon"
+    assert item["geometry"]["coordinates"] == [
+        [[[178.5, -18], [180, -18], [180, -16], [178.5, -16], [178.5, -18]]],
+        [[[-180, -18], [-178, -18], [-178, -16], [-180, -16], [-180, -18]]],
+    ]
+    pytest.importorskip("jsonschema")
+    validation = pytest.importorskip("pystac.validation")
+    assert validation.validate_dict({**item, "stac_extensions": []})
+
+
 def test_the_item_describes_the_files(export):
     item = described(export)
     facts, assets = item["properties"], item["assets"]

@@ -17,8 +17,10 @@ interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 
 from kdjax.data.meaning import Meaning  # noqa: E402  (need the packages above)
 from kdjax.deploy import litert, predict  # noqa: E402
+from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.export import litert_graph, litert_quantize, onnx_graph  # noqa: E402
 from kdjax.networks import graph as g  # noqa: E402
+from kdjax.runtime import host  # noqa: E402
 
 CASES = {  # network, width, head; sides of the stored image and of the network's
     "shrinks": ("mobilenet_v2", 0.25, "average", (36, 32)),
@@ -136,6 +138,21 @@ def test_predict_takes_them_by_their_content(exported, tile, tmp_path, capsys):
     assert {one["class"]: one["probability"] for one in found["classes"]} == pytest.approx(
         dict(zip(CLASSES, expected, strict=True)), abs=1e-4
     )
+
+
+def test_the_threads_are_those_that_are_asked_for(exported, monkeypatch):
+    """Or as many as this process has cores, which may be fewer than the machine's."""
+    asked, real = [], interpreter.Interpreter
+
+    def noted(**named):
+        asked.append(named["num_threads"])
+        return real(**named)
+
+    monkeypatch.setattr(interpreter, "Interpreter", noted)
+    monkeypatch.setattr(host, "cores", lambda: 3)
+    for threads in (1, 2, None):
+        Classifier(exported, threads)
+    assert asked == [1, 2, 3]
 
 
 def test_the_facts_are_in_a_zip_that_any_reader_finds(exported):

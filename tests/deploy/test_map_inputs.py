@@ -187,6 +187,11 @@ def test_an_href_of_no_server_is_refused(tmp_path, monkeypatch):
         ("EPSG:4326", (1e-4, 0, 10, 0, 1e-4, -60), 2.0),
         ("EPSG:4326", (1e-4, 0, 10, 0, -1e-4, 0), 1.0),
         ("EPSG:4326", (0, 1e-4, 10, 1e-4, 0, 60), 0.5),
+        ("EPSG:4087", (10, 0, 1_113_195, 0, -10, 6_679_169), 2.0),  # plate carrée at 60 degrees: as in degrees
+        ("EPSG:4087", (20, 0, 1_113_195, 0, -10, 6_679_169), 1.0),
+        ("EPSG:4087", (0, 10, 1_113_195, 10, 0, -6_679_169), 0.5),
+        ("EPSG:3857", (10, 0, 1_113_195, 0, -10, 8_399_738), 1.0),  # Mercator stretches both sides alike
+        ("EPSG:4807", (1e-4, 0, 10, 0, -1e-4, 60 / 0.9), 2.0),  # grads
     ],
 )
 def test_pixels_that_are_no_squares_on_the_ground_are_told(artefact, tmp_path, capsys, crs, transform, aspect):

@@ -169,7 +169,7 @@ def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_pro
         for words in (("missing.tif", "no file"), ("bad.tif", "GDAL"), ("small.tif", "--tile")):
             assert sum(all(word in line for word in words) for line in lines[:3]) == 1
         bad = [str(scenes / "bad.tif"), str(scenes / "small.tif"), str(tmp_path / "missing.tif")]
-        assert lines[3] == f"error: 3 of 6 rasters have no map: {'; '.join(bad)}"
+        assert lines[3] == f"error: 3 of 6 rasters were not mapped: {'; '.join(bad)}"
         assert said.out.count(": mapped") == 3
         held = {one.name(scenes / f"{name}.tif") for one in OUTPUTS for name in "abc"}
         assert set(contents(folder)) == held | {".lock", "areas.csv"}
@@ -177,6 +177,62 @@ def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_pro
     with pytest.raises(SystemExit):
         run(*arguments, tmp_path / "maps2")
     assert capsys.readouterr().out.count("already mapped") == 3
+
+
+def test_the_map_of_an_older_raster_stays_and_is_not_called_that_of_this_one(artefact, scenes, tmp_path, capsys):
+    folder = tmp_path / "maps"
+    run(artefact, scenes, "--output", folder)
+    older = (folder / "b.tif").read_bytes()
+    write(scenes / "b.tif", scene(4, 4))  # less than a window
+    (scenes / "new.tif").write_text("no raster")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(artefact, scenes, "--output", folder)
+    assert stop.value.code == 1
+    of_b, of_new, last = sorted(capsys.readouterr().err.splitlines(), key=lambda line: "rasters were" in line)
+    assert "b.tif: 4 x 4 px is less" in of_b and of_b.endswith(
+        f"; {folder / 'b.tif'} is still the map of an earlier call"
+    )
+    assert "new.tif" in of_new and "earlier call" not in of_new
+    assert last == f"error: 2 of 4 rasters were not mapped: {scenes / 'b.tif'}; {scenes / 'new.tif'}"
+    assert (folder / "b.tif").read_bytes() == older
+    cells = [sum(int(row["cells"]) for row in rows(folder / f"{name}areas.csv").values()) for name in ("", "a_", "c_")]
+    assert cells[0] == cells[1] + cells[2]  # without b
+
+
+def test_a_raster_that_is_no_map_is_not_called_one(artefact, scenes, tmp_path, capsys):
+    (tmp_path / "maps").mkdir()
+    write(tmp_path / "maps" / "b.tif", scene(8, 8), crs=None, transform=None)
+    with pytest.raises(SystemExit):
+        run(artefact, scenes / "b.tif", "--output", tmp_path / "maps")
+    said = capsys.readouterr().err
+    assert "is there and is no map of kdjax" in said and "earlier call" not in said
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_sums_of_older_maps_are_gone_while_new_ones_are_made(artefact, scenes, tmp_path, monkeypatch, processes):
+    """A command that is ended then leaves no table that stands beside maps of which it says nothing."""
+    folder = tmp_path / "maps"
+    run(artefact, scenes, "--output", folder)
+    sums = (folder / "areas.csv").read_bytes()
+    for number, name in enumerate("abc"):
+        write(scenes / f"{name}.tif", scene(40 + 8 * number, 56, seed=number + 5))
+
+    def ended(*arguments):
+        assert not (folder / "areas.csv").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(mapping, "write_map", ended)
+        during.setattr(workers, "share", ended)
+        with pytest.raises(KeyboardInterrupt):
+            run(artefact, scenes, "--output", folder, f"--workers={processes}")
+    assert not (folder / "areas.csv").exists()
+    run(artefact, scenes, "--output", folder)
+    fresh = (folder / "areas.csv").read_bytes()
+    assert fresh != sums
+    run(artefact, scenes, "--output", folder)  # nothing is new
+    assert (folder / "areas.csv").read_bytes() == fresh
 
 
 def test_a_map_whose_files_are_not_all_in_place_is_none(artefact, scenes, tmp_path, monkeypatch):

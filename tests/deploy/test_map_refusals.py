@@ -14,6 +14,7 @@ rasterio = pytest.importorskip("rasterio")
 from helpers.maps import scene, write  # noqa: E402
 
 from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
+from kdjax.deploy.landuse_map import layers  # noqa: E402
 from kdjax.runtime import files  # noqa: E402
 
 CLOSED = "http://127.0.0.1:1"
@@ -57,6 +58,8 @@ WHOLE = {
     "asset without href": (("{d}/one.json#bare", "{d}/map.tif"), "has no href"),
     "asset is no raster": (("{d}/one.json#metadata", "{d}/map.tif"), "GDAL cannot read"),
     "asset is the map": (("{d}/one.json#visual", "{d}/a.tif"), "is the raster itself"),
+    "coordinates that no GeoTIFF holds": (("{d}/pole.tif", "{d}/map.tif"), "pole.tif: a map is a GeoTIFF, "),
+    "perspective of a camera": (("{d}/camera.tif", "{d}/map.tif"), "(+proj=tpers +h=5500000 +lat_0=40"),
     "polygons of a place on no map": (("{d}/local.tif", "{d}/map.tif", "--polygons"), "--polygons"),
     "polygons of the moon": (("{d}/moon.tif", "{d}/map.tif", "--polygons"), "--polygons"),
 }
@@ -71,6 +74,9 @@ def rasters(tmp_path_factory):
         write(folder / f"{name}.tif", scene(16, 16))
     write(folder / "local.tif", scene(16, 16), crs=rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]'))
     write(folder / "moon.tif", scene(16, 16), crs=rasterio.CRS.from_proj4("+proj=eqc +R=1737400"))
+    turned = "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +to_meter=0.0174532925199433"
+    for name, system in (("pole", turned), ("camera", "+proj=tpers +h=5500000 +lat_0=40")):
+        write(folder / f"{name}.tif", scene(16, 16), rasterio.CRS.from_proj4(f"{system} +datum=WGS84"))
     for name, source in (("other", "a"), ("gone", "none")):
         bands = "".join(
             f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{color}</ColorInterp><SimpleSource>'
@@ -89,6 +95,44 @@ def rasters(tmp_path_factory):
     assets = {"visual": {"href": "./a.tif"}, "bare": {"title": "x"}, "metadata": {"href": "notes.txt"}}
     (folder / "one.json").write_text(json.dumps({"type": "Feature", "assets": assets}))
     return folder
+
+
+ESRI = (
+    'PROJCS["NAD_1983_UTM_Zone_15N",GEOGCS["GCS_North_American_1983",DATUM["D_North_American_1983",'
+    'SPHEROID["GRS_1980",6378137,298.257222101]],PRIMEM["Greenwich",0],UNIT["Degree",0.017453292519943295]],'
+    'PROJECTION["Transverse_Mercator"],PARAMETER["latitude_of_origin",0],PARAMETER["central_meridian",-93],'
+    'PARAMETER["scale_factor",0.9996],PARAMETER["false_easting",500000],PARAMETER["false_northing",0],UNIT["Meter",1]]'
+)
+HELD = (
+    "EPSG:32631", "EPSG:4807", "EPSG:2263+6360", "EPSG:31467", "EPSG:5514", "ESRI:102100", "ESRI:54009", ESRI,
+    "+proj=geos +h=35785831 +lon_0=0 +sweep=y +datum=WGS84", "+proj=laea +lat_0=52 +lon_0=10 +R=6371228",
+    "+proj=utm +zone=32 +ellps=intl +towgs84=-87,-98,-121 +units=m", 'LOCAL_CS["site",UNIT["metre",1]]',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("system", HELD)
+def test_coordinates_that_a_geotiff_holds_under_whatever_name_are_mapped(system):
+    crs = rasterio.CRS.from_user_input(system)
+    corner, pixel = rasterio.Affine.translation(40, 30), rasterio.Affine.scale(0.01, -0.01)
+    for turn in (0, 30, 180):
+        place = corner @ rasterio.Affine.rotation(turn) @ pixel
+        layers.check("scene.tif", layers.Grid(16, 16, crs, place))
+
+
+@pytest.mark.parametrize(
+    ("read_back", "same"),
+    [
+        ("+proj=tmerc +lat_0=0 +lon_0=3 +k=0.9996 +x_0=500000 +ellps=WGS84", True),  # by another name
+        ("EPSG:25831", True),  # on another datum, that lies there
+        ("EPSG:23031", False),  # on one that lies 100 m away
+        ("EPSG:32632", False),
+    ],
+)
+def test_coordinates_are_the_same_where_they_lie_at_the_same_place(read_back, same):
+    place = rasterio.Affine(10, 0, 500_000, 0, -10, 4_600_000)
+    grid = layers.Grid(16, 16, rasterio.CRS.from_epsg(32631), place)
+    assert rasterio.CRS.from_user_input(read_back) != grid.crs
+    assert layers._same_place(rasterio.CRS.from_user_input(read_back), grid) is same
 
 
 def contents(folder):

@@ -251,6 +251,7 @@ def test_a_raster_much_coarser_than_the_training_tiles_is_refused(tmp_path, grou
         ("EPSG:32631", rasterio.Affine(0.5, 0, 0, 0, -0.5, 100), 0.5),
         ("EPSG:2263", rasterio.Affine(2, 0, 0, 0, -2, 100), 2 * 1200 / 3937),
         ("EPSG:4326", rasterio.Affine(1e-5, 0, 20, 0, -1e-5, 60), 1e-5 * 111_195 * np.sqrt(0.5)),
+        ("EPSG:4807", rasterio.Affine(1e-5, 0, 20, 0, -1e-5, 60 / 0.9), 0.9e-5 * 111_195 * np.sqrt(0.5)),  # grads
     ],
 )
 def test_the_ground_size_of_a_rasters_pixel(tmp_path, crs, transform, meters):

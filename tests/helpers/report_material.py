@@ -131,3 +131,10 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False,
         parity=parity,
         note="Rendered scenes.",
     )
+
+
+def exported(given, arm="kl", seed=0, **changed):
+    """What an export of a student of these results writes of it."""
+    measured = given.results["arms"][arm]["test_metrics"][0]
+    test = {name: measured[name] for name in ("top1", "macro_f1", "nll", "ece")}
+    return PARITY | {"student": {"arm": arm, "seed": seed, "test": {"count": 60, **test}} | changed}

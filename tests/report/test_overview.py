@@ -137,10 +137,15 @@ def test_a_baseline_with_failed_seeds_is_behind_a_whole_one(runs):
 
 def test_latency_is_that_of_the_exported_arm(runs):
     (runs[0] / "export").mkdir()
-    parity = {"student": {"arm": "kl"}, "artefacts": {"student.onnx": {"latency_ms": {"1": 1.25, "32": 20.0}}}}
+    arm = json.loads((runs[0] / "results.json").read_text())["arms"]["kl"]
+    student = {"arm": "kl", "seed": arm["seeds"][1], "test": arm["test_metrics"][1]}
+    parity = {"student": student, "artefacts": {"student.onnx": {"latency_ms": {"1": 1.25, "32": 20.0}}}}
     (runs[0] / "export" / "parity.json").write_text(json.dumps(parity))
     measured = {row.name: row.cost.get("latency_ms") for row in overview.rows(runs)[1]}
     assert measured.pop("mobilenet_v2 64 px from vgg16_bn") == 1.25 and not any(measured.values())
+    student["seed"] = 99  # of a run that was here before
+    (runs[0] / "export" / "parity.json").write_text(json.dumps(parity))
+    assert not any(row.cost.get("latency_ms") for row in overview.rows(runs)[1])
 
 
 def test_the_page_has_the_table_and_a_chart_for_each_cost(runs, tmp_path, capsys):

@@ -54,6 +54,13 @@ export function isMask(rgba) {
   return partly <= 0.25 * (rgba.length / 4);
 }
 
+// Why the RGBA values of an image are refused, or null: those of kdjax.deploy.predict are refused alike.
+export function unfit(rgba) {
+  if (!isMask(rgba)) return "its fourth channel is no mask: use python -m kdjax.deploy.predict";
+  for (let k = 3; k < rgba.length; k += 4) if (rgba[k] > 0) return null;
+  return "no pixel holds data";
+}
+
 // Why the bytes of a file are refused before a browser decodes them, or null: browsers make 8 bits of 16 without a word.
 export function refusal(bytes, facts) {
   const png = [0x89, 0x50, 0x4e, 0x47].every((byte, k) => bytes[k] === byte);

@@ -56,7 +56,8 @@ async function classified(file) {
   } catch {
     throw new Error("not an image that this browser reads");
   }
-  if (!isMask(image.data)) throw new Error("its fourth channel is no mask: use python -m kdjax.deploy.predict");
+  const wrong = unfit(image.data);
+  if (wrong) throw new Error(wrong);
   const shown = resized(image.data, image.width, image.height, facts.size);
   const before = performance.now(), said = await logits(shown);
   const warning = unlike(image.width, image.height, facts);

@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         InputError: anything in `argv`, the model file or the raster that a person can correct. Nothing was written
             then.
-        SystemExit: status 1, after all others were mapped: rasters of `--output` without a map.
+        SystemExit: status 1, after all others were mapped: rasters of `--output` that were not.
     """
     given = _parser().parse_intermixed_args(argv)
     _check(given)
@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
     if failed:
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         listed = printable("; ".join(failed[:NAMES_SHOWN]))
-        print(f"error: {len(failed)} of {len(jobs)} rasters have no map: {listed}{more}", file=sys.stderr)
+        print(f"error: {len(failed)} of {len(jobs)} rasters were not mapped: {listed}{more}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rasterio import warp
@@ -103,10 +104,22 @@ def hectares(grid: Grid, number: int) -> np.ndarray:
     return np.full(grid.width, math.nan)
 
 
-def _on_the_ground(grid: Grid, number: int) -> np.ndarray:
-    """Areas (width,) in hectares of the projected cells of a row on the ellipsoid; not finite where they have no place.
+def sides(crs: Any, transform: Any) -> tuple[float, float]:
+    """Width and height on the ground of a projected pixel at the corner of `transform`, m; not finite nowhere."""
+    across, down = _spans(Grid(1, 1, crs, transform), 0)
+    return float(np.linalg.norm(across)), float(np.linalg.norm(down))
 
-    The middles of a cell's sides span it, as points in space: there is no seam at the poles and the antimeridian.
+
+def _on_the_ground(grid: Grid, number: int) -> np.ndarray:
+    """Areas (width,) in hectares of the projected cells of a row on the ellipsoid; not finite where they have none."""
+    return np.linalg.norm(np.cross(*_spans(grid, number)), axis=-1) / 1e4
+
+
+def _spans(grid: Grid, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """What spans the projected cells of a row on the ellipsoid: (width, 3) across and down, m.
+
+    They go from the middle of a side to that of the other, as points in space: there is no seam at the poles and the
+    antimeridian.
     """
     columns = np.arange(grid.width) + [[0.0], [1.0], [0.5], [0.5]]
     rows = number + np.broadcast_to([[0.5], [0.5], [0.0], [1.0]], columns.shape)
@@ -115,10 +128,11 @@ def _on_the_ground(grid: Grid, number: int) -> np.ndarray:
     try:
         longitudes, latitudes = np.radians(warp.transform(grid.crs, "EPSG:4326", x, y))
     except CPLE_BaseError:
-        return np.full(grid.width, math.nan)
+        nowhere = np.full((grid.width, 3), math.nan)
+        return nowhere, nowhere
     with np.errstate(invalid="ignore"):  # infinite where there is no place
         radii = EQUATOR_M / np.sqrt(1 - ECCENTRICITY_2 * np.sin(latitudes) ** 2)
         out, up = radii * np.cos(latitudes), radii * (1 - ECCENTRICITY_2) * np.sin(latitudes)
         points = np.stack([out * np.cos(longitudes), out * np.sin(longitudes), up], -1)
         left, right, top, bottom = points.reshape(4, grid.width, 3)
-        return np.linalg.norm(np.cross(right - left, bottom - top), axis=-1) / 1e4
+        return right - left, bottom - top

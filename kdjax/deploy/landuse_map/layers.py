@@ -6,6 +6,8 @@ from a whole file, so each raster is first an ordinary one.
 
 import contextlib
 import dataclasses
+import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from kdjax.deploy.landuse_map.legend import NODATA, entries
-from kdjax.errors import reason
+from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
 
 NO_CONFIDENCE = -1.0
@@ -39,6 +42,55 @@ class Grid:
     width: int
     crs: Any
     transform: Any
+
+
+def check(path: Path | str, grid: Grid) -> None:
+    """Refuses coordinates that a GeoTIFF cannot hold: GDAL would put them into another file, which a map has not.
+
+    Args:
+        path: the raster, for the message.
+        grid: its pixels.
+
+    Raises:
+        InputError: a GeoTIFF of one pixel is not read back as lying there.
+    """
+    options = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
+    with rasterio.MemoryFile() as held:
+        with held.open(**options, crs=grid.crs, transform=grid.transform):
+            pass
+        content = held.read()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused below
+        with rasterio.MemoryFile(content) as alone, alone.open() as file:  # without what GDAL put beside it
+            same = file.transform.almost_equals(grid.transform, 1e-9 * max(map(abs, grid.transform[:6])))
+            if same and _same_place(file.crs, grid):
+                return
+    raise InputError(
+        f"raster {path}: a map is a GeoTIFF, which cannot hold the raster's coordinate reference system "
+        f"({_short(grid.crs)}): reproject it, as with gdalwarp -t_srs EPSG:4326"
+    )
+
+
+def _same_place(crs: Any, grid: Grid) -> bool:
+    """Whether a system puts the corners of a grid where its own does; names may differ."""
+    if crs is None or crs == grid.crs:
+        return crs is not None
+    columns, rows = np.array([0, grid.width, grid.width, 0]), np.array([0, 0, grid.height, grid.height])
+    a, b, c, d, e, f = grid.transform[:6]
+    corners = np.array([a * columns + b * rows + c, d * columns + e * rows + f])
+    try:
+        found = np.array(transform(grid.crs, crs, *corners))
+    except CPLE_BaseError:
+        return False
+    return bool(np.abs(found - corners).max() < 0.1 * math.sqrt(abs(grid.transform.determinant)))
+
+
+def _short(crs: Any) -> str:
+    try:
+        said = crs.to_proj4()
+    except (CRSError, CPLE_BaseError):
+        said = ""
+    return " ".join((said or crs.to_wkt()).split())[:120]
 
 
 class Layers:

@@ -96,7 +96,7 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
         count: of worker processes; 1 = this one does it.
 
     Returns:
-        The sums, and the inputs without a map.
+        The sums, and the inputs that were not mapped.
 
     Raises:
         InputError: the folder cannot be written, another command writes to it, or its `ALL_AREAS` is of another kind.
@@ -117,7 +117,8 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
             say(f"{printable(job.text)}: {'already mapped' if outcome.resumed else 'mapped'}")
         else:
             where = "" if job.text in outcome.error else f"{job.text}: "
-            print(printable(f"error: {where}{outcome.error}"), file=sys.stderr, flush=True)
+            older = f"; {job.out} is still the map of an earlier call" if outputs.is_map(job.out) else ""
+            print(printable(f"error: {where}{outcome.error}{older}"), file=sys.stderr, flush=True)
 
     try:
         if (folder / ALL_AREAS).exists() and not outputs.begins(folder / ALL_AREAS, outputs.AREAS.begins):
@@ -125,6 +126,7 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
                 f"--output {folder}: {ALL_AREAS} is there and belongs to no map of kdjax; choose another folder, or "
                 "remove it"
             )
+        (folder / ALL_AREAS).unlink(missing_ok=True)  # where this call is ended, no older sums stand beside its maps
         count = min(count, len(jobs))
         if count == 1:
             for job in jobs:
@@ -168,6 +170,4 @@ def _sums(classifier: Classifier, jobs: Sequence[Job], path: Path) -> Areas:
             raise InputError(f"{part} cannot be read ({reason(error)}): remove it, and map again") from error
     if jobs:
         files.write_text(path, areas.table())
-    else:
-        path.unlink(missing_ok=True)
     return areas

@@ -1,6 +1,7 @@
 """The files of a map: which there are, whether they may be written, and how they come to their place together."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -121,11 +122,25 @@ def begins(path: Path, text: str) -> bool:
         return file.read(len(text.encode())) == text.encode()
 
 
+def is_map(path: Path) -> bool:
+    """Whether a map of kdjax is there."""
+    try:
+        return _is_marked(path)
+    except rasterio.errors.RasterioError:
+        return False
+
+
+def _is_marked(path: Path) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # then it is none
+        with rasterio.open(path) as file:
+            return MADE_BY in file.tags()
+
+
 def _precious(path: Path) -> bool:
     """Whether it is no map, nor one that is damaged."""
     try:
-        with rasterio.open(path) as file:
-            return MADE_BY not in file.tags()
+        return not _is_marked(path)
     except rasterio.errors.RasterioError:
         return path.stat().st_size > 0 and not any(begins(path, order) for order in ("II", "MM"))
 

@@ -1,7 +1,9 @@
 """The map as polygons: cells of one class that touch by an edge are one, in GeoJSON."""
 
+import functools
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_NotSupportedError  # rasterio.errors has no name for them
 from rasterio.features import shapes
-from rasterio.warp import transform, transform_geom
+from rasterio.warp import transform
 
+from kdjax.deploy.landuse_map import antimeridian
 from kdjax.deploy.landuse_map.legend import entries
 from kdjax.errors import InputError, reason
 
@@ -58,18 +61,44 @@ def features(path: Path, classes: Sequence[str], reach: tuple[float, float]) -> 
     """
     names = {value: name for value, name, _ in entries(classes)}
     with rasterio.open(path) as file:
+        poles = {latitude: _place(DEGREES, file.crs, 0.0, latitude) for latitude in (90.0, -90.0)}
         for geometry, value in shapes(rasterio.band(file, 1), transform=file.transform):
             if value != file.nodata:
-                geometry["coordinates"] = [_cut(ring, file.transform, reach) for ring in geometry["coordinates"]]
-                try:
-                    placed = transform_geom(file.crs, DEGREES, geometry)
-                except CPLE_BaseError as error:
-                    raise _nowhere(error) from error
+                rings = [np.array(_cut(ring, file.transform, reach)) for ring in geometry["coordinates"]]
+                has_pole = functools.partial(_has_pole, rings, poles)
                 yield {
                     "type": "Feature",
                     "properties": {"value": int(value), "class": names[int(value)]},
-                    "geometry": placed,
+                    "geometry": antimeridian.geometry(_in_degrees(file.crs, rings), has_pole),
                 }
+
+
+def _has_pole(rings: Sequence[np.ndarray], poles: Mapping[float, tuple[float, float]], latitude: float) -> bool:
+    return antimeridian.holds(rings, poles[latitude])
+
+
+def _in_degrees(crs: Any, rings: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Longitudes and latitudes of rings.
+
+    Raises:
+        InputError: a corner has none.
+    """
+    try:
+        places = np.transpose(transform(crs, DEGREES, *np.concatenate(rings).T))
+    except CPLE_BaseError as error:
+        raise _nowhere(error) from error
+    if not np.isfinite(places).all():
+        raise _nowhere(ValueError("a corner of a cell lies beside the earth"))
+    return np.split(places, np.cumsum([len(ring) for ring in rings])[:-1])
+
+
+def _place(crs: Any, other: Any, x: float, y: float) -> tuple[float, float]:
+    """A point in other coordinates, NaN where it has no place there."""
+    try:
+        (found_x,), (found_y,) = transform(crs, other, [x], [y])
+    except CPLE_BaseError:
+        return math.nan, math.nan
+    return found_x, found_y
 
 
 def _cut(ring: Sequence[tuple[float, float]], transform: Any, reach: tuple[float, float]) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from kdjax.data.bands import Bands, described_elsewhere
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
-from kdjax.deploy.landuse_map.areas import hectares
+from kdjax.deploy.landuse_map.areas import hectares, sides
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.errors import InputError, reason
 
@@ -94,18 +94,22 @@ class Raster:
             raise InputError(
                 f"raster {self.path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …"
             )
-        side = math.sqrt(abs(file.transform.determinant))
-        self.pixel_size_m, cosine = None, 1.0
+        (a, b, c, d, e, f) = file.transform[:6]
+        self.pixel_size_m, wide, high = None, math.hypot(a, d), math.hypot(b, e)
         if file.crs.is_projected:
-            (a, b, c, d, e, f), x, y = file.transform[:6], file.width // 2, file.height // 2
+            x, y = file.width // 2, file.height // 2
             middle = rasterio.Affine(a, b, a * x + b * y + c, d, e, d * x + e * y + f)
             self.pixel_size_m = math.sqrt(1e4 * hectares(Grid(1, 1, file.crs, middle), 0)[0])
+            on_ground = sides(file.crs, middle)
+            if all(map(math.isfinite, on_ground)):
+                wide, high = on_ground
         elif file.crs.is_geographic:
-            latitude = file.transform.f + (file.transform.d * file.width + file.transform.e * file.height) / 2
-            cosine = max(math.cos(math.radians(latitude)), 0.01)
-            self.pixel_size_m = side * _METERS_A_DEGREE * math.sqrt(cosine)
-        (a, b, _, d, e, _) = file.transform[:6]
-        self.aspect = math.hypot(b * cosine, e) / math.hypot(a * cosine, d)
+            degrees = math.degrees(file.crs.units_factor[1])  # of a unit: a grad is 0.9 of them
+            cosine = max(math.cos(math.radians(degrees * (f + (d * file.width + e * file.height) / 2))), 0.01)
+            side = math.sqrt(abs(file.transform.determinant))
+            self.pixel_size_m = side * degrees * _METERS_A_DEGREE * math.sqrt(cosine)
+            wide, high = math.hypot(a * cosine, d), math.hypot(b * cosine, e)
+        self.aspect = high / wide
 
     def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
         file = self._file

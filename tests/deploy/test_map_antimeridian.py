@@ -1,0 +1,156 @@
+"""Polygons of maps across 180 degrees of longitude and about the poles, as a reader of GeoJSON draws them."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+rasterio = pytest.importorskip("rasterio")
+
+from helpers.maps import CLASSES, write  # noqa: E402
+from rasterio.features import rasterize  # noqa: E402
+from rasterio.warp import transform  # noqa: E402
+
+from kdjax.deploy.landuse_map import antimeridian, polygons  # noqa: E402
+
+SIDE = 64  # cells
+
+
+def drawn(tmp_path, crs, corner, cell, values):
+    """The polygons of a map whose upper left corner is there, and its transform."""
+    place = rasterio.Affine(cell, 0, corner[0], 0, -cell, corner[1])
+    write(tmp_path / "map.tif", values[..., None], crs=crs, transform=place, nodata=255)
+    return list(polygons.features(tmp_path / "map.tif", CLASSES, values.shape)), place
+
+
+def outlines(feature):
+    """Lists of rings (n, 2)."""
+    geometry = feature["geometry"]
+    listed = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    return [[np.array(ring) for ring in polygon] for polygon in listed]
+
+
+def shoelace(ring):
+    x, y = (ring - ring[0]).T
+    return (np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
+
+
+def check_rings(found):
+    """RFC 7946: closed, within 180 degrees, outlines to the left, holes to the right, no jump to the other side."""
+    for feature in found:
+        for outline, *holes in outlines(feature):
+            assert shoelace(outline) > 0 and all(shoelace(hole) < 0 for hole in holes)
+            for ring in (outline, *holes):
+                assert len(ring) >= 4 and (ring[0] == ring[-1]).all() and np.abs(ring).max(0)[0] <= 180
+                jumps = np.abs(np.diff(ring[:, 0])) > 180
+                assert (np.abs(ring[:-1][jumps][:, 1]) == 90).all()
+
+
+def check_drawn(found, crs, place, values, windows, wrong):
+    """Drawn flat in windows (west, south, east, north), they show at each point what the map has there."""
+    shapes = [(one["geometry"], one["properties"]["value"]) for one in found]
+    for west, south, east, north in windows:
+        degrees = rasterio.Affine((east - west) / 300, 0, west, 0, (south - north) / 300, north)
+        back = rasterize(shapes, (300, 300), fill=255, transform=degrees, dtype="uint8")
+        middles = (np.arange(300) + 0.5) / 300
+        longitudes, latitudes = np.meshgrid(west + middles * (east - west), north - middles * (north - south))
+        if crs == "EPSG:4326" and place.c > 0:
+            longitudes = longitudes % 360
+        x, y = np.array(transform("EPSG:4326", crs, longitudes.ravel(), latitudes.ravel()))
+        columns, rows = np.floor((x - place.c) / place.a).astype(int), np.floor((y - place.f) / place.e).astype(int)
+        inside = (np.minimum(columns, rows) >= 0) & (np.maximum(columns, rows) < SIDE)
+        expected = np.where(inside, values[rows.clip(0, SIDE - 1), columns.clip(0, SIDE - 1)], 255)
+        assert inside.any() and (back.ravel() != expected).mean() < wrong
+
+
+MAPS = {  # system, its point in the middle of the map (degrees), m or degrees a cell, windows
+    "utm 60": ("EPSG:32660", (180, 18), 100, ((179.96, 17.96, 180, 18.04), (-180, 17.96, -179.96, 18.04))),
+    "utm 1 south": ("EPSG:32701", (180, -17), 100, ((179.96, -17.04, 180, -16.96), (-180, -17.04, -179.96, -16.96))),
+    "arctic": ("EPSG:3413", (180, 70), 100, ((179.9, 69.96, 180, 70.04), (-180, 69.96, -179.9, 70.04))),
+    "mercator of the pacific": (
+        "EPSG:3832", (180, -17), 100, ((179.96, -17.04, 180, -16.96), (-180, -17.04, -179.96, -16.96)),
+    ),
+    "degrees from 0 to 360": (
+        "EPSG:4326", (180, 18), 0.001, ((179.96, 17.96, 180, 18.04), (-180, 17.96, -179.96, 18.04)),
+    ),
+    "degrees up to 180": ("EPSG:4326", (179.968, 18), 0.001, ((179.93, 17.96, 180, 18.04),)),
+    "north pole": ("EPSG:3413", (0, 90), 10_000, ((-180, 84, 180, 90),)),
+    "south pole": ("EPSG:3031", (0, -90), 10_000, ((-180, -90, 180, -84),)),
+    "beside the pole": ("EPSG:3413", (100, 88.8), 10_000, ((-180, 84, 180, 90),)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["patches", "one class", "a hole", "noise"])
+@pytest.mark.parametrize("name", MAPS)
+def test_polygons_across_180_degrees_are_the_map_again(tmp_path, name, kind):
+    crs, middle, cell, windows = MAPS[name]
+    (x,), (y,) = transform("EPSG:4326", crs, [middle[0]], [middle[1]])
+    corner = x - 32.3 * cell, y + 32.4 * cell
+    if name.startswith("degrees"):
+        corner = middle[0] - 32 * cell, middle[1] + 32 * cell
+    rng = np.random.default_rng(1)
+    values = {
+        "patches": rng.integers(0, 3, (8, 8)).repeat(8, 0).repeat(8, 1),
+        "one class": np.zeros((SIDE, SIDE)),
+        "a hole": np.pad(np.pad(np.full((8, 8), 255), 12, constant_values=1), 16, constant_values=2),
+        "noise": rng.integers(0, 2, (SIDE, SIDE)),
+    }[kind].astype(np.uint8)
+    found, place = drawn(tmp_path, crs, corner, cell, values)
+    check_rings(found)
+    check_drawn(found, crs, place, values, windows, 0.04 if kind == "noise" else 0.006)
+
+
+def test_a_polygon_across_180_degrees_has_two_parts(tmp_path):
+    (x,), (y,) = transform("EPSG:4326", "EPSG:3413", [180.0], [70.0])
+    values = np.full((SIDE, SIDE), 255, np.uint8)
+    values[31:33, 31:33] = 1
+    (found,), _ = drawn(tmp_path, "EPSG:3413", (x - 3200, y + 3200), 100, values)
+    (west,), (east,) = outlines(found)
+    for ring, side in ((west, 180), (east, -180)) if west[0, 0] > 0 else ((east, 180), (west, -180)):
+        assert (np.sign(ring[:, 0]) == np.sign(side)).all() and np.ptp(ring[:, 0]) < 0.01
+        assert (ring[:, 0] == side).sum() >= 2
+    ends = [sorted({lat for lon, lat in ring if abs(lon) == 180}) for ring in (west, east)]
+    assert ends[0] == ends[1]
+
+
+def test_the_pole_within_is_that_of_the_map_and_not_the_one_nearer_to_its_border(tmp_path):
+    """A disc about the north pole that ends south of the equator."""
+    crs, cell = rasterio.CRS.from_proj4("+proj=laea +lat_0=90 +lon_0=0 +datum=WGS84"), 330_000
+    rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5 - SIDE / 2
+    values = np.where(np.hypot(rows, columns) < 31, 1, 255).astype(np.uint8)
+    found, place = drawn(tmp_path, crs, (-SIDE / 2 * cell, SIDE / 2 * cell), cell, values)
+    check_rings(found)
+    check_drawn(found, crs, place, values, ((-180, -40, 180, 90),), 0.03)
+
+
+def around(latitude, start=-180.0):
+    """A ring along a parallel, all around, to the east."""
+    longitudes = (start + np.arange(0, 361, 10) + 180) % 360 - 180
+    return np.column_stack([longitudes, np.full(37, latitude)])
+
+
+@pytest.mark.parametrize("start", [-180.0, 95.0])
+@pytest.mark.parametrize(("latitude", "pole", "area"), [(80.0, 90, 3600), (-80.0, -90, 3600), (-30.0, 90, 360 * 120)])
+def test_what_lies_around_a_pole_reaches_up_to_it(latitude, pole, area, start):
+    """To the one that it holds, also where its border is nearer to the other."""
+    found = antimeridian.geometry([around(latitude, start)], lambda asked: asked == pole)
+    check_rings([{"geometry": found}])
+    ((ring,),) = outlines({"geometry": found})
+    assert shoelace(ring) == pytest.approx(area) and (ring[:, 1] == pole).sum() == 2
+
+
+def test_a_ring_around_a_pole_with_a_hole_around_it_is_a_strip():
+    found = antimeridian.geometry([around(70.0, 5.0), around(80.0, -35.0)[::-1]], lambda asked: False)
+    check_rings([{"geometry": found}])
+    ((ring,),) = outlines({"geometry": found})
+    assert shoelace(ring) == pytest.approx(3600) and set(ring[:, 1]) == {70, 80}
+
+
+@pytest.mark.parametrize("beyond", [-1e-11, 0, 1e-11])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_ends_at_180_degrees_is_not_cut(beyond, turn):
+    """Up to rounding, and the outline goes to the left wherever it came from."""
+    corners = np.array([[170, 0], [180 + beyond, 0], [-180, 10], [170, 10], [170, 0]])[::turn]
+    found = antimeridian.geometry([corners], lambda asked: False)
+    check_rings([{"geometry": found}])
+    assert found["type"] == "Polygon" and np.max(found["coordinates"][0], 0)[0] == 180
