@@ -61,7 +61,8 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
     record = workdir / "teacher_logits.json"
     document = json.loads(record.read_text(encoding="utf-8"))
     assert len(set(document["fingerprints"])) == 1
-    record.write_text(json.dumps({**document, "fingerprints": ["0123456789abcdef"]}), encoding="utf-8")
+    other = {"fingerprints": ["0123456789abcdef"], "teachers": ["0123456789abcdef"]}
+    record.write_text(json.dumps({**document, **other}), encoding="utf-8")
     for stage in ("evaluate", "report") if kind == "teacher.onnx" else ():  # three seconds of Python each
         done = kdjax(f"--workdir={workdir}", *given, f"--stages={stage}", check=False)
         assert done.returncode == 2 and "0123456789abcdef" in done.stderr and done.stderr.count("\n") == 1

@@ -40,7 +40,7 @@ _STRETCHED = frozenset(
     )
 )
 """EPSG codes of projected systems that stretch areas by more than 2 % somewhere in their area of use, such as world and
-polar maps, or of which that cannot be said. All of EPSG 12.029 were asked; tests/data/test_geokeys.py asks again."""
+polar maps, or of which that cannot be said. tests/data/test_geokeys.py asks some of EPSG's again; once it asked all."""
 
 _LAST = 32766  # further codes are no EPSG's
 

@@ -195,9 +195,9 @@ def _read(folder: Path) -> _Found:
         fix = "run --stages=export of that run again"
         parity = files.read_json(path, fix)
         try:
-            student, measured = parity["student"], parity["artefacts"]["student.onnx"]["latency_ms"]
-            if measured and is_of(student, results["arms"]):
-                latency = {student["arm"]: _milliseconds(measured["1"])}
+            measured = parity["artefacts"]["student.onnx"]["latency_ms"]
+            found = {parity["student"]["arm"]: _milliseconds(measured["1"])} if measured else {}
+            latency = found if is_of(parity["student"], results["arms"]) else {}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not what an export writes: {fix}") from error
     return _Found(str(folder), results, latency)

@@ -1,5 +1,6 @@
 """The ground size of a tile's pixel by its keys alone is that of GDAL and its database, or it is not said."""
 
+import contextlib
 import math
 import sqlite3
 from pathlib import Path
@@ -74,16 +75,14 @@ def every_system():
             and u.object_code = p.code
         join extent e on e.auth_name = u.extent_auth_name and e.code = u.extent_code
         where p.auth_name = 'EPSG' and e.south_lat is not null group by p.code order by p.code"""
-    with sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True)) as database:
         return [(int(code), *area) for code, *area in database.execute(listed)]
 
 
 @pytest.mark.skipif(not DATABASE.is_file(), reason="this rasterio has PROJ's database elsewhere")
-@pytest.mark.parametrize(
-    "which", [slice(0, None, 97), *(pytest.param(slice(k, None, 8), marks=pytest.mark.slow) for k in range(8))]
-)
+@pytest.mark.parametrize("which", [slice(0, None, 97), pytest.param(slice(5, None, 12), marks=pytest.mark.slow)])
 def test_no_system_of_the_database_is_taken_for_another(tmp_path, which):
-    """In the corners and in the middle of its area of use."""
+    """In the corners and in the middle of its area of use. A whole slice takes three minutes."""
     from rasterio._err import CPLE_BaseError
 
     said = asked = 0

@@ -248,8 +248,8 @@ MUTANTS = (
     ),
     Mutant(
         "kdjax/teacher/targets.py",
-        "if began and began != now:",
-        "if False:",
+        "if not began or began == now:",
+        "if True:",
         "tests/teacher/test_targets.py -k refuses",
     ),
     # The process.

@@ -26,9 +26,8 @@ def test_a_line_that_is_not_there_is_said():
         mutate.applied(gone, (ROOT / gone.file).read_text(encoding="utf-8"))
 
 
-def test_where_ci_is_set_a_missing_package_fails(monkeypatch):
-    import conftest
-
+def test_where_ci_is_set_a_missing_package_fails(monkeypatch, pytestconfig):
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
     monkeypatch.setattr(conftest, "COMPARED", ("numpy", "no_such_package"))
     monkeypatch.setenv("CI", "1")
     with pytest.raises(pytest.UsageError, match="install no_such_package"):
