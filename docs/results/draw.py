@@ -177,6 +177,7 @@ def summary_table() -> str:
         "UC Merced, 128 px, AiTLAS split": "pairs_mobilenet_v2_vgg16",
         "the same from EfficientNet-Lite2": "pairs_mobilenet_v2_efficientnet_lite2_seeds8",
         "UC Merced, 224 px, AiTLAS split, from EfficientNet-Lite2": "uc_merced_224",
+        "RSSCN7, 128 px, AiTLAS split": "rsscn7_128_vgg16",
         "RSSCN7, 128 px, AiTLAS split, from EfficientNet-Lite2": "rsscn7_128",
         "UC Merced, 64 px, 20 % of the labels": "labels_20",
         "UC Merced, 64 px, 10 % of the labels": "labels_10",
