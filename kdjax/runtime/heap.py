@@ -40,6 +40,13 @@ def keep() -> None:
     _reserve_huge_pages(libc)
 
 
+def hand_back() -> None:
+    """Hands back all that is kept: before it is decided, by the memory that is free, what is done at a time."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(ctypes.c_size_t(0))
+
+
 class Trim:
     """Hands memory back that piles up from call to call of a program. To be called after each.
 

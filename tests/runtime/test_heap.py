@@ -89,3 +89,25 @@ for _ in range(20):
 print(places, len(trims))
 """
     assert run(code) == ["{True}", "0"]
+
+
+@glibc
+def test_what_is_kept_of_calls_that_have_ended_counts_as_free():
+    """A block that was freed below one in use, as the working memory of a stage that has ended lies there."""
+    code = """
+from types import SimpleNamespace
+from kdjax.runtime import memory
+SIZE = 1 << 28
+heap.keep()
+device = SimpleNamespace(memory_stats=lambda: None)
+before = memory.free([device], 1.0)
+place = aligned(SIZE)
+libc.memset(place, 1, SIZE)
+above = aligned(4096)
+held = before - memory.free([device], 1.0)
+libc.free(place)
+print(held / SIZE, (before - memory.free([device], 1.0)) / SIZE)
+"""
+    held, kept = map(float, run(code))
+    assert held == pytest.approx(1, abs=0.1)
+    assert kept == pytest.approx(0, abs=0.1)
