@@ -56,7 +56,7 @@ def _few_labels(config):
     config.student.epochs = 80
     config.student.learning_rate = 4e-3
     config.student.select = "last"
-    config.distill.arms = ("labelled_alone", "kl_cosine")
+    config.distill.arms = ("labeled_alone", "kl_cosine")
     config.distill.target = "mean"
 
 

@@ -2,8 +2,8 @@
 
     launch/local.sh --config=configs/folder.py --workdir=runs/mine --config.dataset.path=tiles
 
-The argument is the image size in px, 128 by default: `configs/folder.py:224`. Unlabelled tiles join the training split
-with `--config.dataset.unlabelled_dir=more_tiles`, and a fair baseline joins the arms. See docs/own_tiles.md.
+The argument is the image size in px, 128 by default: `configs/folder.py:224`. Unlabeled tiles join the training split
+with `--config.dataset.unlabeled_dir=more_tiles`, and a fair baseline joins the arms. See docs/own_tiles.md.
 """
 
 from kdjax.config import base

@@ -4,8 +4,8 @@
         --config.dataset.path=data/uc_merced.zip
 
 The argument is FRACTION. Another config in this folder and its argument may follow, as in `0.1,eurosat`. The teacher
-and the validation split keep the same fraction of the labels. Students that see only the labelled tiles, for as many
-steps and in a new crop every time, are the arm `labelled_alone`; the table states gains over the better baseline.
+and the validation split keep the same fraction of the labels. Students that see only the labeled tiles, for as many
+steps and in a new crop every time, are the arm `labeled_alone`; the table states gains over the better baseline.
 
 For an upper bound, a teacher trained with all labels, first run `label_fraction.py:1` as `labels_100`, then
 
@@ -35,7 +35,7 @@ def get_config(arg=""):
     config.dataset.label_fraction = fraction
     # Validation shrinks too, and the best of many steps on 20 images is mostly luck.
     config.teacher.select = config.student.select = "last"
-    # A teacher's epoch covers the labelled tiles only, so it gets more epochs when they are few.
+    # A teacher's epoch covers the labeled tiles only, so it gets more epochs when they are few.
     config.teacher.epochs = round(config.teacher.epochs * min(4, 1 / fraction))
     config.distill.target = "mean"
     config.arms = {
@@ -44,6 +44,6 @@ def get_config(arg=""):
         for number, rate in enumerate(LEARNING_RATES)
     }
     # With all labels the two baselines are one.
-    families = ("student_alone", *(("labelled_alone",) if fraction < 1 else ()), "kl_cosine")
+    families = ("student_alone", *(("labeled_alone",) if fraction < 1 else ()), "kl_cosine")
     config.distill.arms = tuple(f"{family}_{number}" for family in families for number in range(len(LEARNING_RATES)))
     return config

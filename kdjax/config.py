@@ -23,7 +23,7 @@ ARMS = {
 whether its cosine is of logits or of probabilities: `cosine_probabilities` below is the other reading."""
 
 FURTHER_ARMS = {
-    "labelled_alone": {"ce": 1.0, "labelled_only": True},
+    "labeled_alone": {"ce": 1.0, "labeled_only": True},
     "cosine_probabilities": {"ce": 1.0, "cosine_probabilities": 1.0},
     "kl_cosine_probabilities": {"ce": 1.0, "kl": 1.0, "cosine_probabilities": 1.0},
     "dist": {"ce": 1.0, "dist_inter": 1.0, "dist_intra_batch": 1.0},
@@ -36,7 +36,7 @@ FURTHER_ARMS = {
     "relational": {"ce": 1.0, "relational_distance": 25.0},
     "similarity": {"ce": 1.0, "similarity": 3000.0},
 }
-"""The baseline that is shown the labelled tiles only, and objectives of other papers, see `objective.terms`, for
+"""The baseline that is shown the labeled tiles only, and objectives of other papers, see `objective.terms`, for
 `distill.arms`. Weights and temperatures are ours. An arm may set `temperature`, `learning_rate`, `weight_decay` and
 `class_weights` for itself; `family` makes it one of several trials, of which the results compare the best on
 validation."""
@@ -77,9 +77,9 @@ def _dataset() -> ml_collections.ConfigDict:
     dataset.block_km = 1.0  # side of a place
     dataset.group_near_duplicates = False  # images that are nearly the same stay on one side, too
     dataset.fold = ()  # (number, folds): the test split is one of so many folds
-    dataset.unlabelled_dir = config_dict.placeholder(str)  # tiles without labels for the training split
+    dataset.unlabeled_dir = config_dict.placeholder(str)  # tiles without labels for the training split
     dataset.label_fraction = 1.0  # fraction of training and validation images that keep their labels
-    dataset.unlabelled = "keep"  # training images without a label: keep (soft losses count them) | drop
+    dataset.unlabeled = "keep"  # training images without a label: keep (soft losses count them) | drop
     dataset.class_weights = ()  # of terms that ask for the label: () | 'balanced' | one a class | 'NAME=WEIGHT', …
     dataset.sampling = "uniform"  # draws of an epoch: uniform (each image once) | balanced (classes equally often)
     dataset.on_error = "refuse"  # unreadable images: refuse | skip

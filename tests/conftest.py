@@ -106,7 +106,7 @@ def every_epoch_saved(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
+def artifact(tmp_path_factory):
     """An exported file that names the color of a window."""
     pytest.importorskip("onnx")
     pytest.importorskip("rasterio")

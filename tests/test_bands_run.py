@@ -49,7 +49,7 @@ def test_a_student_of_two_bands_learns_from_a_teacher_of_all(tiles, tmp_path):
     parity = json.loads((workdir / "export" / "parity.json").read_text(encoding="utf-8"))
     assert parity["test_images"]["read_from"] == "files"
     assert parity["test_images"]["equal_to_the_stored_ones"] == parity["test_images"]["count"] == 24
-    assert all(one["top1"] > 0.9 for one in parity["artefacts"].values())
+    assert all(one["top1"] > 0.9 for one in parity["artifacts"].values())
     classifier = Classifier(workdir / "export" / "student.onnx")
     assert classifier.meaning.names == ("nir", "red") and classifier.meaning.dtype == np.uint16
     own, whole = workdir / "export" / "student.safetensors", json.loads((workdir / "bands.json").read_text("utf-8"))

@@ -42,10 +42,10 @@ def test_a_sweep_gives_every_arm_the_same_number_of_trials():
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
 def test_the_baselines_of_few_labels_have_as_many_trials(fraction):
     config = load("label_fraction", f"{fraction}")
-    assert config.dataset.label_fraction == fraction and config.dataset.unlabelled == "keep"
-    assert trials(config) == {"student_alone": 2, "labelled_alone": 2, "kl_cosine": 2}
-    only = [arm for arm in config.distill.arms if config.arms[arm].get("labelled_only")]
-    assert only == ["labelled_alone_0", "labelled_alone_1"]
+    assert config.dataset.label_fraction == fraction and config.dataset.unlabeled == "keep"
+    assert trials(config) == {"student_alone": 2, "labeled_alone": 2, "kl_cosine": 2}
+    only = [arm for arm in config.distill.arms if config.arms[arm].get("labeled_only")]
+    assert only == ["labeled_alone_0", "labeled_alone_1"]
     assert trials(load("label_fraction", "1")) == {"student_alone": 2, "kl_cosine": 2}
 
 

@@ -185,14 +185,14 @@ def test_litert_files_are_written_where_they_are_asked_for(finished, copied):
     images, labels = finished.data.test.images, finished.data.test.labels
     onnx_logits = Classifier(folder / "student.onnx").logits(images)
     for name in ("student.tflite", "student_int8.tflite"):
-        one, classifier = parity["artefacts"][name], Classifier(folder / name)
+        one, classifier = parity["artifacts"][name], Classifier(folder / name)
         logits = classifier.logits(images)
         assert one["bytes"] == (folder / name).stat().st_size and one["latency_ms"].keys() == {"1", "32"}
         assert one["top1"] == np.mean(logits.argmax(1) == labels)
         assert one["agreement"] == np.mean(logits.argmax(1) == onnx_logits.argmax(1)) > 0.9
         assert classifier.trust.temperature == parity["trust"][name]["temperature"]
         assert f"| `{name}` | LiteRT" in card and f"| `{name}` | {classifier.trust.temperature:.3f} |" in card
-    assert parity["artefacts"]["student.tflite"]["largest_logit_difference"] < 1e-3
+    assert parity["artifacts"]["student.tflite"]["largest_logit_difference"] < 1e-3
     assert [one["chosen"] for one in parity["litert_int8_candidates"]].count(True) == 1
     assert "uint8 images, int8 logits" in card and parity["machine"]["ai_edge_litert"]
 
@@ -219,13 +219,13 @@ def test_the_exported_folder(finished):
     assert chosen["test"]["top1"] == arms[chosen["arm"]]["test_top1"][seed]
     tested = finished.results["dataset"]["splits"]["test"]
     assert parity["test_images"] == {"count": tested, "read_from": "files", "equal_to_the_stored_ones": tested}
-    for name, one in parity["artefacts"].items():
+    for name, one in parity["artifacts"].items():
         assert one["bytes"] == (folder / name).stat().st_size
         if name != "student.int8.onnx":
             assert one["agreement"] == 1 and one["largest_logit_difference"] < 1e-3
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| test | {tested} | {100 * chosen['test']['top1']:.2f} |" in card
-    assert "Licence of the data: not known" in card or "License of the data: not known" in card
+    assert "License of the data: not known" in card
     assert [one["chosen"] for one in parity["int8_candidates"]].count(True) == 1
     # What is told of trust was fitted on validation and measured on test, each file's with its own logits.
     row, column = seed, ARMS.index(chosen["arm"])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
         (["--help"], 0, "--workdir"),
         (["--stages=nonsense"], 2, "unknown stage 'nonsense'"),
         (["--stages="], 2, "--stages is empty"),
-        (["--colour=red"], 2, "colour"),
+        (["--color=red"], 2, "color"),
         (["--config.student.epocs=3"], 2, "--config.student.epocs: there is no such field; did you mean epochs?"),
         (["--config=configs/none.py"], 2, "there is no file configs/none.py"),
         (["demo"], 2, "unexpected argument 'demo'"),

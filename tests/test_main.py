@@ -89,7 +89,7 @@ def bad(tiles, tmp_path_factory):
         ("--stages=evaluate", "no checkpoint"),
         ("--stages=export", "no checkpoint"),
         ("--stages=report", "run --stages=evaluate first"),
-        ("--colour=red", "colour"),
+        ("--color=red", "color"),
         ("stray", "stray"),
     ],
 )

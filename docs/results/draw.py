@@ -10,12 +10,12 @@ aitlas_networks.json: figures of others; its fields say whose.
 views_curve.json: the output of tests/benchmarks/views_curve.py.
 uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics.jsonl of the run uc_merced_64; and so
     uc_merced_224_gpu_validation.jsonl.
-labels_P*: runs of configs/label_fraction.py with P percent of the labels. `_only` is the baseline on the labelled tiles
+labels_P*: runs of configs/label_fraction.py with P percent of the labels. `_only` is the baseline on the labeled tiles
     alone, `_upper` has a teacher trained with all labels, `_split2` is another split, `_objectives` has the objectives
-    of other papers, and `_only_soft` is kl_cosine on the labelled tiles alone.
+    of other papers, and `_only_soft` is kl_cosine on the labeled tiles alone.
 labels_P_gain: the output of `python -m kdjax.results.compare` for kl_cosine and the baseline that is better on test.
 labels_10_OBJECTIVE_gain: the same for each other objective and kl_cosine. `_only_soft_gain` compares `_only_soft` with
-    the baseline, and `_unlabelled_gain` compares kl_cosine on all tiles with `_only_soft`.
+    the baseline, and `_unlabeled_gain` compares kl_cosine on all tiles with `_only_soft`.
 """
 
 import json
@@ -53,7 +53,7 @@ def draw_gains(axes, places, gains: list[dict], label: str | None = None) -> Non
     """Means with their 95 % intervals, in points, and a line at 0."""
     bars = [100 * (gain["mean"] - gain["ci95"][0]) if gain["ci95"] else 0 for gain in gains]
     axes.errorbar(places, [100 * gain["mean"] for gain in gains], bars, fmt="o", capsize=3, label=label)
-    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.axhline(0, color="gray", linewidth=0.8)
 
 
 def views_curve(figure) -> None:
@@ -94,7 +94,7 @@ def label_row(name: str) -> dict[str, dict | None]:
     gain = read(f"{name}_gain")
     return {
         "teacher": {"mean": read(name)["teacher"]["test"]["top1"], "std": None},
-        "alone, labelled tiles": trial(f"{name}_only", "student_alone"),
+        "alone, labeled tiles": trial(f"{name}_only", "student_alone"),
         "alone, all tiles": trial(name, "student_alone"),
         "kl_cosine": trial(name, "kl_cosine"),
         "kl_cosine, teacher with all labels": trial(f"{name}_upper", "kl_cosine"),
@@ -136,7 +136,7 @@ def demo_table() -> str:
     ]
     for seed, name in enumerate(("demo", *(f"demo_seed{number}" for number in range(1, 5)))):
         run = read(name)
-        alone, distilled = run["arms"]["labelled_alone"], run["arms"]["kl_cosine"]
+        alone, distilled = run["arms"]["labeled_alone"], run["arms"]["kl_cosine"]
         gain, p = distilled["minus_alone"], distilled["p_vs_alone"]
         nll = [sum(one["nll"] for one in arm["test_metrics"]) / len(arm["seeds"]) for arm in (alone, distilled)]
         means = [f"{100 * arm['mean']:.1f} ± {100 * arm['std']:.1f}" for arm in (alone, distilled)]

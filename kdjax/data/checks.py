@@ -44,7 +44,7 @@ def check(section: Mapping[str, Any]) -> None:
                 f"dataset.{field} is {section[field]}, but dataset.source is {section['source']!r} and does not read "
                 f"it: set dataset.source={reader}, or leave it out; configs/folder.py is a config for your own tiles"
             )
-    for field in ("path", "builder", "splits", "places", "unlabelled_dir"):
+    for field in ("path", "builder", "splits", "places", "unlabeled_dir"):
         if not isinstance(section[field], (str, type(None))):
             raise InputError(f"dataset.{field}: {section[field]!r} is no text")
     for field in ("image_size", "storage_size"):
@@ -57,11 +57,9 @@ def check(section: Mapping[str, Any]) -> None:
     fraction = section["label_fraction"]
     if not (_is_number(fraction) and 0 < fraction <= 1):
         raise InputError(f"dataset.label_fraction: {_shown(fraction)} is out of range, it must be above 0, at most 1")
-    _choice(section, "unlabelled", ("keep", "drop"))
-    if section["unlabelled"] == "drop" and section["unlabelled_dir"]:
-        raise InputError(
-            "dataset.unlabelled is 'drop', but dataset.unlabelled_dir adds such images: choose one of them"
-        )
+    _choice(section, "unlabeled", ("keep", "drop"))
+    if section["unlabeled"] == "drop" and section["unlabeled_dir"]:
+        raise InputError("dataset.unlabeled is 'drop', but dataset.unlabeled_dir adds such images: choose one of them")
     class_weights.check("dataset.class_weights", section["class_weights"])
     _choice(section, "sampling", ("uniform", "balanced"))
     check_both("dataset.class_weights", section["class_weights"], section["sampling"])

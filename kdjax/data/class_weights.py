@@ -46,7 +46,7 @@ def class_weights(
             and of the k classes that have some, as scikit-learn has it; a class that has none weighs 1, which nothing
             uses. A class that is not named weighs 1 beside those that are.
         classes: their names.
-        labels: (N,) int of the training examples, -1 = unlabelled.
+        labels: (N,) int of the training examples, -1 = unlabeled.
         even: whether the classes are drawn equally often. The mean is then over them.
 
     Returns:

@@ -22,7 +22,7 @@ class Split:
 
     Attributes:
         images: (N, S, S, channels) of the data set's bands, uint8 or uint16: rows of a store, or in memory.
-        labels: int32 (N,), index into the classes; -1 is unlabelled (train only).
+        labels: int32 (N,), index into the classes; -1 is unlabeled (train only).
         names: N names, unique over the data set.
         hashes: uint8 (N, 32), see `row_hashes`, where they are known.
     """
@@ -39,7 +39,7 @@ class Split:
         """uint8 (N, 32), the hashes of the images; where they are not known, all images are read for them."""
         return row_hashes(self.images) if self.hashes is None else self.hashes
 
-    def labelled(self) -> Split:
+    def labeled(self) -> Split:
         """The examples that have a label, in their order; images are not copied."""
         rows = np.flatnonzero(self.labels >= 0)
         if len(rows) == len(self):
@@ -78,7 +78,7 @@ class Dataset:
         fingerprint: sha256 (hex) of classes, names, labels, the hashes of images, and their order in the splits.
         notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
         members: names per split before label_fraction drops any, and the names it touched.
-        overlap: test images ÷ labelled training images, where another data seed would draw another test split of
+        overlap: test images ÷ labeled training images, where another data seed would draw another test split of
             them; 0 where it would draw new images; None where the test split is the source's own or a file's.
         meaning: what the numbers, bands and size of its tiles were, for whoever classifies others later.
         statistics: of the bands of the training images, where they are not simply red, green and blue.
@@ -105,7 +105,7 @@ class Dataset:
 
     @property
     def class_counts(self) -> dict[str, list[int]]:
-        """Labelled images of each class in "train", "val" and "test"."""
+        """Labeled images of each class in "train", "val" and "test"."""
         labels = {"train": self.train.labels, "val": self.validation.labels, "test": self.test.labels}
         return {side: np.bincount(one[one >= 0], minlength=len(self.classes)).tolist() for side, one in labels.items()}
 
@@ -114,8 +114,8 @@ class Dataset:
 
         'train', 'validation' and 'test' can be given back through `dataset.splits`, also with another
         label_fraction: they hold the full split. 'label_hidden' are the names in train and validation whose
-        label label_fraction put away (in validation these examples are not used). 'unlabelled' are the tiles
-        that unlabelled_dir added to train. 'classes' are the class names in the order of the labels.
+        label label_fraction put away (in validation these examples are not used). 'unlabeled' are the tiles
+        that unlabeled_dir added to train. 'classes' are the class names in the order of the labels.
         """
         return {**{key: list(names) for key, names in self.members.items()}, "classes": list(self.classes)}
 
@@ -143,7 +143,7 @@ class Pool:
         name: short name of the source.
         classes: class names.
         images: (N, S, S, channels), uint8 or uint16.
-        labels: int32 (N,), -1 = unlabelled.
+        labels: int32 (N,), -1 = unlabeled.
         names: N unique names.
         digests: N sha256 hex digests of the decoded original pixels (before resizing).
         sides: N strings 'train', 'validation', 'test' where the source has its own splits, else ''.

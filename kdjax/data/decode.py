@@ -107,7 +107,7 @@ def warnings_settled() -> Iterator[None]:
 def decode(data: bytes | np.ndarray, bands: Bands | None = None) -> Decoded:
     """Decodes JPEG, PNG, BMP or TIFF bytes, or takes an array as what a file would hold.
 
-    Grey becomes RGB, a fourth band is dropped after an alpha band has said where there is data, CMYK and palettes are
+    Gray becomes RGB, a fourth band is dropped after an alpha band has said where there is data, CMYK and palettes are
     converted, the EXIF orientation is applied. 16-bit and float images keep their dtype.
 
     Args:
@@ -214,7 +214,7 @@ def _from_pillow(data: bytes, check_size: Callable[[int, int], None], beside: Be
 
 
 def _decode_png16(data: bytes, check_size: Callable[[int, int], None], beside: Beside) -> Decoded:
-    # Pillow silently cuts 16-bit colour PNG to 8 bits, which would make value_range meaningless.
+    # Pillow silently cuts 16-bit color PNG to 8 bits, which would make value_range meaningless.
     check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         image.verify()  # libpng accepts a file whose end is missing
@@ -247,7 +247,7 @@ def _converted(image: Image.Image) -> Decoded:
     mode, transparent = image.mode, "transparency" in image.info
     facts: tuple[str, ...] = ()
     if mode in ("1", "L", "LA", "La"):
-        facts += ("grey made RGB",)
+        facts += ("gray made RGB",)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         facts += ("alpha or fourth channel dropped",)
     if mode in ("CMYK", "YCbCr", "LAB"):
@@ -284,7 +284,7 @@ def _from_array(array: np.ndarray) -> Decoded:
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """(H, W, channels) -> (size, size, channels): Lanczos with antialiasing; a non-square image is squeezed.
 
-    Squeezing keeps the whole tile in view, which a centre crop does not; tiles are square or nearly so.
+    Squeezing keeps the whole tile in view, which a center crop does not; tiles are square or nearly so.
 
     Args:
         image: uint8, of any number of channels in uint16.

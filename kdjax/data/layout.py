@@ -37,7 +37,7 @@ _UNSEEN = {"Cc", "Zl", "Zp"}  # controls and breaks; other characters that do no
 _REORDERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CONTAINERS = frozenset(
     "images image imgs img pictures previews preview rgb masks mask labels annotations jpg jpeg png tif tiff data "
-    "original originals raw resized small large sample samples unlabeled unlabelled".split()
+    "original originals raw resized small large sample samples unlabeled unlabeled".split()
 )
 
 
@@ -161,7 +161,7 @@ def _sides(split: Sequence[tuple[str, ...]], where: str) -> dict[str, str]:
     if flat:
         raise InputError(
             f"{where} has class folders in {', '.join(sorted(sides))}, but the images of {flat[0]} lie in none: move "
-            "that folder elsewhere; without labels its images can be dataset.unlabelled_dir"
+            "that folder elsewhere; without labels its images can be dataset.unlabeled_dir"
         )
     if others:
         raise InputError(

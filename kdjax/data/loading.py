@@ -18,7 +18,7 @@ from kdjax.data.groups import connected
 from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Rows
 from kdjax.data.sources import SOURCES
-from kdjax.data.sources.folder import load_unlabelled, read_named
+from kdjax.data.sources.folder import load_unlabeled, read_named
 from kdjax.errors import InputError
 from kdjax.runtime import files
 
@@ -79,13 +79,13 @@ def load(
             f"label_fraction {section['label_fraction']:g}: {(train.labels >= 0).sum()} of {len(train)} training "
             f"labels and {len(validation)} of {len(assigned.validation)} validation examples are kept",
         )
-    if section["unlabelled"] == "drop":
+    if section["unlabeled"] == "drop":
         notes += (f"{(train.labels < 0).sum()} training images without a label are left out",)
-        train = train.labelled()
-    members["unlabelled"] = ()
-    if section["unlabelled_dir"]:
+        train = train.labeled()
+    members["unlabeled"] = ()
+    if section["unlabeled_dir"]:
         held = np.concatenate([assigned.validation, assigned.test])
-        train, members["unlabelled"], more = _with_unlabelled(train, held, pool, section, context)
+        train, members["unlabeled"], more = _with_unlabeled(train, held, pool, section, context)
         notes += more
     splits = {"train": train, "validation": validation, "test": test}
     total = fingerprint(pool.classes, splits, pool.meaning.bands)
@@ -142,8 +142,8 @@ def _assign_groups(
         keys.append(found.names)
         bounds = found.bounds
         notes += (f"split by place: {len(set(found.names))} places{_extent(bounds)}",)
-        if section["unlabelled_dir"]:
-            notes += ("warning: where the tiles of unlabelled_dir lie is not known; some may lie beside a test tile",)
+        if section["unlabeled_dir"]:
+            notes += ("warning: where the tiles of unlabeled_dir lie is not known; some may lie beside a test tile",)
     pairs: list[tuple[int, int]] = []
     if section["group_near_duplicates"]:
         pairs = near_duplicates.pairs(near_duplicates.thumbnails(pool.images))
@@ -170,7 +170,7 @@ def locations(section: Mapping[str, Any], names: Sequence[str]) -> np.ndarray | 
 
     Args:
         section: config.dataset.
-        names: of the examples, without those of `unlabelled_dir`.
+        names: of the examples, without those of `unlabeled_dir`.
 
     Returns:
         (N, 2) float64, longitude and latitude in degrees, NaN where it is not known; None where nothing is.
@@ -206,7 +206,7 @@ def _build(
         stays = split_rules.hide_labels("train", [pool.names[i] for i in train], train_labels, label_fraction, seed)
         hidden += tuple(pool.names[i] for i in train[~stays & (train_labels >= 0)])
         train_labels = np.where(stays, train_labels, UNLABELLED)
-        # An unlabelled validation example measures nothing, so it goes.
+        # An unlabeled validation example measures nothing, so it goes.
         stays = split_rules.hide_labels(
             "validation", [pool.names[i] for i in validation], labels[validation], label_fraction, seed
         )
@@ -220,34 +220,34 @@ def _build(
     )
 
 
-def _with_unlabelled(
+def _with_unlabeled(
     train: Split, held: np.ndarray, pool: Pool, section: Mapping[str, Any], context: Context
 ) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
-    """Train with the tiles of unlabelled_dir added, the names added, and notes; tiles that show a held example go.
+    """Train with the tiles of unlabeled_dir added, the names added, and notes; tiles that show a held example go.
 
     `held` (n,) are the places in the pool of those in validation and test. Identical tiles always go, those that are
     nearly the same with `group_near_duplicates`.
     """
-    tiles = load_unlabelled(section, context, pool.meaning)
+    tiles = load_unlabeled(section, context, pool.meaning)
     known = {pool.digests[i] for i in held}
     keep = np.array([digest not in known for digest in tiles.digests])
-    notes = tuple(f"unlabelled tiles: {note}" for note in tiles.notes)
+    notes = tuple(f"unlabeled tiles: {note}" for note in tiles.notes)
     if not keep.all():
-        notes += (f"{(~keep).sum()} unlabelled tiles dropped: pixel-identical to a validation or test image",)
+        notes += (f"{(~keep).sum()} unlabeled tiles dropped: pixel-identical to a validation or test image",)
     if section["group_near_duplicates"]:
         small = near_duplicates.thumbnails(Rows.of(pool.images).select(held))
         best, _ = near_duplicates.closest(near_duplicates.thumbnails(tiles.images), small)
         near = keep & (best >= near_duplicates.LEAST)
         if near.any():
-            notes += (f"{near.sum()} unlabelled tiles dropped: nearly the same as a validation or test image",)
+            notes += (f"{near.sum()} unlabeled tiles dropped: nearly the same as a validation or test image",)
         keep &= ~near
     names = tuple(name for name, kept in zip(tiles.names, keep, strict=True) if kept)
     if not names:
         nearly = ", or nearly one" * section["group_near_duplicates"]
         raise InputError(
-            f"dataset.unlabelled_dir: every tile of {section['unlabelled_dir']} is a validation or test image{nearly}"
+            f"dataset.unlabeled_dir: every tile of {section['unlabeled_dir']} is a validation or test image{nearly}"
         )
-    notes += (f"{len(names)} unlabelled tiles added to train",)
+    notes += (f"{len(names)} unlabeled tiles added to train",)
     merged = Split(
         Rows.of(train.images).followed_by(tiles.images.select(keep)),
         np.concatenate([train.labels, np.full(len(names), UNLABELLED, np.int32)]),
@@ -302,5 +302,5 @@ def _counts(classes: tuple[str, ...], train: Split, validation: Split, test: Spl
     for side, row in zip(("training", "validation"), counts, strict=False):
         small = [f"{name} ({count})" for name, count in zip(classes, row, strict=True) if count < _FEW[side]]
         if small:
-            notes += (f"warning: fewer than {_FEW[side]} labelled {side} images of {', '.join(small)}",)
+            notes += (f"warning: fewer than {_FEW[side]} labeled {side} images of {', '.join(small)}",)
     return notes

@@ -93,12 +93,12 @@ def choose_bands(roles: Sequence[str]) -> Bands:
             "-colorinterp red,green,blue"
         )
     elif len(roles) == 2:
-        raise DecodeError("2 channels: grey (1), RGB (3) or RGB with a fourth channel expected")
+        raise DecodeError("2 channels: gray (1), RGB (3) or RGB with a fourth channel expected")
     else:
         raise DecodeError(f"{len(roles)} channels: make it an RGB image of three bands first")
     facts = []
     if len(chosen) == 1:
-        facts.append("grey made RGB")
+        facts.append("gray made RGB")
     elif chosen != tuple(sorted(chosen)):
         facts.append(f"bands {', '.join(str(k + 1) for k in chosen)} are red, green and blue")
     elif any(roles[k] not in (*colors, "gray", "grey", "undefined", "") for k in chosen):

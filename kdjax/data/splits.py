@@ -65,10 +65,10 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
     labels, digests, names = np.asarray(pool.labels), pool.digests, pool.names
     side = np.array([s or "train" for s in pool.sides], dtype="<U10")
     notes = []
-    unlabelled_held = (labels < 0) & (side != "train")
-    if unlabelled_held.any():
-        notes.append(f"{unlabelled_held.sum()} validation or test examples without a label left out")
-        side[unlabelled_held] = ""
+    unlabeled_held = (labels < 0) & (side != "train")
+    if unlabeled_held.any():
+        notes.append(f"{unlabeled_held.sum()} validation or test examples without a label left out")
+        side[unlabeled_held] = ""
     notes += _drop_shared(side, digests)
     has = {s: bool((side == s).any()) for s in SIDES}
     carve = [s for s in ("test", "validation") if not has[s]]
@@ -239,7 +239,7 @@ def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction
     Args:
         purpose: 'train' or 'validation'; separate orders.
         names: N names.
-        labels: int (N,), -1 = unlabelled already.
+        labels: int (N,), -1 = unlabeled already.
         fraction: in (0, 1].
         seed: data seed.
 

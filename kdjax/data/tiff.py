@@ -163,7 +163,7 @@ def _check_pages(tiff: Any, page: Any) -> None:
         others = [size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "XYS" and size > 1]
         count = math.prod(others) - sum(map(_is_aside, within)) if others else 1
         if count > 1:
-            raise DecodeError(f"{count} pages or bands: one RGB or grey image expected")
+            raise DecodeError(f"{count} pages or bands: one RGB or gray image expected")
 
 
 def _roles(page: Any) -> list[str]:

@@ -108,7 +108,7 @@ def card_with(text: str, license: str | None, datasets: Sequence[str]) -> tuple[
 
 def _document(export: Path) -> dict[str, Any]:
     document = files.read_json(export / FIGURES, f"EXPORT: give the folder of an export, or {AGAIN}")
-    needed = ("student", "network", "data", "artefacts")
+    needed = ("student", "network", "data", "artifacts")
     lacking = [name for name in needed if not isinstance(document, dict) or not isinstance(document.get(name), dict)]
     if lacking:
         raise InputError(f"{export / FIGURES} lacks {', '.join(lacking)}, as those of earlier versions do: {AGAIN}")
@@ -148,9 +148,9 @@ def main(argv: Sequence[str]) -> None:
     document = _document(export)
     classifier = Classifier(export / MODEL)
     also = [name for name in ALSO if (export / name).is_file()]
-    exported = _files(export, [*document["artefacts"], LABELS, FIGURES, *also])
+    exported = _files(export, [*document["artifacts"], LABELS, FIGURES, *also])
     for one in exported:
-        measured = document["artefacts"].get(one.name)
+        measured = document["artifacts"].get(one.name)
         if isinstance(measured, dict) and measured.get("bytes", one.size) != one.size:
             raise InputError(
                 f"{export / one.name} has {one.size} bytes, and the file that {FIGURES} has the figures of had "

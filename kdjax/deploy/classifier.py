@@ -44,7 +44,7 @@ class Classifier:
         """
         if not os.path.isfile(path):
             held = os.path.join(path, "student.onnx")
-            raise InputError(f"artefact: no file {path}" + f"; give {held}" * os.path.isfile(held))
+            raise InputError(f"artifact: no file {path}" + f"; give {held}" * os.path.isfile(held))
         try:
             model = (_litert if litert.recognized(path) else _onnx)(path, threads)
             self.classes = _class_names(model.facts["classes"])
@@ -53,17 +53,17 @@ class Classifier:
             self.trust = Trust.from_metadata(model.facts)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
-                f"artefact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
+                f"artifact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
             ) from error
         shape = (self.size, self.size, len(self.meaning.names))
         if model.result != (len(self.classes),) or model.given != shape:
             raise InputError(
-                f"artefact {path}: its metadata name {len(self.classes)} classes and images {list(shape)}, "
+                f"artifact {path}: its metadata name {len(self.classes)} classes and images {list(shape)}, "
                 f"its graph has {model.result} logits and images {model.given}: export it again"
             )
         if model.dtype != self.meaning.dtype.name:
             raise InputError(
-                f"artefact {path}: its images are tensor({model.dtype}), those of its run {self.meaning.dtype}: give "
+                f"artifact {path}: its images are tensor({model.dtype}), those of its run {self.meaning.dtype}: give "
                 "the file that was exported"
             )
         self.path, self._model = path, model
@@ -96,7 +96,7 @@ class Classifier:
         """
         logits = self.logits(images).astype(np.float64)
         if not np.isfinite(logits).all():
-            raise InputError(f"artefact {self.path}: its logits are not finite: export it again")
+            raise InputError(f"artifact {self.path}: its logits are not finite: export it again")
         if self.trust is None:
             return np.exp(log_softmax(logits)), np.zeros(len(logits), bool)
         return self.trust.probabilities(logits), self.trust.unlike(logits)
@@ -131,7 +131,7 @@ def _onnx(path: str | Path, threads: int | None) -> _Model:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        raise InputError(f"artefact {path}: not a readable ONNX or LiteRT file ({reason(error)})") from error
+        raise InputError(f"artifact {path}: not a readable ONNX or LiteRT file ({reason(error)})") from error
     (given,), (result,) = session.get_inputs(), session.get_outputs()
     facts = session.get_modelmeta().custom_metadata_map
     logits = lambda images: session.run(None, {given.name: images})[0]
@@ -141,12 +141,12 @@ def _onnx(path: str | Path, threads: int | None) -> _Model:
 
 def _litert(path: str | Path, threads: int | None) -> _Model:
     if not litert.installed():
-        raise InputError(f"artefact {path}: a LiteRT file needs ai-edge-litert: pip install 'kdjax[litert]'")
+        raise InputError(f"artifact {path}: a LiteRT file needs ai-edge-litert: pip install 'kdjax[litert]'")
     facts = litert.facts(path)
     try:
         model = litert.Model(path, threads)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"artefact {path}: not a readable LiteRT file ({reason(error)})") from error
+        raise InputError(f"artifact {path}: not a readable LiteRT file ({reason(error)})") from error
     return _Model(facts, model.given, model.result, "uint8", model)
 
 

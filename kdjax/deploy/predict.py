@@ -1,4 +1,4 @@
-"""Classes of images by an exported student: `python -m kdjax.deploy.predict ARTEFACT IMAGES…|FOLDER|ZIP`.
+"""Classes of images by an exported student: `python -m kdjax.deploy.predict ARTIFACT IMAGES…|FOLDER|ZIP`.
 
 Needs onnxruntime, or ai-edge-litert for LiteRT files, and no JAX. An image is decoded and resized as for training; all
 the rest is in the model file.
@@ -210,7 +210,7 @@ def main(argv: Sequence[str]) -> None:
         SystemExit: status 1, after all others were printed: images that are not readable.
     """
     parser = Parser(prog="python -m kdjax.deploy.predict", description="Classes of images by an exported student.")
-    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx, student.int8.onnx or a .tflite")
+    parser.add_argument("artifact", metavar="ARTIFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, directories or zip archives")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     named = parser.add_mutually_exclusive_group()
@@ -224,9 +224,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--answer-all", action="store_true", help="call no answer unknown")
     parser.add_argument("--batch", type=positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
-    classifier = Classifier(options.artefact)
+    classifier = Classifier(options.artifact)
     if options.set is not None and (classifier.trust is None or options.set not in classifier.trust.limits):
-        raise InputError(f"--set: {options.artefact} was exported by an earlier version and has none: export it again")
+        raise InputError(f"--set: {options.artifact} was exported by an earlier version and has none: export it again")
     seen = Unlike.by(classifier.meaning)
     results, failed = classify(classifier, read_all(options.images), options.batch, options.set, seen)
     if options.answer_all:

@@ -42,7 +42,7 @@ def read_signature(path: Path) -> Signature:
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        raise InputError(f"artefact {path}: not a readable ONNX file ({reason(error)})") from error
+        raise InputError(f"artifact {path}: not a readable ONNX file ({reason(error)})") from error
     (given,), (result,) = map(_tensors, (session.get_inputs(), session.get_outputs()))
     return Signature(given, result, session.get_modelmeta().custom_metadata_map)
 

@@ -132,7 +132,7 @@ def item(
             "kdjax:metrics": {side: student[side] for side in ("validation", "test")},
         },
         "links": [],
-        "assets": {one.name: _asset(one, document["artefacts"], classifier.meaning.names) for one in exported},
+        "assets": {one.name: _asset(one, document["artifacts"], classifier.meaning.names) for one in exported},
     }
 
 
@@ -264,8 +264,8 @@ def _hyperparameters(classifier: Classifier, student: Mapping[str, Any]) -> dict
     return known
 
 
-def _asset(file: File, artefacts: Mapping[str, Any], bands: Sequence[str]) -> dict[str, Any]:
-    measured, kind = artefacts.get(file.name), FORMATS.get(PurePosixPath(file.name).suffix, OTHER)
+def _asset(file: File, artifacts: Mapping[str, Any], bands: Sequence[str]) -> dict[str, Any]:
+    measured, kind = artifacts.get(file.name), FORMATS.get(PurePosixPath(file.name).suffix, OTHER)
     return {
         "href": f"./{file.name}",
         "title": file.name,

@@ -1,4 +1,4 @@
-"""A Triton model repository of an exported student: `python -m kdjax.deploy.triton ARTEFACT REPOSITORY`.
+"""A Triton model repository of an exported student: `python -m kdjax.deploy.triton ARTIFACT REPOSITORY`.
 
 REPOSITORY/NAME/config.pbtxt     inputs and outputs as they are in the file, any batch up to --max-batch
 REPOSITORY/NAME/labels.txt       class names, one a line: Triton names the best classes to clients that ask for them
@@ -88,16 +88,16 @@ def main(argv: Sequence[str]) -> None:
         InputError: anything in `argv` or the model file that a person can correct. Nothing was written then.
     """
     parser = Parser(prog="python -m kdjax.deploy.triton", description="A Triton model repository of a student.")
-    parser.add_argument("artefact", metavar="ARTEFACT", type=Path, help="student.onnx or student.int8.onnx")
+    parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="student.onnx or student.int8.onnx")
     parser.add_argument("repository", metavar="REPOSITORY", type=Path, help="folder of Triton's models")
     parser.add_argument("--name", type=_name, default="student", help="of the model, by which clients ask for it")
     parser.add_argument("--max-batch", type=positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
-    classifier = Classifier(options.artefact)
+    classifier = Classifier(options.artifact)
     try:
-        text = config(read_signature(options.artefact), options.name, options.max_batch)
+        text = config(read_signature(options.artifact), options.name, options.max_batch)
     except InputError as error:
-        raise InputError(f"artefact {options.artefact}: {error}") from error
+        raise InputError(f"artifact {options.artifact}: {error}") from error
     repository, place = options.repository, options.repository / options.name
     if not repository.is_dir() and (repository.exists() or not repository.parent.is_dir()):
         raise InputError(f"REPOSITORY {repository}: neither a folder nor the name of a new one")
@@ -110,9 +110,9 @@ def main(argv: Sequence[str]) -> None:
         (new / "config.pbtxt").write_text(text, encoding="utf-8")
         labels = "".join(f"{printable(label)}\n" for label in classifier.classes)
         (new / LABELS).write_text(labels, encoding="utf-8")
-        shutil.copyfile(options.artefact, new / "1" / "model.onnx")
+        shutil.copyfile(options.artifact, new / "1" / "model.onnx")
         new.rename(place)
-    say(f"{place}: {options.artefact.name}, {len(classifier.classes)} classes, batches of up to {options.max_batch}")
+    say(f"{place}: {options.artifact.name}, {len(classifier.classes)} classes, batches of up to {options.max_batch}")
 
 
 if __name__ == "__main__":

@@ -157,8 +157,8 @@ def draw(key: jax.Array, augmentation: Augmentation = DEFAULT) -> View:
 def render(image: jax.Array, view: View, size: int, *, dtype: DTypeLike | None = None) -> jax.Array:
     """The pixels of one view: crop and resize, then orientation, brightness, contrast and saturation.
 
-    Each color step is clipped to [0, 1], as in torchvision. Contrast blends with the mean grey of the crop, saturation
-    with the grey of each pixel.
+    Each color step is clipped to [0, 1], as in torchvision. Contrast blends with the mean gray of the crop, saturation
+    with the gray of each pixel.
 
     Args:
         image: (H, W, bands), integers or floats in [0, 255], or uint16. Color is changed where there are three bands.
@@ -277,7 +277,7 @@ def _weighted_rows(rows: jax.Array, index: jax.Array, weight: jax.Array) -> jax.
         return total + tap[1][:, None] * picked, None
 
     # A loop and not a plain sum: XLA on CPU would fuse the sum into each later reader and gather everything again for
-    # each of them (the transposition and the mean grey have several), two to four times slower in all.
+    # each of them (the transposition and the mean gray have several), two to four times slower in all.
     start = jnp.zeros((index.shape[0], rows.shape[1]), weight.dtype)
     return jax.lax.scan(add_tap, start, (index.T, weight.T))[0]
 
@@ -309,12 +309,12 @@ def _color(pixels: jax.Array, view: View) -> jax.Array:
         jnp.asarray(f, pixels.dtype) for f in (view.brightness, view.contrast, view.saturation)
     )
     pixels = jnp.clip(brightness * pixels, 0, 1)
-    # Over the rows first, which is a sum of long vectors: a plain mean of the grey is several times slower on a CPU.
+    # Over the rows first, which is a sum of long vectors: a plain mean of the gray is several times slower on a CPU.
     red, green, blue = jnp.mean(jnp.mean(pixels, axis=0), axis=0)
-    pixels = jnp.clip(contrast * pixels + (1 - contrast) * _grey(jnp.stack((red, green, blue))), 0, 1)
-    return jnp.clip(saturation * pixels + (1 - saturation) * _grey(pixels)[..., None], 0, 1)
+    pixels = jnp.clip(contrast * pixels + (1 - contrast) * _gray(jnp.stack((red, green, blue))), 0, 1)
+    return jnp.clip(saturation * pixels + (1 - saturation) * _gray(pixels)[..., None], 0, 1)
 
 
-def _grey(pixels: jax.Array) -> jax.Array:
+def _gray(pixels: jax.Array) -> jax.Array:
     red, green, blue = (weight * pixels[..., band] for band, weight in enumerate(_LUMA))
     return red + green + blue

@@ -17,14 +17,14 @@ class Strata:
 
     Attributes:
         classes: (n,) int of each class that has labeled examples, in the order of the classes.
-        unlabelled: (n,) int, the examples without a label.
+        unlabeled: (n,) int, the examples without a label.
     """
 
     classes: tuple[np.ndarray, ...]
-    unlabelled: np.ndarray
+    unlabeled: np.ndarray
 
     @property
-    def labelled(self) -> int:
+    def labeled(self) -> int:
         """Number of labeled examples."""
         return sum(map(len, self.classes))
 
@@ -41,8 +41,8 @@ def most_visits(labels: Sequence[int] | np.ndarray, epochs: int) -> int:
     held = strata(labels)
     if not held.classes:
         return epochs
-    draws = -(-epochs * held.labelled // len(held.classes))  # of the first class, and of another one less at most
-    return max(epochs * bool(len(held.unlabelled)), -(-draws // min(map(len, held.classes))))
+    draws = -(-epochs * held.labeled // len(held.classes))  # of the first class, and of another one less at most
+    return max(epochs * bool(len(held.unlabeled)), -(-draws // min(map(len, held.classes))))
 
 
 def epoch_of(seed: int, epoch: int, held: Strata, views: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,9 +60,9 @@ def epoch_of(seed: int, epoch: int, held: Strata, views: int) -> tuple[np.ndarra
     Returns:
         (N,) int32 each.
     """
-    count, labelled, classes = held.labelled + len(held.unlabelled), held.labelled, len(held.classes)
+    count, labeled, classes = held.labeled + len(held.unlabeled), held.labeled, len(held.classes)
     examples, rounds, fresh = (np.zeros(count, np.int64) for _ in range(3))
-    turn = epoch * labelled + np.arange(labelled)
+    turn = epoch * labeled + np.arange(labeled)
     for place, members in enumerate(held.classes):
         slots = np.flatnonzero(turn % classes == place)
         cycles, offsets = np.divmod(turn[slots] // classes, len(members))
@@ -73,8 +73,8 @@ def epoch_of(seed: int, epoch: int, held: Strata, views: int) -> tuple[np.ndarra
             order, drawn = rng.permutation(len(members)), rng.integers(2**31, size=len(members))
             examples[slots[here]] = members[order[offsets[here]]]
             fresh[slots[here]] = drawn[offsets[here]]
-    examples[labelled:], rounds[labelled:] = held.unlabelled, epoch
-    fresh[labelled:] = np.random.default_rng((seed, epoch, 1)).integers(2**31, size=count - labelled)
+    examples[labeled:], rounds[labeled:] = held.unlabeled, epoch
+    fresh[labeled:] = np.random.default_rng((seed, epoch, 1)).integers(2**31, size=count - labeled)
     shown = fresh
     if views:
         start = np.random.default_rng((seed, 2)).integers(views, size=count)

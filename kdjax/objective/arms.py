@@ -25,7 +25,7 @@ class Arm:
         learning_rate: peak, before the schedule's factor.
         weight_decay: per unit of learning rate.
         family: arms that share one are trials, of which the results compare the best on validation.
-        labelled_only: whether its students are shown the labeled examples only, for as many steps.
+        labeled_only: whether its students are shown the labeled examples only, for as many steps.
         class_weights: by class, what an example counts for in the hard terms; () = all alike.
     """
 
@@ -35,7 +35,7 @@ class Arm:
     learning_rate: float
     weight_decay: float
     family: str
-    labelled_only: bool = False
+    labeled_only: bool = False
     class_weights: tuple[float, ...] = ()
 
     @property
@@ -86,7 +86,7 @@ def resolve(
 
     Args:
         names: in the order of the population's axis.
-        settings: by name, a weight for each term, and any of `OVERRIDES`, "family" and "labelled_only".
+        settings: by name, a weight for each term, and any of `OVERRIDES`, "family" and "labeled_only".
         temperature, learning_rate, weight_decay: of an arm that sets none.
     """
     defaults = {"temperature": temperature, "learning_rate": learning_rate, "weight_decay": weight_decay}
@@ -95,7 +95,7 @@ def resolve(
             name=name,
             weights={term: float(settings[name][term]) for term in TERMS if term in settings[name]},
             family=settings[name].get("family", name),
-            labelled_only=settings[name].get("labelled_only", False),
+            labeled_only=settings[name].get("labeled_only", False),
             **{field: settings[name].get(field, default) for field, default in defaults.items()},
         )
         for name in names

@@ -26,14 +26,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
         logits: (..., classes) float.
-        labels: (...) int; −1 marks an unlabelled example.
+        labels: (...) int; −1 marks an unlabeled example.
 
     Returns:
-        (...) float, one value an example, 0 where unlabelled.
+        (...) float, one value an example, 0 where unlabeled.
     """
-    labelled = labels >= 0
-    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.where(labelled, labels, 0)[..., None], axis=-1)
-    return jnp.where(labelled, -picked[..., 0], 0)
+    labeled = labels >= 0
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.where(labeled, labels, 0)[..., None], axis=-1)
+    return jnp.where(labeled, -picked[..., 0], 0)
 
 
 def kl_divergence(teacher_logits: jax.Array, student_logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
@@ -107,9 +107,9 @@ def standardized(logits: jax.Array) -> jax.Array:
 def _log_target_and_others(
     logits: jax.Array, labels: jax.Array, temperature: jax.Array | float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log probability of the labelled class and of all others together, (batch,), and of each among the others.
+    """Log probability of the labeled class and of all others together, (batch,), and of each among the others.
 
-    The last is far below any logit at the labelled class.
+    The last is far below any logit at the labeled class.
     """
     scaled = logits / temperature
     target = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
@@ -122,18 +122,18 @@ def _log_target_and_others(
 def target_class(
     teacher_logits: jax.Array, student_logits: jax.Array, labels: jax.Array, temperature: jax.Array | float
 ) -> jax.Array:
-    """KL divergence of (p, 1 − p), p being the softened probability of the labelled class, without the factor T².
+    """KL divergence of (p, 1 − p), p being the softened probability of the labeled class, without the factor T².
 
     The target-class term of "Decoupled Knowledge Distillation", arXiv 2203.08679, equation 6.
 
     Args:
         teacher_logits: (batch, classes) float.
         student_logits: (batch, classes) float.
-        labels: (batch,) int; −1 marks an unlabelled example.
+        labels: (batch,) int; −1 marks an unlabeled example.
         temperature: positive scalar.
 
     Returns:
-        (batch,) float ≥ 0, in nats, 0 where unlabelled.
+        (batch,) float ≥ 0, in nats, 0 where unlabeled.
     """
     teacher = jnp.stack(_log_target_and_others(teacher_logits, jnp.maximum(labels, 0), temperature)[:2], axis=-1)
     student = jnp.stack(_log_target_and_others(student_logits, jnp.maximum(labels, 0), temperature)[:2], axis=-1)
@@ -331,7 +331,7 @@ TERMS: dict[str, Term] = {
     "cosine": Term(_cosine, "Cosine distance to the teacher"),
     "cosine_probabilities": Term(_cosine_probabilities, "Cosine distance of softened probabilities"),
     "kl_standardized": Term(_kl_standardized, "KL of standardized logits, × T²"),
-    "target_class": Term(_target_class, "KL of the labelled class, × T²", needs_labels=True),
+    "target_class": Term(_target_class, "KL of the labeled class, × T²", needs_labels=True),
     "other_classes": Term(_other_classes, "KL among the other classes, × T²", needs_labels=True),
     "dist_inter": Term(_dist_inter, "Correlation distance over classes, × T²"),
     "dist_intra_batch": Term(_dist_intra_batch, "Correlation distance over the batch, × T²", over_batch=True),

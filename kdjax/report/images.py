@@ -50,7 +50,7 @@ def hardest(material: Material) -> list[Markup]:
         tile(
             test,
             image,
-            joined("labelled ", element("b", classes[test.labels[image]])),
+            joined("labeled ", element("b", classes[test.labels[image]])),
             students_say(test.students[:, image], classes),
             *_teacher_says(test, image, classes),
             joined(f"loss {loss:.2f}"),
@@ -88,7 +88,7 @@ def suspects(material: Material) -> list[Markup]:
         tile(
             side,
             image,
-            joined("labelled ", element("b", classes[side.labels[image]])),
+            joined("labeled ", element("b", classes[side.labels[image]])),
             says("all say", classes[other], probability),
             joined(side.name),
         )
@@ -106,7 +106,7 @@ def suspects(material: Material) -> list[Markup]:
             )
             for side, image, other, probability in more
         )
-        listed = table("More labels to check", ("file", "labelled", "all say", "split"), rows, "text")
+        listed = table("More labels to check", ("file", "labeled", "all say", "split"), rows, "text")
         parts.append(details(f"The other {len(more)}, without pictures", listed))
     return parts
 

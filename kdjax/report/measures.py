@@ -152,7 +152,7 @@ def _matrix(names: Sequence[str], network: str, counts: np.ndarray, seeds: int) 
         f"{counts.sum() // seeds} test images"
         + (f", counted for each of {seeds} seeds" if seeds > 1 else "")
         + f". {said}. "
-        "Colour: share of the row; blue is right, orange is wrong."
+        "Color: share of the row; blue is right, orange is wrong."
     )
     heading = element("h3", f"Confusion matrix: {network}")
     return element("div", heading, figure(scroll(chart, f"Confusion matrix of {network}"), caption))
@@ -224,12 +224,12 @@ def cost(material: Material) -> list[Markup]:
         if points:
             heading = f"{NAMES[measure].capitalize()} over {unit}"
             drawn.append((heading, scattered(points, f"{unit}, log scale", NAMES[measure])))
-    artefacts = parity["artefacts"] if parity else {}
+    artifacts = parity["artifacts"] if parity else {}
     exported = parity["student"]["arm"] if parity else ""
     style = _styles(material).get(exported, "s0")
     timed = [
         charts.Point(name, style, one["latency_ms"]["1"], 100 * one["top1"])
-        for name, one in artefacts.items()
+        for name, one in artifacts.items()
         if one["latency_ms"] and one["top1"] is not None
     ]
     caption = (
@@ -274,7 +274,7 @@ def _files(parity: Mapping[str, Any]) -> list[Markup]:
             percent(one["agreement"]),
             *(f"{one['latency_ms'][batch]:.2f}" if one["latency_ms"] else "–" for batch in ("1", "32")),
         )
-        for name, one in parity["artefacts"].items()
+        for name, one in parity["artifacts"].items()
     )
     litert = f" and ai-edge-litert {machine['ai_edge_litert']}" if "ai_edge_litert" in machine else ""
     header = ("file", "MB", "test top-1 %", "same class as the student, %", "ms for 1 image", "ms for 32")

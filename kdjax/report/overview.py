@@ -195,7 +195,7 @@ def _read(folder: Path) -> _Found:
         fix = "run --stages=export of that run again"
         parity = files.read_json(path, fix)
         try:
-            measured = parity["artefacts"]["student.onnx"]["latency_ms"]
+            measured = parity["artifacts"]["student.onnx"]["latency_ms"]
             found = {parity["student"]["arm"]: _milliseconds(measured["1"])} if measured else {}
             latency = found if is_of(parity["student"], results["arms"]) else {}
         except (KeyError, TypeError, ValueError) as error:

@@ -96,7 +96,7 @@ def _parity(run: Run, results: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     fix = "run --stages=export again"
     found = files.read_json(path, fix)
-    if not isinstance(found, dict) or not {"student", "artefacts", "machine", "test_images"} <= found.keys():
+    if not isinstance(found, dict) or not {"student", "artifacts", "machine", "test_images"} <= found.keys():
         raise InputError(f"{path} is not the parity.json of an export: {fix}")
     if not exported.is_of(found["student"], results["arms"]):
         run.log(f"report: {path} is left out, as its student is none of results.json: {fix}")
@@ -118,7 +118,7 @@ def _logits(run: Run, sha256: str | None) -> dict[str, np.ndarray]:
 def _side(
     split: Split, name: str, stored: dict[str, np.ndarray], students: list[tuple[int, int]], shown: Composite
 ) -> Side:
-    """A split as the page shows it: unlabelled images left out, the students in one row."""
+    """A split as the page shows it: unlabeled images left out, the students in one row."""
     kept = split.labels >= 0
     teacher, population = stored[f"teacher_{name}"], stored[f"student_{name}"]
     chosen = [population[place] for place in students]
@@ -137,7 +137,7 @@ def _located(run: Run) -> Located | None:
     """Where the tiles lie, as far as they or a table say."""
     section = run.config.dataset
     splits = {"training": run.dataset.train, "validation": run.dataset.validation, "test": run.dataset.test}
-    added = set(run.dataset.members.get("unlabelled", ()))  # files of another folder
+    added = set(run.dataset.members.get("unlabeled", ()))  # files of another folder
     names = {side: [name for name in split.names if name not in added] for side, split in splits.items()}
     found = locations(section, sum(names.values(), []))
     if found is None:

@@ -90,7 +90,7 @@ def baselines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def find_alone(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> str | None:
     """The arm that the others are compared with: of those that use no teacher the best on validation by `rank`.
 
-    With few labels that may be the student of all tiles or the one of the labelled tiles only, and a gain over the
+    With few labels that may be the student of all tiles or the one of the labeled tiles only, and a gain over the
     weaker one would be no gain by distillation. The first of equals; None where every arm uses the teacher.
     """
     return max(baselines(arms), key=lambda name: rank(arms[name], measure), default=None)

@@ -52,8 +52,8 @@ def build(
 
     Args:
         dataset: name, classes (tuple of str), splits ({train, val, test: number of images}), fingerprint, overlap (as
-            in `data.Dataset`), and any more; where training tiles without labels exist, labels ({labelled, total}); for
-            runs whose classes may be unequal, class_counts ({train, val, test: labelled images by class}), see
+            in `data.Dataset`), and any more; where training tiles without labels exist, labels ({labeled, total}); for
+            runs whose classes may be unequal, class_counts ({train, val, test: labeled images by class}), see
             `comparison.judged_by`.
         teacher: model, params, macs, forward_images (images the teacher was run on for distillation), test (the dict of
             `metrics.classification`), and any more.

@@ -1,6 +1,6 @@
 """Measures of a classifier on a whole split: exact, in NumPy float64, from its logits.
 
-Nothing here returns NaN or infinity. A measure that is not defined (no labelled example, a class without examples, a
+Nothing here returns NaN or infinity. A measure that is not defined (no labeled example, a class without examples, a
 network that has diverged to non-finite logits) is None.
 """
 
@@ -16,19 +16,19 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
     Args:
         logits: (N, C), any float dtype.
-        labels: (N,) integers in [0, C), or -1 for unlabelled rows, which are ignored.
+        labels: (N,) integers in [0, C), or -1 for unlabeled rows, which are ignored.
 
     Returns:
-        count: int, labelled rows.
+        count: int, labeled rows.
         top1: share of rows whose largest logit is the label's (the first one of equals counts).
-        macro_recall: mean over classes of their recall, over those with labelled rows; also called balanced accuracy.
+        macro_recall: mean over classes of their recall, over those with labeled rows; also called balanced accuracy.
         macro_f1: mean over classes of 2 TP / (2 TP + FP + FN), over those that occur among labels or predictions.
         nll: mean negative log-likelihood of the label under the softmax, in nats.
         ece: expected calibration error, 15 equal-width bins (low, high] of the largest probability
             (Guo et al. 2017, arXiv 1706.04599, eq. 3).
-        per_class_recall: C entries, None for a class without labelled rows.
+        per_class_recall: C entries, None for a class without labeled rows.
         confusion: C lists of C ints, rows the true class, columns the predicted one.
-        All but count and confusion are None (per_class_recall: C times None) without labelled rows. Where a labelled
+        All but count and confusion are None (per_class_recall: C times None) without labeled rows. Where a labeled
         row has a non-finite logit, all but count are None: the network has failed and its argmax means nothing.
 
     Raises:

@@ -36,9 +36,9 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
 def labels(dataset: Mapping[str, Any]) -> str:
     """600 of 5 940 labels; empty where every training image has one."""
     counts = dataset.get("labels")
-    if counts is None or counts["labelled"] == counts["total"]:
+    if counts is None or counts["labeled"] == counts["total"]:
         return ""
-    return f"{formats.grouped(counts['labelled'])} of {formats.grouped(counts['total'])} labels"
+    return f"{formats.grouped(counts['labeled'])} of {formats.grouped(counts['total'])} labels"
 
 
 def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
@@ -46,7 +46,7 @@ def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
     if judged_by(dataset) == "top1":
         return
     sides = ((dataset["class_counts"][side], name) for side, name in (("train", "training"), ("test", "test")))
-    spans = [f"{_span(counts)} labelled {name} images" for counts, name in sides if any(counts)]
+    spans = [f"{_span(counts)} labeled {name} images" for counts, name in sides if any(counts)]
     yield (
         f"Classes are unequal, {' and '.join(spans)} a class, so macro recall (balanced accuracy), the mean over the "
         "classes, comes first. Intervals, p and all choices on validation are of it. Top-1 mostly counts the frequent "

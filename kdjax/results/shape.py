@@ -111,6 +111,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "classes": _list_of(_text),
         "splits": {"train": _count, "val": _count, "test": _count},
         "class_counts?": _dict_of(_list_of(_count)),
+        "labels?": {"labeled": _count, "total": _count},
     },
     "teacher": {**_COST, "test": {"top1": _or_none(_share), "macro_recall?": _or_none(_share)}},
     "student": {**_COST, "image_size?": _or_none(_count)},

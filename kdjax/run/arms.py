@@ -13,8 +13,8 @@ from kdjax.data.dataset import Dataset
 from kdjax.objective.arms import Arm, resolve
 
 TEACHER_ARM = {"teacher": {"ce": 1.0}}
-BASELINE = "labelled_alone"
-"""The arm that is added where training tiles lack labels: students that are shown the labelled tiles only."""
+BASELINE = "labeled_alone"
+"""The arm that is added where training tiles lack labels: students that are shown the labeled tiles only."""
 
 
 def teacher_arms(section: ml_collections.ConfigDict, weights: tuple[float, ...] = ()) -> tuple[Arm, ...]:
@@ -28,7 +28,7 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
     """The arms of the students, with the fair baseline where training tiles lack labels.
 
     A student that learns from labels alone sees a handful of them in a batch of tiles that mostly have none. Its fair
-    counterpart is shown the labelled tiles only, for as many steps. It joins where arms with and without a teacher are
+    counterpart is shown the labeled tiles only, for as many steps. It joins where arms with and without a teacher are
     compared and none is it already.
 
     Raises:
@@ -52,7 +52,7 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
 
     arms = resolved(tuple(config.distill.arms), config.arms)
     compared = len({arm.needs_teacher for arm in arms}) == 2
-    fair = any(arm.labelled_only and not arm.needs_teacher for arm in arms)
+    fair = any(arm.labeled_only and not arm.needs_teacher for arm in arms)
     if compared and (dataset.train.labels < 0).any() and not fair:
         arms += resolved((BASELINE,), arm_settings(config.arms))
     return arms
@@ -73,7 +73,7 @@ def common_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple
 
 
 def head_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[float, ...]:
-    """The class weights for a head that is fitted to every labelled image once.
+    """The class weights for a head that is fitted to every labeled image once.
 
     Where classes are drawn equally often in training, that is a weight here: both have one mean.
     """

@@ -252,7 +252,7 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
         elif field == "class_weights":
             class_weights.check(where, value)
             check_both(where, value, sampling)
-        elif field == "labelled_only":
+        elif field == "labeled_only":
             if not isinstance(value, bool):
                 raise InputError(f"{where} is {value!r}: give True or False")
         elif field in TERMS or field == "weight_decay":

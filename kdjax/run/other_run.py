@@ -142,7 +142,7 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
 
 
 def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -> None:
-    there = other.read("splits.json", "classes", "train", "validation", "test", "unlabelled")
+    there = other.read("splits.json", "classes", "train", "validation", "test")
     if there["classes"] != list(dataset.classes):
         raise InputError(f"{other.field}: {other.workdir} has not the classes of this data set, or not in their order")
     theirs, ours = there.get("value_range"), list(dataset.value_range)
@@ -157,7 +157,8 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
             f"{other.field}: {len(unknown)} of {len(dataset.test.names)} test images of this run are not known by name "
             f"in {other.workdir}: make sure that the teacher was not trained on them under other names"
         )
-    trained = (*there["train"], *there["unlabelled"])
+    unlabeled = there.get("unlabeled", there.get("unlabelled", ()))  # as earlier versions called them
+    trained = (*there["train"], *unlabeled)
     section = other.config()[other.section]
     chosen = there["validation"] if section["select"] == "best" or section.get("fit") == "head" else ()
     for did, images, side in (

@@ -23,6 +23,12 @@ REMOVED: dict[tuple[str, str], Any] = {
 }
 """Fields of earlier versions, and the value with which they meant what this version does; None: any."""
 
+RENAMED = {
+    ("dataset", "unlabelled"): "unlabeled",
+    ("dataset", "unlabelled_dir"): "unlabeled_dir",
+}
+"""Fields of earlier versions that have another name now."""
+
 FIX = "it says which run the checkpoints here are of: put it back or choose another workdir"
 
 
@@ -34,7 +40,11 @@ def completed(document: Mapping[str, Any]) -> dict[str, Any]:
     """
     defaults = json.loads(base().to_json())
     sections = ("dataset", "teacher", "student", "distill", "run")  # of arms each run has its own
-    held = {name: document[name] for name in sections if isinstance(document.get(name), dict)}
+    held = {
+        name: {RENAMED.get((name, field), field): value for field, value in document[name].items()}
+        for name in sections
+        if isinstance(document.get(name), dict)
+    }
     full = {**document, **{name: {**defaults[name], **section} for name, section in held.items()}}
     for (section, field), meant in REMOVED.items():
         if section in held and field in full[section] and meant in (None, full[section][field]):

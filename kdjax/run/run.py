@@ -331,7 +331,7 @@ def _log_data(config: ml_collections.ConfigDict, dataset: Dataset, log: Callable
     weights = common_weights(config, dataset)
     if weights:
         listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(dataset.classes, weights, strict=True))
-        log(f"data: class weights, of mean 1 over the labelled images that are drawn: {listed}")
+        log(f"data: class weights, of mean 1 over the labeled images that are drawn: {listed}")
     drawn = set(dataset.train.labels.tolist())
     missing = [name for label, name in enumerate(dataset.classes) if label not in drawn]
     if missing and (weights or config.dataset.sampling == "balanced"):

@@ -74,7 +74,7 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
 
 
 def _fit_head(run: Run, file: OnnxFile) -> Probe:
-    train, validation = run.dataset.train.labelled(), run.dataset.validation
+    train, validation = run.dataset.train.labeled(), run.dataset.validation
     pairs = [(file.plain(split.images), split.labels) for split in (train, validation)]
     weights = head_weights(run.config, run.dataset)
     return probe(*pairs, classes=len(run.dataset.classes), weights=weights, selected_by=run.student.selected_by)

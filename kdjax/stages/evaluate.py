@@ -128,7 +128,7 @@ def _arms(
             "final_sha256": [_digest(selected.last, row, column) for row in rows],
             "correct": logits[:, column].argmax(-1) == labels,
             **({"family": arm.family} if arm.family != arm.name else {}),
-            **({"labelled_only": True} if arm.labelled_only else {}),
+            **({"labeled_only": True} if arm.labeled_only else {}),
             **({"class_weights": list(arm.class_weights)} if arm.class_weights else {}),
         }
         if symmetric:
@@ -147,7 +147,7 @@ def _dataset_facts(run: Run) -> dict[str, Any]:
         "overlap": dataset.overlap,
     }
     if (labels < 0).any():
-        facts["labels"] = {"labelled": int((labels >= 0).sum()), "total": len(labels)}
+        facts["labels"] = {"labeled": int((labels >= 0).sum()), "total": len(labels)}
     return facts
 
 

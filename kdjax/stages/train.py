@@ -42,7 +42,7 @@ DEFAULT_VIEWS = 8
 
 
 def train_teacher(run: Run) -> None:
-    """Stage `teacher`: fine-tunes the teacher on the labelled training images, a fresh view every time."""
+    """Stage `teacher`: fine-tunes the teacher on the labeled training images, a fresh view every time."""
     given = given_field(run.config)
     if given or run.teacher is None:
         for file, fitted in fit_encoder_heads(run):
@@ -56,7 +56,7 @@ def train_teacher(run: Run) -> None:
     for learner in (run.teacher, run.student):
         if not learner.has_checkpoints:
             learner.check_weights()  # now rather than after hours
-    split = run.dataset.train.labelled()
+    split = run.dataset.train.labeled()
     if run.config.teacher.fit != "all":
         _adopt(run, run.teacher, split)
         return
@@ -103,13 +103,13 @@ def distill(run: Run) -> None:
 def _most_visits(run: Run) -> int:
     """How often an image is shown to a student at most.
 
-    Students of the labelled images alone train for as many steps as the others, so they go through these more often.
+    Students of the labeled images alone train for as many steps as the others, so they go through these more often.
     """
     labels, epochs = run.dataset.train.labels, run.config.student.epochs
     shown = [(labels, epochs)]
-    if any(arm.labelled_only and arm.needs_teacher for arm in run.student.arms):
-        labelled = labels[labels >= 0]
-        shown.append((labelled, -(-epochs * len(labels) // len(labelled))))
+    if any(arm.labeled_only and arm.needs_teacher for arm in run.student.arms):
+        labeled = labels[labels >= 0]
+        shown.append((labeled, -(-epochs * len(labels) // len(labeled))))
     balanced = run.config.dataset.sampling == "balanced"
     return max(most_visits(*one) if balanced else one[1] for one in shown)
 

@@ -149,7 +149,7 @@ def _by_network(values: Mapping[str, Any], learner: Learner) -> dict[str, dict[s
         learner.names[row][column]: {
             name: float(array[row, column])
             for name, array in arrays.items()
-            if not (arm.labelled_only and not arm.needs_teacher and name in unknown)
+            if not (arm.labeled_only and not arm.needs_teacher and name in unknown)
         }
         for row in range(len(learner.seeds))
         for column, arm in enumerate(learner.arms)

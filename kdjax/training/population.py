@@ -187,7 +187,7 @@ class Population:
         hyper = hyperparameters(self.learner.arms)
         if isinstance(self.plan, Groups):
             hyper = dataclasses.replace(
-                hyper, group=np.array([arm.labelled_only for arm in self.learner.arms], np.int32)
+                hyper, group=np.array([arm.labeled_only for arm in self.learner.arms], np.int32)
             )
         return hyper
 
@@ -202,7 +202,7 @@ class Population:
         """Names of the examples that a network was shown in a step."""
         shown = self.plan(step)[0][row]
         if isinstance(self.plan, Groups):
-            shown = shown[int(self.learner.arms[column].labelled_only)]
+            shown = shown[int(self.learner.arms[column].labeled_only)]
         return [self.data.train.names[index] for index in shown]
 
 
@@ -212,9 +212,9 @@ def population(learner: Learner, data: TrainingData) -> Population:
     labels = tuple(data.train.labels.tolist()) if data.balanced else None
     everyone = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0, labels=labels)
     plan: Plan | Groups = everyone
-    if any(arm.labelled_only for arm in arms):
+    if any(arm.labeled_only for arm in arms):
         # A baseline without a teacher needs none of its views: it is shown a new crop every time.
-        pool = data.views if any(arm.labelled_only and arm.needs_teacher for arm in arms) else 0
+        pool = data.views if any(arm.labeled_only and arm.needs_teacher for arm in arms) else 0
         rows = tuple(np.flatnonzero(data.train.labels >= 0).tolist())
         plan = Groups((everyone, dataclasses.replace(everyone, views=pool, rows=rows)))
     taught = data.stored is not None or data.online is not None

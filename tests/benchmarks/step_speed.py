@@ -34,7 +34,7 @@ def passes(row: str, macs: dict[str, int]) -> int:
 def cached_over_alone(folder: Path, size: int, batch: int, turns: int) -> float:
     """Time of a cached distillation step over that of a step without teacher, in two fresh processes.
 
-    The median of the ratios of neighbouring turns: what else goes on on the machine changes both of a pair.
+    The median of the ratios of neighboring turns: what else goes on on the machine changes both of a pair.
     """
     rows = ("student_train", "cached_distillation")
     workers = [Worker("kdjax", folder, size, batch) for _ in rows]

@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     Path(_CACHE.value).mkdir(parents=True, exist_ok=True)
     dataset = data.load(**config.dataset, data_seed=config.data_seed, cache_dir=Path(_CACHE.value), log=print)
-    parts = [dataset.train.labelled(), *([dataset.validation] if _WITH_VALIDATION.value else [])]
+    parts = [dataset.train.labeled(), *([dataset.validation] if _WITH_VALIDATION.value else [])]
     images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
     found = {"training_images": len(images), "seeds": list(config.seeds), "val_top1": [], "test_top1": []}
     for seed in config.seeds:

@@ -34,7 +34,7 @@ def test_given_weights_keep_their_ratios_and_have_mean_1():
     assert weights(()) == ()
 
 
-def test_a_class_without_a_labelled_image_takes_no_part():
+def test_a_class_without_a_labeled_image_takes_no_part():
     labels = np.where(LABELS == 1, -1, LABELS)
     assert weights("balanced", labels) == pytest.approx((70 / (2 * 60), 1, 70 / (2 * 10)))
     found = np.array(weights((1, 2, 4), labels))

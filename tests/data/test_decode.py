@@ -53,11 +53,11 @@ def test_tiff_layouts_give_the_same_pixels(options, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
-def test_grey_tiff_becomes_rgb(dtype):
+def test_gray_tiff_becomes_rgb(dtype):
     image = random_image(9, 11).astype(dtype)
     result = decode.decode(tiff(image))
     np.testing.assert_array_equal(result.pixels, np.repeat(image[..., None], 3, -1))
-    assert result.facts == ("grey made RGB",)
+    assert result.facts == ("gray made RGB",)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -109,7 +109,7 @@ def turned(stored, orientation):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_jpeg_and_tiff(orientation):
-    """Two coloured corners tell all eight positions apart."""
+    """Two colored corners tell all eight positions apart."""
     stored = np.zeros((16, 24, 3), np.uint8)
     stored[:8, :8] = (255, 0, 0)
     stored[:8, 16:] = (0, 255, 0)
@@ -262,7 +262,7 @@ def test_to_uint8_and_resize():
     np.testing.assert_array_equal(
         pixels.to_levels(np.array([[[65535, 0, 257]]], np.uint16), (0, 65535), np.uint8), [[[255, 0, 1]]]
     )
-    # A fine checkerboard must become grey, not a moire of black and white.
+    # A fine checkerboard must become gray, not a moire of black and white.
     board = np.repeat((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, -1)
     small = decode.resize(board, 16)
     assert small.shape == (16, 16, 3) and np.abs(small.astype(int) - 127).max() < 16

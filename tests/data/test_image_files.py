@@ -69,7 +69,7 @@ def test_pipes_and_devices_are_passed_over(tmp_path, monkeypatch):
         read_file(root / "lake" / "pipe.png")
 
 
-@pytest.mark.parametrize("field", ["path", "splits", "unlabelled_dir", "places"])
+@pytest.mark.parametrize("field", ["path", "splits", "unlabeled_dir", "places"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "long name", "null byte"])
 def test_what_is_no_place_is_refused_at_once(tmp_path, field, kind):
     place = {"pipe": tmp_path / "pipe", "device": "/dev/zero", "long name": "x" * 300, "null byte": "a\0b"}[kind]

@@ -111,10 +111,8 @@ def test_the_log_lists_classes_with_counts_of_each_split(tmp_path):
         "3 classes with training/validation/test images: field 7/1/4, lake 7/1/4, town 7/1/4; "
         "21 training images without a label"
     )
-    assert note_of(data, "fewer than 10 labelled training images of field (7), lake (7), town (7)").startswith(
-        "warning"
-    )
-    assert note_of(data, "fewer than 5 labelled validation images of field (1)")
+    assert note_of(data, "fewer than 10 labeled training images of field (7), lake (7), town (7)").startswith("warning")
+    assert note_of(data, "fewer than 5 labeled validation images of field (1)")
 
 
 @pytest.mark.parametrize("archive", [False, True])

@@ -35,7 +35,7 @@ BAD = [
     ("source", "web"), ("source", None), ("path", 5), ("image_size", 31), ("image_size", 4097), ("image_size", 64.0),
     ("image_size", True), ("storage_size", 31), ("storage_size", "72"), ("test_fraction", 0), ("test_fraction", 1),
     ("test_fraction", "half"), ("test_fraction", float("nan")), ("validation_fraction", None), ("label_fraction", 0),
-    ("label_fraction", 1.01), ("label_fraction", True), ("unlabelled", "hide"), ("on_error", "ignore"),
+    ("label_fraction", 1.01), ("label_fraction", True), ("unlabeled", "hide"), ("on_error", "ignore"),
     ("tfds_splits", ("a", "b")), ("tfds_splits", "abc"), ("tfds_splits", (1, 2, 3)), ("value_range", (1, 1)),
     ("value_range", (1, float("inf"))), ("value_range", ("0", "1")), ("value_range", 7), ("value_range", "ab"),
     ("demo_classes", 0), ("demo_train", -5), ("demo_test", 1.5), ("builder", "eurosat"), ("splits", 3),
@@ -90,8 +90,8 @@ def test_every_default_passes():
     data.check(config.base().dataset)
 
 
-@pytest.mark.parametrize("fields", [{}, {"unlabelled": "drop"}, {"fold": (0, 4)}])
-def test_overlap_is_test_images_over_the_labelled_ones_that_are_trained_on(tmp_path, fields):
+@pytest.mark.parametrize("fields", [{}, {"unlabeled": "drop"}, {"fold": (0, 4)}])
+def test_overlap_is_test_images_over_the_labeled_ones_that_are_trained_on(tmp_path, fields):
     """As `results.intervals.summary` has it: neither validation nor hidden labels teach."""
     root = write_classes(tmp_path / "tiles")
     found = data.load(path=str(root), label_fraction=0.25, **fields, **OPTIONS)

@@ -47,13 +47,13 @@ def test_the_kind_of_numbers_is_kept_and_read_back(tmp_path, kind):
 def test_tiles_without_labels_of_another_kind_are_refused(tmp_path, kind, other):
     options = OPTIONS | {
         "path": str(kinds(tmp_path / "tiles", MAKE[kind])),
-        "unlabelled_dir": str(kinds(tmp_path / "more", MAKE[other])),
+        "unlabeled_dir": str(kinds(tmp_path / "more", MAKE[other])),
     }
     if kind == other or {kind, other} == {"16-bit", "float"}:  # the same values in other types
         data = load(**options)
         assert abs(data.train.images[data.train.labels < 0].mean() - np.mean(data.test.images)) < 20
     else:
-        with pytest.raises(InputError, match="dataset.unlabelled_dir: 24 unreadable images: unlabelled:field/0.tif"):
+        with pytest.raises(InputError, match="dataset.unlabeled_dir: 24 unreadable images: unlabeled:field/0.tif"):
             load(**options)
 
 

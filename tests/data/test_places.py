@@ -312,7 +312,7 @@ def test_near_duplicates_across_sides_are_counted_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_unlabelled_tiles_nearly_the_same_as_held_out_ones_are_counted_or_dropped(tmp_path, grouped):
+def test_unlabeled_tiles_nearly_the_same_as_held_out_ones_are_counted_or_dropped(tmp_path, grouped):
     root = write_classes(tmp_path / "tiles")
     options = {**OPTIONS, "path": str(root), "group_near_duplicates": grouped}
     plain = load(**options)
@@ -322,13 +322,13 @@ def test_unlabelled_tiles_nearly_the_same_as_held_out_ones_are_counted_or_droppe
             image = np.asarray(Image.open(root / name))
             Image.fromarray((image[::-1] * 0.9).astype(np.uint8)).save(tmp_path / "more" / f"{side}{number}.png")
     Image.fromarray(picture([50, 0], 20, 20)).save(tmp_path / "more" / "other.png")
-    found = load(**options, unlabelled_dir=str(tmp_path / "more"))
-    added = {name.removeprefix("unlabelled:") for name in found.members["unlabelled"]}
+    found = load(**options, unlabeled_dir=str(tmp_path / "more"))
+    added = {name.removeprefix("unlabeled:") for name in found.members["unlabeled"]}
     dropped = {f"{side}{number}.png" for side in ("validation", "test") for number in range(2)}
     assert added == {"train0.png", "train1.png", "other.png"} | (set() if grouped else dropped)
     told = [note for note in found.notes if "nearly the same" in note]
     if grouped:
-        assert told == ["4 unlabelled tiles dropped: nearly the same as a validation or test image"]
+        assert told == ["4 unlabeled tiles dropped: nearly the same as a validation or test image"]
     else:
         assert told == [
             "2 of 12 test images are nearly the same as a training image; dataset.group_near_duplicates=True keeps "

@@ -57,7 +57,7 @@ def test_what_is_not_asked_for_is_not_read(tmp_path):
     rows = Rows((np.load(path, mmap_mode="r"),))
     assert rows.nbytes > 60e9
     split = Split(rows, np.arange(count, dtype=np.int32) % 3 - 1, tuple(map(str, range(count))))
-    kept = split.labelled()
+    kept = split.labeled()
     assert len(kept) == np.sum(np.arange(count) % 3 != 0) and kept.names[:2] == ("1", "2")
     assert not kept.images[-2:].any()
 

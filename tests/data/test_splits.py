@@ -1,4 +1,4 @@
-"""Splits: stratified, seeded, duplicates on one side, reusable; hidden labels; unlabelled tiles."""
+"""Splits: stratified, seeded, duplicates on one side, reusable; hidden labels; unlabeled tiles."""
 
 import json
 import pathlib
@@ -56,7 +56,7 @@ def test_every_example_is_on_one_side_and_classes_keep_their_share():
 
 
 def test_an_example_without_a_label_is_dropped_where_a_held_out_one_is_identical():
-    labels = [0] * 40 + [-1] * 40  # each labelled example has its like among the others
+    labels = [0] * 40 + [-1] * 40  # each labeled example has its like among the others
     result, names = assign(labels, digests=[str(i % 40) for i in range(80)])
     held = {*result.test, *result.validation}
     assert len(held) == 8 + 3 and not held & {i % 40 for i in result.train}
@@ -135,7 +135,7 @@ def test_a_class_absent_from_official_train_is_refused():
         assign([0, 0, 0, 0, 1, 0, 1, 0], sides=["train"] * 4 + ["validation"] * 2 + ["test"] * 2)
 
 
-def test_unlabelled_examples_stay_in_train_only():
+def test_unlabeled_examples_stay_in_train_only():
     labels = [0, 1] * 10 + [-1, -1, -1]
     sides = ["train"] * 16 + ["validation"] * 2 + ["test"] * 2 + ["train", "validation", "test"]
     result, _ = assign(labels, sides=sides)
@@ -228,29 +228,29 @@ def test_label_fraction_is_nested_and_spares_the_test_split(tiles):
         kept = {name for name, label in zip(data.train.names, data.train.labels, strict=True) if label >= 0}
         assert kept >= kept_before and set(data.validation.names) >= valid_before
         kept_before, valid_before = kept, set(data.validation.names)
-        labelled = data.train.labels >= 0
-        np.testing.assert_array_equal(data.train.labels[labelled], whole.train.labels[labelled])
-        assert np.bincount(data.train.labels[labelled], minlength=3).tolist() == [max(1, round(fraction * 14))] * 3
+        labeled = data.train.labels >= 0
+        np.testing.assert_array_equal(data.train.labels[labeled], whole.train.labels[labeled])
+        assert np.bincount(data.train.labels[labeled], minlength=3).tolist() == [max(1, round(fraction * 14))] * 3
         assert np.bincount(data.validation.labels, minlength=3).tolist() == [max(1, round(fraction * 2))] * 3
         hidden = set(data.splits_document()["label_hidden"])
         assert hidden == (set(whole.train.names) - kept) | (set(whole.validation.names) - valid_before)
     assert data.fingerprint == whole.fingerprint
 
 
-def test_unlabelled_images_can_be_dropped(tiles):
+def test_unlabeled_images_can_be_dropped(tiles):
     kept = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.34})
-    dropped = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.34, "unlabelled": "drop"})
-    labelled = [i for i, label in enumerate(kept.train.labels) if label >= 0]
-    assert 0 < len(labelled) < len(kept.train)
-    assert dropped.train.names == tuple(kept.train.names[i] for i in labelled)
-    np.testing.assert_array_equal(dropped.train.labels, kept.train.labels[labelled])
-    np.testing.assert_array_equal(dropped.train.images, kept.train.images[labelled])
+    dropped = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.34, "unlabeled": "drop"})
+    labeled = [i for i, label in enumerate(kept.train.labels) if label >= 0]
+    assert 0 < len(labeled) < len(kept.train)
+    assert dropped.train.names == tuple(kept.train.names[i] for i in labeled)
+    np.testing.assert_array_equal(dropped.train.labels, kept.train.labels[labeled])
+    np.testing.assert_array_equal(dropped.train.images, kept.train.images[labeled])
     assert dropped.validation.names == kept.validation.names and dropped.test.names == kept.test.names
     assert dropped.splits_document() == kept.splits_document()
-    assert f"{len(kept.train) - len(labelled)} training images without a label are left out" in dropped.notes
+    assert f"{len(kept.train) - len(labeled)} training images without a label are left out" in dropped.notes
 
 
-def test_unlabelled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
+def test_unlabeled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
     whole = load(path=str(tiles), **OPTIONS)
     more = tmp_path / "more" / "deep" / "down"
     more.mkdir(parents=True)
@@ -260,15 +260,15 @@ def test_unlabelled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
         # Another file format: other bytes, the same pixels.
         Image.open(tiles / name).save(more / f"copy{k}.bmp")
     Image.open(tiles / whole.train.names[0]).save(more / "trained.bmp")
-    data = load(path=str(tiles), **OPTIONS | {"unlabelled_dir": str(tmp_path / "more")})
+    data = load(path=str(tiles), **OPTIONS | {"unlabeled_dir": str(tmp_path / "more")})
     added = data.train.names[len(whole.train) :]
     assert data.train.names[: len(whole.train)] == whole.train.names
     assert added == tuple(
-        f"unlabelled:deep/down/{name}" for name in [f"extra{i}.png" for i in range(7)] + ["trained.bmp"]
+        f"unlabeled:deep/down/{name}" for name in [f"extra{i}.png" for i in range(7)] + ["trained.bmp"]
     )
     assert (data.train.labels[len(whole.train) :] == -1).all() and data.train.labels.dtype == np.int32
-    assert any("2 unlabelled tiles dropped" in note for note in data.notes)
-    assert data.splits_document()["unlabelled"] == list(added)
+    assert any("2 unlabeled tiles dropped" in note for note in data.notes)
+    assert data.splits_document()["unlabeled"] == list(added)
     assert data.test.names == whole.test.names and data.fingerprint != whole.fingerprint
 
 

@@ -215,9 +215,9 @@ def test_bad_arguments_end_in_one_line(export, capfd, flags, word):
     ("name", "content", "word"),
     [
         ("parity.json", "{", "parity.json"),
-        ("parity.json", "[]", "parity.json lacks student, network, data, artefacts"),
-        ("parity.json", '{"student": {}, "artefacts": {}}', "lacks network, data"),
-        ("parity.json", '{"student": {}, "network": {}, "data": {}, "artefacts": {}}', "'run'"),
+        ("parity.json", "[]", "parity.json lacks student, network, data, artifacts"),
+        ("parity.json", '{"student": {}, "artifacts": {}}', "lacks network, data"),
+        ("parity.json", '{"student": {}, "network": {}, "data": {}, "artifacts": {}}', "'run'"),
         ("student.onnx", "text", "student.onnx"),
         ("student.safetensors", None, "student.safetensors"),
         ("README.md", "# No head", "README.md"),
@@ -237,7 +237,7 @@ def test_bad_folders_end_in_one_line(export, capfd, name, content, word):
 
 def test_a_file_that_was_put_in_the_place_of_another_has_not_its_figures(export, capfd):
     document = json.loads((export / "parity.json").read_text(encoding="utf-8"))
-    for name, measured in document["artefacts"].items():
+    for name, measured in document["artifacts"].items():
         measured["bytes"] = (export / name).stat().st_size
     (export / "parity.json").write_text(json.dumps(document), encoding="utf-8")
     catalog.main([str(export)])

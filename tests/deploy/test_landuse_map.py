@@ -22,10 +22,10 @@ from kdjax.deploy.landuse_map import legend  # noqa: E402
 from kdjax.deploy.trust import Trust  # noqa: E402
 
 
-def test_the_map_of_a_raster(artefact, tmp_path, capsys):
+def test_the_map_of_a_raster(artifact, tmp_path, capsys):
     pixels = scene(61, 83)
     raster = write(tmp_path / "scene.tif", pixels)
-    run(artefact, raster, tmp_path / "map.tif")
+    run(artifact, raster, tmp_path / "map.tif")
     expected = by_pixels(pixels, SIDE, SIDE // 2)
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.crs == UTM and file.count == 1 and file.dtypes == ("uint8",) and file.nodata == 255
@@ -62,11 +62,11 @@ def test_no_jax_is_needed():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
-def test_a_turned_raster_keeps_its_place(artefact, tmp_path):
+def test_a_turned_raster_keeps_its_place(artifact, tmp_path):
     turned = rasterio.Affine(0.25, 0.125, 10, 0.0625, -0.5, 50)
     place = lambda transform, column, row: np.reshape(transform[:6], (2, 3)) @ (column, row, 1)
     raster = write(tmp_path / "scene.tif", scene(24, 40), "EPSG:4326", turned)
-    run(artefact, raster, tmp_path / "map.tif", "--stride=8")
+    run(artifact, raster, tmp_path / "map.tif", "--stride=8")
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.height, file.width) == (3, 5)
         for column, row in ((0, 0), (5, 0), (0, 3), (2, 1)):
@@ -74,7 +74,7 @@ def test_a_turned_raster_keeps_its_place(artefact, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["nodata", "float nan", "mask"])
-def test_nodata_stays(artefact, tmp_path, kind):
+def test_nodata_stays(artifact, tmp_path, kind):
     pixels = scene(48, 64)
     pixels[pixels == 7] = 8
     hole = np.zeros((48, 64), bool)
@@ -91,7 +91,7 @@ def test_nodata_stays(artefact, tmp_path, kind):
     if kind == "mask":
         with rasterio.open(raster, "r+") as file:
             file.write_mask(~hole)
-    run(artefact, raster, tmp_path / "map.tif", *(["--value-range=0,255"] if kind == "float nan" else []))
+    run(artifact, raster, tmp_path / "map.tif", *(["--value-range=0,255"] if kind == "float nan" else []))
     expected = by_pixels(pixels, SIDE, 4, ~hole)
     gone = np.isnan(expected[..., 0])
     assert gone[:4, 9:].all() and not gone[6:].any()
@@ -102,29 +102,29 @@ def test_nodata_stays(artefact, tmp_path, kind):
         np.testing.assert_allclose(file.read(1), np.where(gone, -1, expected.max(-1)), atol=1e-5)
 
 
-def test_bands_and_value_range(artefact, tmp_path):
+def test_bands_and_value_range(artifact, tmp_path):
     pixels = scene(32, 40)
     deep = np.concatenate([pixels[..., ::-1], pixels[..., :1]], -1).astype(np.uint16) * 10 + 1000
     raster = write(tmp_path / "deep.tif", deep)
-    run(artefact, raster, tmp_path / "deep_map.tif", "--bands=3,2,1", "--value-range=1000,3550")
+    run(artifact, raster, tmp_path / "deep_map.tif", "--bands=3,2,1", "--value-range=1000,3550")
     with rasterio.open(tmp_path / "deep_map.tif") as file:
         np.testing.assert_array_equal(file.read(1), by_pixels(pixels, SIDE, 4).argmax(-1))
-    grey = write(tmp_path / "grey.tif", pixels[..., :1])
-    run(artefact, grey, tmp_path / "grey_map.tif")
-    with rasterio.open(tmp_path / "grey_map_confidence.tif") as file:
+    gray = write(tmp_path / "gray.tif", pixels[..., :1])
+    run(artifact, gray, tmp_path / "gray_map.tif")
+    with rasterio.open(tmp_path / "gray_map_confidence.tif") as file:
         np.testing.assert_allclose(file.read(1), 1 / 3, atol=1e-6)
 
 
-def test_the_window_is_resized_to_the_model(artefact, tmp_path):
+def test_the_window_is_resized_to_the_model(artifact, tmp_path):
     flat = np.full((64, 64, 3), 20, np.uint8)
     flat[:, 32:, 1] = 220
-    run(artefact, write(tmp_path / "scene.tif", flat), tmp_path / "map.tif", "--tile=32", "--stride=32")
+    run(artifact, write(tmp_path / "scene.tif", flat), tmp_path / "map.tif", "--tile=32", "--stride=32")
     with rasterio.open(tmp_path / "map.tif") as file:
         np.testing.assert_array_equal(file.read(1), [[0, 1], [0, 1]])
 
 
 BAD = {
-    "corrupt artefact": "ONNX",
+    "corrupt artifact": "ONNX",
     "missing raster": "no file",
     "text as raster": "GDAL cannot read",
     "no crs": "coordinate reference system",
@@ -132,7 +132,7 @@ BAD = {
     "four bands": "--bands=1,2,3",
     "band too many": "no band 4",
     "16 bits": "--value-range",
-    "colour table": "colour table",
+    "color table": "color table",
     "too small": "--tile",
     "truncated": "cannot be read",
     "out is the raster": "is the raster itself",
@@ -162,7 +162,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd, kind):
+def test_bad_input_ends_in_one_line_and_writes_nothing(artifact, tmp_path, capfd, kind):
     out, flags, pixels, options = tmp_path / "map.tif", [], scene(40, 40), {}
     names = {"confidence is the raster": "map_confidence.tif", "probabilities are the raster": "map_probabilities.tif"}
     raster = tmp_path / names.get(kind, "scene.tif")
@@ -170,7 +170,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
         pixels = np.concatenate([pixels, pixels[..., :1]], -1)
     elif kind == "16 bits":
         pixels = pixels.astype(np.uint16)
-    elif kind == "colour table":
+    elif kind == "color table":
         pixels, options = pixels[..., :1], {"photometric": "palette"}
     elif kind == "too small":
         pixels = pixels[:7]
@@ -179,7 +179,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
     elif kind == "no transform":
         options = {"transform": rasterio.Affine.identity()}
     elif kind in ("another kind", "values clip", "8 bits for a deep model"):
-        artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
+        artifact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
         if kind == "another kind":
             pixels = (pixels / np.float32(255)).astype(np.float32)
         elif kind == "values clip":
@@ -204,12 +204,12 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
     elif kind == "bands of two types":
         write(tmp_path / "deep.tif", pixels[..., :1].astype(np.uint16))
         raster = mixed_vrt(tmp_path / "scene.vrt", raster, tmp_path / "deep.tif")
-    if kind == "colour table":
+    if kind == "color table":
         with rasterio.open(raster, "r+") as file:
             file.write_colormap(1, {k: (k, 0, 0) for k in range(256)})
-    elif kind == "corrupt artefact":
-        artefact = tmp_path / "student.onnx"
-        artefact.write_bytes(b"no model" * 100)
+    elif kind == "corrupt artifact":
+        artifact = tmp_path / "student.onnx"
+        artifact.write_bytes(b"no model" * 100)
     elif kind == "missing raster":
         raster = tmp_path / "nothing.tif"
     elif kind == "text as raster":
@@ -234,21 +234,21 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artefact, tmp_path, capfd
         "range of a few values": ["--value-range=0,10"],
     }.get(kind, flags)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert BAD[kind] in refused(capfd, command.main, artefact, raster, out, *flags)
+    assert BAD[kind] in refused(capfd, command.main, artifact, raster, out, *flags)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_cells_that_the_model_does_not_know_are_unknown(tmp_path, capsys):
     """Gray fields name no class with confidence; dark ones excite none. Nodata stay apart."""
     found = Trust(2.0, {0.9: 0.5, 0.95: 0.8}, 0.5, -2.0)
-    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **found.metadata())
+    artifact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **found.metadata())
     pixels = np.zeros((32, 64, 3), np.uint8)
     pixels[:, :16] = (30, 200, 40)  # logits 0.9, 6.3, 1.3
     pixels[:, 16:32] = 120  # all alike
     pixels[:, 32:48] = (0, 40, 0)  # a little green: logits 0, 1.3, 0, whose energy is −1.7
     raster = write(tmp_path / "scene.tif", pixels, nodata=0)
     flags = ("--tile=16", "--stride=16")
-    run(artefact, raster, tmp_path / "map.tif", *flags)
+    run(artifact, raster, tmp_path / "map.tif", *flags)
     with rasterio.open(tmp_path / "map.tif") as file:
         np.testing.assert_array_equal(file.read(1), [[1, 254, 254, 255]] * 2)
         assert file.colormap(1)[254][:3] == legend.GRAY and file.tags(1)["class_254"] == "unknown"
@@ -261,7 +261,7 @@ def test_cells_that_the_model_does_not_know_are_unknown(tmp_path, capsys):
     assert " 66.7 %  unknown" in capsys.readouterr().out
     shown = set(Image.open(tmp_path / "map_legend.png").convert("RGB").get_flattened_data())
     assert legend.GRAY in shown
-    run(artefact, raster, tmp_path / "all.tif", *flags, "--answer-all")
+    run(artifact, raster, tmp_path / "all.tif", *flags, "--answer-all")
     with rasterio.open(tmp_path / "all.tif") as file:
         np.testing.assert_array_equal(file.read(1)[0, [0, 2, 3]], [1, 1, 255])
         assert not (file.read(1) == 254).any()

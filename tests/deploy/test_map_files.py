@@ -28,13 +28,13 @@ def areas(path):
         return list(csv.DictReader(file))
 
 
-def test_rasters_are_cloud_optimized_with_overviews_by_mode(artefact, tmp_path):
+def test_rasters_are_cloud_optimized_with_overviews_by_mode(artifact, tmp_path):
     """Where one class has three of four cells, an overview shows that class; a mean would be another one."""
     pixels = np.zeros((4, 1200, 3), np.uint8)
     pixels[..., 0] = 200  # the first class
     pixels[1::2, 1::2] = (0, 0, 200)  # the third
     raster = write(tmp_path / "scene.tif", pixels, transform=METERS)
-    run(artefact, raster, tmp_path / "map.tif", "--tile=1", "--stride=1", "--batch=1024", "--probabilities")
+    run(artifact, raster, tmp_path / "map.tif", "--tile=1", "--stride=1", "--batch=1024", "--probabilities")
     for name in ("map.tif", "map_confidence.tif", "map_probabilities.tif"):
         with rasterio.open(tmp_path / name) as file:
             assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG" and file.overviews(1)[0] == 2
@@ -82,9 +82,9 @@ def test_a_polygon_without_longitude_and_latitude_is_refused(tmp_path):
         list(polygons.features(tmp_path / "map.tif", CLASSES, (4, 4)))
 
 
-def test_the_probability_of_every_class_is_a_band(artefact, tmp_path):
+def test_the_probability_of_every_class_is_a_band(artifact, tmp_path):
     pixels = scene(61, 83)
-    run(artefact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif", "--probabilities")
+    run(artifact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif", "--probabilities")
     expected = by_pixels(pixels, SIDE, SIDE // 2)
     with rasterio.open(tmp_path / "map_probabilities.tif") as file:
         assert file.descriptions == CLASSES and file.nodata == 255 and set(file.dtypes) == {"uint8"}
@@ -92,20 +92,20 @@ def test_the_probability_of_every_class_is_a_band(artefact, tmp_path):
     np.testing.assert_allclose(np.moveaxis(found, 0, -1), expected, atol=0.0021)
 
 
-def test_no_data_has_no_probability(artefact, tmp_path):
+def test_no_data_has_no_probability(artifact, tmp_path):
     pixels = scene(32, 32)
     pixels[:, 16:] = 7
     pixels[:, :16][pixels[:, :16] == 7] = 8
     raster = write(tmp_path / "scene.tif", pixels, nodata=7)
-    run(artefact, raster, tmp_path / "map.tif", "--stride=8", "--probabilities")
+    run(artifact, raster, tmp_path / "map.tif", "--stride=8", "--probabilities")
     with rasterio.open(tmp_path / "map_probabilities.tif") as file:
         gone = file.read() == 255
     assert gone[:, :, 2:].all() and not gone[:, :, :2].any()
 
 
-def test_areas_are_those_of_the_cells(artefact, tmp_path):
+def test_areas_are_those_of_the_cells(artifact, tmp_path):
     pixels = scene(64, 48)
-    run(artefact, write(tmp_path / "scene.tif", pixels, transform=METERS), tmp_path / "map.tif", "--stride=8")
+    run(artifact, write(tmp_path / "scene.tif", pixels, transform=METERS), tmp_path / "map.tif", "--stride=8")
     with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(tmp_path / "map_confidence.tif") as other:
         values, confidence = file.read(1), other.read(1)
     rows = areas(tmp_path / "map_areas.csv")
@@ -126,12 +126,12 @@ def test_feet_are_a_third_of_a_meter_and_unknown_units_have_no_area():
     assert np.isnan(hectares(Grid(2, 2, local, METERS), 0)).all()
 
 
-def test_polygons_are_the_map_again(artefact, tmp_path):
+def test_polygons_are_the_map_again(artifact, tmp_path):
     pixels = scene(64, 96)
     pixels[:16, :16] = 7
     pixels[16:, 16:][pixels[16:, 16:] == 7] = 8
     raster = write(tmp_path / "scene.tif", pixels, nodata=7, transform=METERS)
-    run(artefact, raster, tmp_path / "map.tif", "--stride=8", "--polygons")
+    run(artifact, raster, tmp_path / "map.tif", "--stride=8", "--polygons")
     document = json.loads((tmp_path / "map_polygons.geojson").read_text(encoding="utf-8"))
     assert document["type"] == "FeatureCollection" and document["features"]
     with rasterio.open(tmp_path / "map.tif") as file:
@@ -145,7 +145,7 @@ def test_polygons_are_the_map_again(artefact, tmp_path):
     for one in document["features"]:
         assert one["properties"]["class"] == CLASSES[one["properties"]["value"]]
     # Those of an older map do not stay beside a newer one that has none.
-    run(artefact, raster, tmp_path / "map.tif", "--stride=8")
+    run(artifact, raster, tmp_path / "map.tif", "--stride=8")
     assert not (tmp_path / "map_polygons.geojson").exists()
     # Cells that touch by an edge are one polygon.
     from scipy.ndimage import label

@@ -44,7 +44,7 @@ def classes(path):
         return file.read(1)
 
 
-def test_a_virtual_raster_of_two_files_is_one_raster(artefact, tmp_path):
+def test_a_virtual_raster_of_two_files_is_one_raster(artifact, tmp_path):
     """A VRT by hand, of two halves: no window sees the seam."""
     pixels = scene(48, 64)
     for name, left in (("west", 0), ("east", 32)):
@@ -69,17 +69,17 @@ def test_a_virtual_raster_of_two_files_is_one_raster(artefact, tmp_path):
         '<VRTDataset rasterXSize="64" rasterYSize="48"><SRS>EPSG:32631</SRS>'
         f"<GeoTransform>500000, 0.5, 0, 4600000, 0, -0.5</GeoTransform>{bands}</VRTDataset>"
     )
-    run(artefact, tmp_path / "both.vrt", tmp_path / "map.tif")
+    run(artifact, tmp_path / "both.vrt", tmp_path / "map.tif")
     np.testing.assert_array_equal(classes(tmp_path / "map.tif"), by_pixels(pixels, SIDE, 4).argmax(-1))
 
 
 @pytest.mark.parametrize("form", ["{url}/scene.tif", "/vsicurl/{url}/scene.tif", "{url}/items/one.json#visual"])
-def test_a_raster_on_a_server_is_read_by_ranges(artefact, tmp_path, served, form):
+def test_a_raster_on_a_server_is_read_by_ranges(artifact, tmp_path, served, form):
     pixels, folder, url, answers = served
     (folder / "items").mkdir()
     (folder / "items" / "one.json").write_text(item({"visual": {"href": "../scene.tif"}}))
     text = form.format(url=url)
-    run(artefact, text, "--stride=8", "--output", tmp_path / "maps")
+    run(artifact, text, "--stride=8", "--output", tmp_path / "maps")
     name = "one_visual.tif" if "#" in form else "scene.tif"
     np.testing.assert_array_equal(classes(tmp_path / "maps" / name), by_pixels(pixels, SIDE, 8).argmax(-1))
     asked = [line.split() for line in answers.read_text().splitlines()[1:]]
@@ -89,14 +89,14 @@ def test_a_raster_on_a_server_is_read_by_ranges(artefact, tmp_path, served, form
 @pytest.mark.parametrize(
     "href", ["./rasters/scene.tif", "rasters/scene.tif", "{folder}/rasters/scene.tif", "{url}/scene.tif"]
 )
-def test_the_href_of_an_asset_is_relative_to_its_item(artefact, tmp_path, served, href):
+def test_the_href_of_an_asset_is_relative_to_its_item(artifact, tmp_path, served, href):
     pixels, folder, url, _ = served
     (folder / "rasters").mkdir()
     (folder / "scene.tif").rename(folder / "rasters" / "scene.tif")
     (folder / "scene.tif").symlink_to(folder / "rasters" / "scene.tif")
     path = tmp_path / "served" / "one.json"
     path.write_text(item({"thumbnail": {"href": "x.png"}, "visual": {"href": href.format(folder=folder, url=url)}}))
-    run(artefact, f"{path}#visual", tmp_path / "map.tif", "--stride=8")
+    run(artifact, f"{path}#visual", tmp_path / "map.tif", "--stride=8")
     np.testing.assert_array_equal(classes(tmp_path / "map.tif"), by_pixels(pixels, SIDE, 8).argmax(-1))
 
 
@@ -142,7 +142,7 @@ def test_a_folder_stands_for_its_rasters(tmp_path):
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"no HTTP\r\n\r\n"])
-def test_an_item_that_breaks_off_is_one_line_and_the_others_are_mapped(artefact, tmp_path, capsys, monkeypatch, answer):
+def test_an_item_that_breaks_off_is_one_line_and_the_others_are_mapped(artifact, tmp_path, capsys, monkeypatch, answer):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     write(tmp_path / "scene.tif", scene(16, 16))
 
@@ -157,7 +157,7 @@ def test_an_item_that_breaks_off_is_one_line_and_the_others_are_mapped(artefact,
         server.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/one.json#visual"
         with pytest.raises(SystemExit):
-            run(artefact, url, tmp_path / "scene.tif", "--output", tmp_path / "maps")
+            run(artifact, url, tmp_path / "scene.tif", "--output", tmp_path / "maps")
         server.join()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "one.json: it cannot be read" in lines[0] and "1 of 2 rasters" in lines[1]
@@ -194,18 +194,18 @@ def test_an_href_of_no_server_is_refused(tmp_path, monkeypatch):
         ("EPSG:4807", (1e-4, 0, 10, 0, -1e-4, 60 / 0.9), 2.0),  # grads
     ],
 )
-def test_pixels_that_are_no_squares_on_the_ground_are_told(artefact, tmp_path, capsys, crs, transform, aspect):
+def test_pixels_that_are_no_squares_on_the_ground_are_told(artifact, tmp_path, capsys, crs, transform, aspect):
     place = rasterio.Affine(*transform)
     raster = write(tmp_path / "scene.tif", scene(16, 16), crs=rasterio.CRS.from_string(crs), transform=place)
-    run(artefact, raster, tmp_path / "map.tif")
+    run(artifact, raster, tmp_path / "map.tif")
     said = capsys.readouterr().err
     assert (f"pixels: {aspect:.2g} times as high as wide on the ground" in said) is (aspect != 1)
 
 
-def test_a_scale_that_is_not_used_is_told(artefact, tmp_path, capsys):
+def test_a_scale_that_is_not_used_is_told(artifact, tmp_path, capsys):
     raster = write(tmp_path / "scene.tif", scene(16, 16))
     for scale, told in ((1.0, False), (0.0001, True)):
         with rasterio.open(raster, "r+") as file:
             file.scales = (scale,) * 3
-        run(artefact, raster, tmp_path / "map.tif")
+        run(artifact, raster, tmp_path / "map.tif")
         assert ("its scale and offset are not used" in capsys.readouterr().err) is told

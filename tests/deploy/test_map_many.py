@@ -50,14 +50,14 @@ def command(*arguments):
     return [sys.executable, "-m", "kdjax.deploy.landuse_map", *map(str, arguments)]
 
 
-def test_each_map_of_a_folder_is_that_of_its_raster_alone(artefact, scenes, tmp_path, capsys):
-    run(artefact, scenes, "--output", tmp_path / "maps", "--probabilities", "--polygons")
+def test_each_map_of_a_folder_is_that_of_its_raster_alone(artifact, scenes, tmp_path, capsys):
+    run(artifact, scenes, "--output", tmp_path / "maps", "--probabilities", "--polygons")
     said = capsys.readouterr()
     assert said.out.count("mapped\n") == 3 and not said.err
     assert sorted(contents(tmp_path / "maps")) == sorted(
         [".lock", "areas.csv"] + [one.name(scenes / f"{name}.tif") for one in OUTPUTS for name in "abc"]
     )
-    run(artefact, scenes / "b.tif", tmp_path / "b.tif", "--probabilities", "--polygons")
+    run(artifact, scenes / "b.tif", tmp_path / "b.tif", "--probabilities", "--polygons")
     for one in OUTPUTS:
         alone, among = tmp_path / one.name(scenes / "b.tif"), tmp_path / "maps" / one.name(scenes / "b.tif")
         if one.raster:
@@ -98,12 +98,12 @@ CHANGES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CHANGES)
-def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, tmp_path, capsys, kind):
-    folder, flags, model = tmp_path / "maps", [], artefact
+def test_finished_maps_stay_while_what_they_are_made_of_does(artifact, scenes, tmp_path, capsys, kind):
+    folder, flags, model = tmp_path / "maps", [], artifact
     pixels, options = scene(48, 56, seed=1), {}
     pixels[0, 0] = 77
     write(scenes / "b.tif", pixels)
-    run(artefact, scenes, "--output", folder)
+    run(artifact, scenes, "--output", folder)
     if kind == "dates":
         for path in scenes.iterdir():
             os.utime(path, (1, 1))
@@ -114,7 +114,7 @@ def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, t
     elif kind == "hole":
         options = {"nodata": 77}  # the pixels are the same
     elif kind == "name of the model":
-        model = shutil.copy(artefact, tmp_path / "renamed.onnx")
+        model = shutil.copy(artifact, tmp_path / "renamed.onnx")
     elif kind == "model":
         model = write_model(tmp_path / "student.onnx", SIDE, CLASSES, tile_px="8")
     elif kind == "a file is gone":
@@ -122,7 +122,7 @@ def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, t
     elif kind == "the map is damaged":
         (folder / "b.tif").write_bytes((folder / "b.tif").read_bytes()[:100])
     elif kind == "another map":
-        run(artefact, scenes / "b.tif", folder / "b.tif", "--stride=8")
+        run(artifact, scenes / "b.tif", folder / "b.tif", "--stride=8")
     if kind in ("pixel", "place", "hole"):
         date = (scenes / "b.tif").stat().st_mtime
         write(scenes / "b.tif", pixels, **options)
@@ -151,11 +151,11 @@ def test_finished_maps_stay_while_what_they_are_made_of_does(artefact, scenes, t
 
 
 def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_processes(
-    artefact, scenes, tmp_path, capsys
+    artifact, scenes, tmp_path, capsys
 ):
     (scenes / "bad.tif").write_text("no raster")
     write(scenes / "small.tif", scene(4, 4))
-    arguments = (artefact, scenes, tmp_path / "missing.tif", "--probabilities", "--polygons", "--output")
+    arguments = (artifact, scenes, tmp_path / "missing.tif", "--probabilities", "--polygons", "--output")
     for workers_given in (1, 2):
         folder = tmp_path / f"maps{workers_given}"
         (folder / ".gone.tif-abc.kdjax.tmp").mkdir(parents=True)  # of a process that was killed
@@ -179,15 +179,15 @@ def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_pro
     assert capsys.readouterr().out.count("already mapped") == 3
 
 
-def test_the_map_of_an_older_raster_stays_and_is_not_called_that_of_this_one(artefact, scenes, tmp_path, capsys):
+def test_the_map_of_an_older_raster_stays_and_is_not_called_that_of_this_one(artifact, scenes, tmp_path, capsys):
     folder = tmp_path / "maps"
-    run(artefact, scenes, "--output", folder)
+    run(artifact, scenes, "--output", folder)
     older = (folder / "b.tif").read_bytes()
     write(scenes / "b.tif", scene(4, 4))  # less than a window
     (scenes / "new.tif").write_text("no raster")
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        run(artefact, scenes, "--output", folder)
+        run(artifact, scenes, "--output", folder)
     assert stop.value.code == 1
     of_b, of_new, last = sorted(capsys.readouterr().err.splitlines(), key=lambda line: "rasters were" in line)
     assert "b.tif: 4 x 4 px is less" in of_b and of_b.endswith(
@@ -200,20 +200,20 @@ def test_the_map_of_an_older_raster_stays_and_is_not_called_that_of_this_one(art
     assert cells[0] == cells[1] + cells[2]  # without b
 
 
-def test_a_raster_that_is_no_map_is_not_called_one(artefact, scenes, tmp_path, capsys):
+def test_a_raster_that_is_no_map_is_not_called_one(artifact, scenes, tmp_path, capsys):
     (tmp_path / "maps").mkdir()
     write(tmp_path / "maps" / "b.tif", scene(8, 8), crs=None, transform=None)
     with pytest.raises(SystemExit):
-        run(artefact, scenes / "b.tif", "--output", tmp_path / "maps")
+        run(artifact, scenes / "b.tif", "--output", tmp_path / "maps")
     said = capsys.readouterr().err
     assert "is there and is no map of kdjax" in said and "earlier call" not in said
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_sums_of_older_maps_are_gone_while_new_ones_are_made(artefact, scenes, tmp_path, monkeypatch, processes):
+def test_the_sums_of_older_maps_are_gone_while_new_ones_are_made(artifact, scenes, tmp_path, monkeypatch, processes):
     """A command that is ended then leaves no table that stands beside maps of which it says nothing."""
     folder = tmp_path / "maps"
-    run(artefact, scenes, "--output", folder)
+    run(artifact, scenes, "--output", folder)
     sums = (folder / "areas.csv").read_bytes()
     for number, name in enumerate("abc"):
         write(scenes / f"{name}.tif", scene(40 + 8 * number, 56, seed=number + 5))
@@ -226,18 +226,18 @@ def test_the_sums_of_older_maps_are_gone_while_new_ones_are_made(artefact, scene
         during.setattr(mapping, "write_map", ended)
         during.setattr(workers, "share", ended)
         with pytest.raises(KeyboardInterrupt):
-            run(artefact, scenes, "--output", folder, f"--workers={processes}")
+            run(artifact, scenes, "--output", folder, f"--workers={processes}")
     assert not (folder / "areas.csv").exists()
-    run(artefact, scenes, "--output", folder)
+    run(artifact, scenes, "--output", folder)
     fresh = (folder / "areas.csv").read_bytes()
     assert fresh != sums
-    run(artefact, scenes, "--output", folder)  # nothing is new
+    run(artifact, scenes, "--output", folder)  # nothing is new
     assert (folder / "areas.csv").read_bytes() == fresh
 
 
-def test_a_map_whose_files_are_not_all_in_place_is_none(artefact, scenes, tmp_path, monkeypatch):
+def test_a_map_whose_files_are_not_all_in_place_is_none(artifact, scenes, tmp_path, monkeypatch):
     """Where the machine fails between two files no older map stands for the new files."""
-    run(artefact, scenes / "a.tif", "--output", tmp_path / "maps")
+    run(artifact, scenes / "a.tif", "--output", tmp_path / "maps")
     replace, moved = Path.replace, []
 
     def failing(path, target):
@@ -248,12 +248,12 @@ def test_a_map_whose_files_are_not_all_in_place_is_none(artefact, scenes, tmp_pa
 
     monkeypatch.setattr(Path, "replace", failing)
     with pytest.raises(SystemExit):
-        run(artefact, scenes / "a.tif", "--output", tmp_path / "maps", "--stride=8")
+        run(artifact, scenes / "a.tif", "--output", tmp_path / "maps", "--stride=8")
     monkeypatch.undo()
     assert len(moved) == 3 and not (tmp_path / "maps" / "a.tif").exists()
 
 
-def test_workers_divide_the_cores(artefact, scenes, tmp_path, monkeypatch):
+def test_workers_divide_the_cores(artifact, scenes, tmp_path, monkeypatch):
     asked = []
 
     def alone(begin, jobs, count, done):
@@ -264,7 +264,7 @@ def test_workers_divide_the_cores(artefact, scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "share", alone)
     monkeypatch.setattr(host, "cores", lambda: 7)
     for given in (2, 3, 8):
-        run(artefact, scenes, "--output", tmp_path / "maps", f"--workers={given}")
+        run(artifact, scenes, "--output", tmp_path / "maps", f"--workers={given}")
     assert asked == [(3, 2), (2, 3), (2, 3)]  # there are three rasters
     given, real = [], onnxruntime.InferenceSession
 
@@ -273,7 +273,7 @@ def test_workers_divide_the_cores(artefact, scenes, tmp_path, monkeypatch):
         return real(path, options, **named)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
-    Classifier(artefact, 3)
+    Classifier(artifact, 3)
     assert given == [3]
 
 
@@ -294,13 +294,13 @@ def test_a_worker_that_is_killed_costs_its_job_alone():
         pytest.param(signal.SIGKILL, -9, 2, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_ends_all_processes_and_leaves_nothing_half(artefact, tmp_path, number, status, processes):
+def test_a_signal_ends_all_processes_and_leaves_nothing_half(artifact, tmp_path, number, status, processes):
     """The group gets Ctrl-C, as from a terminal; the first process alone the others."""
     folder, rasters = tmp_path / "maps", [write(tmp_path / "small.tif", scene(16, 16))]
     rasters += [write(tmp_path / f"large{k}.tif", scene(400, 400, k)) for k in range(3)]
     flags = ("--stride=1", "--batch=8", f"--workers={processes}", "--output", folder)
     mapping = subprocess.Popen(
-        command(artefact, *rasters, *flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command(artifact, *rasters, *flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     with mapping:
@@ -328,7 +328,7 @@ def test_a_signal_ends_all_processes_and_leaves_nothing_half(artefact, tmp_path,
 
 @pytest.mark.parametrize("error", [rasterio.errors.CRSError, rasterio.errors.WarpOperationError])
 def test_what_gdal_cannot_map_is_one_line_and_the_others_are_mapped(
-    artefact, scenes, tmp_path, capsys, error, monkeypatch
+    artifact, scenes, tmp_path, capsys, error, monkeypatch
 ):
     real = mapping.write_map
 
@@ -339,7 +339,7 @@ def test_what_gdal_cannot_map_is_one_line_and_the_others_are_mapped(
 
     monkeypatch.setattr(mapping, "write_map", failing)
     with pytest.raises(SystemExit):
-        run(artefact, scenes, "--output", tmp_path / "maps")
+        run(artifact, scenes, "--output", tmp_path / "maps")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"error: raster {scenes / 'b.tif'}: GDAL cannot map it (no such projection)" and len(lines) == 2
     assert {path.name for path in (tmp_path / "maps").glob("?.tif")} == {"a.tif", "c.tif"}

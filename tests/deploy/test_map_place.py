@@ -48,11 +48,11 @@ def shoelace(ring):
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_a_map_lies_on_the_ground_of_its_raster(artefact, tmp_path, kind):
+def test_a_map_lies_on_the_ground_of_its_raster(artifact, tmp_path, kind):
     """Each cell, found by its coordinates as a GIS does, holds the class of the pixels there; areas fit that ground."""
     pixels, transform = scene(37, 50), PLACES[kind]
     raster = write(tmp_path / "scene.tif", pixels, transform=transform)
-    run(artefact, raster, tmp_path / "map.tif", "--stride=8", "--polygons")
+    run(artifact, raster, tmp_path / "map.tif", "--stride=8", "--polygons")
     expected = by_pixels(pixels, 8, 8).argmax(-1)
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.crs == UTM and not file.transform.is_identity
@@ -76,12 +76,12 @@ def test_a_map_lies_on_the_ground_of_its_raster(artefact, tmp_path, kind):
         assert ground == pytest.approx((classes == value).sum() * abs(transform.determinant), rel=1e-6)
 
 
-def test_south_up_is_north_up_upside_down(artefact, tmp_path):
+def test_south_up_is_north_up_upside_down(artifact, tmp_path):
     """The same ground, stored from the south: the same classes and areas."""
     pixels = scene(48, 64)
     write(tmp_path / "north.tif", pixels, transform=Affine(10, 0, 500_000, 0, -10, 4_600_000))
     write(tmp_path / "south.tif", pixels[::-1], transform=Affine(10, 0, 500_000, 0, 10, 4_600_000 - 480))
-    run(artefact, tmp_path / "north.tif", tmp_path / "south.tif", "--output", tmp_path / "maps", "--stride=8")
+    run(artifact, tmp_path / "north.tif", tmp_path / "south.tif", "--output", tmp_path / "maps", "--stride=8")
     with rasterio.open(tmp_path / "maps/north.tif") as north, rasterio.open(tmp_path / "maps/south.tif") as south:
         np.testing.assert_array_equal(north.read(1), south.read(1)[::-1])
     assert areas(tmp_path / "maps/north_areas.csv") == areas(tmp_path / "maps/south_areas.csv")
@@ -101,7 +101,7 @@ def ring_of_ellipsoid(south, north):
 
 @pytest.mark.parametrize("crs, turn", [("EPSG:4326", 360), ("EPSG:4807", 400)])  # degrees, and grads of a full turn
 @pytest.mark.parametrize("kind", ["north up", "south up", "east up"])
-def test_cells_in_degrees_are_smaller_at_higher_latitudes(artefact, tmp_path, crs, turn, kind):
+def test_cells_in_degrees_are_smaller_at_higher_latitudes(artifact, tmp_path, crs, turn, kind):
     """Half of the raster, green, lies at 60 to 64 degrees, the other half, red, at 64 to 68."""
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, :32], pixels[:, 32:] = (0, 200, 0), (200, 0, 0)
@@ -114,7 +114,7 @@ def test_cells_in_degrees_are_smaller_at_higher_latitudes(artefact, tmp_path, cr
         if kind == "north up":
             pixels = pixels[::-1]
             transform = Affine(side * degree, 0, 5 * degree, 0, -side * degree, 68 * degree)
-    run(artefact, write(tmp_path / "scene.tif", pixels, crs, transform), tmp_path / "map.tif", "--stride=8")
+    run(artifact, write(tmp_path / "scene.tif", pixels, crs, transform), tmp_path / "map.tif", "--stride=8")
     found = areas(tmp_path / "map_areas.csv")
     assert found[1] == pytest.approx(ring_of_ellipsoid(60, 64) * 8 / 360, rel=5e-4)
     assert found[0] == pytest.approx(ring_of_ellipsoid(64, 68) * 8 / 360, rel=5e-4)
@@ -163,10 +163,10 @@ STRETCHED = ("EPSG:3857", "EPSG:3395", "EPSG:3413")
 @pytest.mark.parametrize("north", [6_446_275.84, -8_399_737.89])  # 50 degrees north and 60 south
 def test_a_web_mercator_map_has_the_areas_and_the_window_of_its_ground(tmp_path, north):
     """Rows of the map are rings between latitudes; a pixel of 10 map meters shows less ground."""
-    artefact = write_model(tmp_path / "student.onnx", 8, CLASSES, ground_size_m="100", tile_px="16")
+    artifact = write_model(tmp_path / "student.onnx", 8, CLASSES, ground_size_m="100", tile_px="16")
     transform = Affine(10, 0, 1_113_194.9, 0, -10, north)
     raster = write(tmp_path / "scene.tif", scene(64, 96), rasterio.CRS.from_epsg(3857), transform)
-    run(artefact, raster, tmp_path / "map.tif")
+    run(artifact, raster, tmp_path / "map.tif")
     latitudes = [math.degrees(2 * math.atan(math.exp(y / 6_378_137)) - math.pi / 2) for y in (north - 640, north)]
     turn = 960 / (2 * math.pi * 6_378_137)
     assert sum(areas(tmp_path / "map_areas.csv").values()) == pytest.approx(

@@ -140,24 +140,24 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_bad_input_is_refused_and_nothing_written(artefact, rasters, capfd, monkeypatch, kind):
+def test_bad_input_is_refused_and_nothing_written(artifact, rasters, capfd, monkeypatch, kind):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     arguments, words = WHOLE[kind]
     held = files.lock(rasters / "busy" / ".lock")
     before = contents(rasters)
-    assert words in refused(capfd, command.main, artefact, *(text.replace("{d}", str(rasters)) for text in arguments))
+    assert words in refused(capfd, command.main, artifact, *(text.replace("{d}", str(rasters)) for text in arguments))
     os.close(held)
     assert contents(rasters) == before and not (rasters / "maps").exists()
 
 
-def test_maps_are_replaced_by_maps_and_nothing_else_is(artefact, rasters, tmp_path, capfd):
+def test_maps_are_replaced_by_maps_and_nothing_else_is(artifact, rasters, tmp_path, capfd):
     """A raster that would be overwritten by a map's confidence is as dear as one that the map itself would replace."""
     out = tmp_path / "map.tif"
     for _ in range(2):
-        command.main([str(artefact), str(rasters / "a.tif"), str(out)])
+        command.main([str(artifact), str(rasters / "a.tif"), str(out)])
     write(tmp_path / "other_confidence.tif", scene(16, 16, 1))
     capfd.readouterr()
-    assert "no map of kdjax" in refused(capfd, command.main, artefact, rasters / "a.tif", tmp_path / "other.tif")
+    assert "no map of kdjax" in refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "other.tif")
     with rasterio.open(tmp_path / "other_confidence.tif") as file:
         np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), scene(16, 16, 1))
 
@@ -166,25 +166,25 @@ NOT_OF_A_MAP = ["map.tif", "map_probabilities.tif", "map_polygons.geojson", "map
 
 
 @pytest.mark.parametrize("name", NOT_OF_A_MAP)
-def test_what_is_no_file_of_a_map_stays(artefact, rasters, tmp_path, capfd, name):
+def test_what_is_no_file_of_a_map_stays(artifact, rasters, tmp_path, capfd, name):
     """Neither replaced nor removed, also beside a map and without the option that would write it."""
     (tmp_path / name).write_text('{"type": "FeatureCollection", "features": []}')
-    said = refused(capfd, command.main, artefact, rasters / "a.tif", tmp_path / "map.tif")
+    said = refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "map.tif")
     assert f"{name} is" in said and "no map of kdjax" in said
     assert [path.name for path in tmp_path.iterdir()] == [name]
     kept = (tmp_path / name).rename(tmp_path / "kept")
-    command.main([str(artefact), str(rasters / "a.tif"), str(tmp_path / "map.tif")])
+    command.main([str(artifact), str(rasters / "a.tif"), str(tmp_path / "map.tif")])
     if name != "map_legend.png":  # a legend goes with its areas
         kept.replace(tmp_path / name)
         before = contents(tmp_path)
         capfd.readouterr()
-        assert name in refused(capfd, command.main, artefact, rasters / "a.tif", tmp_path / "map.tif")
+        assert name in refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "map.tif")
         assert contents(tmp_path) == before
 
 
-def test_files_of_a_map_without_the_map_are_replaced(artefact, rasters, tmp_path):
+def test_files_of_a_map_without_the_map_are_replaced(artifact, rasters, tmp_path):
     """As a process leaves them that was killed while they came to their place."""
-    arguments = [str(artefact), str(rasters / "a.tif"), str(tmp_path / "map.tif")]
+    arguments = [str(artifact), str(rasters / "a.tif"), str(tmp_path / "map.tif")]
     command.main([*arguments, "--polygons", "--probabilities"])
     (tmp_path / "map.tif").unlink()
     command.main(arguments)
@@ -194,10 +194,10 @@ def test_files_of_a_map_without_the_map_are_replaced(artefact, rasters, tmp_path
 
 
 @pytest.mark.parametrize("raster", ["a.tif", "none.tif"])
-def test_a_table_of_another_kind_in_the_folder_stays(artefact, rasters, tmp_path, capfd, raster):
+def test_a_table_of_another_kind_in_the_folder_stays(artifact, rasters, tmp_path, capfd, raster):
     """It would be replaced by the sums over the maps, or removed where there is no map."""
     (tmp_path / "areas.csv").write_text("parcel,area\n1,2\n")
-    said = refused(capfd, command.main, artefact, rasters / raster, "--output", tmp_path)
+    said = refused(capfd, command.main, artifact, rasters / raster, "--output", tmp_path)
     assert "areas.csv is there and belongs to no map" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "areas.csv"]
     assert (tmp_path / "areas.csv").read_text() == "parcel,area\n1,2\n"

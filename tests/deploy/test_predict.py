@@ -30,13 +30,13 @@ CLASSES = ("desert", "forest", "lake")
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
+def artifact(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("export") / "student.onnx", SIDE, CLASSES)
 
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
-    """Seven images of odd sizes in two folders, among them a grey one and one with alpha."""
+    """Seven images of odd sizes in two folders, among them a gray one and one with alpha."""
     folder, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(0)
     for number in range(7):
         path = folder / "ab"[number % 2] / f"{number}.png"
@@ -46,20 +46,20 @@ def tiles(tmp_path_factory):
     return folder
 
 
-def expected(artefact, paths):
+def expected(artifact, paths):
     """By hand: Pillow, onnxruntime, SciPy."""
     images = [Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS) for path in paths]
-    session = onnxruntime.InferenceSession(artefact, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(artifact, providers=["CPUExecutionProvider"])
     return softmax(session.run(None, {"images": np.stack([np.asarray(image) for image in images])})[0], axis=1)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32])
-def test_a_folder_as_json(artefact, tiles, capsys, batch):
-    predict.main([str(artefact), str(tiles), "--format=json", "--top=99", f"--batch={batch}"])
+def test_a_folder_as_json(artifact, tiles, capsys, batch):
+    predict.main([str(artifact), str(tiles), "--format=json", "--top=99", f"--batch={batch}"])
     document = json.loads(capsys.readouterr().out)
     paths = sorted(tiles.rglob("*.png"))
     assert [one["image"] for one in document] == [str(path) for path in paths]
-    for one, row in zip(document, expected(artefact, paths), strict=True):
+    for one, row in zip(document, expected(artifact, paths), strict=True):
         assert [best["class"] for best in one["classes"]] == [CLASSES[k] for k in np.argsort(-row)]
         assert [best["probability"] for best in one["classes"]] == pytest.approx(sorted(row)[::-1], abs=2e-6)
 
@@ -73,9 +73,9 @@ def trusted(tmp_path):
     return write_model(tmp_path / "trusted.onnx", SIDE, CLASSES, **TRUST.metadata())
 
 
-def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, artefact, tiles, capsys):
+def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, artifact, tiles, capsys):
     paths = sorted(tiles.rglob("*.png"))
-    logits = np.log(expected(artefact, paths))
+    logits = np.log(expected(artifact, paths))
     calibrated = softmax(logits / 0.1, axis=1)
     predict.main([str(trusted), str(tiles), "--format=json", "--top=3"])
     document = json.loads(capsys.readouterr().out)
@@ -100,11 +100,11 @@ def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, art
     assert "unknown" not in capsys.readouterr().out
 
 
-def test_json_and_csv_of_nothing_are_still_json_and_csv(artefact, tmp_path, capsys):
+def test_json_and_csv_of_nothing_are_still_json_and_csv(artifact, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"no image")
     for form, expected in (("json", "[]"), ("csv", "image,rank,class,probability,unknown")):
         with pytest.raises(SystemExit) as stop:
-            predict.main([str(artefact), str(tmp_path / "broken.png"), f"--format={form}"])
+            predict.main([str(artifact), str(tmp_path / "broken.png"), f"--format={form}"])
         said = capsys.readouterr()
         assert stop.value.code == 1 and said.out.strip() == expected and "1 unreadable image" in said.err
 
@@ -115,11 +115,11 @@ def test_dark_images_are_unlike_the_others(trusted, tmp_path, capsys):
     assert "unknown: desert" in capsys.readouterr().out
 
 
-def test_files_without_trust_have_no_sets_and_damaged_ones_are_refused(artefact, tiles, tmp_path, capfd):
-    assert "exported by an earlier version" in refused(capfd, predict.main, artefact, tiles, "--set=0.9")
-    assert "--set: invalid choice" in refused(capfd, predict.main, artefact, tiles, "--set=0.8")
+def test_files_without_trust_have_no_sets_and_damaged_ones_are_refused(artifact, tiles, tmp_path, capfd):
+    assert "exported by an earlier version" in refused(capfd, predict.main, artifact, tiles, "--set=0.9")
+    assert "--set: invalid choice" in refused(capfd, predict.main, artifact, tiles, "--set=0.8")
     assert "--top: not allowed with argument --set" in refused(
-        capfd, predict.main, artefact, tiles, "--set=0.9", "--top=2"
+        capfd, predict.main, artifact, tiles, "--set=0.9", "--top=2"
     )
     other = write_model(tmp_path / "one.onnx", SIDE, CLASSES, **Trust(1.0, {0.9: 0.5}, 0.5, 0.0).metadata())
     assert "exported by an earlier version" in refused(capfd, predict.main, other, tiles, "--set=0.95")
@@ -133,32 +133,32 @@ def test_logits_that_are_not_finite_are_no_answer(tiles, tmp_path, capfd):
     assert "nan.onnx: its logits are not finite" in refused(capfd, predict.main, path, tiles)
 
 
-def test_a_zip_and_files_as_csv_and_table(artefact, tiles, tmp_path, capsys):
+def test_a_zip_and_files_as_csv_and_table(artifact, tiles, tmp_path, capsys):
     paths = sorted(tiles.rglob("*.png"))
     with zipfile.ZipFile(tmp_path / "tiles.zip", "w") as archive:
         for path in paths:
             archive.write(path, path.relative_to(tiles))
-    predict.main([str(artefact), str(tmp_path / "tiles.zip"), str(paths[2]), "--format=csv", "--top=2"])
+    predict.main([str(artifact), str(tmp_path / "tiles.zip"), str(paths[2]), "--format=csv", "--top=2"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["rank"] for row in rows] == ["1", "2"] * 8
     assert rows[0]["image"] == f"{tmp_path}/tiles.zip/a/0.png" and rows[-1]["image"] == str(paths[2])
-    winners = expected(artefact, [*paths, paths[2]]).argmax(1)
+    winners = expected(artifact, [*paths, paths[2]]).argmax(1)
     assert [row["class"] for row in rows[::2]] == [CLASSES[k] for k in winners]
-    predict.main([str(artefact), *map(str, paths)])
+    predict.main([str(artifact), *map(str, paths)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [
         [str(path), CLASSES[k]] for path, k in zip(paths, winners[:-1], strict=True)
     ]
 
 
-def test_no_jax_is_needed(artefact, tiles):
+def test_no_jax_is_needed(artifact, tiles):
     code = (
         "import sys\n"
         "for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow', 'onnx'): sys.modules[name] = None\n"
         "from kdjax import errors; from kdjax.deploy import predict; errors.in_one_line(predict.main)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, artefact, tiles], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, artifact, tiles], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert len(done.stdout.splitlines()) == 7
@@ -169,20 +169,20 @@ def without(model, key):
     onnx.helper.set_model_props(model, kept)
 
 
-def test_files_that_are_not_read_are_told(artefact, tiles, tmp_path, capsys):
+def test_files_that_are_not_read_are_told(artifact, tiles, tmp_path, capsys):
     for name in ("a.png", "b.webp", "scene.jp2"):
         (tmp_path / name).write_bytes(next(tiles.rglob("*.png")).read_bytes())
-    predict.main([str(artefact), str(tmp_path), "--format=csv", "--top=1"])
+    predict.main([str(artifact), str(tmp_path), "--format=csv", "--top=1"])
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
     assert len(out.splitlines()) == 2 and line.startswith(f"{tmp_path}: 2 files left out") and "1 .webp" in line
 
 
 @pytest.mark.parametrize("kind", ["missing", "corrupt", "empty", "half", "foreign", "labels", "size", "floats"])
-def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
+def test_bad_artifacts_end_in_one_line(artifact, tiles, tmp_path, capfd, kind):
     path = tmp_path / "student.onnx"
-    whole = artefact.read_bytes()
-    model = onnx.load(artefact)
+    whole = artifact.read_bytes()
+    model = onnx.load(artifact)
     if kind == "foreign":
         onnx.helper.set_model_props(model, {})
     elif kind in ("labels", "size"):
@@ -210,7 +210,7 @@ def test_bad_artefacts_end_in_one_line(artefact, tiles, tmp_path, capfd, kind):
 @pytest.mark.parametrize(
     "kind", ["missing", "no images", "broken zip", "a pipe as zip", "name too long", "no name", "nothing"]
 )
-def test_what_is_no_place_of_images_ends_in_one_line(artefact, tiles, tmp_path, capfd, kind):
+def test_what_is_no_place_of_images_ends_in_one_line(artifact, tiles, tmp_path, capfd, kind):
     path = tmp_path / ("tiles.zip" if "zip" in kind else "x" * 300 if kind == "name too long" else "tiles")
     if kind == "no images":
         path.mkdir()
@@ -220,7 +220,7 @@ def test_what_is_no_place_of_images_ends_in_one_line(artefact, tiles, tmp_path, 
     elif kind == "a pipe as zip":
         os.mkfifo(path)
     named = {"nothing": [], "no name": [tiles, ""]}.get(kind, [tiles, path])
-    line = refused(capfd, predict.main, artefact, *named)
+    line = refused(capfd, predict.main, artifact, *named)
     assert str(path) in line or kind in ("nothing", "no name")
 
 
@@ -235,7 +235,7 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize("kind", BAD_IMAGES)
-def test_bad_images_are_reported_after_the_others(artefact, tiles, tmp_path, capfd, kind):
+def test_bad_images_are_reported_after_the_others(artifact, tiles, tmp_path, capfd, kind):
     path = tmp_path / "tile.png"
     if kind == "text":
         path.write_text("not an image")
@@ -250,7 +250,7 @@ def test_bad_images_are_reported_after_the_others(artefact, tiles, tmp_path, cap
     elif kind == "nodata":
         Image.new("RGBA", (20, 20)).save(path)
     with pytest.raises(SystemExit) as stop:
-        predict.main([str(artefact), str(path), str(tiles), "--format=csv"])
+        predict.main([str(artifact), str(path), str(tiles), "--format=csv"])
     said = capfd.readouterr()
     assert stop.value.code == 1 and len(list(csv.reader(io.StringIO(said.out)))) == 1 + 7
     (line,) = said.err.splitlines()
@@ -259,7 +259,7 @@ def test_bad_images_are_reported_after_the_others(artefact, tiles, tmp_path, cap
 
 def test_names_are_harmless_where_they_are_printed(tmp_path, tiles, capsys, monkeypatch):
     """File names that are not UTF-8, that a spreadsheet would run, or a terminal; classes likewise."""
-    artefact = write_model(tmp_path / "student.onnx", SIDE, ("=desert", "for\x1b[31mest", "la\u202eke"))
+    artifact = write_model(tmp_path / "student.onnx", SIDE, ("=desert", "for\x1b[31mest", "la\u202eke"))
     folder = tmp_path / "tiles"
     folder.mkdir()
     image = sorted(tiles.rglob("*.png"))[2].read_bytes()
@@ -268,7 +268,7 @@ def test_names_are_harmless_where_they_are_printed(tmp_path, tiles, capsys, monk
             file.write(image)
     monkeypatch.chdir(folder)
     for form in ("table", "csv", "json"):
-        predict.main([str(artefact), *sorted(os.listdir(folder)), f"--format={form}", "--top=3"])
+        predict.main([str(artifact), *sorted(os.listdir(folder)), f"--format={form}", "--top=3"])
         text = capsys.readouterr().out
         text.encode("utf-8")
         assert all(one.isprintable() or one == "\n" for one in text)
@@ -284,9 +284,9 @@ def test_names_are_harmless_where_they_are_printed(tmp_path, tiles, capsys, monk
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_a_terminal_without_unicode(tmp_path, tiles, form):
-    artefact = write_model(tmp_path / "student.onnx", SIDE, ("Forêt", "河流", "Straße"))
+    artifact = write_model(tmp_path / "student.onnx", SIDE, ("Forêt", "河流", "Straße"))
     done = subprocess.run(
-        [sys.executable, "-m", "kdjax.deploy.predict", artefact, tiles, f"--format={form}", "--top=3"],
+        [sys.executable, "-m", "kdjax.deploy.predict", artifact, tiles, f"--format={form}", "--top=3"],
         cwd=ROOT, capture_output=True, timeout=120, env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -307,23 +307,23 @@ def test_a_terminal_without_unicode(tmp_path, tiles, form):
     ],
 )  # fmt: skip
 def test_metadata_of_wrong_types_end_in_one_line(tmp_path, tiles, capfd, facts):
-    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
-    assert "not exported by kdjax" in refused(capfd, predict.main, artefact, tiles)
+    artifact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
+    assert "not exported by kdjax" in refused(capfd, predict.main, artifact, tiles)
 
 
-@pytest.mark.parametrize("flag", ["--top=0", "--batch=x", "--format=xml", "--colour=red"])
-def test_bad_flags_end_in_one_line(artefact, tiles, capfd, flag):
-    assert flag.split("=")[0] in refused(capfd, predict.main, artefact, tiles, flag)
+@pytest.mark.parametrize("flag", ["--top=0", "--batch=x", "--format=xml", "--color=red"])
+def test_bad_flags_end_in_one_line(artifact, tiles, capfd, flag):
+    assert flag.split("=")[0] in refused(capfd, predict.main, artifact, tiles, flag)
 
 
 def test_deep_images_take_the_range_of_training(tmp_path, capsys):
     facts = {"value_range": "[0.0, 2550.0]", "numbers": '["16-bit", "8-bit"]'}
-    artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
+    artifact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
     values = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE))
     Image.fromarray((values * 10).astype(np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(values.astype(np.uint8)).save(tmp_path / "plain.png")
     images = [str(tmp_path / f"{name}.png") for name in ("deep", "plain")]
-    predict.main([str(artefact), *images, "--format=json"])
+    predict.main([str(artifact), *images, "--format=json"])
     deep, plain = json.loads(capsys.readouterr().out)
     assert deep["classes"] == plain["classes"]
 
@@ -331,7 +331,7 @@ def test_deep_images_take_the_range_of_training(tmp_path, capsys):
 @pytest.mark.parametrize("numbers", ['["16-bit"]', None])
 def test_another_kind_of_numbers_is_refused(tmp_path, capsys, numbers):
     facts = {"value_range": "[0, 10000]"} | ({"numbers": numbers} if numbers else {})
-    artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
+    artifact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
     unit = np.random.default_rng(0).random((20, 20, 3)) * 0.8 + 0.1
     kinds = {
         "good": (unit * 10000).astype(np.uint16),
@@ -342,7 +342,7 @@ def test_another_kind_of_numbers_is_refused(tmp_path, capsys, numbers):
     for name, pixels in kinds.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="rgb")
     with pytest.raises(SystemExit) as stop:
-        predict.main([str(artefact), *(str(tmp_path / f"{name}.tif") for name in kinds)])
+        predict.main([str(artifact), *(str(tmp_path / f"{name}.tif") for name in kinds)])
     said = capsys.readouterr()
     assert stop.value.code == 1 and said.out.count("\n") == 1 and "good.tif" in said.out
     assert "reflectance.tif (floats 0.1" in said.err and "bytes.tif (8-bit pixels, where values 0..10000" in said.err

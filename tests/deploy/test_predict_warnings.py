@@ -16,8 +16,8 @@ from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.deploy import predict  # noqa: E402
 
 
-def said_of(capsys, artefact, *paths):
-    predict.main([str(artefact), *map(str, paths)])
+def said_of(capsys, artifact, *paths):
+    predict.main([str(artifact), *map(str, paths)])
     said = capsys.readouterr()
     assert said.out.count("\n") == len(paths)  # all are answered
     return said.err
@@ -25,10 +25,10 @@ def said_of(capsys, artefact, *paths):
 
 @pytest.mark.parametrize(("side", "warned"), [(16, False), (64, False), (65, True), (400, True), (4, False), (3, True)])
 def test_a_scene_is_no_tile(tmp_path, capsys, side, warned):
-    artefact = write_model(tmp_path / "model.onnx", SIDE, CLASSES, **Meaning(tile_px=16).metadata())
+    artifact = write_model(tmp_path / "model.onnx", SIDE, CLASSES, **Meaning(tile_px=16).metadata())
     for name, of in (("tile", 16), ("other", side)):
         Image.new("RGB", (of, of), (200, 0, 0)).save(tmp_path / f"{name}.png")
-    said = said_of(capsys, artefact, tmp_path / "tile.png", tmp_path / "other.png")
+    said = said_of(capsys, artifact, tmp_path / "tile.png", tmp_path / "other.png")
     assert said.count("\n") == warned
     if warned:
         assert said.startswith("warning: 1 of 2 images show far more or less than a training tile: ")
@@ -39,26 +39,26 @@ def test_a_scene_is_no_tile(tmp_path, capsys, side, warned):
 def test_the_ground_counts_where_both_know_it(tmp_path, capsys, meters, warned):
     """Tiles of 16 px, 16 m wide: as many pixels of another size are no such tile, and more pixels may be one."""
     known = Meaning(tile_px=16, pixel_size_m=1.0, ground_size_m=16.0)
-    artefact = write_model(tmp_path / "model.onnx", SIDE, CLASSES, **known.metadata())
+    artifact = write_model(tmp_path / "model.onnx", SIDE, CLASSES, **known.metadata())
     place = rasterio.Affine(meters, 0, 500_000, 0, -meters, 4_600_000)
     write(tmp_path / "tile.tif", np.full((16, 16, 3), 90, np.uint8), transform=place)
-    said = said_of(capsys, artefact, tmp_path / "tile.tif")
+    said = said_of(capsys, artifact, tmp_path / "tile.tif")
     assert (f"tile.tif has {16 * meters:.4g} m for 16;" in said) is warned and said.count("\n") == warned
     fine = rasterio.Affine(0.1, 0, 500_000, 0, -0.1, 4_600_000)
     write(tmp_path / "fine.tif", np.full((160, 160, 3), 90, np.uint8), transform=fine)
-    assert said_of(capsys, artefact, tmp_path / "fine.tif") == ""
+    assert said_of(capsys, artifact, tmp_path / "fine.tif") == ""
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_bytes_in_a_wider_type_are_told(tmp_path, capsys, dtype):
     """One dark tile among others is as in training."""
     known = Meaning((0.0, 10_000.0), ("16-bit", "float"))
-    artefact = write_model(tmp_path / "model.onnx", SIDE, CLASSES, **known.metadata())
+    artifact = write_model(tmp_path / "model.onnx", SIDE, CLASSES, **known.metadata())
     values = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3))
     values[0, 0] = 255
     for name, factor in (("bytes", 1), ("deep", 39)):
         tifffile.imwrite(tmp_path / f"{name}.tif", (values * factor).astype(dtype), photometric="rgb")
-    said = said_of(capsys, artefact, tmp_path / "bytes.tif")
+    said = said_of(capsys, artifact, tmp_path / "bytes.tif")
     assert said.startswith("warning: no value of the 16-bit and float images is above 255, ") and "0..10000" in said
     assert said.count("\n") == 1
-    assert said_of(capsys, artefact, tmp_path / "bytes.tif", tmp_path / "deep.tif") == ""
+    assert said_of(capsys, artifact, tmp_path / "bytes.tif", tmp_path / "deep.tif") == ""

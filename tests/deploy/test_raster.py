@@ -22,7 +22,7 @@ from kdjax.deploy.landuse_map import __main__ as command  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
 
 
-def test_the_window_of_rasterio_is_that_of_the_reader(artefact, tmp_path):
+def test_the_window_of_rasterio_is_that_of_the_reader(artifact, tmp_path):
     """`Raster.read` takes row and column in that order."""
     from kdjax.deploy.landuse_map.raster import Raster
 
@@ -150,39 +150,39 @@ def test_alpha_beside_named_bands_makes_holes_in_training_and_map(tmp_path):
     raster.close()
 
 
-def test_near_infrared_that_is_called_alpha_makes_no_holes(artefact, tmp_path, capsys):
+def test_near_infrared_that_is_called_alpha_makes_no_holes(artifact, tmp_path, capsys):
     pixels = np.concatenate([scene(32, 40), scene(32, 40, 1)[..., :1]], -1)
     pixels[:16, :16, 3] = 0  # water
     raster = write(tmp_path / "scene.tif", pixels)
     with rasterio.open(raster) as file:
         assert file.colorinterp[3] == C.alpha
-    run(artefact, raster, tmp_path / "map.tif", "--bands=1,2,3")
+    run(artifact, raster, tmp_path / "map.tif", "--bands=1,2,3")
     with rasterio.open(tmp_path / "map.tif") as file:
         np.testing.assert_array_equal(file.read(1), by_pixels(pixels[..., :3], SIDE, 4).argmax(-1))
     write(tmp_path / "other.tif", pixels[..., [2, 1, 0, 3]])
     with rasterio.open(tmp_path / "other.tif", "r+") as file:
         file.colorinterp = (C.blue, C.green, C.red, C.undefined)
     capsys.readouterr()
-    run(artefact, tmp_path / "other.tif", tmp_path / "other_map.tif")
+    run(artifact, tmp_path / "other.tif", tmp_path / "other_map.tif")
     assert "bands: 3, 2, 1" in capsys.readouterr().err
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "other_map.tif").read_bytes()
 
 
-def test_what_a_killed_command_left_is_swept(artefact, tmp_path):
+def test_what_a_killed_command_left_is_swept(artifact, tmp_path):
     """Of this map; another map's folder is not looked at."""
     raster = write(tmp_path / "scene.tif", scene(32, 40))
     for name in (".map.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "map.tif").touch()
         (tmp_path / f"{name}.lock").touch()
-    run(artefact, raster, tmp_path / "map.tif")
+    run(artifact, raster, tmp_path / "map.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".other.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp.lock", "map.tif", "map.tif.aux.xml", "map_areas.csv",
         "map_confidence.tif", "map_legend.png", "scene.tif",
     ]  # fmt: skip
 
 
-def test_sidecar_files_of_an_older_map_are_gone(artefact, tmp_path):
+def test_sidecar_files_of_an_older_map_are_gone(artifact, tmp_path):
     raster = write(tmp_path / "scene.tif", scene(32, 40))
     stale = [
         f"{name}{suffix}"
@@ -191,7 +191,7 @@ def test_sidecar_files_of_an_older_map_are_gone(artefact, tmp_path):
     ]
     for name in stale:
         (tmp_path / name).write_text("of an older map")
-    run(artefact, raster, tmp_path / "map.tif")
+    run(artifact, raster, tmp_path / "map.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif", "map_legend.png", "scene.tif",
     ]  # fmt: skip
@@ -209,10 +209,10 @@ def test_sidecar_files_of_an_older_map_are_gone(artefact, tmp_path):
 def test_the_window_shows_as_much_as_a_training_tile(tmp_path, capsys, facts, tile):
     """The raster has pixels of 0.5 m."""
     pixels = scene(64, 80)
-    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
-    run(artefact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif")
+    artifact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
+    run(artifact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif")
     said = capsys.readouterr().err
-    run(artefact, tmp_path / "scene.tif", tmp_path / "same.tif", f"--tile={tile}")
+    run(artifact, tmp_path / "scene.tif", tmp_path / "same.tif", f"--tile={tile}")
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "same.tif").read_bytes()
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.tags()["tile"] == str(tile)
@@ -232,15 +232,15 @@ def test_the_window_shows_as_much_as_a_training_tile(tmp_path, capsys, facts, ti
 )
 def test_a_raster_much_coarser_than_the_training_tiles_is_refused(tmp_path, ground, facts, tile):
     """The raster has pixels of 4 m."""
-    artefact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, ground_size_m=ground, **facts)
+    artifact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, ground_size_m=ground, **facts)
     raster = write(tmp_path / "scene.tif", scene(32, 32), transform=rasterio.Affine(4, 0, 500_000, 0, -4, 4_600_000))
     if tile is None:
         with pytest.raises(InputError, match=rf"scene.tif: .*{ground} m.*--tile"):
-            run(artefact, raster, tmp_path / "map.tif")
+            run(artifact, raster, tmp_path / "map.tif")
         assert not (tmp_path / "map.tif").exists()
-        run(artefact, raster, tmp_path / "map.tif", "--tile=2")
+        run(artifact, raster, tmp_path / "map.tif", "--tile=2")
     else:
-        run(artefact, raster, tmp_path / "map.tif")
+        run(artifact, raster, tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.tags()["tile"] == str(tile or 2)
 
@@ -264,8 +264,8 @@ def test_the_ground_size_of_a_rasters_pixel(tmp_path, crs, transform, meters):
 
 def test_names_are_harmless_in_the_files(tmp_path, capsys):
     names = ("=field", "for\x1b[31mest", "河流 <&>")
-    artefact = write_model(tmp_path / "student.onnx", SIDE, names)
-    run(artefact, write(tmp_path / "scene.tif", scene(32, 40)), tmp_path / "map.tif")
+    artifact = write_model(tmp_path / "student.onnx", SIDE, names)
+    run(artifact, write(tmp_path / "scene.tif", scene(32, 40)), tmp_path / "map.tif")
     assert "\x1b" not in capsys.readouterr().out
     table = ElementTree.parse(tmp_path / "map.tif.aux.xml").find("PAMRasterBand")
     assert [one.text for one in table.find("CategoryNames")] == ["=field", "for\\x1b[31mest", "河流 <&>"]
@@ -276,8 +276,8 @@ def test_a_raster_of_another_kind_below_the_first_look_is_refused(tmp_path, capf
     pixels = np.zeros((1200, 1200, 3), np.uint16)
     pixels[150:180, 150:180] = 30000
     raster = write(tmp_path / "scene.tif", pixels, nodata=0)
-    artefact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
-    assert "100 % of its values" in refused(capfd, command.main, artefact, raster, tmp_path / "map.tif", "--tile=64")
+    artifact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
+    assert "100 % of its values" in refused(capfd, command.main, artifact, raster, tmp_path / "map.tif", "--tile=64")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep.onnx", "scene.tif"]
 
 
@@ -325,19 +325,19 @@ def test_bytes_in_a_wider_type_are_refused_and_not_mapped_as_black(tmp_path, dty
 
 @pytest.mark.parametrize("colors", ["MINISBLACK", "RGB"])
 @pytest.mark.parametrize("names", [("B2", "B3", "B4"), ("blue", "green", "red")])
-def test_colors_that_lie_otherwise_than_they_are_described_are_asked_for(artefact, tmp_path, capfd, names, colors):
+def test_colors_that_lie_otherwise_than_they_are_described_are_asked_for(artifact, tmp_path, capfd, names, colors):
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[..., 2] = 200  # red, by its description
     raster = write(tmp_path / "scene.tif", pixels, photometric=colors)
     with rasterio.open(raster, "r+") as file:
         file.descriptions = names
-    said = refused(capfd, command.main, artefact, raster, tmp_path / "map.tif")
+    said = refused(capfd, command.main, artifact, raster, tmp_path / "map.tif")
     assert "bands 3,2,1 by their descriptions" in said and "--bands=3,2,1, or" in said
     for bands, value in (("3,2,1", 0), ("1,2,3", 2)):
-        run(artefact, raster, tmp_path / "map.tif", f"--bands={bands}")
+        run(artifact, raster, tmp_path / "map.tif", f"--bands={bands}")
         with rasterio.open(tmp_path / "map.tif") as file:
             assert (file.read(1) == value).all()
     for right in (names[::-1], ("B3", "B2", "B1"), ("", "", "")):  # or it is not said which are all three
         with rasterio.open(raster, "r+") as file:
             file.descriptions = right
-        run(artefact, raster, tmp_path / "map.tif")
+        run(artifact, raster, tmp_path / "map.tif")

@@ -66,7 +66,7 @@ def test_files_that_take_one_batch_or_other_numbers_are_refused(export, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        ((), "ARTEFACT"),
+        ((), "ARTIFACT"),
         (("{e}/student.onnx",), "REPOSITORY"),
         (("/nowhere.onnx", "{t}/models"), "/nowhere.onnx"),
         (("{e}", "{t}/models"), "student.onnx"),

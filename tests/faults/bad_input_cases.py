@@ -126,7 +126,7 @@ def of_fields() -> list[Case]:
         ("config.dataset.sampling=even", "dataset.sampling"),
         ("config.dataset.splits={d}/text.txt", "text.txt"),
         ("config.dataset.splits=/nowhere.json", "/nowhere.json"),
-        ("config.dataset.unlabelled_dir=/nowhere", "/nowhere"),
+        ("config.dataset.unlabeled_dir=/nowhere", "/nowhere"),
         ("config.dataset.value_range=(5,1)", "value_range"),
         ("config.dataset.value_range=('a','b')", "value_range"),
         ("config.dataset.augmentation.scale=(0.0,2.0)", "scale"),

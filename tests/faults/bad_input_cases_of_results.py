@@ -162,7 +162,7 @@ def of_overview() -> list[Case]:
     def parity(text: str) -> Prepare:
         return with_file(random, "export/parity.json", text.encode())
 
-    latency = '{"student": {"arm": "kl"}, "artefacts": {"student.onnx": {"latency_ms": %s}}}'
+    latency = '{"student": {"arm": "kl"}, "artifacts": {"student.onnx": {"latency_ms": %s}}}'
     good, own = "{d}/random", "{w}/run"
     rows = [
         ((), "RUN", None),

@@ -50,7 +50,7 @@ def zipped(content: bytes) -> bytes:
 def of_predict() -> list[Case]:
     image = "{d}/tiles/field/0.png"
     rows = [
-        ((), "ARTEFACT", None),
+        ((), "ARTIFACT", None),
         (("{d}/model.onnx",), "IMAGES", None),
         (("/nowhere.onnx", image), "/nowhere.onnx", None),
         (("{d}/text.txt", image), "text.txt", None),
@@ -78,7 +78,7 @@ def of_predict() -> list[Case]:
         (("{w}/m.onnx", image, "--set=0.95"), "--set", model_with(**dataclasses.replace(TRUST, limits={}).metadata())),
         (("{w}/m.onnx", image), "m.onnx", model_with(storage_size="99999999999")),
         (("{w}/m.onnx", image), "m.onnx", model_with(bands="[1]")),
-        (("", image), "artefact", None),
+        (("", image), "artifact", None),
         (("{w}/no\nmodel.onnx", image), "model.onnx", None),
         (("{w}/export", image), "student.onnx", whole),
         (("{w}/export/student.safetensors", image), "student.safetensors", whole),
@@ -111,7 +111,7 @@ def of_map() -> list[Case]:
     bands = lambda count, **options: lambda d, w: write_raster(w / "r.tif", count, **options)
     own = ("{d}/model.onnx", "{w}/r.tif", "{w}/out.tif")
     rows = [
-        ((), "ARTEFACT", None),
+        ((), "ARTIFACT", None),
         (good[:2], "OUT", None),
         (("/nowhere.onnx", *good[1:]), "/nowhere.onnx", None),
         (("{d}/text.txt", *good[1:]), "text.txt", None),
@@ -189,7 +189,7 @@ def of_catalog() -> list[Case]:
 def of_triton() -> list[Case]:
     taken = lambda d, w: (w / "models" / "student").mkdir(parents=True)
     rows = [
-        ((), "ARTEFACT", None),
+        ((), "ARTIFACT", None),
         (("{d}/model.onnx",), "REPOSITORY", None),
         (("/nowhere.onnx", "{w}/models"), "/nowhere.onnx", None),
         (("{d}/text.txt", "{w}/models"), "text.txt", None),

@@ -34,7 +34,7 @@ def write_export(folder, meaning=None, **data):
         },
         "network": {"model": "mobilenet_v2", "params": 2_250_000, "weights": None},
         "data": {"name": "tiles: «a»", "source": "folder", "bounds": [], **data},
-        "artefacts": {
+        "artifacts": {
             "student.safetensors": {"top1": 0.875}, "student.onnx": {"top1": 0.875},
             "student.int8.onnx": {"top1": 0.85},
         },

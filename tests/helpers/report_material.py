@@ -50,7 +50,7 @@ def records(students, rng, terms=("ce", "kl", "cosine", "loss", "grad_norm")):
 PARITY = {
     "student": {"arm": "kl", "seed": 0},
     "test_images": {"count": 60},
-    "artefacts": {
+    "artifacts": {
         "student.onnx": {"top1": 0.7, "agreement": 1.0, "bytes": 900_000, "latency_ms": {"1": 1.4, "32": 35.2}},
         "student.int8.onnx": {"top1": 0.68, "agreement": 0.9, "bytes": 300_000, "latency_ms": {"1": 0.9, "32": 15.5}},
         "student.stablehlo": {"top1": None, "agreement": None, "bytes": 900_000, "latency_ms": None},

@@ -17,7 +17,7 @@ WEIGHTS = {
     "kl": (1, 1, 0),
     "cosine": (1, 0, 1),
     "kl_cosine": (1, 1, 1),
-    "labelled_alone": (1, 0, 0),
+    "labeled_alone": (1, 0, 0),
 }
 
 

@@ -86,8 +86,8 @@ def test_crop_agrees_with_dense_triangle_weights_in_float64():
 
     def weights(start, extent):
         step = extent * 37 / size
-        centre = start * 37 + (np.arange(size) + 0.5) * step - 0.5
-        dense = np.maximum(0, 1 - np.abs(np.arange(37)[None, :] - centre[:, None]) / max(step, 1))
+        center = start * 37 + (np.arange(size) + 0.5) * step - 0.5
+        dense = np.maximum(0, 1 - np.abs(np.arange(37)[None, :] - center[:, None]) / max(step, 1))
         return dense / dense.sum(1, keepdims=True)
 
     wanted = np.einsum("yh,xw,hwc->yxc", weights(0.11, 0.81), weights(0.23, 0.64), image / 255)
@@ -129,20 +129,20 @@ def test_crops_keep_to_scale_and_ratio_and_lie_inside():
         assert 0.8 - 1e-6 <= np.asarray(factor).min() < 0.82 and 1.18 < np.asarray(factor).max() <= 1.2 + 1e-6
 
 
-def test_colour_steps_agree_with_numpy():
+def test_color_steps_agree_with_numpy():
     image = picture(32).astype(np.float64) / 255
-    grey = lambda x: x @ np.array([0.299, 0.587, 0.114])
+    gray = lambda x: x @ np.array([0.299, 0.587, 0.114])
     wanted = np.clip(1.3 * image, 0, 1)
-    wanted = np.clip(0.7 * wanted + 0.3 * grey(wanted).mean(), 0, 1)
-    wanted = np.clip(1.4 * wanted - 0.4 * grey(wanted)[..., None], 0, 1)
+    wanted = np.clip(0.7 * wanted + 0.3 * gray(wanted).mean(), 0, 1)
+    wanted = np.clip(1.4 * wanted - 0.4 * gray(wanted)[..., None], 0, 1)
     view = View(brightness=1.3, contrast=0.7, saturation=1.4)
     np.testing.assert_allclose(RENDER(jnp.asarray(picture(32)), view, 32), wanted, atol=1e-6)
 
 
-def test_saturation_and_contrast_of_zero_are_grey_and_flat():
+def test_saturation_and_contrast_of_zero_are_gray_and_flat():
     image = jnp.asarray(picture(16))
-    grey = np.asarray(RENDER(image, View(saturation=0.0), 16))
-    assert np.ptp(grey, axis=-1).max() < 1e-6
+    gray = np.asarray(RENDER(image, View(saturation=0.0), 16))
+    assert np.ptp(gray, axis=-1).max() < 1e-6
     assert np.ptp(np.asarray(RENDER(image, View(contrast=0.0), 16)), axis=(0, 1)).max() < 1e-6
 
 

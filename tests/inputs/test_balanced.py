@@ -7,7 +7,7 @@ from kdjax.inputs.balanced import most_visits
 from kdjax.inputs.plan import Plan
 
 LABELS = (0,) * 11 + (-1,) * 4 + (2,) * 3 + (3,) * 2
-"""Eleven, three and two labelled examples of three classes (there is none of the class 1), and four without a label."""
+"""Eleven, three and two labeled examples of three classes (there is none of the class 1), and four without a label."""
 COUNT, LABELLED, CLASSES = len(LABELS), 16, 3
 OF = np.array(LABELS)
 
@@ -25,7 +25,7 @@ def drawn(made, epochs):
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 30])
-def test_classes_are_drawn_equally_often_and_the_unlabelled_once_an_epoch(epochs):
+def test_classes_are_drawn_equally_often_and_the_unlabeled_once_an_epoch(epochs):
     examples = drawn(plan(), epochs)[0]
     for row in examples:
         counts = np.bincount(row, minlength=COUNT)

@@ -29,21 +29,21 @@ def write(folder, names, seed):
 
 def test_a_step_sees_the_pixels_of_its_files(tmp_path):
     """Of two stores, with rows left out in each: one unreadable, one that validation has as well."""
-    labelled = write(tmp_path / "tiles", [f"{name}/{k:02d}" for name in ("lake", "town") for k in range(12)], 0)
+    labeled = write(tmp_path / "tiles", [f"{name}/{k:02d}" for name in ("lake", "town") for k in range(12)], 0)
     (tmp_path / "tiles" / "lake" / "05.png").write_bytes(b"words")
     more = write(tmp_path / "more", [f"{k:02d}" for k in range(7)], 1)
     options = OPTIONS | {
-        "path": str(tmp_path / "tiles"), "unlabelled_dir": str(tmp_path / "more"), "cache_dir": tmp_path / "cache",
+        "path": str(tmp_path / "tiles"), "unlabeled_dir": str(tmp_path / "more"), "cache_dir": tmp_path / "cache",
         "label_fraction": 0.5, "on_error": "skip",
     }  # fmt: skip
     held = load(**options).validation.names[0]
     (tmp_path / "more" / "03.png").write_bytes((tmp_path / "tiles" / held).read_bytes())
     data = load(**options)
-    assert len(data.train) == 17 + 6 and any("1 unlabelled tiles dropped" in note for note in data.notes)
-    files = {path.relative_to(tmp_path / "tiles").as_posix(): tile for path, tile in labelled.items()}
-    files |= {f"unlabelled:{path.name}": tile for path, tile in more.items()}
+    assert len(data.train) == 17 + 6 and any("1 unlabeled tiles dropped" in note for note in data.notes)
+    files = {path.relative_to(tmp_path / "tiles").as_posix(): tile for path, tile in labeled.items()}
+    files |= {f"unlabeled:{path.name}": tile for path, tile in more.items()}
     names = np.array(data.train.names)
-    assert len(set(names)) == len(names) and {"lake/05.png", held, "unlabelled:03.png"}.isdisjoint(names)
+    assert len(set(names)) == len(names) and {"lake/05.png", held, "unlabeled:03.png"}.isdisjoint(names)
     teacher = np.random.default_rng(2).normal(size=(VIEWS, len(names), 2)).astype(np.float32)
     everyone, rows = Plan((0, 1), len(names), 8, VIEWS), np.flatnonzero(data.train.labels >= 0)
     plan = Groups((everyone, dataclasses.replace(everyone, views=0, rows=tuple(rows.tolist()))))

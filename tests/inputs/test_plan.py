@@ -25,7 +25,7 @@ def test_a_step_does_not_depend_on_the_steps_before():
     np.testing.assert_array_equal(np.stack(plan(7)), np.stack(fresh))
 
 
-def test_a_seed_does_not_depend_on_its_neighbours():
+def test_a_seed_does_not_depend_on_its_neighbors():
     np.testing.assert_array_equal(Plan((4, 9), 10, 4, 3)(2)[0][1], Plan((9,), 10, 4, 3)(2)[0][0])
 
 

@@ -27,8 +27,8 @@ def weights(ce=1.0, kl=1.0, cosine=1.0):
 
 
 def numpy_objective(student, teacher, labels, w, temperature, on):
-    labelled = labels >= 0
-    ce = -log_softmax(student, -1)[np.arange(len(labels)), labels][labelled].mean()
+    labeled = labels >= 0
+    ce = -log_softmax(student, -1)[np.arange(len(labels)), labels][labeled].mean()
     p = softmax(teacher / temperature, -1)
     kl = temperature**2 * (p * (np.log(p) - log_softmax(student / temperature, -1))).sum(-1).mean()
     a, b = (teacher, student) if on == "logits" else (p, softmax(student / temperature, -1))
@@ -91,7 +91,7 @@ def test_a_term_of_weight_zero_cannot_spoil_another():
     np.testing.assert_array_equal(gradient, expected)
 
 
-def test_all_unlabelled_leaves_the_soft_terms():
+def test_all_unlabeled_leaves_the_soft_terms():
     loss, averages = objective(jnp.array(STUDENT), jnp.array(TEACHER), jnp.full(6, -1), weights(), jnp.float32(4.0))
     assert averages["ce"].count == 0
     np.testing.assert_allclose(loss, averages["kl"].compute() + averages["cosine"].compute(), rtol=1e-6)

@@ -102,7 +102,7 @@ def test_a_term_equals_numpy(name):
 @pytest.mark.parametrize("name", FURTHER)
 @pytest.mark.parametrize("devices", [2, 8])
 def test_shares_of_the_batch_add_up(name, devices):
-    """Value and gradient over several devices are those of one, for examples that are labelled unevenly."""
+    """Value and gradient over several devices are those of one, for examples that are labeled unevenly."""
     with jax.enable_x64(True):
         arrays = jnp.array(STUDENT), jnp.array(TEACHER), jnp.array(LABELS)
 

@@ -26,7 +26,7 @@ def value(student, teacher, labels, weights=None, axis_name=None, mixed=None):
     return objective(Outputs(student), Outputs(teacher), labels, arrays, T, axis_name=axis_name, mixed=mixed)
 
 
-def test_it_is_pytorchs_sum_over_the_number_of_labelled_examples():
+def test_it_is_pytorchs_sum_over_the_number_of_labeled_examples():
     torch = pytest.importorskip("torch")
     logits, labels = torch.tensor(STUDENT, requires_grad=True), torch.tensor(LABELS)
     of = lambda reduction, weight: torch.nn.CrossEntropyLoss(

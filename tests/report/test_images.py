@@ -78,8 +78,8 @@ def test_labels_to_check_are_listed_the_surest_first():
     given = of_test([0, 1, 2, 3], [1, 2, 2, 0], [[1, 2, 2, 0], [1, 2, 2, 1]], [0.6, 0.9, 0.95, 0.99])
     text = written(images.suspects(given))
     assert re.findall(r'title="(\d.png)"', text) == ["1.png", "0.png"]  # all agree on 2.png, the students not on 3.png
-    assert "<div>labelled <b>forest</b></div><div>all say <b>sea</b> 90\u00a0%</div><div>test</div>" in text
-    assert "<div>labelled <b>field</b></div><div>all say <b>forest</b> 60\u00a0%</div>" in text
+    assert "<div>labeled <b>forest</b></div><div>all say <b>sea</b> 90\u00a0%</div><div>test</div>" in text
+    assert "<div>labeled <b>field</b></div><div>all say <b>forest</b> 60\u00a0%</div>" in text
     assert "2 images, the surest first" in text and "There is none" not in text
 
 

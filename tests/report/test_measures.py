@@ -62,9 +62,9 @@ def with_arm(given, name, validation):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("validation", "baseline"), [(0.9, "labelled_alone"), (0.1, "student_alone")])
+@pytest.mark.parametrize(("validation", "baseline"), [(0.9, "labeled_alone"), (0.1, "student_alone")])
 def test_recall_compares_teacher_baseline_and_leading_arm(validation, baseline):
-    given = with_arm(material(), "labelled_alone", [validation] * 2)
+    given = with_arm(material(), "labeled_alone", [validation] * 2)
     text = written(measures.classes(given))
     assert f"Recall of each class for teacher, {baseline}, kl_cosine;" in text
 

@@ -22,7 +22,7 @@ def write(folder, *, top1=TOP1, teacher="vgg16_bn", sha="a", student="mobilenet_
         made["arms"][arm]["val_top1"] = [value] * 3
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(document.build(**made)))
-    splits = {"classes": ["a", "b", "c"], "test": list(test), "train": [], "validation": [], "unlabelled": []}
+    splits = {"classes": ["a", "b", "c"], "test": list(test), "train": [], "validation": [], "unlabeled": []}
     (folder / "splits.json").write_text(json.dumps(splits))
     return folder
 
@@ -139,7 +139,7 @@ def test_latency_is_that_of_the_exported_arm(runs):
     (runs[0] / "export").mkdir()
     arm = json.loads((runs[0] / "results.json").read_text())["arms"]["kl"]
     student = {"arm": "kl", "seed": arm["seeds"][1], "test": arm["test_metrics"][1]}
-    parity = {"student": student, "artefacts": {"student.onnx": {"latency_ms": {"1": 1.25, "32": 20.0}}}}
+    parity = {"student": student, "artifacts": {"student.onnx": {"latency_ms": {"1": 1.25, "32": 20.0}}}}
     (runs[0] / "export" / "parity.json").write_text(json.dumps(parity))
     measured = {row.name: row.cost.get("latency_ms") for row in overview.rows(runs)[1]}
     assert measured.pop("mobilenet_v2 64 px from vgg16_bn") == 1.25 and not any(measured.values())
@@ -247,7 +247,7 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     with pytest.raises(InputError, match="a is given twice"):
         overview.rows([*runs, runs[0]])
     (runs[0] / "export").mkdir()
-    for text in ("null", "{}", '{"artefacts": []}'):
+    for text in ("null", "{}", '{"artifacts": []}'):
         (runs[0] / "export" / "parity.json").write_text(text)
         with pytest.raises(InputError, match="parity.json is not what an export writes"):
             overview.rows(runs)

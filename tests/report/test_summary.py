@@ -123,17 +123,17 @@ def test_students_that_failed_are_not_called_absent():
 
 
 def test_with_few_labels_the_finding_names_them_and_the_better_baseline():
-    found = gain(0.05, [-0.01, 0.09], 0.2, seeds=3, labelled_alone={"top1": 0.84, "val_top1": [0.6] * 3})
-    found["dataset"]["labels"] = {"labelled": 600, "total": 5940}
+    found = gain(0.05, [-0.01, 0.09], 0.2, seeds=3, labeled_alone={"top1": 0.84, "val_top1": [0.6] * 3})
+    found["dataset"]["labels"] = {"labeled": 600, "total": 5940}
     assert summary.finding(found).startswith(
         "With 600 of 5 940 labels, the student kl (chosen on validation) is right on 85.00 % of the 100 test images, "
-        "labelled_alone, on validation no worse than any other trained without the teacher, on 84.00 %, the teacher on "
+        "labeled_alone, on validation no worse than any other trained without the teacher, on 84.00 %, the teacher on "
         "90.00 %. "
     )
     assert "p = 0.200 after Holm's correction." in summary.finding(found)
-    found["arms"]["labelled_alone"]["val_top1"] = [0.4] * 3
+    found["arms"]["labeled_alone"]["val_top1"] = [0.4] * 3
     assert "student_alone, on validation no worse than any other" in summary.finding(found)
-    found["dataset"]["labels"]["labelled"] = 5940
+    found["dataset"]["labels"]["labeled"] = 5940
     assert summary.finding(found).startswith("The student kl")
 
 

@@ -44,14 +44,14 @@ def test_a_seed_that_failed_weighs_more_than_the_mean_of_the_others():
 
 
 def test_gains_are_over_the_best_on_validation_of_those_without_a_teacher():
-    arms = {"kl": arm([0.99], kl=1.0), "student_alone": arm([0.6, 0.6]), "labelled_alone": arm([0.5, 0.8])}
-    assert comparison.baselines(arms) == ["student_alone", "labelled_alone"]
-    assert comparison.find_alone(arms) == "labelled_alone"
-    arms["labelled_alone"]["val_top1"] = [0.6, 0.6]
+    arms = {"kl": arm([0.99], kl=1.0), "student_alone": arm([0.6, 0.6]), "labeled_alone": arm([0.5, 0.8])}
+    assert comparison.baselines(arms) == ["student_alone", "labeled_alone"]
+    assert comparison.find_alone(arms) == "labeled_alone"
+    arms["labeled_alone"]["val_top1"] = [0.6, 0.6]
     assert comparison.find_alone(arms) == "student_alone"  # the first of equals
     arms["student_alone"]["val_top1"] = [None, None]
-    assert comparison.find_alone(arms) == "labelled_alone"
-    arms["labelled_alone"]["val_top1"] = [None, None]
+    assert comparison.find_alone(arms) == "labeled_alone"
+    arms["labeled_alone"]["val_top1"] = [None, None]
     assert comparison.find_alone(arms) == "student_alone"
     assert comparison.find_alone({"kl": arms["kl"]}) is None and comparison.find_alone({}) is None
     assert comparison.on_validation(arm([0.5, None, 0.7])) == 0.6

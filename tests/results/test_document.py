@@ -96,27 +96,27 @@ def test_alone_is_found_by_its_weights_where_no_arm_has_the_name():
 
 
 def test_gains_are_over_the_better_of_the_arms_without_a_teacher():
-    given = parts({**TOP1, "labelled_alone": [0.77, 0.80, 0.79]})
-    given["arms"]["labelled_alone"]["val_top1"] = [0.6, 0.5, 0.5]
+    given = parts({**TOP1, "labeled_alone": [0.77, 0.80, 0.79]})
+    given["arms"]["labeled_alone"]["val_top1"] = [0.6, 0.5, 0.5]
     out = document.build(**given)["arms"]
-    assert out["labelled_alone"]["minus_alone"] is None and out["labelled_alone"]["p_vs_alone"] is None
+    assert out["labeled_alone"]["minus_alone"] is None and out["labeled_alone"]["p_vs_alone"] is None
     for name in ("student_alone", "kl", "kl_cosine"):
         difference = np.mean(TOP1[name]) - np.mean([0.77, 0.80, 0.79])
         assert out[name]["minus_alone"]["mean"] == pytest.approx(difference)
     # Test accuracies play no part: with equal ones on validation it is the first of the two.
-    given["arms"]["labelled_alone"]["val_top1"] = [0.5, 0.5, 0.5]
+    given["arms"]["labeled_alone"]["val_top1"] = [0.5, 0.5, 0.5]
     assert document.build(**given)["arms"]["student_alone"]["minus_alone"] is None
 
 
 def test_over_splits_the_better_one_is_chosen_over_all_of_them():
     runs = []
-    for labelled, plain in ((0.9, 0.5), (0.4, 0.5), (0.4, 0.5)):
-        given = parts({**TOP1, "labelled_alone": [0.6, 0.7, 0.8]}, config={"data_seed": 0, "seeds": (0, 1, 2)})
-        given["arms"]["labelled_alone"]["val_top1"] = [labelled] * 3
+    for labeled, plain in ((0.9, 0.5), (0.4, 0.5), (0.4, 0.5)):
+        given = parts({**TOP1, "labeled_alone": [0.6, 0.7, 0.8]}, config={"data_seed": 0, "seeds": (0, 1, 2)})
+        given["arms"]["labeled_alone"]["val_top1"] = [labeled] * 3
         given["arms"]["student_alone"]["val_top1"] = [plain] * 3
         runs.append(document.build(**given))
     out = document.combine(runs)["arms"]
-    assert out["labelled_alone"]["minus_alone"] is None and out["student_alone"]["minus_alone"] is not None
+    assert out["labeled_alone"]["minus_alone"] is None and out["student_alone"]["minus_alone"] is not None
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -71,7 +71,7 @@ def test_a_confidence_on_the_edge_belongs_to_the_bin_below():
     assert error == pytest.approx(abs(1 - 0.35) / 2)
 
 
-def test_unlabelled_rows_do_not_count():
+def test_unlabeled_rows_do_not_count():
     logits, labels = sample()
     padded = np.concatenate([logits, np.full((7, 6), np.nan)])
     assert metrics.classification(padded, np.append(labels, [-1] * 7)) == metrics.classification(logits, labels)

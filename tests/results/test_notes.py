@@ -39,14 +39,14 @@ def test_without_spread_it_is_not_said_that_seeds_are_too_few():
 
 
 def test_against_which_arm_is_said_where_there_is_a_choice():
-    given = parts({**TOP1, "labelled_alone": [0.7, 0.7, 0.8]})
-    given["arms"]["labelled_alone"]["val_top1"] = [0.9] * 3
+    given = parts({**TOP1, "labeled_alone": [0.7, 0.7, 0.8]})
+    given["arms"]["labeled_alone"]["val_top1"] = [0.9] * 3
     found = notes.table_notes(document.build(**given))
     assert (
-        "Gains are over labelled_alone: of student_alone and labelled_alone, which use no teacher, none does better "
+        "Gains are over labeled_alone: of student_alone and labeled_alone, which use no teacher, none does better "
         "on validation."
     ) in found
-    assert any("paired t-test against labelled_alone" in one and "over 4 arms" in one for one in found)
+    assert any("paired t-test against labeled_alone" in one and "over 4 arms" in one for one in found)
     assert not any("Gains are over" in one for one in said())
     without = {name: one for name, one in given["arms"].items() if name.endswith("alone")}
     assert not any("Gains are over" in one for one in notes.table_notes(document.build(**{**given, "arms": without})))

@@ -66,14 +66,14 @@ def test_markdown_has_the_same_cells():
     assert "80.00 ± 2.65" in cells[6] and lines[-1] == "- The end."
 
 
-@pytest.mark.parametrize("labelled", [600, 5940, None])
-def test_the_table_says_how_many_labels_there_are(labelled):
+@pytest.mark.parametrize("labeled", [600, 5940, None])
+def test_the_table_says_how_many_labels_there_are(labeled):
     given = parts()
-    if labelled:
-        given["dataset"]["labels"] = {"labelled": labelled, "total": 5940}
+    if labeled:
+        given["dataset"]["labels"] = {"labeled": labeled, "total": 5940}
     for write in (tables.table, tables.markdown):
         first = write(document.build(**given)).splitlines()[0]
-        few = ", 600 of 5 940 labels" if labelled == 600 else ""
+        few = ", 600 of 5 940 labels" if labeled == 600 else ""
         splits = "600 / 200 / 400 images for training / validation / test"
         assert first == f"demo: 3 classes, {splits}{few}. Student: mobilenet_v2."
 

@@ -22,14 +22,14 @@ MACRO = {
 
 def given(counts=COUNTS, config=None):
     """A made-up run whose macro recalls are not its top-1, and in which the baselines are of two minds."""
-    made = parts({**TOP1, "labelled_alone": TOP1["student_alone"]}, **({"config": config} if config else {}))
+    made = parts({**TOP1, "labeled_alone": TOP1["student_alone"]}, **({"config": config} if config else {}))
     made["dataset"]["class_counts"] = counts
     made["teacher"]["test"]["macro_recall"] = 0.7
     for name, arm in made["arms"].items():
         macro = MACRO.get(name, [0.4, 0.4, 0.4])
         arm["test"] = [{**one, "macro_recall": value} for one, value in zip(arm["test"], macro, strict=True)]
-        arm["val_top1"] = [0.9 if name == "labelled_alone" else 0.5] * 3
-        arm["val_macro_recall"] = [0.5 if name == "labelled_alone" else 0.6] * 3
+        arm["val_top1"] = [0.9 if name == "labeled_alone" else 0.5] * 3
+        arm["val_macro_recall"] = [0.5 if name == "labeled_alone" else 0.6] * 3
     return made
 
 
@@ -61,7 +61,7 @@ def test_macro_recall_is_the_mean_over_the_classes_that_there_are():
 def test_comparisons_are_of_macro_recall_as_they_are_of_top1():
     out = document.build(**given())["arms"]
     raw = {name: stats.ttest_rel(MACRO[name], MACRO["student_alone"]).pvalue for name in ("kl", "cosine", "kl_cosine")}
-    raw["labelled_alone"] = stats.ttest_rel([0.4] * 3, MACRO["student_alone"]).pvalue
+    raw["labeled_alone"] = stats.ttest_rel([0.4] * 3, MACRO["student_alone"]).pvalue
     for name, values in MACRO.items():
         found = out[name]["macro_recall"]
         assert found["test"] == values
@@ -75,9 +75,9 @@ def test_comparisons_are_of_macro_recall_as_they_are_of_top1():
     assert out[largest]["macro_recall"]["p_vs_alone"] == pytest.approx(raw[largest])
     assert out[smallest]["macro_recall"]["p_vs_alone"] == pytest.approx(4 * raw[smallest])
     # Of top-1 the same arm is the baseline, chosen by macro recall on validation.
-    assert out["student_alone"]["minus_alone"] is None and out["labelled_alone"]["minus_alone"]["mean"] == 0
+    assert out["student_alone"]["minus_alone"] is None and out["labeled_alone"]["minus_alone"]["mean"] == 0
     equal = document.build(**given({**COUNTS, "train": [9, 9, 9], "test": [9, 9, 9]}))["arms"]
-    assert equal["labelled_alone"]["minus_alone"] is None and equal["student_alone"]["minus_alone"] is not None
+    assert equal["labeled_alone"]["minus_alone"] is None and equal["student_alone"]["minus_alone"] is not None
 
 
 def test_the_bootstrap_draws_within_the_classes():
@@ -126,14 +126,14 @@ def test_the_table_begins_with_macro_figures_and_says_why():
     assert by_name["kl"][5] == "62.33 ± 3.21" and by_name["kl"][8] == "76.67"
     said = notes.table_notes(out)
     assert said[0].startswith(
-        "Classes are unequal, 8 to 60 labelled training images and 8 to 40 labelled test images a class, so macro "
+        "Classes are unequal, 8 to 60 labeled training images and 8 to 40 labeled test images a class, so macro "
         "recall (balanced accuracy), the mean over the classes, comes first"
     )
     assert said[1] == (
         "400 test images: one of them is 0.83 points of macro recall in the largest class and 4.17 in the smallest."
     )
     few = notes.table_notes(document.build(**given({**COUNTS, "test": [20, 20, 20]})))
-    assert "60 labelled training images and 20 labelled test images a class" in few[0]
+    assert "60 labeled training images and 20 labeled test images a class" in few[0]
     assert few[1] == "400 test images: one of them is 1.67 points of macro recall."
     flat = " ".join(said)
     assert "points of test macro recall: student_alone -18.67" in flat and "points of top-1" not in flat

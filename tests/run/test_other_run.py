@@ -20,7 +20,7 @@ def config(tmp_path):
     there.teacher.weights = "elsewhere.safetensors"
     (tmp_path / "teacher").mkdir()
     (tmp_path / "config.json").write_text(there.to_json())
-    splits = {"train": ["a/1", "b/1"], "validation": ["a/2"], "test": ["a/3", "b/3"], "unlabelled": ["tile"]}
+    splits = {"train": ["a/1", "b/1"], "validation": ["a/2"], "test": ["a/3", "b/3"], "unlabeled": ["tile"]}
     (tmp_path / "splits.json").write_text(json.dumps({**splits, "classes": ["a", "b"]}))
     (tmp_path / "teacher" / "program.json").write_text('{"arms_at_once": null, "steps": 12}')
     here = base()
@@ -228,11 +228,11 @@ def test_students_with_the_baseline_that_joined_by_itself_are_a_teacher(config, 
         section="student", field="teacher.students", workdir=tmp_path, config=lambda: json.loads(there.to_json()),
         folder=tmp_path / "distill",
     )  # fmt: skip
-    trained = {"seeds": [0], "projection": None, "steps": 3, "arms": ["kl", "labelled_alone"]}
+    trained = {"seeds": [0], "projection": None, "steps": 3, "arms": ["kl", "labeled_alone"]}
     monkeypatch.setattr(other_run, "trained_students", lambda other: trained)
     monkeypatch.setattr(runs, "Learner", lambda **fields: SimpleNamespace(**fields))
     for name in ("_network", "taken", "frozen"):
         monkeypatch.setattr(runs, name, lambda *_: None)
     run = SimpleNamespace(config=config, dataset=SimpleNamespace(train=range(9)), log=print)
     found = runs.other_networks(run, other)
-    assert [(arm.name, arm.labelled_only) for arm in found.arms] == [("kl", False), ("labelled_alone", True)]
+    assert [(arm.name, arm.labeled_only) for arm in found.arms] == [("kl", False), ("labeled_alone", True)]

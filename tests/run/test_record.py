@@ -57,6 +57,8 @@ def test_a_run_of_an_earlier_version_goes_on_where_its_fields_meant_the_same(tmp
     before["student"] |= {"depthwise": "conv"}
     before["teacher"] |= {"convolution": "winograd"}
     before["distill"] |= {"cosine_on": "logits"}
+    before["dataset"]["unlabelled"] = before["dataset"].pop("unlabeled")
+    before["dataset"]["unlabelled_dir"] = before["dataset"].pop("unlabeled_dir")
     del before["dataset"]["augmentation"], before["student"]["head"], before["run"]["form"]
     del before["arms"]["cosine_probabilities"]  # an arm that it could not have trained
     written(tmp_path, before)
@@ -64,6 +66,10 @@ def test_a_run_of_an_earlier_version_goes_on_where_its_fields_meant_the_same(tmp
     before["distill"]["cosine_on"] = "probabilities"
     written(tmp_path, before)
     with pytest.raises(InputError, match="distill.cosine_on is None, was 'probabilities'"):
+        record.check_same_config(tmp_path, now())
+    before["distill"]["cosine_on"], before["dataset"]["unlabelled"] = "logits", "drop"
+    written(tmp_path, before)
+    with pytest.raises(InputError, match="dataset.unlabeled is 'keep', was 'drop'"):
         record.check_same_config(tmp_path, now())
 
 
@@ -79,19 +85,19 @@ def test_the_first_field_that_differs_is_named_and_the_section_run_is_free(tmp_p
 
 def test_the_baseline_decides_where_it_was_trained_though_no_field_names_it(tmp_path):
     document = now()
-    del document["arms"]["labelled_alone"]  # the default is then taken
+    del document["arms"]["labeled_alone"]  # the default is then taken
     written(tmp_path, document)
     other = now()
     record.check_same_config(tmp_path, other)
-    other["arms"]["labelled_alone"] |= {"learning_rate": 0.1}
+    other["arms"]["labeled_alone"] |= {"learning_rate": 0.1}
     record.check_same_config(tmp_path, other)
     (tmp_path / "distill").mkdir()
     program = tmp_path / "distill" / "program.json"
     program.write_text(json.dumps({"arms": ["student_alone", "kl"]}))
     record.check_same_config(tmp_path, other)
-    program.write_text(json.dumps({"arms": ["student_alone", "kl", "labelled_alone"]}))
+    program.write_text(json.dumps({"arms": ["student_alone", "kl", "labeled_alone"]}))
     record.check_same_config(tmp_path, now())
-    with pytest.raises(InputError, match="arms.labelled_alone.learning_rate is 0.1, was None"):
+    with pytest.raises(InputError, match="arms.labeled_alone.learning_rate is 0.1, was None"):
         record.check_same_config(tmp_path, other)
     program.write_text("{")
     with pytest.raises(InputError, match="program.json is not readable JSON .*: remove it"):

@@ -115,14 +115,14 @@ def test_balanced_draws_reach_training_and_may_use_more_views(handed, monkeypatc
 @pytest.mark.parametrize(
     ("sampling", "labels", "views"), [("uniform", [0, 1, 2, -1, -1, -1], 4), ("balanced", [0, 0, 1, -1, -1, -1], 6)]
 )
-def test_arms_of_labelled_images_alone_visit_as_many_views_as_their_plan_has(
+def test_arms_of_labeled_images_alone_visit_as_many_views_as_their_plan_has(
     handed, monkeypatch, tmp_path, sampling, labels, views
 ):
     """Two epochs of six images: four draws of each of three with a label, or six of the one alone in its class."""
     monkeypatch.setattr(DATASET, "train", split("train", labels))
     config = base()
     config.student.epochs, config.distill.views, config.dataset.sampling = 2, 99, sampling
-    config.arms.few = {"ce": 1.0, "kl": 1.0, "labelled_only": True}
+    config.arms.few = {"ce": 1.0, "kl": 1.0, "labeled_only": True}
     config.distill.arms = ("few",)
     data, _ = handed(train.distill, config)
     assert data.views == views

@@ -34,7 +34,7 @@ MUTANTS = (
     Mutant(TERMS, "jnp.exp(log_p) * (log_p - log_q)", "jnp.exp(log_q) * (log_p - log_q)", f"{REFERENCE} -k numpy"),
     Mutant(
         TERMS,
-        "    return jnp.where(labelled, -picked[..., 0], 0)",
+        "    return jnp.where(labeled, -picked[..., 0], 0)",
         "    return -picked[..., 0]",
         f"{REFERENCE} -k numpy",
     ),
@@ -232,11 +232,11 @@ MUTANTS = (
         "return min(baselines(arms), key=lambda name: rank(arms[name], measure), default=None)",
         "tests/results",
     ),
-    # The baseline that is shown labelled tiles only.
+    # The baseline that is shown labeled tiles only.
     Mutant(STEP, "leaf[hyper.group], batch)", "leaf[0], batch)", f"{BASELINE} -k steps_it_would_take"),
     Mutant(
         "kdjax/training/loop.py",
-        "if not (arm.labelled_only and not arm.needs_teacher and name in unknown)",
+        "if not (arm.labeled_only and not arm.needs_teacher and name in unknown)",
         "if name",
         f"{BASELINE} -k not_told",
     ),

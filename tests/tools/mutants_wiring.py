@@ -13,7 +13,7 @@ STATE = "kdjax/training/state.py"
 
 WIRING = "tests/stages/test_wiring.py"
 REFERENCE = "tests/training/test_update_reference.py"
-BASELINE = "tests/training/test_labelled_alone.py"
+BASELINE = "tests/training/test_labeled_alone.py"
 FINISHED = "tests/test_finished_run.py -m slow"
 COMMANDS = "tests/test_finished_run_commands.py -m slow"
 
@@ -77,7 +77,7 @@ WIRED = (
     ),
     Mutant(TRAIN, "    targets.pin()\n", "", f"{WIRING} -k stored_logits"),
     Mutant(
-        TRAIN, "    split = run.dataset.train.labelled()", "    split = run.dataset.train", f"{WIRING} -k what_selects"
+        TRAIN, "    split = run.dataset.train.labeled()", "    split = run.dataset.train", f"{WIRING} -k what_selects"
     ),
     Mutant(
         TRAIN,
@@ -96,8 +96,8 @@ WIRED = (
     Mutant(POPULATION, "partners=data.mixup > 0, labels", "partners=False, labels", f"{WIRING} -k averages"),
     Mutant(
         POPULATION,
-        "np.array([arm.labelled_only for arm in self.learner.arms], np.int32)",
-        "np.array([not arm.labelled_only for arm in self.learner.arms], np.int32)",
+        "np.array([arm.labeled_only for arm in self.learner.arms], np.int32)",
+        "np.array([not arm.labeled_only for arm in self.learner.arms], np.int32)",
         f"{BASELINE} -k equally",
     ),
     Mutant(
@@ -108,7 +108,7 @@ WIRED = (
     ),
     Mutant(
         POPULATION,
-        "pool = data.views if any(arm.labelled_only and arm.needs_teacher for arm in arms) else 0",
+        "pool = data.views if any(arm.labeled_only and arm.needs_teacher for arm in arms) else 0",
         "pool = data.views",
         f"{BASELINE} -k equally",
     ),

@@ -249,7 +249,7 @@ def test_mean_over_the_eight_symmetries(colors):
 
 
 @pytest.mark.usefixtures("every_epoch_saved")
-def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimiser(tmp_path, colors):
+def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimizer(tmp_path, colors):
     train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert kept == [9, 12]
@@ -271,7 +271,7 @@ def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colors):
     checkpoints.close()
 
 
-def test_dropout_and_view_keys_do_not_depend_on_the_neighbours():
+def test_dropout_and_view_keys_do_not_depend_on_the_neighbors():
     places = jnp.arange(8, dtype=jnp.int32)[None]
     keys = jax.random.key_data(dropout_keys(jnp.array([5]), jnp.int32(3), places))
     part = jax.random.key_data(dropout_keys(jnp.array([4, 5]), jnp.int32(3), jnp.tile(places[:, 6:], (2, 1))))

@@ -1,4 +1,4 @@
-"""The optimiser against PyTorch and closed forms."""
+"""The optimizer against PyTorch and closed forms."""
 
 import jax
 import jax.numpy as jnp

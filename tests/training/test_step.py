@@ -1,4 +1,4 @@
-"""The train step: devices, neighbours and keys change nothing."""
+"""The train step: devices, neighbors and keys change nothing."""
 
 import functools
 
@@ -40,7 +40,7 @@ def arms(rows=slice(None)):
 def examples():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
-    labels[rng.permutation(EXAMPLES)[:25]] = -1  # labelled examples spread unevenly over the devices
+    labels[rng.permutation(EXAMPLES)[:25]] = -1  # labeled examples spread unevenly over the devices
     return Examples(
         images=rng.integers(0, 256, (EXAMPLES, 36, 36, 3), dtype=np.uint8),
         labels=labels,

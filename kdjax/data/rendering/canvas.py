@@ -238,7 +238,7 @@ class Canvas:
         self.polygon(shore, self.pick(WATERS))
 
     def plot(self) -> None:
-        """A neighbouring field, with furrows or without."""
+        """A neighboring field, with furrows or without."""
         a = self.between(0, 2 * np.pi)
         field = box(0.6 * np.cos(a), 0.6 * np.sin(a), self.between(0.3, 0.6), self.between(0.3, 0.6), a)
         color = self.pick((GRASS, DRY, SOIL, MEADOW))

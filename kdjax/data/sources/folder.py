@@ -62,30 +62,30 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     return taken.pool(name, found.classes, sides=[found.sides[row] for row in taken.rows], notes=notes)
 
 
-def load_unlabelled(section: Mapping[str, Any], context: Context, like: Meaning) -> Ingested:
-    """Reads all images below a directory or zip, whatever its folders are called; names start with 'unlabelled:'.
+def load_unlabeled(section: Mapping[str, Any], context: Context, like: Meaning) -> Ingested:
+    """Reads all images below a directory or zip, whatever its folders are called; names start with 'unlabeled:'.
 
     Args:
-        section: reads `unlabelled_dir`, and what `ingest` reads.
+        section: reads `unlabeled_dir`, and what `ingest` reads.
         context: seed, cache and log.
-        like: what the labelled tiles are.
+        like: what the labeled tiles are.
 
     Raises:
         InputError: missing or not a zip; no images; unreadable images unless skipped.
     """
-    field, path = "dataset.unlabelled_dir", section["unlabelled_dir"]
+    field, path = "dataset.unlabeled_dir", section["unlabeled_dir"]
     with open_files(path, field) as files:
         if not files.paths:
             raise no_images(path, field)
         layout.check_names(files.paths, field)
-        names = [f"unlabelled:{name}" for name in files.paths]
+        names = [f"unlabeled:{name}" for name in files.paths]
         taken = ingest(
             Encoded(
                 field,
                 names,
                 files.stamps,
                 lambda k: Raw(names[k], UNLABELLED, files.read(k)),
-                identity=[files.identity, "unlabelled"],
+                identity=[files.identity, "unlabeled"],
                 like=like,
             ),
             section,

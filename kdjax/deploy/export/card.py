@@ -79,7 +79,7 @@ def _files(facts: Facts) -> list[str]:
         f"| `{name}` | {what.format(names=names)} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
         f"| {formats.percent(one['agreement'])} |"
         for name, what in FILES.items()
-        if (one := facts.document["artefacts"].get(name))
+        if (one := facts.document["artifacts"].get(name))
     ]
     metadata = facts.metadata
     return [
@@ -144,7 +144,7 @@ def _data(facts: Facts) -> list[str]:
         f"{markdown(dataset.name)}: {counts}. Source: {config['dataset']['source']}. Split seed: "
         f"{config['data_seed']}. Fingerprint: `{dataset.fingerprint[:16]}`.",
         "",
-        "Licence of the data: not known to kdjax. To be filled in by whoever passes this model on.",
+        "License of the data: not known to kdjax. To be filled in by whoever passes this model on.",
     ]
 
 
@@ -189,7 +189,7 @@ def _limits(facts: Facts) -> list[str]:
             "- The integer LiteRT file resizes in 8 bits as well. Its figures are of this CPU: other chips may round "
             "otherwise."
         ]
-        * ("student_int8.tflite" in facts.document["artefacts"]),
+        * ("student_int8.tflite" in facts.document["artifacts"]),
         "- Latencies in `parity.json` were taken while whatever else ran on that machine was running.",
     ]
 

@@ -28,7 +28,7 @@ def head(document: Mapping[str, Any], distilled: bool) -> str:
     figures = [
         ("accuracy", student["test"]["top1"], "top-1"),
         ("f1", student["test"]["macro_f1"], "macro-F1"),
-        ("accuracy", document["artefacts"][INT8]["top1"], f"top-1 of {INT8}"),
+        ("accuracy", document["artifacts"][INT8]["top1"], f"top-1 of {INT8}"),
     ]
     tags = ["land-use", "earth-observation", "remote-sensing", "onnx", network["model"]]
     card = ModelCardData(

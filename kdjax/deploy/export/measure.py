@@ -92,7 +92,7 @@ def measured(
             "read_from": "files" if _from_files(run) else "stored images",
             "equal_to_the_stored_ones": equal,
         },
-        "artefacts": {
+        "artifacts": {
             name: {
                 **parity.compare(values, reference, test.labels),
                 "bytes": (place / name).stat().st_size,

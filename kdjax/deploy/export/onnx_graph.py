@@ -39,7 +39,7 @@ def metadata(network: g.Graph, classes: Sequence[str], meaning: Meaning) -> dict
             f"resize to {size} px and normalization are inside"
         ),
         "resize": (
-            "decode (EXIF orientation applied, alpha dropped, grey and palette made RGB), then Pillow's Lanczos filter "
+            "decode (EXIF orientation applied, alpha dropped, gray and palette made RGB), then Pillow's Lanczos filter "
             f"to {side} x {side} px; an image that is not square is squeezed, not cropped"
         ),
         "output": "logits, float32; their softmax gives the probabilities of the classes",
@@ -56,7 +56,7 @@ def _channels(network: g.Graph, meaning: Meaning) -> str:
 def bands(resize: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A resize of rows as products of a few small matrices, each with the rows that its band of the result needs.
 
-    A row of the result reads a few neighbouring rows, so most of the one large matrix is 0; and bytes are quick to
+    A row of the result reads a few neighboring rows, so most of the one large matrix is 0; and bytes are quick to
     gather. Measured with onnxruntime, four bands take a third less than the whole matrix.
 
     Args:

@@ -1,4 +1,4 @@
-"""How an artefact's outputs and speed compare with what it was made from."""
+"""How an artifact's outputs and speed compare with what it was made from."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ def compare(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> di
 
     Args:
         logits, reference: (n, classes) of the same images.
-        labels: (n,) int, -1 = unlabelled.
+        labels: (n,) int, -1 = unlabeled.
 
     Returns:
         top1: of `logits`. agreement: share of images with the same class. largest_logit_difference: absolute.

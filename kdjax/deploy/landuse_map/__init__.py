@@ -1,6 +1,6 @@
 """Maps of rasters by an exported student.
 
-`python -m kdjax.deploy.landuse_map ARTEFACT RASTER OUT.tif` or `… ARTEFACT INPUT… --output FOLDER`.
+`python -m kdjax.deploy.landuse_map ARTIFACT RASTER OUT.tif` or `… ARTIFACT INPUT… --output FOLDER`.
 
 A window slides over the raster in steps of `--stride`; a cell of the map is one step wide. The probabilities of a cell
 are the mean over the windows that cover it, weighted by how much of it each covers. Windows are read, classified and

@@ -41,8 +41,8 @@ def _folder(text: str) -> Path:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m kdjax.deploy.landuse_map", description="Land-use maps of georeferenced rasters.")
-    parser.usage = "%(prog)s ARTEFACT RASTER OUT.tif | %(prog)s ARTEFACT INPUT... --output FOLDER"
-    parser.add_argument("artefact", metavar="ARTEFACT", help="student.onnx, student.int8.onnx or a .tflite")
+    parser.usage = "%(prog)s ARTIFACT RASTER OUT.tif | %(prog)s ARTIFACT INPUT... --output FOLDER"
+    parser.add_argument("artifact", metavar="ARTIFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument(
         "inputs",
         metavar="INPUT",
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     if options.tile and options.stride:
         mapping.check_stride(options.stride, options.tile)
     preemption.install()
-    classifier = mapping.load(given.artefact)
+    classifier = mapping.load(given.artifact)
     failed: list[str] = []
     if given.output is None:
         raster, out = given.inputs
@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
 def _check(given: argparse.Namespace) -> None:
     if given.output is None and len(given.inputs) != 2:
         raise InputError(
-            f"arguments: {len(given.inputs)} after ARTEFACT; give RASTER and OUT.tif, or rasters and --output=FOLDER"
+            f"arguments: {len(given.inputs)} after ARTIFACT; give RASTER and OUT.tif, or rasters and --output=FOLDER"
         )
     if given.output is None and given.workers > 1:
         raise InputError(

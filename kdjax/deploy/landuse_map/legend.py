@@ -16,7 +16,7 @@ GRAY = (170, 170, 170)
 
 
 def colors(count: int) -> list[tuple[int, int, int]]:
-    """A color for each class, (red, green, blue) from 0 to 255: hues far apart, neighbours also in lightness."""
+    """A color for each class, (red, green, blue) from 0 to 255: hues far apart, neighbors also in lightness."""
     shades = ((0.45, 0.65), (0.62, 0.55), (0.33, 0.6))
     golden = (math.sqrt(5) - 1) / 2
     found = (colorsys.hls_to_rgb((0.58 + k * golden) % 1, *shades[k % len(shades)]) for k in range(count))

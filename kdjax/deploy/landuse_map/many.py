@@ -142,8 +142,8 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
     return areas, [job.text for job in jobs if job not in mapped]
 
 
-def _begin(artefact: str, options: Options, threads: int) -> Callable[[Job], Outcome]:
-    return functools.partial(_outcome, mapping.load(artefact, threads), options)
+def _begin(artifact: str, options: Options, threads: int) -> Callable[[Job], Outcome]:
+    return functools.partial(_outcome, mapping.load(artifact, threads), options)
 
 
 def _outcome(classifier: Classifier, options: Options, job: Job) -> Outcome:

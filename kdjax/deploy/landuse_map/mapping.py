@@ -56,16 +56,16 @@ class Options:
     polygons: bool = False
 
 
-def load(artefact: str, threads: int | None = None) -> Classifier:
+def load(artifact: str, threads: int | None = None) -> Classifier:
     """The classifier of an exported file; see `Classifier`.
 
     Raises:
         InputError: it is none, or it has more classes than a map can hold.
     """
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
-    classifier = Classifier(artefact, threads)
+    classifier = Classifier(artifact, threads)
     if len(classifier.classes) > UNKNOWN:
-        raise InputError(f"artefact {artefact}: a map holds {UNKNOWN} classes, not {len(classifier.classes)}")
+        raise InputError(f"artifact {artifact}: a map holds {UNKNOWN} classes, not {len(classifier.classes)}")
     return classifier
 
 

@@ -11,7 +11,7 @@ from kdjax.deploy.landuse_map import areas, polygons
 from kdjax.errors import InputError
 from kdjax.runtime import preemption
 
-MADE_BY = "artefact"
+MADE_BY = "artifact"
 """The tag that every raster of a map has: the name of the model."""
 
 _SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")

@@ -166,7 +166,7 @@ class Raster:
     def _check_bands(self) -> None:
         file, path = self._file, self.path
         if any(file.colorinterp[band - 1] == ColorInterp.palette for band in self.bands):
-            raise InputError(f"raster {path}: it has a colour table; make it RGB with gdal_translate -expand rgb")
+            raise InputError(f"raster {path}: it has a color table; make it RGB with gdal_translate -expand rgb")
         types = sorted({file.dtypes[band - 1] for band in self.bands})
         if any(name.startswith("c") for name in types):
             raise InputError(f"raster {path}: its values are complex numbers; give a raster of real ones")

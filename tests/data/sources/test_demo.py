@@ -49,7 +49,7 @@ def test_the_demo_is_balanced_and_its_splits_are_disjoint():
 
 
 @pytest.mark.slow
-def test_colour_alone_does_not_solve_the_demo():
+def test_color_alone_does_not_solve_the_demo():
     """Nearest class mean of channel means and deviations: better than chance, far from what a network reaches."""
     data = load(**OPTIONS | {"demo_train": 300, "demo_test": 200})
 

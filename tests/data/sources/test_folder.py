@@ -23,11 +23,11 @@ def plain(tmp_path_factory):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """3 x 20 images; one grey, one RGBA, one 16-bit TIFF, one CMYK JPEG, one palette PNG among them."""
+    """3 x 20 images; one gray, one RGBA, one 16-bit TIFF, one CMYK JPEG, one palette PNG among them."""
     root = write_classes(tmp_path / "mixed")
     for folder, i in (("field", 0), ("field", 1), ("lake", 0), ("lake", 1), ("town", 0)):
         (root / folder / f"{folder}{i:02d}.png").unlink()
-    Image.fromarray(picture(1, 20, 20)[..., 0]).save(root / "field" / "grey.png")
+    Image.fromarray(picture(1, 20, 20)[..., 0]).save(root / "field" / "gray.png")
     rgba = np.dstack([picture(2, 20, 20), np.full((20, 20), 7, np.uint8)])
     Image.fromarray(rgba).save(root / "field" / "alpha.png")
     tifffile.imwrite(root / "lake" / "deep.tif", picture(3, 20, 20).astype(np.uint16) * 40, photometric="rgb")
@@ -83,15 +83,15 @@ def test_mixed_kinds_of_images(mixed):
         seed: np.asarray(Image.fromarray(picture(seed, 20, 20)).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
         for seed in (1, 2, 4, 5)
     }
-    grey = image_of(data, "field/grey.png")
-    assert (grey == grey[..., :1]).all()
+    gray = image_of(data, "field/gray.png")
+    assert (gray == gray[..., :1]).all()
     # Alpha is dropped, not blended: an almost transparent image keeps its colors.
     np.testing.assert_array_equal(image_of(data, "field/alpha.png"), resized[2])
     assert np.abs(image_of(data, "lake/cmyk.jpg").astype(int) - resized[4]).mean() < 12
     assert np.abs(image_of(data, "town/palette.png").astype(int) - resized[5]).mean() < 12
     text = "\n".join(data.notes)
     assert "1 16-bit or float images: values" in text and "percentile" in text
-    assert "1 images: CMYK converted to RGB" in text and "grey made RGB" in text and "alpha" in text
+    assert "1 images: CMYK converted to RGB" in text and "gray made RGB" in text and "alpha" in text
 
 
 def test_value_range_as_configured(mixed):
@@ -139,7 +139,7 @@ def test_at_most_ten_names_are_listed(plain, tmp_path):
 
 
 @pytest.mark.parametrize("channels, planar", [(2, "contig"), (5, "contig"), (13, "contig"), (13, "separate")])
-def test_band_counts_that_are_no_colour_image_are_named(tmp_path, channels, planar):
+def test_band_counts_that_are_no_color_image_are_named(tmp_path, channels, planar):
     root = write_classes(tmp_path / "bands", count=4)
     bands = picture(0, 20, 20, 3)[..., np.arange(channels) % 3]
     bands = bands if planar == "contig" else np.moveaxis(bands, -1, 0)
@@ -174,7 +174,7 @@ def test_own_split_folders_are_kept(tmp_path):
     assert {name.split("/")[0] for name in data.validation.names} == {"Train"} and len(data.test) == 6
     for file in [*(root / "test").rglob("*.png")]:
         file.rename(root / "test" / f"{file.parent.name}-{file.name}")
-    with pytest.raises(InputError, match="the images of test lie in none.*unlabelled_dir"):
+    with pytest.raises(InputError, match="the images of test lie in none.*unlabeled_dir"):
         load(path=str(root), **OPTIONS)
     shutil.rmtree(root / "test")
     write_classes(root / "extra", ("a", "b"), 2)
@@ -277,14 +277,14 @@ def test_bad_input_is_one_clear_line(plain, tmp_path):
         ({"validation_fraction": 0}, "dataset.validation_fraction: 0"),
         ({"label_fraction": 0}, "dataset.label_fraction: 0"),
         ({"label_fraction": 1.5}, "dataset.label_fraction: 1.5"),
-        ({"unlabelled": "hide"}, "dataset.unlabelled: 'hide'"),
-        ({"unlabelled": "drop", "unlabelled_dir": str(plain)}, "dataset.unlabelled is 'drop'"),
+        ({"unlabeled": "hide"}, "dataset.unlabeled: 'hide'"),
+        ({"unlabeled": "drop", "unlabeled_dir": str(plain)}, "dataset.unlabeled is 'drop'"),
         ({"source": "web"}, "dataset.source: 'web'"),
         ({"on_error": "ignore"}, "dataset.on_error: 'ignore'"),
         ({"value_range": (5, 5)}, "dataset.value_range"),
         ({"value_range": (1,)}, "dataset.value_range"),
         ({"tfds_splits": ("train",)}, "dataset.tfds_splits"),
-        ({"unlabelled_dir": str(tmp_path / "absent")}, "dataset.unlabelled_dir: .*does not exist"),
+        ({"unlabeled_dir": str(tmp_path / "absent")}, "dataset.unlabeled_dir: .*does not exist"),
         ({"splits": str(tmp_path / "absent.json")}, "dataset.splits: .*cannot be read"),
     ]
     for change, pattern in cases:
@@ -305,8 +305,8 @@ def test_files_that_are_no_images_by_name_are_noted(plain, tmp_path, archive):
     note = next(note for note in data.notes if "left out that are no" in note)
     assert note.startswith("4 files") and "2 .webp" in note and "1 .txt" in note and "1 without suffix" in note
     assert "glacier" not in data.classes
-    more = load(path=str(plain), **OPTIONS | {"unlabelled_dir": str(path)})
-    assert any("unlabelled tiles: 4 files left out" in note for note in more.notes)
+    more = load(path=str(plain), **OPTIONS | {"unlabeled_dir": str(path)})
+    assert any("unlabeled tiles: 4 files left out" in note for note in more.notes)
 
 
 @pytest.mark.parametrize("preview", ["preview.png", "top/preview.png"])

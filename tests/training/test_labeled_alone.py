@@ -1,4 +1,4 @@
-"""The fair baseline where labels are few: students that are shown the labelled tiles only, in the same population."""
+"""The fair baseline where labels are few: students that are shown the labeled tiles only, in the same population."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from kdjax.training.population import population
 from kdjax.training.progress import Progress
 from kdjax.training.step import train_step
 
-TAUGHT, BASELINE = ("student_alone", "kl_cosine"), "labelled_alone"
+TAUGHT, BASELINE = ("student_alone", "kl_cosine"), "labeled_alone"
 LABELLED, STEPS = 12, 6
 
 
@@ -59,25 +59,25 @@ def made(colors, folder, *names):
 )
 def test_it_joins_where_gains_are_stated_and_tiles_lack_labels(names, labels, joins):
     config = base()
-    config.arms.mine = {"ce": 2.0, "labelled_only": True}
-    config.arms.taught = {"ce": 1.0, "kl": 1.0, "labelled_only": True}
+    config.arms.mine = {"ce": 2.0, "labeled_only": True}
+    config.arms.taught = {"ce": 1.0, "kl": 1.0, "labeled_only": True}
     config.distill.arms = names
     found = student_arms(config, SimpleNamespace(classes=("a", "b"), train=SimpleNamespace(labels=np.array(labels))))
     assert tuple(arm.name for arm in found) == (*names, *([BASELINE] * joins))
     alone = next((arm for arm in found if arm.name == BASELINE), None)
     if alone:
-        assert alone.labelled_only and not alone.needs_teacher and alone.weights == {"ce": 1.0}
+        assert alone.labeled_only and not alone.needs_teacher and alone.weights == {"ce": 1.0}
         assert (alone.temperature, alone.learning_rate) == (4.0, config.student.learning_rate)
 
 
 def test_its_own_settings_in_a_config_are_kept():
     config = base()
-    config.arms.labelled_alone.learning_rate = 0.125
+    config.arms.labeled_alone.learning_rate = 0.125
     found = student_arms(config, SimpleNamespace(classes=("a",), train=SimpleNamespace(labels=np.array([0, -1]))))
     assert found[-1].name == BASELINE and found[-1].learning_rate == 0.125
 
 
-def test_it_is_shown_labelled_examples_only_equally_often_in_fresh_views(colors, tmp_path):
+def test_it_is_shown_labeled_examples_only_equally_often_in_fresh_views(colors, tmp_path):
     trained = made(colors, tmp_path, *TAUGHT, BASELINE)
     labels = trained.data.train.labels
     rows = np.flatnonzero(labels >= 0)
@@ -120,7 +120,7 @@ def test_the_others_train_as_they_do_without_it(colors, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_takes_the_steps_it_would_take_alone_on_the_labelled_tiles(colors, tmp_path):
+def test_it_takes_the_steps_it_would_take_alone_on_the_labeled_tiles(colors, tmp_path):
     """Against the bare train step of one arm, on batches that are put together here."""
     trained = made(colors, tmp_path, *TAUGHT, BASELINE)
     split, recipe = trained.data.train, trained.recipe
