@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 # Controls (ANSI escapes begin with one), lone surrogates (file names that are not UTF-8), line separators, and marks
-# that reorder text, with which one name can be made to look like another.
+# that reorder text, with which one name can be made to look like another. Others that do not print belong to scripts.
 _REORDERING = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
 
@@ -33,6 +33,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
+def unseen(character: str) -> bool:
+    """Whether a character does something to a terminal, a log or a page other than to be seen there."""
+    return unicodedata.category(character) in _UNSEEN or character in _REORDERING
+
+
 def printable(text: str, keep: str = "") -> str:
     """Text for a terminal, a log or a page: what cannot be seen is written as an escape, such as \\x1b.
 
@@ -43,10 +48,7 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        one.encode("unicode_escape").decode("ascii")
-        if one not in keep and (unicodedata.category(one) in _UNSEEN or one in _REORDERING)
-        else one
-        for one in text
+        one.encode("unicode_escape").decode("ascii") if one not in keep and unseen(one) else one for one in text
     )
 
 

@@ -18,8 +18,8 @@ STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 USAGE = """python -m kdjax.main [--config=FILE[:ARGUMENT]] [--config.FIELD=VALUE …] [other flags]
 
-Trains a land-use teacher, distils it into small students, measures them and hands them over. The same command again
-goes on where it stopped. A config file is Python code, and it is run. Every field is in kdjax/config.py.
+Trains a land-use teacher, distills it into small students, evaluates them and exports them. The same command again
+continues where it stopped. A config file is Python code, and it is run. Every field is in kdjax/config.py.
 """
 
 

@@ -13,7 +13,8 @@ uc_merced_64_validation.jsonl: the lines of kind "validation" in distill/metrics
 labels_P*: runs of configs/label_fraction.py with P percent of the labels. `_only` is the baseline on the labeled tiles
     alone, `_upper` has a teacher trained with all labels, `_split2` is another split, `_objectives` has the objectives
     of other papers, and `_only_soft` is kl_cosine on the labeled tiles alone.
-labels_P_gain: the output of `python -m kdjax.results.compare` for kl_cosine and the baseline that is better on test.
+labels_P_gain: the output of `python -m kdjax.results.compare` for kl_cosine and the baseline that is better on test,
+    a choice that favors the baseline.
 labels_10_OBJECTIVE_gain: the same for each other objective and kl_cosine. `_only_soft_gain` compares `_only_soft` with
     the baseline, and `_unlabeled_gain` compares kl_cosine on all tiles with `_only_soft`.
 """

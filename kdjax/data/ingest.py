@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from kdjax.data.decoding import Decoding, Encoded
 from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Rows
 from kdjax.errors import InputError
+from kdjax.runtime import host
 
 _NAMES_SHOWN = 10
 
@@ -93,7 +93,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
     channels = len(bands.names) if bands else 3
     shape = (len(encoded.stamps), section["storage_size"], section["storage_size"], channels)
     with contextlib.ExitStack() as stack:
-        threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 2)))
+        threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max(2, host.cores())))
         stored = None if folder is None else cache.read(folder, threads, context.log)
         if stored is None and folder is not None:
             with _named(folder):

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from kdjax.data.image_files import Files
-from kdjax.errors import InputError
+from kdjax.errors import InputError, unseen
 
 _SIDES = {
     "train": "train",
@@ -33,8 +33,6 @@ _PART = re.compile(
     r"|holdout|fold|split|part|partition|subset)s?"
     r"(?:[-_. ]?(?:set|data|dataset|images?|imgs?|split|\d+))*"
 )
-_UNSEEN = {"Cc", "Zl", "Zp"}  # controls and breaks; other characters that do not print belong to some scripts
-_REORDERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CONTAINERS = frozenset(
     "images image imgs img pictures previews preview rgb masks mask labels annotations jpg jpeg png tif tiff data "
     "original originals raw resized small large sample samples unlabeled unlabeled".split()
@@ -128,7 +126,7 @@ def check_names(paths: Sequence[str], where: str) -> None:
             path.encode()
         except UnicodeEncodeError:
             raise InputError(f"{where}: the name of {ascii(path)} is not UTF-8: rename it") from None
-        if any(unicodedata.category(one) in _UNSEEN or one in _REORDERING for one in path):
+        if any(map(unseen, path)):
             raise InputError(f"{where}: the name of {ascii(path)} holds control characters: rename it")
 
 

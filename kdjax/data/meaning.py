@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,18 @@ BYTES, INTEGERS, UNIT, FLOATS = "8-bit", "16-bit", "float 0..1", "float"
 _MARGIN = 0.1  # share of the value range
 _FEW = 0.05  # share of the value range that bytes would take, so that all of them would be black
 _SIZES = ("tile_px", "pixel_size_m", "ground_size_m")
+
+
+def ranges_differ(theirs: Sequence[float] | None, ours: Sequence[float], *, named: bool) -> bool:
+    """Whether two sets of images became black and white by other values.
+
+    Args:
+        theirs: (low, high), () of bytes; None where that is not known, and then they do not.
+        ours: the same.
+        named: whether these are images of named bands. Red, green and blue in bytes go with those in other numbers,
+            which were stretched to look like them.
+    """
+    return theirs is not None and list(theirs) != list(ours) and (named or bool(theirs and ours))
 
 
 class OutsideError(DecodeError):

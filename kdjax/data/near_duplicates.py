@@ -46,8 +46,8 @@ def closest(held: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """For each thumbnail its largest correlation with another in any symmetry, and that other.
 
     Args:
-        held: (n, SIDE, SIDE, 3), from `thumbnails`.
-        others: (m, SIDE, SIDE, 3), at least one.
+        held: (n, SIDE, SIDE, bands), from `thumbnails`.
+        others: (m, SIDE, SIDE, bands), at least one.
 
     Returns:
         Correlations (n,) float32 and places in `others` (n,) int.
@@ -64,7 +64,7 @@ def closest(held: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def pairs(small: np.ndarray, least: float = LEAST) -> list[tuple[int, int]]:
-    """The near-duplicates among thumbnails (n, SIDE, SIDE, 3), as pairs of places, ascending."""
+    """The near-duplicates among thumbnails (n, SIDE, SIDE, bands), as pairs of places, ascending."""
     found: set[tuple[int, int]] = set()
     for start in range(0, len(small), _ROWS):
         for correlation in _correlations(small[start : start + _ROWS], small[start:]):

@@ -61,7 +61,7 @@ class Beside:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bands:
+class ColorBands:
     """Which bands, counted from 0, are what: `color` is one gray band or red, green and blue."""
 
     color: tuple[int, ...]
@@ -69,7 +69,7 @@ class Bands:
     facts: tuple[str, ...]
 
 
-def choose_bands(roles: Sequence[str]) -> Bands:
+def choose_bands(roles: Sequence[str]) -> ColorBands:
     """Takes bands by what the file says of them, whatever their order.
 
     Args:
@@ -105,7 +105,7 @@ def choose_bands(roles: Sequence[str]) -> Bands:
         facts.append(f"bands {', '.join(roles[k] for k in chosen)} taken as red, green and blue")
     if len(roles) > len(chosen):
         facts.append("alpha or fourth channel dropped")
-    return Bands(chosen, alpha, tuple(facts))
+    return ColorBands(chosen, alpha, tuple(facts))
 
 
 def is_mask(alpha: np.ndarray) -> bool:

@@ -32,7 +32,7 @@ class Signature:
 
 
 def read_signature(path: Path) -> Signature:
-    """The signature of a file that `predict.Classifier` has opened.
+    """The signature of a file that `classifier.Classifier` has opened.
 
     Raises:
         InputError: it is not ONNX.

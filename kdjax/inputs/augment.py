@@ -202,7 +202,7 @@ def augment(
 
 
 def eval_view(image: jax.Array, size: int, *, dtype: DTypeLike | None = None) -> jax.Array:
-    """The whole image at another size (antialiased); image / 255 unchanged where it has that size already.
+    """The whole image at another size (antialiased); only scaled to [0, 1] where it has that size already.
 
     Args, returns, raises: as `render`.
     """

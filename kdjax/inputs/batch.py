@@ -20,11 +20,11 @@ class Examples:
     """A split in device memory, a whole copy on every device."""
 
     images: Array | Tiled
-    """(examples, side, side, 3) uint8, in tiles on a TPU, or None where the plan brings the images along."""
+    """(examples, side, side, bands) uint8 or uint16, in tiles on a TPU; None where the plan brings the images along."""
     labels: Array
     """(examples,) int32, −1 for unlabeled; None for a teacher, which needs none."""
     teacher: Outputs | None = None
-    """Outputs of the teacher, leaves (views, examples, …) float32, or None."""
+    """Outputs of the teacher, leaves (views, examples, …): logits float32 and features float16; or None."""
     data_seed: Array = 0
     """() int32, which keys the views."""
 
@@ -45,12 +45,12 @@ class PlanStep:
     partner_views: Array = None
     """int32 view of the partner, or None."""
     images: Array = None
-    """(…, side, side, 3) uint8 of these examples where they are not in device memory, else None."""
+    """(…, side, side, bands) uint8 or uint16 of these examples where they are not in device memory, else None."""
     partner_images: Array = None
     """The same of the partners."""
     teacher: Array = None
-    """`Outputs` of the teacher for these examples in these views, leaves (…, n), where not all are in device memory,
-    else None."""
+    """`Outputs` of the teacher for these examples in these views, leaves (…, n) as in `Examples`, where not all are in
+    device memory, else None."""
 
 
 @struct.dataclass
@@ -58,7 +58,7 @@ class Batch:
     """Network inputs and targets, with the leading axes of the plan's step; one student's have (batch,) alone."""
 
     images: Array
-    """(…, batch, size, size, 3) float in [0, 1]."""
+    """(…, batch, size, size, bands) float in [0, 1]."""
     labels: Array
     """(…, batch) int32."""
     teacher: Outputs | None
@@ -93,7 +93,17 @@ def mixing_shares(keys: jax.Array, alpha: float) -> jax.Array:
 
 
 def render(images: jax.Array, keys: jax.Array, size: int, augmentation: Augmentation = augment.DEFAULT) -> jax.Array:
-    """Augmented views: images (..., side, side, 3) uint8 and keys (...) to (..., size, size, 3) float in [0, 1]."""
+    """Augmented views in [0, 1].
+
+    Args:
+        images: (..., side, side, bands) uint8 or uint16.
+        keys: (...), one an image.
+        size: side of the views, px.
+        augmentation: how they differ from their images.
+
+    Returns:
+        (..., size, size, bands) float.
+    """
     transform = lambda image, key: augment.augment(image, key, size, augmentation, dtype=jnp.result_type(float))
     for _ in range(keys.ndim):
         transform = jax.vmap(transform)
@@ -101,5 +111,5 @@ def render(images: jax.Array, keys: jax.Array, size: int, augmentation: Augmenta
 
 
 def eval_views(images: jax.Array, size: int) -> jax.Array:
-    """Plainly resized images: (batch, side, side, 3) uint8 to (batch, size, size, 3) float in [0, 1]."""
+    """Resized images: (batch, side, side, bands) uint8 or uint16 to (batch, size, size, bands) float in [0, 1]."""
     return jax.vmap(lambda image: augment.eval_view(image, size, dtype=jnp.result_type(float)))(images)

@@ -50,7 +50,7 @@ def streamed(
     Args:
         plan: examples and views of every step.
         mapping: the devices. Each process reads its own share only.
-        images: (examples, side, side, 3) uint8.
+        images: (examples, side, side, bands) uint8 or uint16.
         first, last: the steps that will be asked for, without `last`.
         stored: outputs of the teacher, leaves (views, examples, …), or None. Arms that need no teacher may be shown
             other views; what is read for these, the last view's, is not used.

@@ -1,8 +1,8 @@
 """Images as a device keeps them. On a TPU each is a whole number of tiles, and a batch is gathered from where they lie.
 
-A TPU keeps arrays in tiles of 32 x 128 bytes. It would lay (examples, side, side, 3) out with the examples or the sides
-along the tiles, whichever wastes least, and a program that gathers examples from that copies all of them first, on
-every call. An image as (k, 128) with k a multiple of 32 has one layout that wastes nothing, and lies in one piece.
+A TPU keeps arrays in tiles of 32 x 128 bytes. It would lay (examples, side, side, bands) out with the examples or the
+sides along the tiles, whichever wastes least, and a program that gathers examples from that copies all of them first,
+on every call. An image as (k, 128) with k a multiple of 32 has one layout that wastes nothing, and lies in one piece.
 """
 
 import dataclasses

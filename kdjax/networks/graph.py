@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.networks.padding import PADDINGS, Padding
+from kdjax.networks.padding import PADDINGS, Padding, bins
 
 IMAGE = "image"
+INPUT, OUTPUT = "images", "logits"
+"""What exported files call the tensors that a user gives and gets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +70,6 @@ class MaxPool(Node):
     size: int
     stride: int
     padding: int
-
-
-@dataclasses.dataclass(frozen=True)
-class AveragePool(Node):
-    """Mean over size x size cells, every `stride` of them, without padding; what is left over is dropped."""
-
-    size: int
-    stride: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,18 +223,16 @@ class Builder:
 
     def max_pool(self, x: str, size: int = 2, stride: int = 2, padding: int = 0) -> str:
         """Maximum over size x size cells, with `padding` cells of -inf all around."""
-        return self._pooled(MaxPool(f"{x}.max", (x,), size, stride, padding), padding)
-
-    def average_pool(self, x: str, size: int = 2, stride: int = 2) -> str:
-        """Mean over size x size cells."""
-        return self._pooled(AveragePool(f"{x}.average", (x,), size, stride), 0)
+        channels, *sides = self.shapes[x]
+        node = MaxPool(f"{x}.max", (x,), size, stride, padding)
+        return self._added(node, channels, *((side + 2 * padding - size) // stride + 1 for side in sides))
 
     def adaptive_average(self, x: str, side: int) -> str:
         """PyTorch's AdaptiveAvgPool2d to side x side cells: see `layers.adaptive_average_pool`."""
         channels, *sides = self.shapes[x]
         if sides == [side, side]:
             return x
-        rows, columns = (_bins(length, side) for length in sides)
+        rows, columns = (_means(length, side) for length in sides)
         return self._added(Resample(f"{x}.resampled", (x,), rows, columns), channels, side, side)
 
     def mean(self, x: str) -> str:
@@ -294,10 +286,6 @@ class Builder:
             return False
         return True
 
-    def _pooled(self, node: MaxPool | AveragePool, padding: int) -> str:
-        channels, *sides = self.shapes[node.inputs[0]]
-        return self._added(node, channels, *((side + 2 * padding - node.size) // node.stride + 1 for side in sides))
-
     def _added(self, node: Node, *shape: int) -> str:
         if node.name in self.shapes:
             raise ValueError(f"two nodes are called {node.name}")
@@ -312,11 +300,10 @@ class Builder:
         return tree
 
 
-def _bins(length: int, size: int) -> np.ndarray:
+def _means(length: int, size: int) -> np.ndarray:
     """The means over the bins of PyTorch's AdaptiveAvgPool2d along one axis, as a matrix (size, length)."""
     matrix = np.zeros((size, length))
-    for i in range(size):
-        first, end = i * length // size, -(-(i + 1) * length // size)
+    for i, (first, end) in enumerate(bins(length, size)):
         matrix[i, first:end] = 1 / (end - first)
     return _float32(matrix)
 

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from kdjax.networks.forms import examples_first, examples_last
 from kdjax.networks.forms.activations import hard_sigmoid
-from kdjax.networks.padding import PADDINGS, Padding
+from kdjax.networks.padding import PADDINGS, Padding, bins
 
 FORMS = {"examples_first": examples_first, "examples_last": examples_last}
 """How the layers compute and lay out their activations, the `form` of a network: see the modules."""
@@ -31,6 +31,11 @@ LINEAR_INIT = nn.initializers.normal(0.01)
 def kaiming_fan_out(fan_out: int) -> nn.initializers.Initializer:
     """Normal with variance 2 / fan_out (He et al. 2015, arXiv 1502.01852, equation 14)."""
     return nn.initializers.normal((2.0 / fan_out) ** 0.5)
+
+
+def scaled(channels: float) -> int:
+    """The nearest multiple of 8, at least 8: how VGG16 and ResNet round at other widths."""
+    return max(8, round(channels / 8) * 8)
 
 
 def wide(dtype: DTypeLike) -> jnp.dtype:
@@ -92,8 +97,8 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     for axis in (1, 2):
         length = x.shape[axis]
         if length != size:
-            bins = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
-            x = jnp.stack([lax.slice_in_dim(x, a, b, axis=axis).mean(axis) for a, b in bins], axis)
+            means = [lax.slice_in_dim(x, first, end, axis=axis).mean(axis) for first, end in bins(length, size)]
+            x = jnp.stack(means, axis)
     return x
 
 

@@ -1,4 +1,4 @@
-"""How many zeros a convolution sees beyond each edge of its input."""
+"""How many zeros a convolution sees beyond each edge of its input, and which cells an adaptive average joins."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,3 +27,8 @@ def same(sides: Sequence[int], size: int, stride: int) -> Padding:
 
 PADDINGS: dict[str, Callable[[Sequence[int], int, int], Padding]] = {"around": around, "same": same}
 """By name: from the sides (H, W) of the input, the side of the kernel and the stride."""
+
+
+def bins(length: int, size: int) -> list[tuple[int, int]]:
+    """First cell and end of each of the `size` bins of PyTorch's AdaptiveAvgPool2d along an axis of `length` cells."""
+    return [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]

@@ -232,7 +232,7 @@ def _read(
     path = hub.locate(source)
     with told.opened(path) as file:
         found = {name: file.get_tensor(name) for name in file.keys()}
-        bands = (file.metadata() or {}).get("bands")
+        bands = told.names(told.field(file, "bands"))
     shapes = {leaf: np.shape(value) for leaf, value in traverse_util.flatten_dict(variables).items()}
     narrow = None
     if colors is not None and bands is None:

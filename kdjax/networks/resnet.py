@@ -25,11 +25,6 @@ BOTTLENECKS = ("resnet50",)
 EXPANSION = 4  # channels that a bottleneck adds to, over those of its 3 x 3 convolution
 
 
-def scaled(channels: float) -> int:
-    """The nearest multiple of 8, at least 8."""
-    return max(8, round(channels / 8) * 8)
-
-
 class Block(NamedTuple):
     """One residual block: its stage and place there, from 0, and the stride of its 3 x 3 convolution."""
 
@@ -125,11 +120,11 @@ class ResNet(nn.Module):
         """
         form, bottleneck = layers.FORMS[self.form], self.model in BOTTLENECKS
         x = form.arrange(layers.normalize(images, self.bands, self.dtype))
-        x = layers.Convolution(scaled(BASE * self.width), self.form, 2, size=7, name="stem")(x)
+        x = layers.Convolution(layers.scaled(BASE * self.width), self.form, 2, size=7, name="stem")(x)
         x = layers.BatchNorm(self.form, math.inf, self.axis_name, name="stem_bn")(x, train)
         x = form.max_pool(x, 3, 2, 1)
         for name, block in blocks(self.model):
-            features = scaled(BASE * 2**block.stage * self.width)
+            features = layers.scaled(BASE * 2**block.stage * self.width)
             x = Residual(features, block.stride, bottleneck, self.form, self.axis_name, name=name)(x, train)
         x = features = form.average(x)
         if train and example_keys is not None and self.dropout:

@@ -62,9 +62,13 @@ def statistics(source: str | Path) -> tuple[list[float], list[float]] | None:
 
 def _field(source: str | Path, name: str) -> Any:
     with opened(hub.locate(source)) as file:
-        text = (file.metadata() or {}).get(name, "null")
+        return field(file, name)
+
+
+def field(file: Any, name: str) -> Any:
+    """A JSON value in the metadata of an opened file; None where there is none."""
     try:
-        return json.loads(text)
+        return json.loads((file.metadata() or {}).get(name, "null"))
     except ValueError:
         return None
 

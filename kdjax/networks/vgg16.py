@@ -19,11 +19,6 @@ MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-def scaled(channels: int, width: float) -> int:
-    """The channel count at a width, a multiple of 8 and at least 8."""
-    return max(8, round(channels * width / 8) * 8)
-
-
 class FullyConnected(nn.Module):
     """The paper's head: 7 x 7 cells, two hidden layers of 4096 (at width 1) with ReLU and dropout, then the logits."""
 
@@ -45,7 +40,7 @@ class FullyConnected(nn.Module):
 
 
 class VGG16(nn.Module):
-    """VGG16 over RGB images in [0, 1], (b, H, W, 3) with H, W at least 32; normalized inside.
+    """VGG16 over images in [0, 1], (b, H, W, bands) with H, W at least 32; normalized inside.
 
     Args:
         num_classes: length of the logits.
@@ -90,7 +85,7 @@ class VGG16(nn.Module):
         for block in BLOCKS:
             for place, channels in enumerate(block):
                 number += 1
-                features, last = scaled(channels, self.width), place == len(block) - 1
+                features, last = layers.scaled(channels * self.width), place == len(block) - 1
                 if self.batch_norm:
                     x = layers.Convolution(features, self.form, use_bias=True, name=f"conv_{number}")(x)
                     x = layers.BatchNorm(self.form, math.inf, self.axis_name, name=f"bn_{number}")(x, train)
@@ -99,7 +94,7 @@ class VGG16(nn.Module):
                     x = layers.ConvolutionReLU(features, self.form, last, name=f"conv_{number}")(x)
         keys = example_keys if train else None
         if self.head == "fc":
-            hidden = scaled(4096, self.width)
+            hidden = layers.scaled(4096 * self.width)
             return FullyConnected(self.num_classes, hidden, self.dropout, name="head")(form.examples_first(x), keys)
         x = features = form.average(x)
         if keys is not None and self.dropout:

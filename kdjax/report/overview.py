@@ -31,7 +31,17 @@ from kdjax.report.parts import figure, panels, table
 from kdjax.report.shell import document as page
 from kdjax.report.summary import leading_arm, signed
 from kdjax.results import compare, document, formats, intervals, notes
-from kdjax.results.comparison import NAMES, failed_seeds, figures, find_alone, judged_by, rank, shown_arms, uses_teacher
+from kdjax.results.comparison import (
+    NAMES,
+    failed_seeds,
+    figures,
+    find_alone,
+    judged_by_all,
+    paired,
+    rank,
+    shown_arms,
+    uses_teacher,
+)
 from kdjax.results.two_splits import DRAWN_BY
 from kdjax.runtime import files
 
@@ -135,8 +145,7 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
                 f"{folder}: its test images or classes are not those of {folders[0]}: give runs of one data set and "
                 "dataset.splits"
             )
-    unequal = any(judged_by(one.results["dataset"]) == "macro_recall" for one in found)
-    measure = "macro_recall" if unequal else "top1"
+    measure = judged_by_all(one.results["dataset"] for one in found)
     shown: dict[str, Row] = {}
     for one in found:
         facts = one.results["teacher"]
@@ -169,18 +178,13 @@ def _of_student(found: Sequence[_Found], style: str, measure: str) -> list[Row]:
         if taught:
             # Where all of them failed, the first is there to say so.
             leading = name if (name := leading_arm(one.results)) in taught else taught[0]
-            gain = intervals.summary(_paired(arm(one, leading), arm(*best), measure)) if best else None
+            gain = _gain(arm(one, leading), arm(*best), measure) if best else None
             listed.append(row(one, leading, f"from {one.results['teacher']['model']}", gain=gain, taught=True))
     return listed
 
 
-def _paired(first: Mapping[str, Any], second: Mapping[str, Any], measure: str) -> list[float | None]:
-    """Differences on test over the seeds that both arms have."""
-    tested = lambda arm: arm["test_top1"] if measure == "top1" else arm[measure]["test"]
-    theirs = dict(zip(second["seeds"], tested(second), strict=True))
-    ours = zip(first["seeds"], tested(first), strict=True)
-    pairs = [(value, theirs[seed]) for seed, value in ours if seed in theirs]
-    return intervals.paired_differences(*zip(*pairs, strict=True)) if pairs else []
+def _gain(first: Mapping[str, Any], second: Mapping[str, Any], measure: str) -> dict[str, Any] | None:
+    return intervals.summary(intervals.paired_differences(*paired(first, second, measure)))
 
 
 def _read(folder: Path) -> _Found:

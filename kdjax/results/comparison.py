@@ -3,7 +3,7 @@
 Arms are those of results.json. All is decided on their weights and on validation, nothing on test images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdjax.objective.terms import TERMS
@@ -28,6 +28,21 @@ def judged_by(dataset: Mapping[str, Any]) -> str:
     counts = dataset.get("class_counts", {})
     sides = [counts[side] for side in ("train", "test") if any(counts.get(side, ()))]
     return "macro_recall" if any(max(side) > UNEQUAL * min(side) for side in sides) else "top1"
+
+
+def judged_by_all(datasets: Iterable[Mapping[str, Any]]) -> str:
+    """What runs are judged by that are put beside each other: "macro_recall" where one of them is."""
+    return max(map(judged_by, datasets), key=tuple(NAMES).index)
+
+
+def paired(
+    first: Mapping[str, Any], second: Mapping[str, Any], measure: str
+) -> tuple[list[float | None], list[float | None]]:
+    """What two arms have on test with each seed that both have, in the order of the first; None where one failed."""
+    tested = lambda arm: arm["test_top1"] if measure == "top1" else arm[measure]["test"]
+    ours, theirs = (dict(zip(arm["seeds"], tested(arm), strict=True)) for arm in (first, second))
+    shared = [seed for seed in ours if seed in theirs]
+    return [ours[seed] for seed in shared], [theirs[seed] for seed in shared]
 
 
 def figures(arm: Mapping[str, Any], measure: str) -> Mapping[str, Any]:

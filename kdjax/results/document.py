@@ -141,8 +141,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     first = runs[0]
     overlap = math.fsum(run["dataset"]["overlap"] for run in runs) / len(runs)  # folds may differ in size
-    unequal = any(comparison.judged_by(run["dataset"]) == "macro_recall" for run in runs)
-    judged = "macro_recall" if unequal else "top1"
+    judged = comparison.judged_by_all(run["dataset"] for run in runs)
     trials = [(run["arms"], comparison.select(run["arms"], judged)) for run in runs]
     for number, (run, (_, chosen)) in enumerate(zip(runs, trials, strict=True)):
         if chosen.keys() != trials[0][1].keys():
@@ -166,7 +165,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     arms = {name: {key: values, **intervals.accuracies(values, overlap)} for name, values in means.items()}
     gains = {
         name: [
-            intervals.mean(intervals.paired_differences(*_paired_by_seed(*pair, judged)))
+            intervals.mean(intervals.paired_differences(*comparison.paired(*pair, judged)))
             for pair in zip(one, of_family[alone], strict=True)
         ]
         for name, one in of_family.items()
@@ -257,7 +256,7 @@ def _compare(
         for name, arm in compared.items():
             if name == alone:
                 continue
-            ours, theirs = _paired_by_seed(arm, compared[alone], measure)
+            ours, theirs = comparison.paired(arm, compared[alone], measure)
             raw[name] = intervals.paired_t(ours, theirs)
             of[name]["minus_alone"] = intervals.summary(intervals.paired_differences(ours, theirs))
             if measure == "top1" or labels is not None:
@@ -265,15 +264,6 @@ def _compare(
                 of[name]["bootstrap"] = _bootstrap(given[name], given[alone], by_class)
         for name, p in intervals.holm(raw).items():
             of[name]["p_vs_alone"] = p
-
-
-def _paired_by_seed(
-    a: Mapping[str, Any], b: Mapping[str, Any], measure: str
-) -> tuple[list[float | None], list[float | None]]:
-    values = lambda arm: arm["test_top1"] if measure == "top1" else arm[measure]["test"]
-    ours, theirs = (dict(zip(arm["seeds"], values(arm), strict=True)) for arm in (a, b))
-    shared = [seed for seed in ours if seed in theirs]
-    return [ours[seed] for seed in shared], [theirs[seed] for seed in shared]
 
 
 def _bootstrap(ours: Mapping[str, Any], theirs: Mapping[str, Any], labels: np.ndarray | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdjax.errors import InputError, in_one_line
 from kdjax.results import document, formats, notes
-from kdjax.results.comparison import NAMES, failed_seeds, figures, judged_by, selected
+from kdjax.results.comparison import NAMES, failed_seeds, figures, judged_by_all, selected
 from kdjax.results.tables import aligned, wrapped
 from kdjax.runtime import files
 
@@ -44,7 +44,7 @@ def table(first: Path, second: Path) -> str:
             raise InputError(
                 f"{field} is {here!r} in {first} and {there!r} in {second}: give runs that differ in splits"
             )
-    measure = max((judged_by(one["dataset"]) for one in runs), key=("top1", "macro_recall").index)
+    measure = judged_by_all(one["dataset"] for one in runs)
     trials = [selected(one) for one in runs]
     if trials[0].keys() != trials[1].keys():
         here, there = (", ".join(one) for one in trials)

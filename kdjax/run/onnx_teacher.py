@@ -4,6 +4,7 @@ import ml_collections
 
 from kdjax.data.bands import canonical
 from kdjax.data.dataset import Dataset
+from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.run.taken_bands import taken
 from kdjax.teacher.onnx import Declared, OnnxFile
@@ -44,7 +45,7 @@ def check_said(file: OnnxFile, section: ml_collections.ConfigDict, dataset: Data
             "its bands in teacher.bands"
         )
     theirs, ours = file.value_range, list(dataset.value_range)
-    if theirs is not None and theirs != ours and (file.bands or (theirs and ours)):
+    if ranges_differ(theirs, ours, named=bool(file.bands)):
         raise InputError(
             f"teacher.onnx: {file.path} was made for the values {theirs}, not {ours}: set dataset.value_range to the "
             "first"

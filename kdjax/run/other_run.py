@@ -8,6 +8,7 @@ from typing import Any
 
 from kdjax.data import class_weights
 from kdjax.data.dataset import Dataset
+from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.run.given import Given, given_teachers
 from kdjax.run.record import completed
@@ -146,7 +147,7 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
     if there["classes"] != list(dataset.classes):
         raise InputError(f"{other.field}: {other.workdir} has not the classes of this data set, or not in their order")
     theirs, ours = there.get("value_range"), list(dataset.value_range)
-    if theirs and ours and theirs != ours:
+    if ranges_differ(theirs, ours, named=False):
         raise InputError(
             f"{other.field}: {other.workdir} maps the values {theirs}, this run {ours}: set dataset.value_range to the "
             "first"

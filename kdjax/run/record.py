@@ -14,6 +14,7 @@ from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.run.arms import BASELINE
 from kdjax.runtime import files
+from kdjax.training import checkpoint
 
 REMOVED: dict[tuple[str, str], Any] = {
     ("student", "depthwise"): None,
@@ -65,7 +66,7 @@ def first_difference(new: Any, old: Any, path: str = "") -> str | None:
 
 def begun(workdir: Path) -> bool:
     """Whether a run has checkpoints. Until it has one, its directory may change its mind."""
-    return any(workdir.glob("*/checkpoints/[0-9]*"))
+    return any(map(checkpoint.begun, workdir.glob("*")))
 
 
 def with_dtype(

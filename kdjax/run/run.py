@@ -311,7 +311,7 @@ def _capacity(learner: Learner) -> int:
 def _check_batch(learner: Learner) -> None:
     """Whether a batch can be had of a learner's examples and shared out over its devices, unless it has ended."""
     size, count = learner.section.batch_size, len(learner.mapping.devices)
-    if (learner.folder / "checkpoints" / str(learner.total_steps)).is_dir():
+    if learner.has_ended:
         return
     if learner.mapping.axis_name and size % count:
         raise InputError(f"{learner.name}.batch_size is {size}: must be divisible by the {count} devices")

@@ -7,11 +7,13 @@ from typing import Any
 
 from kdjax.data.bands import canonical
 from kdjax.data.dataset import Dataset
+from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.networks import pretrained, told
 from kdjax.networks.layers import InputBands
 from kdjax.run.other_run import OtherRun
 from kdjax.runtime import files
+from kdjax.training.checkpoint import begun
 from kdjax.training.learner import WEIGHTS
 
 NAME = "bands.json"
@@ -72,7 +74,7 @@ def taken(where: str, names: Sequence[str], dataset: Dataset, other: OtherRun | 
     for name in names:
         if canonical(name) not in keys or canonical(name) not in their_keys:
             raise InputError(f"{where}.bands: there is no band {name!r} among {', '.join(ours['names'])}")
-    if other is not None and ours["value_range"] != theirs["value_range"]:
+    if other is not None and ranges_differ(theirs["value_range"], ours["value_range"], named=True):
         raise InputError(
             f"{other.field}: {other.workdir} maps the values {theirs['value_range']}, this run {ours['value_range']}: "
             "set dataset.value_range to the first"
@@ -98,7 +100,7 @@ def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Datase
     plain = bands is None and not dataset.value_range  # there is nothing to ask the file, which may lie on a hub
     if section.get("fit", "all") == "all" or not section.weights or plain:
         return bands
-    if any(folder.glob("checkpoints/[0-9]*")):
+    if begun(folder):
         record = folder / WEIGHTS
         said = files.read_json(record, "it says where the weights came from: put it back") if record.is_file() else {}
     else:
@@ -117,7 +119,7 @@ def _said(source: str, bands: TakenBands | None, dataset: Dataset) -> dict[str, 
     named, theirs, ours = told.band_names(source), told.value_range(source), list(dataset.value_range)
     if named != (list(bands.names) if bands else None):  # of red, green and blue, and widened; or refused later
         return {}
-    if theirs is not None and theirs != ours and (named or (theirs and ours)):
+    if ranges_differ(theirs, ours, named=bool(named)):
         raise InputError(
             f"weights {source}: made for the values {theirs}, not {ours}: set dataset.value_range to the first"
         )

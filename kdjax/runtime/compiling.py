@@ -30,7 +30,7 @@ def told(program: Callable[..., Any], what: str, log: Callable[[str], None]) -> 
 
     Args:
         program: the function that JAX compiles.
-        what: a name for people, such as "distill: the step of 12 students (mobilenet_v2, 64 px)"; times are kept by it.
+        what: a name for people, such as "distill: step of 12 MobileNetV2 at 64 px"; times are kept by it.
         log: takes the line.
     """
     called = False

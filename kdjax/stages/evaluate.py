@@ -1,5 +1,6 @@
 """The stage that measures, and what several splits say together."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,13 +179,13 @@ def _write(
     for side in SIDES:
         writer.write(step, side, scalars(run, measured[side]))
     writer.close()
-    temporary = folder / "logits.tmp.npz"
     arrays = {f"{who}_{side}": said[who][side] for who in said for side in SIDES}
     for side in SIDES:  # what a comparison with another run needs to know of the images
         split = getattr(run.dataset, side)
         arrays |= {f"labels_{side}": split.labels, f"hashes_{side}": split.hashed()}
-    np.savez(temporary, **arrays)
-    temporary.replace(folder / "logits.npz")
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    files.write_bytes(folder / "logits.npz", content.getvalue())
     results["logits_sha256"] = logits.digest(arrays)
     note = run.config.run.note or None
     files.write_json(run.results_dir / "results.json", results)

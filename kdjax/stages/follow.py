@@ -19,7 +19,7 @@ from kdjax.run.run import Run
 from kdjax.runtime import devices, preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.stages.evaluate import Measured, evaluate, scalars
-from kdjax.training.checkpoint import KEPT
+from kdjax.training.checkpoint import FOLDER, KEPT
 from kdjax.training.predictor import population_metrics
 
 SECONDS = 10.0
@@ -62,7 +62,7 @@ def follow(config: ConfigDict, workdir: Path) -> None:
     student, validation = run.student, run.dataset.validation
     total = student.total_steps
     layout, predict = student.layout, student.predictor
-    directory = student.folder / "checkpoints"
+    directory = student.folder / FOLDER
     seen, waiting = -1, False
     while seen < total:
         preemption.check_lost()
@@ -107,7 +107,7 @@ def means(names: Sequence[str], measured: Measured, measure: str) -> str:
 
 def _steps_after(step: int, run: Run) -> list[int]:
     """Steps of the checkpoints there are after `step`."""
-    if not (run.student.folder / "checkpoints").is_dir():
+    if not (run.student.folder / FOLDER).is_dir():
         return []
     checkpoints = run.student.checkpoints()
     try:

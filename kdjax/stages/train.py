@@ -29,6 +29,7 @@ from kdjax.runtime.devices import first_process_says, for_population
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.teacher.views import MeanOfViews
+from kdjax.training.checkpoint import FOLDER
 from kdjax.training.frozen import as_trained, fit_head
 from kdjax.training.learner import Learner
 from kdjax.training.loop import fit
@@ -250,7 +251,7 @@ def _record(learner: Learner, chosen: int | None) -> None:
 def _done(learner: Learner, run: Run) -> bool:
     """Whether a stage's checkpoints stand at the end of its schedule."""
     # The first process may have made the folder when another looks, and all must open the checkpoints or none.
-    if not first_process_says((learner.folder / "checkpoints").is_dir()):
+    if not first_process_says((learner.folder / FOLDER).is_dir()):
         return False
     checkpoints = learner.checkpoints()
     try:

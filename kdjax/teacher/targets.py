@@ -18,6 +18,7 @@ from kdjax.runtime.devices import first_process_says
 from kdjax.teacher.store import LogitsFolder, fingerprint, view_name
 from kdjax.teacher.teacher import Teacher
 from kdjax.teacher.views import Views
+from kdjax.training.checkpoint import begun
 
 RECORD = "teacher_logits.json"
 """In a run's directory: where its teacher's logits lie, their fingerprints, and how many images they took."""
@@ -69,7 +70,7 @@ class Targets:
         return [dict(source.teacher.measured) for source in self.sources if source.teacher and source.teacher.measured]
 
     def views(self, images: Images, count: int, *, features: bool = False) -> Outputs:
-        """Teacher outputs of the training images (examples, side, side, 3).
+        """Teacher outputs of the training images (examples, side, side, bands).
 
         Args:
             images: of the training split.
@@ -168,7 +169,7 @@ class Targets:
     @property
     def _begun(self) -> bool:
         """Whether students have learned from them. Until then the run may choose another teacher."""
-        return any(self.workdir.glob("distill/checkpoints/[0-9]*"))
+        return begun(self.workdir / "distill")
 
     def _unknown(self, name: str) -> bool:
         """Whether the outputs of a split can neither be read nor computed: a folder made elsewhere has none of them."""

@@ -19,9 +19,10 @@ class Teacher:
 
     Attributes:
         parts: what its logits depend on besides the data, as JSON values.
-        views: from training images (N, side, side, 3) uint8, example indices (n,) and a view to outputs of n examples;
-            with features where it is a network.
-        clean: from images (n, side, side, 3) uint8 to the logits (n, classes) of the plainly resized images.
+        views: from training images (N, side, side, bands) uint8 or uint16, example indices (n,) and a view to outputs
+            of n examples; with features where it is a network or an encoder, but for the mean of several networks.
+        clean: from images (n, side, side, bands) uint8 or uint16 to the logits (n, classes) of the plainly resized
+            images.
         network: the flax module and its variables, where it is one: only such a teacher can be online.
         measured: what validation said as its head was fitted, where it is an encoder with one; see `encoder.Head`.
     """

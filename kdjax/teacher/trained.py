@@ -43,7 +43,7 @@ class Mean(nn.Module):
         return self.network.bands
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        """The mean logits (b, classes) of images (b, H, W, 3) in [0, 1]."""
+        """The mean logits (b, classes) of images (b, H, W, bands) in [0, 1]."""
         each = nn.vmap(
             lambda network, images: network(images, train).logits,
             in_axes=None,

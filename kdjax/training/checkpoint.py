@@ -31,6 +31,9 @@ from kdjax.runtime.files import write_text
 from kdjax.runtime.memory import tree_bytes
 from kdjax.training.state import Best, TrainState
 
+FOLDER = "checkpoints"
+"""Of a stage, in the folder of the stage."""
+
 ITEMS = ("model", "optimizer", "best", "averages")
 
 KEPT = 2
@@ -38,6 +41,11 @@ KEPT = 2
 
 LOOKS = 20
 """So often checkpoints that another process writes are looked at until none of them goes meanwhile."""
+
+
+def begun(stage: Path) -> bool:
+    """Whether a stage has checkpoints, of any kind: by the names in its folder alone."""
+    return any((stage / FOLDER).glob("[0-9]*"))
 
 
 class Checkpoints:
@@ -121,6 +129,9 @@ class Checkpoints:
         Args:
             like: a state of the same layout; shapes and dtypes suffice.
             averages: averages of the same layout.
+
+        Raises:
+            InputError: every checkpoint is damaged, the latest cannot be read, or has another layout.
         """
         model, optimizer, best = _items(like)
         restored = self._restore(model=model, optimizer=optimizer, best=best, averages=averages)
@@ -133,7 +144,7 @@ class Checkpoints:
         """Each student's best so far, and the latest `step`, `params`, `batch_stats` and `failed`; not the optimizer.
 
         Raises:
-            InputError: there is no checkpoint.
+            InputError: there is no checkpoint, every one is damaged, the latest cannot be read, or has another layout.
         """
         model, _, best = _items(like)
         restored = self._restore(model=model, best=best)

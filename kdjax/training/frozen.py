@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         return self.network.bands
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        """The features (b, F) of images (b, H, W, 3) in [0, 1]."""
+        """The features (b, F) of images (b, H, W, bands) in [0, 1]."""
         outputs: Any = self.network(images, train)
         return Outputs(outputs.features)
 

@@ -21,7 +21,7 @@ from kdjax.objective.arms import Arm
 from kdjax.runtime import devices, files
 from kdjax.runtime.keys import key
 from kdjax.training import optimizer, state
-from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.checkpoint import FOLDER, Checkpoints, begun
 from kdjax.training.predictor import predictor
 from kdjax.training.state import Best, TrainState, without_projection
 
@@ -122,16 +122,16 @@ class Learner:
     @property
     def has_ended(self) -> bool:
         """Whether its last step is saved."""
-        return (self.folder / "checkpoints" / str(self.total_steps)).is_dir()
+        return (self.folder / FOLDER / str(self.total_steps)).is_dir()
 
     @property
     def has_checkpoints(self) -> bool:
         """Whether the stage has begun."""
-        return any(self.folder.glob("checkpoints/[0-9]*"))
+        return begun(self.folder)
 
     def checkpoints(self) -> Checkpoints:
         """The checkpoints in its folder; to be closed."""
-        return Checkpoints(self.folder / "checkpoints", self.mapping, log=self.log, read_only=self.read_only)
+        return Checkpoints(self.folder / FOLDER, self.mapping, log=self.log, read_only=self.read_only)
 
     @functools.cached_property
     def layout(self) -> TrainState:
@@ -225,7 +225,7 @@ class Learner:
         Raises:
             InputError: there is no checkpoint, or every network failed.
         """
-        if not (self.folder / "checkpoints").is_dir():
+        if not (self.folder / FOLDER).is_dir():
             raise InputError(f"no checkpoint in {self.folder / 'checkpoints'}: run --stages={self.folder.name} first")
         checkpoints = self.checkpoints()
         try:

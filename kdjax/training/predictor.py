@@ -31,8 +31,9 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
         mapping: the devices.
 
     Returns:
-        A function of variables (leaves lead with (seed, arm)) and images (N, side, side, 3) uint8. It returns logits
-        (seed, arm, N, classes) float32, the same in every process. Each process reads its own share of a batch.
+        A function of variables (leaves lead with (seed, arm)) and images (N, side, side, bands) uint8 or uint16.
+        It returns logits (seed, arm, N, classes) float32, the same in every process. Each process reads its own share
+        of a batch.
     """
     # Counted when first used: of a teacher whose logits are on disk, never.
     image_bytes = functools.cache(lambda: cost(network, size)["activation_bytes"])
@@ -77,7 +78,7 @@ def mean_over_symmetries(predict: Callable[[Images], np.ndarray], images: Images
 
     Args:
         predict: from images to logits (..., N, classes).
-        images: (N, side, side, 3).
+        images: (N, side, side, bands).
 
     Returns:
         (..., N, classes) float64 logarithms of the means.

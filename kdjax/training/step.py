@@ -74,7 +74,7 @@ def frozen_outputs(network: nn.Module, variables: Any, images: jax.Array) -> Out
     Args:
         network: the teacher.
         variables: its variables, without population axes.
-        images: (..., size, size, 3) float in [0, 1].
+        images: (..., size, size, bands) float in [0, 1].
 
     Returns:
         Outputs with leaves (..., n) float.
@@ -98,7 +98,7 @@ def update(
     Args:
         student: leaves without population axes.
         batch: this device's share, leaves lead with (batch,).
-        hyper: scalars.
+        hyper: of one arm: scalars, or weights (classes,).
         step: () int32, number of the update.
         recipe: what is fixed.
         axis_name: mapped device axis.
@@ -206,7 +206,7 @@ def eval_step(
 
     Args:
         variables: leaves lead with (seed, arm).
-        images: (batch, side, side, 3) uint8, this device's share.
+        images: (batch, side, side, bands) uint8 or uint16, this device's share.
         network: the network.
         size: side of the network's input, px.
         axis_name: mapped device axis.
@@ -314,7 +314,7 @@ def planned_steps(
         state: see `planned_step`.
         averages: those of earlier steps, which go on, or `empty_averages`.
         examples, teacher_variables, hyper, seeds: see `planned_step`.
-        plan: leaves lead with (step, seed, batch).
+        plan: leaves lead with (step,), before the axes of a `PlanStep`.
         count: () int32, at most the length of the step axis.
         **options: keyword arguments of `planned_step`.
 

@@ -87,6 +87,18 @@ def test_a_file_for_other_bands_is_taken_as_it_is(tmp_path):
     np.testing.assert_array_equal(stem(taken.variables), stem(variables))
 
 
+@pytest.mark.parametrize("text", ["rgb", '{"red": 0}', "[1, 2]"])
+def test_metadata_that_name_no_bands_are_those_of_a_file_for_rgb(tmp_path, text):
+    """Whoever else writes a field of that name, its file is widened as any other."""
+    name = "mobilenet_v2"
+    rgb = networks.create(name, 3, width=0.25)
+    variables = randomized(rgb, 32)
+    save_file(pretrained.named_tensors(name, variables), tmp_path / "rgb.safetensors", {"bands": text})
+    wide = randomized(rgb.clone(bands=InputBands((0.0,) * 5, (1.0,) * 5)), 32)
+    taken = pretrained.load_imagenet(tmp_path / "rgb.safetensors", name, wide, "whole", colors=(2, 1, 0))
+    assert taken.variables["params"]["stem"]["kernel"].shape[2] == 5
+
+
 def test_a_file_that_does_not_fit_the_bands_is_refused(tmp_path):
     name = "mobilenet_v2"
     network = networks.create(name, 3, width=0.25).clone(bands=InputBands((0.0,) * 5, (1.0,) * 5))

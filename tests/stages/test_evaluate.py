@@ -62,6 +62,7 @@ def test_results_hold_the_digest_of_their_logits(run, monkeypatch):
     evaluate._write(run, 5, measured, {"arms": {}}, said)
     assert written["arms"] == {}
     path = run.workdir / "evaluation" / "logits.npz"
+    assert sorted(one.name for one in path.parent.iterdir()) == ["logits.npz", "metrics.jsonl"]
     found = logits.read(path, {"student_test": (1, 1, 6, 3)}, "x", written["logits_sha256"])
     np.testing.assert_array_equal(found["teacher_validation"], said["teacher"]["validation"])
     np.testing.assert_array_equal(found["labels_test"], [0, 1, 2, 0, 1, 2])

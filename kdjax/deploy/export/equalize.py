@@ -99,7 +99,7 @@ def _passed(node: g.Node) -> tuple[str, ...]:
         return node.inputs if math.isinf(node.ceiling) else ()
     if isinstance(node, g.Scale):
         return node.inputs[:1]
-    return node.inputs if isinstance(node, g.Add | g.MaxPool | g.AveragePool | g.Resample | g.Mean) else ()
+    return node.inputs if isinstance(node, g.Add | g.MaxPool | g.Resample | g.Mean) else ()
 
 
 def _has_weights(node: g.Node | None) -> bool:

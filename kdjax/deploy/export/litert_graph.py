@@ -15,7 +15,7 @@ from kdjax.networks import graph as g
 from kdjax.networks.padding import Padding, same
 
 VERSION, IDENTIFIER = 3, b"TFL3"
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT = g.INPUT, g.OUTPUT
 CEILINGS = {math.inf: "RELU", 6.0: "RELU6"}
 NOTHING: Padding = ((0, 0), (0, 0))
 
@@ -234,18 +234,10 @@ def _max_pool(draw: _Drawing, node: g.MaxPool) -> None:
     if edge and draw.least(x) < 0:
         raise ValueError(f"{node.name}: the maximum of a map that may be below the zeros around it")
     x, _ = draw.padded(x, ((edge, edge), (edge, edge)), 1, 1)  # never SAME, for a cell alone has no edges
-    _pool(draw, "MAX_POOL_2D", x, node)
-
-
-def _average_pool(draw: _Drawing, node: g.AveragePool) -> None:
-    _pool(draw, "AVERAGE_POOL_2D", node.inputs[0], node)
-
-
-def _pool(draw: _Drawing, kind: str, x: str, node: g.MaxPool | g.AveragePool) -> None:
     *sides, channels = draw.shapes[x]
     shape = (*((side - node.size) // node.stride + 1 for side in sides), channels)
     window = {"filterHeight": node.size, "filterWidth": node.size, "strideH": node.stride, "strideW": node.stride}
-    draw.operator(kind, [x], node.name, shape, padding=schema.Padding.VALID, **window)
+    draw.operator("MAX_POOL_2D", [x], node.name, shape, padding=schema.Padding.VALID, **window)
 
 
 def _resample(draw: _Drawing, node: g.Resample) -> None:
@@ -296,7 +288,6 @@ OPTIONS = {
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "MAX_POOL_2D": "Pool2DOptions",
-    "AVERAGE_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
     "ADD": "AddOptions",
     "SUB": "SubOptions",
@@ -313,7 +304,6 @@ WRITERS: dict[type, Callable[[_Drawing, Any], None]] = {
     g.Convolution: _convolution,
     g.Rectify: _rectify,
     g.MaxPool: _max_pool,
-    g.AveragePool: _average_pool,
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,

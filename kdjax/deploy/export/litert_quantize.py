@@ -10,7 +10,6 @@ have nothing else. Its weights and its two results have 8 bits.
 import contextlib
 import dataclasses
 import io
-import os
 import warnings
 
 import numpy as np
@@ -22,6 +21,7 @@ from kdjax.deploy.export.activations import LIMITS
 from kdjax.deploy.export.bias_correction import correct
 from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
+from kdjax.runtime import host
 
 BATCH = 8  # all activations of a batch are in memory at once
 OUTPUT = (
@@ -111,7 +111,7 @@ def _ranges(model: bytes, images: np.ndarray, rare: float) -> dict[str, tuple[fl
         model_content=model,
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,  # which would not preserve them
-        num_threads=os.cpu_count(),
+        num_threads=host.cores(),
     )
     (given,) = interpreter.get_input_details()
     found: dict[str, list[np.ndarray]] = {}

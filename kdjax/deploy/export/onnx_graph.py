@@ -15,7 +15,7 @@ from kdjax.networks import graph as g
 
 # Old enough for the runtimes of some years ago, new enough for quantization by channel.
 OPSET, IR_VERSION = 17, 8
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT = g.INPUT, g.OUTPUT
 BANDS = 4
 
 
@@ -173,15 +173,8 @@ def _rectify(draw: _Drawing, node: g.Rectify, name: str) -> None:
 
 
 def _max_pool(draw: _Drawing, node: g.MaxPool, name: str) -> None:
-    draw.node("MaxPool", node.inputs, name, **_window(node), pads=[node.padding] * 4)
-
-
-def _average_pool(draw: _Drawing, node: g.AveragePool, name: str) -> None:
-    draw.node("AveragePool", node.inputs, name, **_window(node))
-
-
-def _window(node: g.MaxPool | g.AveragePool) -> dict[str, list[int]]:
-    return {"kernel_shape": [node.size] * 2, "strides": [node.stride] * 2}
+    window = {"kernel_shape": [node.size] * 2, "strides": [node.stride] * 2, "pads": [node.padding] * 4}
+    draw.node("MaxPool", node.inputs, name, **window)
 
 
 def _resample(draw: _Drawing, node: g.Resample, name: str) -> None:
@@ -226,7 +219,6 @@ WRITERS: dict[type, Callable[[_Drawing, Any, str], None]] = {
     g.Convolution: _convolution,
     g.Rectify: _rectify,
     g.MaxPool: _max_pool,
-    g.AveragePool: _average_pool,
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,

@@ -32,7 +32,7 @@ from kdjax.deploy.export.equalize import equalize
 from kdjax.networks.graph import Graph
 
 QUANTIZED = [
-    *("Conv", "Relu", "Clip", "MaxPool", "AveragePool", "Add", "GlobalAveragePool", "Flatten", "Gemm"),
+    *("Conv", "Relu", "Clip", "MaxPool", "Add", "GlobalAveragePool", "Flatten", "Gemm"),
     *("HardSigmoid", "HardSwish", "Mul", "Reshape"),
 ]
 CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once

@@ -55,16 +55,9 @@ def _rectify(node: g.Rectify, x: jax.Array) -> jax.Array:
 
 
 def _max_pool(node: g.MaxPool, x: jax.Array) -> jax.Array:
+    window, strides = (1, node.size, node.size, 1), (1, node.stride, node.stride, 1)
     edges = (node.padding, node.padding)
-    return lax.reduce_window(x, np.float32(-np.inf), lax.max, *_window(node), ((0, 0), edges, edges, (0, 0)))
-
-
-def _average_pool(node: g.AveragePool, x: jax.Array) -> jax.Array:
-    return lax.reduce_window(x, np.float32(0), lax.add, *_window(node), "VALID") / np.float32(node.size**2)
-
-
-def _window(node: g.MaxPool | g.AveragePool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return (1, node.size, node.size, 1), (1, node.stride, node.stride, 1)
+    return lax.reduce_window(x, np.float32(-np.inf), lax.max, window, strides, ((0, 0), edges, edges, (0, 0)))
 
 
 def _resample(node: g.Resample, x: jax.Array) -> jax.Array:
@@ -100,7 +93,6 @@ OPERATIONS: dict[type, Callable[..., jax.Array]] = {
     g.Convolution: _convolution,
     g.Rectify: _rectify,
     g.MaxPool: _max_pool,
-    g.AveragePool: _average_pool,
     g.Resample: _resample,
     g.Mean: _mean,
     g.Add: _add,

@@ -37,7 +37,6 @@ def write(
     metadata = {"format": "pt", **known, **(trust.metadata() if trust else {})}
     content = _with_metadata(save(tensors | counters), metadata)
     files.write_bytes(place / "student.safetensors", content)
-    (place / "student.safetensors").chmod(0o644)  # safetensors makes it private
     for naming in MODELS[model].aliases:
         # Both tables list the same leaves in the same order.
         names = dict(zip(tensors, pretrained.named_tensors(model, variables, naming), strict=True))
