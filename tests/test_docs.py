@@ -1,5 +1,7 @@
 """What the documents name exists: links, files, commands, config fields, configs with their arguments, and tables."""
 
+import contextlib
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdjax.config import base, from_file
+from kdjax.flags import STAGES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -29,6 +32,14 @@ def has_field(field):
             return False
         section = section[name]
     return True
+
+
+def flags_of(module, capsys):
+    """The flags that the help of a command lists."""
+    folder = (ROOT / module.replace(".", "/")).is_dir()
+    with contextlib.suppress(SystemExit):  # argparse ends the process after its help
+        importlib.import_module(f"{module}.__main__" if folder else module).main(["--help"])
+    return set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", capsys.readouterr().out, re.MULTILINE))
 
 
 def test_readme_is_short():
@@ -89,6 +100,13 @@ def test_commands_exist(document):
 
 
 @documents
+def test_commands_take_the_flags_they_are_given(document, capsys):
+    command = re.compile(r"python -m (kdjax\.(?:deploy|report|results)[\w.]*\w)((?:\\\n|[^\n`|])*)")
+    for module, arguments in command.findall(document.read_text(encoding="utf-8")):
+        assert set(re.findall(r"\s(--[\w-]+)", arguments)) <= flags_of(module, capsys), module
+
+
+@documents
 def test_configs_take_the_arguments_they_are_given(document):
     for name, argument in re.findall(r"\b(\w+)\.py:([\w.,]*\w)", document.read_text(encoding="utf-8")):
         assert from_file(ROOT / "configs" / f"{name}.py", argument).name
@@ -98,7 +116,7 @@ def test_configs_take_the_arguments_they_are_given(document):
 def test_stages_and_arms_exist(page):
     text = page.read_text(encoding="utf-8")
     stages = {stage for stages in re.findall(r"--stages=([\w,]+)", text) for stage in stages.split(",")}
-    assert stages <= {"describe", "teacher", "distill", "evaluate", "export", "report"}
+    assert stages <= set(STAGES)
     arms = {
         arm for arms in re.findall(r"--config\.distill\.arms=\"(.+?)\"", text) for arm in re.findall(r"'(\w+)'", arms)
     }

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdjax.data import pixels
 from kdjax.data.pixels import DecodeError
 from kdjax.errors import InputError
 
@@ -87,31 +88,49 @@ class Bands:
     orders: tuple[tuple[str, ...], ...] = ()
     order: tuple[str, ...] = ()
 
-    def choose(self, image: np.ndarray, descriptions: Sequence[str]) -> Chosen:
+    def choose(self, image: np.ndarray, descriptions: Sequence[str], alpha: int | None = None) -> Chosen:
         """Where an image holds the bands.
 
         Args:
             image: (H, W, n), as its file has it.
-            descriptions: of its bands, '' where there is none.
+            descriptions: of its bands, '' where there is none; () = of none.
+            alpha: the place of the band that the file calls alpha, which may be a mask, or any fourth band; None = of
+                none.
 
         Raises:
             DecodeError: a band is missing, nothing says which band is which (`OrderError`: not this image's values), or
-                the image has another order than the data set.
+                the image has another order than the data set, or a mask where a band is expected.
         """
         wanted = [canonical(name) for name in self.names]
-        said = [canonical(text) for text in descriptions]
-        if said and all(said):
-            if set(wanted) <= set(said):
-                for name, key in zip(self.names, wanted, strict=True):
-                    if said.count(key) > 1:
-                        raise DecodeError(f"{said.count(key)} bands are called {name}")
-                return Chosen(tuple(said.index(key) for key in wanted), ())
-            if not all(re.fullmatch(r"(band|layer)?[ _]*\d+", text) for text in said):  # those say nothing
-                missing = [name for name, key in zip(self.names, wanted, strict=True) if key not in said]
-                raise DecodeError(f"no band {', '.join(missing)} among {', '.join(descriptions)}")
-        order = self._order(image)
-        held = [canonical(name) for name in order]
-        return Chosen(tuple(held.index(key) for key in wanted), order)
+        said = [_meant(text) for text in descriptions] or [""] * image.shape[-1]
+        bands = [k for k in range(len(said)) if k != alpha or said[k]]
+        if bands and all(said[k] for k in bands):
+            for name, key in zip(self.names, wanted, strict=True):
+                if said.count(key) > 1:
+                    raise DecodeError(f"{said.count(key)} bands are called {name}")
+            if missing := [name for name, key in zip(self.names, wanted, strict=True) if key not in said]:
+                raise DecodeError(f"no band {', '.join(missing)} among {', '.join(descriptions[k] for k in bands)}")
+            return Chosen(tuple(said.index(key) for key in wanted), ())
+        if all(len(order) != len(said) for order in self.orders) and alpha is not None:
+            places = [k for k in range(len(said)) if k != alpha]  # as gdalwarp -dstalpha writes it behind the bands
+        else:
+            places = list(range(len(said)))
+        order = self._order(image[..., places])
+        held = dict(zip(map(canonical, order), places, strict=True))
+        names = dict(zip(places, order, strict=True))
+        for key, place in held.items():
+            if said[place] not in ("", key) and said[place] in held:
+                raise DecodeError(
+                    f"its band {place + 1} is called {descriptions[place]}, where {names[place]} is expected: describe "
+                    "all of its bands"
+                )
+        chosen = tuple(held[key] for key in wanted)
+        if alpha in chosen and not said[alpha] and pixels.is_full_mask(image[..., alpha]):
+            raise DecodeError(
+                f"its band {alpha + 1} is a mask by its values, and {names[alpha]} is expected there: give an image "
+                "that has this band"
+            )
+        return Chosen(chosen, order)
 
     def _order(self, image: np.ndarray) -> tuple[str, ...]:
         count = image.shape[-1]
@@ -176,6 +195,12 @@ def canonical(name: str) -> str:
     return f"b{found[1]:0>2}" if found else name
 
 
+def _meant(description: str) -> str:
+    """The canonical name in a band's description; '' where it only counts, as 'Band 1' does."""
+    name = canonical(description)
+    return "" if re.fullmatch(r"(band|layer)?[ _]*\d+", name) else name
+
+
 def colors(names: Sequence[str]) -> tuple[int | None, ...]:
     """The places of red, green and blue among bands, None for one that is not there."""
     keys = [canonical(name) for name in names]
@@ -188,6 +213,21 @@ def described_elsewhere(descriptions: Sequence[str], chosen: Sequence[int]) -> t
     places = colors(descriptions)
     described = tuple(place for place in places if place is not None)
     return described if len(chosen) == len(described) == 3 and described != tuple(chosen) else None
+
+
+def called_otherwise(descriptions: Sequence[str], chosen: Sequence[int]) -> str:
+    """What the bands that are taken as red, green and blue are called, in words; '' = nothing, or just these.
+
+    Raises:
+        DecodeError: some are called red, green or blue, those are others, and the rest has no names.
+    """
+    taken = [(descriptions[place], color) for color, place in enumerate(chosen) if _meant(descriptions[place])]
+    if len(chosen) != 3 or all(colors([text])[color] is not None for text, color in taken):
+        return ""
+    if all(any(place is not None for place in colors([text])) for text, _ in taken):
+        listed = ", ".join(f"{text} where {RGB[color]} is taken from" for text, color in taken)
+        raise DecodeError(f"by its descriptions it has {listed}: describe all three of its colors, or none")
+    return ", ".join(descriptions[place] or "unnamed" for place in chosen)
 
 
 def named(section: Mapping[str, Any]) -> Bands | None:

@@ -22,6 +22,7 @@ from kdjax.errors import InputError
 _PROGRESS_SECONDS = 5.0
 _AT_ONCE = 1024  # images that are handed to the threads
 _CONFIGURED = "as configured"
+_LIKE_BYTES = "no value is above 255, as of bytes in a wider type"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Decoding:
         """Decodes what is missing.
 
         Raises:
-            InputError: no value range or no order of bands fits all images.
+            InputError: no value range or no order of bands fits all images, or the given range none of them.
         """
         count, done = len(self._encoded.stamps), self._filling.notes
         if done:
@@ -117,6 +118,7 @@ class Decoding:
             self._take_order()
             if self._meaning.bands and self._meaning.bands.order:
                 self._all(sorted(self._unordered))
+        self._check_range()
 
     def content(self) -> dict[str, Any]:
         """What is known of the images, JSON data: names, meaning, notes; titles and reasons of those that failed."""
@@ -170,6 +172,18 @@ class Decoding:
     def _take_range(self, low: float, high: float, how: str) -> None:
         self._meaning, self._how = dataclasses.replace(self._meaning, value_range=(low, high)), how
 
+    def _check_range(self) -> None:
+        """Refuses a value range of the configuration that no image is of."""
+        kept = self._notes()
+        if self._how != _CONFIGURED or not self._meaning.value_range or self._like is not None or not kept:
+            return
+        given = "dataset.value_range is ({:g}, {:g}), but".format(*self._meaning.value_range)
+        deep = [note for note in kept if note.kind != meaning.BYTES]
+        if not deep:
+            raise InputError(f"{given} all images are 8-bit, which are taken as they are: leave it out")
+        if all(_LIKE_BYTES in note.facts for note in deep):
+            raise InputError(f"{given} of all 16-bit and float images {_LIKE_BYTES}: set it to (0.0, 255.0)")
+
     def _take_order(self) -> None:
         """Takes the order that images showed for all of the data set, as dark water does not show it."""
         bands = self._meaning.bands
@@ -221,6 +235,8 @@ class Decoding:
                     self._samples[i] = pixels.sample(decoded)
                     return
                 image, facts = self._stored(decoded)
+                if decoded.deep and self._meaning.are_bytes(float(pixels.sample(decoded).max(initial=0))):
+                    facts += (_LIKE_BYTES,)
                 height, width = image.shape[:2]
                 note = _Note(
                     raw.name,
@@ -250,8 +266,10 @@ class Decoding:
         except meaning.OutsideError:
             if self._how == _CONFIGURED:
                 raise
-            # The range was chosen from all images, this one among them: a snowy scene is no scene of another kind.
-            return self._meaning.mapped(decoded), (*decoded.facts, "most values lie outside of that range")
+            return self._meaning.stored(decoded, outside=True), (
+                *decoded.facts,
+                "most values lie outside of that range",
+            )
 
 
 def _medians(sizes: Sequence[tuple[float, float | None]]) -> dict[str, float]:

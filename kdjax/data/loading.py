@@ -89,7 +89,7 @@ def load(
         notes += more
     splits = {"train": train, "validation": validation, "test": test}
     total = fingerprint(pool.classes, splits, pool.meaning.bands)
-    statistics, more = _band_statistics(section, train, pool.meaning)
+    statistics, more = _band_statistics(section, splits, pool.meaning)
     notes += more
     advise = assigned.test_drawn and not section["group_near_duplicates"]
     notes += _near_duplicates(train, test, cache_dir, total, advise)
@@ -111,14 +111,24 @@ def load(
 
 
 def _band_statistics(
-    section: Mapping[str, Any], train: Split, meaning: Meaning
+    section: Mapping[str, Any], splits: Mapping[str, Split], meaning: Meaning
 ) -> tuple[Statistics | None, tuple[str, ...]]:
-    """Mean and deviation of the bands, and a note on them; None where they are simply red, green and blue."""
+    """Mean and deviation of the bands in training, and notes; None where they are simply red, green and blue."""
     if meaning.bands is None:
         return None, ()
+    train = splits["train"]
     found = band_statistics.of(train.images)
-    offset.check(section, train.images, meaning)
-    return found, band_statistics.notes(found, meaning)
+    unlabeled = Rows.of(train.images).select(train.labels < 0)
+    notes = offset.check(
+        section,
+        {
+            "the training images": train.labeled().images,
+            "the unlabeled images": unlabeled,
+            **{f"the {name} images": splits[name].images for name in ("validation", "test")},
+        },
+        meaning,
+    )
+    return found, (*band_statistics.notes(found, meaning), *notes)
 
 
 def _complete(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,8 +69,13 @@ class Meaning:
         """
         return np.dtype(np.uint16 if self.bands and self.value_range else np.uint8)
 
-    def stored(self, decoded: Decoded) -> np.ndarray:
+    def stored(self, decoded: Decoded, *, outside: bool = False) -> np.ndarray:
         """The image as it is stored: (H, W, channels) of `dtype`, 0 where there is no data.
+
+        Args:
+            decoded: the image.
+            outside: whether most values may lie outside of the range: it was chosen from many images, this one among
+                them, and a snowy scene is no scene of another kind.
 
         Raises:
             DecodeError: its numbers are of another kind.
@@ -78,11 +83,11 @@ class Meaning:
         if not decoded.deep:
             self.check(np.empty(0, np.uint8))
             return pixels.blackened(decoded.pixels, decoded.valid)
-        self.check(pixels.sample(decoded))
-        return self.mapped(decoded)
-
-    def mapped(self, decoded: Decoded) -> np.ndarray:
-        """As `stored`, of a deep image whose numbers are known to be of the right kind."""
+        try:
+            self.check(pixels.sample(decoded))
+        except OutsideError:
+            if not outside:
+                raise
         result = pixels.to_levels(decoded.pixels, self.value_range, self.dtype)
         if decoded.valid is not None:
             result[~decoded.valid] = 0

@@ -18,22 +18,32 @@ _SPARSE = 7  # every so many pixels along both sides of training images are look
 _MOST_BELOW = 0.05  # share of values that may lie below the offset: noise over water
 _DARK = ("b01", "b02", "b03", "b04", "b10")
 """Bands in which some pixel of nearly any land reflects less than 0.1; infrared light may find none."""
+_CIRRUS = "b10"
+"""Reflects next to nothing but for thick high clouds, so that each image shows by it whether the offset was added."""
+_FEW, _HALF = 0.25, 0.5
+"""Share of images that may contradict: those that show it by cirrus, and others, which may show bright land. Of a
+handful of the others all may but one."""
+_HANDFUL = 20
 
 
 @dataclasses.dataclass
 class Seen:
-    """How many values were seen, and how many of these lie at most at the offset, in all bands and in the dark ones.
+    """What images showed so far.
 
     Attributes:
         names: of the bands.
         value_range: the values that reflectance 0 and 1 are expected to have.
+        count, below: values, and how many of these lie at most at the offset.
+        images: how many there were.
+        against: those that contradict the expectation on their own.
     """
 
     names: tuple[str, ...]
     value_range: tuple[float, ...]
     count: int = 0
     below: int = 0
-    dark_below: int = 0
+    images: int = 0
+    against: int = 0
 
     @classmethod
     def by(cls, meaning: Meaning) -> Seen | None:
@@ -53,53 +63,84 @@ class Seen:
     @property
     def shown(self) -> str | None:
         """What contradicts the expectation, in words."""
+        most = _FEW if self._cirrus is not None else _HALF if self.images >= _HANDFUL else 1 - 1 / _HANDFUL
+        many = self.against > most * self.images
         if self.value_range[0]:
             share = self.below / self.count if self.count else 0.0
-            if share > _MOST_BELOW:
+            if many or share > _MOST_BELOW:
                 said = f"{100 * share:.0f} % of the values are at most {OFFSET:.0f}"
                 return f"{said}, which is black where Sentinel-2's offset was added"
-        elif self._dark and self.count and not self.dark_below:
-            listed = ", ".join(self.names[k] for k in self._dark)
-            return f"no value is below {OFFSET:.0f} in {listed}, as where Sentinel-2's offset was added"
+        elif many:
+            listed = ", ".join(self.names[k] for k in self._telling)
+            where = f"in {self.against} of {self.images} images " * (self.against < self.images)
+            return f"{where}no value is below {OFFSET:.0f} in {listed}, as where Sentinel-2's offset was added"
         return None
 
     @property
-    def _dark(self) -> list[int]:
-        return [k for k, name in enumerate(self.names) if canonical(name) in _DARK]
+    def mixed(self) -> str | None:
+        """What the fewer images contradict that are sure to, in words."""
+        if self._cirrus is None or not self.against or self.shown:
+            return None
+        was = "was not" if self.value_range[0] else "was"
+        return f"in {self.against} of {self.images} images Sentinel-2's offset {was} added, unlike in the others"
+
+    @property
+    def _cirrus(self) -> int | None:
+        return next((k for k, name in enumerate(self.names) if canonical(name) == _CIRRUS), None)
+
+    @property
+    def _telling(self) -> list[int]:
+        """The bands by which an image shows that the offset was added."""
+        dark = [k for k, name in enumerate(self.names) if canonical(name) in _DARK]
+        return dark if self._cirrus is None else [self._cirrus]
 
     def see(self, pixels: np.ndarray) -> None:
-        """Counts values of data, (n, bands) as files have them. Where all are 0 there is none."""
+        """Looks at the values of an image, (n, bands) as its file has them. Where all are 0 there are no data."""
         below = pixels[pixels.any(-1)] <= OFFSET
-        self.count, self.below = self.count + below.size, self.below + int(below.sum())
-        self.dark_below += int(below[:, self._dark].sum())
+        if not below.size:
+            return
+        self.count, self.below, self.images = self.count + below.size, self.below + int(below.sum()), self.images + 1
+        if self.value_range[0]:
+            self.against += self._cirrus is not None and bool(below[:, self._cirrus].mean() > _HALF)
+        else:
+            self.against += bool(self._telling) and not below[:, self._telling].any()
 
     def see_stored(self, images: Images) -> None:
-        """Counts values of (…, bands) images as they are stored, with their value range over that of their dtype."""
-        (low, high), pixels = self.value_range, np.asarray(images).reshape(-1, images.shape[-1])
-        self.see(low + pixels[pixels.any(-1)] * ((high - low) / np.iinfo(images.dtype).max))
+        """Looks at (N, S, S, bands) images as they are stored, with their value range over that of their dtype."""
+        (low, high), most = self.value_range, np.iinfo(images.dtype).max
+        for image in np.asarray(images):
+            pixels = image.reshape(-1, image.shape[-1])
+            self.see(low + pixels[pixels.any(-1)] * ((high - low) / most))
 
 
-def check(section: Mapping[str, Any], images: Images, meaning: Meaning) -> None:
+def check(section: Mapping[str, Any], splits: Mapping[str, Images], meaning: Meaning) -> list[str]:
     """Refuses images whose values show that 1000 was added to them, or was not, against what the sensor's name says.
 
     Args:
         section: reads `sensor` and `value_range` of config.dataset; where both are given, the user knows more.
-        images: (N, S, S, bands) uint16.
+        splits: by what they are called, (N, S, S, bands) uint16; each is judged on its own.
         meaning: what their numbers are.
+
+    Returns:
+        A note where a few images contradict.
 
     Raises:
         InputError: names the other sensor, and the range that keeps this one.
     """
-    sensor = section["sensor"]
+    sensor, notes = section["sensor"], []
     if not sensor or section["value_range"] or not meaning.value_range:
-        return
-    seen = Seen(meaning.names, meaning.value_range)
-    for start in range(0, len(images), _AT_ONCE):
-        seen.see_stored(images[start : start + _AT_ONCE][:, ::_SPARSE, ::_SPARSE])
-    if seen.shown:
-        low, high = meaning.value_range
-        other = sensor.removesuffix("_offset") if low else f"{sensor}_offset"
-        raise InputError(
-            f"dataset.sensor is {sensor!r}, but {seen.shown}: set it to {other!r}, or, if that is right, give "
-            f"dataset.value_range=({low:.0f}.0,{high:.0f}.0)"
-        )
+        return []
+    for name, images in splits.items():
+        seen = Seen(meaning.names, meaning.value_range)
+        for start in range(0, len(images), _AT_ONCE):
+            seen.see_stored(images[start : start + _AT_ONCE][:, ::_SPARSE, ::_SPARSE])
+        if seen.shown:
+            low, high = meaning.value_range
+            other = sensor.removesuffix("_offset") if low else f"{sensor}_offset"
+            raise InputError(
+                f"dataset.sensor is {sensor!r}, but of {name} {seen.shown}: set it to {other!r}, or, if "
+                f"that is right, give dataset.value_range=({low:.0f}.0,{high:.0f}.0)"
+            )
+        if seen.mixed:
+            notes.append(f"warning: of {name}, {seen.mixed}: bring them to one form")
+    return notes

@@ -33,6 +33,7 @@ class Decoded:
         valid: bool (H, W), where there is data; None = everywhere.
         pixel_size_m: side of a pixel on the ground, m; None = not known.
         order: that the file's bands have, where it does not describe those that were asked for; () = it does.
+        called: names of other bands by which the file describes what is taken as red, green and blue; '' = none.
     """
 
     pixels: np.ndarray
@@ -40,6 +41,7 @@ class Decoded:
     valid: np.ndarray | None = None
     pixel_size_m: float | None = None
     order: tuple[str, ...] = ()
+    called: str = ""
 
     @property
     def deep(self) -> bool:
@@ -114,6 +116,11 @@ def is_mask(alpha: np.ndarray) -> bool:
     GDAL calls the fourth band of any 8-bit file alpha, near infrared too.
     """
     return bool(np.count_nonzero((alpha != 0) & (alpha != _highest(alpha))) <= _PARTLY * alpha.size)
+
+
+def is_full_mask(alpha: np.ndarray) -> bool:
+    """Whether it is a mask that shows something: all 0, as deep water is in near infrared, is none."""
+    return is_mask(alpha) and bool((alpha == _highest(alpha)).any()) and bool(alpha.any())
 
 
 def shown(alpha: np.ndarray) -> np.ndarray | None:

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import geokeys, pixels
-from kdjax.data.bands import Bands, described_elsewhere
+from kdjax.data.bands import Bands, called_otherwise, described_elsewhere
 from kdjax.data.pixels import Beside, Decoded, DecodeError
 
 # tifffile logs what it then also raises.
@@ -44,9 +44,9 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         check_size(*_largest(tiff, page))
         _check_whole(tiff, page, data)
         bands = pixels.choose_bands(_roles(page))
-        _check_described(page, bands.color)
+        called = _called(page, bands.color)
         masks, nodata = _declared(tiff, page, beside)
-        facts = bands.facts
+        facts = bands.facts + (f"bands called {called} taken as red, green and blue",) * bool(called)
         if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE) or (
             page.photometric != _PALETTE and (page.bitspersample < 8 or page.dtype == bool)
         ):
@@ -69,7 +69,7 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
                 array = pixels.inverted(array, page.bitspersample)
         valid = pixels.is_data(array[..., :1], None, masks)
         array, valid = _oriented(page, array, valid)
-        return Decoded(array, facts, valid, _pixel_size(page))
+        return Decoded(array, facts, valid, _pixel_size(page), called=called)
 
 
 def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands, beside: Beside) -> Decoded:
@@ -95,9 +95,9 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
         if not bands.orders:  # an order that is known counts more: false color is often stored as if it were RGB
             roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page)]
             descriptions = [text or role for text, role in zip(descriptions, roles, strict=True)]
-        chosen = bands.choose(array, descriptions)
-        masks, nodata = _declared(tiff, page, beside)
         alpha = [k for k, role in enumerate(_roles(page)) if role == "alpha"]
+        chosen = bands.choose(array, descriptions, alpha[0] if len(alpha) == 1 else None)
+        masks, nodata = _declared(tiff, page, beside)
         if len(alpha) == 1 and alpha[0] not in chosen.places:
             masks.append(pixels.shown(array[..., alpha[0]]))
         array = array[..., list(chosen.places)]
@@ -199,14 +199,15 @@ def _descriptions(page: Any) -> list[str]:
     return found
 
 
-def _check_described(page: Any, chosen: tuple[int, ...]) -> None:
-    """Refuses bands that would be taken for other colors than their descriptions name."""
+def _called(page: Any, chosen: tuple[int, ...]) -> str:
+    """What bands are called that are no colors. Refuses those that would be taken for other colors than they name."""
     if places := described_elsewhere(_descriptions(page), chosen):
         found, taken = (",".join(str(place + 1) for place in one) for one in (places, chosen))
         raise DecodeError(
             f"red, green and blue are its bands {found} by their descriptions, and {taken} by their colors: put them "
             "in the right order, or name them in dataset.bands"
         )
+    return called_otherwise(_descriptions(page), chosen)
 
 
 def _nodata(page: Any) -> float | None:

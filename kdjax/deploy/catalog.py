@@ -51,7 +51,8 @@ def _bbox(text: str) -> tuple[float, ...]:
         west, south, east, north = map(float, text.split(","))
     except ValueError:
         west = south = east = north = math.nan
-    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+    across = 0 < west - east and (east - west) % 360 <= 180  # 180 degrees, as RFC 7946 writes it; wider is a mistake
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and (west < east or across)):
         raise argparse.ArgumentTypeError(f"{text!r} is not WEST,SOUTH,EAST,NORTH in degrees, as 5.9,45.8,10.5,47.8")
     return west, south, east, north
 

@@ -68,18 +68,21 @@ class Classifier:
             )
         self.path, self._model = path, model
 
-    def prepare(self, data: bytes, look: Callable[[Decoded], None] | None = None) -> np.ndarray:
+    def prepare(
+        self, data: bytes, look: Callable[[Decoded], None] | None = None, *, outside: bool = False
+    ) -> np.ndarray:
         """An encoded image file as (size, size, bands), decoded and resized as for training.
 
         Args:
             data: the file.
             look: is given the image as the file has it, where it is of the kind of the training tiles.
+            outside: whether it is one of the data set, see `Meaning.stored`.
 
         Raises:
             DecodeError: not an image, or its numbers are of another kind than in training.
         """
         with decode.warnings_settled(), decode.opened(data, self.meaning.bands) as decoded:
-            stored = self.meaning.stored(decoded)
+            stored = self.meaning.stored(decoded, outside=outside)
             if look is not None:
                 look(decoded)
             return decode.resize(stored, self.size)

@@ -25,6 +25,7 @@ class Unlike:
         count: images that were seen.
         sized: those that show much more or much less than a tile, each with its side.
         most: the highest value of those that are no bytes; None = there were none.
+        called: those that call other bands by their names than red, green and blue, each with these names.
     """
 
     meaning: Meaning
@@ -32,6 +33,7 @@ class Unlike:
     count: int = 0
     sized: list[str] = dataclasses.field(default_factory=list)
     most: float | None = None
+    called: list[str] = dataclasses.field(default_factory=list)
 
     @classmethod
     def by(cls, meaning: Meaning) -> Unlike:
@@ -46,6 +48,8 @@ class Unlike:
             side, unit, expected = side * decoded.pixel_size_m, "m", self.meaning.ground_size_m
         if expected and not 1 / _FACTOR <= side / expected <= _FACTOR:
             self.sized.append(f"{printable(name)} has {side:.4g} {unit} for {expected:.4g}")
+        if decoded.called:
+            self.called.append(f"{printable(name)} calls them {printable(decoded.called)}")
         if decoded.deep:
             self.most = max(self.most or 0.0, float(pixels.sample(decoded).max()))
 
@@ -62,6 +66,11 @@ class Unlike:
                 f"{len(self.sized)} of {self.count} images show far more or less than a training tile: "
                 f"{self.sized[0]}; the answer is one for all of an image, and kdjax.deploy.landuse_map maps a scene"
             )
+        if self.called:
+            found.append(
+                f"{len(self.called)} of {self.count} images describe what is taken as red, green and blue as other "
+                f"bands: {self.called[0]}; the classes are wrong if the training tiles were not like this"
+            )
         if self.most is not None and self.meaning.are_bytes(self.most):
             low, high = self.meaning.value_range
             found.append(
@@ -74,4 +83,6 @@ class Unlike:
                 f"{self.sentinel.shown}; the classes are wrong if so, as the model was trained on values "
                 f"{low:g}..{high:g}"
             )
+        elif self.sentinel is not None and self.sentinel.mixed:
+            found.append(f"{self.sentinel.mixed}: their classes are wrong")
         return found

@@ -13,15 +13,11 @@ product, in full precision.
 
 import dataclasses
 import functools
-import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
-
-from kdjax.errors import InputError
 
 VERSION = 1  # Raise it whenever the same key gives other pixels: stored teacher outputs are named by it.
 _Taps = tuple[jax.Array, jax.Array]  # as `_taps` gives them
@@ -68,7 +64,7 @@ class Augmentation:
     def describe(self) -> dict[str, Any]:
         """All that decides the pixels besides image, key and size, as plain JSON values, for fingerprints."""
         return {
-            "name": "symmetries + random resized crop + colour jitter",
+            "name": "symmetries + random resized crop + colour jitter",  # as it is in the names of stored outputs
             "version": VERSION,
             "filter": "antialiased triangle",
             **{name: list(map(float, getattr(self, name))) for name in ("scale", "ratio")},
@@ -78,42 +74,6 @@ class Augmentation:
 
 
 DEFAULT = Augmentation()
-
-
-def augmentation(section: Mapping[str, Any]) -> Augmentation:
-    """The augmentation of a configuration's section.
-
-    Args:
-        section: the fields of `Augmentation`; absent ones have their defaults.
-
-    Raises:
-        InputError: an unknown field or a value out of range, naming it.
-    """
-    where = "dataset.augmentation"
-    known = {field.name: field.default for field in dataclasses.fields(Augmentation)}
-    unknown = sorted(set(section) - set(known))
-    if unknown:
-        raise InputError(f"{where}.{unknown[0]}: there is no such field; known are {', '.join(known)}")
-    values: dict[str, Any] = {**known, **section}
-    for name in ("scale", "ratio"):
-        try:
-            low, high = (float(v) for v in values[name])
-        except (TypeError, ValueError):
-            raise InputError(f"{where}.{name} is {values[name]!r}: give two numbers (low, high)") from None
-        if not 0 < low <= high < math.inf or (name == "scale" and high > 1):
-            bound = "0 < low <= high <= 1" if name == "scale" else "0 < low <= high"
-            raise InputError(f"{where}.{name} is ({low:g}, {high:g}): give {bound}")
-        values[name] = (low, high)
-    for name in ("brightness", "contrast", "saturation"):
-        value = values[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise InputError(f"{where}.{name} is {value!r}: give a number from 0 (off) to 1")
-    if isinstance(values["symmetries"], bool) or values["symmetries"] not in (1, 2, 4, 8):
-        raise InputError(
-            f"{where}.symmetries is {values['symmetries']!r}: choose 1 (none), 2 (up-down), 4 (both flips) or 8 (with "
-            "rotations)"
-        )
-    return Augmentation(**values)
 
 
 def draw(key: jax.Array, augmentation: Augmentation = DEFAULT) -> View:

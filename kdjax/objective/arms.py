@@ -53,6 +53,19 @@ class Arm:
         """Whether one reads the student's features through a linear map to the teacher's."""
         return any(term.projected for term in self.weighed)
 
+    def is_measured(self, value: str) -> bool:
+        """Whether a term, or another value of training, means something for its students.
+
+        A baseline that sees views of its own has no teacher's outputs for them, so what compares with these does not.
+        """
+        compares = value in TERMS and TERMS[value].needs_teacher
+        return not (compares and self.labeled_only and not self.needs_teacher)
+
+    @property
+    def has_hard(self) -> bool:
+        """Whether one asks for the label, so that class weights count."""
+        return any(term.hard for term in self.weighed)
+
     @property
     def weighed(self) -> list[Term]:
         """The terms that it gives a weight."""

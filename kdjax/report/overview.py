@@ -13,17 +13,15 @@ recall takes the place of top-1.
 import argparse
 import collections
 import dataclasses
-import functools
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.config import base
 from kdjax.errors import InputError, Parser, in_one_line, reason
 from kdjax.report import charts
+from kdjax.report.evaluated import Evaluated
 from kdjax.report.exported import is_of
 from kdjax.report.markup import Markup, element
 from kdjax.report.measures import scattered
@@ -35,14 +33,12 @@ from kdjax.results.comparison import (
     NAMES,
     failed_seeds,
     figures,
-    find_alone,
     judged_by_all,
     paired,
     rank,
     shown_arms,
     uses_teacher,
 )
-from kdjax.results.two_splits import DRAWN_BY
 from kdjax.runtime import files
 
 
@@ -73,55 +69,6 @@ class Row:
     seeds: Sequence[int] = ()
     failed: Sequence[int] = ()
     taught: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """A run that was evaluated."""
-
-    run: str
-    results: Mapping[str, Any]
-    latency: Mapping[str, float]
-
-    @property
-    def student(self) -> tuple[Any, ...]:
-        """What makes a student the same in two runs: the network, its data, and how it was trained.
-
-        The fingerprint says which images are on which side, so fields that only decide that may differ. Fields that the
-        run's version did not have yet count as their defaults, which are what it did.
-        """
-        facts, config = self.results["student"], self.results["config"]
-        given = {name: {**default, **config.get(name, {})} for name, default in _defaults().items()}
-        settings = {
-            "images": self.results["dataset"].get("fingerprint"),
-            "dataset": {name: value for name, value in given["dataset"].items() if name not in ("path", *DRAWN_BY)},
-            "student": given["student"],
-            **{name: given["distill"][name] for name in ("views", "mixup")},  # of all arms, those without a teacher too
-            "data_seed": config.get("data_seed"),
-            "dtype": document.dtype(self.results),
-        }
-        return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), _text(settings))
-
-    @property
-    def teacher(self) -> str:
-        """What makes a teacher the same in two runs: its SHA-256 and, of stored logits, their fingerprints.
-
-        Logits that were made elsewhere may have one fingerprint and be of two teachers, and older versions did not
-        write it: then the figures on test tell them apart.
-        """
-        facts = self.results["teacher"]
-        known = [facts["model"], facts.get("sha256"), facts.get("logits")]
-        return _text(known if known[1] and not known[2] else [*known, facts["test"]])
-
-    @property
-    def student_name(self) -> str:
-        """Model, its width where it is not the whole one, and size of its images."""
-        model, width, size = self.student[:3]
-        return f"{model}{f' × {width:g}' if width not in (None, 1) else ''}{f' {size} px' if size else ''}"
-
-    def alone(self, measure: str) -> str | None:
-        """The arm that uses no teacher and is best on validation."""
-        return find_alone(shown_arms(self.results), measure)
 
 
 def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
@@ -160,13 +107,13 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
     return measure, listed
 
 
-def _of_student(found: Sequence[_Found], style: str, measure: str) -> list[Row]:
+def _of_student(found: Sequence[Evaluated], style: str, measure: str) -> list[Row]:
     """The rows of one student: the best without a teacher, and one of each run."""
     arm = lambda one, arm: shown_arms(one.results)[arm]
     baselines = [(one, alone) for one in found if (alone := one.alone(measure))]
     best = max(baselines, key=lambda pair: rank(arm(*pair), measure), default=None)
 
-    def row(one: _Found, name: str, of: str, **more: Any) -> Row:
+    def row(one: Evaluated, name: str, of: str, **more: Any) -> Row:
         facts = arm(one, name)
         cost = {**one.results["student"], "latency_ms": one.latency.get(name)}
         seeds = {"seeds": facts["seeds"], "failed": failed_seeds(facts)}
@@ -187,7 +134,7 @@ def _gain(first: Mapping[str, Any], second: Mapping[str, Any], measure: str) -> 
     return intervals.summary(intervals.paired_differences(*paired(first, second, measure)))
 
 
-def _read(folder: Path) -> _Found:
+def _read(folder: Path) -> Evaluated:
     path = folder / "results.json"
     if not path.is_file():
         what = "is a file" if folder.is_file() else "has no results.json"
@@ -204,7 +151,7 @@ def _read(folder: Path) -> _Found:
             latency = found if is_of(parity["student"], results["arms"]) else {}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not what an export writes: {fix}") from error
-    return _Found(str(folder), results, latency)
+    return Evaluated(str(folder), results, latency)
 
 
 def _milliseconds(value: Any) -> float:
@@ -298,17 +245,6 @@ def _finding(listed: Sequence[Row]) -> str:
     if bounds[0] <= 0 <= bounds[1]:
         return f"{said} and contains 0: these seeds do not show that distillation helps or harms."
     return f"{said}."
-
-
-@functools.cache
-def _defaults() -> dict[str, dict[str, Any]]:
-    """The sections of the configuration that a student depends on, as results.json has them."""
-    found = json.loads(base().to_json())
-    return {name: found[name] for name in ("dataset", "student", "distill")}
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup | None:

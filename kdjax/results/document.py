@@ -3,33 +3,17 @@
 All accuracies are fractions.
 """
 
-import importlib.metadata
 import math
-import os
-import platform
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.results import comparison, intervals, shape
 from kdjax.runtime import files
 from kdjax.runtime.plain import plain
-
-_PACKAGES = {
-    "kdjax": "kdjax",
-    "jax": "jax",
-    "jaxlib": "jaxlib",
-    "flax": "flax",
-    "optax": "optax",
-    "orbax": "orbax-checkpoint",
-    "numpy": "numpy",
-}
-
 
 _NEEDED = {
     "dataset": ("name", "classes", "splits", "fingerprint", "overlap"),
@@ -63,7 +47,7 @@ def build(
             (per seed a fraction or None), with class_counts val_macro_recall, and any more, which is passed on. Two
             keys have a meaning here: 'correct', (seeds, test images) bool, is what the bootstrap draws from and is not
             kept; 'family' makes an arm one trial of several of that name, of which the best on validation is compared.
-        environment: as from `environment()`.
+        environment: as from `runtime.environment.environment()`.
         config: mapping or ConfigDict, kept as it is.
         labels: (test images,) int, the classes that the bootstrap of macro recall draws by; not kept.
 
@@ -199,21 +183,6 @@ def _fold_of_places(section: Mapping[str, Any]) -> list[int] | None:
     return section.get("fold") or None if section.get("split_by") == "place" else None
 
 
-def environment() -> dict[str, Any]:
-    """What this ran on: versions, devices of all processes, platform, CPU count, XLA_FLAGS. Starts the JAX backend."""
-    kinds = Counter(device.device_kind for device in jax.devices())
-    return {
-        "python": platform.python_version(),
-        **{name: _version(distribution) for name, distribution in _PACKAGES.items()},
-        "backend": jax.default_backend(),
-        "devices": [{"kind": kind, "count": count} for kind, count in sorted(kinds.items())],
-        "processes": jax.process_count(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
-
-
 def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
     seeds = list(arm["seeds"])
     for key in ("test", "val_top1"):
@@ -281,10 +250,3 @@ def _bootstrap(ours: Mapping[str, Any], theirs: Mapping[str, Any], labels: np.nd
         for arm, places in zip((ours, theirs), valid, strict=True)
     )
     return intervals.paired_bootstrap(a, b, labels)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -10,7 +10,9 @@ import numpy as np
 from kdjax.config import base
 from kdjax.data.class_weights import BALANCED, class_weights
 from kdjax.data.dataset import Dataset
+from kdjax.errors import InputError
 from kdjax.objective.arms import Arm, resolve
+from kdjax.objective.terms import TERMS
 
 TEACHER_ARM = {"teacher": {"ce": 1.0}}
 BASELINE = "labeled_alone"
@@ -56,6 +58,37 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
     if compared and (dataset.train.labels < 0).any() and not fair:
         arms += resolved((BASELINE,), arm_settings(config.arms))
     return arms
+
+
+def check_comparison(config: ml_collections.ConfigDict) -> None:
+    """Whether what is compared as learning from labels alone does so, and a teacher's targets have a use.
+
+    Raises:
+        InputError: names the field that is wrong.
+    """
+    taught = {name: has_term(config.arms[name], "needs_teacher") for name in config.distill.arms}
+    if config.distill.target == "mean" and not any(taught.values()):
+        raise InputError("distill.target='mean' does nothing: no arm of distill.arms has a teacher; leave it out")
+    first: dict[str, str] = {}
+    for name in taught:
+        family = config.arms[name].get("family", name)
+        other = first.setdefault(family, name)
+        if taught[name] != taught[other]:
+            raise InputError(
+                f"arms.{name}.family is {family!r}, that of {other}, but only one of the two learns from the teacher: "
+                "give it another"
+            )
+    baseline = config.arms.get(BASELINE)
+    if baseline is not None and (has_term(baseline, "needs_teacher") or not baseline.get("labeled_only")):
+        raise InputError(
+            f"arms.{BASELINE} is the baseline of the labeled tiles alone: give it labeled_only=True and no term that "
+            "compares with the teacher, or choose another name"
+        )
+
+
+def has_term(arm: Mapping[str, Any], kind: str) -> bool:
+    """Whether the settings of an arm give a weight to a term of a kind, named as a property of `Term`."""
+    return any(getattr(term, kind) and arm.get(name) for name, term in TERMS.items())
 
 
 def arm_settings(arms: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from kdjax.data import class_weights
 from kdjax.data.bands import check_names, named
 from kdjax.data.checks import check_both
 from kdjax.errors import InputError
-from kdjax.inputs import augment
 from kdjax.networks import MODELS
 from kdjax.networks.layers import FORMS
 from kdjax.networks.pretrained import PIXELS
 from kdjax.objective.arms import OVERRIDES
 from kdjax.objective.terms import TERMS
+from kdjax.run.arms import check_comparison, has_term
+from kdjax.run.augmentation import augmentation
 from kdjax.run.given import given_field, given_teachers, gives_features
 from kdjax.teacher import onnx
 from kdjax.teacher.store import read_parts
@@ -41,7 +42,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     check_fields(config)
     _check_top(config)
     data.check(config.dataset)
-    augment.augmentation(config.dataset.augmentation)
+    augmentation(config.dataset.augmentation)
     _check_sizes(config)
     for name in ("teacher", "student"):
         _check_network(name, config[name])
@@ -49,6 +50,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_distill(config)
     for name, arm in config.arms.items():
         _check_arm(name, arm, config.dataset.sampling)
+    check_comparison(config)
     _check_run(config.run)
 
 
@@ -68,6 +70,16 @@ def check_splits(config: ml_collections.ConfigDict) -> None:
     for field, value in one_split.items():
         if config.splits > 1 and value:
             raise InputError(f"splits is {config.splits}, but {field} belongs to one split: choose one of them")
+    fixed = {
+        "teacher.fit='nothing'": config.teacher.fit == "nothing",
+        "teacher.onnx": config.teacher.onnx and config.teacher.onnx_gives != "embeddings",
+    }
+    for field, value in fixed.items():
+        if config.splits > 1 and value:
+            raise InputError(
+                f"splits is {config.splits}, but {field} gives each split the same teacher, which may have seen the "
+                "test images of any: choose one of them"
+            )
     if config.splits > 1 and config.dataset.split_by == "place" and config.dataset.fold:
         raise InputError(
             f"splits is {config.splits}, and with dataset.split_by 'place' these are the folds, one after the other: "
@@ -138,6 +150,11 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
     if section.weights == "None":
         raise InputError(f"{name}.weights is 'None': for a start from scratch give --config.{name}.weights=")
     _choice(f"{name}.weights_pixels", section.weights_pixels, PIXELS)
+    if section.weights_pixels != PIXELS[0] and not section.weights:
+        raise InputError(
+            f"{name}.weights_pixels is {section.weights_pixels!r}, but there is no {name}.weights, so it does nothing: "
+            "leave it out"
+        )
     source = section.weights
     if source and source.endswith(".safetensors") and ":" not in source and not Path(source).is_file():
         raise InputError(f"{name}.weights: no file {source}")
@@ -252,6 +269,8 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
         elif field == "class_weights":
             class_weights.check(where, value)
             check_both(where, value, sampling)
+            if value and not has_term(arm, "hard"):
+                raise InputError(f"{where} does nothing: the arm has no term that asks for the label; leave it out")
         elif field == "labeled_only":
             if not isinstance(value, bool):
                 raise InputError(f"{where} is {value!r}: give True or False")

@@ -1,6 +1,7 @@
 """What gives a run its teacher, by the configuration: a network that it trains itself, or networks from elsewhere."""
 
 import dataclasses
+import itertools
 import os
 import re
 from pathlib import Path
@@ -33,6 +34,20 @@ class Given:
         if self.kind == "workdir":
             return f"teacher of {self.place}"
         return f"students of {self.place}" if self.kind == "students" else Path(self.place).name
+
+    @property
+    def run_and_arm(self) -> tuple[str, str]:
+        """Of students, named as RUN or RUN:ARM, the run and the arm, '' = all; of others the place and ''.
+
+        Raises:
+            InputError: there is no arm behind the colon.
+        """
+        run, colon, arm = self.place.rpartition(":")
+        if self.kind != "students" or not colon or "/" in arm:
+            return self.place, ""
+        if not arm:
+            raise InputError(f"{self.field}: {self.place!r} names no arm behind the colon: give RUN or RUN:ARM")
+        return run, arm
 
 
 def given_field(config: ml_collections.ConfigDict) -> str | None:
@@ -90,12 +105,17 @@ def gives_features(config: ml_collections.ConfigDict) -> bool:
 
 
 def _refuse_repeats(teachers: tuple[Given, ...]) -> None:
-    seen = set()
-    for one in teachers:
-        key = one.kind, os.path.normpath(one.place)
-        if key in seen:
+    for before, one in itertools.combinations(teachers, 2):
+        (there, its_arm), (here, arm) = before.run_and_arm, one.run_and_arm
+        if one.kind != before.kind or os.path.realpath(here) != os.path.realpath(there):
+            continue
+        if arm == its_arm:
             raise InputError(f"{one.field} names {one.place} twice: its logits would count double")
-        seen.add(key)
+        if not (arm and its_arm):
+            raise InputError(
+                f"{one.field} names {before.place} and {one.place}: the students of both would count double, leave one "
+                "of them out"
+            )
 
 
 def _member(text: object) -> Given:

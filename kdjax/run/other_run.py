@@ -10,6 +10,7 @@ from kdjax.data import class_weights
 from kdjax.data.dataset import Dataset
 from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
+from kdjax.run.arms import has_term
 from kdjax.run.given import Given, given_teachers
 from kdjax.run.record import completed
 
@@ -70,15 +71,11 @@ def named(config: Any) -> tuple[OtherRun, ...]:
 
 
 def of(one: Given) -> OtherRun | None:
-    """The run that a teacher is taken from, or None. Students are named as RUN or RUN:ARM."""
+    """The run that a teacher is taken from, or None."""
     if one.kind == "workdir":
         return OtherRun(one.field, Path(one.place), "teacher")
     if one.kind == "students":
-        place, colon, arm = one.place.rpartition(":")
-        if not colon or "/" in arm:
-            place, arm = one.place, ""
-        elif not arm:
-            raise InputError(f"{one.field}: {one.place!r} names no arm behind the colon: give RUN or RUN:ARM")
+        place, arm = one.run_and_arm
         return OtherRun(one.field, Path(place), "student", arm)
     return None
 
@@ -132,7 +129,7 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
     """Makes sure that the teacher names the same classes, and saw none of this run's validation and test images.
 
     A teacher whose best step, or the penalty of whose head, was chosen on validation images saw these too: they may not
-    be this run's test images.
+    be this run's test images. Students saw what their own teacher saw.
     Images are known by their names; how many test images are not, is told.
 
     Raises:
@@ -160,8 +157,7 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
         )
     unlabeled = there.get("unlabeled", there.get("unlabelled", ()))  # as earlier versions called them
     trained = (*there["train"], *unlabeled)
-    section = other.config()[other.section]
-    chosen = there["validation"] if section["select"] == "best" or section.get("fit") == "head" else ()
+    chosen = there["validation"] if _selected(other) else ()
     for did, images, side in (
         ("trained on", trained, "validation"),
         ("trained on", trained, "test"),
@@ -173,6 +169,23 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
                 f"{other.field}: {other.workdir} {did} {len(both)} of this run's {side} images, such as "
                 f"{min(both)}: set dataset.splits={other.workdir}/splits.json or data_seed to that run's"
             )
+
+
+def _selected(other: OtherRun) -> bool:
+    """Whether validation chose anything of these networks, or of the teacher that they learned from."""
+    config = other.config()
+    sections = [config[other.section]]
+    if other.section == "student":
+        names = [other.arm] if other.arm else trained_students(other)["arms"]
+        if any(has_term(config["arms"].get(name, {}), "needs_teacher") for name in names):
+            sections.append(config["teacher"])
+    return any(map(_chooses, sections))
+
+
+def _chooses(section: Mapping[str, Any]) -> bool:
+    if section.get("onnx"):
+        return section["onnx_gives"] == "embeddings"  # a head is fitted to these; other files are taken as they are
+    return section["select"] == "best" or section.get("fit") == "head"
 
 
 def weights(other: OtherRun) -> str | None:

@@ -147,7 +147,7 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
     trained on among those that measure.
 
     Raises:
-        InputError: names, the order of the classes, or labels differ.
+        InputError: names, the order of the classes, labels, or the values of black and white differ.
     """
     before, now = read(workdir, "splits.json"), splits_document(dataset)
     sides = sorted(now.keys() - {"fingerprint", "labels", "value_range"})
@@ -169,6 +169,11 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
     if before.get("labels", now["labels"]) != now["labels"]:
         raise InputError(
             f"workdir {workdir} holds a run on images with other labels: put the data back or choose another workdir"
+        )
+    if before.get("value_range", now["value_range"]) != now["value_range"]:
+        raise InputError(
+            f"workdir {workdir} holds a run for which the values {before['value_range']} became black and white, now "
+            f"{now['value_range']}, as the images have changed: put them back or choose another workdir"
         )
     if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
         log("data: the images are not those that this run began with: decoded by other versions, or changed")

@@ -15,13 +15,13 @@ from kdjax.data.bands import RGB
 from kdjax.data.dataset import Dataset
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
-from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import resolve
 from kdjax.objective.outputs import Outputs
 from kdjax.results.comparison import judged_by
 from kdjax.run import checks, folders, other_run, record, taken_bands
 from kdjax.run.arms import arm_settings, common_weights, student_arms, teacher_arms
+from kdjax.run.augmentation import augmentation
 from kdjax.run.given import given_field
 from kdjax.run.onnx_teacher import declared
 from kdjax.run.taken_bands import TakenBands, frozen, taken
@@ -67,7 +67,7 @@ class Run:
     @property
     def augmentation(self) -> Augmentation:
         """How training views differ from their images. Color is that of red, green and blue alone."""
-        asked = augment.augmentation(self.config.dataset.augmentation)
+        asked = augmentation(self.config.dataset.augmentation)
         if self.dataset.meaning.bands is None:
             return asked
         return dataclasses.replace(asked, brightness=0.0, contrast=0.0, saturation=0.0)
@@ -117,6 +117,7 @@ def open_run(
         )
     if begun:
         record.check_same_data(workdir, dataset, log)
+        dataset = taken_bands.as_begun(workdir, dataset)
     if one_of_splits and dataset.overlap is None:
         raise InputError(
             f"splits: {dataset.name} has a test split of its own, the same for every data_seed: set splits=1, and more "
@@ -139,7 +140,8 @@ def open_run(
         files.sweep(workdir, ("teacher", "distill", "evaluation"))
         temporary.sweep(workdir)
         files.write_json(workdir / "config.json", document)
-        files.write_json(workdir / "splits.json", record.splits_document(dataset))
+        if not begun:  # what a run began with stays what it is compared with
+            files.write_json(workdir / "splits.json", record.splits_document(dataset))
         if (bands := taken_bands.document(dataset)) is not None:
             files.write_json(workdir / taken_bands.NAME, bands)
         else:  # of a configuration that trained nothing here

@@ -1,6 +1,7 @@
 """The teachers of a run, whatever kind they are, and the soft targets that they make."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -46,10 +47,23 @@ def open_targets(run: Run) -> Targets:
             return Source(store.named(one.place, one.field, parts, classes, run.log), None)
         return made(_onnx(run, one, shown) if one.kind == "onnx" else _of_another_run(run, one, shown))
 
-    sources = tuple(map(found, given_teachers(run.config))) or (made(_own(run, shown)),)
+    given = given_teachers(run.config)
+    sources = tuple(map(found, given)) or (made(_own(run, shown)),)
+    _refuse_one_twice(given, sources)
     targets = Targets(sources, run.workdir, run.results_dir, run.log)
     targets.check(ended=run.student.has_ended)
     return targets
+
+
+def _refuse_one_twice(given: tuple[Given, ...], sources: tuple[Source, ...]) -> None:
+    """One teacher may have two names, as that of a run and the folder of its logits."""
+    for (before, its), (one, own) in itertools.combinations(zip(given, sources, strict=False), 2):
+        # Arrays that were made elsewhere may say nothing of who made them.
+        if own.folder.fingerprint == its.folder.fingerprint and "teacher" in own.folder.parts:
+            raise InputError(
+                f"{one.field}: {before.place} and {one.place} are one teacher, whose logits would count double: leave "
+                "one of them out"
+            )
 
 
 def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:

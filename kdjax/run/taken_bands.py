@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.data.bands import canonical
-from kdjax.data.dataset import Dataset
+from kdjax.data.dataset import Dataset, Statistics
 from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.networks import pretrained, told
 from kdjax.networks.layers import InputBands
 from kdjax.run.other_run import OtherRun
+from kdjax.run.record import FIX
 from kdjax.runtime import files
 from kdjax.training.checkpoint import begun
 from kdjax.training.learner import WEIGHTS
@@ -43,6 +44,23 @@ def document(dataset: Dataset) -> dict[str, Any] | None:
         "mean": list(dataset.statistics.mean),
         "std": list(dataset.statistics.std),
     }
+
+
+def as_begun(workdir: Path, dataset: Dataset) -> Dataset:
+    """The data of a run that has begun, with the statistics by which its networks have learned.
+
+    Those of the images now are others where an image, or a library that decodes it, has changed.
+
+    Raises:
+        InputError: the record of the statistics cannot be read, or is of other bands.
+    """
+    now, path = document(dataset), workdir / NAME
+    if now is None or not path.is_file():  # earlier versions wrote none
+        return dataset
+    kept = files.read_json(path, FIX)
+    if not isinstance(kept, dict) or kept.keys() != now.keys() or kept["names"] != now["names"]:
+        raise InputError(f"{path} is not of the bands of this run: {FIX}")
+    return dataclasses.replace(dataset, statistics=Statistics(tuple(kept["mean"]), tuple(kept["std"])))
 
 
 def taken(where: str, names: Sequence[str], dataset: Dataset, other: OtherRun | None = None) -> TakenBands | None:

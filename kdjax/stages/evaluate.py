@@ -17,6 +17,7 @@ from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
 from kdjax.runtime import files
+from kdjax.runtime.environment import environment
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.targets import Targets
@@ -53,7 +54,7 @@ def evaluate(run: Run) -> None:
             "total_steps": run.student.total_steps,
         },
         arms=_arms(run, selected, measured, student_logits["test"], teacher_logits["test"], symmetric),
-        environment=document.environment(),
+        environment=environment(),
         config=json.loads(run.config.to_json()),
         labels=dataset.test.labels,
     )
@@ -130,7 +131,7 @@ def _arms(
             "correct": logits[:, column].argmax(-1) == labels,
             **({"family": arm.family} if arm.family != arm.name else {}),
             **({"labeled_only": True} if arm.labeled_only else {}),
-            **({"class_weights": list(arm.class_weights)} if arm.class_weights else {}),
+            **({"class_weights": list(arm.class_weights)} if arm.class_weights and arm.has_hard else {}),
         }
         if symmetric:
             arms[arm.name]["symmetries_top1"] = valid(column, [symmetric[row][column]["top1"] for row in rows])

@@ -14,6 +14,7 @@ import contextlib
 
 import jax
 
+from kdjax.config import DEFAULT_VIEWS
 from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.inputs.balanced import most_visits
@@ -37,9 +38,6 @@ from kdjax.training.memory_plan import planned
 from kdjax.training.population import Online, Population, TrainingData, population
 from kdjax.training.progress import Progress
 from kdjax.training.step import empty_averages
-
-DEFAULT_VIEWS = 8
-"""Validation accuracy rises up to here, see docs/results."""
 
 
 def train_teacher(run: Run) -> None:

@@ -130,6 +130,7 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
         "input": [declared.layout, declared.input, *normalized],
         **({"bands": list(declared.bands)} if declared.bands else {}),
         **({"output": [output, declared.gives]} if (declared.output or declared.gives != "logits") else {}),
+        **({"mean": 0} if declared.gives == "probabilities" else {}),  # earlier versions stored log p as it is
     }
     facts = onnx_file.facts(session)
     classes = list(map(str, facts["classes"])) if isinstance(facts.get("classes"), list) else None
@@ -202,7 +203,10 @@ def as_logits(values: np.ndarray, gives: str) -> np.ndarray:
         return values
     wide = np.clip(values.astype(np.float64), SMALLEST, None)
     if gives == "probabilities":
-        return np.log(wide).astype(np.float32)
+        # A softmax leaves the offset common to all classes open, and the cosine of logits depends on it: that of log p
+        # is large. Logits of a network have a mean over its classes of about 0, which cross-entropy does not move.
+        logits = np.log(wide)
+        return (logits - logits.mean(1, keepdims=True)).astype(np.float32)
     return (np.log(wide) - np.log(np.clip(1 - values.astype(np.float64), SMALLEST, None))).astype(np.float32)
 
 

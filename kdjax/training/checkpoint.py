@@ -36,6 +36,9 @@ FOLDER = "checkpoints"
 
 ITEMS = ("model", "optimizer", "best", "averages")
 
+DAMAGED = "damaged-"
+"""What the name of a checkpoint that was put aside begins with, before its step."""
+
 KEPT = 2
 """The latest checkpoints; one with as many after it is being deleted."""
 
@@ -44,8 +47,8 @@ LOOKS = 20
 
 
 def begun(stage: Path) -> bool:
-    """Whether a stage has checkpoints, of any kind: by the names in its folder alone."""
-    return any((stage / FOLDER).glob("[0-9]*"))
+    """Whether a stage has checkpoints, of any kind: by the names in its folder alone. Damaged ones count."""
+    return any(any((stage / FOLDER).glob(names)) for names in ("[0-9]*", f"{DAMAGED}*"))
 
 
 class Checkpoints:
@@ -193,8 +196,6 @@ class Checkpoints:
                 # Its process died before it was sealed, as power loss leaves it.
                 self._log(f"checkpoint {self.directory}/{step} cannot be read; the one before it is used")
                 self._put_aside(step)
-                if not self._manager.all_steps():
-                    raise self._all_damaged() from error
         return None
 
     def _latest_whole(self) -> int | None:
@@ -214,7 +215,7 @@ class Checkpoints:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
             if jax.process_index() > 0 and steps and found != steps[0]:
                 self._manager.reload()  # the first process has put later ones aside
-        if found < 0 and steps:
+        if found < 0 and (steps or any(self.directory.glob(f"{DAMAGED}*"))):  # now, or when this was said before
             raise self._all_damaged()
         return None if found < 0 else found
 
@@ -267,7 +268,8 @@ class Checkpoints:
         if self._read_only:
             return
         # A run that goes on from the one before reaches the same step, and may find it damaged again.
-        names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}-{again}" for again in itertools.count(2)))
+        name = f"{DAMAGED}{step}"
+        names = itertools.chain([name], (f"{name}-{again}" for again in itertools.count(2)))
         free = next(name for name in names if not (self.directory / name).exists())
         os.replace(self.directory / str(step), self.directory / free)
         self._sums(step).unlink(missing_ok=True)

@@ -178,7 +178,7 @@ class Learner:
     def weights(self) -> dict[str, Any] | None:
         """The file that its weights came from, as `pretrained.Loaded.record`; None where they came from none."""
         path = self.folder / WEIGHTS
-        if not self.section.weights:
+        if not self.section.weights and not self.read_only:  # of another run's that run's configuration tells
             return None
         return files.read_json(path, "it says where the weights came from: put it back") if path.is_file() else None
 
@@ -223,7 +223,7 @@ class Learner:
         """What its checkpoints hold.
 
         Raises:
-            InputError: there is no checkpoint, or every network failed.
+            InputError: there is no checkpoint, or no network is usable at the end of the training.
         """
         if not (self.folder / FOLDER).is_dir():
             raise InputError(f"no checkpoint in {self.folder / 'checkpoints'}: run --stages={self.folder.name} first")
@@ -240,7 +240,13 @@ class Learner:
                 f"every {self.name} in {self.folder} failed, the last at step {failed.max()}, with a loss or gradient "
                 "that was not finite: train in another workdir with a lower learning rate"
             )
-        return Selected(best, last, int(model["step"]), failed)
+        selected = Selected(best, last, int(model["step"]), failed)
+        if selected.step == self.total_steps and not selected.usable.any():  # `best` has what training began with
+            raise InputError(
+                f"no step of the {self.name} in {self.folder} had finite outputs on validation: lower "
+                f"{self.name}.learning_rate and train in another workdir"
+            )
+        return selected
 
     def finished(self) -> Selected:
         """As `selected`, at the end of its training.

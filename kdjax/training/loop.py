@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import InputError, Preempted
-from kdjax.objective.terms import TERMS
 from kdjax.runtime import devices, heap, preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
@@ -139,17 +138,11 @@ def _scores(metrics: list[list[dict[str, Any]]], name: str) -> np.ndarray:
 
 
 def _by_network(values: Mapping[str, Any], learner: Learner) -> dict[str, dict[str, float]]:
-    """Arrays or averages of (seed, arm), by the name of the network.
-
-    A baseline that sees views of its own has no teacher's outputs for them, so what compares with these is left out.
-    """
+    """Arrays or averages of (seed, arm), by the name of the network; see `Arm.is_measured` for what is left out."""
     arrays = {name: np.asarray(one.compute() if hasattr(one, "compute") else one) for name, one in values.items()}
-    unknown = {name for name in arrays if name in TERMS and TERMS[name].needs_teacher}
     return {
         learner.names[row][column]: {
-            name: float(array[row, column])
-            for name, array in arrays.items()
-            if not (arm.labeled_only and not arm.needs_teacher and name in unknown)
+            name: float(array[row, column]) for name, array in arrays.items() if arm.is_measured(name)
         }
         for row in range(len(learner.seeds))
         for column, arm in enumerate(learner.arms)

@@ -14,7 +14,7 @@ from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.feed import Feed, resident, streamed
 from kdjax.inputs.plan import Groups, Plan
 from kdjax.inputs.tiled import held, held_layout
-from kdjax.objective.arms import Hyperparameters, hyperparameters, measured_terms
+from kdjax.objective.arms import Arm, Hyperparameters, hyperparameters, measured_terms
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
 from kdjax.runtime.compiling import told
@@ -80,6 +80,7 @@ class Population:
         data: on what.
         recipe: what is fixed when the step is compiled.
         plan: examples and views of every step.
+        groups: by arm, the place of its plan among those of `Groups`; 0 where there is one.
         measured: names of the terms that are measured.
         evaluate_every: steps between validations, an epoch.
         longest: the most steps that go to the devices at once; their number changes no result.
@@ -89,6 +90,7 @@ class Population:
     data: TrainingData
     recipe: Recipe
     plan: Plan | Groups
+    groups: tuple[int, ...]
     measured: tuple[str, ...]
     evaluate_every: int
     longest: int
@@ -186,9 +188,7 @@ class Population:
         """The arms as arrays, with the group of examples of each where there are several."""
         hyper = hyperparameters(self.learner.arms)
         if isinstance(self.plan, Groups):
-            hyper = dataclasses.replace(
-                hyper, group=np.array([arm.labeled_only for arm in self.learner.arms], np.int32)
-            )
+            hyper = dataclasses.replace(hyper, group=np.array(self.groups, np.int32))
         return hyper
 
     def feed(self, first: int) -> Feed:
@@ -202,7 +202,7 @@ class Population:
         """Names of the examples that a network was shown in a step."""
         shown = self.plan(step)[0][row]
         if isinstance(self.plan, Groups):
-            shown = shown[int(self.learner.arms[column].labeled_only)]
+            shown = shown[self.groups[column]]
         return [self.data.train.names[index] for index in shown]
 
 
@@ -211,12 +211,15 @@ def population(learner: Learner, data: TrainingData) -> Population:
     batch_size, arms = learner.section.batch_size, learner.arms
     labels = tuple(data.train.labels.tolist()) if data.balanced else None
     everyone = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0, labels=labels)
-    plan: Plan | Groups = everyone
-    if any(arm.labeled_only for arm in arms):
+    labeled = tuple(np.flatnonzero(data.train.labels >= 0).tolist())
+
+    def shown(arm: Arm) -> Plan:
+        if not arm.labeled_only:
+            return everyone
         # A baseline without a teacher needs none of its views: it is shown a new crop every time.
-        pool = data.views if any(arm.labeled_only and arm.needs_teacher for arm in arms) else 0
-        rows = tuple(np.flatnonzero(data.train.labels >= 0).tolist())
-        plan = Groups((everyone, dataclasses.replace(everyone, views=pool, rows=rows)))
+        return dataclasses.replace(everyone, views=data.views if arm.needs_teacher else 0, rows=labeled)
+
+    plans = tuple(dict.fromkeys((everyone, *map(shown, arms))))
     taught = data.stored is not None or data.online is not None
     recipe = Recipe(
         network=learner.network,
@@ -234,7 +237,8 @@ def population(learner: Learner, data: TrainingData) -> Population:
         learner,
         data,
         recipe,
-        plan,
+        Groups(plans) if len(plans) > 1 else everyone,
+        groups=tuple(plans.index(shown(arm)) for arm in arms),
         measured=tuple(term for term in measured_terms(arms) if taught or not TERMS[term].needs_teacher),
         evaluate_every=epoch,
         longest=epoch if data.on_device else 1,  # images from the host come one step at a time

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from clu.metrics import Average
 from jax.experimental import multihost_utils
 
 from kdjax.results.comparison import NAMES
@@ -97,11 +98,17 @@ class Clock:
             )
             left = self._left(step, rate)
             speed = f"{rate * self._images:.0f} images/s  {left // 60}:{left % 60:02d} left  "
-        terms = " ".join(f"{name} {_mean(averages[name].compute())}" for name in averages if name != "grad_norm")
+        terms = " ".join(f"{name} {self._mean(name, averages[name])}" for name in averages if name != "grad_norm")
         self._progress.log(
             f"{self._learner.folder.name}: step {step}/{self._learner.total_steps}  {speed}{terms}{rest}"
         )
         self._line_time = time.monotonic()
+
+    def _mean(self, name: str, average: Average) -> str:
+        """Over the networks that have a value: a hard term has none before the first example with a label."""
+        values = np.asarray(average.compute())[:, [arm.is_measured(name) for arm in self._learner.arms]]
+        known = values[~np.isnan(values)]
+        return f"{known.mean():.3f}" if known.size else "-"
 
     def _left(self, step: int, rate: float) -> int:
         """Seconds to the end, rounded."""
@@ -109,9 +116,3 @@ class Clock:
         validations = -(-total // self._every) - step // self._every if step < total else 0
         each = statistics.fmean(self._validations[1:][-RECENT:]) if len(self._validations) > 1 else 0.0
         return round((total - step) / rate + validations * each)
-
-
-def _mean(values: jax.Array) -> str:
-    """Over the networks that have a value: a hard term has none before the first example with a label."""
-    known = np.asarray(values)[~np.isnan(values)]
-    return f"{known.mean():.3f}" if known.size else "-"

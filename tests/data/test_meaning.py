@@ -8,8 +8,9 @@ import tifffile
 from helpers.tiffs import GDAL_NODATA, text_tag, tiff
 from helpers.tiles import OPTIONS, SIDE, image_of, write_classes
 
-from kdjax.data import load
+from kdjax.data import decode, load
 from kdjax.data.meaning import Meaning
+from kdjax.data.pixels import DecodeError
 from kdjax.errors import InputError
 
 SHARED = pathlib.Path(__file__).parents[2] / "../shared/data"
@@ -94,6 +95,10 @@ def test_a_tile_that_the_chosen_range_left_out_is_clipped_and_told(tmp_path):
     data = load(path=str(tmp_path / "tiles"), **OPTIONS)
     assert data.value_range[1] < 1000 and (image_of(data, "a/0.tif") == 255).all()
     assert "1 images: most values lie outside of that range" in data.notes
+    decoded = decode.decode((tmp_path / "tiles" / "a" / "0.tif").read_bytes())
+    with pytest.raises(DecodeError, match="lie outside of"):
+        data.meaning.stored(decoded)
+    assert (data.meaning.stored(decoded, outside=True) == 255).all()  # as the export reads it again
     with pytest.raises(InputError, match=r"1 unreadable image: a/0.tif"):  # a range that was given is meant
         load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(0, 1000))
 
@@ -121,3 +126,23 @@ def test_median_sizes_of_the_tiles(tmp_path):
     meaning = load(path=str(kinds(tmp_path / "tiles", MAKE["8-bit"], extratags=scale)), **OPTIONS).meaning
     assert (meaning.tile_px, meaning.pixel_size_m, meaning.ground_size_m) == (40, 2.5, 100)
     assert load(path=str(write_classes(tmp_path / "png")), **OPTIONS).meaning.tile_px == pytest.approx(24, abs=1)
+
+
+def test_a_value_range_that_no_image_is_of_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder, dtype in (("bytes", np.uint8), ("wider", np.uint16)):
+        for label in "ab":
+            (tmp_path / folder / label).mkdir(parents=True)
+            for k in range(10):
+                pixels = rng.integers(0, 255, (8, 8, 3)).astype(dtype)
+                tifffile.imwrite(tmp_path / folder / label / f"{k}.tif", pixels, photometric="rgb")
+    options = {**OPTIONS, "value_range": (0, 10_000)}
+    with pytest.raises(InputError, match=r"value_range is \(0, 10000\), but all images are 8-bit, .* leave it out"):
+        load(path=str(tmp_path / "bytes"), **options)
+    with pytest.raises(InputError, match=r"of all 16-bit and float images no value is above 255.* \(0.0, 255.0\)"):
+        load(path=str(tmp_path / "wider"), **options)
+    assert load(path=str(tmp_path / "wider"), **{**options, "value_range": (0, 255)}).value_range == (0, 255)
+    # One of them that is of the range shows that the others may be dark; they are counted.
+    tifffile.imwrite(tmp_path / "wider" / "a" / "0.tif", np.full((8, 8, 3), 4000, np.uint16), photometric="rgb")
+    notes = load(path=str(tmp_path / "wider"), **options).notes
+    assert "19 images: no value is above 255, as of bytes in a wider type" in notes

@@ -63,6 +63,7 @@ def test_places_and_pixels_of_the_data_are_known(tmp_path):
     assert "The area is that of the middles of its tiles." in item["properties"]["description"]
     assert "0 to 10000 become 0 to 255" in item["properties"]["mlm:input"][0]["description"]
     assert described(export, "--bbox=-180,-90,180,90")["bbox"] == [-180, -90, 180, 90]
+    assert described(export, "--bbox=176,-20,-178,-12")["bbox"] == [176, -20, -178, -12]  # across 180 degrees
 
 
 def test_a_place_across_180_degrees_has_two_parts(tmp_path):

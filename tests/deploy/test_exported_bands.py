@@ -16,6 +16,7 @@ from helpers.variables import randomized  # noqa: E402
 from rasterio.io import MemoryFile  # noqa: E402
 
 from kdjax import networks  # noqa: E402
+from kdjax.data import decode  # noqa: E402
 from kdjax.data.bands import SENSORS, Bands  # noqa: E402
 from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.data.pixels import DecodeError  # noqa: E402
@@ -24,6 +25,7 @@ from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.export import onnx_graph, stablehlo  # noqa: E402
 from kdjax.deploy.export.fold import fold  # noqa: E402
 from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
+from kdjax.deploy.unlike import Unlike  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
 from kdjax.inputs.augment import eval_view  # noqa: E402
 from kdjax.networks.layers import InputBands  # noqa: E402
@@ -169,3 +171,53 @@ def test_predict_warns_of_images_with_the_offset_that_training_had_not(exported,
     said = capsys.readouterr()
     assert said.err.startswith("warning: no value is below 1000 in B04, B02,") and "0..10000" in said.err
     assert said.err.count("\n") == 1 and "with.tif" in said.out
+
+
+COLORS = ("red", "green", "blue", "nir")
+
+
+def written(path, values, roles=(), names=()):
+    """An 8-bit raster with GDAL's color interpretation."""
+    profile = {"driver": "GTiff", "crs": UTM, "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 4.6e6)}
+    shape = {"height": values.shape[0], "width": values.shape[1], "count": values.shape[2], "dtype": values.dtype}
+    with rasterio.open(path, "w", **profile, **shape, **({"photometric": "rgb"} if roles else {})) as raster:
+        if roles:  # before the values, or GDAL keeps the first
+            raster.colorinterp = [rasterio.enums.ColorInterp[role] for role in roles]
+        raster.write(np.moveaxis(values, -1, 0))
+        if names:
+            raster.descriptions = names
+    return path
+
+
+def test_a_mask_is_no_band_of_a_map_either(tmp_path):
+    meaning = Meaning(numbers=("8-bit",), bands=Bands(COLORS, (COLORS,)))
+    values = np.random.default_rng(0).integers(20, 200, (40, 50, 4)).astype(np.uint8)
+    Raster(written(tmp_path / "nir.tif", values, (*COLORS[:3], "alpha")), None, None, meaning).close()
+    values[..., 3] = np.where(np.arange(50) < 12, 0, 255)
+    photo = written(tmp_path / "photo.tif", values, (*COLORS[:3], "alpha"))
+    with pytest.raises(InputError, match="photo.tif: its band 4 is a mask by its values, and nir is expected there"):
+        Raster(photo, None, None, meaning)
+    more = np.concatenate([values[..., :3], values[..., :1], values[..., 3:]], -1)
+    behind = written(tmp_path / "behind.tif", more, (*COLORS[:3], "undefined", "alpha"), (*COLORS, ""))
+    raster = Raster(behind, None, None, meaning)
+    assert raster.bands == (1, 2, 3, 4)
+    np.testing.assert_array_equal(raster.read(0, 0, 40, 50)[1], values[..., 3] > 0)
+    raster.close()
+
+
+def test_false_color_is_told(tmp_path, exported, capsys):
+    values = np.random.default_rng(0).integers(20, 200, (40, 50, 3)).astype(np.uint8)
+    false = written(tmp_path / "false.tif", values, names=("B8", "B4", "B3"))
+    raster = Raster(false, None, None, Meaning(numbers=("8-bit",)))
+    assert raster.called == "B8, B4, B3"
+    raster.close()
+    partly = written(tmp_path / "partly.tif", values, names=("blue", "green", ""))
+    with pytest.raises(InputError, match="partly.tif: .* it has blue where red is taken from, .* or give --bands"):
+        Raster(partly, None, None, Meaning(numbers=("8-bit",)))
+    Raster(partly, (3, 2, 1), None, Meaning(numbers=("8-bit",))).close()
+    seen = Unlike.by(Meaning(numbers=("8-bit",)))
+    seen.see("false.tif", decode.decode(false.read_bytes()))
+    (said,) = seen.warnings()
+    assert said.startswith(
+        "1 of 1 images describe what is taken as red, green and blue as other bands: false.tif calls"
+    )

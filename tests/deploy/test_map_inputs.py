@@ -100,6 +100,15 @@ def test_the_href_of_an_asset_is_relative_to_its_item(artifact, tmp_path, served
     np.testing.assert_array_equal(classes(tmp_path / "map.tif"), by_pixels(pixels, SIDE, 8).argmax(-1))
 
 
+def test_an_href_may_be_escaped_or_as_the_file_is_called(tmp_path):
+    (tmp_path / "my scenes").mkdir()
+    write(tmp_path / "my scenes" / "one.tif", scene(40, 50))
+    write(tmp_path / "a%20b.tif", scene(40, 50))
+    for href, found in (("./my%20scenes/one.tif", "my scenes/one.tif"), ("a%20b.tif", "a%20b.tif")):
+        (tmp_path / "item.json").write_text(item({"data": {"href": href}}))
+        assert os.path.normpath(inputs.place(f"{tmp_path}/item.json#data")) == str(tmp_path / found)
+
+
 @pytest.mark.parametrize("href", ["./a.tif", "a/b.tif", "../a.tif", "/data/a.tif", "https://example.org/x/a.tif?sig=1"])
 def test_hrefs_are_those_of_pystac(tmp_path, href):
     pystac = pytest.importorskip("pystac")

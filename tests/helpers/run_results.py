@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from kdjax.results import document, metrics
+from kdjax.runtime import environment
 
 TOP1 = {
     "student_alone": [0.70, 0.72, 0.74],
@@ -59,7 +60,7 @@ def parts(top1=TOP1, seeds=(0, 1, 2), teacher=0.9, **changes):
             },
             student={"model": "mobilenet_v2", "params": np.int64(404_000), "macs": 5_600_000},
             arms=arms,
-            environment=changes.get("environment") or document.environment(),  # which starts JAX
+            environment=changes.get("environment") or environment.environment(),  # which starts JAX
             config={"seeds": seeds, "rate": float("inf")},
         ),
         **changes,

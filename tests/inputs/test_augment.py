@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax.config import base
-from kdjax.errors import InputError
 from kdjax.inputs import augment
 from kdjax.inputs.augment import Augmentation, View
 
@@ -205,10 +203,6 @@ def test_bytes_equal_floats():
     np.testing.assert_allclose(AUGMENT(jnp.asarray(image), key, 12, wide), wanted, atol=1e-5)
 
 
-def test_the_configuration_has_the_same_defaults():
-    assert augment.augmentation(base().dataset.augmentation) == augment.DEFAULT
-
-
 @pytest.mark.parametrize("shape, size", [((8, 8), 4), ((8, 8, 3), 0)])
 def test_shapes_are_checked(shape, size):
     with pytest.raises(ValueError):
@@ -219,28 +213,9 @@ def test_describe_is_json_with_a_version_and_follows_the_options():
     facts = augment.DEFAULT.describe()
     assert json.loads(json.dumps(facts)) == facts and facts["version"] == augment.VERSION
     for name, value in dict(scale=(0.2, 1), ratio=(1, 1), brightness=0, contrast=1, saturation=0, symmetries=4).items():
-        other = augment.augmentation({name: value}).describe()
+        other = Augmentation(**{name: value}).describe()
         assert other[name] == (list(value) if isinstance(value, tuple) else value)
         assert {**other, name: facts[name]} == facts and other != facts
-
-
-@pytest.mark.parametrize(
-    "options, word",
-    [
-        (dict(zoom=1), "zoom"),
-        (dict(scale=(0.0, 1.0)), "scale"),
-        (dict(scale=(0.5, 1.5)), "scale"),
-        (dict(scale=0.5), "scale"),
-        (dict(ratio=(2.0, 1.0)), "ratio"),
-        (dict(brightness=-0.1), "brightness"),
-        (dict(contrast="much"), "contrast"),
-        (dict(saturation=float("nan")), "saturation"),
-        (dict(symmetries=3), "symm"),
-    ],
-)
-def test_bad_options_are_named(options, word):
-    with pytest.raises(InputError, match=word):
-        augment.augmentation(options)
 
 
 def test_the_views_of_a_version_stay_what_they_are():

@@ -91,6 +91,7 @@ def changed(folder, path, value):
         ("config.dataset.sampling", None, True),  # of a version that did not have it: the default is what it did
         ("config.distill.mixup", 0.3, False),
         ("config.distill.views", 1, False),
+        ("config.distill.views", 8, True),  # what unset is
         ("config.data_seed", 3, False),
         ("config.dtype", "bfloat16", False),
         ("config.dtype", "float32", True),  # what `auto` is on a CPU
@@ -111,6 +112,16 @@ def test_a_student_is_the_same_where_its_data_and_its_training_are(tmp_path, pat
     changed(folders[1], path, value)
     _, rows = overview.rows(folders)
     assert sum(row.name.endswith("alone") for row in rows) == 2 - same
+
+
+def test_a_student_began_with_what_its_file_of_weights_held(tmp_path):
+    """One path may have held two files, and one file may lie at two places."""
+    folders = [write(tmp_path / name) for name in "abc"]
+    for folder, (path, digest) in zip(folders, (("w", "one"), ("elsewhere", "one"), ("w", "two")), strict=True):
+        changed(folder, "config.student", {"weights": f"{path}.safetensors"})
+        changed(folder, "student.weights", {"file": path, "sha256": digest})
+    _, rows = overview.rows(folders)
+    assert [row.run[-1] for row in rows if row.name.endswith("alone")] == ["a", "c"]
 
 
 def test_teachers_of_one_name_are_told_apart_by_what_they_say(tmp_path):

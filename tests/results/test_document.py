@@ -166,16 +166,6 @@ def test_configs_and_arrays_become_plain():
     assert out["arms"]["kl"]["seconds"] == [1.5, None]
 
 
-def test_environment_names_versions_and_devices():
-    import jax
-
-    facts = document.environment()
-    assert facts["jax"] == jax.__version__ and facts["numpy"] == np.__version__
-    for name in ("python", "jaxlib", "flax", "optax", "orbax", "platform", "cpu_count", "xla_flags"):
-        assert name in facts
-    assert sum(d["count"] for d in facts["devices"]) == jax.device_count()
-
-
 def test_of_a_family_the_trial_that_validation_prefers_is_compared():
     given = parts()
     arms = given["arms"]

@@ -54,6 +54,55 @@ def test_balanced_draws_are_weights_of_a_fitted_head():
     assert (0.6, 0.3, 0.1) @ (both * losses) == pytest.approx(np.mean(even * losses))
 
 
+def of_arms(**arms):
+    made = base()
+    made.dataset.source = "demo"
+    made.arms.update(arms)
+    return made
+
+
+def test_trials_of_a_family_all_learn_from_the_teacher_or_none_does():
+    """The best of a family on validation is compared: it would be the baseline or not by chance."""
+    made = of_arms(x={"ce": 1.0, "family": "f"}, y={"ce": 1.0, "kl": 1.0, "family": "f"})
+    made.distill.arms = ("x", "student_alone")
+    validate(made)
+    made.distill.arms = ("x", "kl", "y")
+    said = "arms.y.family is 'f', that of x, but only one of the two learns from the teacher: give it another"
+    with pytest.raises(InputError, match=said):
+        validate(made)
+
+
+@pytest.mark.parametrize("arm", [{"ce": 1.0, "kl": 1.0, "labeled_only": True}, {"ce": 1.0}])
+def test_the_baseline_that_joins_is_one(arm):
+    made = of_arms()
+    made.arms.labeled_alone = arm
+    with pytest.raises(InputError, match="arms.labeled_alone is the baseline of the labeled tiles alone: give it"):
+        validate(made)
+    made.arms.labeled_alone = {"ce": 2.0, "kl": 0.0, "labeled_only": True, "learning_rate": 0.1}
+    validate(made)
+
+
+def test_what_would_do_nothing_is_refused():
+    made = of_arms(soft={"kl": 1.0, "class_weights": "balanced"})
+    with pytest.raises(InputError, match="arms.soft.class_weights does nothing: the arm has no term that asks"):
+        validate(made)
+    made.arms.soft.class_weights = ()
+    made.dataset.class_weights = ("balanced",)  # those of all arms
+    validate(made)
+    made.distill.target = "mean"
+    validate(made)
+    made.distill.arms = ("student_alone",)
+    with pytest.raises(InputError, match="distill.target='mean' does nothing: no arm of distill.arms has a teacher"):
+        validate(made)
+    made.distill.target = "view"
+    for section in (made.teacher, made.student):
+        section.weights, section.weights_pixels = None, "caffe"
+        with pytest.raises(InputError, match="is .caffe., but there is no .*weights, so it does nothing"):
+            validate(made)
+        section.weights = "owner/name"
+        validate(made)
+
+
 @pytest.mark.parametrize(
     ("name", "arm", "field"),
     [

@@ -90,9 +90,27 @@ NORMALIZED = {"onnx_input": "normalized", **FILE}
         ({"onnx_layout": "NCHW"}, "no ONNX file is given"),
         ({"ensemble": ("workdir=a", "workdir=a/")}, "teacher.ensemble names a/ twice"),
         ({"logits": ("a", "./a")}, "distill.logits names ./a twice"),
+        ({"ensemble": ("students=a:kl", "students=./a:kl")}, "teacher.ensemble names ./a:kl twice"),
+        ({"ensemble": ("students=a", "students=./a:kl")}, "names a and ./a:kl: the students of both would"),
+        ({"ensemble": ("students=a:kl", "students=a")}, "names a:kl and a: the students of both would"),
         ({"onnx_gives": "embeddings", "classes": ("a",), "onnx": __file__}, "has no classes"),
     ],
 )
 def test_what_does_not_go_together_is_refused(fields, said):
     with pytest.raises(InputError, match=said):
         validate(given(**fields))
+
+
+@pytest.mark.parametrize("kind", ["workdir", "onnx", "logits", "students"])
+def test_one_place_has_one_name_however_it_is_written(tmp_path, kind, monkeypatch):
+    (tmp_path / "place").mkdir()
+    (tmp_path / "link").symlink_to("place")
+    monkeypatch.chdir(tmp_path)
+    for again in (str(tmp_path / "place"), "link"):
+        with pytest.raises(InputError, match=f"teacher.ensemble names {again} twice"):
+            given_teachers(given(ensemble=(f"{kind}=place", f"{kind}={again}")))
+
+
+def test_students_of_two_arms_or_runs_may_be_one_teacher():
+    members = ("students=a:kl", "students=a:cosine", "students=b", "workdir=a", "logits=a")
+    assert len(given_teachers(given(ensemble=members))) == len(members)

@@ -161,6 +161,28 @@ def test_only_one_teacher_may_be_given(config):
         validate(config)
 
 
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"onnx": __file__, "classes": ("a", "b")}, "teacher.onnx"),
+        ({"fit": "nothing", "weights": "owner/name"}, "teacher.fit='nothing'"),
+        ({"onnx": __file__, "onnx_gives": "embeddings"}, None),  # each split fits a head of its own
+        ({"fit": "head", "weights": "owner/name"}, None),
+    ],
+)
+def test_a_teacher_that_may_have_seen_any_test_image_is_none_of_several_splits(fields, field):
+    config = base()
+    config.dataset.source = "demo"
+    config.teacher.update(fields)
+    validate(config)
+    config.splits = 2
+    if field is None:
+        validate(config)
+        return
+    with pytest.raises(InputError, match=f"splits is 2, but {field} gives each split the same teacher, which may have"):
+        validate(config)
+
+
 @pytest.fixture
 def students(config, tmp_path):
     """A configuration that names the students of that run."""
@@ -200,6 +222,32 @@ def test_students_that_do_not_fit_are_refused(students, tmp_path):
     (tmp_path / "distill" / "program.json").unlink()
     with pytest.raises(InputError, match="distill/program.json is not there.*a run that has trained its students"):
         other_run.check_config(students)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "arm", "refused"),
+    [
+        ({"select": "best"}, "", True),
+        ({"select": "best"}, ":kl", True),
+        ({"select": "best"}, ":student_alone", False),  # which had no teacher
+        ({"select": "last"}, "", False),
+        ({"select": "last", "fit": "head"}, "", True),
+        ({"select": "best", "onnx": "a.onnx", "onnx_gives": "embeddings"}, "", True),
+        ({"select": "best", "onnx": "a.onnx"}, "", False),
+    ],
+)
+def test_students_of_a_teacher_that_the_test_images_chose_are_refused(students, tmp_path, teacher, arm, refused):
+    there = json.loads((tmp_path / "config.json").read_text())
+    there["student"]["select"] = "last"
+    there["teacher"] |= teacher
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    students.teacher.students = f"{tmp_path}{arm}"
+    swapped = dataset(validation=("a/3",), test=("a/2", "b/3"))
+    if not refused:
+        other_run.check_data(students, swapped, print)
+        return
+    with pytest.raises(InputError, match="was selected on 1 of this run's test images, such as a/2"):
+        other_run.check_data(students, swapped, print)
 
 
 def test_students_give_no_features(students):

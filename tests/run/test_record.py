@@ -109,3 +109,12 @@ def test_a_record_that_is_none_is_refused_by_name(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match="config.json"):
         record.check_same_config(tmp_path, now())
+
+
+def test_other_values_of_black_and_white_are_refused(tmp_path):
+    """A range that was chosen from the images is another one where these have changed."""
+    (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
+    other = dataset("2")
+    other.value_range = (134.0, 9027.0)
+    with pytest.raises(InputError, match=r"the values \[0.0, 3000.0\] became black and white, now \[134.0, 9027.0\]"):
+        record.check_same_data(tmp_path, other, print)

@@ -1,6 +1,7 @@
 """The folder of a run's teacher outputs is another as soon as anything that they depend on is another."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -18,6 +19,7 @@ from kdjax.inputs.augment import Augmentation
 from kdjax.run import soft_targets
 from kdjax.run.soft_targets import check_files, open_targets
 from kdjax.runtime.devices import Mapping
+from kdjax.teacher import store
 
 SIZE = 32
 CLASSES = ("field", "forest", "water")
@@ -152,6 +154,30 @@ def test_of_an_onnx_teacher_size_order_and_bytes_name_the_folder(tmp_path):
     assert orders[0] != orders[1]
     colors(tmp_path / "teacher.onnx", CLASSES, side="other")  # other bytes under the same name
     assert folder_of(tmp_path, onnx=path) != first
+
+
+def test_one_teacher_under_two_names_is_refused(tmp_path):
+    """Its logits would count double: of a file and its copy, or of a run and the folder of its logits."""
+    path = colors(tmp_path / "teacher.onnx", CLASSES)
+    members = [path, shutil.copy(path, tmp_path / "copy.onnx"), colors(tmp_path / "other.onnx", CLASSES, side="other")]
+    run = run_of(tmp_path)
+
+    def ensemble(*texts):
+        run.config.teacher.ensemble = texts
+        return open_targets(run)
+
+    file, copy, other = (f"onnx={one}" for one in members)
+    with pytest.raises(InputError, match=r"ensemble: .*teacher.onnx and .*copy.onnx are one teacher, whose logits"):
+        ensemble(file, other, copy)
+    stored = ensemble(file, other).sources[0].folder.folder
+    with pytest.raises(InputError, match="are one teacher, whose logits would count double: leave one of them out"):
+        ensemble(file, f"logits={stored}")
+    parts = json.loads((stored / "parts.json").read_text())
+    known = {name: parts[name] for name in store.DATA_PARTS}  # arrays made elsewhere need not say by whom
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "parts.json").write_text(json.dumps(known))
+    assert len(ensemble(f"logits={tmp_path / 'a'}", f"logits={tmp_path / 'b'}").sources) == 2
 
 
 NEAR_INFRARED = {

@@ -10,13 +10,13 @@ from safetensors.numpy import save_file
 
 from kdjax.config import base
 from kdjax.data.bands import Bands
-from kdjax.data.dataset import Statistics
+from kdjax.data.dataset import Dataset, Split, Statistics
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.networks.layers import InputBands
 from kdjax.run import run as runs
 from kdjax.run.other_run import OtherRun
-from kdjax.run.taken_bands import NAME, TakenBands, document, frozen, taken
+from kdjax.run.taken_bands import NAME, TakenBands, as_begun, document, frozen, taken
 
 MULTI = SimpleNamespace(
     meaning=Meaning((0.0, 10_000.0), bands=Bands(("B02", "B03", "B04", "B08"))),
@@ -48,6 +48,21 @@ def test_bands_of_a_configuration_that_trained_nothing_are_gone_with_it(tmp_path
     config.dataset.bands = ()
     opened()
     assert not (tmp_path / "run" / NAME).exists()
+
+
+def test_a_run_that_has_begun_keeps_its_statistics(tmp_path):
+    """An image that has changed since, or another library, gives others; its networks have learned with these."""
+    dataset = Dataset(
+        "s", ("a",), *[Split(np.zeros((0, 2, 2, 4), np.uint16), np.zeros(0, np.int32), ())] * 3, fingerprint="", notes=(), members={}, overlap=None,
+        meaning=MULTI.meaning, statistics=MULTI.statistics,
+    )  # fmt: skip
+    assert as_begun(tmp_path, dataset) is dataset
+    (tmp_path / NAME).write_text(json.dumps({**document(MULTI), "mean": [0.5] * 4}))
+    assert as_begun(tmp_path, dataset).statistics == Statistics((0.5,) * 4, MULTI.statistics.std)
+    for content in ("[]", json.dumps({**document(MULTI), "names": ["B02"]})):
+        (tmp_path / NAME).write_text(content)
+        with pytest.raises(InputError, match="bands.json is not of the bands of this run"):
+            as_begun(tmp_path, dataset)
 
 
 def test_bands_are_taken_by_name_with_their_statistics():

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -22,17 +21,16 @@ print("in time", flush=True)
 
 
 def run(then):
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", SCRIPT.format(then=then)], capture_output=True, text=True, timeout=60)
-    return done, time.monotonic() - began
+    command = [sys.executable, "-c", SCRIPT.format(then=then)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_a_call_that_holds_the_lock_of_python_ends_in_a_line_and_the_status():
-    done, took = run("ctypes.PyDLL(None).sleep(50)")
-    assert done.stdout == "in time\n" and done.returncode == os.EX_TEMPFAIL and took < 30
+    done = run("ctypes.PyDLL(None).sleep(3600)")  # longer than `run` waits
+    assert done.stdout == "in time\n" and done.returncode == os.EX_TEMPFAIL
     assert done.stderr.endswith("error: it is over\n") and done.stderr.count("\n") == 1
 
 
 def test_a_deadline_that_is_renewed_or_cancelled_ends_nothing():
-    done, _ = run("deadline.cancel(); time.sleep(2.5)")
+    done = run("deadline.cancel(); time.sleep(2.5)")
     assert done.returncode == 0 and done.stderr == ""

@@ -9,7 +9,7 @@ import time
 import pytest
 
 SCRIPT = """
-import atexit, os, signal, sys, time
+import atexit, os, signal, sys
 from kdjax import errors, main
 from kdjax.runtime import preemption
 
@@ -22,7 +22,7 @@ def ends(argv):
 
 def shuts_down():
     print("shuts down", flush=True)
-    time.sleep(0.5)
+    sys.stdin.read()
 
 atexit.register(shuts_down)
 main.main = ends
@@ -39,10 +39,12 @@ main.run()
     ],
 )
 def test_it_changes_nothing(how, status, said):
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, how], text=True, **pipes) as run:
         assert run.stdout.readline() == "shuts down\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.returncode is None  # it was sent: `send_signal` looks first whether there is a process
+        run.stdin.close()  # until here it waits
         while run.poll() is None:  # also after the functions of atexit, where Python takes its handlers away
             run.send_signal(signal.SIGTERM)
             time.sleep(0.001)

@@ -1,5 +1,6 @@
 """What the stages that measure write and say, without training anything."""
 
+import dataclasses
 import hashlib
 from types import SimpleNamespace
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 from kdjax.data.dataset import Split
+from kdjax.objective.arms import resolve
 from kdjax.results import logits
+from kdjax.results.comparison import NAMES
 from kdjax.runtime import devices
 from kdjax.stages import evaluate, follow
 
@@ -67,6 +70,22 @@ def test_results_hold_the_digest_of_their_logits(run, monkeypatch):
     np.testing.assert_array_equal(found["teacher_validation"], said["teacher"]["validation"])
     np.testing.assert_array_equal(found["labels_test"], [0, 1, 2, 0, 1, 2])
     assert [one.tobytes() for one in found["hashes_validation"]] == [hashlib.sha256(bytes(48)).digest()] * 4
+
+
+def test_class_weights_are_told_of_arms_in_which_they_count():
+    settings = {"kl": {"ce": 1.0, "kl": 1.0}, "soft": {"kl": 1.0}}
+    arms = resolve(("kl", "soft"), settings, temperature=4.0, learning_rate=1e-3, weight_decay=0.0)
+    arms = tuple(dataclasses.replace(one, class_weights=(1.0, 2.0)) for one in arms)
+    run = SimpleNamespace(
+        student=SimpleNamespace(arms=arms, seeds=(0,)),
+        dataset=SimpleNamespace(test=SimpleNamespace(labels=np.array([0, 1]))),
+    )
+    selected = SimpleNamespace(
+        usable=np.ones((1, 2), bool), best=SimpleNamespace(step=np.ones((1, 2), int)), last={"w": np.zeros((1, 2))}
+    )
+    measured = {side: [[dict.fromkeys(NAMES, 0.5)] * 2] for side in evaluate.SIDES}
+    said = evaluate._arms(run, selected, measured, np.zeros((1, 2, 2, 2)), np.zeros((2, 2)), None)
+    assert said["kl"]["class_weights"] == [1.0, 2.0] and "class_weights" not in said["soft"]
 
 
 def test_processes_that_follow_together_read_the_checkpoint_that_the_first_has_found(monkeypatch, tmp_path):

@@ -236,7 +236,7 @@ MUTANTS = (
     Mutant(STEP, "leaf[hyper.group], batch)", "leaf[0], batch)", f"{BASELINE} -k steps_it_would_take"),
     Mutant(
         "kdjax/training/loop.py",
-        "if not (arm.labeled_only and not arm.needs_teacher and name in unknown)",
+        "if arm.is_measured(name)",
         "if name",
         f"{BASELINE} -k not_told",
     ),

@@ -96,8 +96,8 @@ WIRED = (
     Mutant(POPULATION, "partners=data.mixup > 0, labels", "partners=False, labels", f"{WIRING} -k averages"),
     Mutant(
         POPULATION,
-        "np.array([arm.labeled_only for arm in self.learner.arms], np.int32)",
-        "np.array([not arm.labeled_only for arm in self.learner.arms], np.int32)",
+        "groups=tuple(plans.index(shown(arm)) for arm in arms)",
+        "groups=tuple(plans.index(shown(arm)) for arm in arms[::-1])",
         f"{BASELINE} -k equally",
     ),
     Mutant(
@@ -108,8 +108,8 @@ WIRED = (
     ),
     Mutant(
         POPULATION,
-        "pool = data.views if any(arm.labeled_only and arm.needs_teacher for arm in arms) else 0",
-        "pool = data.views",
+        "views=data.views if arm.needs_teacher else 0",
+        "views=data.views",
         f"{BASELINE} -k equally",
     ),
     Mutant(
@@ -173,8 +173,8 @@ WIRED = (
     ),
     Mutant(
         LEARNER,
-        "        return Selected(best, last,",
-        "        return Selected(best.replace(**last), last,",
+        "        selected = Selected(best, last,",
+        "        selected = Selected(best.replace(**last), last,",
         f"{FINISHED} -k stored_logits",
         True,
     ),

@@ -18,7 +18,7 @@ from kdjax.errors import InputError, Preempted
 from kdjax.objective import terms
 from kdjax.runtime import devices
 from kdjax.training import state as states
-from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.checkpoint import Checkpoints, begun
 from kdjax.training.step import empty_averages
 
 ONE = MAPPINGS["one"]
@@ -90,8 +90,12 @@ def test_without_a_whole_checkpoint_nothing_is_trained_anew(tmp_path, colors):
     train(tmp_path, colors, mapping=ONE(), until=6)
     for step in ("3", "6"):
         largest_file(tmp_path / "checkpoints" / step).unlink()
-    with pytest.raises(InputError, match="every checkpoint in .* is damaged"):
-        latest(tmp_path)
+    for _ in range(2):  # also when the same command is given once more, and they lie aside
+        with pytest.raises(InputError, match=f"every checkpoint in .* is damaged: remove {tmp_path} to train"):
+            latest(tmp_path)
+        assert begun(tmp_path) and not list((tmp_path / "checkpoints").glob("[0-9]*"))
+    shutil.rmtree(tmp_path)
+    assert latest(tmp_path) is None and not begun(tmp_path)
 
 
 def test_what_an_interrupted_save_leaves_is_not_a_checkpoint(tmp_path, colors):

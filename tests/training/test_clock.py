@@ -7,19 +7,25 @@ import numpy as np
 import pytest
 from clu.metrics import Average
 
+from kdjax.config import base
+from kdjax.objective.arms import resolve
 from kdjax.training import progress
 from kdjax.training.progress import Clock, Progress
 from kdjax.training.step import Averages
 
 
+def resolved(*names):
+    return resolve(names, base().arms, temperature=4.0, learning_rate=1e-3, weight_decay=0.0)
+
+
 class Waiting:
     """A clock of 1000 steps, a validation after every 100, whose population sees 64 images of 3 seeds in a step."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0, arms: tuple[str, ...] = ("kl",)):
         self.now, self.lines = 50.0, []
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
         learner = SimpleNamespace(
-            folder=SimpleNamespace(name="distill"), arms=[SimpleNamespace(name="kl")], total_steps=1000,
+            folder=SimpleNamespace(name="distill"), arms=resolved(*arms), total_steps=1000,
             selected_by="top1",
         )  # fmt: skip
         plan = SimpleNamespace(batch_size=64, seeds=(0, 1, 2))
@@ -78,9 +84,16 @@ def test_lines_of_short_epochs_are_a_second_apart(monkeypatch):
 def test_a_term_without_examples_yet_has_no_value(monkeypatch):
     """A batch without a labeled image gave `ce nan`. A network that has a value counts."""
     waiting = Waiting(monkeypatch)
-    count, none = jnp.array([[0.0, 2.0]]), jnp.zeros((1, 2))
+    count, none = jnp.array([[0.0], [2.0]]), jnp.zeros((2, 1))
     waiting.step(1, 0.25, {"ce": Average(total=3 * count, count=count), "kl": Average(total=none, count=none)})
     assert waiting.lines == ["distill: step 1/1000  ce 3.000 kl -"]
+
+
+def test_terms_that_a_baseline_has_no_targets_for_are_in_no_mean(monkeypatch):
+    waiting, count = Waiting(monkeypatch, arms=("kl", "labeled_alone", "student_alone")), jnp.ones((1, 3))
+    values = jnp.array([[1.0, 9.0, 3.0]])
+    waiting.step(1, 0.25, {name: Average(total=values, count=count) for name in ("ce", "kl")})
+    assert waiting.lines == ["distill: step 1/1000  ce 4.333 kl 2.000"]
 
 
 def test_a_chunk_that_had_ended_before_it_was_waited_for_does_not_raise_the_speed(monkeypatch):

@@ -27,8 +27,8 @@ TAUGHT, BASELINE = ("student_alone", "kl_cosine"), "labeled_alone"
 LABELLED, STEPS = 12, 6
 
 
-def named(*names):
-    return resolve(names, base().arms, temperature=2.0, learning_rate=0.3, weight_decay=0.1)
+def named(*names, also=None):
+    return resolve(names, {**base().arms, **(also or {})}, temperature=2.0, learning_rate=0.3, weight_decay=0.1)
 
 
 def without_labels(colors):
@@ -40,8 +40,8 @@ def without_labels(colors):
     return dataclasses.replace(whole, train=dataclasses.replace(whole.train, labels=kept.astype(np.int32)))
 
 
-def made(colors, folder, *names):
-    who = dataclasses.replace(learner(folder, devices.Mapping(jax.devices()[:1])), arms=named(*names))
+def made(colors, folder, *names, also=None):
+    who = dataclasses.replace(learner(folder, devices.Mapping(jax.devices()[:1])), arms=named(*names, also=also))
     return population(who, without_labels(colors))
 
 
@@ -90,6 +90,16 @@ def test_it_is_shown_labeled_examples_only_equally_often_in_fresh_views(colors, 
         assert set(shown) == set(rows)
         assert len(set(zip(shown, views[:, row, 1].ravel(), strict=True))) == len(shown)
         assert set(views[:, row, 0].ravel()) == {0, 1} and (labels[examples[:, row, 0]] < 0).any()
+    # Another arm does not change what it is shown; that one is shown what the teacher has seen.
+    taught = {"taught": {"ce": 1.0, "kl": 1.0, "labeled_only": True}}
+    beside = made(colors, tmp_path, *TAUGHT, "taught", BASELINE, also=taught)
+    assert beside.hyperparameters().group.tolist() == [0, 0, 1, 2]
+    for step in range(12):
+        pairs = list(zip(beside.plan(step), trained.plan(step), strict=True))
+        for found, before in pairs:
+            np.testing.assert_array_equal(found[:, [0, 2]], before)
+        np.testing.assert_array_equal(pairs[0][0][:, 1], pairs[0][0][:, 2])
+        assert pairs[1][0][:, 1].max() < 2
     names = trained.examples_of(3, 1, 2)
     assert names == [trained.data.train.names[index] for index in examples[3, 1, 1]]
     assert trained.examples_of(3, 1, 0) == [trained.data.train.names[index] for index in examples[3, 1, 0]]

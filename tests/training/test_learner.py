@@ -4,9 +4,13 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
 from helpers.small_run import MAPPINGS, learner
 
+from kdjax.errors import InputError
 from kdjax.training.learner import WEIGHTS
+from kdjax.training.step import empty_averages
 
 
 def test_training_from_scratch_forgets_the_weights_of_a_start_that_was_given_up(tmp_path):
@@ -16,6 +20,7 @@ def test_training_from_scratch_forgets_the_weights_of_a_start_that_was_given_up(
     started = dataclasses.replace(made, section=SimpleNamespace(**{**vars(made.section), "weights": "theirs"}))
     assert started.weights == {"source": "theirs.safetensors"}
     assert made.weights is None
+    assert dataclasses.replace(made, read_only=True).weights == started.weights  # of a run that began with them
     made.initial()
     assert not (tmp_path / WEIGHTS).exists()
 
@@ -26,3 +31,20 @@ def test_it_has_ended_when_its_last_step_is_saved(tmp_path):
     assert made.has_checkpoints and not made.has_ended
     (tmp_path / "checkpoints" / "12").mkdir()
     assert made.has_ended
+
+
+def test_networks_whose_validation_was_never_finite_are_not_what_training_began_with(tmp_path):
+    """Their best step holds the initial weights, which would teach, be exported and be measured as if trained."""
+    for total in (2, 1):
+        made = learner(tmp_path / str(total), MAPPINGS["one"](), until=total)
+        checkpoints, state = made.checkpoints(), dataclasses.replace(made.initial(), step=np.int32(1))
+        checkpoints.save(*made.mapping.place((state, empty_averages(made.rows, ("ce",))), "rows"))
+        checkpoints.close()
+        if total > 1:  # no validation has come yet
+            assert not made.selected().usable.any()
+            with pytest.raises(InputError, match="is at step 1 of 2: run"):
+                made.finished()
+    said = "no step of the student in .* had finite outputs on validation: lower student.learning_rate and train in"
+    for look in (made.selected, made.finished):
+        with pytest.raises(InputError, match=said):
+            look()

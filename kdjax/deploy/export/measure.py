@@ -164,7 +164,7 @@ def _test_batches(run: Run, classifier: Classifier) -> Iterator[tuple[int, np.nd
     read = folder.read_named(config.path, test.names)
     try:
         for start in starts:
-            yield start, np.stack([classifier.prepare(data) for data in itertools.islice(read, BATCH)])
+            yield start, np.stack([classifier.prepare(data, outside=True) for data in itertools.islice(read, BATCH)])
     except decode.DecodeError as error:
         raise InputError(
             f"dataset.path: a test image of {config.path} cannot be read any more ({error}): put it back"

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
@@ -88,7 +88,11 @@ def place(text: str) -> str:
     if is_remote(href):
         return href
     try:
-        return urljoin(item, href) if is_remote(item) else os.path.join(os.path.dirname(item), href)
+        if is_remote(item):
+            return urljoin(item, href)
+        path = os.path.join(os.path.dirname(item), href)
+        # A reference escapes spaces and the like; many write the file's name as it is.
+        return path if os.path.exists(path) else os.path.join(os.path.dirname(item), unquote(href))
     except ValueError as error:
         raise InputError(f"item {item}: the href of its asset {asset!r} is no URL ({reason(error)})") from error
 

@@ -137,6 +137,8 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
         )
     if raster.bands not in ((1, 2, 3), (1,)):
         note(f"bands: {', '.join(map(str, raster.bands))}")
+    if raster.called:
+        note(f"colors: the bands called {raster.called} are taken as red, green and blue, as if in training")
     if raster.scaled:
         note("values: as the file has them, as in training; its scale and offset are not used")
     if not 1 / _SQUARE <= raster.aspect <= _SQUARE:

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from kdjax.data import offset, pixels
-from kdjax.data.bands import Bands, described_elsewhere
+from kdjax.data.bands import Bands, called_otherwise, described_elsewhere
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
@@ -49,6 +49,7 @@ class Raster:
         pixel_size_m: side of a pixel on the ground in the middle of the raster, m; None = not known.
         aspect: height over width of a pixel there.
         bands: numbers of the bands taken, from 1: red, green and blue, or one gray band, or the bands of the training.
+        called: names of other bands by which the file describes what is taken as red, green and blue; '' = none.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Raster:
             raise InputError(f"raster {path}: GDAL cannot read it ({reason(error)})") from error
         try:
             self._check_place()
-            self._shown = trained.bands
+            self._shown, self.called = trained.bands, ""
             self.bands = self._choose(bands)
             self._check_bands()
             self._check_values(value_range, trained)
@@ -150,12 +151,17 @@ class Raster:
                 f"raster {self.path}: red, green and blue are its bands {found} by their descriptions, and {taken} by "
                 f"their place or colors: give --bands={found}, or, if the training tiles have them so, --bands={taken}"
             )
+        try:
+            self.called = called_otherwise(descriptions, [band - 1 for band in chosen])
+        except DecodeError as error:
+            raise InputError(f"raster {self.path}: {error}, or give --bands") from None
 
     def _by_name(self, wanted: Bands) -> tuple[int, ...]:
         every = list(range(1, self._file.count + 1))
         seen = np.concatenate([self._values(every, window).reshape(-1, 1, len(every)) for window in self._looks()])
         try:
-            places, _ = wanted.choose(seen, [text or "" for text in self._file.descriptions])
+            alpha = None if self._alpha is None else self._alpha - 1
+            places, _ = wanted.choose(seen, [text or "" for text in self._file.descriptions], alpha)
         except DecodeError as error:
             raise InputError(
                 f"raster {self.path}: {error}; describe its bands, or give the numbers of {' '.join(wanted.names)} in "

@@ -1,0 +1,42 @@
+"""From the fields of `config.dataset.augmentation` to how far views may differ from their image."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax.errors import InputError
+from kdjax.inputs.augment import Augmentation
+
+
+def augmentation(section: Mapping[str, Any]) -> Augmentation:
+    """The augmentation of a configuration's section.
+
+    Args:
+        section: the fields of `Augmentation`; absent ones have their defaults.
+
+    Raises:
+        InputError: a value out of range, naming it.
+    """
+    where = "dataset.augmentation"
+    known = {field.name: field.default for field in dataclasses.fields(Augmentation)}
+    values: dict[str, Any] = {**known, **section}
+    for name in ("scale", "ratio"):
+        try:
+            low, high = (float(v) for v in values[name])
+        except (TypeError, ValueError):
+            raise InputError(f"{where}.{name} is {values[name]!r}: give two numbers (low, high)") from None
+        if not 0 < low <= high < math.inf or (name == "scale" and high > 1):
+            bound = "0 < low <= high <= 1" if name == "scale" else "0 < low <= high"
+            raise InputError(f"{where}.{name} is ({low:g}, {high:g}): give {bound}")
+        values[name] = (low, high)
+    for name in ("brightness", "contrast", "saturation"):
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise InputError(f"{where}.{name} is {value!r}: give a number from 0 (off) to 1")
+    if isinstance(values["symmetries"], bool) or values["symmetries"] not in (1, 2, 4, 8):
+        raise InputError(
+            f"{where}.symmetries is {values['symmetries']!r}: choose 1 (none), 2 (up-down), 4 (both flips) or 8 (with "
+            "rotations)"
+        )
+    return Augmentation(**values)
