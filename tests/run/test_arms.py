@@ -82,19 +82,26 @@ def test_the_baseline_that_joins_is_one(arm):
     validate(made)
 
 
-def test_what_would_do_nothing_is_refused():
-    made = of_arms(soft={"kl": 1.0, "class_weights": "balanced"})
+def test_class_weights_of_an_arm_without_a_hard_term_are_refused():
+    made = of_arms(soft={"kl": 1.0, "class_weights": ("balanced",)})
     with pytest.raises(InputError, match="arms.soft.class_weights does nothing: the arm has no term that asks"):
         validate(made)
     made.arms.soft.class_weights = ()
     made.dataset.class_weights = ("balanced",)  # those of all arms
     validate(made)
+
+
+def test_the_mean_of_views_is_for_arms_with_a_teacher():
+    made = of_arms()
     made.distill.target = "mean"
     validate(made)
     made.distill.arms = ("student_alone",)
     with pytest.raises(InputError, match="distill.target='mean' does nothing: no arm of distill.arms has a teacher"):
         validate(made)
-    made.distill.target = "view"
+
+
+def test_pixels_are_those_of_weights():
+    made = of_arms()
     for section in (made.teacher, made.student):
         section.weights, section.weights_pixels = None, "caffe"
         with pytest.raises(InputError, match="is .caffe., but there is no .*weights, so it does nothing"):

@@ -32,16 +32,21 @@ def other(folder: Path, dataset) -> OtherRun:
     return OtherRun("teacher.workdir", folder, "teacher")
 
 
-def test_bands_of_a_configuration_that_trained_nothing_are_gone_with_it(tmp_path):
-    """Else the run, of plain colors by now, could teach no other."""
+def demo(*bands):
+    """The configuration of a small run."""
     config = base()
     config.dataset.update(
-        source="demo", image_size=32, storage_size=32, demo_train=20, demo_test=10, demo_validation=10
+        source="demo", image_size=32, storage_size=32, demo_train=20, demo_test=10, demo_validation=10, bands=bands
     )
     config.student.update(batch_size=8, weights="")
     config.teacher.update(model="vgg16_bn", width=0.05, batch_size=8, weights="")
+    return config
+
+
+def test_bands_of_a_configuration_that_trained_nothing_are_gone_with_it(tmp_path):
+    """Else the run, of plain colors by now, could teach no other."""
+    config = demo("red", "nir")
     opened = lambda: runs.open_run(config, tmp_path / "run", tmp_path / "cache", lambda line: None)
-    config.dataset.bands = ("red", "nir")
     opened()
     assert (tmp_path / "run" / NAME).is_file()
     (tmp_path / "run" / ".lock").unlink()
@@ -52,8 +57,9 @@ def test_bands_of_a_configuration_that_trained_nothing_are_gone_with_it(tmp_path
 
 def test_a_run_that_has_begun_keeps_its_statistics(tmp_path):
     """An image that has changed since, or another library, gives others; its networks have learned with these."""
+    split = Split(np.zeros((0, 2, 2, 4), np.uint16), np.zeros(0, np.int32), ())
     dataset = Dataset(
-        "s", ("a",), *[Split(np.zeros((0, 2, 2, 4), np.uint16), np.zeros(0, np.int32), ())] * 3, fingerprint="", notes=(), members={}, overlap=None,
+        "s", ("a",), split, split, split, fingerprint="", notes=(), members={}, overlap=None,
         meaning=MULTI.meaning, statistics=MULTI.statistics,
     )  # fmt: skip
     assert as_begun(tmp_path, dataset) is dataset
@@ -63,6 +69,24 @@ def test_a_run_that_has_begun_keeps_its_statistics(tmp_path):
         (tmp_path / NAME).write_text(content)
         with pytest.raises(InputError, match="bands.json is not of the bands of this run"):
             as_begun(tmp_path, dataset)
+
+
+def test_what_a_run_began_with_stays_however_often_it_is_opened(tmp_path):
+    folder, said = tmp_path / "run", []
+    opened = lambda: runs.open_run(demo("red", "nir"), folder, tmp_path / "cache", said.append)
+    opened()
+    (folder / ".lock").unlink()
+    (folder / "teacher" / "checkpoints" / "1").mkdir(parents=True)
+    bands, splits = (json.loads((folder / name).read_text()) for name in (NAME, "splits.json"))
+    (folder / NAME).write_text(json.dumps({**bands, "mean": [0.25, 0.75]}))  # as if the images had been others
+    (folder / "splits.json").write_text(json.dumps({**splits, "fingerprint": "another"}))
+    for _ in range(2):
+        said.clear()
+        run = opened()
+        (folder / ".lock").unlink()
+        assert run.dataset.statistics.mean == run.student.network.bands.mean == (0.25, 0.75)
+        assert sum("not those that this run began with" in line for line in said) == 1
+    assert json.loads((folder / NAME).read_text())["mean"] == [0.25, 0.75]
 
 
 def test_bands_are_taken_by_name_with_their_statistics():

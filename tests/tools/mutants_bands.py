@@ -8,12 +8,18 @@ DATA, NETWORKS, DEPLOY = (
     "tests/networks/test_input_bands.py",
     "tests/deploy/test_exported_bands.py",
 )
+DESCRIBED, BEGUN = "tests/data/test_described_bands.py", "tests/run/test_taken_bands.py"
 
 OF_BANDS = (
     Mutant(
         BANDS, "Chosen(tuple(said.index(key) for key in wanted), ())", "Chosen(tuple(range(len(wanted))), ())", DATA
     ),
-    Mutant(BANDS, "tuple(held.index(key) for key in wanted), order)", "tuple(range(len(wanted))), order)", DATA),
+    Mutant(BANDS, "chosen = tuple(held[key] for key in wanted)", "chosen = tuple(range(len(wanted)))", DATA),
+    Mutant(BANDS, 'if said[place] not in ("", key) and said[place] in held:', "if False:", DESCRIBED),
+    Mutant(BANDS, "if alpha in chosen and not said[alpha]", "if False", DESCRIBED),
+    Mutant("kdjax/data/offset.py", "if seen.mixed:", "if False:", "tests/data/test_offset.py"),
+    Mutant("kdjax/run/run.py", "dataset = taken_bands.as_begun(workdir, dataset)", "pass", BEGUN),
+    Mutant("kdjax/run/run.py", "if not begun:", "if True:", BEGUN),
     Mutant(BANDS, "others.min() - medians[place]", "others.max() - medians[place]", DATA),
     Mutant(BANDS, "> _CLEARLY * abs", "> 0 * abs", DATA),
     Mutant(BANDS, "image[image.min(-1) < image.max(-1)]", "image.reshape(-1, image.shape[-1])", DATA),
@@ -21,8 +27,8 @@ OF_BANDS = (
     Mutant("kdjax/data/decoding.py", "if len(found) > 1:", "if False:", DATA),
     Mutant(BANDS, "if said.count(key) > 1:", "if said.count(key) > 2:", DATA),
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
-    Mutant("kdjax/data/offset.py", "if share > _MOST_BELOW:", "if False:", DATA),
-    Mutant("kdjax/data/offset.py", "elif self._dark and self.count and not self.dark_below:", "elif False:", DATA),
+    Mutant("kdjax/data/offset.py", "if many or share > _MOST_BELOW:", "if False:", DATA),
+    Mutant("kdjax/data/offset.py", "elif many:", "elif False:", DATA),
     Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
     Mutant(
         "kdjax/inputs/augment.py",
