@@ -159,6 +159,18 @@ def test_a_raster_with_the_offset_that_training_had_not_is_refused(tmp_path, sen
     other.close()
 
 
+def test_one_dark_place_of_a_raster_shows_that_nothing_was_added(tmp_path):
+    """The rest are clouds."""
+    values = reflectance(200, 1500) + np.uint16(2000)
+    values[:20, :20] = 150
+    geotiff(values, NAMES, tmp_path / "cloudy.tif")
+    Raster(tmp_path / "cloudy.tif", None, None, of_sentinel("sentinel2_l2a")).close()
+    values[:20, :20] = 1150
+    geotiff(values, NAMES, tmp_path / "added.tif")
+    with pytest.raises(InputError, match="no value is below 1000"):
+        Raster(tmp_path / "added.tif", None, None, of_sentinel("sentinel2_l2a"))
+
+
 def test_predict_warns_of_images_with_the_offset_that_training_had_not(exported, tmp_path, capsys):
     graph, values = exported[2], reflectance(STORED, STORED)
     meaning = of_sentinel("sentinel2_l2a")

@@ -208,11 +208,13 @@ class Raster:
             self._hint = "--value-range says so"
         self._seen, self._thinned = [np.empty(0, dtype)], 1
         expected = offset.Seen.by(trained) if value_range is None else None
+        shown = []
         for window in self._looks():
             values, valid = self._data(window)
             self._see(values[valid][::7].ravel())
-            if expected is not None:
-                expected.see(values[valid])
+            shown.append(values[valid])
+        if expected is not None:  # a raster is one image: where it is dark once, nothing was added anywhere
+            expected.see(np.concatenate(shown))
         self.check_seen()
         if value_range is None and dtype != np.uint8:
             self._check_wider()
