@@ -216,7 +216,7 @@ class Learner:
         return predictor(self.network, size=self.size, mapping=self.mapping)
 
     def predicting(self, variables: Mapping[str, Any]) -> Callable[[Images], np.ndarray]:
-        """From images (N, side, side, 3) uint8 to logits (seed, arm, N, classes), by networks with these variables."""
+        """From images (N, side, side, bands) to logits (seed, arm, N, classes), by networks with these variables."""
         return functools.partial(self.predictor, self.mapping.place(variables, "rows"))
 
     def selected(self) -> Selected:
@@ -226,7 +226,7 @@ class Learner:
             InputError: there is no checkpoint, or no network is usable at the end of the training.
         """
         if not (self.folder / FOLDER).is_dir():
-            raise InputError(f"no checkpoint in {self.folder / 'checkpoints'}: run --stages={self.folder.name} first")
+            raise InputError(f"no checkpoint in {self.folder / FOLDER}: run --stages={self.folder.name} first")
         checkpoints = self.checkpoints()
         try:
             best, model = checkpoints.restore_best(self.layout)

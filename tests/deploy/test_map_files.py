@@ -15,7 +15,7 @@ from helpers.maps import CLASSES, SIDE, UTM, by_pixels, run, scene, write  # noq
 from rasterio.features import rasterize  # noqa: E402
 from rasterio.warp import transform, transform_bounds, transform_geom  # noqa: E402
 
-from kdjax.deploy.landuse_map import polygons  # noqa: E402
+from kdjax.deploy.landuse_map import outputs, polygons  # noqa: E402
 from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
 from kdjax.deploy.landuse_map.layers import Grid, Layers  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
@@ -173,3 +173,13 @@ def test_polygons_are_the_map_again_in_longitude_and_latitude(tmp_path, epsg, co
     inside = (np.minimum(columns, rows) >= 0) & (np.maximum(columns, rows) < 104)
     expected = np.where(inside, values[rows.clip(0, 103), columns.clip(0, 103), 0], 255)
     assert (back.ravel() != expected).mean() < 0.005  # those on a border, and beside the pole
+
+
+@pytest.mark.parametrize(("tag", "expected"), [("artifact", True), ("artefact", True), ("other", False)])
+def test_maps_of_earlier_versions_are_known(tmp_path, tag, expected):
+    """Else a new map would be refused, as if another file had its name."""
+    path = tmp_path / "map.tif"
+    shape = {"width": 4, "height": 4, "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", crs=UTM, transform=METERS, **shape) as file:
+        file.update_tags(**{tag: "student.onnx"})
+    assert outputs.is_map(path) == expected

@@ -14,6 +14,9 @@ from kdjax.runtime import preemption
 MADE_BY = "artifact"
 """The tag that every raster of a map has: the name of the model."""
 
+MADE_BY_BEFORE = "artefact"
+"""What earlier versions called it: their maps are replaced like others."""
+
 _SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
 
 
@@ -134,7 +137,7 @@ def _is_marked(path: Path) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # then it is none
         with rasterio.open(path) as file:
-            return MADE_BY in file.tags()
+            return not file.tags().keys().isdisjoint((MADE_BY, MADE_BY_BEFORE))
 
 
 def _precious(path: Path) -> bool:
