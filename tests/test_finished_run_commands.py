@@ -117,6 +117,19 @@ def test_the_teacher_of_another_run_is_taken(finished, tmp_path):
     assert done.returncode == 2 and "splits.json" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_students_alone_need_no_teacher_at_all(finished, tmp_path):
+    options = (*SMALL, "--config.distill.arms=('student_alone',)", "--config.distill.target=view")
+    options = (*options, "--config.student.epochs=2", "--config.student.warmup_epochs=0.5")
+    run = (f"--workdir={tmp_path / 'run'}", *finished.flags, *options)
+    done = kdjax(*run, "--stages=distill,evaluate,report")
+    assert read(tmp_path / "run" / "results.json")["teacher"] is None and "\nteacher" not in done.stdout
+    said = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "without a teacher" in said and "The teacher" not in said
+    options = (*run[1:], "--config.distill.arms=('kl',)", "--stages=distill")
+    taught = kdjax(f"--workdir={tmp_path / 'taught'}", *options, check=False)
+    assert taught.returncode == 2 and "run --stages=teacher first" in taught.stderr
+
+
 def test_an_online_teacher_sees_the_views_of_the_students(finished, tmp_path):
     """One step on all images, recomputed: views by their keys, the teacher at its size, the student as it starts."""
     config = finished.config.copy_and_resolve_references()

@@ -55,6 +55,8 @@ class Evaluated:
     def teacher(self) -> str:
         """What makes a teacher the same in two runs: its SHA-256 and, of stored logits, their fingerprints.
 
+        Only of a run that has one.
+
         Logits that were made elsewhere may have one fingerprint and be of two teachers, and older versions did not
         write it: then the figures on test tell them apart.
         """

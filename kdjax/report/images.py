@@ -129,13 +129,14 @@ def views(material: Material) -> list[Markup]:
         rows.append(cells)
     count = shown.views.shape[1]
     header = ("training image", "as stored", *(f"view {column + 1}" for column in range(count)))
+    asked = "teacher and students asked about these pictures, the teacher at its own resolution"
     caption = (
         f"{len(shown.names)} of {results['dataset']['splits']['train']} training images and {_counted(count, 'view')} "
-        f"each, at the {results['student']['image_size']} px that a student sees. After training, teacher and students "
-        "asked about these pictures, the teacher at its own resolution. They were trained on views of these images: "
-        "that they are right here says little about new ones."
+        f"each, at the {results['student']['image_size']} px that a student sees. After training, "
+        f"{asked if results['teacher'] else 'students asked about these pictures'}. They were trained on views of "
+        "these images: that they are right here says little about new ones."
     )
-    if shown.teacher is None:
+    if results["teacher"] and shown.teacher is None:
         caption += " The teacher's outputs were given as stored logits, so there is no teacher to ask."
     if distill.get("mixup"):
         caption += f" In training, pairs of views were mixed (mixup {distill['mixup']:g}); here they are not."

@@ -57,7 +57,7 @@ def curves(material: Material) -> list[Markup]:
     )
     last = material.results["config"].get("student", {}).get("select") == "last"
     caption += "; each student is that of its last step." if last else ", which choose the step of each student."
-    if not teacher:
+    if material.results["teacher"] and not teacher:
         caption += " The teacher was not trained in this run, so it has no curves."
     legend = charts.legend([*([("teacher", "t")] if teacher else []), *styles.items()])
     return [legend, figure(panels(drawn), caption)]
@@ -239,11 +239,12 @@ def cost(material: Material) -> list[Markup]:
     if timed:
         heading = f"Top-1 over latency, exported {exported}"
         drawn.append((heading, scattered(timed, "ms for one image, log scale")))
-        caption += " Latency was measured on the exported files; the teacher is not exported, so it has none."
+        unmeasured = "; the teacher is not exported, so it has none" if results["teacher"] else ""
+        caption += f" Latency was measured on the exported files{unmeasured}."
     else:
         caption += " Latency is not here: it is measured when a student is exported (--stages=export)."
-    sentence = element("p", notes.compression(results["teacher"], results["student"]))
-    return [sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
+    sentence = [element("p", notes.compression(results["teacher"], results["student"]))] if results["teacher"] else []
+    return [*sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
 
 
 def scattered(points: Sequence[charts.Point], x_label: str, measure: str = "top-1") -> Markup:
@@ -256,7 +257,8 @@ def _accuracies(
     material: Material, measure: str
 ) -> Iterator[tuple[str, str, Mapping[str, Any], float | None, tuple[float, float] | None]]:
     results = material.results
-    yield "teacher", "t", results["teacher"], results["teacher"]["test"].get(measure), None
+    if teacher := results["teacher"]:
+        yield "teacher", "t", teacher, teacher["test"].get(measure), None
     for name, style in _styles(material).items():
         arm = figures(results["arms"][name], measure)
         interval = (100 * arm["ci95"][0], 100 * arm["ci95"][1]) if arm["ci95"] else None

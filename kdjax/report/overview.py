@@ -95,11 +95,11 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
     measure = judged_by_all(one.results["dataset"] for one in found)
     shown: dict[str, Row] = {}
     for one in found:
-        facts = one.results["teacher"]
-        shown.setdefault(
-            one.teacher,
-            Row(f"teacher {facts['model']}", one.run, "t", "", facts, {"mean": facts["test"].get(measure)}),
-        )
+        if facts := one.results["teacher"]:
+            shown.setdefault(
+                one.teacher,
+                Row(f"teacher {facts['model']}", one.run, "t", "", facts, {"mean": facts["test"].get(measure)}),
+            )
     listed = list(shown.values())
     students = list(dict.fromkeys(one.student for one in found))
     for number, student in enumerate(students):

@@ -53,7 +53,7 @@ def report(run: Run) -> None:
     if run.dataset.statistics is not None:
         shown = composite(run.dataset.meaning.names, run.dataset.train.images)
     records = {"teacher": [], "distill": _records(run, "distill")}
-    if given_field(run.config) is None:
+    if results["teacher"] is not None and given_field(run.config) is None:
         records["teacher"] = _records(run, "teacher")
     material = Material(
         results=results,
@@ -61,7 +61,7 @@ def report(run: Run) -> None:
         students=[(run.student.arms[column].name, run.student.seeds[row]) for row, column in students],
         test=_side(run.dataset.test, "test", stored, students, shown),
         validation=_side(run.dataset.validation, "validation", stored, students, shown),
-        views=_views(run, students, shown),
+        views=_views(run, students, shown, taught=results["teacher"] is not None),
         parity=_parity(run, results),
         note=" ".join(filter(None, (run.config.run.note, shown.words))),
         located=_located(run),
@@ -152,7 +152,7 @@ def _located(run: Run) -> Located | None:
     )
 
 
-def _views(run: Run, students: list[tuple[int, int]], shown: Composite) -> Views:
+def _views(run: Run, students: list[tuple[int, int]], shown: Composite, *, taught: bool) -> Views:
     """The first views of a training image of several classes, and what the networks say of them.
 
     The pictures are rounded to the bits of the images before the networks see them, so that they are asked about what
@@ -178,7 +178,7 @@ def _views(run: Run, students: list[tuple[int, int]], shown: Composite) -> Views
     seen = pictures(run.student.size)
     predict = run.student.predicting(run.student.finished().best.variables)
     population = by_view(predict(seen.reshape(-1, *seen.shape[2:])))
-    teachers = [source.teacher for source in open_targets(run).sources]
+    teachers = [source.teacher for source in open_targets(run).sources] if taught else [None]
     logits = []
     for teacher in teachers:
         if teacher is not None:

@@ -57,12 +57,12 @@ def finding(results: Mapping[str, Any]) -> str:
         if len(baselines(arms)) > 1:
             which = f"{alone}, on validation no worse than any other trained without the teacher,"
         said += f", {which} on {formats.percent(theirs['mean'])} %{_of_seeds(theirs)}"
-    teacher = results["teacher"]["test"].get(judged)
+    teacher = results["teacher"] and results["teacher"]["test"].get(judged)
     said += f", the teacher on {formats.percent(teacher)} %." if teacher is not None else "."
     if not uses_teacher(arm):
         if any(map(uses_teacher, arms.values())):
             return f"{said} Every student that learned from the teacher failed."
-        return f"{said} No student that learned from the teacher is there to compare with."
+        return f"{said} No student that learned from a teacher is there to compare with."
     if theirs is None:
         if alone is not None:
             return f"{said} Every seed of {alone}, trained without the teacher, failed."

@@ -25,7 +25,7 @@ _NEEDED = {
 def build(
     *,
     dataset: Mapping[str, Any],
-    teacher: Mapping[str, Any],
+    teacher: Mapping[str, Any] | None,
     student: Mapping[str, Any],
     arms: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
@@ -40,7 +40,7 @@ def build(
             runs whose classes may be unequal, class_counts ({train, val, test: labeled images by class}), see
             `comparison.judged_by`.
         teacher: model, params, macs, forward_images (images the teacher was run on for distillation), test (the dict of
-            `metrics.classification`), and any more.
+            `metrics.classification`), and any more; None of a run without one.
         student: model, params, macs, and any more.
         arms: name -> weights ({'ce', 'kl', 'cosine', ...}), temperature, seeds (list of int), test (per seed the dict
             of `metrics.classification`, joined with that of `metrics.agreement`; None for a seed that failed), val_top1
@@ -67,7 +67,13 @@ def build(
         TypeError: a value that JSON does not know.
     """
     sections = {"dataset": dataset, "teacher": teacher, "student": student}
-    missing = [f"{name}.{key}" for name, keys in _NEEDED.items() for key in keys if key not in sections[name]]
+    missing = [
+        f"{name}.{key}"
+        for name, section in sections.items()
+        if section is not None
+        for key in _NEEDED[name]
+        if key not in section
+    ]
     if missing:
         raise ValueError(f"results: missing {', '.join(missing)}")
     built = {name: _arm(name, arm) for name, arm in arms.items()}
@@ -114,7 +120,8 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number,
-        folds) of places, or None), seeds, teacher {model, test_top1, mean, std, ci95} and arms {NAME: {test_top1,
+        folds) of places, or None), seeds, teacher {model, test_top1, mean, std, ci95} (None where not every split has
+        one) and arms {NAME: {test_top1,
         mean, std, ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split. Where classes
         are unequal on a split, measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values
         allow for the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm
@@ -161,18 +168,16 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         arm["minus_alone"] = intervals.summary(gains[name], overlap) if name in gains else None
         arm["p_vs_alone"] = corrected.get(name)
         arm["failed"] = [comparison.failed_seeds(one) for one in of_family[name]]
-    teacher = [run["teacher"]["test"][judged] for run in runs]
+    teachers = [run["teacher"] for run in runs]
+    teacher = [one["test"][judged] for one in teachers] if all(teachers) else None
     return {
         "dataset": {"name": first["dataset"]["name"], "classes": first["dataset"]["classes"], "overlap": overlap},
         "measure": judged,
         "data_seeds": [run["config"]["data_seed"] for run in runs],
         "folds": [_fold_of_places(run["config"].get("dataset", {})) for run in runs],
         "seeds": list(first["config"]["seeds"]),
-        "teacher": {
-            "model": first["teacher"]["model"],
-            key: teacher,
-            **intervals.accuracies(teacher, overlap),
-        },
+        "teacher": teacher
+        and {"model": first["teacher"]["model"], key: teacher, **intervals.accuracies(teacher, overlap)},
         "arms": arms,
         "environment": first["environment"],
     }

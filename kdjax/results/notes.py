@@ -28,8 +28,8 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
         *_symmetries(arms),
         *_trials(results),
         *_failed(arms),
-        *_teacher(results["teacher"], arms, alone, judged),
-        compression(results["teacher"], student),
+        *([] if results["teacher"] is None else _teacher(results["teacher"], arms, alone, judged)),
+        *([] if results["teacher"] is None else [compression(results["teacher"], student)]),
     ]
 
 
@@ -79,11 +79,13 @@ def _one_image(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 def _seeds(results: Mapping[str, Any]) -> str:
     """What the seeds can and cannot show."""
-    arms = shown_arms(results)
+    arms, taught = shown_arms(results), results["teacher"] is not None
+    shared = "one split and one teacher" if taught else "one split"
+    others = "other splits or other teachers" if taught else "other splits"
     if not any(len(arm["seeds"]) > 1 for arm in results["arms"].values()):
         return (
             "One seed proves nothing: no interval and no test can be had from it. Set several seeds to compare "
-            "arms; they would still share one split and one teacher."
+            f"arms; they would still share {shared}."
         )
     seeds = sorted({seed for arm in arms.values() for seed in arm["seeds"]})
     over = f"Over seeds {', '.join(map(str, seeds))}: mean ± standard deviation (n - 1)"
@@ -91,13 +93,13 @@ def _seeds(results: Mapping[str, Any]) -> str:
     several = [arm for arm in arms.values() if sum(one is not None for one in arm["test_top1"]) >= intervals.FEWEST]
     if not several:
         return (
-            f"{over}. An interval or a test takes {intervals.FEWEST} seeds. All seeds share one split and one teacher, "
-            "so their spread says nothing about other splits or other teachers."
+            f"{over}. An interval or a test takes {intervals.FEWEST} seeds. All seeds share {shared}, so their spread "
+            f"says nothing about {others}."
         )
     alike = not all(figures(arm, judged)["ci95"] for arm in several)
     return (
-        f"{over} and 95 % interval (Student's t in Wilson's form, which stays between 0 and 100). All seeds share one "
-        "split and one teacher, so the interval says nothing about other splits or other teachers."
+        f"{over} and 95 % interval (Student's t in Wilson's form, which stays between 0 and 100). All seeds share "
+        f"{shared}, so the interval says nothing about {others}."
         + (" Seeds that are all alike have no spread, and so no interval." if alike else "")
     )
 

@@ -18,13 +18,18 @@ def flaw(document: Any) -> str | None:
     Returns:
         Its path, such as "arms.kl.seeds"; "" where this is no document of a run; None where all is well.
     """
-    if not isinstance(document, dict) or not all(isinstance(document.get(name), dict) for name in (*_SECTIONS, "arms")):
+    if not isinstance(document, dict):
         return ""
-    for name, fields in _SECTIONS.items():
+    sections = dict(_SECTIONS)
+    if document.get("teacher", {}) is None:  # a run of students alone
+        del sections["teacher"]
+    if not all(isinstance(document.get(name), dict) for name in (*sections, "arms")):
+        return ""
+    for name, fields in sections.items():
         if found := _flaw(document[name], fields, name):
             return found
     arms, measure = document["arms"], comparison.judged_by(document["dataset"])
-    if measure not in document["teacher"]["test"]:
+    if "teacher" in sections and measure not in document["teacher"]["test"]:
         return f"teacher.test.{measure}"
     if not arms:
         return "arms"

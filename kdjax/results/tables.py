@@ -20,7 +20,7 @@ UNEQUAL_FIRST = ("macro_recall", "macro_f1", "top1", *MEASURES[3:])
 
 
 def table(results: Mapping[str, Any], closing: str | None = None) -> str:
-    """The closing table: the teacher, one row per arm, and below it what the numbers do and do not say.
+    """The closing table: the teacher if there is one, one row per arm, and below it what the numbers do and do not say.
 
     Args:
         results: as from `document.build`, or read from results.json.
@@ -31,7 +31,8 @@ def table(results: Mapping[str, Any], closing: str | None = None) -> str:
     """
     header, rows = table_rows(results)
     paragraphs = [*notes.table_notes(results), *([closing] if closing else [])]
-    return "\n".join([text.printable(title(results)), "", *aligned(header, rows), "", *map(wrapped, paragraphs)])
+    lines = aligned(header, rows, apart=results["teacher"] is not None)
+    return "\n".join([text.printable(title(results)), "", *lines, "", *map(wrapped, paragraphs)])
 
 
 def markdown(results: Mapping[str, Any], closing: str | None = None) -> str:
@@ -55,8 +56,9 @@ def markdown(results: Mapping[str, Any], closing: str | None = None) -> str:
 
 def over_splits(combined: Mapping[str, Any]) -> str:
     """The table of several splits, from `document.combine`."""
-    rows = []
-    for name, one in ((f"teacher {combined['teacher']['model']}", combined["teacher"]), *combined["arms"].items()):
+    rows, teacher = [], combined["teacher"]
+    shown = {f"teacher {teacher['model']}": teacher} if teacher else {}
+    for name, one in (*shown.items(), *combined["arms"].items()):
         gain = one.get("minus_alone")
         rows.append(
             [
@@ -72,8 +74,8 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     which = f"data seeds {', '.join(map(str, combined['data_seeds']))}"
     note = (
         (f"{count}-fold cross-validation over places" if by_place else f"Over {count} splits ({which})")
-        + f", each with a teacher of its own and {len(combined['seeds'])} seeds an arm: mean ± standard deviation "
-        "over splits of the mean over seeds. "
+        + f", each with {'a teacher of its own and ' if teacher else ''}{len(combined['seeds'])} seeds an arm: "
+        "mean ± standard deviation over splits of the mean over seeds. "
         + (
             "The splits share training images, so intervals and p-values (paired, Holm-corrected) use the corrected "
             "variance of Nadeau and Bengio (2003)."
@@ -84,7 +86,8 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
     paragraphs = [note, *_lost_over_splits(combined)]
-    return "\n".join([f"{name} over splits", "", *aligned(header, rows), "", *map(wrapped, paragraphs)])
+    lines = aligned(header, rows, apart=teacher is not None)
+    return "\n".join([f"{name} over splits", "", *lines, "", *map(wrapped, paragraphs)])
 
 
 def _lost_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
@@ -107,7 +110,7 @@ def _lost_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
 
 
 def comma_separated(results: Mapping[str, Any]) -> str:
-    """One line a student, the teacher first; empty where a student failed."""
+    """One line a student, the teacher first if there is one; empty where a student failed."""
     arms = results["arms"]
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
     judged = judged_by(results["dataset"])
@@ -117,9 +120,9 @@ def comma_separated(results: Mapping[str, Any]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     write = lambda *fields: writer.writerow(map(text.cell, fields))
     write("arm", "seed", *terms, "temperature", *selected_by, *(f"test_{name}" for name in measures))
-    teacher = results["teacher"]
-    empty = [""] * (len(terms) + 2)
-    write("teacher", *empty, *map(teacher.get, selected_by), *(teacher["test"].get(m) for m in measures))
+    if teacher := results["teacher"]:
+        empty = [""] * (len(terms) + 2)
+        write("teacher", *empty, *map(teacher.get, selected_by), *(teacher["test"].get(m) for m in measures))
     for name, arm in arms.items():
         weights = [arm["weights"].get(term) for term in terms]
         for place, (seed, test) in enumerate(zip(arm["seeds"], arm["test_metrics"], strict=True)):
@@ -142,7 +145,7 @@ def title(results: Mapping[str, Any]) -> str:
 
 
 def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the closing table, the teacher first; columns that are empty throughout are left out.
+    """Header and rows of the closing table, the teacher first if there is one; without columns that are all empty.
 
     Where classes are unequal macro recall and its intervals take the place of top-1, and top-1 that of macro-F1, which
     the CSV has: a table of both would be wider than a screen.
@@ -153,20 +156,22 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     first = "test top-1 %" if judged == "top1" else f"{NAMES[judged]} %"  # which is long
     other, other_title = ("macro_f1", "macro-F1 %") if judged == "top1" else ("top1", "top-1 %")
     header = ["", *terms, "T", first, "95% interval", "p (Holm)", other_title, "NLL", "ECE %", "params", "MACs"]
-    rows = [
-        [
-            f"teacher {teacher['model']}",
-            *[""] * (len(terms) + 1),
-            formats.percent(teacher["test"].get(judged)),
-            "",
-            "",
-            formats.percent(teacher["test"].get(other)),
-            formats.number(teacher["test"].get("nll")),
-            formats.percent(teacher["test"].get("ece")),
-            formats.short(teacher["params"]),
-            formats.short(teacher["macs"]),
-        ]
-    ]
+    rows = []
+    if teacher is not None:
+        rows.append(
+            [
+                f"teacher {teacher['model']}",
+                *[""] * (len(terms) + 1),
+                formats.percent(teacher["test"].get(judged)),
+                "",
+                "",
+                formats.percent(teacher["test"].get(other)),
+                formats.number(teacher["test"].get("nll")),
+                formats.percent(teacher["test"].get("ece")),
+                formats.short(teacher["params"]),
+                formats.short(teacher["macs"]),
+            ]
+        )
     for name, arm in arms.items():
         found = figures(arm, judged)
         rows.append(
@@ -199,8 +204,8 @@ def wrapped(paragraph: str) -> str:
     return textwrap.fill(paragraph, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ")
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table in text: the header, the first row by itself, and the others."""
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, apart: bool = True) -> list[str]:
+    """Lines of a table in text: the header and the rows, the first of them, a teacher's, `apart` from the others."""
     header, *rows = ([text.printable(cell) for cell in row] for row in (header, *rows))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     # Names to the left, numbers to the right. The last ± of a column lines up because all have two decimals.
@@ -211,4 +216,5 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         for row in (header, *rows)
     ]
     rule = "-" * len(lines[0])
-    return [line.rstrip() for line in (lines[0], rule, lines[1], rule, *lines[2:])]
+    head = (lines[0], rule, lines[1], rule) if apart else (lines[0], rule, lines[1])
+    return [line.rstrip() for line in (*head, *lines[2:])]

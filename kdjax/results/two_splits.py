@@ -50,7 +50,9 @@ def table(first: Path, second: Path) -> str:
         here, there = (", ".join(one) for one in trials)
         raise InputError(f"the arms of {first} are {here}, those of {second} {there}: give runs of the same arms")
     lost = []
-    rows = [_row(f"teacher {runs[0]['teacher']['model']}", [{"mean": one["teacher"]["test"][measure]} for one in runs])]
+    rows, teachers = [], [one["teacher"] for one in runs]
+    if taught := all(teachers):
+        rows.append(_row(f"teacher {teachers[0]['model']}", [{"mean": one["test"][measure]} for one in teachers]))
     for family in trials[0]:
         names = [one[family] for one in trials]
         found = [figures(one["arms"][name], measure) for one, name in zip(runs, names, strict=True)]
@@ -63,10 +65,10 @@ def table(first: Path, second: Path) -> str:
     seeds = next(iter(runs[0]["arms"].values()))["seeds"]
     note = (
         f"Test {NAMES[measure]}, mean ± standard deviation over {notes.numbered(seeds)}, on {tested} test images. Each "
-        "run has one split and a teacher of its own, and part of a difference is which images are tested: to see more "
-        "splits, set splits."
+        f"run has one split{' and a teacher of its own' if taught else ''}, and part of a difference is which images "
+        "are tested: to see more splits, set splits."
     )
-    return "\n".join([*aligned(header, rows), "", *map(wrapped, (note, *lost))])
+    return "\n".join([*aligned(header, rows, apart=taught), "", *map(wrapped, (note, *lost))])
 
 
 def _titles(folders: Sequence[Path], runs: Sequence[Mapping[str, Any]]) -> list[str]:

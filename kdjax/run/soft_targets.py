@@ -55,6 +55,12 @@ def open_targets(run: Run) -> Targets:
     return targets
 
 
+def has_teacher(run: Run) -> bool:
+    """Whether a run has one: its arms learn from it, it was given, or trained here; the same in every process."""
+    taught = any(arm.needs_teacher for arm in run.student.arms)
+    return taught or run.teacher is None or bool(first_process_says(run.teacher.has_checkpoints))
+
+
 def _refuse_one_twice(given: tuple[Given, ...], sources: tuple[Source, ...]) -> None:
     """One teacher may have two names, as that of a run and the folder of its logits."""
     for (before, its), (one, own) in itertools.combinations(zip(given, sources, strict=False), 2):

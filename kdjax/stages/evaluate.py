@@ -15,7 +15,7 @@ from kdjax.results import document, logits, metrics, tables
 from kdjax.results.comparison import NAMES
 from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
-from kdjax.run.soft_targets import open_targets
+from kdjax.run.soft_targets import has_teacher, open_targets
 from kdjax.runtime import files
 from kdjax.runtime.environment import environment
 from kdjax.runtime.metrics_writer import MetricsWriter
@@ -35,8 +35,12 @@ def evaluate(run: Run) -> None:
     Reads checkpoints only: it gives the same figures in a fresh process, as often as it is run.
     """
     dataset = run.dataset
-    targets = open_targets(run)
-    teacher_logits = targets.clean({side: getattr(dataset, side).images for side in SIDES})
+    targets = open_targets(run) if has_teacher(run) else None
+    if targets is not None:
+        teacher_logits = targets.clean({side: getattr(dataset, side).images for side in SIDES})
+    else:
+        classes = len(dataset.classes)
+        teacher_logits = {side: np.full((len(getattr(dataset, side)), classes), np.nan, np.float32) for side in SIDES}
     selected = run.student.selected()
     _check_final(run, selected)
     predict = run.student.predicting(selected.best.variables)
@@ -47,7 +51,7 @@ def evaluate(run: Run) -> None:
         symmetric = population_metrics(mean_over_symmetries(predict, dataset.test.images), dataset.test.labels)
     results = document.build(
         dataset=_dataset_facts(run),
-        teacher=_teacher_facts(run, targets, teacher_logits),
+        teacher=None if targets is None else _teacher_facts(run, targets, teacher_logits),
         student={
             **network_facts(run.student),
             "step": selected.step,

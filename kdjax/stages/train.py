@@ -55,6 +55,8 @@ def train_teacher(run: Run) -> None:
     for learner in (run.teacher, run.student):
         if not learner.has_checkpoints:
             learner.check_weights()  # now rather than after hours
+    if not any(arm.needs_teacher for arm in run.student.arms):
+        run.log("teacher: no arm of distill.arms learns from it; without it, --stages=distill,evaluate suffices")
     split = run.dataset.train.labeled()
     if run.config.teacher.fit != "all":
         _adopt(run, run.teacher, split)

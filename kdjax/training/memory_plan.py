@@ -54,7 +54,8 @@ def arms_at_once(population: Population, log: Callable[[str], None], *, last: bo
         InputError: a step does not fit even for one student at a time.
     """
     learner = population.learner
-    left = least(free(learner.mapping.local, ROOM))  # processes hold unlike amounts, and must run one program
+    measured = lambda: least(free(learner.mapping.local, ROOM))  # processes hold unlike amounts, and run one program
+    left = measured()
     seeds, arms = learner.mapping.rows_a_device(*learner.rows)
     student, state, held = _student_bytes(population), 2 * _state_bytes(population), _held_bytes(population)
     candidates, needed = _candidates(seeds, arms), 0.0
@@ -65,6 +66,7 @@ def arms_at_once(population: Population, log: Callable[[str], None], *, last: bo
         if estimate > HOPELESS * (left - held) and not (last and number == candidates[-1]):
             continue
         needed = needs(population.with_arms_at_once(number).lowered()) or held + estimate
+        left = measured()  # the compiler leaves threads and pools behind, hundreds of megabytes the first time
         log(f"{learner.folder.name}: a step of {number or arms} of {arms} arms needs {_gb(needed)} of {_gb(left)} GB")
         if needed <= left:
             return number

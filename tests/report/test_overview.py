@@ -56,6 +56,16 @@ def test_every_teacher_and_student_is_a_row(runs):
     assert rows[5].gain is None  # nobody trained that student alone
 
 
+def test_a_run_without_a_teacher_adds_no_row_of_one(runs, tmp_path):
+    alone = write(tmp_path / "alone", top1={"student_alone": [0.9, 0.9, 0.9]}, val={"student_alone": 0.9})
+    path = alone / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": None}))
+    _, rows = overview.rows([alone, *runs])
+    assert [row.name for row in rows].count("mobilenet_v2 64 px alone") == 1
+    assert [row.name for row in rows if row.name.startswith("teacher")] == ["teacher vgg16_bn", "teacher resnet50"]
+    assert overview.rows([alone])[1][0].name == "mobilenet_v2 64 px alone"
+
+
 def test_a_student_that_was_trained_otherwise_is_another(runs, tmp_path):
     """A student of more epochs is no baseline of one of few."""
     longer = write(tmp_path / "d", val={"student_alone": 0.99}, top1={"student_alone": [0.9, 0.9, 0.9]})

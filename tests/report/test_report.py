@@ -76,6 +76,17 @@ VARIANTS = {
 }
 
 
+def test_a_run_without_a_teacher_speaks_of_none():
+    given = material(unmeasured=True, failed=tuple((arm, seed) for arm in ARMS for seed in (0, 1) if arm[0] == "k"))
+    given.results["teacher"], given.records["teacher"] = None, []
+    given.results["arms"] = {"student_alone": given.results["arms"]["student_alone"]}
+    given = dataclasses.replace(given, parity=PARITY, views=dataclasses.replace(given.views, teacher=None))
+    said = " ".join(" ".join(Balanced(page.render(given)).text).split())
+    for sentence in ("The teacher", "the teacher is", "one teacher", "Teacher to student"):
+        assert sentence not in said
+    assert "mobilenet_v2 without a teacher" in said and "students asked about these pictures." in said
+
+
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_every_kind_of_run_has_a_page_with_all_figures(kind):
     given = material(**VARIANTS[kind])

@@ -147,7 +147,7 @@ def test_where_there_is_nothing_to_compare_it_says_so():
     del found["arms"]["kl"]
     found["teacher"]["test"] = {}
     assert summary.finding(found) == (
-        "The student student_alone is right on 80.00 % of the 100 test images. No student that learned from the "
+        "The student student_alone is right on 80.00 % of the 100 test images. No student that learned from a "
         "teacher is there to compare with."
     )
     found = gain(0.05)

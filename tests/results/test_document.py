@@ -236,6 +236,16 @@ def test_the_overlap_of_splits_is_the_mean_of_theirs():
     assert document.combine(runs)["dataset"]["overlap"] == pytest.approx(0.3)
 
 
+def test_over_splits_there_is_a_teacher_only_where_all_have_one():
+    runs = of_splits(TOP1, {name: values[::-1] for name, values in TOP1.items()})
+    assert "teacher vgg16_bn" in tables.over_splits(document.combine(runs))
+    runs[1]["teacher"] = None
+    combined = document.combine(runs)
+    lines = tables.over_splits(combined).splitlines()
+    assert combined["teacher"] is None and "eacher" not in "\n".join(lines)
+    assert lines[4].startswith("student_alone") and sum(line.startswith("---") for line in lines) == 1
+
+
 def test_splits_are_repetitions_of_their_own():
     runs = []
     for number in range(3):

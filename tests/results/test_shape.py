@@ -46,6 +46,11 @@ def test_a_section_that_is_none_is_named(path, value):
     assert shape.flaw(changed(path, value)) == (None if left_out else path)
 
 
+def test_a_run_may_have_no_teacher():
+    assert shape.flaw(changed("teacher", None)) is None
+    assert {shape.flaw(changed("teacher", value)) for value in (..., [], 3)} == {""}
+
+
 @pytest.mark.parametrize(
     ("path", "values"),
     [

@@ -44,6 +44,20 @@ def test_a_weaker_teacher_is_said_with_the_numbers():
     assert "71.00 % against 80.00 % of kl_cosine" in flat and "p:" not in flat
 
 
+def test_a_run_without_a_teacher_has_no_row_of_one():
+    given = parts({"student_alone": TOP1["student_alone"]}) | {"teacher": None}
+    text = tables.table(document.build(**given))
+    lines = text.splitlines()
+    assert lines[4].startswith("student_alone") and sum(line.startswith("---") for line in lines) == 1
+    flat = " ".join(text.split())
+    assert "eacher" not in flat and "share one split, so the interval says nothing about other splits." in flat
+    one_seed = parts({"student_alone": [0.7]}, seeds=(0,)) | {"teacher": None}
+    assert "they would still share one split." in " ".join(tables.table(document.build(**one_seed)).split())
+    assert "eacher" not in tables.markdown(document.build(**given))
+    rows = list(csv.DictReader(io.StringIO(tables.comma_separated(document.build(**given)))))
+    assert [row["arm"] for row in rows] == ["student_alone"] * 3
+
+
 def with_bootstrap():
     given = parts()
     for number, arm in enumerate(given["arms"].values()):

@@ -52,6 +52,13 @@ def test_means_and_differences(runs):
     assert done.stdout.rstrip("\n") == table(*runs)
 
 
+def test_a_teacher_that_one_of_the_runs_lacks_is_no_row(runs):
+    path = runs[1] / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": None}))
+    said = table(*runs)
+    assert said.splitlines()[2].startswith("student_alone") and "eacher" not in said and said.count("\n---") == 1
+
+
 @pytest.mark.parametrize(
     ("trials", "row"),
     [

@@ -25,6 +25,7 @@ GB = 10**9
 def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: None, seeds=(0, 1), arms=4, last=True):
     """The decision for `free` bytes where a student is estimated and a step compiled to need what is given.
 
+    `free` may be a function of the numbers that have been compiled.
     `held` bytes of images and outputs of the teacher lie on the device.
 
     Returns:
@@ -43,7 +44,7 @@ def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: N
             )
 
     tried, said = [], []
-    monkeypatch.setattr(memory_plan, "free", lambda devices, room: free)
+    monkeypatch.setattr(memory_plan, "free", lambda devices, room: free(tried) if callable(free) else free)
     monkeypatch.setattr(memory_plan, "_state_bytes", lambda population: 0)
     monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
     monkeypatch.setattr(memory_plan, "_held_bytes", lambda population: held)
@@ -90,6 +91,13 @@ def test_the_compiler_decides_what_lies_near_the_limit(monkeypatch):
     assert (found, tried) == (2, [4, 2]) and "2 of 4 arms needs 6.0 of 6.0 GB" in said[-1]
     found, tried, _ = planned(monkeypatch, 6 * GB, seeds=(0,), compiled=lambda number: 3 * (number or 4) * GB)
     assert (found, tried) == (2, [None, 2])
+
+
+def test_what_the_compiler_leaves_behind_is_no_longer_free(monkeypatch):
+    left = lambda tried: (6 - len(tried)) * GB
+    found, tried, said = planned(monkeypatch, left, estimate=2 * GB, compiled=lambda number: 2.6 * (number or 4) * GB)
+    assert (found, tried) == (1, [4, 2, 1]), said
+    assert "needs 5.2 of 4.0 GB" in said[1] and "needs 2.6 of 3.0 GB" in said[2]
 
 
 def test_a_tpu_computes_one_student_after_the_other(monkeypatch):

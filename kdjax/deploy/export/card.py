@@ -105,8 +105,7 @@ def _figures(facts: Facts) -> list[str]:
         "| split | images | top-1 % | macro-F1 % | NLL | ECE % |",
         "|---|---|---|---|---|---|",
         *rows,
-        "",
-        notes.compression(facts.teacher, facts.student),
+        *(["", notes.compression(facts.teacher, facts.student)] if facts.arm.needs_teacher else []),
     ]
 
 
