@@ -13,7 +13,7 @@ def get_config(arg=""):
     """`arg` is the image size in px; "" means 128."""
     size = int(arg or 128)
     config = base()
-    config.name = "folder"
+    config.name = f"folder_{size}"
     config.dataset.source = "folder"
     config.dataset.image_size = size
     config.dataset.storage_size = size * 9 // 8

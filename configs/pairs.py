@@ -47,6 +47,8 @@ def get_config(arg=""):
         config.student.model, config.student.weights = student, WEIGHTS[student]
     else:  # nobody starts from them here
         config.student.weights = None
+    if teacher == "students" and not student:
+        raise ValueError("students teach the students alone of whom? Give pairs.py:students,STUDENT")
     if teacher == "students":  # of several networks there are no features in common
         config.teacher.students = str(RUNS / f"{student}-vgg16:student_alone")
         config.distill.arms = ("student_alone", "kl_cosine")

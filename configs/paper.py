@@ -26,7 +26,6 @@ def get_config(arg=""):
     config.dataset.test_fraction = 0.2  # ours: 80/20, the most common split of UC Merced
     # The paper's losses, alone and together. Their weights are ours, and so is the cosine of logits: the abstract says
     # "outputs", which may also mean probabilities (the term `cosine_probabilities`).
-    config.arms = ARMS
     config.distill.arms = tuple(ARMS)
     config.distill.temperature = 4.0  # ours
     config.distill.views = 8  # ours: teacher logits of 8 augmented views, computed once

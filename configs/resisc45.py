@@ -16,7 +16,7 @@ def get_config(arg=""):
     """`arg` is the image size in px; "" means 224."""
     size = int(arg or 224)
     config = base()
-    config.name = "resisc45"
+    config.name = f"resisc45_{size}"
     config.dataset.source = "folder"
     config.dataset.path = "data/NWPU-RESISC45.zip"
     config.dataset.image_size = size

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 # Controls (ANSI escapes begin with one), lone surrogates (file names that are not UTF-8), line separators, and marks
@@ -50,6 +50,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         one.encode("unicode_escape").decode("ascii") if one not in keep and unseen(one) else one for one in text
     )
+
+
+def listed(items: Sequence[str], most: int = 5) -> str:
+    """The first few of many, as a message names them: a, b, ..."""
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
 def reason(error: BaseException, length: int = 160) -> str:

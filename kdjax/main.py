@@ -72,10 +72,14 @@ def main(argv: Sequence[str]) -> None:
     if config.splits > 1:
         checks.check_splits(config)
         parts = [_split(config, number, workdir) for number in range(config.splits)]
-    for one, directory in parts:
-        run = opened(one, directory, one_of_splits=config.splits > 1)
+    runs = []
+    for one, directory in parts:  # all of them first: one that cannot be used would else end hours of the others
+        runs.append(run := opened(one, directory, one_of_splits=config.splits > 1))
         if "export" in options.stages:
             export.check_images(litert=one.run.litert, bands=run.dataset.meaning.bands is not None)
+    for number, run in enumerate(runs):
+        if config.splits > 1:
+            run.log(f"split {number} of {config.splits}: {run.workdir}")
         for name in flags.STAGES:
             if name in options.stages:
                 _stage(name, run)

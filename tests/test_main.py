@@ -259,6 +259,21 @@ def test_several_splits_need_a_test_split_that_the_seed_draws(bad, capsys, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_all_splits_are_opened_before_the_first_is_trained(bad, capsys, tmp_path, monkeypatch):
+    from kdjax import main
+    from kdjax.errors import InputError
+    from kdjax.run import opening
+
+    def opened(config, workdir, real=opening.opened, **options):
+        if workdir.name == "split-1":
+            raise InputError("the second cannot be used")
+        return real(config, workdir, **options)
+
+    monkeypatch.setattr(opening, "opened", opened)
+    monkeypatch.setattr(main, "_stage", lambda *stage: pytest.fail(f"{stage} ran"))
+    assert "the second cannot be used" in bad(capsys, tmp_path / "run", "--config.splits=2")
+
+
 def test_a_device_that_has_no_memory_left_is_told_in_one_line(monkeypatch, capsys):
     import jax
 

@@ -16,11 +16,11 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from kdjax.data import decode
-from kdjax.errors import InputError
+from kdjax.errors import InputError, listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
@@ -308,15 +308,11 @@ def notes_on(files: Files) -> list[str]:
     notes = []
     if files.others:
         kinds = collections.Counter(pathlib.PurePosixPath(path).suffix or "without suffix" for path in files.others)
-        listed = _listed([f"{count} {kind}" for kind, count in kinds.most_common()])
+        named = listed([f"{count} {kind}" for kind, count in kinds.most_common()])
         notes.append(
-            f"{len(files.others)} files left out that are no {', '.join(SUFFIXES)}: {listed}, such as {files.others[0]}"
+            f"{len(files.others)} files left out that are no {', '.join(SUFFIXES)}: {named}, such as {files.others[0]}"
         )
     if files.ignored:
-        listed = _listed([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])
-        notes.append(f"{sum(files.ignored.values())} hidden files, thumbnails and system files left out: {listed}")
+        named = listed([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])
+        notes.append(f"{sum(files.ignored.values())} hidden files, thumbnails and system files left out: {named}")
     return notes
-
-
-def _listed(items: Sequence[str], most: int = 5) -> str:
-    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from kdjax.data.image_files import Files
-from kdjax.errors import InputError, unseen
+from kdjax.errors import InputError, listed, unseen
 
 _SIDES = {
     "train": "train",
@@ -85,7 +85,7 @@ def find(files: Files, where: str) -> Layout:
         notes.append(f"{'/'.join(_normal(wrapper))} holds every folder, so it is taken for no class")
     stray = [path for path, parts in zip(files.paths, split, strict=True) if len(parts) < 2]
     if stray:
-        notes.append(f"{len(stray)} images outside class folders left out: {_some(stray)}")
+        notes.append(f"{len(stray)} images outside class folders left out: {listed(stray)}")
     sides = _sides(split, where)
     below = 1 if sides else 0
     chosen = [i for i, parts in enumerate(split) if len(parts) >= 2 + below]
@@ -182,7 +182,7 @@ def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) 
     alike |= {top for top in suspects - parts if len(folders[top]) > 1}
     if alike or len(parts) > 1:
         raise InputError(
-            f"{where} holds {_some(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
+            f"{where} holds {listed(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
             "folders train, val and test, or give the folder that holds the class folders"
         )
 
@@ -226,7 +226,7 @@ def _empty_folders(files: Files, prefix: list[str], below: int, full: set[tuple[
         parts = folder.split("/")
         if len(parts) == level and parts[: len(prefix)] == prefix and _normal(parts[len(prefix) :]) not in full:
             empty.append("/".join(parts[len(prefix) :]))
-    return [f"{len(empty)} folders without an image are no classes: {_some(empty)}"] if empty else []
+    return [f"{len(empty)} folders without an image are no classes: {listed(empty)}"] if empty else []
 
 
 def _folders_within(split: Sequence[tuple[str, ...]], chosen: Sequence[int], below: int) -> list[str]:
@@ -238,9 +238,5 @@ def _folders_within(split: Sequence[tuple[str, ...]], chosen: Sequence[int], bel
     several = sorted(name for name, folders in within.items() if len(folders) > 1)
     if not several:
         return []
-    example = f"{several[0]} ({_some(sorted(within[several[0]]))})"
+    example = f"{several[0]} ({listed(sorted(within[several[0]]))})"
     return [f"{len(several)} classes have folders within, which say nothing here: {example}"]
-
-
-def _some(items: Sequence[str], most: int = 5) -> str:
-    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")

@@ -63,12 +63,12 @@ def closest(held: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return best, place
 
 
-def pairs(small: np.ndarray, least: float = LEAST) -> list[tuple[int, int]]:
+def pairs(small: np.ndarray) -> list[tuple[int, int]]:
     """The near-duplicates among thumbnails (n, SIDE, SIDE, bands), as pairs of places, ascending."""
     found: set[tuple[int, int]] = set()
     for start in range(0, len(small), _ROWS):
         for correlation in _correlations(small[start : start + _ROWS], small[start:]):
-            rows, columns = np.nonzero(correlation >= least)
+            rows, columns = np.nonzero(correlation >= LEAST)
             found.update((start + r, start + c) for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if c > r)
     return sorted(found)
 

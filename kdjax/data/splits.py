@@ -19,7 +19,7 @@ import numpy as np
 
 from kdjax.data.dataset import Pool
 from kdjax.data.groups import deal
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, listed, reason
 
 SIDES = ("train", "validation", "test")
 
@@ -201,27 +201,24 @@ def reuse(path: str, pool: Pool) -> Assignment:
     where = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
     side = np.array([""] * len(names), dtype="<U10")
     for key in SIDES:
-        listed = document.get(key)
-        if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
+        there = document.get(key)
+        if not isinstance(there, list) or not there or not all(isinstance(name, str) for name in there):
             raise InputError(f'{field}: {path} needs a list of names under "{key}", not empty')
-        listed = [unicodedata.normalize("NFC", name) for name in listed]  # as in the data set
-        unknown = [name for name in listed if name not in where]
+        there = [unicodedata.normalize("NFC", name) for name in there]  # as in the data set
+        unknown = [name for name in there if name not in where]
         if unknown:
             raise InputError(
                 f'{field}: {path} names {len(unknown)} images under "{key}" that the data set has not: '
-                f"{', '.join(unknown[:3])}{', ...' * (len(unknown) > 3)}"
+                f"{listed(unknown, 3)}"
             )
-        for name in listed:
+        for name in there:
             if side[where[name]]:
                 raise InputError(f"{field}: {path} lists {name} twice (in {side[where[name]]} and {key})")
             side[where[name]] = key
     notes = []
     missing = [name for name, s in zip(names, side, strict=True) if not s]
     if missing:
-        notes.append(
-            f"{len(missing)} images that {path} does not list left out: "
-            f"{', '.join(missing[:3])}{', ...' * (len(missing) > 3)}"
-        )
+        notes.append(f"{len(missing)} images that {path} does not list left out: {listed(missing, 3)}")
     held = (labels < 0) & ((side == "validation") | (side == "test"))
     if held.any():
         raise InputError(

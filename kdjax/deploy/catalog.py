@@ -30,11 +30,14 @@ ALSO = ("try.html", "timm_names.json")
 """Files that some exports have."""
 AGAIN = "export it again"
 
-HUB_LICENSES = frozenset(
-    ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
-    + ("cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-3.0", "cc-by-sa-3.0", "mpl-2.0", "unlicense")
-)
-"""SPDX identifiers that the hub has, too, in small letters; another one is `other` there, with its name."""
+HUB_LICENSES = {
+    name.lower(): name
+    for name in ("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0")
+    + ("CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "CC-BY-3.0", "CC-BY-SA-3.0")
+    + ("MPL-2.0", "Unlicense")
+}
+"""SPDX identifiers by their spelling on the hub, in small letters; one that is not here is `other` there, with its
+name."""
 
 
 SPDX = re.compile(r"[A-Za-z0-9.+-]+")
@@ -104,7 +107,9 @@ def card_with(text: str, license: str | None, datasets: Sequence[str]) -> tuple[
     named = license or card.data.get("license_name") or card.data.get("license")
     if named in (None, "unknown"):
         return str(card), None
-    return str(card), named if isinstance(named, str) and SPDX.fullmatch(named) else "other"
+    if not isinstance(named, str) or not SPDX.fullmatch(named):
+        return str(card), "other"
+    return str(card), HUB_LICENSES.get(named.lower(), named)
 
 
 def _document(export: Path) -> dict[str, Any]:

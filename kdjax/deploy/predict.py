@@ -196,9 +196,9 @@ def say(text: str) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1 from the command line."""
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    """A whole number of at least 1 from the command line, which 32 bits hold: files and servers have no wider ones."""
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {2**31 - 1}")
     return int(text)
 
 
@@ -233,7 +233,8 @@ def main(argv: Sequence[str]) -> None:
         results = [dataclasses.replace(one, unknown=False) for one in results]
     if results or options.format != "table":
         say(rendered(results, classifier.classes, form=options.format, top=options.top))
-    for warning in seen.warnings():
+    rough = classifier.trust and classifier.trust.warning
+    for warning in (*seen.warnings(), *([f"{options.artifact}: {rough}"] if rough else [])):
         print(f"warning: {warning}", file=sys.stderr)
     if failed:
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""

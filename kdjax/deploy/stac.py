@@ -243,7 +243,7 @@ def _class_names(classes: Sequence[str]) -> list[str]:
     names = []
     for k, title in enumerate(classes):
         name = _slug(title)
-        if name in taken:
+        while name in taken:
             name = f"{name}-{k}"
         taken.add(name)
         names.append(name)

@@ -29,6 +29,13 @@ LEVELS = (0.9, 0.95)
 DOUBTFUL, UNLIKE = 0.05, 0.01
 """Shares of validation images whose confidence is below, and whose energy is above the limits."""
 
+PRIOR = 0.25
+"""Standard deviation of the logarithm of temperatures before any image is seen, around a temperature of 1: a hundred
+images outweigh it, and ten that are all right do not make the network boast (without it, by a factor of ten)."""
+
+FEW = 100
+"""With fewer validation images than these all of it is rough."""
+
 KEY = "trust"
 """In the metadata of the exported files."""
 
@@ -42,12 +49,19 @@ class Trust:
         limits: by level, the largest probability that classes before one in a set may have together; 1 = all classes.
         least_confidence: calibrated probability of the best class below which an answer is "unknown".
         most_energy: of the logits, nats, above which it is, too.
+        images: of validation that it was fitted on; None = not known, in files of earlier versions.
     """
 
     temperature: float
     limits: Mapping[float, float]
     least_confidence: float
     most_energy: float
+    images: int | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """See `rough`."""
+        return None if self.images is None else rough(self.images)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (n, classes) float64."""
@@ -84,14 +98,26 @@ class Trust:
             held = json.loads(metadata[KEY])
             limits = {float(level): float(limit) for level, limit in held["limits"].items()}
             numbers = [float(held[name]) for name in ("temperature", "least_confidence", "most_energy")]
-        except (KeyError, TypeError, AttributeError) as error:
+            images = held.get("images")
+            images = None if images is None else int(images)
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"its {KEY} cannot be read") from error
         if not all(map(math.isfinite, (*numbers, *limits.values(), *limits))) or numbers[0] <= 0:
             raise ValueError(f"its {KEY} is not finite")
         # Rounding may take what is a share a little beyond 1.
         if not all(0 <= share <= 1 + 1e-9 for share in (numbers[1], *limits.values(), *limits)):
             raise ValueError(f"its {KEY} has shares beyond 0 and 1")
-        return cls(numbers[0], limits, *numbers[1:])
+        return cls(numbers[0], limits, *numbers[1:], images)
+
+
+def rough(images: int) -> str | None:
+    """What to expect of answers that so many validation images were there for; None where they are enough."""
+    if images >= FEW:
+        return None
+    return (
+        f"with {images} validation images probabilities, sets and the answer unknown are rough: give validation {FEW} "
+        "or more"
+    )
 
 
 def energy(logits: np.ndarray) -> np.ndarray:
@@ -105,7 +131,7 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Trust:
     The limits are the smallest with which sets hold the true class of the asked share of new images like these, in the
     mean over validation splits, if these images chose nothing before. Where they also chose the network and gave the
     temperature, as in an export, the share may be a little less: nothing guarantees it. Where there are too few images
-    for a level, its sets hold all classes.
+    for a level, its sets hold all classes. The temperature is the most probable one, given `PRIOR`.
     """
     from scipy.optimize import minimize_scalar  # takes a while, and whoever only reads files has no use for it
 
@@ -113,9 +139,8 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Trust:
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits / math.exp(log_temperature))
-        return -float(scaled[np.arange(len(labels)), labels].mean())
+        return (log_temperature / PRIOR) ** 2 / 2 - float(scaled[np.arange(len(labels)), labels].sum())
 
-    # A network that is always right would have the temperature 0, one that knows nothing an infinite one.
     temperature = math.exp(minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded").x)
     probabilities = np.exp(log_softmax(logits / temperature))
     scores = np.sort(_before(probabilities)[np.arange(len(labels)), labels])
@@ -128,6 +153,7 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Trust:
         limits,
         float(np.quantile(probabilities.max(-1), DOUBTFUL)),
         float(np.quantile(energy(logits), 1 - UNLIKE)),
+        len(labels),
     )
 
 

@@ -98,6 +98,12 @@ def _parity(run: Run, results: Mapping[str, Any]) -> dict[str, Any] | None:
     found = files.read_json(path, fix)
     if not isinstance(found, dict) or not {"student", "artifacts", "machine", "test_images"} <= found.keys():
         raise InputError(f"{path} is not the parity.json of an export: {fix}")
+    artifacts, measured = found["artifacts"], {"bytes", "top1", "agreement", "latency_ms"}
+    if not isinstance(artifacts, dict) or not all(isinstance(one, dict) for one in artifacts.values()):
+        raise InputError(f"{path} is not the parity.json of an export: {fix}")
+    for name, one in artifacts.items():
+        if not measured <= one.keys():
+            raise InputError(f"{path} lacks {', '.join(sorted(measured - one.keys()))} of {name}: {fix}")
     if not exported.is_of(found["student"], results["arms"]):
         run.log(f"report: {path} is left out, as its student is none of results.json: {fix}")
         return None

@@ -17,17 +17,17 @@ NAMES = {"top1": "top-1", "macro_recall": "macro recall"}
 
 
 def judged_by(dataset: Mapping[str, Any]) -> str:
-    """What a run is judged by: "macro_recall" where classes are unequal in training or test, else "top1".
+    """What a run is judged by: "macro_recall" where classes are unequal in training, else "top1".
 
     Top-1 mostly counts the frequent classes. Its steps are chosen by the same, on validation, and so are arms, trials
-    and the student that is exported. An older version's run has no counts, and figures of top-1 only.
+    and the student that is exported, so test images have no say. An older version's run has no counts, and figures of
+    top-1 only.
 
     Args:
         dataset: the section of results.json, or {"class_counts": …} of its images.
     """
-    counts = dataset.get("class_counts", {})
-    sides = [counts[side] for side in ("train", "test") if any(counts.get(side, ()))]
-    return "macro_recall" if any(max(side) > UNEQUAL * min(side) for side in sides) else "top1"
+    counts = dataset.get("class_counts", {}).get("train", ())
+    return "macro_recall" if any(counts) and max(counts) > UNEQUAL * min(counts) else "top1"
 
 
 def judged_by_all(datasets: Iterable[Mapping[str, Any]]) -> str:

@@ -181,6 +181,8 @@ def _teacher(
     """How the students stand to the teacher, and whether it is the weaker network."""
     theirs = teacher["test"].get(judged)
     means = {name: figures(arm, judged)["mean"] for name, arm in arms.items()}
+    if hidden := teacher.get("hidden_labels"):
+        yield f"The teacher was trained with {hidden} labels that are hidden from the students."
     if teacher["forward_images"] is not None:
         yield f"The teacher was run on {teacher['forward_images']} images for all students together."
     gaps = {name: mean - theirs for name, mean in means.items() if theirs is not None and mean is not None}

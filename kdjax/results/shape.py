@@ -100,10 +100,6 @@ def _dict_of(kind: _Kind) -> _Kind:
     return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
 
 
-def _section(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
 def _interval(value: Any) -> bool:
     return value is None or (_list_of(_number)(value) and len(value) == 2)
 

@@ -130,7 +130,8 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
 
     A teacher whose best step, or the penalty of whose head, was chosen on validation images saw these too: they may not
     be this run's test images. Students saw what their own teacher saw.
-    Images are known by their names; how many test images are not, is told.
+    Images are known by their names; how many test images are not, is told, and how many labels that teacher knew which
+    are hidden here.
 
     Raises:
         InputError: other classes, images on another side, or values that were mapped to other pixels.
@@ -155,6 +156,8 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
             f"{other.field}: {len(unknown)} of {len(dataset.test.names)} test images of this run are not known by name "
             f"in {other.workdir}: make sure that the teacher was not trained on them under other names"
         )
+    if hidden := hidden_labels(other, dataset):
+        log(f"{other.field}: the teacher of {other.workdir} was trained with {hidden} labels that are hidden here")
     unlabeled = there.get("unlabeled", there.get("unlabelled", ()))  # as earlier versions called them
     trained = (*there["train"], *unlabeled)
     chosen = there["validation"] if _selected(other) else ()
@@ -169,6 +172,17 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
                 f"{other.field}: {other.workdir} {did} {len(both)} of this run's {side} images, such as "
                 f"{min(both)}: set dataset.splits={other.workdir}/splits.json or data_seed to that run's"
             )
+
+
+def hidden_labels(other: OtherRun, dataset: Dataset) -> int:
+    """How many images that teacher was trained on with their labels, which this run's students are not shown.
+
+    Raises:
+        InputError: no such run.
+    """
+    there = other.read("splits.json", "train")
+    known = set(there["train"]) - set(there.get("label_hidden", ()))
+    return len(known.intersection(dataset.members.get("label_hidden", ())))
 
 
 def _selected(other: OtherRun) -> bool:

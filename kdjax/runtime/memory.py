@@ -1,4 +1,4 @@
-"""What a training step needs of a device's memory, and what there is, before anything runs."""
+"""What a program needs of a device's memory, and what there is, before anything runs."""
 
 import math
 import os
@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 from kdjax.runtime import cgroups, heap
-from kdjax.runtime.keys import key
 
 WORKING_MEMORIES = 2
 """Of a program on a CPU: a call takes its own when it is sent, and that of the one before may not be back by then.
@@ -87,22 +85,3 @@ def _host_limits() -> Iterator[tuple[int, int]]:
 def tree_bytes(tree: Any) -> int:
     """Bytes of the arrays of a tree; shapes and dtypes suffice."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def activation_bytes(network: nn.Module, images: jax.ShapeDtypeStruct) -> int:
-    """Bytes that one student keeps between the forward and the backward pass of a training step.
-
-    Counted from the traced program: what the forward pass hands to the backward pass. Nothing is compiled or run.
-
-    Args:
-        network: the network, without a device axis.
-        images: shape of a device's share of a batch, (batch, size, size, bands) float32.
-    """
-    variables = jax.eval_shape(lambda x: network.init(key(0), x), images)
-
-    def residuals(params: Any, rest: Any, images: jax.Array) -> Any:
-        apply = lambda params: network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"])
-        return jax.vjp(apply, params, has_aux=True)[1]
-
-    rest = {name: value for name, value in variables.items() if name != "params"}
-    return tree_bytes(jax.eval_shape(residuals, variables["params"], rest, images)) - tree_bytes(variables["params"])

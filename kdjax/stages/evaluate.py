@@ -13,6 +13,7 @@ from kdjax.errors import InputError
 from kdjax.objective.arms import measured_terms
 from kdjax.results import document, logits, metrics, tables
 from kdjax.results.comparison import NAMES
+from kdjax.run import other_run
 from kdjax.run.facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import has_teacher, open_targets
@@ -161,11 +162,13 @@ def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) ->
     dataset, record = run.dataset, targets.record()
     validation = metrics.classification(logits["validation"], dataset.validation.labels)
     stored = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
+    hidden = max((other_run.hidden_labels(other, dataset) for other in other_run.named(run.config)), default=0)
     passes = [record[kind] for kind in ("views", "clean") if kind in record]
     return {
         **teacher_facts(run),
         **({"sha256": ", ".join(targets.digests)} if targets.digests else {}),
         **({"logits": stored} if stored else {}),  # folders of them, by their fingerprints
+        **({"hidden_labels": hidden} if hidden else {}),  # that it was trained with, and the students were not
         **({"fitted_heads": targets.fitted_heads} if targets.fitted_heads else {}),
         "forward_images": record["views"]["forward_images"] if "views" in record else None,
         "clean_images": record["clean"]["forward_images"],

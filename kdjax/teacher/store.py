@@ -82,6 +82,10 @@ class LogitsFolder:
         """The shards (first row, end) of `rows` rows that have to be computed."""
         return [shard for shard in _shards(rows) if self._load(name, *shard, features, say=False) is None]
 
+    def lacks(self, name: str) -> InputError:
+        """That outputs of that name are missing or damaged, and nobody is here to compute them."""
+        return InputError(f"{self.folder} lacks {name}: compute it with its teacher, or lower distill.views")
+
     def read(
         self,
         name: str,
@@ -115,10 +119,7 @@ class LogitsFolder:
                 self._check_finite(name, start, shard.logits)
             if shard is None:
                 if compute is None:
-                    raise InputError(
-                        f"{self.folder} lacks {name}, rows {start} to {end}: compute them with their teacher, or lower "
-                        "distill.views"
-                    )
+                    raise self.lacks(name)
                 computed = self._kept(compute(start, end), features)
                 # Where each computes all, as with ONNX, machines may differ in the last bit.
                 shard = _from_first_process(computed, end - start) or computed

@@ -211,6 +211,7 @@ class Targets:
                 "forward_images": sum(missing),
                 "started_images": 0,
             }
+        self._check_given(rows, features)
         found = []
         for number, (name, count) in enumerate(rows.items()):
 
@@ -240,6 +241,15 @@ class Targets:
             f"{document[kind]['started_images']} images went through the teacher"
         )
         return found
+
+    def _check_given(self, rows: dict[str, int], features: bool) -> None:
+        """Whether folders without a teacher have all of it: now rather than after the other teachers have computed."""
+        for source in self.sources:
+            if source.teacher is None:
+                missing = (bool(source.folder.missing(*one, features=features)) for one in rows.items())
+                lacking = next((number for number, gone in enumerate(missing, 1) if gone), 0)
+                if lacking := first_process_says(lacking):  # the others need not have the disk
+                    raise source.folder.lacks(list(rows)[lacking - 1])
 
     def _read(self, directory: Path) -> dict[str, Any]:
         path = directory / RECORD

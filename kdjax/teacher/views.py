@@ -43,23 +43,23 @@ class Views:
 
 
 class MeanOfViews:
-    """An array like `Views` that holds the mean over all views in place of each.
+    """An array like `Views` of a single view (1, examples, n): the mean over all of them, whichever is asked for.
 
     Args:
         views: an array (views, examples, n), or `Views`.
     """
 
     def __init__(self, views: Views | np.ndarray):
-        self._views, self.shape, self.dtype = views, views.shape, views.dtype
+        self._views, self.shape, self.dtype = views, (1, *views.shape[1:]), views.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         _, examples = np.broadcast_arrays(*place)
-        every = np.arange(self.shape[0]).reshape(-1, *[1] * examples.ndim)
+        every = np.arange(len(self._views)).reshape(-1, *[1] * examples.ndim)
         return self._views[every, examples].mean(0)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        whole = np.broadcast_to(np.asarray(self._views).mean(0), self.shape)
+        whole = np.asarray(self._views).mean(0, keepdims=True)
         return whole if dtype is None else whole.astype(dtype, copy=False)

@@ -6,14 +6,17 @@ What the compiled step needs decides.
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.networks.layers import images_for
 from kdjax.runtime.devices import RowMapping, least
-from kdjax.runtime.memory import activation_bytes, free, needs, tree_bytes
+from kdjax.runtime.keys import key
+from kdjax.runtime.memory import free, needs, tree_bytes
 from kdjax.training.population import Population
 
 ROOM = 0.8
@@ -97,7 +100,26 @@ def _student_bytes(population: Population) -> int:
     learner = population.learner
     mapping, batch = learner.mapping, learner.section.batch_size
     share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)
-    return activation_bytes(learner.network, images_for(learner.network, learner.size, share))
+    return residual_bytes(learner.network, images_for(learner.network, learner.size, share))
+
+
+def residual_bytes(network: nn.Module, images: jax.ShapeDtypeStruct) -> int:
+    """Bytes that one student keeps between the forward and the backward pass of a training step.
+
+    Counted from the traced program: what the forward pass hands to the backward pass. Nothing is compiled or run.
+
+    Args:
+        network: the network, without a device axis.
+        images: shape of a device's share of a batch, (batch, size, size, bands) float32.
+    """
+    variables = jax.eval_shape(lambda x: network.init(key(0), x), images)
+
+    def residuals(params: Any, rest: Any, images: jax.Array) -> Any:
+        apply = lambda params: network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"])
+        return jax.vjp(apply, params, has_aux=True)[1]
+
+    rest = {name: value for name, value in variables.items() if name != "params"}
+    return tree_bytes(jax.eval_shape(residuals, variables["params"], rest, images)) - tree_bytes(variables["params"])
 
 
 def _held_bytes(population: Population) -> int:

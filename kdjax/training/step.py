@@ -274,7 +274,9 @@ def planned_step(
     elif examples.teacher is not None or plan.teacher is not None:
         looked_up = plan.teacher
         if looked_up is None:
-            looked_up = jax.tree.map(lambda leaf: leaf[plan.views, plan.examples], examples.teacher)
+            # Of a mean over views there is one. Arms that need no teacher may be shown views beyond the last.
+            stored = lambda leaf: leaf[jnp.minimum(plan.views, len(leaf) - 1), plan.examples]
+            looked_up = jax.tree.map(stored, examples.teacher)
         # Features are stored in half precision; the objective takes their differences in full.
         outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), looked_up)
     batch = Batch(

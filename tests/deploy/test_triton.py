@@ -76,6 +76,7 @@ def test_files_that_take_one_batch_or_other_numbers_are_refused(export, tmp_path
         (("{e}/student.onnx", "{t}/models", "--name=../x"), "--name"),
         (("{e}/student.onnx", "{t}/models", "--name="), "--name"),
         (("{e}/student.onnx", "{t}/models", "--max-batch=0"), "--max-batch"),
+        (("{e}/student.onnx", "{t}/models", "--max-batch=2147483648"), "--max-batch"),  # more than its field holds
     ],
 )
 def test_bad_input_ends_in_one_line(export, tmp_path, capfd, arguments, word):

@@ -87,6 +87,24 @@ def test_unknown_are_the_least_confident_and_the_unlike():
     assert found.unlike(logits).mean() == pytest.approx(trusting.UNLIKE, abs=0.002)
 
 
+def test_few_images_that_are_all_right_do_not_make_a_network_boast():
+    """The most probable temperature given the prior, found on a grid; without the prior it would be near zero."""
+    logits, labels = 4.0 * np.eye(10), np.arange(10)
+    grid = np.linspace(-1.5, 0.5, 20_001)
+    surprise = np.log1p(9 * np.exp(-4 / np.exp(grid)))  # of each of the ten
+    expected = np.exp(grid[np.argmin(10 * surprise + (grid / 0.25) ** 2 / 2)])
+    found = fit(logits, labels).temperature
+    assert found == pytest.approx(expected, rel=1e-3) and 0.7 < found < 0.9
+
+
+def test_few_images_are_told():
+    assert fit(*made(99, 5)).warning.startswith("with 99 validation images ")
+    assert fit(*made(100, 5)).warning is None
+    document = json.loads(fit(*made(12, 5)).metadata()["trust"])
+    del document["images"]  # of an earlier version
+    assert Trust.from_metadata({"trust": json.dumps(document)}).warning is None
+
+
 def test_metadata_are_read_back_and_damaged_ones_refused():
     found = fit(*made(200, 5))
     held = found.metadata()
@@ -94,7 +112,8 @@ def test_metadata_are_read_back_and_damaged_ones_refused():
     assert Trust.from_metadata({"classes": "[]"}) is None
     document = json.loads(held["trust"])
     for change in ({"temperature": 0}, {"temperature": float("nan")}, {"limits": []}, {"limits": {"x": 1}},
-                   {"limits": {"0.9": 1.5}}, {"limits": {"9": 0.5}}, {"least_confidence": 7}):  # fmt: skip
+                   {"limits": {"0.9": 1.5}}, {"limits": {"9": 0.5}}, {"least_confidence": 7},
+                   {"images": "ten"}):  # fmt: skip
         with pytest.raises(ValueError):
             Trust.from_metadata({"trust": json.dumps({**document, **change})})
     for text in ("{", "[]", "{}"):

@@ -223,6 +223,13 @@ def refused(run, match):
     assert "\n" not in str(caught.value) and not (run.workdir / "report.html").exists()
 
 
+@pytest.mark.parametrize("artifacts", [{"student.onnx": {"bytes": 1}}, {"student.onnx": 3}, []])
+def test_an_export_that_was_cut_by_hand_is_named(run, artifacts):
+    path = run.workdir / "export" / "parity.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"artifacts": artifacts}))
+    refused(run, r"parity.json (lacks agreement, latency_ms, top1 of student.onnx|is not the .*): run --stages=export")
+
+
 FILES = {
     "results.json": "evaluate",
     "evaluation/logits.npz": "evaluate",

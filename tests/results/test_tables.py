@@ -44,6 +44,14 @@ def test_a_weaker_teacher_is_said_with_the_numbers():
     assert "71.00 % against 80.00 % of kl_cosine" in flat and "p:" not in flat
 
 
+def test_a_teacher_that_knew_hidden_labels_is_told():
+    given = parts()
+    given["teacher"]["hidden_labels"] = 54
+    said = " ".join(tables.table(document.build(**given)).split())
+    assert "The teacher was trained with 54 labels that are hidden from the students." in said
+    assert "hidden" not in tables.table(document.build(**parts()))
+
+
 def test_a_run_without_a_teacher_has_no_row_of_one():
     given = parts({"student_alone": TOP1["student_alone"]}) | {"teacher": None}
     text = tables.table(document.build(**given))

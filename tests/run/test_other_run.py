@@ -28,12 +28,13 @@ def config(tmp_path):
     return here
 
 
-def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3"), value_range=()):
+def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3"), value_range=(), hidden=()):
     return SimpleNamespace(
         classes=classes,
         validation=SimpleNamespace(names=validation),
         test=SimpleNamespace(names=test),
         value_range=value_range,
+        members={"label_hidden": hidden},
     )
 
 
@@ -45,6 +46,15 @@ def test_the_same_teacher_is_taken(config):
     assert other_run.total_steps(other) == 12 and other_run.weights(other) == "elsewhere.safetensors"
     config.teacher.image_size = config.dataset.image_size  # what 0 means
     other_run.check_config(config)
+
+
+def test_labels_that_the_teacher_knew_and_the_students_do_not_are_told(config, tmp_path):
+    said = []
+    other_run.check_data(config, dataset(hidden=("a/1", "b/1", "a/2")), said.append)  # a/2 was validation there
+    assert said == [f"teacher.workdir: the teacher of {tmp_path} was trained with 2 labels that are hidden here"]
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"label_hidden": ["a/1", "b/1"]}))
+    other_run.check_data(config, dataset(hidden=("a/1", "b/1")), lambda line: pytest.fail(line))
 
 
 def test_a_run_older_than_a_field_had_its_default(config, tmp_path):

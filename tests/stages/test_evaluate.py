@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from kdjax.config import base
 from kdjax.data.dataset import Split
 from kdjax.objective.arms import resolve
 from kdjax.results import logits
@@ -29,7 +30,7 @@ def run(tmp_path, monkeypatch):
     )
     return SimpleNamespace(
         workdir=tmp_path, results_dir=tmp_path, dataset=SimpleNamespace(validation=split(4), test=split(6)),
-        student=SimpleNamespace(names=[["kl/0"]]), config=SimpleNamespace(run=SimpleNamespace(note="")),
+        student=SimpleNamespace(names=[["kl/0"]]), config=base(),
     )  # fmt: skip
 
 

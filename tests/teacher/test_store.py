@@ -88,7 +88,7 @@ def test_named_folders_serve_where_the_data_agree(tmp_path):
     made.read("view-0000", ROWS, Teacher(0))
     found = named(str(made.folder), "distill.logits", {**PARTS, "teacher": "someone else"}, CLASSES, print)
     np.testing.assert_array_equal(found.read("view-0000", ROWS).logits, Teacher.all(0))
-    with pytest.raises(InputError, match="lacks view-0001, rows 0 to 4"):
+    with pytest.raises(InputError, match="lacks view-0001: compute it with its teacher, or lower distill.views"):
         found.read("view-0001", ROWS)
     for part in ("examples", "augmentation", "data_seed"):
         with pytest.raises(InputError, match=f"its {part} is .*, needed 5"):

@@ -149,6 +149,15 @@ def test_of_several_teachers_the_mean_is_taken_and_each_is_counted(tmp_path):
     assert both.digests == ["numbers", "other"] and both.network is None
 
 
+def test_what_a_folder_beside_a_teacher_lacks_is_told_before_that_computes(tmp_path):
+    given, other = opened(tmp_path), opened(tmp_path, "other")
+    given.views(IMAGES, 1)
+    idle = Teacher({"teacher": "other"}, lambda *asked: pytest.fail("it was asked"), None)
+    both = (Source(other.sources[0].folder, idle), Source(given.sources[0].folder, None))
+    with pytest.raises(InputError, match="lacks view-0001: compute it with its teacher, or lower distill.views"):
+        dataclasses.replace(given, sources=both).views(IMAGES, 2)
+
+
 def test_students_do_not_learn_from_logits_that_are_not_finite_but_are_measured_beside_them(tmp_path):
     made = opened(tmp_path)
     fails = lambda images, *_: np.full((len(images), 3), np.nan, np.float32)

@@ -22,10 +22,10 @@ def test_a_part_has_the_bits_of_the_whole(dtype, teachers, mean):
     found = Views([[shards(one[view]) for one in each] for view in range(VIEWS)])
     expected = np.mean(each, axis=0) if teachers > 1 else each[0]
     if mean:
-        found, expected = MeanOfViews(found), np.broadcast_to(expected.mean(0), expected.shape)
+        found, expected = MeanOfViews(found), expected.mean(0, keepdims=True)
     assert found.shape == expected.shape and found.dtype == expected.dtype == dtype
     np.testing.assert_array_equal(np.asarray(found), expected, strict=True)
-    rng = np.random.default_rng(7)
+    rng, expected = np.random.default_rng(7), np.broadcast_to(expected, (VIEWS, *expected.shape[1:]))
     for shape in ((), (1,), (2, 1, 6)):
         place = rng.integers(VIEWS, size=shape), rng.integers(EXAMPLES, size=shape).astype(np.int32)
         np.testing.assert_array_equal(found[place], expected[place], strict=bool(shape))

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdjax.data import Dataset
+from kdjax.deploy import trust
 from kdjax.deploy.export.candidates import loss
 from kdjax.deploy.export.card_head import INT8, head
 from kdjax.networks import MODELS
@@ -110,11 +111,13 @@ def _figures(facts: Facts) -> list[str]:
 
 
 def _trust(facts: Facts) -> list[str]:
+    rough = trust.rough(len(facts.dataset.validation))
     lines = [
         '`predict` gives calibrated probabilities, prediction sets and the answer "unknown"; `landuse_map` compares '
         "the mean over the windows of a cell with the same limits. All was fitted on validation images, which also "
         "chose the network: no share is guaranteed, the figures are of the test images. `student.safetensors` has the "
         "temperature and limits of `student.onnx`.",
+        *([f"\nWarning: {rough}."] if rough else []),
         "",
         "| file | temperature | NLL before, after | ECE % before, after | sets that hold the class, % (mean size) "
         "| unknown % | top-1 % of the answered | of the unknown |",

@@ -141,6 +141,8 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
     if jax.process_index() == 0:
         with replacing(run.workdir / "export") as place:
             _write(run, place, chosen, step, variables, logits)
+        if rough := trusting.rough(len(run.dataset.validation)):
+            run.log(f"export: warning: {rough}")
         run.log(f"export: {run.workdir / 'export'}")
 
 
