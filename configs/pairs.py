@@ -39,6 +39,8 @@ RUNS = Path("runs/pairs")
 def get_config(arg=""):
     """`arg` is TEACHER[,STUDENT[,NAME[,ARGUMENT]]]; "" means vgg16,mobilenet_v2 on uc_merced."""
     teacher, student, name, argument = ((arg or "vgg16,mobilenet_v2").split(",", 3) + ["", "", ""])[:4]
+    if teacher == "students":  # who are trained in the runs of others
+        student = student or "mobilenet_v2"
     config = from_file(Path(__file__).with_name(f"{name or 'uc_merced'}.py"), argument)
     config.name = f"{config.name}_{student or 'teacher'}_{teacher}"
     config.seeds = (0, 1, 2)
@@ -47,8 +49,6 @@ def get_config(arg=""):
         config.student.model, config.student.weights = student, WEIGHTS[student]
     else:  # nobody starts from them here
         config.student.weights = None
-    if teacher == "students" and not student:
-        raise ValueError("students teach the students alone of whom? Give pairs.py:students,STUDENT")
     if teacher == "students":  # of several networks there are no features in common
         config.teacher.students = str(RUNS / f"{student}-vgg16:student_alone")
         config.distill.arms = ("student_alone", "kl_cosine")
