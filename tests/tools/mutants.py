@@ -103,8 +103,8 @@ MUTANTS = (
     ),
     Mutant(
         STEP,
-        "leaf[plan.views, plan.examples], examples.teacher",
-        "leaf[0 * plan.views, plan.examples], examples.teacher",
+        "plan.views, len(leaf) - 1), plan.examples]",
+        "0 * plan.views, len(leaf) - 1), plan.examples]",
         "tests/training/test_step.py -k stored_logits",
     ),
     Mutant("kdjax/training/optimizer.py", 'names[-1] == "kernel"', "True", f"{REFERENCE} -k numpy"),

@@ -65,8 +65,8 @@ WIRED = (
     ),
     Mutant(
         "kdjax/teacher/views.py",
-        "np.asarray(self._views).mean(0), self.shape)",
-        "np.asarray(self._views)[0], self.shape)",
+        "np.asarray(self._views).mean(0, keepdims=True)",
+        "np.asarray(self._views)[:1]",
         f"{WIRING} -k mean_target",
     ),
     Mutant(
@@ -245,5 +245,42 @@ WIRED = (
         "dataset.classes, type(dataset.meaning)())",
         f"{COMMANDS} -k predict",
         True,
+    ),
+    Mutant(
+        "kdjax/training/memory_plan.py",
+        "        left = measured()  # the compiler",
+        "        # the compiler",
+        "tests/training/test_memory_plan.py -k leaves_behind",
+    ),
+    Mutant(
+        "kdjax/run/other_run.py",
+        'set(there["train"]) - set(there.get("label_hidden", ()))',
+        'set(there["train"])',
+        "tests/run/test_other_run.py -k labels_that_the_teacher",
+    ),
+    Mutant(
+        "kdjax/teacher/targets.py",
+        "        self._check_given(rows, features)\n",
+        "",
+        "tests/teacher/test_targets.py -k lacks",
+    ),
+    Mutant(
+        "kdjax/results/comparison.py",
+        'dataset.get("class_counts", {}).get("train", ())',
+        'dataset.get("class_counts", {}).get("test", ())',
+        "tests/results/test_unequal.py -k three_times",
+    ),
+    Mutant(
+        "kdjax/run/soft_targets.py",
+        "return taught or run.teacher is None",
+        "return True or taught or run.teacher is None",
+        "tests/test_finished_run_commands.py -k students_alone_need",
+        slow=True,
+    ),
+    Mutant(
+        "kdjax/deploy/trust.py",
+        "return (log_temperature / PRIOR) ** 2 / 2 - float",
+        "return -float",
+        "tests/deploy/test_trust.py -k boast",
     ),
 )
