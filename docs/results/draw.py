@@ -289,6 +289,7 @@ def _name(axes, label: str, x: float, y: float, color: str) -> None:
     # Right of the point, but for those with another one there.
     places = {
         "ConvNeXt-T": ((-4, -9), "right"),
+        "from ten such": ((4, -9), "left"),
         "DenseNet-161": ((4, 3) if axes.get_title() == "EuroSAT RGB" else (4, -9), "left"),
         "MLP-Mixer-B/16": ((0, 5), "center"),
         "ResNet-50": ((4, -4) if axes.get_title() == "EuroSAT RGB" else (3, 3), "left"),
