@@ -72,14 +72,16 @@ def main(argv: Sequence[str]) -> None:
     if config.splits > 1:
         checks.check_splits(config)
         parts = [_split(config, number, workdir) for number in range(config.splits)]
-    runs = []
+    runs: list[Run] = []
     for one, directory in parts:  # all of them first: one that cannot be used would else end hours of the others
-        runs.append(run := opened(one, directory, one_of_splits=config.splits > 1))
+        run = opened(one, directory, one_of_splits=config.splits > 1)
+        runs.append(run)
         if "export" in options.stages:
             export.check_images(litert=one.run.litert, bands=run.dataset.meaning.bands is not None)
-    for number, run in enumerate(runs):
+    while runs:
+        run = runs.pop(0)  # what it holds is let go when it has ended
         if config.splits > 1:
-            run.log(f"split {number} of {config.splits}: {run.workdir}")
+            run.log(f"split in {run.workdir}")
         for name in flags.STAGES:
             if name in options.stages:
                 _stage(name, run)
