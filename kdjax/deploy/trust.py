@@ -97,17 +97,19 @@ class Trust:
         try:
             held = json.loads(metadata[KEY])
             limits = {float(level): float(limit) for level, limit in held["limits"].items()}
-            numbers = [float(held[name]) for name in ("temperature", "least_confidence", "most_energy")]
+            temperature, confidence, most = (
+                float(held[name]) for name in ("temperature", "least_confidence", "most_energy")
+            )
             images = held.get("images")
             images = None if images is None else int(images)
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"its {KEY} cannot be read") from error
-        if not all(map(math.isfinite, (*numbers, *limits.values(), *limits))) or numbers[0] <= 0:
+        if not all(map(math.isfinite, (temperature, confidence, most, *limits.values(), *limits))) or temperature <= 0:
             raise ValueError(f"its {KEY} is not finite")
         # Rounding may take what is a share a little beyond 1.
-        if not all(0 <= share <= 1 + 1e-9 for share in (numbers[1], *limits.values(), *limits)):
+        if not all(0 <= share <= 1 + 1e-9 for share in (confidence, *limits.values(), *limits)):
             raise ValueError(f"its {KEY} has shares beyond 0 and 1")
-        return cls(numbers[0], limits, *numbers[1:], images)
+        return cls(temperature, limits, confidence, most, images)
 
 
 def rough(images: int) -> str | None:
