@@ -180,6 +180,8 @@ def hidden_labels(other: OtherRun, dataset: Dataset) -> int:
     Raises:
         InputError: no such run.
     """
+    if other.section == "teacher" and other.config()["teacher"]["fit"] == "nothing":
+        return 0
     there = other.read("splits.json", "train")
     known = set(there["train"]) - set(there.get("label_hidden", ()))
     return len(known.intersection(dataset.members.get("label_hidden", ())))

@@ -53,7 +53,13 @@ def test_labels_that_the_teacher_knew_and_the_students_do_not_are_told(config, t
     other_run.check_data(config, dataset(hidden=("a/1", "b/1", "a/2")), said.append)  # a/2 was validation there
     assert said == [f"teacher.workdir: the teacher of {tmp_path} was trained with 2 labels that are hidden here"]
     path = tmp_path / "splits.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"label_hidden": ["a/1", "b/1"]}))
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole) | {"label_hidden": ["a/1", "b/1"]}))
+    other_run.check_data(config, dataset(hidden=("a/1", "b/1")), lambda line: pytest.fail(line))
+    path.write_text(whole)
+    there = json.loads((tmp_path / "config.json").read_text())
+    there["teacher"]["fit"] = "nothing"  # it was trained elsewhere
+    (tmp_path / "config.json").write_text(json.dumps(there))
     other_run.check_data(config, dataset(hidden=("a/1", "b/1")), lambda line: pytest.fail(line))
 
 
