@@ -162,6 +162,52 @@ def test_maps_are_replaced_by_maps_and_nothing_else_is(artifact, rasters, tmp_pa
         np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), scene(16, 16, 1))
 
 
+FOREIGN = {
+    "map.tif": b"II*\0 of a codec that GDAL does not know",
+    "map_confidence.tif": b"II*\0\xc0\0\0\0GDAL_STRUCTURAL_METADATA_SIZE=000140",  # as GDAL begins
+    "map_probabilities.tif": b"II. Survey of 1987, plain text",
+    "map.tif.aux.xml": b'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n',
+    "map.tif.ovr": b"overviews of another file",
+    "map_confidence.tif.msk": b"a mask",
+    "map_legend.png.aux.xml": b"<PAMDataset>\n</PAMDataset>\n",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_gdal_cannot_open_or_puts_beside_rasters_stays_where_no_map_was(artifact, rasters, tmp_path, capfd, name):
+    (tmp_path / name).write_bytes(FOREIGN[name])
+    said = refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "map.tif")
+    assert f"{name} is there and" in said and "no map of kdjax" in said
+    assert contents(tmp_path) == {tmp_path / name: FOREIGN[name]}
+
+
+def test_a_tiff_that_gdal_cannot_open_stays_beside_a_map(artifact, rasters, tmp_path, capfd):
+    """A map that was cut off is replaced, and a TIFF that GDAL did not lay out as it does a map is none."""
+    arguments = [str(artifact), str(rasters / "a.tif"), str(tmp_path / "map.tif")]
+    command.main([*arguments, "--probabilities"])
+    whole = contents(tmp_path)
+    for name in ("map.tif", "map_confidence.tif", "map_probabilities.tif"):
+        (tmp_path / name).write_bytes(whole[tmp_path / name][:100])
+    command.main([*arguments, "--probabilities"])
+    assert contents(tmp_path) == whole
+    (tmp_path / "map_probabilities.tif").write_bytes(FOREIGN["map.tif"])
+    before = contents(tmp_path)
+    capfd.readouterr()
+    assert "map_probabilities.tif is there" in refused(capfd, command.main, *arguments)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["map.tif.ovr", "map_legend.png.msk"])
+def test_a_folder_with_the_name_of_a_sidecar_is_refused_before_the_map_goes(artifact, rasters, tmp_path, capfd, name):
+    arguments = [str(artifact), str(rasters / "a.tif"), str(tmp_path / "map.tif")]
+    command.main(arguments)
+    (tmp_path / name).mkdir()
+    before = contents(tmp_path)
+    capfd.readouterr()
+    assert f"{name} is there and is no file" in refused(capfd, command.main, *arguments)
+    assert contents(tmp_path) == before
+
+
 NOT_OF_A_MAP = ["map.tif", "map_probabilities.tif", "map_polygons.geojson", "map_areas.csv", "map_legend.png"]
 
 
@@ -182,11 +228,16 @@ def test_what_is_no_file_of_a_map_stays(artifact, rasters, tmp_path, capfd, name
         assert contents(tmp_path) == before
 
 
-def test_files_of_a_map_without_the_map_are_replaced(artifact, rasters, tmp_path):
+LATER = ("map.tif", "map_confidence.tif", "map_probabilities.tif", "map_legend.png", "map_areas.csv")
+
+
+@pytest.mark.parametrize("gone", [1, len(LATER)])
+def test_files_of_a_map_without_the_map_are_replaced(artifact, rasters, tmp_path, gone):
     """As a process leaves them that was killed while they came to their place."""
     arguments = [str(artifact), str(rasters / "a.tif"), str(tmp_path / "map.tif")]
     command.main([*arguments, "--polygons", "--probabilities"])
-    (tmp_path / "map.tif").unlink()
+    for name in LATER[:gone]:
+        (tmp_path / name).unlink()
     command.main(arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif", "map_legend.png"

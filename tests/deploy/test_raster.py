@@ -184,6 +184,7 @@ def test_what_a_killed_command_left_is_swept(artifact, tmp_path):
 
 def test_sidecar_files_of_an_older_map_are_gone(artifact, tmp_path):
     raster = write(tmp_path / "scene.tif", scene(32, 40))
+    run(artifact, raster, tmp_path / "map.tif")
     stale = [
         f"{name}{suffix}"
         for name in ("map.tif", "map_confidence.tif", "map_legend.png")

@@ -14,6 +14,9 @@ UNKNOWN, NODATA = 254, 255
 
 GRAY = (170, 170, 170)
 
+BEGINS = '<PAMDataset><PAMRasterBand band="1"><CategoryNames>'
+"""What an attribute table begins with; GDAL itself would begin each element on a line of its own."""
+
 
 def colors(count: int) -> list[tuple[int, int, int]]:
     """A color for each class, (red, green, blue) from 0 to 255: hues far apart, neighbors also in lightness."""
@@ -67,7 +70,7 @@ def attribute_table(classes: Sequence[str], counts: Sequence[int]) -> str:
     # XML has no way to write most control characters.
     categories = "".join(f"<Category>{escape(printable(name))}</Category>" for name in classes)
     return (
-        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{categories}</CategoryNames>\n'
+        f"{BEGINS}{categories}</CategoryNames>\n"
         f'<GDALRasterAttributeTable tableType="thematic">{fields}\n{rows}</GDALRasterAttributeTable>'
         "</PAMRasterBand></PAMDataset>\n"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rasterio
 
-from kdjax.deploy.landuse_map import areas, polygons
+from kdjax.deploy.landuse_map import areas, legend, polygons
 from kdjax.errors import InputError
 from kdjax.runtime import preemption
 
@@ -18,6 +18,10 @@ MADE_BY_BEFORE = "artefact"
 """What earlier versions called it: their maps are replaced like others."""
 
 _SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
+"""What GDAL puts beside a raster or a picture: overviews, masks and statistics."""
+
+_LAID_OUT = b"GDAL_STRUCTURAL_METADATA_SIZE="
+"""Stands near the beginning of every Cloud Optimized GeoTIFF of GDAL's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Output:
         ending: what its name has after the stem of OUT; `{suffix}` is the suffix of OUT.
         raster: whether it is a GeoTIFF of the cells.
         option: the flag of `Wanted` that asks for it; None = every map has it.
-        begins: what its text begins with; "" = it has none to know it by.
+        begins: what its text begins with; "" = it is no text.
     """
 
     ending: str
@@ -71,7 +75,7 @@ CONFIDENCE = Output("_confidence{suffix}", raster=True)
 PROBABILITIES = Output("_probabilities{suffix}", raster=True, option="probabilities")
 LEGEND = Output("_legend.png")
 AREAS = Output("_areas.csv", begins=areas.BEGINS)
-ATTRIBUTES = Output("{suffix}.aux.xml")
+ATTRIBUTES = Output("{suffix}.aux.xml", begins=legend.BEGINS)
 POLYGONS = Output("_polygons.geojson", option="polygons", begins=polygons.BEGINS)
 
 OUTPUTS = (MAP, CONFIDENCE, PROBABILITIES, LEGEND, AREAS, ATTRIBUTES, POLYGONS)
@@ -96,25 +100,48 @@ def check(out: Path, sources: Iterable[str]) -> None:
         raise InputError(f"OUT {out}: the map is a GeoTIFF; give it the suffix .tif")
     if not out.parent.is_dir():
         raise InputError(f"OUT {out}: there is no folder {out.parent}")
+    older = is_map(out) or begins(out.with_name(AREAS.name(out)), AREAS.begins)
     for output in OUTPUTS:
         place = out.with_name(output.name(out))
-        if not place.exists():
-            continue
-        if not place.is_file():
-            raise InputError(f"OUT {out}: {place} is there and is no file; choose another name")
-        if any(place.samefile(source) for source in sources):
-            raise InputError(f"OUT {out}: {place.name} is the raster itself; choose another name")
-        if output.raster and _precious(place):
+        if place.exists():
+            _check_place(out, place, sources)
+            _check_ours(output, out, place, older)
+        for sidecar in filter(Path.exists, _sidecars(place)):
+            _check_place(out, sidecar, sources)
+            # GDAL and QGIS put sidecars beside a map, and write its attribute table anew.
+            if not older and not begins(sidecar, ATTRIBUTES.begins):
+                raise _foreign(out, sidecar)
+
+
+def _sidecars(place: Path) -> list[Path]:
+    return [place.with_name(place.name + suffix) for suffix in _SIDECARS]
+
+
+def _check_place(out: Path, place: Path, sources: Iterable[str]) -> None:
+    if not place.is_file():
+        raise InputError(f"OUT {out}: {place} is there and is no file; choose another name")
+    if any(place.samefile(source) for source in sources):
+        raise InputError(f"OUT {out}: {place.name} is the raster itself; choose another name")
+
+
+def _check_ours(output: Output, out: Path, place: Path, older: bool) -> None:
+    if output.raster:
+        if _precious(place, older):
             raise InputError(
                 f"OUT {out}: {place.name} is there and is no map of kdjax; choose another name, or remove it "
                 "(several rasters are mapped with --output FOLDER)"
             )
-        # A legend comes after its areas, also where a process was killed between them.
-        alone = output is LEGEND and not out.with_name(AREAS.name(out)).exists()
-        if alone or not begins(place, output.begins):
-            raise InputError(
-                f"OUT {out}: {place.name} is there and belongs to no map of kdjax; choose another name, or remove it"
-            )
+    elif output is LEGEND:  # it comes after its areas, also where a process was killed between them
+        if not out.with_name(AREAS.name(out)).exists():
+            raise _foreign(out, place)
+    elif output is not ATTRIBUTES and not begins(place, output.begins):  # which is a sidecar of the map
+        raise _foreign(out, place)
+
+
+def _foreign(out: Path, place: Path) -> InputError:
+    return InputError(
+        f"OUT {out}: {place.name} is there and belongs to no map of kdjax; choose another name, or remove it"
+    )
 
 
 def begins(path: Path, text: str) -> bool:
@@ -140,12 +167,14 @@ def _is_marked(path: Path) -> bool:
             return not file.tags().keys().isdisjoint((MADE_BY, MADE_BY_BEFORE))
 
 
-def _precious(path: Path) -> bool:
-    """Whether it is no map, nor one that is damaged."""
+def _precious(path: Path, older: bool) -> bool:
+    """Whether it is no raster of a map, nor one of an older map that is damaged."""
     try:
         return not _is_marked(path)
-    except rasterio.errors.RasterioError:
-        return path.stat().st_size > 0 and not any(begins(path, order) for order in ("II", "MM"))
+    except rasterio.errors.RasterioError:  # damaged, or a TIFF that this GDAL cannot read
+        with path.open("rb") as file:
+            head = file.read(64)
+        return bool(head) and not (older and _LAID_OUT in head)
 
 
 def put(building: Path, out: Path, wanted: Wanted) -> None:
@@ -160,8 +189,8 @@ def put(building: Path, out: Path, wanted: Wanted) -> None:
             if not output.wanted(wanted):
                 place.unlink(missing_ok=True)
             # Overviews, masks and statistics of an older file would be taken for this one's.
-            for suffix in _SIDECARS:
-                place.with_name(place.name + suffix).unlink(missing_ok=True)
+            for sidecar in _sidecars(place):
+                sidecar.unlink(missing_ok=True)
         for output in reversed(OUTPUTS):
             if output.wanted(wanted):
                 (building / output.name(out)).replace(out.with_name(output.name(out)))
