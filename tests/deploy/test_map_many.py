@@ -150,6 +150,71 @@ def test_finished_maps_stay_while_what_they_are_made_of_does(artifact, scenes, t
         assert before == fresh
 
 
+DAMAGED = {
+    "empty areas": ("b_areas.csv", 0),
+    "the beginning of areas": ("b_areas.csv", 9),
+    "areas without rows": ("b_areas.csv", 48),
+    "areas without the last row": ("b_areas.csv", lambda content: content.rindex(b"\n", 0, -1) + 1),
+    "areas without the last digit": ("b_areas.csv", -2),
+    "empty confidence": ("b_confidence.tif", 0),
+    "confidence without its end": ("b_confidence.tif", -40),
+    "half of the confidence": ("b_confidence.tif", 300),
+    "probabilities without their end": ("b_probabilities.tif", -40),
+    "empty polygons": ("b_polygons.geojson", 0),
+    "polygons without the last one": ("b_polygons.geojson", -100),
+    "empty legend": ("b_legend.png", 0),
+    "half of the legend": ("b_legend.png", -1000),
+    "empty attribute table": ("b.tif.aux.xml", 0),
+    "half of the attribute table": ("b.tif.aux.xml", 200),
+    "empty map": ("b.tif", 0),
+    "map without its end": ("b.tif", -40),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_maps_that_a_loss_of_power_cut_off_are_made_again(artifact, scenes, tmp_path, capsys, kind):
+    """Their names were there, and wrong sums were written of them."""
+    folder, arguments = tmp_path / "maps", (artifact, scenes, "--probabilities", "--polygons", "--output")
+    run(*arguments, folder)
+    before, (name, end) = contents(folder), DAMAGED[kind]
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: end(content) if callable(end) else end])
+    assert contents(folder) != before
+    capsys.readouterr()
+    run(*arguments, folder)
+    said = capsys.readouterr().out
+    assert f"{scenes}/b.tif: mapped" in said and said.count("already mapped") == 2
+    assert contents(folder) == before
+    hectares = sum(float(row["area_ha"]) for row in rows(folder / "areas.csv").values())
+    assert hectares == pytest.approx((40 + 48 + 56) * 56 * 0.25 / 1e4, abs=1e-3)  # pixels of 0.5 m
+
+
+def test_the_table_of_another_map_is_none_of_this_one(artifact, scenes, tmp_path, capsys):
+    folder = tmp_path / "maps"
+    run(artifact, scenes, "--output", folder)
+    before = contents(folder)
+    shutil.copy(folder / "a_areas.csv", folder / "b_areas.csv")
+    run(artifact, scenes, "--output", folder)
+    assert contents(folder) == before
+
+
+def test_all_of_a_map_is_on_the_disk_before_its_names_are(artifact, scenes, tmp_path, monkeypatch):
+    fsync, replace, synced, moved = os.fsync, Path.replace, set(), []
+
+    def noted(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def checked(path, target):
+        moved.append((target.name, path.stat().st_ino in synced))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", checked)
+    run(artifact, scenes / "a.tif", tmp_path / "map.tif", "--polygons", "--probabilities")
+    assert len(moved) == len(OUTPUTS) and all(on_disk for _, on_disk in moved)
+
+
 def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_processes(
     artifact, scenes, tmp_path, capsys
 ):

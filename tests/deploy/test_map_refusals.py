@@ -167,6 +167,7 @@ FOREIGN = {
     "map_confidence.tif": b"II*\0\xc0\0\0\0GDAL_STRUCTURAL_METADATA_SIZE=000140",  # as GDAL begins
     "map_probabilities.tif": b"II. Survey of 1987, plain text",
     "map.tif.aux.xml": b'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n',
+    "map_areas.csv": b"",
     "map.tif.ovr": b"overviews of another file",
     "map_confidence.tif.msk": b"a mask",
     "map_legend.png.aux.xml": b"<PAMDataset>\n</PAMDataset>\n",

@@ -52,15 +52,10 @@ class Areas:
         """Adds what `table` wrote of another map.
 
         Raises:
-            ValueError: it did not write that.
+            ValueError: see `rows`.
         """
-        for row in csv.DictReader(io.StringIO(text)):
-            try:
-                k = min(int(row["value"]), len(self.counts) - 1)
-                cells, hectares = int(row["cells"]), float(row["area_ha"] or math.nan)
-                confidence = float(row["mean_confidence"])
-            except (KeyError, TypeError) as error:
-                raise ValueError(f"a row without {error}") from error
+        for value, cells, hectares, confidence in rows(text):
+            k = min(value, len(self.counts) - 1)
             self.counts[k] += cells
             self._hectares[k] += hectares
             self._confidence[k] += cells * confidence
@@ -84,6 +79,24 @@ class Areas:
                     (found[k][0], cell(found[k][1]), self.counts[k], f"{share:.6f}", area, f"{confidence:.4f}")
                 )
         return text.getvalue()
+
+
+def rows(text: str) -> list[tuple[int, int, float, float]]:
+    """Value, cells, hectares (NaN = not known) and mean confidence of each row that `Areas.table` wrote.
+
+    Raises:
+        ValueError: it did not write that, or the last row is not whole.
+    """
+    if not (text.startswith(BEGINS) and text.endswith("\n")):
+        raise ValueError("it is cut off, or no table of areas")
+    found = []
+    for row in csv.DictReader(io.StringIO(text)):
+        try:
+            area, confidence = float(row["area_ha"] or math.nan), float(row["mean_confidence"])
+            found.append((int(row["value"]), int(row["cells"]), area, confidence))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a row without {error}") from error
+    return found
 
 
 def hectares(grid: Grid, number: int) -> np.ndarray:

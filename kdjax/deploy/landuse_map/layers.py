@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,8 @@ class Layers:
                     BIGTIFF="IF_SAFER",
                     OVERVIEW_RESAMPLING="AVERAGE" if place else "MODE",
                 )
-                _read_back(self._folder / name)
+                for _ in blocks(self._folder / name):  # GDAL does not say that the last bytes found no place
+                    pass
             except (RasterioError, CPLE_BaseError) as error:
                 raise OSError(f"{name}: {reason(error)}") from error
             whole.unlink()
@@ -177,8 +178,12 @@ class Layers:
         return file
 
 
-def _read_back(path: Path) -> None:
-    """Reads all of a raster, a tile at a time: GDAL does not say that the last bytes of a file found no place."""
+def blocks(path: Path) -> Iterator[np.ndarray]:
+    """All values of a raster, a tile (bands, height, width) at a time.
+
+    Raises:
+        RasterioError: it is damaged.
+    """
     with rasterio.open(path) as file:
         for _, window in file.block_windows(1):
-            file.read(window=window)
+            yield file.read(window=window)

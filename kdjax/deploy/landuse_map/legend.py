@@ -16,6 +16,8 @@ GRAY = (170, 170, 170)
 
 BEGINS = '<PAMDataset><PAMRasterBand band="1"><CategoryNames>'
 """What an attribute table begins with; GDAL itself would begin each element on a line of its own."""
+ENDS = "</PAMDataset>\n"
+"""What it ends with, also where GDAL has written it anew."""
 
 
 def colors(count: int) -> list[tuple[int, int, int]]:
@@ -72,5 +74,5 @@ def attribute_table(classes: Sequence[str], counts: Sequence[int]) -> str:
     return (
         f"{BEGINS}{categories}</CategoryNames>\n"
         f'<GDALRasterAttributeTable tableType="thematic">{fields}\n{rows}</GDALRasterAttributeTable>'
-        "</PAMRasterBand></PAMDataset>\n"
+        f"</PAMRasterBand>{ENDS}"
     )

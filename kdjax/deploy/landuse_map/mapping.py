@@ -186,10 +186,7 @@ def _stamp(classifier: Classifier, raster: Raster, options: Options, wanted: Wan
 
 def _is_there(out: Path, wanted: Wanted, stamp: str) -> bool:
     """Whether the map of that stamp is there with all its files."""
-    if not all(out.with_name(one.name(out)).is_file() for one in outputs.OUTPUTS if one.wanted(wanted)):
-        return False
     try:
-        with rasterio.open(out) as file:
-            return file.tags().get(STAMP) == stamp
+        return outputs.tags(out).get(STAMP) == stamp and outputs.are_whole(out, wanted)
     except rasterio.errors.RasterioError:
         return False

@@ -1,13 +1,16 @@
 """The files of a map: which there are, whether they may be written, and how they come to their place together."""
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import rasterio
+from PIL import Image
 
-from kdjax.deploy.landuse_map import areas, legend, polygons
+from kdjax.deploy.landuse_map import areas, layers, legend, polygons
 from kdjax.errors import InputError
 from kdjax.runtime import preemption
 
@@ -53,13 +56,14 @@ class Output:
         ending: what its name has after the stem of OUT; `{suffix}` is the suffix of OUT.
         raster: whether it is a GeoTIFF of the cells.
         option: the flag of `Wanted` that asks for it; None = every map has it.
-        begins: what its text begins with; "" = it is no text.
+        begins, ends: what its text begins and ends with; "" = it is no text.
     """
 
     ending: str
     raster: bool = False
     option: str | None = None
     begins: str = ""
+    ends: str = ""
 
     def name(self, out: Path) -> str:
         """Its name beside the map `out`."""
@@ -74,9 +78,9 @@ MAP = Output("{suffix}", raster=True)
 CONFIDENCE = Output("_confidence{suffix}", raster=True)
 PROBABILITIES = Output("_probabilities{suffix}", raster=True, option="probabilities")
 LEGEND = Output("_legend.png")
-AREAS = Output("_areas.csv", begins=areas.BEGINS)
-ATTRIBUTES = Output("{suffix}.aux.xml", begins=legend.BEGINS)
-POLYGONS = Output("_polygons.geojson", option="polygons", begins=polygons.BEGINS)
+AREAS = Output("_areas.csv", begins=areas.BEGINS, ends="\n")
+ATTRIBUTES = Output("{suffix}.aux.xml", begins=legend.BEGINS, ends=legend.ENDS)
+POLYGONS = Output("_polygons.geojson", option="polygons", begins=polygons.BEGINS, ends=polygons.ENDS)
 
 OUTPUTS = (MAP, CONFIDENCE, PROBABILITIES, LEGEND, AREAS, ATTRIBUTES, POLYGONS)
 
@@ -134,8 +138,11 @@ def _check_ours(output: Output, out: Path, place: Path, older: bool) -> None:
     elif output is LEGEND:  # it comes after its areas, also where a process was killed between them
         if not out.with_name(AREAS.name(out)).exists():
             raise _foreign(out, place)
-    elif output is not ATTRIBUTES and not begins(place, output.begins):  # which is a sidecar of the map
-        raise _foreign(out, place)
+    elif output is not ATTRIBUTES:  # which is a sidecar of the map
+        # Of an older map there may be less, where the machine stopped.
+        expected = output.begins[: place.stat().st_size] if older else output.begins
+        if not begins(place, expected):
+            raise _foreign(out, place)
 
 
 def _foreign(out: Path, place: Path) -> InputError:
@@ -152,6 +159,36 @@ def begins(path: Path, text: str) -> bool:
         return file.read(len(text.encode())) == text.encode()
 
 
+def are_whole(out: Path, wanted: Wanted) -> bool:
+    """Whether all files of a map are there to their end: a machine that stops may leave names of files without content.
+
+    The table of areas is that of the map's cells.
+
+    Args:
+        out: the map.
+        wanted: how it was made.
+
+    Raises:
+        RasterioError: a raster is none, or damaged.
+    """
+    places = {one: out.with_name(one.name(out)) for one in OUTPUTS if one.wanted(wanted)}
+    counts = np.zeros(256, int)
+    try:
+        for output, place in places.items():
+            if output.raster:
+                for values in layers.blocks(place):
+                    if output is MAP:
+                        counts += np.bincount(values.ravel(), minlength=256)
+            elif not place.read_bytes().endswith(output.ends.encode()):
+                return False
+        with Image.open(places[LEGEND]) as picture:
+            picture.load()
+        noted = {value: cells for value, cells, *_ in areas.rows(places[AREAS].read_text(encoding="utf-8"))}
+    except (OSError, ValueError):
+        return False
+    return noted == {value: cells for value, cells in enumerate(counts.tolist()) if cells and value != legend.NODATA}
+
+
 def is_map(path: Path) -> bool:
     """Whether a map of kdjax is there."""
     try:
@@ -160,11 +197,20 @@ def is_map(path: Path) -> bool:
         return False
 
 
-def _is_marked(path: Path) -> bool:
+def tags(path: Path) -> dict[str, str]:
+    """What is noted in a raster, a map or none.
+
+    Raises:
+        RasterioError: GDAL cannot open it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # then it is none
         with rasterio.open(path) as file:
-            return not file.tags().keys().isdisjoint((MADE_BY, MADE_BY_BEFORE))
+            return dict(file.tags())
+
+
+def _is_marked(path: Path) -> bool:
+    return not tags(path).keys().isdisjoint((MADE_BY, MADE_BY_BEFORE))
 
 
 def _precious(path: Path, older: bool) -> bool:
@@ -180,8 +226,16 @@ def _precious(path: Path, older: bool) -> bool:
 def put(building: Path, out: Path, wanted: Wanted) -> None:
     """Moves the files of a map from the folder `building` to their place. No signal comes between them.
 
-    The map is removed first and comes last: where it is, the rest is of the same map, whatever ends the process.
+    The map is removed first and comes last: where it is, the rest is of the same map, whatever ends the process. All of
+    it is on the disk before: a name may outlive a loss of power, and the content that was not yet written does not.
     """
+    for output in OUTPUTS:
+        if output.wanted(wanted):
+            descriptor = os.open(building / output.name(out), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     with preemption.shielded():
         out.unlink(missing_ok=True)
         for output in OUTPUTS:

@@ -22,6 +22,8 @@ DEGREES = "EPSG:4326"
 _OPENING = '{"type": "FeatureCollection", "features": ['
 BEGINS = _OPENING + '\n{"type": "Feature", "properties": {"value": '
 """What a file begins with: a map has at least one polygon."""
+ENDS = "\n]}\n"
+"""What it ends with."""
 
 
 def check(crs: Any) -> None:
@@ -128,4 +130,4 @@ def write(path: Path, found: Iterator[dict[str, Any]]) -> None:
         file.write(_OPENING)
         for number, feature in enumerate(found):
             file.write((",\n" if number else "\n") + json.dumps(feature, ensure_ascii=False))
-        file.write("\n]}\n")
+        file.write(ENDS)
