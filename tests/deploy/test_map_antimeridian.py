@@ -1,5 +1,7 @@
 """Polygons of maps across 180 degrees of longitude and about the poles, as a reader of GeoJSON draws them."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -74,8 +76,11 @@ MAPS = {  # system, its point in the middle of the map (degrees), m or degrees a
         "EPSG:4326", (180, 18), 0.001, ((179.96, 17.96, 180, 18.04), (-180, 17.96, -179.96, 18.04)),
     ),
     "degrees up to 180": ("EPSG:4326", (179.968, 18), 0.001, ((179.93, 17.96, 180, 18.04),)),
+    "degrees up to the pole": ("EPSG:4326", (10, 88), 1 / 16, ((8, 86.01, 11.99, 90),)),
     "north pole": ("EPSG:3413", (0, 90), 10_000, ((-180, 84, 180, 90),)),
     "south pole": ("EPSG:3031", (0, -90), 10_000, ((-180, -90, 180, -84),)),
+    "north pole at a corner": ("EPSG:3413", (0, 90), 10_000, ((-180, 84, 180, 90),)),
+    "south pole at a corner": ("EPSG:3031", (0, -90), 10_000, ((-180, -90, 180, -84),)),
     "beside the pole": ("EPSG:3413", (100, 88.8), 10_000, ((-180, 84, 180, 90),)),
 }  # fmt: skip
 
@@ -85,7 +90,7 @@ MAPS = {  # system, its point in the middle of the map (degrees), m or degrees a
 def test_polygons_across_180_degrees_are_the_map_again(tmp_path, name, kind):
     crs, middle, cell, windows = MAPS[name]
     (x,), (y,) = transform("EPSG:4326", crs, [middle[0]], [middle[1]])
-    corner = x - 32.3 * cell, y + 32.4 * cell
+    corner = (x - 32 * cell, y + 32 * cell) if name.endswith("corner") else (x - 32.3 * cell, y + 32.4 * cell)
     if name.startswith("degrees"):
         corner = middle[0] - 32 * cell, middle[1] + 32 * cell
     rng = np.random.default_rng(1)
@@ -121,6 +126,44 @@ def test_the_pole_within_is_that_of_the_map_and_not_the_one_nearer_to_its_border
     found, place = drawn(tmp_path, crs, (-SIDE / 2 * cell, SIDE / 2 * cell), cell, values)
     check_rings(found)
     check_drawn(found, crs, place, values, ((-180, -40, 180, 90),), 0.03)
+
+
+def holds(feature, point):
+    """Whether a point lies in a feature, as GeoJSON has it: an odd number of sides lies to the east of it."""
+    crossed = 0
+    for ring in (ring for polygon in outlines(feature) for ring in polygon):
+        for (x0, y0), (x1, y1) in zip(ring, ring[1:], strict=False):
+            if (y0 > point[1]) != (y1 > point[1]):
+                crossed += x0 + (point[1] - y0) / (y1 - y0) * (x1 - x0) > point[0]
+    return crossed % 2 == 1
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3413", "EPSG:3031"])
+def test_cells_that_meet_at_a_pole_show_there_what_the_map_has(tmp_path, crs):
+    """A pole has any longitude: each of the four cells about it has a quarter of them along it."""
+    for about in itertools.product((0, 1, 255), repeat=4):
+        values = np.full((4, 4), 1, np.uint8)
+        values[0], values[1:3, 1:3] = 0, np.reshape(about, (2, 2))
+        found, place = drawn(tmp_path, crs, (-200_000, 200_000), 100_000, values)
+        check_rings(found)
+        for x, y in itertools.product((-150_000, -50_000, -2000, 1000, 30_000, 150_000), repeat=2):
+            (longitude,), (latitude,) = transform(crs, "EPSG:4326", [x], [y])
+            there = values[int((y - place.f) // place.e), int((x - place.c) // place.a)]
+            shown = [one["properties"]["value"] for one in found if holds(one, (longitude, latitude))]
+            assert shown == ([there] if there != 255 else []), (about, x, y)
+        for value in (0, 1):
+            along = 0
+            for one in found:
+                for ring in (ring for polygon in outlines(one) for ring in polygon):
+                    polar = (np.abs(ring[1:, 1]) == 90) & (np.abs(ring[:-1, 1]) == 90)
+                    along += (one["properties"]["value"] == value) * np.abs(np.diff(ring[:, 0]))[polar].sum()
+            assert along == pytest.approx(90 * about.count(value)), about
+
+
+def test_a_ring_in_degrees_that_goes_along_a_pole_stays():
+    corners = np.array([[0.0, 80], [10, 80], [10, 90], [5, 90], [0, 90], [0, 80]])
+    found = antimeridian.geometry([corners], lambda asked: False)
+    assert found == {"type": "Polygon", "coordinates": [corners.tolist()]}
 
 
 def around(latitude, start=-180.0):

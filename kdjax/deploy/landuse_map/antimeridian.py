@@ -36,7 +36,7 @@ def geometry(rings: Sequence[Ring], has_pole: Callable[[float], bool]) -> dict[s
         rings: the outline and the holes of a polygon. A step from corner to corner goes the shorter way around.
         has_pole: whether the pole of that latitude, 90 or -90, lies within the polygon; asked where one must.
     """
-    unwrapped = [_unwrapped(ring) for ring in rings]
+    unwrapped = [_unwrapped(ring) for ring in _parted(rings)]
     whole: list[Ring] = []
     arcs: list[_Arc] = []
     latitudes: list[float] = []
@@ -68,9 +68,45 @@ def _polygon(rings: Sequence[Ring]) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [ring.tolist() for ring in turned]}
 
 
+def _parted(rings: Sequence[Ring]) -> list[Ring]:
+    """The rings with a side along the pole in place of a corner on it, whose longitude PROJ chooses.
+
+    The side goes from the meridian on which a ring comes to that on which it leaves, through the polygon. Rings that
+    meet at the pole become one, so that their sides there do not overlap.
+    """
+    touching = [number for number, ring in enumerate(rings) if _on_pole(ring[:-1]).size]
+    if not touching:
+        return list(rings)
+    parts = []
+    for number in touching:
+        ring = rings[number]
+        radii, angles = 90 - np.abs(ring[:, 1]), np.radians(ring[:, 0])  # seen from the pole
+        to_the_left = _area(np.column_stack([radii * np.cos(angles), radii * np.sin(angles)])) > 0
+        corners = ring[:-1] if to_the_left == (number == 0) else ring[:0:-1]
+        parts.append(np.roll(corners, -_on_pole(corners)[0], 0))
+    corners = np.concatenate(parts)
+    at = _on_pole(corners)
+    comes, leaves = corners[at - 1, 0], corners[(at + 1) % len(corners), 0]
+    turns = (comes - leaves) % 360  # the polygon lies to the left
+    joined = np.repeat(corners, 1 + 2 * np.isin(np.arange(len(corners)), at), 0)
+    first = at + 2 * np.arange(len(at))
+    # By way of the middle, as half of a turn is less than 180 degrees.
+    for place, longitudes in enumerate((comes, comes - turns / 2, leaves)):
+        joined[first + place] = np.column_stack([longitudes, np.copysign(np.full(len(at), 90.0), corners[at, 1])])
+    others = [ring for number, ring in enumerate(rings) if number not in touching]
+    return [np.concatenate([joined, joined[:1]]), *others]  # the outline, or a ring that is cut, as that around it is
+
+
+def _on_pole(corners: np.ndarray) -> np.ndarray:
+    """Which corners are on a pole. In degrees a ring goes along it, by several with longitudes of their own."""
+    polar = np.abs(corners[:, 1]) > 90 - _NEAR
+    return np.flatnonzero(polar & ~np.roll(polar, 1) & ~np.roll(polar, -1))
+
+
 def _unwrapped(ring: Ring) -> Ring:
     """The ring with longitudes that do not jump; they may leave -180 to 180."""
-    longitudes = np.unwrap(ring[:, 0], period=360.0)
+    turns = np.rint((np.unwrap(ring[:, 0], period=360.0) - ring[:, 0]) / 360.0)  # its sums are rounded
+    longitudes = ring[:, 0] + 360.0 * turns
     lines = 180.0 + 360.0 * np.rint((longitudes - 180.0) / 360.0)
     return np.column_stack([np.where(np.abs(longitudes - lines) < _NEAR, lines, longitudes), ring[:, 1]])
 
