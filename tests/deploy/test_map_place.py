@@ -14,10 +14,13 @@ rasterio = pytest.importorskip("rasterio")
 from helpers.color_model import write_model  # noqa: E402
 from helpers.maps import CLASSES, UTM, by_pixels, run, scene, write  # noqa: E402
 from rasterio import warp  # noqa: E402
+from rasterio._err import CPLE_BaseError  # noqa: E402
 from rasterio.warp import transform_geom  # noqa: E402
 
-from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
+from kdjax.data.meaning import Meaning  # noqa: E402
+from kdjax.deploy.landuse_map.areas import EARTH, ellipsoid, hectares  # noqa: E402
 from kdjax.deploy.landuse_map.layers import Grid  # noqa: E402
+from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
 
 Affine = rasterio.Affine
 TURNED = Affine.translation(500_000, 4_600_000) @ Affine.rotation(30) @ Affine.scale(10, -10)
@@ -155,6 +158,62 @@ def test_projected_cells_have_the_area_of_their_ground(crs, place, side, turn):
         expected = [shoelace(corners_in(equal, grid, column, row)) / 1e4 for column in range(grid.width)]
         # Up to the part that is left as it is.
         np.testing.assert_allclose(hectares(grid, row), expected, rtol=1e-4 if crs in STRETCHED else 0.01)
+
+
+MOON, MARS = 1_737_400.0, 3_396_190.0  # radii, m
+
+
+@pytest.mark.parametrize(
+    ("crs", "radius", "transform"),
+    [
+        ("+proj=longlat +R=1737400 +no_defs +type=crs", MOON, Affine(0.01, 0, 20, 0, -0.01, 40)),
+        ("IAU_2015:49900", MARS, Affine(0.01, 0, 20, 0, -0.01, 40)),
+        # A true length along the equator alone: at 40 degrees an area is 1.3 times that of the ground.
+        ("+proj=eqc +R=1737400 +units=m +no_defs", MOON, Affine(300, 0, 0, 0, -300, math.radians(40) * MOON)),
+        ("IAU_2015:49910", MARS, Affine(300, 0, 0, 0, -300, math.radians(40) * MARS)),
+    ],
+)
+def test_areas_and_pixels_of_another_body_are_those_of_its_sphere(artifact, tmp_path, capsys, crs, radius, transform):
+    """Rows are parts of a ring between two latitudes: R² · turn · (sin north - sin south)."""
+    raster = write(tmp_path / "scene.tif", scene(64, 96), rasterio.CRS.from_user_input(crs), transform)
+    run(artifact, raster, tmp_path / "map.tif")
+    assert not capsys.readouterr().err
+    degree = math.radians(1) if transform.a < 1 else 1 / radius
+    north = transform.f * degree
+    south = north - 64 * abs(transform.e) * degree
+    expected = radius**2 * 96 * transform.a * degree * (math.sin(north) - math.sin(south)) / 1e4
+    assert sum(areas(tmp_path / "map_areas.csv").values()) == pytest.approx(expected, rel=1e-3)
+    opened = Raster(raster, None, None, Meaning())
+    opened.close()
+    assert opened.pixel_size_m == pytest.approx(math.sqrt(1e4 * expected / (64 * 96)), rel=5e-3)
+
+
+def test_the_ellipsoid_of_mars_is_flattened():
+    """3396.19 km along the equator and 3376.2 km along the axis (IAU, 2015)."""
+    mars = ellipsoid(rasterio.CRS.from_user_input("IAU_2015:49901"))
+    assert mars.equator_m == MARS and mars.equator_m * math.sqrt(1 - mars.eccentricity_2) == pytest.approx(3_376_200)
+    assert ellipsoid(UTM) == ellipsoid(rasterio.CRS.from_epsg(4807)) == EARTH
+
+
+def test_coordinates_that_do_not_say_the_size_have_no_areas_and_a_line_that_says_so(artifact, tmp_path, capsys):
+    local = rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    run(artifact, write(tmp_path / "scene.tif", scene(64, 96), local), tmp_path / "map.tif")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("areas: none") and "area_ha" in line
+    with (tmp_path / "map_areas.csv").open() as file:
+        assert {row["area_ha"] for row in csv.DictReader(file)} == {""}
+
+
+def test_what_leads_to_no_longitude_and_latitude_of_another_body_has_no_area(monkeypatch):
+    """Before, it was taken for flat."""
+    grid = Grid(2, 3, rasterio.CRS.from_proj4("+proj=eqc +R=1737400"), Affine(300, 0, 0, 0, -300, 0))
+    assert np.isfinite(hectares(grid, 0)).all()
+
+    def failing(*arguments):
+        raise CPLE_BaseError(1, 1, "no way")
+
+    monkeypatch.setattr(warp, "transform", failing)
+    assert np.isnan(hectares(grid, 0)).all()
 
 
 STRETCHED = ("EPSG:3857", "EPSG:3395", "EPSG:3413")

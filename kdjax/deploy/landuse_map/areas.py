@@ -1,8 +1,10 @@
 """How much ground each class covers."""
 
 import csv
+import dataclasses
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +20,25 @@ COLUMNS = ("value", "class", "cells", "share", "area_ha", "mean_confidence")
 BEGINS = ",".join(COLUMNS) + "\n"
 """What a table begins with."""
 
-EQUATOR_M, ECCENTRICITY_2 = 6_378_137.0, 0.00669438
-"""Half the longer axis of the ellipsoid WGS 84, and the square of its eccentricity. Others differ by 0.1 percent."""
+
+@dataclasses.dataclass(frozen=True)
+class Ellipsoid:
+    """The shape of a body.
+
+    Attributes:
+        equator_m: half of the longer axis, m.
+        eccentricity_2: the square of the eccentricity.
+    """
+
+    equator_m: float
+    eccentricity_2: float
+
+
+EARTH = Ellipsoid(6_378_137.0, 0.00669438)
+"""WGS 84. Other ellipsoids of the earth differ by 0.1 percent."""
+
+_IN_WKT = re.compile(r'(?:SPHEROID|ELLIPSOID)\["[^"]*", *([^],]+), *([^],]+)')
+"""With half of the longer axis, m, and the inverse flattening; 0 = a sphere."""
 
 _CLOSE = 0.01
 """The part of its area by which a projected cell may differ from the ground and still be taken as it is."""
@@ -99,12 +118,35 @@ def rows(text: str) -> list[tuple[int, int, float, float]]:
     return found
 
 
+def ellipsoid(crs: Any) -> Ellipsoid | None:
+    """The shape of the body, such as the moon, on which coordinates lie; None = not known.
+
+    Args:
+        crs: rasterio's coordinate reference system.
+
+    Returns:
+        `EARTH` for all of the earth.
+    """
+    found = _IN_WKT.search(crs.to_wkt())
+    if found is None:  # of three axes, for one
+        return None
+    equator, inverse = float(found[1]), float(found[2])
+    if abs(equator / EARTH.equator_m - 1) < _CLOSE:
+        return EARTH
+    flattening = 1 / inverse if inverse else 0.0
+    return Ellipsoid(equator, flattening * (2 - flattening))
+
+
 def hectares(grid: Grid, number: int) -> np.ndarray:
-    """Areas (width,) of the cells of a row; NaN where the coordinates are neither lengths nor angles."""
-    area = abs(grid.transform.determinant)
+    """Areas (width,) of the cells of a row; NaN where the coordinates do not say."""
+    area, body = abs(grid.transform.determinant), ellipsoid(grid.crs)
+    if body is None:
+        return np.full(grid.width, math.nan)
     if grid.crs.is_projected:
         flat = area * grid.crs.linear_units_factor[1] ** 2 / 1e4
         ground = _on_the_ground(grid, number)
+        if body is not EARTH:  # whose projections are not known to keep lengths
+            return np.where(np.isfinite(ground), ground, math.nan)
         # UTM and the like keep lengths, Mercator stretches them. A comparison with NaN is false.
         return np.where(np.abs(ground - flat) > _CLOSE * ground, ground, flat)
     if grid.crs.is_geographic:
@@ -112,7 +154,7 @@ def hectares(grid: Grid, number: int) -> np.ndarray:
         turned, down, top = grid.transform.d, grid.transform.e, grid.transform.f  # a turned row crosses latitudes
         latitudes = radians * (turned * (np.arange(grid.width) + 0.5) + down * (number + 0.5) + top)
         # The product of both radii of curvature: of the meridian, and of the arc across it.
-        radii = EQUATOR_M**2 * (1 - ECCENTRICITY_2) / (1 - ECCENTRICITY_2 * np.sin(latitudes) ** 2) ** 2
+        radii = body.equator_m**2 * (1 - body.eccentricity_2) / (1 - body.eccentricity_2 * np.sin(latitudes) ** 2) ** 2
         return area * radians**2 * radii * np.cos(latitudes) / 1e4
     return np.full(grid.width, math.nan)
 
@@ -138,14 +180,20 @@ def _spans(grid: Grid, number: int) -> tuple[np.ndarray, np.ndarray]:
     rows = number + np.broadcast_to([[0.5], [0.5], [0.0], [1.0]], columns.shape)
     a, b, c, d, e, f = grid.transform[:6]
     x, y = (a * columns + b * rows + c).ravel(), (d * columns + e * rows + f).ravel()
+    nowhere, body = np.full((grid.width, 3), math.nan), ellipsoid(grid.crs)
+    if body is None:
+        return nowhere, nowhere
+    degrees = "EPSG:4326"
+    if body is not EARTH:
+        shorter = body.equator_m * math.sqrt(1 - body.eccentricity_2)
+        degrees = f"+proj=longlat +a={body.equator_m!r} +b={shorter!r} +no_defs +type=crs"
     try:
-        longitudes, latitudes = np.radians(warp.transform(grid.crs, "EPSG:4326", x, y))
+        longitudes, latitudes = np.radians(warp.transform(grid.crs, degrees, x, y))
     except CPLE_BaseError:
-        nowhere = np.full((grid.width, 3), math.nan)
         return nowhere, nowhere
     with np.errstate(invalid="ignore"):  # infinite where there is no place
-        radii = EQUATOR_M / np.sqrt(1 - ECCENTRICITY_2 * np.sin(latitudes) ** 2)
-        out, up = radii * np.cos(latitudes), radii * (1 - ECCENTRICITY_2) * np.sin(latitudes)
+        radii = body.equator_m / np.sqrt(1 - body.eccentricity_2 * np.sin(latitudes) ** 2)
+        out, up = radii * np.cos(latitudes), radii * (1 - body.eccentricity_2) * np.sin(latitudes)
         points = np.stack([out * np.cos(longitudes), out * np.sin(longitudes), up], -1)
         left, right, top, bottom = points.reshape(4, grid.width, 3)
         return right - left, bottom - top

@@ -31,7 +31,7 @@ _GDAL_SAYS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_Base
 
 _SQUARE = 1.5  # the most that sides of a pixel differ on the ground without a word
 
-_MAKER = 5
+_MAKER = 6
 """Counts the changes of this package that give other maps of the same raster."""
 
 
@@ -146,6 +146,8 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
             f"pixels: {raster.aspect:.2g} times as high as wide on the ground, so windows are no squares there: "
             "gdalwarp -t_srs … -tr … makes them so"
         )
+    if raster.pixel_size_m is None:
+        note("areas: none, as the raster's coordinates do not say how much ground a pixel covers; area_ha stays empty")
     if why:
         note(f"window: {tile} px, the {why} of the training tiles (median)")
     return Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)

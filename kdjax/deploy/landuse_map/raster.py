@@ -17,7 +17,7 @@ from kdjax.data.bands import Bands, called_otherwise, described_elsewhere
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
-from kdjax.deploy.landuse_map.areas import hectares, sides
+from kdjax.deploy.landuse_map.areas import EARTH, ellipsoid, hectares, sides
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.errors import InputError, reason
 
@@ -100,15 +100,17 @@ class Raster:
         if file.crs.is_projected:
             x, y = file.width // 2, file.height // 2
             middle = rasterio.Affine(a, b, a * x + b * y + c, d, e, d * x + e * y + f)
-            self.pixel_size_m = math.sqrt(1e4 * hectares(Grid(1, 1, file.crs, middle), 0)[0])
+            area = hectares(Grid(1, 1, file.crs, middle), 0)[0]
+            self.pixel_size_m = math.sqrt(1e4 * area) if math.isfinite(area) else None
             on_ground = sides(file.crs, middle)
             if all(map(math.isfinite, on_ground)):
                 wide, high = on_ground
         elif file.crs.is_geographic:
             degrees = math.degrees(file.crs.units_factor[1])  # of a unit: a grad is 0.9 of them
             cosine = max(math.cos(math.radians(degrees * (f + (d * file.width + e * file.height) / 2))), 0.01)
-            side = math.sqrt(abs(file.transform.determinant))
-            self.pixel_size_m = side * degrees * _METERS_A_DEGREE * math.sqrt(cosine)
+            if body := ellipsoid(file.crs):
+                meters = _METERS_A_DEGREE * body.equator_m / EARTH.equator_m
+                self.pixel_size_m = degrees * meters * math.sqrt(abs(file.transform.determinant) * cosine)
             wide, high = math.hypot(a * cosine, d), math.hypot(b * cosine, e)
         self.aspect = high / wide
 
