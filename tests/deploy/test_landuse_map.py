@@ -102,6 +102,22 @@ def test_nodata_stays(artifact, tmp_path, kind):
         np.testing.assert_allclose(file.read(1), np.where(gone, -1, expected.max(-1)), atol=1e-5)
 
 
+def test_cells_with_data_that_no_window_shows_are_counted(artifact, tmp_path, capsys):
+    """Three islands of one cell each in a sea of nodata, and land that has a border along cells."""
+    pixels = np.maximum(scene(96, 128), 1)
+    valid = np.zeros((96, 128), bool)
+    valid[:, :64] = True
+    valid[16:24, 96:104] = valid[48:56, 112:120] = valid[72:80, 96:104] = True
+    raster = write(tmp_path / "scene.tif", np.where(valid[..., None], pixels, 0), nodata=0)
+    run(artifact, raster, tmp_path / "map.tif", "--tile=16", "--stride=8")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        nothing = file.read(1) == 255
+    lost = valid.reshape(12, 8, 16, 8).all((1, 3)) & nothing
+    assert lost.sum() == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cells: 3 with data have no class")
+
+
 def test_bands_and_value_range(artifact, tmp_path):
     pixels = scene(32, 40)
     deep = np.concatenate([pixels[..., ::-1], pixels[..., :1]], -1).astype(np.uint16) * 10 + 1000

@@ -89,7 +89,7 @@ def map_raster(
         text: an input; see `inputs`.
         out: the GeoTIFF to write.
         options: how.
-        note: is told what the raster and the training tiles decided.
+        note: is told what the raster and the training tiles decided, and of cells with data that have no class.
         resume: whether a map that is there already, of the same model, options and raster, is left as it is. A map
             that is to be known again so has a stamp of them.
 
@@ -114,7 +114,7 @@ def map_raster(
                     if _is_there(out, wanted, tags[STAMP]):
                         return None
                 outputs.check(out, raster.files)
-                return write_map(classifier, raster, out, wanted, tags)
+                return write_map(classifier, raster, out, wanted, tags, note)
             except OSError as error:
                 raise InputError(f"OUT {out}: cannot be written ({reason(error)})") from error
             except _GDAL_SAYS as error:

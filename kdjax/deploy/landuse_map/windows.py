@@ -23,11 +23,12 @@ def probabilities(
     tile: int,
     stride: int,
     batch: int,
-) -> Iterator[np.ndarray]:
-    """The map's rows from top to bottom, each (columns, classes) float64, NaN where there is no data.
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The map's rows from top to bottom: (columns, classes) float64, NaN without a class, and the cells left out.
 
-    A window of which less than half is data is not classified. A cell has no data where no other window covers it, or
-    where less than half of its pixels are data, each counted once for every window over it.
+    A window of which less than half is data is not classified. A cell has no data where less than half of its pixels
+    are, each counted once for every window over it. One that has data is left out where no window over it is
+    classified.
 
     Args:
         read: gives pixels; it is never asked for more than tile x (tile + (batch - 1) stride) at once.
@@ -71,9 +72,10 @@ class _Row:
         self.probabilities = np.zeros((columns, classes))
         self.classified, self.covered, self.valid = np.zeros((3, columns))
 
-    def mean(self) -> np.ndarray:
-        known = (2 * self.valid >= self.covered) & (self.classified > 0)
-        return np.where(known[:, None], self.probabilities / np.maximum(self.classified, 1)[:, None], np.nan)
+    def mean(self) -> tuple[np.ndarray, int]:
+        held, seen = 2 * self.valid >= self.covered, self.classified > 0
+        means = self.probabilities / np.maximum(self.classified, 1)[:, None]
+        return np.where((held & seen)[:, None], means, np.nan), int(np.count_nonzero(held & ~seen))
 
 
 def _add(rows: dict[int, _Row], top: int, left: int, valid: np.ndarray, values: np.ndarray | None, stride: int) -> None:

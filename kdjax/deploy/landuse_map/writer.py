@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from kdjax.errors import InputError
 from kdjax.runtime import temporary
 
 
-def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted, tags: dict[str, Any]) -> list[int]:
+def write_map(
+    classifier: Classifier, raster: Raster, out: Path, wanted: Wanted, tags: dict[str, Any], note: Callable[[str], None]
+) -> list[int]:
     """Writes OUT.tif and the files that go with it when all are complete.
 
     Args:
@@ -32,6 +35,7 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
         out: the GeoTIFF to write.
         wanted: how.
         tags: what to note in the files.
+        note: is told how many cells with data have no class.
 
     Returns:
         The number of cells of each of `legend.entries`.
@@ -48,7 +52,7 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
     grid = Grid(
         len(down), len(across), raster.crs, rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f)
     )
-    areas, trust = Areas(classes), None if wanted.answer_all else classifier.trust
+    areas, trust, left_out = Areas(classes), None if wanted.answer_all else classifier.trust, 0
 
     def classify(images: np.ndarray) -> np.ndarray:
         """Probabilities, and in a last column 1 where a window is unlike the images of validation."""
@@ -67,7 +71,8 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
                 stride=stride,
                 batch=wanted.batch,
             )
-            for number, row in enumerate(rows):
+            for number, (row, unseen) in enumerate(rows):
+                left_out += unseen
                 best, confidence = _cells(row, trust)
                 layers.write(number, best, confidence, row[:, :-1])
                 areas.add(best, confidence, hectares(grid, number) * down[number] * across)
@@ -86,6 +91,8 @@ def write_map(classifier: Classifier, raster: Raster, out: Path, wanted: Wanted,
             found = polygons.features(places[outputs.MAP], classes, (height / stride, width / stride))
             polygons.write(places[outputs.POLYGONS], found)
         outputs.put(building, out, wanted)
+    if left_out:
+        note(f"cells: {left_out} with data have no class, as less than half of every window over them is data")
     return counts
 
 
