@@ -1,5 +1,6 @@
 """The map of a raster: georeferencing, nodata, and what bad input ends in."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -274,7 +275,11 @@ def test_cells_that_the_model_does_not_know_are_unknown(tmp_path, capsys):
     table = ElementTree.parse(tmp_path / "map.tif.aux.xml").find("PAMRasterBand")
     rows = [[cell.text for cell in row][:3] for row in table.iter("Row")]
     assert rows[-1] == ["254", "4", "unknown"] and rows[1] == ["1", "2", CLASSES[1]]
-    assert " 66.7 %  unknown" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert " 66.7 %  unknown" in said.out and not said.err
+    few = write_model(tmp_path / "few.onnx", SIDE, CLASSES, **dataclasses.replace(found, images=12).metadata())
+    run(few, raster, tmp_path / "few.tif", *flags)
+    assert capsys.readouterr().err.startswith(f"warning: {few}: with 12 validation images ")
     shown = set(Image.open(tmp_path / "map_legend.png").convert("RGB").get_flattened_data())
     assert legend.GRAY in shown
     run(artifact, raster, tmp_path / "all.tif", *flags, "--answer-all")

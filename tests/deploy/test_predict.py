@@ -1,6 +1,7 @@
 """The command that classifies images with an exported student, without JAX; and what bad input ends in."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -73,7 +74,7 @@ def trusted(tmp_path):
     return write_model(tmp_path / "trusted.onnx", SIDE, CLASSES, **TRUST.metadata())
 
 
-def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, artifact, tiles, capsys):
+def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, artifact, tiles, tmp_path, capsys):
     paths = sorted(tiles.rglob("*.png"))
     logits = np.log(expected(artifact, paths))
     calibrated = softmax(logits / 0.1, axis=1)
@@ -97,7 +98,11 @@ def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, art
     assert ["unknown: " in line for line in lines] == [row["unknown"] == "yes" for row in rows]
     assert len({line.index(" %") for line in lines}) == 1  # the columns stand below each other
     predict.main([str(trusted), str(tiles), "--answer-all"])
-    assert "unknown" not in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "unknown" not in said.out and not said.err
+    few = write_model(tmp_path / "few.onnx", SIDE, CLASSES, **dataclasses.replace(TRUST, images=12).metadata())
+    predict.main([str(few), str(tiles)])
+    assert capsys.readouterr().err.startswith(f"warning: {few}: with 12 validation images ")
 
 
 def test_json_and_csv_of_nothing_are_still_json_and_csv(artifact, tmp_path, capsys):

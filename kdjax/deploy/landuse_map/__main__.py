@@ -99,6 +99,8 @@ def main(argv: Sequence[str]) -> None:
         areas, failed = many.map_all(classifier, jobs, options, given.workers)
         counts = areas.counts.tolist()
     _say_shares(counts, classifier.classes)
+    if classifier.trust and (rough := classifier.trust.warning):
+        _note(f"warning: {given.artifact}: {rough}")
     if failed:
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         listed = printable("; ".join(failed[:NAMES_SHOWN]))
