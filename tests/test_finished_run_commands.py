@@ -123,6 +123,8 @@ def test_students_alone_need_no_teacher_at_all(finished, tmp_path):
     run = (f"--workdir={tmp_path / 'run'}", *finished.flags, *options)
     done = kdjax(*run, "--stages=distill,evaluate,report")
     assert read(tmp_path / "run" / "results.json")["teacher"] is None and "\nteacher" not in done.stdout
+    with np.load(tmp_path / "run" / "evaluation" / "logits.npz") as file:
+        assert not any(name.startswith("teacher") for name in file.files)
     said = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "without a teacher" in said and "The teacher" not in said
     options = (*run[1:], "--config.distill.arms=('kl',)", "--stages=distill")

@@ -41,7 +41,7 @@ def report(run: Run) -> None:
         raise InputError(f"{run.workdir}/results.json is of other arms than this run: run --stages=evaluate again")
     if not len(run.dataset.test):
         raise InputError("report: the data set has no test images, so there is nothing to show")
-    stored = _logits(run, results.get("logits_sha256"))
+    stored = _logits(run, results)
     students = [
         (row, column)
         for column, arm in enumerate(run.student.arms)
@@ -110,15 +110,16 @@ def _parity(run: Run, results: Mapping[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def _logits(run: Run, sha256: str | None) -> dict[str, np.ndarray]:
-    """What teacher and students say of validation and test, in the shapes of this run; `sha256` is results.json's."""
+def _logits(run: Run, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What teacher, if there is one, and students say of validation and test, in the shapes of this run."""
     path, fix = _written_by("evaluate", run.workdir / "evaluation" / "logits.npz")
     classes = len(run.dataset.classes)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, split in (("validation", run.dataset.validation), ("test", run.dataset.test)):
-        shapes[f"teacher_{name}"] = (len(split.labels), classes)
+        if results["teacher"] is not None:
+            shapes[f"teacher_{name}"] = (len(split.labels), classes)
         shapes[f"student_{name}"] = (*run.student.rows, len(split.labels), classes)
-    return logits.read(path, shapes, fix, sha256)
+    return logits.read(path, shapes, fix, results.get("logits_sha256"))
 
 
 def _side(
@@ -126,15 +127,17 @@ def _side(
 ) -> Side:
     """A split as the page shows it: unlabeled images left out, the students in one row."""
     kept = split.labels >= 0
-    teacher, population = stored[f"teacher_{name}"], stored[f"student_{name}"]
+    teacher, population = stored.get(f"teacher_{name}"), stored[f"student_{name}"]
     chosen = [population[place] for place in students]
-    rows = np.stack(chosen) if chosen else np.zeros((0, *teacher.shape))
+    rows = np.stack(chosen) if chosen else np.zeros((0, *population.shape[2:]))
+    if teacher is not None and not np.isfinite(teacher[kept]).all():  # a folder of logits may lack it
+        teacher = None
     return Side(
         name=name,
         images=Rows.of(split.images).select(kept).viewed(shown),
         labels=split.labels[kept],
         names=[one for one, there in zip(split.names, kept, strict=True) if there],
-        teacher=log_softmax(teacher[kept].astype(np.float64)) if np.isfinite(teacher[kept]).all() else None,
+        teacher=None if teacher is None else log_softmax(teacher[kept].astype(np.float64)),
         students=log_softmax(rows[:, kept].astype(np.float64)),
     )
 

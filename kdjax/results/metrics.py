@@ -75,19 +75,22 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray) -> dict[str, float | None]:
+def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray | None) -> dict[str, float | None]:
     """How close a student's outputs are to its teacher's (Stanton et al. 2021, arXiv 2106.05945: fidelity).
 
     Args:
-        student_logits, teacher_logits: (N, C), the same examples in the same order; labels play no part.
+        student_logits, teacher_logits: (N, C), the same examples in the same order; labels play no part. The teacher's
+            are None where there is no teacher.
 
     Returns:
         agreement: share of rows with the same argmax. kl: mean KL(teacher || student) of the softmax at temperature 1,
-        in nats. Both None without rows or with a non-finite logit.
+        in nats. Both None without teacher or rows, or with a non-finite logit.
 
     Raises:
         ValueError: the two are not of one shape (N, C).
     """
+    if teacher_logits is None:
+        return {"agreement": None, "kl": None}
     student, teacher = np.asarray(student_logits, np.float64), np.asarray(teacher_logits, np.float64)
     if student.ndim != 2 or student.shape != teacher.shape:
         raise ValueError(f"student and teacher logits must be one shape (N, C), got {student.shape}, {teacher.shape}")

@@ -37,11 +37,7 @@ def evaluate(run: Run) -> None:
     """
     dataset = run.dataset
     targets = open_targets(run) if has_teacher(run) else None
-    if targets is not None:
-        teacher_logits = targets.clean({side: getattr(dataset, side).images for side in SIDES})
-    else:
-        classes = len(dataset.classes)
-        teacher_logits = {side: np.full((len(getattr(dataset, side)), classes), np.nan, np.float32) for side in SIDES}
+    teacher_logits = {} if targets is None else targets.clean({side: getattr(dataset, side).images for side in SIDES})
     selected = run.student.selected()
     _check_final(run, selected)
     predict = run.student.predicting(selected.best.variables)
@@ -58,7 +54,7 @@ def evaluate(run: Run) -> None:
             "step": selected.step,
             "total_steps": run.student.total_steps,
         },
-        arms=_arms(run, selected, measured, student_logits["test"], teacher_logits["test"], symmetric),
+        arms=_arms(run, selected, measured, student_logits["test"], teacher_logits.get("test"), symmetric),
         environment=environment(),
         config=json.loads(run.config.to_json()),
         labels=dataset.test.labels,
@@ -106,7 +102,7 @@ def _arms(
     selected: Selected,
     measured: dict[str, Measured],
     logits: np.ndarray,
-    teacher_logits: np.ndarray,
+    teacher_logits: np.ndarray | None,
     symmetric: Measured | None,
 ) -> dict[str, Any]:
     """Each arm as `document.build` takes it."""
@@ -187,7 +183,7 @@ def _write(
     for side in SIDES:
         writer.write(step, side, scalars(run, measured[side]))
     writer.close()
-    arrays = {f"{who}_{side}": said[who][side] for who in said for side in SIDES}
+    arrays = {f"{who}_{side}": found for who, sides in said.items() for side, found in sides.items()}
     for side in SIDES:  # what a comparison with another run needs to know of the images
         split = getattr(run.dataset, side)
         arrays |= {f"labels_{side}": split.labels, f"hashes_{side}": split.hashed()}

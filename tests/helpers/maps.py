@@ -1,5 +1,7 @@
 """Rasters to map, a model that names their colors, and the map by a sum over pixels."""
 
+import csv
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -48,6 +50,17 @@ def write(path, pixels, crs=UTM, transform=NORTH_UP, **options):
 
 def run(*arguments):
     command.main([str(argument) for argument in arguments])
+
+
+def digests(folder):
+    """SHA-256 of each file."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def areas(path):
+    """The rows of a table of areas by class."""
+    with path.open(encoding="utf-8") as file:
+        return {row["class"]: row for row in csv.DictReader(file)}
 
 
 def by_pixels(pixels, tile, stride, valid=None):
