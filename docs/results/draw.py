@@ -182,6 +182,7 @@ def summary_table() -> str:
         "the same from ten students alone, 40 epochs": "uc_merced_224_ten",
         "RSSCN7, 128 px, AiTLAS split": "rsscn7_128_vgg16",
         "RSSCN7, 128 px, AiTLAS split, from EfficientNet-Lite2": "rsscn7_128",
+        "the same from three students alone": "rsscn7_128_students",
         "UC Merced, 64 px, 20 % of the labels": "labels_20",
         "UC Merced, 64 px, 10 % of the labels": "labels_10",
         "UC Merced, 64 px, 5 % of the labels": "labels_5",
