@@ -15,7 +15,6 @@ from kdjax.data.bands import RGB, colors
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.networks import cost, pretrained
-from kdjax.networks.layers import images_for
 from kdjax.networks.told import band_names
 from kdjax.objective.arms import Arm
 from kdjax.runtime import devices, files
@@ -134,9 +133,19 @@ class Learner:
         return Checkpoints(self.folder / FOLDER, self.mapping, log=self.log, read_only=self.read_only)
 
     @functools.cached_property
+    def initialized(self) -> Callable[[jax.Array], dict[str, Any]]:
+        """From a key to the variables of one network before training. To trace it takes a second, the first time."""
+        return state.initializer(self.network, self.size)
+
+    @functools.cached_property
+    def variables(self) -> dict[str, Any]:
+        """Shapes and dtypes of the variables of one network."""
+        return jax.eval_shape(self.initialized, key(0))
+
+    @functools.cached_property
     def layout(self) -> TrainState:
         """Shapes and dtypes of its state."""
-        return jax.eval_shape(self.scratch)  # traces the network, which takes a second
+        return jax.eval_shape(self.scratch)
 
     @functools.cached_property
     def cost(self) -> dict[str, int]:
@@ -190,12 +199,10 @@ class Learner:
         """
         if not self.section.weights:
             return
-        example = images_for(self.network, self.size)
-        variables = jax.eval_shape(functools.partial(self.network.init, train=False), key(0), example)
         try:
             section = self.section
             self._check_bands()
-            pretrained.check(section.weights, section.model, dict(variables), section.weights_pixels, self.colors)
+            pretrained.check(section.weights, section.model, self.variables, section.weights_pixels, self.colors)
         except InputError as error:
             scratch = f"; --config.{self.name}.weights= (nothing) starts from scratch" * (
                 self.section.get("fit") in (None, "all")
@@ -265,11 +272,10 @@ class Learner:
     def scratch(self, **options: Any) -> TrainState:
         """A new state, from scratch unless `options` of `state.create` say otherwise."""
         return state.create(
-            self.network,
+            self.initialized,
             self.optimizer,
             seeds=self.seeds,
             arms=len(self.arms),
-            image_size=self.size,
             ema=self.section.ema > 0,
             projection=self.projection,
             **options,

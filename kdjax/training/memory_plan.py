@@ -15,7 +15,6 @@ import numpy as np
 from kdjax.errors import InputError
 from kdjax.networks.layers import images_for
 from kdjax.runtime.devices import RowMapping, least
-from kdjax.runtime.keys import key
 from kdjax.runtime.memory import free, needs, tree_bytes
 from kdjax.training.population import Population
 
@@ -100,19 +99,19 @@ def _student_bytes(population: Population) -> int:
     learner = population.learner
     mapping, batch = learner.mapping, learner.section.batch_size
     share = batch if isinstance(mapping, RowMapping) else batch // len(mapping.devices)
-    return residual_bytes(learner.network, images_for(learner.network, learner.size, share))
+    return residual_bytes(learner.network, learner.variables, images_for(learner.network, learner.size, share))
 
 
-def residual_bytes(network: nn.Module, images: jax.ShapeDtypeStruct) -> int:
+def residual_bytes(network: nn.Module, variables: dict[str, Any], images: jax.ShapeDtypeStruct) -> int:
     """Bytes that one student keeps between the forward and the backward pass of a training step.
 
     Counted from the traced program: what the forward pass hands to the backward pass. Nothing is compiled or run.
 
     Args:
         network: the network, without a device axis.
+        variables: their shapes and dtypes, as `Learner.variables`.
         images: shape of a device's share of a batch, (batch, size, size, bands) float32.
     """
-    variables = jax.eval_shape(lambda x: network.init(key(0), x), images)
 
     def residuals(params: Any, rest: Any, images: jax.Array) -> Any:
         apply = lambda params: network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"])

@@ -66,29 +66,12 @@ class TrainState:
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create(
-    network: nn.Module,
-    optimizer: Callable[..., Any],
-    *,
-    seeds: Sequence[int],
-    arms: int,
-    image_size: int,
-    ema: bool = False,
-    projection: tuple[int, int] | None = None,
-    pretrained: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
-) -> TrainState:
-    """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves to be initialized.
+def initializer(network: nn.Module, image_size: int) -> Callable[[jax.Array], dict[str, Any]]:
+    """From a key to the variables of one network before training, under `params` and `batch_stats`.
 
     Args:
         network: flax module called as `network(images, train)`.
-        optimizer: as `optimizer.adamw`, its settings bound; only the layout of its state matters here.
-        seeds: one integer a seed.
-        arms: number of arms.
         image_size: side of the square input, px.
-        ema: whether moving averages are kept.
-        projection: lengths of the features of student and teacher, where the objective maps the ones to the others.
-        pretrained: from the variables of one network, as shapes and dtypes, to the same with arrays in place of those
-            that it has. The others are initialized.
     """
     example = images_for(network, image_size)
 
@@ -97,6 +80,31 @@ def create(
         variables: Any = network.init(key, jnp.zeros(example.shape), train=False)
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
+    return initialized
+
+
+def create(
+    initialized: Callable[[jax.Array], dict[str, Any]],
+    optimizer: Callable[..., Any],
+    *,
+    seeds: Sequence[int],
+    arms: int,
+    ema: bool = False,
+    projection: tuple[int, int] | None = None,
+    pretrained: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
+) -> TrainState:
+    """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves to be initialized.
+
+    Args:
+        initialized: from `initializer`. JAX traces it once, however many states are made with it.
+        optimizer: as `optimizer.adamw`, its settings bound; only the layout of its state matters here.
+        seeds: one integer a seed.
+        arms: number of arms.
+        ema: whether moving averages are kept.
+        projection: lengths of the features of student and teacher, where the objective maps the ones to the others.
+        pretrained: from the variables of one network, as shapes and dtypes, to the same with arrays in place of those
+            that it has. The others are initialized.
+    """
     given = pretrained(jax.eval_shape(initialized, keys.key(0)))
     missing = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
 

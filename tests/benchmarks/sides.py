@@ -145,11 +145,10 @@ class Kdjax:
 
         mapped = self.mapping.map(program, ("rows", "whole", "whole", "arms"), donate=(0,))
         students = state.create(
-            model,
+            state.initializer(model, self.size),
             adamw,
             seeds=tuple(range(seeds)),
             arms=arms,
-            image_size=self.size,
             pretrained=lambda _: {"batch_stats": {}} | variables[network(row)],
         )
         teacher = variables["teacher"] if row == "online_distillation" else None

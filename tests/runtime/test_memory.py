@@ -26,7 +26,9 @@ def test_the_memory_of_a_step_is_estimated_within_a_factor_of_two(monkeypatch):
         return model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])[0].logits.sum()
 
     used = jax.jit(jax.grad(loss)).lower(variables["params"]).compile().memory_analysis().temp_size_in_bytes
-    assert used / 2 < memory_plan.residual_bytes(model, jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)) < used * 2
+    shapes = jax.eval_shape(lambda: variables)
+    counted = memory_plan.residual_bytes(model, shapes, jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32))
+    assert used / 2 < counted < used * 2
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def hyper(ce):
 def walk(ema, count, ce=(1.0, 1.0)):
     """The states after each of `count` steps on random pixels."""
     rng = np.random.default_rng(0)
-    state = states.create(Linear(), OPTIMIZER, seeds=(0,), arms=2, image_size=8, ema=True)
+    state = states.create(states.initializer(Linear(), 8), OPTIMIZER, seeds=(0,), arms=2, ema=True)
     recipe = Recipe(Linear(), 8, OPTIMIZER, lambda step: 0.1, ema=ema)
     program = functools.partial(train_step, recipe=recipe)
     seen = [state]

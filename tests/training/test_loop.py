@@ -206,7 +206,7 @@ def test_the_last_step_is_kept_where_that_is_asked_for(tmp_path, colors):
 def test_evaluation_counts_every_example_once(colors, monkeypatch):
     """37 examples in padded batches on 8 devices equal one example after the other."""
     images, _ = colors
-    variables = states.create(Linear(), OPTIMIZER, seeds=(0, 1), arms=2, image_size=8).variables
+    variables = states.create(states.initializer(Linear(), 8), OPTIMIZER, seeds=(0, 1), arms=2).variables
     logits = predictor(Linear(), size=8, mapping=devices.Mapping())(variables, images)
     kernel, bias = (np.asarray(variables["params"]["head"][name]) for name in ("kernel", "bias"))
     expected = np.einsum("nc,sack->sank", images.mean((1, 2)) / 255, kernel) + bias[:, :, None]
@@ -226,7 +226,7 @@ def test_small_splits_of_about_one_length_share_a_program(colors, monkeypatch):
 
     monkeypatch.setattr(evaluate, "compiled", lambda *_, **__: step)
     predict = predictor(Linear(), size=8, mapping=SimpleNamespace(devices=[None], split=lambda chosen: chosen))
-    variables = states.create(Linear(), OPTIMIZER, seeds=(0,), arms=1, image_size=8).variables
+    variables = states.create(states.initializer(Linear(), 8), OPTIMIZER, seeds=(0,), arms=1).variables
     for count in (1, 15, 16, 17, 30, 32, 33, 37):
         assert predict(variables, images[:count]).shape == (1, 1, count, 3)
     assert shapes == [16, 16, 16, 32, 32, 32, 64, 64]

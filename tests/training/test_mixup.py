@@ -29,7 +29,7 @@ SEEDS = np.int32([0, 1])
 
 
 def step(plan, mixup, images=IMAGES):
-    state = states.create(NETWORK, OPTIMIZER, seeds=(0, 1), arms=1, image_size=8)
+    state = states.create(states.initializer(NETWORK, 8), OPTIMIZER, seeds=(0, 1), arms=1)
     teacher = NETWORK.init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
     one = jnp.ones(1)
     hyper = Hyperparameters(
@@ -81,7 +81,7 @@ def test_pixels_and_labels_are_mixed_by_the_same_share_for_student_and_teacher()
         for index, view in ((plan.examples, plan.views), (plan.partners, plan.partner_views))
     )
     pixels = shares[..., None, None, None] * first + (1 - shares[..., None, None, None]) * second
-    state = states.create(NETWORK, OPTIMIZER, seeds=(0, 1), arms=1, image_size=8)
+    state = states.create(states.initializer(NETWORK, 8), OPTIMIZER, seeds=(0, 1), arms=1)
     teacher = NETWORK.init(jax.random.key(9), jnp.zeros((1, 8, 8, 3)))
     for row in range(2):
         variables = jax.tree.map(lambda x: x[row, 0], {"params": state.params})  # noqa: B023

@@ -20,7 +20,7 @@ def test_students_begin_as_the_network_says_and_arms_of_a_seed_alike(monkeypatch
     monkeypatch.setattr(mobilenet_v2, "STAGES", ((1, 16, 1, 1), (6, 24, 1, 2)))
     network = networks.create("mobilenet_v2", 3, width=0.1)
     seeds = (4, 9)
-    created = state.create(network, OPTIMIZER, seeds=seeds, arms=2, image_size=32)
+    created = state.create(state.initializer(network, 32), OPTIMIZER, seeds=seeds, arms=2)
     for row, seed in enumerate(seeds):
         expected = network.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
         for column in (0, 1):
@@ -30,7 +30,9 @@ def test_students_begin_as_the_network_says_and_arms_of_a_seed_alike(monkeypatch
     head = created.params["head"]["kernel"]
     assert np.abs(head[0] - head[1]).max() > 1e-3  # seeds differ
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(created.opt_state))
-    shapes = jax.eval_shape(functools.partial(state.create, network, OPTIMIZER, seeds=seeds, arms=2, image_size=32))
+    shapes = jax.eval_shape(
+        functools.partial(state.create, state.initializer(network, 32), OPTIMIZER, seeds=seeds, arms=2)
+    )
     assert jax.tree.map(lambda leaf: leaf.shape, created) == jax.tree.map(lambda leaf: leaf.shape, shapes)
 
 
@@ -38,7 +40,7 @@ def test_a_population_begins_alike_whatever_generator_the_process_prefers():
     network, made = tiny_residual.TinyResidual(3), []
     for generator in ("threefry2x32", "rbg"):
         with jax.default_prng_impl(generator):
-            made.append(state.create(network, OPTIMIZER, seeds=(4,), arms=1, image_size=8, projection=(2, 3)))
+            made.append(state.create(state.initializer(network, 8), OPTIMIZER, seeds=(4,), arms=1, projection=(2, 3)))
     jax.tree.map(np.testing.assert_array_equal, made[0].params, made[1].params)
 
 
@@ -55,7 +57,7 @@ def test_what_pretrained_weights_lack_is_initialized(monkeypatch):
         halves = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), shapes)
         return {**halves, "params": {**halves["params"], "head": shapes["params"]["head"]}}
 
-    created = state.create(network, OPTIMIZER, seeds=(4,), arms=1, image_size=32, pretrained=pretrained)
+    created = state.create(state.initializer(network, 32), OPTIMIZER, seeds=(4,), arms=1, pretrained=pretrained)
     own = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], {**created.params, "stats": created.batch_stats})
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     jax.tree.map(close, own.pop("head"), expected["params"]["head"])

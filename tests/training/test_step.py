@@ -70,7 +70,7 @@ def program(mapping, teacher, arms_at_once):
 
 
 def initial(seeds, count):
-    return double(states.create(MODEL, OPTIMIZER, seeds=seeds, arms=count, image_size=SIZE))
+    return double(states.create(states.initializer(MODEL, SIZE), OPTIMIZER, seeds=seeds, arms=count))
 
 
 @functools.cache

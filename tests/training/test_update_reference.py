@@ -61,7 +61,7 @@ def walked():
     """The state after each step, and each step's averages."""
     with jax.enable_x64(True):
         adamw = functools.partial(optimizer.adamw, clip=CLIP, head_factor=HEAD_FACTOR)
-        state = states.create(Small(), adamw, seeds=SEEDS, arms=len(ARMS), image_size=8, ema=True)
+        state = states.create(states.initializer(Small(), 8), adamw, seeds=SEEDS, arms=len(ARMS), ema=True)
         wide = lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
         state = jax.tree.map(wide, state)
         columns = {name: jnp.array([arm[name] for arm in ARMS]) for name in ARMS[0]}
@@ -127,7 +127,7 @@ class Root(nn.Module):
 
 def test_an_infinite_gradient_with_a_finite_loss_fails_the_student():
     adamw = functools.partial(optimizer.adamw, clip=CLIP, head_factor=1.0)
-    state = states.create(Root(), adamw, seeds=(0,), arms=1, image_size=8)
+    state = states.create(states.initializer(Root(), 8), adamw, seeds=(0,), arms=1)
     one = jnp.ones(1)
     hyper = Hyperparameters({"ce": one}, temperature=one, learning_rate=one, weight_decay=0 * one)
     labels = jnp.zeros((1, BATCH), jnp.int32)
