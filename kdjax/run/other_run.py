@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import ml_collections
 
 from kdjax.data import class_weights
 from kdjax.data.dataset import Dataset
@@ -129,7 +131,7 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
     """Makes sure that the teacher names the same classes, and saw none of this run's validation and test images.
 
     A teacher whose best step, or the penalty of whose head, was chosen on validation images saw these too: they may not
-    be this run's test images. Students saw what their own teacher saw.
+    be this run's test images. Students saw what their own teacher saw, and the teacher of that.
     Images are known by their names; how many test images are not, is told, and how many labels that teacher knew which
     are hidden here.
 
@@ -156,8 +158,14 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
             f"{other.field}: {len(unknown)} of {len(dataset.test.names)} test images of this run are not known by name "
             f"in {other.workdir}: make sure that the teacher was not trained on them under other names"
         )
-    if hidden := hidden_labels(other, dataset):
+    if hidden := hidden_labels([other], dataset):
         log(f"{other.field}: the teacher of {other.workdir} was trained with {hidden} labels that are hidden here")
+    for one in _with_teachers(other, log):
+        _check_seen(one, dataset)
+
+
+def _check_seen(other: OtherRun, dataset: Dataset) -> None:
+    there = other.read("splits.json", "train", "validation")
     unlabeled = there.get("unlabeled", there.get("unlabelled", ()))  # as earlier versions called them
     trained = (*there["train"], *unlabeled)
     chosen = there["validation"] if _selected(other) else ()
@@ -174,28 +182,63 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
             )
 
 
-def hidden_labels(other: OtherRun, dataset: Dataset) -> int:
-    """How many images that teacher was trained on with their labels, which this run's students are not shown.
+def hidden_labels(others: Iterable[OtherRun], dataset: Dataset) -> int:
+    """How many images these teachers, or theirs, were trained on with labels that this run's students are not shown.
 
     Raises:
         InputError: no such run.
     """
-    if other.section == "teacher" and other.config()["teacher"]["fit"] == "nothing":
-        return 0
-    there = other.read("splits.json", "train")
-    known = set(there["train"]) - set(there.get("label_hidden", ()))
+    known: set[str] = set()
+    for other in others:
+        for one in _with_teachers(other):
+            if one.section == "student" or one.config()["teacher"]["fit"] != "nothing":
+                there = one.read("splits.json", "train")
+                known |= set(there["train"]) - set(there.get("label_hidden", ()))
     return len(known.intersection(dataset.members.get("label_hidden", ())))
 
 
+def _with_teachers(other: OtherRun, log: Callable[[str], None] = lambda line: None) -> list[OtherRun]:
+    """A run whose networks are a teacher, and those whose networks taught these, and so on.
+
+    Args:
+        other: the run.
+        log: is told of one that is not where that run found it, of which nothing can be known.
+    """
+    found = [other]
+    for one in found:  # which grows
+        for teacher in named(ml_collections.ConfigDict(one.config())) if _taught(one) else ():
+            if any((teacher.workdir, teacher.section) == (known.workdir, known.section) for known in found):
+                continue
+            if (teacher.workdir / "config.json").is_file() and (teacher.workdir / "splits.json").is_file():
+                found.append(dataclasses.replace(teacher, field=other.field))
+            else:
+                log(
+                    f"{other.field}: {one.workdir} learned from {teacher.workdir}, which is not there: make sure that "
+                    "none of this run's test images were used for it"
+                )
+    return found
+
+
+def _taught(other: OtherRun) -> bool:
+    """Whether its networks learned from a teacher."""
+    if other.section == "teacher":
+        return False
+    arms = other.config()["arms"]
+    names = [other.arm] if other.arm else trained_students(other)["arms"]
+    return any(has_term(arms.get(name, {}), "needs_teacher") for name in names)
+
+
 def _selected(other: OtherRun) -> bool:
-    """Whether validation chose anything of these networks, or of the teacher that they learned from."""
+    """Whether validation chose anything of these networks, or of the teacher that they learned from.
+
+    Students of other runs, and logits, are no teacher of that run: see `_with_teachers`.
+    """
     config = other.config()
-    sections = [config[other.section]]
-    if other.section == "student":
-        names = [other.arm] if other.arm else trained_students(other)["arms"]
-        if any(has_term(config["arms"].get(name, {}), "needs_teacher") for name in names):
-            sections.append(config["teacher"])
-    return any(map(_chooses, sections))
+    if _chooses(config[other.section]) or not _taught(other):
+        return _chooses(config[other.section])
+    given = given_teachers(ml_collections.ConfigDict(config))
+    own = not given or any(one.kind not in ("students", "logits") for one in given)
+    return own and _chooses(config["teacher"])
 
 
 def _chooses(section: Mapping[str, Any]) -> bool:

@@ -158,7 +158,7 @@ def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) ->
     dataset, record = run.dataset, targets.record()
     validation = metrics.classification(logits["validation"], dataset.validation.labels)
     stored = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
-    hidden = max((other_run.hidden_labels(other, dataset) for other in other_run.named(run.config)), default=0)
+    hidden = other_run.hidden_labels(other_run.named(run.config), dataset)
     passes = [record[kind] for kind in ("views", "clean") if kind in record]
     return {
         **teacher_facts(run),

@@ -266,6 +266,47 @@ def test_students_of_a_teacher_that_the_test_images_chose_are_refused(students, 
         other_run.check_data(students, swapped, print)
 
 
+@pytest.fixture
+def grandparents(students, tmp_path):
+    """The teacher of `students` were the students of another run, in `first`: no image chose any but those of that."""
+    first = tmp_path / "first"
+    (first / "distill").mkdir(parents=True)
+    (first / "distill" / "program.json").write_text((tmp_path / "distill" / "program.json").read_text())
+    splits = {"train": ["x/1", "x/2"], "validation": ["a/3"], "test": ["x/3"], "classes": ["a", "b"]}
+    (first / "splits.json").write_text(json.dumps(splits))
+    there = json.loads((tmp_path / "config.json").read_text())
+    there["student"]["select"] = there["teacher"]["select"] = "last"
+    (first / "config.json").write_text(json.dumps({**there, "student": {**there["student"], "select": "best"}}))
+    there["teacher"] |= {"students": str(first), "select": "best"}  # which that run does not read
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    return first
+
+
+def test_what_the_teachers_teacher_saw_counts(students, grandparents, tmp_path):
+    with pytest.raises(InputError, match=r"first was selected on 1 of this run's test images, such as a/3"):
+        other_run.check_data(students, dataset(), print)
+    other_run.check_data(students, dataset(validation=("a/3",), test=("a/2", "b/3")), lambda line: pytest.fail(line))
+    with pytest.raises(InputError, match=r"first trained on 1 of this run's validation images, such as x/1"):
+        other_run.check_data(students, dataset(validation=("x/1",), test=("b/3",)), print)
+    students.teacher.students = f"{tmp_path}:student_alone"  # which had no teacher
+    other_run.check_data(students, dataset(), lambda line: pytest.fail(line))
+
+
+def test_hidden_labels_that_the_teachers_teacher_knew_are_told(students, grandparents, tmp_path):
+    said, hidden = [], dataset(test=("b/3",), hidden=("x/1", "x/2", "b/1", "c/1"))
+    other_run.check_data(students, hidden, said.append)
+    assert said == [f"teacher.students: the teacher of {tmp_path} was trained with 3 labels that are hidden here"]
+    students.teacher.students, students.teacher.ensemble = None, (f"students={tmp_path}", f"students={grandparents}")
+    assert other_run.hidden_labels(other_run.named(students), hidden) == 3  # not 3 + 2, and not the larger of both
+
+
+def test_a_teachers_teacher_that_is_gone_is_told(students, grandparents):
+    (grandparents / "splits.json").unlink()
+    said = []
+    other_run.check_data(students, dataset(), said.append)
+    assert len(said) == 1 and f"learned from {grandparents}, which is not there" in said[0]
+
+
 def test_students_give_no_features(students):
     students.distill.arms = ("student_alone", "kl_features")
     with pytest.raises(InputError, match="arms.kl_features.features_cosine compares features, and teacher.students"):
