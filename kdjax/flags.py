@@ -207,4 +207,6 @@ def _unknown_field(argv: Sequence[str], error: Exception) -> str:
     words = set(re.findall(r"\w+", str(error)))
     wrong = next((field for field in fields if words & set(field.split(".")[1:])), fields[0] if fields else "--config")
     near = re.search('Did you mean "(.+?)"', str(error))
+    if re.match(r"--?config\.arms\.\w+\.\w+$", wrong):
+        return f"{wrong}: the arm has not set it; what an arm sets for itself is given in a config file"
     return f"{wrong}: there is no such field; {f'did you mean {near[1]}?' if near else 'kdjax/config.py has all'}"

@@ -103,6 +103,7 @@ def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag,
     ("flags", "said"),
     [
         (["--config.student.nofield=3"], "--config.student.nofield: there is no such field"),
+        (["--config.arms.kl.temperature=2"], "--config.arms.kl.temperature: the arm has not set it; what an arm sets"),
         (["--config.dataset.path=tiles"], "dataset.source is 'demo'"),
         (["--config=/nowhere/config.py"], "/nowhere/config.py"),
         (["--config=/nowhere/config.py", "--config.data_seed=1"], "/nowhere/config.py"),

@@ -34,7 +34,7 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
     compared and none is it already.
 
     Raises:
-        InputError: class weights do not fit the classes.
+        InputError: class weights do not fit the classes, or a term does nothing for two of them.
     """
     weights = common_weights(config, dataset)
 
@@ -53,6 +53,12 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
         return tuple(weighed(arm, settings[arm.name].get("class_weights")) for arm in arms)
 
     arms = resolved(tuple(config.distill.arms), config.arms)
+    for arm in arms if len(dataset.classes) == 2 else ():
+        idle = [name for name, weight in arm.weights.items() if weight and TERMS[name].several]
+        if idle:
+            raise InputError(
+                f"arms.{arm.name}.{idle[0]} does nothing where there are two classes: set it to 0, or leave the arm out"
+            )
     compared = len({arm.needs_teacher for arm in arms}) == 2
     fair = any(arm.labeled_only and not arm.needs_teacher for arm in arms)
     if compared and (dataset.train.labels < 0).any() and not fair:

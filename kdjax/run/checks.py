@@ -47,9 +47,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name in ("teacher", "student"):
         _check_network(name, config[name])
     _check_teacher(config)
-    _check_distill(config)
     for name, arm in config.arms.items():
         _check_arm(name, arm, config.dataset.sampling)
+    _check_distill(config)
     check_comparison(config)
     _check_run(config.run)
 
@@ -177,9 +177,9 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"teacher.fit='head' fits one layer, but teacher.head is {teacher.head!r}: set it to 'average'"
         )
-    if teacher.bands and field in ("teacher.students", "distill.logits"):
-        raise InputError(f"teacher.bands is {tuple(teacher.bands)}, but {field} has its own: leave it out")
     files = [one for one in given_teachers(config) if one.kind == "onnx"]
+    if teacher.bands and field not in (None, "teacher.workdir") and not files:
+        raise InputError(f"teacher.bands is {tuple(teacher.bands)}, but {field} has its own: leave it out")
     if teacher.classes and teacher.fit != "nothing" and not files:
         raise InputError(
             "teacher.classes names the logits of a network that was trained elsewhere: give teacher.onnx, or "
@@ -256,8 +256,8 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
 def _check_arm(name: str, arm: Any, sampling: str) -> None:
     if not isinstance(arm, Mapping | ml_collections.ConfigDict):
         raise InputError(f"arms.{name} is {arm!r}: give weights of terms, as {{'ce': 1.0, 'kl': 1.0}}")
-    if "/" in name or not name.strip():
-        raise InputError(f"arms: {name!r} is no name for an arm: leave out '/'")
+    if "/" in name or ":" in name or not name.strip():  # which part a seed, and a run, from an arm
+        raise InputError(f"arms: {name!r} is no name for an arm: leave out '/' and ':'")
     for where, one in (("arms", name), (f"arms.{name}.family", arm.get("family"))):
         if one == "teacher":  # of tables, the report and results.csv
             raise InputError(f"{where}: 'teacher' is the teacher's own name: choose another")

@@ -98,6 +98,16 @@ def test_a_term_equals_numpy(name):
     np.testing.assert_allclose(averages[name].compute(), by_numpy(name), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", [name for name, term in terms.TERMS.items() if not term.needs_features])
+def test_which_terms_ask_for_nothing_where_there_are_two_classes(name):
+    student, teacher = jnp.array(STUDENT[:, :2]), jnp.array(TEACHER[:, :2])
+    labels = jnp.array(np.arange(len(STUDENT)) % 2)
+    with jax.enable_x64(True):
+        loss = lambda x: objective(x, teacher, labels, weights(name), jnp.float64(T))[0]
+        steepest = np.abs(jax.grad(loss)(student)).max()
+    assert (steepest < 1e-6) == terms.TERMS[name].several, steepest
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FURTHER)
 @pytest.mark.parametrize("devices", [2, 8])

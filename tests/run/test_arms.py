@@ -61,6 +61,30 @@ def of_arms(**arms):
     return made
 
 
+def test_a_term_that_asks_for_nothing_of_two_classes_is_refused():
+    made, two = config(), SimpleNamespace(classes=("a", "b"), train=SimpleNamespace(labels=np.array([0, 1])))
+    made.distill.arms = ("student_alone", "dist")
+    with pytest.raises(InputError, match="arms.dist.dist_inter does nothing where there are two classes: set it to 0"):
+        student_arms(made, two)
+    made.arms.dist.dist_inter = 0.0
+    assert len(student_arms(made, two)) == 2 and len(student_arms(config(), DATASET)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        ({"soft": 1.0}, "arms.soft is 1.0: give weights of terms, as"),
+        ({"kl:hot": {"ce": 1.0}}, "arms: 'kl:hot' is no name for an arm: leave out '/' and ':'"),
+        ({"soft": {"cee": 1.0}}, "arms.soft.cee: unknown loss term"),
+    ],
+)
+def test_what_is_no_arm_is_refused(arms, said):
+    made = of_arms(**arms)
+    made.distill.arms = tuple(arms)
+    with pytest.raises(InputError, match=said):
+        validate(made)
+
+
 def test_trials_of_a_family_all_learn_from_the_teacher_or_none_does():
     """The best of a family on validation is compared: it would be the baseline or not by chance."""
     made = of_arms(x={"ce": 1.0, "family": "f"}, y={"ce": 1.0, "kl": 1.0, "family": "f"})
