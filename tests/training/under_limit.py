@@ -1,4 +1,4 @@
-"""Three steps of a population under a limit on the memory of this process, planned by `memory_plan` or as told.
+"""Two steps of a population under a limit on the memory of this process, planned by `memory_plan` or as told.
 
     python tests/training/under_limit.py SIZE MEGABYTES [ARMS]
 
@@ -61,7 +61,7 @@ def main() -> None:
     state, averages = trained.initial()
     step, feed = trained.step(), resident(trained.plan, who.mapping, 1)
     most = 0
-    for done in range(3):
+    for done in range(2):
         # As the loop does on a CPU, where each call takes working memory of its own when it is sent.
         state, averages = jax.block_until_ready(step(state, averages, feed(done, 1), np.int32(1)))
         most = max(most, taken())
