@@ -76,10 +76,11 @@ def check_comparison(config: ml_collections.ConfigDict) -> None:
     if config.distill.target == "mean" and not any(taught.values()):
         raise InputError("distill.target='mean' does nothing: no arm of distill.arms has a teacher; leave it out")
     first: dict[str, str] = {}
-    for name in taught:
-        family = config.arms[name].get("family", name)
+    compared = {BASELINE: False, **taught}  # which may join
+    for name in compared:
+        family = arm_settings(config.arms)[name].get("family", name)
         other = first.setdefault(family, name)
-        if taught[name] != taught[other]:
+        if compared[name] != compared[other]:
             raise InputError(
                 f"arms.{name}.family is {family!r}, that of {other}, but only one of the two learns from the teacher: "
                 "give it another"

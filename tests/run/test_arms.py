@@ -94,6 +94,10 @@ def test_trials_of_a_family_all_learn_from_the_teacher_or_none_does():
     said = "arms.y.family is 'f', that of x, but only one of the two learns from the teacher: give it another"
     with pytest.raises(InputError, match=said):
         validate(made)
+    made.distill.arms = ("kl",)
+    made.arms.kl.family = "labeled_alone"  # which may join by itself
+    with pytest.raises(InputError, match="arms.kl.family is 'labeled_alone', that of labeled_alone, but only one"):
+        validate(made)
 
 
 @pytest.mark.parametrize("arm", [{"ce": 1.0, "kl": 1.0, "labeled_only": True}, {"ce": 1.0}])
