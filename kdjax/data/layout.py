@@ -33,6 +33,7 @@ _PART = re.compile(
     r"|holdout|fold|split|part|partition|subset)s?"
     r"(?:[-_. ]?(?:set|data|dataset|images?|imgs?|split|\d+))*"
 )
+_VEHICLES = ("train", "trains")  # a class may be called so
 _CONTAINERS = frozenset(
     "images image imgs img pictures previews preview rgb masks mask labels annotations jpg jpeg png tif tiff data "
     "original originals raw resized small large sample samples unlabeled unlabeled".split()
@@ -180,10 +181,25 @@ def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) 
     alike = {top for top in suspects if any(folders[top] & inside for other, inside in folders.items() if other != top)}
     # Images/forest and Images/river beside figures: the classes lie in the container.
     alike |= {top for top in suspects - parts if len(folders[top]) > 1}
-    if alike or len(parts) > 1:
+    nested = {top for top in tops if len(folders[top]) > 1}
+    if len(nested) == 1:  # eurosat_rgb/forest and eurosat_rgb/river beside figures
+        alike |= {top for top in nested if re.split("[-_. ]", top.lower())[-1] in _CONTAINERS}
+    # Beside forest and river: extra/forest.
+    names = {top.casefold(): top for top in tops}
+    alike |= {top for top in tops for name in folders[top] if names.get(name.casefold(), top) != top}
+    if alike or len(parts) > 1 or any(top.lower() not in _VEHICLES for top in parts):
         raise InputError(
             f"{where} holds {listed(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
-            "folders train, val and test, or give the folder that holds the class folders"
+            "folders train, val and test, give the folder that holds the class folders, or rename a class of such a "
+            "name"
+        )
+    held = {top: {name for name in folders[top] if _SIDES.get(name.lower(), "train") != "train"} for top in tops}
+    inside = sorted(top for top in tops if held[top])
+    if inside:
+        one = f"{inside[0]}/{min(held[inside[0]])}"
+        raise InputError(
+            f"{where} has split folders inside classes, as {one}: put the classes into them, as "
+            f"{'/'.join(reversed(one.split('/')))}, or merge them"
         )
 
 

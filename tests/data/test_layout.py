@@ -55,6 +55,33 @@ def test_class_folders_in_a_container_beside_other_images_are_a_question(tmp_pat
         load(path=str(tmp_path / "tiles"), **OPTIONS)
 
 
+@pytest.mark.parametrize("odd", ["test", "seg_test", "fold0", "extra"])
+def test_a_folder_of_class_folders_beside_classes_is_a_question(tmp_path, odd):
+    root = parts(write_classes(tmp_path / "tiles", ("field", "lake"), 6), odd, classes=("Field", "pond"), count=1)
+    with pytest.raises(InputError, match=f"holds {odd}: are these parts of a data set, not classes"):
+        load(path=str(root), **OPTIONS)
+
+
+@pytest.mark.parametrize("odd", ["test", "seg_test", "val", "fold0"])
+def test_one_flat_split_folder_beside_classes_is_a_question(tmp_path, odd):
+    root = write_classes(tmp_path / "tiles", ("field", "lake", odd), 4)
+    with pytest.raises(InputError, match=f"holds {odd}: are these parts .*rename a class of such a name"):
+        load(path=str(root), **OPTIONS)
+
+
+def test_a_container_with_a_name_before_it_is_a_question(tmp_path):
+    root = parts(write_classes(tmp_path / "tiles", ("figures",), 6), "eurosat_rgb")
+    with pytest.raises(InputError, match="holds eurosat_rgb: are these parts"):
+        load(path=str(root), **OPTIONS)
+
+
+@pytest.mark.parametrize("side", ["test", "Val"])
+def test_splits_within_classes_are_refused(tmp_path, side):
+    root = parts(tmp_path / "tiles", "forest", "river", classes=("train", side), count=2)
+    with pytest.raises(InputError, match=f"split folders inside classes, as forest/{side}: .* as {side}/forest, or"):
+        load(path=str(root), **OPTIONS)
+
+
 def test_folders_within_classes_are_told(tmp_path):
     root = parts(tmp_path / "tiles", "north", "south", classes=("forest", "river"))
     found = note_of(load(path=str(root), **OPTIONS), "folders within")
@@ -83,10 +110,17 @@ def test_classes_may_have_such_names(tmp_path, classes):
     assert load(path=str(write_classes(tmp_path / "tiles", classes, 8)), **OPTIONS).classes == tuple(sorted(classes))
 
 
-def test_classes_may_have_folders_of_one_name(tmp_path):
-    root = parts(tmp_path / "tiles", "forest", "river", classes=("2019", "2020"))
+@pytest.mark.parametrize("folders", [("2019", "2020"), ("train", "tram"), ("forest", "river")])
+@pytest.mark.parametrize("classes", [("north", "south"), ("sea_images", "land_images")])
+def test_classes_may_have_folders_of_one_name(tmp_path, classes, folders):
+    root = parts(tmp_path / "tiles", *classes, classes=folders)
     data = load(path=str(root), **OPTIONS)
-    assert data.classes == ("forest", "river") and len(names_of(data)) == 24
+    assert data.classes == tuple(sorted(classes)) and len(names_of(data)) == 24
+
+
+def test_a_class_may_have_a_folder_of_its_own_name_and_others_none(tmp_path):
+    root = parts(write_classes(tmp_path / "tiles", ("lake", "town"), 6), "forest", classes=("forest", "2020"))
+    assert load(path=str(root), **OPTIONS).classes == ("forest", "lake", "town")
 
 
 def test_a_folder_that_holds_all_others_is_said_to_be_no_class(tmp_path):
