@@ -69,6 +69,7 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
     if unlabeled_held.any():
         notes.append(f"{unlabeled_held.sum()} validation or test examples without a label left out")
         side[unlabeled_held] = ""
+    doubtful = _contradictions(side, pool)
     notes += _drop_shared(side, digests)
     has = {s: bool((side == s).any()) for s in SIDES}
     carve = [s for s in ("test", "validation") if not has[s]]
@@ -102,7 +103,7 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
                 gone = set(taken)
                 order = [head for head in order if head not in gone]
     notes += _drop_shared(side, digests)  # examples without a label stayed in train
-    return _finish(side, pool, notes, test_drawn="test" in carve)
+    return _finish(side, pool, notes + doubtful, test_drawn="test" in carve)
 
 
 def assign_groups(
@@ -161,7 +162,7 @@ def assign_groups(
     if without.any():
         notes.append(f"{without.sum()} images without a label left out: their groups are in validation or test")
         side[without] = ""
-    return _finish(side, pool, notes, test_drawn=True)
+    return _finish(side, pool, notes + _contradictions(side, pool), test_drawn=True)
 
 
 def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:
@@ -224,8 +225,9 @@ def reuse(path: str, pool: Pool) -> Assignment:
         raise InputError(
             f"{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, but it has no label"
         )
+    doubtful = _contradictions(side, pool)
     notes += _drop_shared(side, pool.digests)
-    return _finish(side, pool, notes, test_drawn=False)
+    return _finish(side, pool, notes + doubtful, test_drawn=False)
 
 
 def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -270,11 +272,11 @@ def _describe_groups(groups: dict[str, list[int]]) -> list[str]:
     return [f"{sum(map(len, several))} images in {len(several)} pixel-identical groups, each kept on one side"]
 
 
-def _contradictions(pool: Pool, examples: np.ndarray) -> list[str]:
-    """A note on identical images of several classes among examples: no network can be right about all of them."""
+def _contradictions(side: np.ndarray, pool: Pool) -> list[str]:
+    """A note on identical images of several classes on any side: no network can be right about all of them."""
     first: dict[str, int] = {}
     other: dict[str, int] = {}
-    for i in examples.tolist():
+    for i in np.flatnonzero((side != "") & (pool.labels >= 0)).tolist():
         if pool.labels[first.setdefault(pool.digests[i], i)] != pool.labels[i]:
             other.setdefault(pool.digests[i], i)
     if not other:
@@ -287,7 +289,6 @@ def _contradictions(pool: Pool, examples: np.ndarray) -> list[str]:
 
 def _finish(side: np.ndarray, pool: Pool, notes: list[str], *, test_drawn: bool) -> Assignment:
     labels, classes = np.asarray(pool.labels), pool.classes
-    notes = notes + _contradictions(pool, np.flatnonzero((side != "") & (labels >= 0)))
     counts = {s: collections.Counter(labels[side == s].tolist()) for s in SIDES}
     for c, name in enumerate(classes):
         if not counts["train"][c]:

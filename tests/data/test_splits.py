@@ -119,6 +119,8 @@ def test_official_splits_are_kept_and_cleaned():
     assert result.validation.tolist() == [20, 21, 23, 24, 25]
     assert result.test.tolist() == list(range(26, 32))
     assert "2 images dropped from train" in result.notes[0] and "1 images dropped from validation" in result.notes[1]
+    # The dropped one was of another class.
+    assert "1 pixel-identical groups carry different labels, as image22 and image31" in result.notes[2]
 
 
 def test_missing_official_splits_are_carved_from_train():
@@ -162,6 +164,16 @@ def test_images_that_are_two_classes_at_once_are_named_however_they_are_split(tm
     (tmp_path / "splits.json").write_text(json.dumps(first.splits_document()))
     for fields in ({}, {"fold": (0, 3)}, {"splits": str(tmp_path / "splits.json")}):
         assert any(note.startswith(said) for note in load(path=str(root), **fields, **OPTIONS).notes)
+    # A file may put one of them into train, from where it is dropped, and the other into test.
+    document = {
+        "train": ["lake/lake03.png", *(f"{name}/{name}00.png" for name in ("field", "lake", "town"))],
+        "validation": ["lake/lake01.png"],
+        "test": ["town/town07.png"],
+    }
+    (tmp_path / "splits.json").write_text(json.dumps(document))
+    notes = load(path=str(root), splits=str(tmp_path / "splits.json"), **OPTIONS).notes
+    assert any(note.startswith("1 images dropped from train") for note in notes)
+    assert any(note.startswith(said) for note in notes)
 
 
 @pytest.fixture
