@@ -151,6 +151,7 @@ class Pool:
         meaning: what the numbers and the size of its tiles were.
         redrawn: whether another data seed gives new images.
         hashes: uint8 (N, 32), see `row_hashes`, where they are known.
+        skipped: names of what cannot be read, which is no example.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Pool:
     meaning: Meaning = Meaning()
     redrawn: bool = False
     hashes: np.ndarray | None = None
+    skipped: frozenset[str] = frozenset()
 
     @property
     def value_range(self) -> tuple[float, ...]:

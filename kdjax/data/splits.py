@@ -181,7 +181,8 @@ def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> lis
 def reuse(path: str, pool: Pool) -> Assignment:
     """Splits by a JSON file {"train": [names], "validation": [names], "test": [names]}, as `splits.json`.
 
-    Examples of the data set that the file does not name are left out, with a note.
+    Examples of the data set that the file does not name are left out, and names of images that are skipped because they
+    cannot be read, with notes.
 
     Raises:
         InputError: unreadable file; unknown names; a name twice; an empty split; a class without training examples.
@@ -200,12 +201,16 @@ def reuse(path: str, pool: Pool) -> Assignment:
     if not isinstance(document, dict):
         raise InputError(f'{field}: {path} must hold {{"train": [names], "validation": [names], "test": [names]}}')
     where = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
-    side = np.array([""] * len(names), dtype="<U10")
+    side, notes = np.array([""] * len(names), dtype="<U10"), []
     for key in SIDES:
         there = document.get(key)
         if not isinstance(there, list) or not there or not all(isinstance(name, str) for name in there):
             raise InputError(f'{field}: {path} needs a list of names under "{key}", not empty')
         there = [unicodedata.normalize("NFC", name) for name in there]  # as in the data set
+        skipped = [name for name in there if name in pool.skipped]
+        if skipped:
+            notes.append(f'{len(skipped)} images that {path} names under "{key}" cannot be read: {listed(skipped, 3)}')
+            there = [name for name in there if name not in pool.skipped]
         unknown = [name for name in there if name not in where]
         if unknown:
             raise InputError(
@@ -216,7 +221,6 @@ def reuse(path: str, pool: Pool) -> Assignment:
             if side[where[name]]:
                 raise InputError(f"{field}: {path} lists {name} twice (in {side[where[name]]} and {key})")
             side[where[name]] = key
-    notes = []
     missing = [name for name, s in zip(names, side, strict=True) if not s]
     if missing:
         notes.append(f"{len(missing)} images that {path} does not list left out: {listed(missing, 3)}")

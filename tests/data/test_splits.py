@@ -229,6 +229,21 @@ def test_bad_splits_files_are_refused(tiles, tmp_path):
     assert len(names_of(fewer)) == 59 and any(f"left out: {first}" in note for note in fewer.notes)
 
 
+def test_a_splits_file_may_name_images_that_are_skipped(tiles, tmp_path):
+    document = load(path=str(tiles), **OPTIONS).splits_document()
+    name = document["train"][0]
+    (tiles / name).write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(document))
+    options = OPTIONS | {"path": str(tiles), "splits": str(path), "on_error": "skip"}
+    data = load(**options)
+    assert data.train.names == tuple(document["train"][1:]) and data.test.names == tuple(document["test"])
+    assert any(note.endswith(f'splits.json names under "train" cannot be read: {name}') for note in data.notes)
+    (tiles / name).unlink()
+    with pytest.raises(InputError, match=f"that the data set has not: {name}"):
+        load(**options)
+
+
 def test_label_fraction_is_nested_and_spares_the_test_split(tiles):
     whole = load(path=str(tiles), **OPTIONS)
     kept_before: set[str] = set()

@@ -59,7 +59,8 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         raise InputError(f"{field}: class {found.classes[min(empty)]!r} has no readable image")
     place = pathlib.Path(os.path.expanduser(path)).resolve()
     name = place.name if place.is_dir() else place.stem
-    return taken.pool(name, found.classes, sides=[found.sides[row] for row in taken.rows], notes=notes)
+    pool = taken.pool(name, found.classes, sides=[found.sides[row] for row in taken.rows], notes=notes)
+    return dataclasses.replace(pool, skipped=frozenset(found.names) - set(taken.names))
 
 
 def load_unlabeled(section: Mapping[str, Any], context: Context, like: Meaning) -> Ingested:
