@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -282,10 +283,9 @@ def _near_duplicates(
         return (f"near-duplicates were not counted: there are more than {_MOST_COMPARED['training']} training images",)
     shown = np.linspace(0, len(test) - 1, min(len(test), _MOST_COMPARED["test"])).astype(int)  # of all classes
     found = None
-    if place and place.is_file():
-        found = files.read_json(place, "remove it; it is counted again")
-        found = found.get("count") if isinstance(found, dict) else None
-    if not isinstance(found, int):
+    with contextlib.suppress(InputError, TypeError, KeyError):  # not there, or damaged
+        found = files.read_json(place, "it is counted again")["count"] if place else None
+    if type(found) is not int or not 0 <= found <= len(shown):
         small = near_duplicates.thumbnails(train.images)
         best, _ = near_duplicates.closest(near_duplicates.thumbnails(Rows.of(test.images).select(shown)), small)
         found = int((best >= near_duplicates.LEAST).sum())

@@ -311,6 +311,17 @@ def test_near_duplicates_across_sides_are_counted_once(tmp_path, monkeypatch):
     assert not any("nearly the same" in note for note in load(path=str(root), **options).notes)
 
 
+def test_a_damaged_or_impossible_count_of_near_duplicates_is_counted_again(tmp_path):
+    root = write_classes(tmp_path / "tiles", count=5)
+    options = {**OPTIONS, "path": str(root), "cache_dir": tmp_path / "cache"}
+    expected = load(**options).notes
+    (file,) = (tmp_path / "cache" / "near_duplicates").iterdir()
+    good = file.read_bytes()
+    for content in (b'{"cou', b"\xff", b"[3]", b"{}", b'{"count": 999}', b'{"count": -1}', b'{"count": true}'):
+        file.write_bytes(content)
+        assert load(**options).notes == expected and file.read_bytes() == good
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_unlabeled_tiles_nearly_the_same_as_held_out_ones_are_counted_or_dropped(tmp_path, grouped):
     root = write_classes(tmp_path / "tiles")
