@@ -112,10 +112,11 @@ class Dataset:
     def splits_document(self) -> dict[str, list[str]]:
         """Names per split, as plain JSON data.
 
-        'train', 'validation' and 'test' can be given back through `dataset.splits`, also with another
-        label_fraction: they hold the full split. 'label_hidden' are the names in train and validation whose
-        label label_fraction put away (in validation these examples are not used). 'unlabeled' are the tiles
-        that unlabeled_dir added to train. 'classes' are the class names in the order of the labels.
+        'train', 'validation' and 'test' can be given back through `dataset.splits`, also with another label_fraction:
+        they hold the full split, but for images that never had a label where dataset.unlabeled drops them.
+        'label_hidden' are the names in train and validation whose label label_fraction put away (in validation these
+        examples are not used). 'unlabeled' are the tiles that unlabeled_dir added to train. 'classes' are the class
+        names in the order of the labels.
         """
         return {**{key: list(names) for key, names in self.members.items()}, "classes": list(self.classes)}
 

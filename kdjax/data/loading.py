@@ -72,15 +72,12 @@ def load(
             seed=data_seed,
         )
     members = {side: tuple(pool.names[i] for i in getattr(assigned, side)) for side in split_rules.SIDES}
-    notes = pool.notes + assigned.notes
-    train, validation, test, hidden = _build(pool, assigned, section["label_fraction"], data_seed)
-    members["label_hidden"] = hidden
-    if hidden:
-        notes += (
-            f"label_fraction {section['label_fraction']:g}: {(train.labels >= 0).sum()} of {len(train)} training "
-            f"labels and {len(validation)} of {len(assigned.validation)} validation examples are kept",
-        )
+    train, validation, test, members["label_hidden"], more = _build(
+        pool, assigned, section["label_fraction"], data_seed
+    )
+    notes = pool.notes + assigned.notes + more
     if section["unlabeled"] == "drop":
+        members["train"] = tuple(pool.names[i] for i in assigned.train if pool.labels[i] >= 0)
         notes += (f"{(train.labels < 0).sum()} training images without a label are left out",)
         train = train.labeled()
     members["unlabeled"] = ()
@@ -207,12 +204,13 @@ def _extent(bounds: tuple[float, ...]) -> str:
 
 def _build(
     pool: Pool, assigned: split_rules.Assignment, label_fraction: float, seed: int
-) -> tuple[Split, Split, Split, tuple[str, ...]]:
-    """The three splits with labels hidden in train, dropped in validation; and the names of those examples."""
+) -> tuple[Split, Split, Split, tuple[str, ...], tuple[str, ...]]:
+    """The three splits with labels hidden in train, dropped in validation; the names of those examples; and notes."""
     labels = pool.labels
     train, validation = assigned.train, assigned.validation
     train_labels = labels[train]
     hidden: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if label_fraction < 1:
         stays = split_rules.hide_labels("train", [pool.names[i] for i in train], train_labels, label_fraction, seed)
         hidden += tuple(pool.names[i] for i in train[~stays & (train_labels >= 0)])
@@ -223,11 +221,17 @@ def _build(
         )
         hidden += tuple(pool.names[i] for i in validation[~stays])
         validation = validation[stays]
+    if hidden:
+        notes = (
+            f"label_fraction {label_fraction:g}: {(train_labels >= 0).sum()} of {(labels[train] >= 0).sum()} training "
+            f"labels and {len(validation)} of {len(assigned.validation)} validation examples are kept",
+        )
     return (
         pool.take(train, train_labels),
         pool.take(validation, labels[validation]),
         pool.take(assigned.test, labels[assigned.test]),
         hidden,
+        notes,
     )
 
 

@@ -117,3 +117,18 @@ def test_a_source_says_itself_what_another_seed_would_give(monkeypatch, redrawn,
     found = data.load(source="made", data_seed=4, cache_dir=None, log=lines.append)
     assert lines == ["seed 4"] and found.overlap == overlap and found.value_range == (3, 9) and "a note" in found.notes
     np.testing.assert_array_equal(found.test.images, images[10:])
+
+
+def test_examples_that_never_had_a_label_are_not_counted_among_labels(monkeypatch):
+    labels = np.array([0, 1] * 8 + [-1] * 8, np.int32)
+    names = tuple(f"n{i:02d}" for i in range(24))
+    images = np.random.default_rng(0).integers(0, 256, (24, SIDE, SIDE, 3), np.uint8)
+    pool = Pool("made", ("a", "b"), images, labels, names, names, ("",) * 24)
+    monkeypatch.setitem(SOURCES, "made", lambda section, context: pool)
+    options = {**OPTIONS, "source": "made", "label_fraction": 0.5}
+    kept, dropped = data.load(**options), data.load(**options, unlabeled="drop")
+    assert "label_fraction 0.5: 4 of 10 training labels and 2 of 2 validation examples are kept" in kept.notes
+    assert len(kept.members["train"]) == 10 + 8 and set(names[16:]) < set(kept.members["train"])
+    # Labels that are put away can be had back, others cannot.
+    assert dropped.members["train"] == tuple(name for name in kept.members["train"] if name not in names[16:])
+    assert dropped.members["label_hidden"] == kept.members["label_hidden"] and len(dropped.train) == 4
