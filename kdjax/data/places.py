@@ -84,7 +84,7 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
         key = unicodedata.normalize("NFC", name)  # as in the data set
         if key in found:
             raise InputError(f"{field}: {path} names {name!r} twice")
-        found[key] = (group, longitude, latitude)
+        found[key] = (unicodedata.normalize("NFC", group), longitude, latitude)
     missing = [name for name in names if name not in found]
     if missing:
         raise InputError(

@@ -1,6 +1,7 @@
 """Where tiles lie, and that neighbors stay on one side of a split."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -72,6 +73,13 @@ def test_an_empty_group_is_none_in_every_table(tmp_path):
     assert found.names[0] == found.names[2] != found.names[1]
     rows = "\n".join(f"{name},,{lon},{lat}" for name, (lon, lat) in zip(NAMES, points, strict=True))
     assert from_table(table(tmp_path, f"name,group,lon,lat\n{rows}\n"), NAMES, 1.0).names == found.names
+
+
+def test_a_group_in_two_spellings_of_unicode_is_one_place(tmp_path):
+    spelled = [unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD", "NFC")]
+    rows = "\n".join(f"{name},{group}" for name, group in zip(NAMES, spelled, strict=True))
+    assert len(set(from_table(table(tmp_path, f"name,group\n{rows}\n"), NAMES, 1.0).names)) == 1
+    assert len(set(from_table(geojson(tmp_path, spelled, [[0.0, 50.0]] * 3), NAMES, 1.0).names)) == 1
 
 
 def test_a_group_that_is_called_like_a_cell_is_another_place(tmp_path):
