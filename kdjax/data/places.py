@@ -1,4 +1,4 @@
-"""Where the tiles of a data set lie: by a table of names, or by what georeferenced tiles say of themselves.
+"""Where the tiles of a data set lie: by a table of names, or by what georeferenced tiles and their sidecar files say.
 
 Neighboring tiles are alike. On two sides of a split they make a test easier than the world is, so tiles of one place
 stay on one side, see `groups`. A place is a group that a table names, or a cell of a grid over the earth.
@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import unicodedata
+import uuid
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -128,11 +129,11 @@ def centers_of(names: Sequence[str], files: Iterable[bytes]) -> np.ndarray | Non
 
     Args:
         names: of the examples.
-        files: the content of the file of each. They are left alone where the first of them says nothing.
+        files: the content of the file of each.
 
     Returns:
-        (N, 2) float64, longitude and latitude in degrees, NaN where a tile does not say it. None where the first does
-        not, or rasterio is missing.
+        (N, 2) float64, longitude and latitude in degrees, NaN where a tile does not say it. None where no tile does, or
+        rasterio is missing.
     """
     if importlib.util.find_spec("rasterio") is None:
         return None
@@ -141,10 +142,9 @@ def centers_of(names: Sequence[str], files: Iterable[bytes]) -> np.ndarray | Non
         center = None
         with contextlib.suppress(InputError):
             center = _center(name, data)
-        if center is None and not found:
-            return None
         found.append(center or (math.nan, math.nan))
-    return np.array(found, float).reshape(-1, 2)
+    centers = np.array(found, float).reshape(-1, 2)
+    return None if np.isnan(centers).all() else centers
 
 
 def blocks(centers: np.ndarray, side_km: float) -> tuple[str, ...]:
@@ -265,12 +265,15 @@ def _center(name: str, data: bytes) -> tuple[float, float] | None:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.warp import transform
 
+    sidecar, folder = getattr(data, "metadata", None), uuid.uuid4().hex  # a folder of GDAL's in memory
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # that is what is asked
-            file = rasterio.MemoryFile(bytes(data))
-            tile = file.open()
-        with file, tile:
+        with contextlib.ExitStack() as opened:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # that is what is asked
+                file = opened.enter_context(rasterio.MemoryFile(bytes(data), dirname=folder, filename="tile"))
+                if sidecar:
+                    opened.enter_context(rasterio.MemoryFile(sidecar, dirname=folder, filename="tile.aux.xml"))
+                tile = opened.enter_context(file.open())
             known = tile.crs is not None and not tile.transform.is_identity
             if known:
                 x, y = tile.xy(tile.height / 2, tile.width / 2, offset="ul")

@@ -239,9 +239,37 @@ def test_georeferenced_tiles_say_where_they_lie(tmp_path):
     geotiff(root / "lake" / "05.tif", 0, 0, crs=None, number=9)
     last = locations(section, [*names, "lake/05.tif"])
     np.testing.assert_array_equal(last, [*found, [np.nan, np.nan]])
-    assert locations(section, ["lake/05.tif", *names]) is None  # the first says that these are no such tiles
+    np.testing.assert_array_equal(locations(section, ["lake/05.tif", *names]), [[np.nan, np.nan], *found])
+    assert locations(section, ["lake/05.tif"]) is None
     with pytest.raises(InputError, match="lake/05.tif does not say where it lies.*give a table in dataset.places"):
         load(path=str(root), split_by="place", **OPTIONS)
+
+
+def test_a_sidecar_file_says_where_a_tile_lies(tmp_path):
+    """As GDAL writes it for formats that have no place for it."""
+    rasterio = pytest.importorskip("rasterio")
+    root = tmp_path / "tiles"
+    names = [f"{name}/{i}.png" for name in ("field", "lake") for i in range(4)]
+    for k, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000 + 20_000 * k, 0, -10, 5_300_000)}
+        with rasterio.open(
+            root / name, "w", driver="PNG", width=24, height=24, count=3, dtype="uint8", **place
+        ) as file:
+            file.write(picture([k], 24, 24).transpose(2, 0, 1))
+    data = load(path=str(root), split_by="place", **OPTIONS)
+    assert any("split by place: 8 places between 9.00 and 10.8" in note for note in data.notes)
+    (root / "field" / "0.png.aux.xml").unlink()
+    found = locations({**base().dataset, "path": str(root)}, names)
+    assert np.isnan(found[0]).all() and not np.isnan(found[1:]).any()
+
+
+def test_tiles_that_say_nothing_are_not_all_read(tmp_path):
+    pytest.importorskip("rasterio")
+    root = write_classes(tmp_path / "tiles")
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(root.rglob("*.png"))]
+    (root / names[1]).unlink()
+    assert locations({**base().dataset, "path": str(root)}, names) is None
 
 
 def test_the_middle_of_a_tile_needs_no_operator_of_a_new_affine(tmp_path, monkeypatch):
