@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,10 +63,11 @@ def class_weights(
     if parsed == BALANCED:
         weights = np.divide(1.0, counts, out=np.zeros(len(classes)), where=counts > 0)
     elif isinstance(parsed, dict):
-        unknown = [name for name in parsed if name not in classes]
+        spelled = [unicodedata.normalize("NFC", name) for name in classes]
+        unknown = [name for name in parsed if name not in spelled]
         if unknown:
             raise InputError(f"{field} names {unknown[0]!r}, which is no class; there are {', '.join(classes)}")
-        weights = np.array([parsed.get(name, 1.0) for name in classes])
+        weights = np.array([parsed.get(name, 1.0) for name in spelled])
     else:
         if len(parsed) != len(classes):
             raise InputError(
@@ -86,7 +88,7 @@ def _parsed(field: str, value: Any) -> str | tuple[float, ...] | dict[str, float
     if tuple(given) == (BALANCED,):
         return BALANCED
     if all(isinstance(one, str) for one in given):
-        pairs = [one.rpartition("=") for one in given]
+        pairs = [unicodedata.normalize("NFC", one).rpartition("=") for one in given]
         named = {name: _weight(field, text) for name, sign, text in pairs if sign and name}
         if len(named) < len(given):
             raise InputError(f"{field} is {value!r}: {FORMS}, each class once")

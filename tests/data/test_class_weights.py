@@ -1,5 +1,7 @@
 """Class weights from the configuration: against scikit-learn's formula, and what is refused."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,15 @@ def test_given_weights_keep_their_ratios_and_have_mean_1():
     found = np.array(weights((1, 2, 4), even=True))  # classes are drawn equally often
     assert found / found[0] == pytest.approx([1, 2, 4]) and found.mean() == pytest.approx(1)
     assert weights(()) == ()
+
+
+def test_a_class_may_be_named_in_another_spelling_of_unicode():
+    nfc, nfd = (unicodedata.normalize(form, "forêt") for form in ("NFC", "NFD"))
+    for given, there in ((nfd, nfc), (nfc, nfd)):
+        found = class_weights("dataset.class_weights", (f"{given}=5",), (there, "lake"), LABELS[:90])
+        assert found[0] / found[1] == pytest.approx(5)
+    with pytest.raises(InputError, match="each class once"):
+        class_weights("dataset.class_weights", (f"{nfc}=5", f"{nfd}=2"), (nfc, "lake"), LABELS[:90])
 
 
 def test_a_class_without_a_labeled_image_takes_no_part():
