@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -54,7 +55,8 @@ def class_weights(
         One weight a class; () where `value` is.
 
     Raises:
-        InputError: a class is unknown, or there are more or fewer weights than classes.
+        InputError: a class is unknown, there are more or fewer weights than classes, or their order may be mistaken: 10
+            comes before 2 as text.
     """
     parsed = _parsed(field, value)
     if not parsed:
@@ -73,11 +75,21 @@ def class_weights(
             raise InputError(
                 f"{field} has {len(parsed)} weights for {len(classes)} classes, {', '.join(classes)}: give one each"
             )
+        if sorted(classes) == list(classes) != sorted(classes, key=_numbers):
+            raise InputError(
+                f"{field} has weights in the order of the classes, which are sorted as text, {', '.join(classes)}: "
+                "give texts 'NAME=WEIGHT'"
+            )
         weights = np.array(parsed)
     drawn = (counts > 0).astype(float) if even else counts
     total = (weights * drawn).sum()  # 0 without any label
     scaled = np.where((weights > 0) & (total > 0), weights * drawn.sum() / (total or 1.0), 1.0)
     return tuple(scaled.tolist())
+
+
+def _numbers(name: str) -> list[Any]:
+    """A key by which 2 comes before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _parsed(field: str, value: Any) -> str | tuple[float, ...] | dict[str, float]:

@@ -36,6 +36,18 @@ def test_given_weights_keep_their_ratios_and_have_mean_1():
     assert weights(()) == ()
 
 
+@pytest.mark.parametrize("classes", [("1", "10", "2"), ("zone 1", "zone 10", "zone 9")])
+def test_weights_in_an_order_that_may_be_mistaken_are_refused(classes):
+    """Who numbers classes thinks of 2 before 10."""
+    labels = np.repeat([0, 1, 2], 4)
+    with pytest.raises(InputError, match=f"sorted as text, {', '.join(classes)}: give texts 'NAME=WEIGHT'"):
+        class_weights("dataset.class_weights", (1, 2, 3), classes, labels)
+    found = class_weights("dataset.class_weights", (f"{classes[1]}=3",), classes, labels)
+    assert found[1] / found[0] == pytest.approx(3)
+    for clear in (("1", "2", "10"), ("01", "02", "10"), ("1", "2", "3")):  # the first, a builder's own order
+        assert class_weights("dataset.class_weights", (1, 2, 3), clear, labels) == pytest.approx((0.5, 1, 1.5))
+
+
 def test_a_class_may_be_named_in_another_spelling_of_unicode():
     nfc, nfd = (unicodedata.normalize(form, "forêt") for form in ("NFC", "NFD"))
     for given, there in ((nfd, nfc), (nfc, nfd)):
