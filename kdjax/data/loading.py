@@ -74,6 +74,7 @@ def load(
             validation_fraction=section["validation_fraction"],
             seed=data_seed,
         )
+        pool = dataclasses.replace(pool, notes=pool.notes + _unused(pool, assigned, section))
     members = {side: tuple(pool.names[i] for i in getattr(assigned, side)) for side in split_rules.SIDES}
     train, validation, test, members["label_hidden"], more = _build(
         pool, assigned, section["label_fraction"], data_seed
@@ -130,6 +131,17 @@ def _band_statistics(
         meaning,
     )
     return found, (*band_statistics.notes(found, meaning), *notes)
+
+
+def _unused(pool: Pool, assigned: split_rules.Assignment, section: Mapping[str, Any]) -> tuple[str, ...]:
+    """Notes on fractions that were asked for, where the source has that split already."""
+    return tuple(
+        f"warning: dataset.{side}_fraction {section[f'{side}_fraction']:g} is not used: {pool.name} has a {side} split "
+        "of its own"
+        for side in ("test", "validation")
+        if section[f"{side}_fraction"] != config.base().dataset[f"{side}_fraction"]
+        and pool.sides[getattr(assigned, side)[0]] == side
+    )
 
 
 def _complete(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:

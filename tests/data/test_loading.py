@@ -132,3 +132,17 @@ def test_examples_that_never_had_a_label_are_not_counted_among_labels(monkeypatc
     # Labels that are put away can be had back, others cannot.
     assert dropped.members["train"] == tuple(name for name in kept.members["train"] if name not in names[16:])
     assert dropped.members["label_hidden"] == kept.members["label_hidden"] and len(dropped.train) == 4
+
+
+def test_a_fraction_that_the_splits_of_a_folder_leave_unused_is_told(tmp_path):
+    for image in sorted(write_classes(tmp_path / "tiles" / "train", ("field", "lake"), 12).glob("*/*0[0-3].png")):
+        held = tmp_path / "tiles" / "test" / image.parent.name / image.name
+        held.parent.mkdir(parents=True, exist_ok=True)
+        image.rename(held)
+    options = {**OPTIONS, "path": str(tmp_path / "tiles")}
+    told = data.load(**options, test_fraction=0.5, validation_fraction=0.25)
+    assert [note for note in told.notes if "not used" in note] == [
+        "warning: dataset.test_fraction 0.5 is not used: tiles has a test split of its own"
+    ]
+    assert len(told.validation) == 4
+    assert not any("not used" in note for note in data.load(**options).notes)
