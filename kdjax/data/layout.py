@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from kdjax.data.image_files import Files
 from kdjax.errors import InputError, listed, unseen
 
-_SIDES = {
+SIDE_OF = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -27,6 +27,8 @@ _SIDES = {
     "test": "test",
     "testing": "test",
 }
+"""What splits may be called, in lower case -> the side that they are."""
+
 _PART = re.compile(
     r"(?:.*[-_. ])?"
     r"(?:train|training|trn|trainval|val|valid|validation|dev|test|testing|tst|eval|evaluation|pred|prediction|predict"
@@ -150,13 +152,13 @@ def _sides(split: Sequence[tuple[str, ...]], where: str) -> dict[str, str]:
     sides = {
         top.lower()
         for top in tops
-        if top.lower() in _SIDES and all(len(parts) >= 3 for parts in split if parts[0] == top and len(parts) >= 2)
+        if top.lower() in SIDE_OF and all(len(parts) >= 3 for parts in split if parts[0] == top and len(parts) >= 2)
     }
     if not sides & {"train", "training"}:
         _refuse_parts(tops, split, where)
         return {}
     others = sorted(top for top in tops if top.lower() not in sides)
-    flat = [top for top in others if top.lower() in _SIDES]
+    flat = [top for top in others if top.lower() in SIDE_OF]
     if flat:
         raise InputError(
             f"{where} has class folders in {', '.join(sorted(sides))}, but the images of {flat[0]} lie in none: move "
@@ -167,7 +169,7 @@ def _sides(split: Sequence[tuple[str, ...]], where: str) -> dict[str, str]:
             f"{where} has both split folders ({', '.join(sorted(sides))}) and other folders "
             f"({', '.join(others[:5])}): keep either"
         )
-    return {top: _SIDES[top] for top in sides}
+    return {top: SIDE_OF[top] for top in sides}
 
 
 def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) -> None:
@@ -193,7 +195,7 @@ def _refuse_parts(tops: set[str], split: Sequence[tuple[str, ...]], where: str) 
             "folders train, val and test, give the folder that holds the class folders, or rename a class of such a "
             "name"
         )
-    held = {top: {name for name in folders[top] if _SIDES.get(name.lower(), "train") != "train"} for top in tops}
+    held = {top: {name for name in folders[top] if SIDE_OF.get(name.lower(), "train") != "train"} for top in tops}
     inside = sorted(top for top in tops if held[top])
     if inside:
         one = f"{inside[0]}/{min(held[inside[0]])}"

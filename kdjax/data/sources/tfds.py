@@ -19,9 +19,9 @@ from kdjax.data.dataset import Context, Pool
 from kdjax.data.decoding import Encoded, Raw
 from kdjax.data.image_files import stamp
 from kdjax.data.ingest import ingest
+from kdjax.data.layout import SIDE_OF
 from kdjax.errors import InputError, reason
 
-_SIDES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 _DEFAULT_DIR = "~/tensorflow_datasets"
 
 
@@ -179,9 +179,13 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
     chosen: list[tuple[str, int, str]] = []
     notes: list[str] = []
     if not wanted:
-        known = {split: _SIDES.get(split, "") for split in splits}
+        known = {split: SIDE_OF.get(split.lower(), "") for split in splits}
         if "train" not in known.values() or len(known) == 1:
             known = {split: "" for split in splits}
+            if len(known) > 1:
+                notes.append(
+                    f"splits pooled, and drawn anew: {', '.join(known)} (name them in dataset.tfds_splits to keep them)"
+                )
         left_out = [split for split, side in known.items() if not side] if any(known.values()) else []
         if left_out:
             notes.append(f"splits left out: {', '.join(left_out)} (name them in dataset.tfds_splits to use them)")

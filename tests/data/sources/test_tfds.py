@@ -5,6 +5,7 @@ import io
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from helpers.tiles import SIDE, image_of, names_of, picture
 from PIL import Image
 
 from kdjax.data import load
+from kdjax.data.sources import tfds as source
 from kdjax.errors import InputError
 
 OPTIONS = dict(source="tfds", image_size=SIDE, storage_size=SIDE, data_seed=0, cache_dir=None, log=lambda line: None)
@@ -175,6 +177,21 @@ def test_split_strings(prepared):
     ):
         with pytest.raises(InputError, match=pattern):
             load(**options, tfds_splits=bad)
+
+
+@pytest.mark.parametrize(
+    ("names", "sides", "noted"),
+    [
+        (("training", "testing"), ["train", "test"], []),
+        (("Train", "val", "extra"), ["train", "validation"], ["splits left out: extra"]),
+        (("seg_train", "seg_test"), ["", ""], ["splits pooled, and drawn anew: seg_train, seg_test"]),
+        (("train",), [""], []),
+    ],
+)
+def test_splits_are_called_as_folders_are(names, sides, noted):
+    chosen, notes = source._choose({name: types.SimpleNamespace(num_examples=1) for name in names}, (), "builder x")
+    assert [side for _, _, side in chosen] == sides
+    assert [note.split(" (name them")[0] for note in notes] == noted
 
 
 def test_bands_of_a_tensor_are_those_of_the_same_files(prepared, tmp_path):
