@@ -91,9 +91,9 @@ def check_both(field: str, weights: Any, sampling: str) -> None:
 
 def _check_split(section: Mapping[str, Any]) -> None:
     _choice(section, "split_by", ("image", "place"))
-    if not (_is_number(section["block_km"]) and 0 < section["block_km"] <= 1000):
+    if not (_is_number(section["block_km"]) and 0.001 <= section["block_km"] <= 1000):
         raise InputError(
-            f"dataset.block_km: {_shown(section['block_km'])} is out of range, it must be above 0, at most 1000"
+            f"dataset.block_km: {_shown(section['block_km'])} is out of range, it must be 0.001 (a meter) to 1000"
         )
     fold = section["fold"]
     whole = _is_list(fold) and all(isinstance(one, int) and not isinstance(one, bool) for one in fold)

@@ -193,7 +193,7 @@ def reuse(path: str, pool: Pool) -> Assignment:
     try:
         if place.exists() and not place.is_file():  # reading a pipe would wait for ever
             raise InputError(f"{field}: {path} is no regular file")
-        document = json.loads(place.read_text(encoding="utf-8"))
+        document = json.loads(place.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{field}: {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

@@ -293,6 +293,7 @@ def test_the_middle_of_a_tile_needs_no_operator_of_a_new_affine(tmp_path, monkey
         ({"split_by": "scene"}, "dataset.split_by: 'scene' is unknown"),
         ({"places": "x.csv"}, "dataset.places is given, but dataset.split_by is 'image'"),
         ({"split_by": "place", "block_km": 0}, "dataset.block_km: 0 is out of range"),
+        ({"split_by": "place", "block_km": 1e-310}, "dataset.block_km: 1e-310 is out of range, it must be 0.001"),
         ({"fold": (3, 3)}, "dataset.fold"),
         ({"fold": (0.0, 3)}, "dataset.fold"),
         ({"fold": (0, 3), "splits": "s.json"}, "dataset.fold does nothing"),

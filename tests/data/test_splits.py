@@ -191,6 +191,7 @@ def test_splits_json_can_be_used_again(tiles, tmp_path):
     part = load(path=str(tiles), **OPTIONS | {"label_fraction": 0.3})
     path.write_text(json.dumps(part.splits_document()))
     assert load(path=str(tiles), **OPTIONS | {"splits": str(path)}).fingerprint == first.fingerprint
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as editors on Windows save it
     assert (
         load(path=str(tiles), **OPTIONS | {"splits": str(path), "label_fraction": 0.3}).fingerprint == part.fingerprint
     )
