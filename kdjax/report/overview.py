@@ -78,7 +78,7 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
         What they are judged by, "top1" or "macro_recall", see `comparison.judged_by`; and the rows.
 
     Raises:
-        InputError: a run is not evaluated, or measures on other images than the first.
+        InputError: a run is not evaluated or not final, or measures on other images than the first.
     """
     places = [os.path.realpath(folder) for folder in folders]
     if len(set(places)) < len(places):
@@ -139,7 +139,7 @@ def _read(folder: Path) -> Evaluated:
     if not path.is_file():
         what = "is a file" if folder.is_file() else "has no results.json"
         raise InputError(f"{folder} {what}: give directories of runs with --stages=evaluate done")
-    results = document.read(path, "run --stages=evaluate of that run again")
+    results = document.read_final(path, "run --stages=evaluate of that run again")
     latency: dict[str, float] = {}
     path = folder / "export" / "parity.json"
     if path.is_file():

@@ -53,13 +53,13 @@ def right(name: str) -> Answers:
         name: RUN:ARM, the directory of an evaluated run and one of its arms or families.
 
     Raises:
-        InputError: there is no such run or arm, or a file of the run is damaged or of an earlier version, which kept no
-            labels.
+        InputError: there is no such run or arm, a file of the run is damaged or of an earlier version, which kept no
+            labels, or its students have not learned to the end.
     """
     folder, _, arm = name.rpartition(":")
     if not folder or not (Path(folder) / "results.json").is_file():
         raise InputError(f"{name}: give RUN:ARM, the directory of an evaluated run and one of its arms")
-    results = document.read(Path(folder) / "results.json", _FIX)
+    results = document.read_final(Path(folder) / "results.json", _FIX)
     arm = comparison.select(results["arms"], comparison.judged_by(results["dataset"])).get(arm, arm)
     if arm not in results["arms"]:
         raise InputError(f"{name}: {folder} has no such arm; give one of {', '.join(results['arms'])}")

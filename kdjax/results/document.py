@@ -102,6 +102,27 @@ def read(path: Path, fix: str) -> dict[str, Any]:
     raise InputError(f"{path} is not the results.json of a run{what}: {fix}")
 
 
+def read_final(path: Path, fix: str) -> dict[str, Any]:
+    """As `read`, of a run whose students have learned all they will: beside others nobody would see it if not.
+
+    Raises:
+        InputError: as `read`, or they have not.
+    """
+    found = read(path, fix)
+    if not is_final(found):
+        step, total = map(found["student"].get, ("step", "total_steps"))
+        raise InputError(
+            f"{path} is not final, its students are at step {step} of {total}: run --stages=distill,evaluate of that "
+            "run to the end"
+        )
+    return found
+
+
+def is_final(results: Mapping[str, Any]) -> bool:
+    """Whether the students had learned all they will when they were measured; an older version did not say."""
+    return bool(results["student"].get("step") == results["student"].get("total_steps"))
+
+
 def dtype(results: Mapping[str, Any]) -> str:
     """The compute dtype of a run; earlier versions wrote "auto", which was that of the backend."""
     said = results["config"].get("dtype", "auto")
@@ -120,9 +141,9 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number,
-        folds) of places, or None), seeds, teacher {model, test_top1, mean, std, ci95} (None where not every split has
-        one) and arms {NAME: {test_top1,
-        mean, std, ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split. Where classes
+        folds) of places, or None), final (of each whether its students had learned all they will), seeds, teacher
+        {model, test_top1, mean, std, ci95} (None where not every split has one) and arms {NAME: {test_top1, mean, std,
+        ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split. Where classes
         are unequal on a split, measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values
         allow for the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm
         that the others are compared with is the best on validation over all splits of those that use no teacher.
@@ -175,6 +196,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "measure": judged,
         "data_seeds": [run["config"]["data_seed"] for run in runs],
         "folds": [_fold_of_places(run["config"].get("dataset", {})) for run in runs],
+        "final": list(map(is_final, runs)),
         "seeds": list(first["config"]["seeds"]),
         "teacher": teacher
         and {"model": first["teacher"]["model"], key: teacher, **intervals.accuracies(teacher, overlap)},

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdjax.results import formats, intervals
+from kdjax.results import document, formats, intervals
 from kdjax.results.comparison import NAMES, baselines, failed_seeds, figures, find_alone, judged_by, shown_arms
 
 
@@ -17,7 +17,7 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
     judged = judged_by(dataset)
     alone = find_alone(arms, judged)
     notes = []
-    if student.get("step") != student.get("total_steps"):
+    if not document.is_final(results):
         notes.append(f"NOT FINAL: the students are at step {student['step']} of {student['total_steps']}.")
     return [
         *notes,

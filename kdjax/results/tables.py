@@ -85,17 +85,24 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     )
     header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
-    paragraphs = [note, *_lost_over_splits(combined)]
+    unfinished = [split for split, final in zip(_splits(combined), combined["final"], strict=True) if not final]
+    halfway = [f"NOT FINAL: the students of {', '.join(unfinished)} have not learned to the end."] if unfinished else []
+    paragraphs = [*halfway, note, *_lost_over_splits(combined)]
     lines = aligned(header, rows, apart=teacher is not None)
     return "\n".join([f"{name} over splits", "", *lines, "", *map(wrapped, paragraphs)])
 
 
-def _lost_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
-    """Which seeds of which splits an arm lost, and how many splits that leaves."""
-    splits = [
+def _splits(combined: Mapping[str, Any]) -> list[str]:
+    """What each split is called."""
+    return [
         f"fold {fold[0]}" if fold else f"data seed {seed}"
         for fold, seed in zip(combined["folds"], combined["data_seeds"], strict=True)
     ]
+
+
+def _lost_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
+    """Which seeds of which splits an arm lost, and how many splits that leaves."""
+    splits = _splits(combined)
     for name, arm in combined["arms"].items():
         parts, whole = [], len(splits)
         for split, failed in zip(splits, arm["failed"], strict=True):

@@ -25,13 +25,14 @@ def table(first: Path, second: Path) -> str:
     """What `main` prints.
 
     Raises:
-        InputError: a run is not evaluated; they have other images, classes, arms or settings; or their splits are the
-            same.
+        InputError: a run is not evaluated, or not final; they have other images, classes, arms or settings; or their
+            splits are the same.
     """
-    runs = [document.read(folder / "results.json", "run --stages=evaluate of that run") for folder in (first, second)]
+    fix = "run --stages=evaluate of that run"
+    runs = [document.read_final(folder / "results.json", fix) for folder in (first, second)]
     for folder, one in zip((first, second), runs, strict=True):
         if "dataset" not in one["config"]:
-            raise InputError(f"{folder / 'results.json'} lacks config.dataset: run --stages=evaluate of that run")
+            raise InputError(f"{folder / 'results.json'} lacks config.dataset: {fix}")
     members = [_sides(folder / "splits.json") for folder in (first, second)]
     if members[0] == members[1]:
         raise InputError(f"{first} and {second} have the same split: there is nothing to compare")

@@ -277,6 +277,15 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
         overview.rows([other])
 
 
+def test_students_that_are_still_in_training_are_refused(runs):
+    changed(runs[1], "student.step", 100)
+    changed(runs[1], "student.total_steps", 100)
+    assert overview.rows(runs)
+    changed(runs[1], "student.step", 10)
+    with pytest.raises(InputError, match="b/results.json is not final, its students are at step 10 of 100: run "):
+        overview.rows(runs)
+
+
 def test_where_classes_are_unequal_macro_recall_takes_the_place_of_top1(runs):
     """Its gains differ from those of top-1 in these runs."""
     for run in runs[:2]:

@@ -93,6 +93,13 @@ def test_help_says_how(capsys):
     assert "python -m kdjax.results.compare" in capsys.readouterr().out
 
 
+def test_students_that_are_still_in_training_are_not_compared(runs):
+    path = runs / "a" / "results.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps({**results, "student": {**results["student"], "step": 10, "total_steps": 100}}))
+    refused(runs, f"{runs}/a:kl", "not final, its students are at step 10 of 100: run --stages=distill,evaluate")
+
+
 def refused(runs, first, match):
     with pytest.raises(InputError, match=match) as caught:
         compare.compare(first, f"{runs}/b:alone")

@@ -148,6 +148,14 @@ def test_over_splits_lost_seeds_and_lost_splits_are_named():
     assert found.endswith("That leaves 3 of 4 splits.") and "student_alone:" not in found
 
 
+def test_over_splits_students_that_are_still_in_training_are_marked():
+    runs = [document.build(**parts(config={"data_seed": seed, "seeds": (0, 1, 2)})) for seed in range(3)]
+    assert "NOT FINAL" not in tables.over_splits(document.combine(runs))
+    runs[1]["student"] |= {"step": 10, "total_steps": 100}
+    lines = tables.over_splits(document.combine(runs)).splitlines()
+    assert "- NOT FINAL: the students of data seed 1 have not learned to the end." in lines
+
+
 @pytest.mark.parametrize(
     ("split_by", "title"), [("place", "3-fold cross-validation over places"), ("image", "Over 3 ")]
 )

@@ -140,6 +140,14 @@ def test_the_dtypes_that_ran_are_compared_and_not_what_was_asked(runs):
         table(random, place)
 
 
+def test_students_that_are_still_in_training_are_refused(runs):
+    path = runs[1] / "results.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps({**results, "student": {**results["student"], "step": 10, "total_steps": 100}}))
+    with pytest.raises(InputError, match=r"place/results.json is not final, its students are at step 10 of 100: run "):
+        table(*runs)
+
+
 def test_how_a_split_was_drawn_in_words():
     section = json.loads(base().to_json())["dataset"]
     say = lambda **fields: drawn_by({**copy.deepcopy(section), **fields})
