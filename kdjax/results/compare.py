@@ -2,11 +2,12 @@
 
     python -m kdjax.results.compare runs/labels_10:kl_cosine runs/labels_10_only:student_alone
 
-An arm may be a family of trials: then its trial with the best validation accuracy is compared. Printed as JSON are the
-accuracies of both, and their mean difference with two 95 % intervals: Student's t over the seeds (from three on, unless
-their differences are equal), and a bootstrap over the test images; and the same of macro recall, whose bootstrap draws
-within the classes. The labels are those that the runs were evaluated by. Runs whose test images have the same names but
-other labels or pixels are refused; pixels are compared where both runs keep them in the same size, bands and values.
+ARM is an arm, or a family of trials that no arm has the name of: then its trial with the best validation accuracy is
+compared. Printed as JSON are the arms that were compared, the accuracies of both, and their mean difference with two 95
+% intervals: Student's t over the seeds (from three on, unless their differences are equal), and a bootstrap over the
+test images; and the same of macro recall, whose bootstrap draws within the classes. The labels are those that the runs
+were evaluated by. Runs whose test images have the same names but other labels or pixels are refused; pixels are
+compared where both runs keep them in the same size, bands and values.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ class Answers:
     """What one arm has right.
 
     Attributes:
+        place: the directory of its run and the arm; of a family the trial that was chosen.
         images: names of the test images.
         classes: the name of the class of each.
         right: by seed (images,) bool, without the seeds that failed.
@@ -39,6 +41,7 @@ class Answers:
         stored: what decides the pixels of an image; hashes of others say nothing.
     """
 
+    place: tuple[str, str]
     images: list[str]
     classes: list[str]
     right: dict[int, np.ndarray]
@@ -60,7 +63,8 @@ def right(name: str) -> Answers:
     if not folder or not (Path(folder) / "results.json").is_file():
         raise InputError(f"{name}: give RUN:ARM, the directory of an evaluated run and one of its arms")
     results = document.read_final(Path(folder) / "results.json", _FIX)
-    arm = comparison.select(results["arms"], comparison.judged_by(results["dataset"])).get(arm, arm)
+    if arm not in results["arms"]:
+        arm = comparison.select(results["arms"], comparison.judged_by(results["dataset"])).get(arm, arm)
     if arm not in results["arms"]:
         raise InputError(f"{name}: {folder} has no such arm; give one of {', '.join(results['arms'])}")
     images, classes = test_split(Path(folder) / "splits.json")
@@ -76,6 +80,7 @@ def right(name: str) -> Answers:
     rows = zip(one["seeds"], one["test_top1"], said == stored["labels_test"], strict=True)
     section = results["config"].get("dataset", {})
     return Answers(
+        (os.path.realpath(folder), arm),
         images,
         [classes[label] for label in stored["labels_test"]],
         {seed: row for seed, top1, row in rows if top1 is not None},
@@ -104,8 +109,8 @@ def compare(first: str, second: str) -> dict[str, Any]:
         InputError: see `right`; the two are one, have not the same test images, or no seed in common.
     """
     one, other = right(first), right(second)
-    if _place(first) == _place(second):
-        raise InputError(f"{second} is given twice: give two arms, or two runs")
+    if one.place == other.place:
+        raise InputError(f"{first} and {second} are one arm, {one.place[1]}: give two arms, or two runs")
     _check_images(first, one, second, other)
     seeds = sorted(one.right.keys() & other.right.keys())
     if not seeds:
@@ -123,6 +128,7 @@ def compare(first: str, second: str) -> dict[str, Any]:
     top1, recall = (ours.mean(1).tolist(), theirs.mean(1).tolist()), (macro(ours), macro(theirs))
     return {
         "arms": [first, second],
+        "compared": [one.place[1], other.place[1]],
         "seeds": seeds,
         "test_top1": top1,
         **measured(top1, None),
@@ -144,11 +150,6 @@ def _check_images(first: str, one: Answers, second: str, other: Answers) -> None
             f"pixels, such as {one.images[differ[0]]}: give both runs the same data; if they have it, run "
             "--stages=evaluate of both on one machine"
         )
-
-
-def _place(name: str) -> tuple[str, str]:
-    folder, _, arm = name.rpartition(":")
-    return os.path.realpath(folder), arm
 
 
 def main(arguments: list[str]) -> None:

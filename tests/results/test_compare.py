@@ -43,6 +43,21 @@ def test_the_difference_is_paired_by_seed_and_image(runs):
     assert compare.compare(f"{runs}/a:kl_0", f"{runs}/b:alone")["test_top1"][0] == [0.0, 0.0]  # a trial by its name
 
 
+def test_an_arm_that_a_family_is_named_after_is_itself(runs):
+    arms = {
+        "kl": ([[0, 0, 0, 0]] * 2, None, 0.5),
+        "kl_hot": ([[0, 0, 1, 1]] * 2, "kl", 0.9),  # the trial of family kl that the table shows, by its own name
+        "cosine_0": ([[0, 0, 0, 1]] * 2, "cosine", 0.5),
+    }
+    write_run(runs / "c", arms)
+    found = compare.compare(f"{runs}/c:kl", f"{runs}/c:kl_hot")
+    assert found["compared"] == ["kl", "kl_hot"] and found["test_top1"] == ([0.5, 0.5], [1.0, 1.0])
+    found = compare.compare(f"{runs}/c:kl", f"{runs}/c:cosine")
+    assert found["compared"] == ["kl", "cosine_0"]
+    with pytest.raises(InputError, match="c:cosine and .*c:cosine_0 are one arm, cosine_0: give two arms, or two runs"):
+        compare.compare(f"{runs}/c:cosine", f"{runs}/c:cosine_0")
+
+
 def test_three_seeds_have_students_interval(runs):
     write_run(runs / "c", {"kl": ([[0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 0]], None, 0.5)})
     write_run(runs / "d", {"alone": ([[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0]], None, 0.5)})
