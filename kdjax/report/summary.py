@@ -1,6 +1,6 @@
 """What a run found, in plain words and with its uncertainty."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdjax.results import formats, intervals, notes
@@ -12,6 +12,7 @@ from kdjax.results.comparison import (
     find_alone,
     judged_by,
     on_validation,
+    passed_over,
     rank,
     shown_arms,
     uses_teacher,
@@ -43,6 +44,7 @@ def finding(results: Mapping[str, Any]) -> str:
     judged = judged_by(results["dataset"])
     arms = {arm: {**one, **figures(one, judged)} for arm, one in arms.items()}
     arm, alone = arms[name], find_alone(arms, judged)
+    better = passed_over(arms, alone, judged)
     tested = results["dataset"]["splits"]["test"]
     chosen = " (chosen on validation)" if len(arms) > 2 else ""
     theirs = arms[alone] if alone is not None and name != alone and arms[alone]["mean"] is not None else None
@@ -54,7 +56,9 @@ def finding(results: Mapping[str, Any]) -> str:
         said += f", averaged over the classes ({NAMES[judged]})"
     if theirs is not None:
         which = "the student trained alone"
-        if len(baselines(arms)) > 1:
+        if better:
+            which = f"{alone}, which lost the fewest seeds of those trained without the teacher,"
+        elif len(baselines(arms)) > 1:
             which = f"{alone}, on validation no worse than any other trained without the teacher,"
         said += f", {which} on {formats.percent(theirs['mean'])} %{_of_seeds(theirs)}"
     teacher = results["teacher"] and results["teacher"]["test"].get(judged)
@@ -70,7 +74,7 @@ def finding(results: Mapping[str, Any]) -> str:
     gain = arm["minus_alone"]
     if gain is None or gain["mean"] is None:
         return f"{said} The two students have no seed in common that ended well, so they cannot be compared."
-    return f"{said} {_uncertainty(arm, theirs, gain, len(arms))}"
+    return f"{said} {_uncertainty(arm, theirs, gain, len(arms), better)}"
 
 
 def _finished_seeds(arm: Mapping[str, Any]) -> set[int]:
@@ -83,7 +87,10 @@ def _of_seeds(arm: Mapping[str, Any]) -> str:
     return f" (over {finished} of {every} seeds)" if finished < every else ""
 
 
-def _uncertainty(arm: Mapping[str, Any], theirs: Mapping[str, Any], gain: Mapping[str, Any], arms: int) -> str:
+def _uncertainty(
+    arm: Mapping[str, Any], theirs: Mapping[str, Any], gain: Mapping[str, Any], arms: int, better: Sequence[str]
+) -> str:
+    """What the gain is worth; `better` are the arms without a teacher that were passed over for their failed seeds."""
     seeds = len(_finished_seeds(arm) & _finished_seeds(theirs))
     # Where seeds were lost, the difference is not that of the means.
     lost = bool(failed_seeds(arm) or failed_seeds(theirs))
@@ -121,6 +128,11 @@ def _uncertainty(arm: Mapping[str, Any], theirs: Mapping[str, Any], gain: Mappin
     said += f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" + (" after Holm's correction" if arms > 2 else "")
     if low <= 0 <= high:
         return f"{said}. The interval contains 0: these seeds do not show that distillation helps or harms."
+    if better and gain["mean"] > 0:
+        return (
+            f"{said}. But with the seeds that ended well {' and '.join(better)} did better on validation, so this does "
+            "not show that distillation helps."
+        )
     direction = "helps" if gain["mean"] > 0 else "harms"
     if p < 0.05:
         return f"{said}. On this split and with this teacher, distillation {direction}."

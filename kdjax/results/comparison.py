@@ -109,3 +109,12 @@ def find_alone(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> 
     weaker one would be no gain by distillation. The first of equals; None where every arm uses the teacher.
     """
     return max(baselines(arms), key=lambda name: rank(arms[name], measure), default=None)
+
+
+def passed_over(arms: Mapping[str, Mapping[str, Any]], alone: str | None, measure: str = "top1") -> list[str]:
+    """The arms without a teacher that lost more seeds than `alone`, and with the others do better on validation.
+
+    What is better than `alone` may still be worse than these.
+    """
+    reached = (on_validation(arms[alone], measure) or 0.0) if alone else 0.0
+    return [name for name in baselines(arms) if (on_validation(arms[name], measure) or 0.0) > reached]

@@ -4,7 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.results import document, formats, intervals
-from kdjax.results.comparison import NAMES, baselines, failed_seeds, figures, find_alone, judged_by, shown_arms
+from kdjax.results.comparison import (
+    NAMES,
+    baselines,
+    failed_seeds,
+    figures,
+    find_alone,
+    judged_by,
+    passed_over,
+    shown_arms,
+)
 
 
 def table_notes(results: Mapping[str, Any]) -> list[str]:
@@ -106,11 +115,16 @@ def _seeds(results: Mapping[str, Any]) -> str:
 
 def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, judged: str) -> Iterator[str]:
     """Against which arm, by which test, and the bootstrap over the test images."""
-    without = baselines(arms)
+    without, better = baselines(arms), passed_over(arms, alone, judged)
     if len(without) > 1 and len(arms) > len(without):
-        yield (
-            f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher, none does better on validation."
-        )
+        which = f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher,"
+        if better:
+            yield (
+                f"{which} it lost the fewest seeds. With the seeds that ended well {' and '.join(better)} did better "
+                f"on validation, so a gain over {alone} does not show that distillation helps."
+            )
+        else:
+            yield f"{which} none does better on validation."
     found = {name: figures(arm, judged) for name, arm in arms.items()}
     compared = [name for name, one in found.items() if one["p_vs_alone"] is not None]
     if compared:

@@ -137,6 +137,19 @@ def test_with_few_labels_the_finding_names_them_and_the_better_baseline():
     assert summary.finding(found).startswith("The student kl")
 
 
+def test_a_baseline_that_was_passed_over_for_its_failed_seeds_takes_the_claim_back():
+    lost = {"top1": 0.95, "val_top1": [0.9, 0.9, None], "test_top1": [0.95, 0.95, None]}
+    found = gain(0.05, [0.01, 0.09], 0.03, seeds=3, labeled_alone=lost)
+    said = summary.finding(found)
+    assert "student_alone, which lost the fewest seeds of those trained without the teacher, on 80.00 %" in said
+    assert said.endswith(
+        "But with the seeds that ended well labeled_alone did better on validation, so this does not show that "
+        "distillation helps."
+    )
+    found = gain(-0.05, [-0.09, -0.01], 0.03, seeds=3, labeled_alone=lost)
+    assert summary.finding(found).endswith(HARMS)
+
+
 def test_where_there_is_nothing_to_compare_it_says_so():
     found = gain(0.05)
     del found["arms"]["student_alone"]

@@ -52,6 +52,16 @@ def test_against_which_arm_is_said_where_there_is_a_choice():
     assert not any("Gains are over" in one for one in notes.table_notes(document.build(**{**given, "arms": without})))
 
 
+def test_a_baseline_that_was_passed_over_for_its_failed_seeds_is_said():
+    given = parts({**TOP1, "student_alone": [0.8, 0.82, None], "labeled_alone": [0.5, 0.52, 0.54]})
+    given["arms"]["student_alone"]["val_top1"] = [0.9, 0.9, None]
+    assert (
+        "Gains are over labeled_alone: of student_alone and labeled_alone, which use no teacher, it lost the fewest "
+        "seeds. With the seeds that ended well student_alone did better on validation, so a gain over labeled_alone "
+        "does not show that distillation helps."
+    ) in notes.table_notes(document.build(**given))
+
+
 def test_symmetries_are_said_with_their_means():
     given = parts()
     given["arms"]["kl"]["symmetries_top1"] = [0.8, None, 0.9]
