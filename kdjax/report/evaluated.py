@@ -53,16 +53,16 @@ class Evaluated:
 
     @property
     def teacher(self) -> str:
-        """What makes a teacher the same in two runs: its SHA-256 and, of stored logits, their fingerprints.
+        """What makes a teacher the same in two runs: its fingerprints, which say all that it is, see `stages.evaluate`.
 
         Only of a run that has one.
 
-        Logits that were made elsewhere may have one fingerprint and be of two teachers, and older versions did not
-        write it: then the figures on test tell them apart.
+        Logits that were made elsewhere may not say whose they are, and older versions did not write fingerprints. One
+        file may then have two heads or inputs, and be two teachers: the figures on test tell them apart.
         """
         facts = self.results["teacher"]
-        known = [facts["model"], facts.get("sha256"), facts.get("logits")]
-        return _text(known if known[1] and not known[2] else [*known, facts["test"]])
+        known = ("fingerprints",) if "fingerprints" in facts else ("sha256", "logits", "test")
+        return _text([facts["model"], *map(facts.get, known)])
 
     @property
     def student_name(self) -> str:

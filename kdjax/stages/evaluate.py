@@ -20,7 +20,7 @@ from kdjax.run.soft_targets import has_teacher, open_targets
 from kdjax.runtime import files
 from kdjax.runtime.environment import environment
 from kdjax.runtime.metrics_writer import MetricsWriter
-from kdjax.teacher.store import tree_digest
+from kdjax.teacher.store import DATA_PARTS, fingerprint, tree_digest
 from kdjax.teacher.targets import Targets
 from kdjax.training.learner import Selected
 from kdjax.training.predictor import mean_over_symmetries, population_metrics
@@ -159,11 +159,16 @@ def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) ->
     validation = metrics.classification(logits["validation"], dataset.validation.labels)
     stored = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
     hidden = other_run.hidden_labels(other_run.named(run.config), dataset)
+    # Without what other students of the same teacher may be shown otherwise; arrays may not say whose they are.
+    who = [
+        {name: one for name, one in source.folder.parts.items() if name not in DATA_PARTS} for source in targets.sources
+    ]
     passes = [record[kind] for kind in ("views", "clean") if kind in record]
     return {
         **teacher_facts(run),
         **({"sha256": ", ".join(targets.digests)} if targets.digests else {}),
         **({"logits": stored} if stored else {}),  # folders of them, by their fingerprints
+        **({"fingerprints": list(map(fingerprint, who))} if all("teacher" in one for one in who) else {}),
         **({"hidden_labels": hidden} if hidden else {}),  # that it was trained with, and the students were not
         **({"fitted_heads": targets.fitted_heads} if targets.fitted_heads else {}),
         "forward_images": record["views"]["forward_images"] if "views" in record else None,

@@ -150,6 +150,18 @@ def test_teachers_of_one_name_are_told_apart_by_what_they_say(tmp_path):
     ]  # fmt: skip
 
 
+def test_teachers_of_one_file_are_told_apart_by_their_fingerprints(tmp_path):
+    """One ONNX file with two heads is two teachers; of an older version the figures tell."""
+    folders = [write(tmp_path / name, teacher="encoder.onnx") for name in "abcde"]
+    for folder, told, top1 in zip(
+        folders, (["f0"], ["f0"], ["f1"], None, None), (0.9, 0.8, 0.9, 0.9, 0.5), strict=True
+    ):
+        changed(folder, "teacher.test.top1", top1)
+        if told:
+            changed(folder, "teacher.fingerprints", told)
+    assert [row.run[-1] for row in overview.rows(folders)[1] if row.style == "t"] == ["a", "c", "d", "e"]
+
+
 def test_a_baseline_with_failed_seeds_is_behind_a_whole_one(runs):
     changed(runs[1], "arms.student_alone.val_top1", [0.9, None, None])
     best = next(row for row in overview.rows(runs)[1] if row.name == "mobilenet_v2 64 px alone")

@@ -40,7 +40,12 @@ def targets(*sources):
         record=lambda: {"clean": {"forward_images": 0, "started_images": 0}},
         digests=[sha for sha, _ in sources if sha],
         fitted_heads=[],
-        sources=[SimpleNamespace(teacher=sha or None, folder=SimpleNamespace(fingerprint=one)) for sha, one in sources],
+        sources=[
+            SimpleNamespace(
+                teacher=sha or None, folder=SimpleNamespace(fingerprint=one, parts={"teacher": sha} if sha else {})
+            )
+            for sha, one in sources
+        ],
     )
 
 
@@ -50,6 +55,19 @@ def test_stored_logits_are_named_by_their_fingerprints(run):
     stored = facts(("", "f0"), ("a", "f1"), ("", "f2"))
     assert stored["logits"] == ["f0", "f2"] and stored["sha256"] == "a"
     assert "logits" not in facts(("a", "f1"))
+
+
+def test_a_teacher_is_told_by_all_that_it_is_and_not_by_the_data(run):
+    said = {side: np.zeros((len(getattr(run.dataset, side)), 3)) for side in evaluate.SIDES}
+
+    def told(**parts):
+        given = targets(("a", "f0"))
+        given.sources[0].folder.parts |= {"examples": "e", "augmentation": [], "data_seed": 0, "format": 2, **parts}
+        return evaluate._teacher_facts(run, given, said)["fingerprints"]
+
+    assert told() == told(examples="fewer labels", augmentation=["turn"], data_seed=1)
+    assert len({str(told(**one)) for one in ({}, {"head": "h0"}, {"head": "h1"}, {"size": 32}, {"dtype": "b"})}) == 5
+    assert "fingerprints" not in evaluate._teacher_facts(run, targets(("a", "f1"), ("", "f2")), said)
 
 
 def test_results_hold_the_digest_of_their_logits(run, monkeypatch):
