@@ -6,8 +6,9 @@ parameters, multiply-adds and, for runs that were exported, latency.
 
 Of every run one arm that uses the teacher is shown, the one that is best on validation; and of each student the arm
 without a teacher that is best on validation, whichever run it is in. A student is the same in two runs where its
-network, its data and all settings of its training are. Gains are paired by seed. Where classes are unequal, macro
-recall takes the place of top-1.
+network, its data and all settings of its training are. Gains are paired by seed, and over the arm without a teacher
+that has most seeds in common, of those the one that is best on validation. Where classes are unequal, macro recall
+takes the place of top-1.
 """
 
 import argparse
@@ -53,8 +54,8 @@ class Row:
         arm: its loss; "" of a teacher.
         cost: params and macs, and latency_ms where it was measured.
         figures: mean, std and ci95 of what it is judged by on test, fractions.
-        gain: `intervals.summary` of the paired difference to the same student without a teacher, where that is there;
-            None of others.
+        over: arm and run of the same student without a teacher, that it is compared with; "" where none is there.
+        differences: on test to that one, of each seed that both have; None where one of the two failed.
         seeds, failed: of the students, all and those without a finite result; empty of a teacher.
         taught: whether it learned from a teacher.
     """
@@ -65,10 +66,21 @@ class Row:
     arm: str
     cost: Mapping[str, Any]
     figures: Mapping[str, Any]
-    gain: Mapping[str, Any] | None = None
+    over: str = ""
+    differences: Sequence[float | None] = ()
     seeds: Sequence[int] = ()
     failed: Sequence[int] = ()
     taught: bool = False
+
+    @property
+    def gain(self) -> dict[str, Any] | None:
+        """`intervals.summary` of the differences; None where there is nothing to compare with."""
+        return intervals.summary(self.differences) if self.over else None
+
+    @property
+    def pairs(self) -> int:
+        """The seeds that the gain is of."""
+        return _ended(self.differences)
 
 
 def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
@@ -108,10 +120,11 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
 
 
 def _of_student(found: Sequence[Evaluated], style: str, measure: str) -> list[Row]:
-    """The rows of one student: the best without a teacher, and one of each run."""
+    """The rows of one student: the best without a teacher and others that gains are over, and one of each run."""
     arm = lambda one, arm: shown_arms(one.results)[arm]
     baselines = [(one, alone) for one in found if (alone := one.alone(measure))]
-    best = max(baselines, key=lambda pair: rank(arm(*pair), measure), default=None)
+    by_rank = lambda pair: rank(arm(*pair), measure)
+    shown, listed = [max(baselines, key=by_rank)] if baselines else [], []
 
     def row(one: Evaluated, name: str, of: str, **more: Any) -> Row:
         facts = arm(one, name)
@@ -119,19 +132,25 @@ def _of_student(found: Sequence[Evaluated], style: str, measure: str) -> list[Ro
         seeds = {"seeds": facts["seeds"], "failed": failed_seeds(facts)}
         return Row(f"{one.student_name} {of}", one.run, style, name, cost, figures(facts, measure), **seeds, **more)
 
-    listed = [row(*best, "alone")] if best else []
     for one in found:
         taught = [name for name, facts in shown_arms(one.results).items() if uses_teacher(facts)]
         if taught:
             # Where all of them failed, the first is there to say so.
             leading = name if (name := leading_arm(one.results)) in taught else taught[0]
-            gain = _gain(arm(one, leading), arm(*best), measure) if best else None
-            listed.append(row(one, leading, f"from {one.results['teacher']['model']}", gain=gain, taught=True))
-    return listed
+            to = [intervals.paired_differences(*paired(arm(one, leading), arm(*pair), measure)) for pair in baselines]
+            chosen = max(
+                zip(baselines, to, strict=True), key=lambda pair: (_ended(pair[1]), by_rank(pair[0])), default=None
+            )
+            compared: dict[str, Any] = {}
+            if chosen:
+                shown.append(chosen[0])
+                compared = {"over": f"{chosen[0][1]} of {chosen[0][0].run}", "differences": chosen[1]}
+            listed.append(row(one, leading, f"from {one.results['teacher']['model']}", **compared, taught=True))
+    return [*(row(*pair, "alone") for pair in baselines if pair in shown), *listed]
 
 
-def _gain(first: Mapping[str, Any], second: Mapping[str, Any], measure: str) -> dict[str, Any] | None:
-    return intervals.summary(intervals.paired_differences(*paired(first, second, measure)))
+def _ended(differences: Sequence[float | None]) -> int:
+    return sum(one is not None for one in differences)
 
 
 def _read(folder: Path) -> Evaluated:
@@ -211,6 +230,12 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
         notes.lost(f"{row.name} ({row.arm} of {row.run})", notes.numbered(row.failed), len(row.failed))
         for row in listed
         if row.failed
+    ]
+    alone = collections.Counter(row.style for row in listed if row.seeds and not row.taught)
+    lost += [
+        f"{row.name} ({row.arm} of {row.run}): the gain is over {row.over}, from {row.pairs} of {len(row.seeds)} seeds."
+        for row in listed
+        if row.over and (alone[row.style] > 1 or row.pairs < len(row.seeds))
     ]
     return page(
         f"{facts['name']}: teachers and students",

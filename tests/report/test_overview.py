@@ -218,6 +218,31 @@ def test_a_taught_student_of_which_every_seed_failed_is_a_row(tmp_path):
     )
 
 
+def seeded(folder, *seeds, **given):
+    """A run with other seeds."""
+    write(folder, **given)
+    for name in json.loads((folder / "results.json").read_text())["arms"]:
+        changed(folder, f"arms.{name}.seeds", list(seeds))
+    return folder
+
+
+def test_gains_are_over_the_baseline_with_most_seeds_in_common(tmp_path):
+    """The best on validation may be of another run with other seeds."""
+    best = seeded(tmp_path / "a", 0, 1, 2, top1={"student_alone": [0.9, 0.9, 0.9]}, val={"student_alone": 0.9})
+    both = {"student_alone": [0.70, 0.72, 0.74], "kl": [0.75, 0.78, 0.77]}
+    for name, seeds in (("b", (3, 4, 5)), ("c", (2, 3, 4))):
+        own = seeded(tmp_path / name, *seeds, top1=both)
+        rows = overview.rows([best, own])[1]
+        assert [(row.run, row.arm) for row in rows[1:]] == [
+            (str(best), "student_alone"), (str(own), "student_alone"), (str(own), "kl"),
+        ]  # fmt: skip
+        assert rows[-1].gain["mean"] == pytest.approx((0.05 + 0.06 + 0.03) / 3) and rows[-1].pairs == 3
+    assert f"(kl of {own}): the gain is over student_alone of {own}, from 3 of 3 seeds." in shown(best, own)[1]
+    few = seeded(tmp_path / "d", 2, 3, 4, top1={"kl": [0.75, 0.78, 0.77]})
+    assert f"(kl of {few}): the gain is over student_alone of {best}, from 1 of 3 seeds." in shown(best, few)[1]
+    assert "the gain is over" not in shown(write(tmp_path / "e"))[1]
+
+
 @pytest.mark.parametrize(
     ("top1", "said"),
     [
