@@ -263,10 +263,11 @@ def _finding(listed: Sequence[Row]) -> str:
     said = f"{best.name} gains most, {signed(most)} points."
     if most <= 0:
         said = f"No taught student does better than itself alone. {best.name} comes nearest, {signed(most)} points."
-    bounds = best.gain["ci95"] if best.gain else None
+    bounds = intervals.summary(best.differences, largest_of=len(gains))["ci95"]
     if bounds is None:
         return f"{said} There is no interval: it takes three seeds that differ."
-    said += f" The 95 % interval is {' to '.join(map(signed, bounds))}"
+    choice = f", corrected for the choice of the largest of {len(gains)} gains on test (Bonferroni)," * (len(gains) > 1)
+    said += f" The 95 % interval{choice} is {' to '.join(map(signed, bounds))}"
     if bounds[0] <= 0 <= bounds[1]:
         return f"{said} and contains 0: these seeds do not show that distillation helps or harms."
     return f"{said}."

@@ -24,7 +24,7 @@ def mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(kept) / len(kept) if kept else None
 
 
-def summary(values: Sequence[float | None], overlap: float = 0.0) -> dict[str, Any]:
+def summary(values: Sequence[float | None], overlap: float = 0.0, largest_of: int = 1) -> dict[str, Any]:
     """Mean, standard deviation and Student's 95 % interval of the values that are not None.
 
     The interval has no bounds: it is for differences and losses. Accuracies have `accuracies`.
@@ -34,6 +34,8 @@ def summary(values: Sequence[float | None], overlap: float = 0.0) -> dict[str, A
         overlap: test images ÷ training images where the repetitions are random splits of the same images. They are
             then not independent, and the variance of their mean is taken as (1 / n + overlap) std² in place of
             std² / n (Nadeau and Bengio 2003, "Inference for the Generalization Error", equation 15).
+        largest_of: so many such means, of which this one was chosen for being the largest. The interval is then wider
+            (Bonferroni): 0.975 becomes 1 − 0.025 / largest_of.
 
     Returns:
         mean: float, None without values. std: with n − 1, None below two values. ci95: [low, high], the
@@ -47,7 +49,7 @@ def summary(values: Sequence[float | None], overlap: float = 0.0) -> dict[str, A
     std = math.sqrt(math.fsum((v - center) ** 2 for v in kept) / (n - 1))
     if n < FEWEST or std <= _rounding(kept):
         return {"mean": center, "std": std, "ci95": None}
-    half = float(special.stdtrit(n - 1, 0.975)) * std * math.sqrt(1 / n + overlap)
+    half = float(special.stdtrit(n - 1, 1 - 0.025 / largest_of)) * std * math.sqrt(1 / n + overlap)
     return {"mean": center, "std": std, "ci95": [center - half, center + half]}
 
 

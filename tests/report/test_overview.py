@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from helpers.run_results import TOP1, parts
+from scipy import stats
 
 from kdjax.config import base
 from kdjax.errors import InputError
@@ -270,6 +271,19 @@ def test_gains_are_over_the_baseline_with_most_seeds_in_common(tmp_path):
 )
 def test_the_first_sentence_is_true_of_gains_losses_and_what_is_not_there(tmp_path, top1, said):
     assert shown(write(tmp_path / "a", top1=top1))[0] == said
+
+
+def test_the_interval_of_the_largest_of_several_gains_is_corrected_for_the_choice(tmp_path):
+    folders = [
+        write(tmp_path / "a", top1={"student_alone": [0.5, 0.5, 0.5], "kl": [0.69, 0.7, 0.71]}),
+        write(tmp_path / "b", top1={"kl": [0.6, 0.6, 0.7]}, teacher="resnet50", sha="b"),
+    ]
+    half = stats.t.ppf(1 - 0.025 / 2, 2) * 0.01 / np.sqrt(3)
+    assert shown(*folders)[0] == (
+        "mobilenet_v2 64 px from vgg16_bn gains most, +20.00 points. The 95 % interval, corrected for the choice of "
+        f"the largest of 2 gains on test (Bonferroni), is +{20 - 100 * half:.2f} to +{20 + 100 * half:.2f}."
+    )
+    assert "Bonferroni" not in shown(folders[0])[0]
 
 
 def test_a_student_that_is_alone_in_no_run_has_nothing_to_be_compared_with(tmp_path):
