@@ -136,7 +136,7 @@ def _of_student(found: Sequence[Evaluated], style: str, measure: str) -> list[Ro
         taught = [name for name, facts in shown_arms(one.results).items() if uses_teacher(facts)]
         if taught:
             # Where all of them failed, the first is there to say so.
-            leading = name if (name := leading_arm(one.results)) in taught else taught[0]
+            leading = name if (name := leading_arm(one.results, measure)) in taught else taught[0]
             to = [intervals.paired_differences(*paired(arm(one, leading), arm(*pair), measure)) for pair in baselines]
             chosen = max(
                 zip(baselines, to, strict=True), key=lambda pair: (_ended(pair[1]), by_rank(pair[0])), default=None

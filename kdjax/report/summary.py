@@ -19,12 +19,13 @@ from kdjax.results.comparison import (
 )
 
 
-def leading_arm(results: Mapping[str, Any]) -> str | None:
+def leading_arm(results: Mapping[str, Any], judged: str | None = None) -> str | None:
     """The arm that is looked at closely: of those taught by the teacher the one that is best on validation.
 
-    Where no student was taught, or all of those failed, the best of the others; None where all failed.
+    Where no student was taught, or all of those failed, the best of the others; None where all failed. `judged` is by
+    what; None = by what the run is.
     """
-    arms, judged = shown_arms(results), judged_by(results["dataset"])
+    arms, judged = shown_arms(results), judged or judged_by(results["dataset"])
     finished = [
         name for name, arm in arms.items() if arm["mean"] is not None and on_validation(arm, judged) is not None
     ]

@@ -337,6 +337,25 @@ def test_students_that_are_still_in_training_are_refused(runs):
         overview.rows(runs)
 
 
+def unequal(folder):
+    """The run with unequal classes, and macro recall on validation as top-1."""
+    results = json.loads((folder / "results.json").read_text())
+    results["dataset"]["class_counts"] = {"train": [90, 20, 20], "test": [4, 4, 4]}
+    for arm in results["arms"].values():
+        arm["val_macro_recall"] = arm["val_top1"]
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_every_run_shows_its_best_arm_by_what_the_page_is_judged_by(tmp_path):
+    """Also a run that by itself is judged otherwise."""
+    folders = [write(tmp_path / "a"), write(tmp_path / "b", val={"kl": 0.2, "cosine": 0.9})]
+    unequal(folders[0])
+    for name, value in {"student_alone": 0.1, "kl": 0.9, "cosine": 0.2, "kl_cosine": 0.1}.items():
+        changed(folders[1], f"arms.{name}.val_macro_recall", [value] * 3)
+    assert [row.arm for row in overview.rows(folders)[1] if row.run == str(folders[1]) and row.taught] == ["kl"]
+    assert [row.arm for row in overview.rows(folders[1:])[1] if row.taught] == ["cosine"]
+
+
 def test_where_classes_are_unequal_macro_recall_takes_the_place_of_top1(runs):
     """Its gains differ from those of top-1 in these runs."""
     for run in runs[:2]:
