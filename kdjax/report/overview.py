@@ -104,6 +104,7 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
                 f"{folder}: its test images or classes are not those of {folders[0]}: give runs of one data set and "
                 "dataset.splits"
             )
+    _check_images(folders, found)
     measure = judged_by_all(one.results["dataset"] for one in found)
     shown: dict[str, Row] = {}
     for one in found:
@@ -117,6 +118,17 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
     for number, student in enumerate(students):
         listed += _of_student([one for one in found if one.student == student], f"s{number % charts.STYLES}", measure)
     return measure, listed
+
+
+def _check_images(folders: Sequence[Path], found: Sequence[Evaluated]) -> None:
+    """That images of the same names are the same, of those runs that say what they were tested on."""
+    first: tuple[Path, compare.Tested] | None = None
+    for folder, one in zip(folders, found, strict=True):
+        if (folder / "evaluation" / "logits.npz").is_file():  # figures may be kept without it
+            tested, _ = compare.tested(folder, one.results)
+            if first:
+                compare.check_images(*first, folder, tested)
+            first = first or (folder, tested)
 
 
 def _of_student(found: Sequence[Evaluated], style: str, measure: str) -> list[Row]:

@@ -13,6 +13,7 @@ compared where both runs keep them in the same size, bands and values.
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,35 @@ _STORED_BY = ("storage_size", "value_range", "sensor", "file_bands", "bands")
 
 
 @dataclasses.dataclass(frozen=True)
+class Tested:
+    """What a run was tested on.
+
+    Attributes:
+        images: names of the test images.
+        classes: the name of the class of each.
+        hashes: uint8 (images, 32), of the pixels of each image.
+        stored: what decides the pixels of an image; hashes of others say nothing.
+    """
+
+    images: list[str]
+    classes: list[str]
+    hashes: np.ndarray
+    stored: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Answers:
     """What one arm has right.
 
     Attributes:
         place: the directory of its run and the arm; of a family the trial that was chosen.
-        images: names of the test images.
-        classes: the name of the class of each.
+        tested: on what.
         right: by seed (images,) bool, without the seeds that failed.
-        hashes: uint8 (images, 32), of the pixels of each image.
-        stored: what decides the pixels of an image; hashes of others say nothing.
     """
 
     place: tuple[str, str]
-    images: list[str]
-    classes: list[str]
+    tested: Tested
     right: dict[int, np.ndarray]
-    hashes: np.ndarray
-    stored: list[Any]
 
 
 def right(name: str) -> Answers:
@@ -67,26 +79,37 @@ def right(name: str) -> Answers:
         arm = comparison.select(results["arms"], comparison.judged_by(results["dataset"])).get(arm, arm)
     if arm not in results["arms"]:
         raise InputError(f"{name}: {folder} has no such arm; give one of {', '.join(results['arms'])}")
-    images, classes = test_split(Path(folder) / "splits.json")
     one, columns = results["arms"][arm], list(results["arms"])
+    on, stored = tested(Path(folder), results, (len(one["seeds"]), len(columns)))
+    said = stored["student_test"][:, columns.index(arm)].argmax(-1)
+    rows = zip(one["seeds"], one["test_top1"], said == stored["labels_test"], strict=True)
+    right = {seed: row for seed, top1, row in rows if top1 is not None}
+    return Answers((os.path.realpath(folder), arm), on, right)
+
+
+def tested(
+    folder: Path, results: Mapping[str, Any], students: tuple[int | None, int | None] = (None, None)
+) -> tuple[Tested, dict[str, np.ndarray]]:
+    """What a run was tested on, and the arrays of its evaluation.
+
+    Args:
+        folder: its directory.
+        results: its results.json.
+        students: number of seeds and arms; None for any.
+
+    Raises:
+        InputError: a file of the run is damaged or of an earlier version, which kept no labels.
+    """
+    images, classes = test_split(folder / "splits.json")
     shapes = {
-        "student_test": (len(one["seeds"]), len(columns), len(images), len(classes)),
+        "student_test": (*students, len(images), len(classes)),
         "labels_test": (len(images),),
         "hashes_test": (len(images), 32),
     }
-    path, sha256 = Path(folder) / "evaluation" / "logits.npz", results.get("logits_sha256")
-    stored = logits.read(path, shapes, _FIX, sha256)
-    said = stored["student_test"][:, columns.index(arm)].argmax(-1)
-    rows = zip(one["seeds"], one["test_top1"], said == stored["labels_test"], strict=True)
+    stored = logits.read(folder / "evaluation" / "logits.npz", shapes, _FIX, results.get("logits_sha256"))
     section = results["config"].get("dataset", {})
-    return Answers(
-        (os.path.realpath(folder), arm),
-        images,
-        [classes[label] for label in stored["labels_test"]],
-        {seed: row for seed, top1, row in rows if top1 is not None},
-        stored["hashes_test"],
-        [files.read_json(Path(folder) / "splits.json", _FIX).get("value_range"), *map(section.get, _STORED_BY)],
-    )
+    by = [files.read_json(folder / "splits.json", _FIX).get("value_range"), *map(section.get, _STORED_BY)]
+    return Tested(images, [classes[label] for label in stored["labels_test"]], stored["hashes_test"], by), stored
 
 
 def test_split(path: Path) -> tuple[list[str], list[str]]:
@@ -111,12 +134,12 @@ def compare(first: str, second: str) -> dict[str, Any]:
     one, other = right(first), right(second)
     if one.place == other.place:
         raise InputError(f"{first} and {second} are one arm, {one.place[1]}: give two arms, or two runs")
-    _check_images(first, one, second, other)
+    check_images(first, one.tested, second, other.tested)
     seeds = sorted(one.right.keys() & other.right.keys())
     if not seeds:
         raise InputError(f"{first} and {second} have no seed in common that ended well: train both with the same seeds")
     ours, theirs = (np.array([found.right[seed] for seed in seeds]) for found in (one, other))
-    labels = np.unique(one.classes, return_inverse=True)[1]
+    labels = np.unique(one.tested.classes, return_inverse=True)[1]
 
     def measured(means: tuple[list[float], list[float]], by_class: np.ndarray | None) -> dict[str, Any]:
         return {
@@ -136,8 +159,12 @@ def compare(first: str, second: str) -> dict[str, Any]:
     }
 
 
-def _check_images(first: str, one: Answers, second: str, other: Answers) -> None:
-    """Whether both were tested on the same images, with the same labels."""
+def check_images(first: str | Path, one: Tested, second: str | Path, other: Tested) -> None:
+    """Whether both were tested on the same images, with the same labels.
+
+    Raises:
+        InputError: they were not.
+    """
     if one.images != other.images:
         raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
     for image, here, there in zip(one.images, one.classes, other.classes, strict=True):

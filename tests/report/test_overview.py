@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import evaluated_run
 from helpers.run_results import TOP1, parts
 from scipy import stats
 
@@ -326,6 +327,18 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     (other / "results.json").write_text("[]")
     with pytest.raises(InputError, match="not the results.json of a run"):
         overview.rows([other])
+
+
+def test_images_that_share_their_names_alone_are_refused(tmp_path):
+    arms = {"alone": ([[0, 0, 1, 1]] * 3, None, 0.5)}
+    evaluated_run.write_run(tmp_path / "a", arms)
+    evaluated_run.write_run(tmp_path / "b", arms)
+    assert overview.rows([tmp_path / "a", tmp_path / "b"])
+    evaluated_run.write_run(tmp_path / "c", arms, images={evaluated_run.TEST[2]: "another"})
+    with pytest.raises(InputError, match="a and .*c have not the same test images: 1 of 4 differ in their pixels"):
+        overview.rows([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    (tmp_path / "c" / "evaluation" / "logits.npz").unlink()
+    assert overview.rows([tmp_path / "a", tmp_path / "c"])
 
 
 def test_students_that_are_still_in_training_are_refused(runs):
