@@ -22,17 +22,22 @@ STYLES = _COLORS * len(_MARKERS)
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Lines of one arm: `lines` are (n, 2) arrays of x and y, one a seed; they are drawn faint below their mean."""
+    """Lines of one arm: `lines` are (n, 2) arrays of x and y, one a seed; they are drawn faint below their mean.
+
+    Those that `failed` are not in the mean, unless all did.
+    """
 
     name: str
     style: str
     lines: tuple[np.ndarray, ...]
+    failed: tuple[np.ndarray, ...] = ()
 
     @property
     def mean(self) -> np.ndarray:
-        """Over the lines that go to the end: that of a student that failed is shorter."""
-        longest = max(map(len, self.lines))
-        return np.mean([line for line in self.lines if len(line) == longest], axis=0)
+        """Over the lines that go to the end."""
+        counted = self.lines or self.failed
+        longest = max(map(len, counted))
+        return np.mean([line for line in counted if len(line) == longest], axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +94,14 @@ def _swatch(style: str, line: bool) -> Markup:
 
 def curves(series: Sequence[Series], *, alt: str, unit: str = "", log: bool = False, x_label: str = "epoch") -> Markup:
     """Curves over epochs or something else; `log` holds only where all values are positive."""
-    values = np.concatenate([line for one in series for line in one.lines])
+    values = np.concatenate([line for one in series for line in (*one.lines, *one.failed)])
     log = log and values[:, 1].min() > 0
     low, high = _percents(values[:, 1]) if unit == "%" else _range(values[:, 1], log)
     x = Axis(0, float(values[:, 0].max()) * 1.02, 46, 334)
     y = Axis(low, high, 186, 22, log)
     drawn = []
     for one in series:
-        lines = [element("path", d=_path(line, x, y), class_="curve") for line in one.lines]
+        lines = [element("path", d=_path(line, x, y), class_="curve") for line in (*one.lines, *one.failed)]
         if len(lines) > 1:
             faint = element("g", *lines, class_="faint")
             lines = [faint, element("path", element("title", one.name), d=_path(one.mean, x, y), class_="curve")]

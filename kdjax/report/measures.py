@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, panels, scroll, table
 from kdjax.report.summary import leading_arm
 from kdjax.results import formats, intervals, metrics, notes
-from kdjax.results.comparison import NAMES, figures, find_alone, judged_by, shown_arms
+from kdjax.results.comparison import NAMES, failed_seeds, figures, find_alone, judged_by, shown_arms
 
 
 def _styles(material: Material) -> dict[str, str]:
@@ -30,7 +30,9 @@ def _of_arm(material: Material, arm: str) -> list[int]:
 def curves(material: Material) -> list[Markup]:
     """Every loss term, and what steps are chosen by on validation, over epochs."""
     styles = _styles(material)
-    students = _series(material.records["distill"], styles)
+    arms = shown_arms(material.results)
+    failed = {f"{arm}/{seed}" for arm, one in arms.items() for seed in failed_seeds(one)}
+    students = _series(material.records["distill"], styles, failed)
     teacher = _series(material.records["teacher"], {"teacher": "t"})
     drawn = []
     titles = {"loss": "Weighted sum of the terms", **{name: term.title for name, term in TERMS.items()}}
@@ -43,7 +45,8 @@ def curves(material: Material) -> list[Markup]:
         measure = "top1"
     key = ("validation", measure)
     if series := [*teacher.get(key, []), *students.get(key, [])]:
-        series = [dataclasses.replace(one, lines=tuple(line * [1, 100] for line in one.lines)) for one in series]
+        percents = lambda lines: tuple(line * [1, 100] for line in lines)
+        series = [dataclasses.replace(one, lines=percents(one.lines), failed=percents(one.failed)) for one in series]
         name = f"Validation {NAMES[measure]}"
         drawn.append((f"{name}, %", charts.curves(series, alt=f"{name} over epochs: {_listed(series)}", unit="%")))
     if series := teacher.get(("train", "ce")):
@@ -51,6 +54,7 @@ def curves(material: Material) -> list[Markup]:
         drawn.append((name, charts.curves(series, alt=f"{name}, over epochs", log=True)))
     caption = (
         ("Thick: mean over seeds; thin: each seed. " if len(material.results["config"]["seeds"]) > 1 else "One seed. ")
+        + ("A seed that failed is drawn up to there, and is not in the mean. " if failed else "")
         + "Training losses are means over the steps since the point before, on augmented views. A term is drawn for "
         "every student, also where its weight is 0 and it only watches. "
         f"Validation: {material.results['dataset']['splits']['val']} images"
@@ -69,19 +73,27 @@ def _listed(series: Sequence[charts.Series]) -> str:
 
 
 def _series(
-    records: Sequence[Mapping[str, Any]], styles: Mapping[str, str]
+    records: Sequence[Mapping[str, Any]], styles: Mapping[str, str], failed: Collection[str] = ()
 ) -> dict[tuple[str, str], list[charts.Series]]:
-    """Curves by kind of record and measure, for the arms that have a style."""
+    """Curves by kind of record and measure, for the arms that have a style.
+
+    A student that failed keeps the variables that it had, and goes on to be measured: its curves end where its loss is
+    no number.
+    """
     found: dict[tuple[str, str], dict[str, dict[str, list[tuple[float, float]]]]] = {}
+    ended = set()
     for record in records:
         for student, measured in record["students"].items():
             arm = student.rpartition("/")[0]
-            for measure, value in measured.items() if arm in styles else ():
+            if student in failed and measured.get("loss", 0) is None:
+                ended.add(student)
+            for measure, value in measured.items() if arm in styles and student not in ended else ():
                 if value is not None:
                     of_arm = found.setdefault((record["kind"], measure), {}).setdefault(arm, {})
                     of_arm.setdefault(student, []).append((record["epoch"], value))
+    lines = lambda runs, lost: tuple(np.array(line) for name, line in runs.items() if (name in failed) == lost)
     return {
-        key: [charts.Series(arm, styles[arm], tuple(map(np.array, runs.values()))) for arm, runs in arms.items()]
+        key: [charts.Series(arm, styles[arm], lines(runs, False), lines(runs, True)) for arm, runs in arms.items()]
         for key, arms in found.items()
     }
 

@@ -35,6 +35,22 @@ def test_every_term_that_was_measured_has_a_curve_under_its_title():
         assert f"{arm} ends at 60" in found["Validation top-1, %"]  # 0.2 an epoch, in percent
 
 
+def test_a_seed_that_failed_ends_there_and_is_not_in_the_mean():
+    """It keeps the variables that it had, and is measured on."""
+    given = material(seeds=(0, 1, 2), failed=(("kl", 2),))
+    for record in given.records["distill"]:
+        lost = record["students"]["kl/2"]
+        if record["kind"] == "validation":
+            lost["top1"] = 0.05
+        elif record["epoch"] > 1:
+            record["students"]["kl/2"] = dict.fromkeys(lost)
+    assert "kl ends at 60;" in panels(measures.curves(given))["Validation top-1, %"]
+    (curve,) = (one for one in measures._series(given.records["distill"], {"kl": "s0"}, {"kl/2"})["validation", "top1"])
+    assert [len(line) for line in curve.lines] == [3, 3] and [len(line) for line in curve.failed] == [1]
+    said = "A seed that failed is drawn up to there, and is not in the mean."
+    assert said in written(measures.curves(given)) and said not in written(measures.curves(material()))
+
+
 @pytest.mark.parametrize(
     ("select", "said"),
     [
