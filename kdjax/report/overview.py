@@ -34,7 +34,6 @@ from kdjax.results.comparison import (
     NAMES,
     failed_seeds,
     figures,
-    judged_by_all,
     paired,
     rank,
     shown_arms,
@@ -105,7 +104,7 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
                 "dataset.splits"
             )
     _check_images(folders, found)
-    measure = judged_by_all(one.results["dataset"] for one in found)
+    measure = document.judged_by_all({folder: one.results for folder, one in zip(folders, found, strict=True)})
     shown: dict[str, Row] = {}
     for one in found:
         if facts := one.results["teacher"]:

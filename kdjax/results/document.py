@@ -123,6 +123,23 @@ def is_final(results: Mapping[str, Any]) -> bool:
     return bool(results["student"].get("step") == results["student"].get("total_steps"))
 
 
+def judged_by_all(runs: Mapping[Path, Mapping[str, Any]]) -> str:
+    """`comparison.judged_by_all` of runs by their directories.
+
+    Raises:
+        InputError: a run has no figures of it: it was evaluated by an earlier version, and is judged by another.
+    """
+    measure = comparison.judged_by_all(one["dataset"] for one in runs.values())
+    wanted = {measure, f"val_{measure}"} if measure != "top1" else set()
+    for folder, one in runs.items():
+        if any(wanted - arm.keys() for arm in one["arms"].values()):
+            raise InputError(
+                f"{folder / 'results.json'} has no {comparison.NAMES[measure]}, by which runs of unequal classes are "
+                "compared: run --stages=evaluate of that run again"
+            )
+    return measure
+
+
 def dtype(results: Mapping[str, Any]) -> str:
     """The compute dtype of a run; earlier versions wrote "auto", which was that of the backend."""
     said = results["config"].get("dtype", "auto")

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdjax.errors import InputError, in_one_line
 from kdjax.results import document, formats, notes
-from kdjax.results.comparison import NAMES, failed_seeds, figures, judged_by_all, selected
+from kdjax.results.comparison import NAMES, failed_seeds, figures, selected
 from kdjax.results.tables import aligned, wrapped
 from kdjax.runtime import files
 
@@ -45,7 +45,7 @@ def table(first: Path, second: Path) -> str:
             raise InputError(
                 f"{field} is {here!r} in {first} and {there!r} in {second}: give runs that differ in splits"
             )
-    measure = judged_by_all(one["dataset"] for one in runs)
+    measure = document.judged_by_all(dict(zip((first, second), runs, strict=True)))
     trials = [selected(one) for one in runs]
     if trials[0].keys() != trials[1].keys():
         here, there = (", ".join(one) for one in trials)
@@ -53,7 +53,7 @@ def table(first: Path, second: Path) -> str:
     lost = []
     rows, teachers = [], [one["teacher"] for one in runs]
     if taught := all(teachers):
-        rows.append(_row(f"teacher {teachers[0]['model']}", [{"mean": one["test"][measure]} for one in teachers]))
+        rows.append(_row(f"teacher {teachers[0]['model']}", [{"mean": one["test"].get(measure)} for one in teachers]))
     for family in trials[0]:
         names = [one[family] for one in trials]
         found = [figures(one["arms"][name], measure) for one, name in zip(runs, names, strict=True)]

@@ -367,6 +367,9 @@ def test_every_run_shows_its_best_arm_by_what_the_page_is_judged_by(tmp_path):
         changed(folders[1], f"arms.{name}.val_macro_recall", [value] * 3)
     assert [row.arm for row in overview.rows(folders)[1] if row.run == str(folders[1]) and row.taught] == ["kl"]
     assert [row.arm for row in overview.rows(folders[1:])[1] if row.taught] == ["cosine"]
+    changed(folders[1], "arms.kl.val_macro_recall", None)  # of an earlier version
+    with pytest.raises(InputError, match="b/results.json has no macro recall, .* run --stages=evaluate of that run ag"):
+        overview.rows(folders)
 
 
 def test_where_classes_are_unequal_macro_recall_takes_the_place_of_top1(runs):

@@ -148,6 +148,18 @@ def test_students_that_are_still_in_training_are_refused(runs):
         table(*runs)
 
 
+def test_a_run_that_has_no_macro_recall_is_refused_beside_one_of_unequal_classes(runs):
+    old, unequal = (json.loads((folder / "results.json").read_text()) for folder in runs)
+    del old["arms"]["student_alone"]["macro_recall"], old["teacher"]["test"]["macro_recall"]
+    (runs[0] / "results.json").write_text(json.dumps(old))
+    assert table(*runs)
+    unequal["dataset"]["class_counts"] = {"train": [90, 10, 10], "val": [3, 3, 3], "test": [1, 1, 1]}
+    unequal["arms"]["student_alone"]["val_macro_recall"] = [0.5] * 3
+    (runs[1] / "results.json").write_text(json.dumps(unequal))
+    with pytest.raises(InputError, match="random/results.json has no macro recall, .* run --stages=evaluate of that"):
+        table(*runs)
+
+
 def test_how_a_split_was_drawn_in_words():
     section = json.loads(base().to_json())["dataset"]
     say = lambda **fields: drawn_by({**copy.deepcopy(section), **fields})
