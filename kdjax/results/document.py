@@ -98,6 +98,8 @@ def read(path: Path, fix: str) -> dict[str, Any]:
     flaw = shape.flaw(found)
     if flaw is None:
         return dict(found)
+    if isinstance(found, dict) and "data_seeds" in found:  # from `combine`
+        raise InputError(f"{path} is of a run over several splits: give its split-0, split-1, … in its place")
     what = f": {flaw} is missing or is not what an evaluation writes" if flaw else ""
     raise InputError(f"{path} is not the results.json of a run{what}: {fix}")
 

@@ -228,6 +228,15 @@ def test_splits_of_other_arms_are_refused():
         assert "\n" not in str(caught.value)
 
 
+def test_the_directory_of_several_splits_is_told_from_that_of_one(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(document.combine(of_splits(TOP1, TOP1))))
+    with pytest.raises(
+        InputError, match="is of a run over several splits: give its split-0, split-1, … in its place"
+    ) as caught:
+        document.read(tmp_path / "results.json", "evaluate again")
+    assert "\n" not in str(caught.value) and "evaluate again" not in str(caught.value)
+
+
 def test_the_overlap_of_splits_is_the_mean_of_theirs():
     """Folds over places are not equally large."""
     runs = of_splits(TOP1, {name: values[::-1] for name, values in TOP1.items()}, TOP1)
