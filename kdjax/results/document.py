@@ -162,7 +162,8 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number,
         folds) of places, or None), final (of each whether its students had learned all they will), seeds, teacher
         {model, test_top1, mean, std, ci95} (None where not every split has one) and arms {NAME: {test_top1, mean, std,
-        ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split. Where classes
+        ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split; selected {NAME: per split
+        its trial}, of families of several. Where classes
         are unequal on a split, measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values
         allow for the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm
         that the others are compared with is the best on validation over all splits of those that use no teacher.
@@ -181,6 +182,11 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 f"of split 0 {', '.join(trials[0][1])}: run --stages=evaluate of all splits again"
             )
     of_family = {family: [arms[chosen[family]] for arms, chosen in trials] for family in trials[0][1]}
+    several = [
+        family
+        for family in of_family
+        if any(arm.get("family") == family for arms, _ in trials for arm in arms.values())
+    ]
     means = {family: [comparison.figures(arm, judged)["mean"] for arm in one] for family, one in of_family.items()}
     alone = comparison.find_alone(
         {
@@ -220,6 +226,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "teacher": teacher
         and {"model": first["teacher"]["model"], key: teacher, **intervals.accuracies(teacher, overlap)},
         "arms": arms,
+        "selected": {family: [chosen[family] for _, chosen in trials] for family in several},
         "environment": first["environment"],
     }
 

@@ -87,7 +87,7 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     name = text.printable(combined["dataset"]["name"])
     unfinished = [split for split, final in zip(_splits(combined), combined["final"], strict=True) if not final]
     halfway = [f"NOT FINAL: the students of {', '.join(unfinished)} have not learned to the end."] if unfinished else []
-    paragraphs = [*halfway, note, *_lost_over_splits(combined)]
+    paragraphs = [*halfway, note, *_selected_over_splits(combined), *_lost_over_splits(combined)]
     lines = aligned(header, rows, apart=teacher is not None)
     return "\n".join([f"{name} over splits", "", *lines, "", *map(wrapped, paragraphs)])
 
@@ -98,6 +98,14 @@ def _splits(combined: Mapping[str, Any]) -> list[str]:
         f"fold {fold[0]}" if fold else f"data seed {seed}"
         for fold, seed in zip(combined["folds"], combined["data_seeds"], strict=True)
     ]
+
+
+def _selected_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
+    """Which trials the row of a family is of."""
+    for family, trials in combined["selected"].items():
+        of_each = [f"{name} of {split}" for name, split in zip(trials, _splits(combined), strict=True)]
+        chosen = f"{trials[0]} of all" if len(set(trials)) == 1 else ", ".join(of_each)
+        yield f"{family}: of each split the trial with the best validation {NAMES[combined['measure']]}, {chosen}."
 
 
 def _lost_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:

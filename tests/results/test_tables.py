@@ -148,6 +148,21 @@ def test_over_splits_lost_seeds_and_lost_splits_are_named():
     assert found.endswith("That leaves 3 of 4 splits.") and "student_alone:" not in found
 
 
+def test_over_splits_the_trials_of_a_family_are_named():
+    runs = []
+    for seed, best in enumerate(("cosine", "kl", "cosine")):
+        given = parts(config={"data_seed": seed, "seeds": (0, 1, 2)})
+        given["arms"]["cosine"]["family"] = "kl"
+        given["arms"][best]["val_top1"] = [0.9] * 3
+        runs.append(document.build(**given))
+    said = lambda *runs: " ".join(tables.over_splits(document.combine(runs)).split())
+    top = "kl: of each split the trial with the best validation top-1,"
+    assert f"- {top} cosine of data seed 0, kl of data seed 1, cosine of data seed 2." in said(*runs)
+    assert f"- {top} cosine of all." in said(runs[0], runs[2])
+    alike = document.build(**parts(config={"data_seed": 0, "seeds": (0, 1, 2)}))
+    assert "trial" not in said(alike, alike)
+
+
 def test_over_splits_students_that_are_still_in_training_are_marked():
     runs = [document.build(**parts(config={"data_seed": seed, "seeds": (0, 1, 2)})) for seed in range(3)]
     assert "NOT FINAL" not in tables.over_splits(document.combine(runs))
