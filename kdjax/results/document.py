@@ -125,6 +125,13 @@ def is_final(results: Mapping[str, Any]) -> bool:
     return bool(results["student"].get("step") == results["student"].get("total_steps"))
 
 
+def one_teacher(teachers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all are one, such as a file that was given to every run; False of those that do not say who they are."""
+    facts = ("fingerprints",) if all("fingerprints" in one for one in teachers) else ("sha256", "fitted_heads")
+    told = [[one.get(name) for name in facts] for one in teachers]
+    return told[0][0] is not None and all(one == told[0] for one in told)
+
+
 def judged_by_all(runs: Mapping[Path, Mapping[str, Any]]) -> str:
     """`comparison.judged_by_all` of runs by their directories.
 
@@ -159,14 +166,14 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         runs: as from `build`, one a split.
 
     Returns:
-        dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number,
-        folds) of places, or None), final (of each whether its students had learned all they will), seeds, teacher
-        {model, test_top1, mean, std, ci95} (None where not every split has one) and arms {NAME: {test_top1, mean, std,
-        ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per split; selected {NAME: per split
-        its trial}, of families of several. Where classes
-        are unequal on a split, measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values
-        allow for the overlap of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm
-        that the others are compared with is the best on validation over all splits of those that use no teacher.
+        dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number, folds)
+        of places, or None), final (of each whether its students had learned all they will), seeds, teacher {model,
+        same, test_top1, mean, std, ci95} (None where not every split has one; same: whether it is one teacher) and arms
+        {NAME: {test_top1, mean, std, ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per
+        split; selected {NAME: per split its trial}, of families of several. Where classes are unequal on a split,
+        measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values allow for the overlap
+        of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the others are
+        compared with is the best on validation over all splits of those that use no teacher.
 
     Raises:
         InputError: a split has other arms, or families of them, than the first.
@@ -214,8 +221,6 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         arm["minus_alone"] = intervals.summary(gains[name], overlap) if name in gains else None
         arm["p_vs_alone"] = corrected.get(name)
         arm["failed"] = [comparison.failed_seeds(one) for one in of_family[name]]
-    teachers = [run["teacher"] for run in runs]
-    teacher = [one["test"][judged] for one in teachers] if all(teachers) else None
     return {
         "dataset": {"name": first["dataset"]["name"], "classes": first["dataset"]["classes"], "overlap": overlap},
         "measure": judged,
@@ -223,12 +228,20 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "folds": [_fold_of_places(run["config"].get("dataset", {})) for run in runs],
         "final": list(map(is_final, runs)),
         "seeds": list(first["config"]["seeds"]),
-        "teacher": teacher
-        and {"model": first["teacher"]["model"], key: teacher, **intervals.accuracies(teacher, overlap)},
+        "teacher": _teacher(runs, judged, overlap),
         "arms": arms,
         "selected": {family: [chosen[family] for _, chosen in trials] for family in several},
         "environment": first["environment"],
     }
+
+
+def _teacher(runs: Sequence[Mapping[str, Any]], judged: str, overlap: float) -> dict[str, Any] | None:
+    teachers = [run["teacher"] for run in runs]
+    if not all(teachers):
+        return None
+    values = [one["test"][judged] for one in teachers]
+    facts = {"model": teachers[0]["model"], "same": one_teacher(teachers), f"test_{judged}": values}
+    return {**facts, **intervals.accuracies(values, overlap)}
 
 
 def _fold_of_places(section: Mapping[str, Any]) -> list[int] | None:

@@ -72,9 +72,10 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     count = len(combined["data_seeds"])
     by_place = all(combined.get("folds") or [None])
     which = f"data seeds {', '.join(map(str, combined['data_seeds']))}"
+    taught = f"{'the same teacher' if teacher['same'] else 'a teacher of its own'} and " if teacher else ""
     note = (
         (f"{count}-fold cross-validation over places" if by_place else f"Over {count} splits ({which})")
-        + f", each with {'a teacher of its own and ' if teacher else ''}{len(combined['seeds'])} seeds an arm: "
+        + f", each with {taught}{len(combined['seeds'])} seeds an arm: "
         "mean ± standard deviation over splits of the mean over seeds. "
         + (
             "The splits share training images, so intervals and p-values (paired, Holm-corrected) use the corrected "

@@ -64,9 +64,10 @@ def table(first: Path, second: Path) -> str:
     header = ["", *(f"{one}, %" for one in _titles((first, second), runs)), "points"]
     tested = " and ".join(str(len(one["test"])) for one in members)
     seeds = next(iter(runs[0]["arms"].values()))["seeds"]
+    whose = " and the same teacher" if taught and document.one_teacher(teachers) else " and a teacher of its own"
     note = (
         f"Test {NAMES[measure]}, mean ± standard deviation over {notes.numbered(seeds)}, on {tested} test images. Each "
-        f"run has one split{' and a teacher of its own' if taught else ''}, and part of a difference is which images "
+        f"run has one split{whose if taught else ''}, and part of a difference is which images "
         "are tested: to see more splits, set splits."
     )
     return "\n".join([*aligned(header, rows, apart=taught), "", *map(wrapped, (note, *lost))])

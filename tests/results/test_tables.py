@@ -148,6 +148,15 @@ def test_over_splits_lost_seeds_and_lost_splits_are_named():
     assert found.endswith("That leaves 3 of 4 splits.") and "student_alone:" not in found
 
 
+def test_over_splits_it_is_said_whether_one_teacher_taught_all():
+    runs = [document.build(**parts(config={"data_seed": seed, "seeds": (0, 1, 2)})) for seed in range(2)]
+    said = lambda: " ".join(tables.over_splits(document.combine(runs)).split())
+    assert "each with a teacher of its own and 3 seeds" in said()
+    for run in runs:
+        run["teacher"]["fingerprints"] = ["f0"]
+    assert "each with the same teacher and 3 seeds" in said()
+
+
 def test_over_splits_the_trials_of_a_family_are_named():
     runs = []
     for seed, best in enumerate(("cosine", "kl", "cosine")):

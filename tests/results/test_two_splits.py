@@ -60,6 +60,23 @@ def test_a_teacher_that_one_of_the_runs_lacks_is_no_row(runs):
 
 
 @pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (({}, {}), "a teacher of its own"),  # nothing says who they are
+        (({"sha256": "a"}, {"sha256": "a"}), "the same teacher"),
+        (({"sha256": "a"}, {"sha256": "b"}), "a teacher of its own"),
+        (({"sha256": "a", "fingerprints": ["f0"]}, {"sha256": "a", "fingerprints": ["f1"]}), "a teacher of its own"),
+    ],
+)
+def test_whether_one_teacher_taught_both_is_said(runs, facts, said):
+    for folder, more in zip(runs, facts, strict=True):
+        results = json.loads((folder / "results.json").read_text())
+        results["teacher"] |= more
+        (folder / "results.json").write_text(json.dumps(results))
+    assert f"Each run has one split and {said}, and part" in " ".join(table(*runs).split())
+
+
+@pytest.mark.parametrize(
     ("trials", "row"),
     [
         (("kl", "kl"), ["kl", "90.00 ± 0.00", "90.00 ± 0.00", "+0.00"]),
