@@ -179,6 +179,10 @@ def places(sides: Sequence[tuple[str, str, np.ndarray]], *, alt: str) -> Markup:
         alt: what it shows.
     """
     every = np.concatenate([points for _, _, points in sides])
+    around = np.angle(np.exp(1j * np.radians(every[:, 0])).mean(), deg=True)
+    turned = lambda points: points - np.round((points[:, :1] - around) / 360) * [360, 0]
+    if np.ptp(turned(every)[:, 0]) < np.ptp(every[:, 0]):  # they lie on both sides of the 180th meridian
+        every, sides = turned(every), [(name, style, turned(points)) for name, style, points in sides]
     low, high = every.min(0), every.max(0)
     middle = (low + high) / 2
     squeeze = max(math.cos(math.radians(middle[1])), 0.05)
@@ -194,7 +198,7 @@ def places(sides: Sequence[tuple[str, str, np.ndarray]], *, alt: str) -> Markup:
         _, first = np.unique(np.round(at / 2), axis=0, return_index=True)
         marks = (marker(style, across, here, 3.5) for across, here in at[np.sort(first)])
         drawn.append(element("g", element("title", f"{len(points)} {name}"), *marks, class_=style))
-    return _svg(420, bottom + 36, alt, _frame(x, y, "longitude", "latitude"), *drawn)
+    return _svg(420, bottom + 36, alt, _frame(x, y, "longitude", "latitude", meridians=True), *drawn)
 
 
 def reliability(bins: Sequence[Bin], style: str, *, alt: str) -> Markup:
@@ -268,12 +272,13 @@ def marker(style: str, x: float, y: float, radius: float = 5) -> Markup:
     return element("polygon", points=points, class_="mark")
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str, count: int = 5) -> Markup:
-    """Grid, ticks and labels of two axes."""
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str, count: int = 5, *, meridians: bool = False) -> Markup:
+    """Grid, ticks and labels of two axes; `meridians` on x are named by −180 to 180 degrees."""
+    name = lambda t: round(180 - (180 - t) % 360, 9) if meridians else t
     across = [
         joined(
             element("line", x1=x.place(t), x2=x.place(t), y1=y.start, y2=y.start + 4, class_="tick"),
-            element("text", _number(t), x=x.place(t), y=y.start + 17, class_="middle"),
+            element("text", _number(name(t)), x=x.place(t), y=y.start + 17, class_="middle"),
         )
         for t in x.ticks(count)
     ]

@@ -57,6 +57,16 @@ def test_any_points_can_be_drawn(points):
     assert text.count("<circle") == len(points) and "nan" not in text
 
 
+def test_a_map_goes_on_at_the_180th_meridian():
+    points = np.array([[179.95, -17.0], [179.9, -17.1], [-179.95, -17.0]])
+    text = str(charts.places([("training", "s0", points)], alt="map"))
+    at = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
+    assert (at[2] - at[0]) / (at[0] - at[1]) == pytest.approx(2, rel=1e-3)  # 0.1 degrees apart, and 0.05
+    names = [float(name) for name in re.findall(r'class="middle">(-?[\d.]+)<', text)]
+    assert any(name > 179.8 for name in names) and any(-180 < name < -179.8 for name in names)
+    assert all(180 >= abs(name) > 179 for name in names)
+
+
 def test_points_upon_each_other_are_drawn_once():
     points = np.repeat([[7.0, 47.0], [8.0, 47.0]], 5000, axis=0)
     assert str(charts.places([("training", "s0", points)], alt="map")).count("<circle") == 2
