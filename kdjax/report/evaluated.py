@@ -28,7 +28,7 @@ class Evaluated:
 
     @property
     def student(self) -> tuple[Any, ...]:
-        """What makes a student the same in two runs: the network, its data, and how it was trained.
+        """What makes a student the same in two runs: the network, its data, and how it was trained, but for `own`.
 
         The fingerprint says which images are on which side, so fields that only decide that may differ. Fields that the
         run's version did not have yet count as their defaults, which are what it did.
@@ -50,6 +50,12 @@ class Evaluated:
             "dtype": document.dtype(self.results),
         }
         return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), _text(settings))
+
+    def own(self, arm: str) -> dict[str, Any]:
+        """What an arm may set for itself of how its students are trained: two arms of one student may differ in it."""
+        config = self.results["config"]
+        settings = {**config.get("dataset", {}), **config.get("student", {}), **config.get("arms", {}).get(arm, {})}
+        return {name: settings.get(name) for name in ("learning_rate", "weight_decay", "class_weights")}
 
     @property
     def teacher(self) -> str:

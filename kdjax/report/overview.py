@@ -6,9 +6,9 @@ parameters, multiply-adds and, for runs that were exported, latency.
 
 Of every run one arm that uses the teacher is shown, the one that is best on validation; and of each student the arm
 without a teacher that is best on validation, whichever run it is in. A student is the same in two runs where its
-network, its data and all settings of its training are. Gains are paired by seed, and over the arm without a teacher
-that has most seeds in common, of those the one that is best on validation. Where classes are unequal, macro recall
-takes the place of top-1.
+network, its data and all settings of its training are, but for those that an arm sets for itself. Gains are paired by
+seed, and over the arm without a teacher that has most seeds in common, of those the one that is best on validation.
+Where classes are unequal, macro recall takes the place of top-1.
 """
 
 import argparse
@@ -54,6 +54,7 @@ class Row:
         cost: params and macs, and latency_ms where it was measured.
         figures: mean, std and ci95 of what it is judged by on test, fractions.
         over: arm and run of the same student without a teacher, that it is compared with; "" where none is there.
+        otherwise: what the two arms set for themselves, where it differs.
         differences: on test to that one, of each seed that both have; None where one of the two failed.
         seeds, failed: of the students, all and those without a finite result; empty of a teacher.
         taught: whether it learned from a teacher.
@@ -66,6 +67,7 @@ class Row:
     cost: Mapping[str, Any]
     figures: Mapping[str, Any]
     over: str = ""
+    otherwise: str = ""
     differences: Sequence[float | None] = ()
     seeds: Sequence[int] = ()
     failed: Sequence[int] = ()
@@ -154,8 +156,12 @@ def _of_student(found: Sequence[Evaluated], style: str, measure: str) -> list[Ro
             )
             compared: dict[str, Any] = {}
             if chosen:
+                (its, alone), differences = chosen
                 shown.append(chosen[0])
-                compared = {"over": f"{chosen[0][1]} of {chosen[0][0].run}", "differences": chosen[1]}
+                compared = {"over": f"{alone} of {its.run}", "differences": differences}
+                ours, theirs = one.own(leading), its.own(alone)
+                differing = (f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name])
+                compared["otherwise"] = ", ".join(differing)
             listed.append(row(one, leading, f"from {one.results['teacher']['model']}", **compared, taught=True))
     return [*(row(*pair, "alone") for pair in baselines if pair in shown), *listed]
 
@@ -237,23 +243,24 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
         for key, unit in (("params", "parameters"), ("macs", "multiply-adds"), ("latency_ms", "latency, ms"))
         if (chart := _chart(listed, key, unit, measure)) is not None
     ]
-    lost = [
+    remarks = [
         notes.lost(f"{row.name} ({row.arm} of {row.run})", notes.numbered(row.failed), len(row.failed))
         for row in listed
         if row.failed
     ]
     alone = collections.Counter(row.style for row in listed if row.seeds and not row.taught)
-    lost += [
-        f"{row.name} ({row.arm} of {row.run}): the gain is over {row.over}, from {row.pairs} of {len(row.seeds)} seeds."
+    remarks += [
+        f"{row.name} ({row.arm} of {row.run}): the gain is over {row.over}, from {row.pairs} of {len(row.seeds)} seeds"
+        + (f"; the two arms set {row.otherwise} for themselves." if row.otherwise else ".")
         for row in listed
-        if row.over and (alone[row.style] > 1 or row.pairs < len(row.seeds))
+        if row.over and (alone[row.style] > 1 or row.pairs < len(row.seeds) or row.otherwise)
     ]
     return page(
         f"{facts['name']}: teachers and students",
         f"{len(listed)} networks on the same images",
         element("p", _finding(listed), class_="finding"),
         figure(table("Networks", header, cells, class_="results"), caption),
-        *([element("ul", *(element("li", one) for one in lost), class_="notes")] if lost else []),
+        *([element("ul", *(element("li", one) for one in remarks), class_="notes")] if remarks else []),
         figure(panels(drawn), "The cross is a teacher; students of one kind share a color and a marker."),
     )
 

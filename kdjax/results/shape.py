@@ -117,7 +117,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
     "teacher": {**_COST, "test": {"top1": _or_none(_share), "macro_recall?": _or_none(_share)}},
     "student": {**_COST, "image_size?": _or_none(_count)},
     "config": {
-        f"{name}?": _dict_of(lambda value: True) for name in ("dataset", "teacher", "student", "distill", "run")
+        **{f"{name}?": _dict_of(lambda value: True) for name in ("dataset", "teacher", "student", "distill", "run")},
+        "arms?": _dict_of(_dict_of(lambda value: True)),
     },
 }
 _ARM: dict[str, Any] = {

@@ -245,6 +245,16 @@ def test_gains_are_over_the_baseline_with_most_seeds_in_common(tmp_path):
     assert "the gain is over" not in shown(write(tmp_path / "e"))[1]
 
 
+def test_what_arms_set_for_themselves_is_told_where_it_differs(tmp_path):
+    folder = write(tmp_path / "a")
+    changed(folder, "config.student.learning_rate", 0.001)
+    for rate, told in ((0.001, False), (1e-6, True)):
+        changed(folder, "config.arms", {"student_alone": {"ce": 1.0, "learning_rate": rate}, "kl": {"kl": 1.0}})
+        said = shown(folder)[1]
+        assert ("from 3 of 3 seeds; the two arms set learning_rate 0.001 and 1e-06 for themselves." in said) == told
+        assert ("the gain is over" in said) == told
+
+
 @pytest.mark.parametrize(
     ("top1", "said"),
     [
