@@ -201,6 +201,11 @@ def _meant(description: str) -> str:
     return "" if re.fullmatch(r"(band|layer)?[ _]*\d+", name) else name
 
 
+def is_unnamed(place: int, descriptions: Sequence[str], order: Sequence[str]) -> bool:
+    """Whether a band that its file calls alpha has no other name: none in the order of `Chosen`, and no description."""
+    return len(order) < len(descriptions) and _meant(descriptions[place]) in ("", "alpha")
+
+
 def colors(names: Sequence[str]) -> tuple[int | None, ...]:
     """The places of red, green and blue among bands, None for one that is not there."""
     keys = [canonical(name) for name in names]

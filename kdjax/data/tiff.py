@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import geokeys, pixels
-from kdjax.data.bands import Bands, called_otherwise, described_elsewhere
+from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed
 from kdjax.data.pixels import Beside, Decoded, DecodeError
 
 # tifffile logs what it then also raises.
@@ -98,7 +98,7 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
         alpha = [k for k, role in enumerate(_roles(page)) if role == "alpha"]
         chosen = bands.choose(array, descriptions, alpha[0] if len(alpha) == 1 else None)
         masks, nodata = _declared(tiff, page, beside)
-        if len(alpha) == 1 and alpha[0] not in chosen.places:
+        if len(alpha) == 1 and alpha[0] not in chosen.places and is_unnamed(alpha[0], descriptions, chosen.order):
             masks.append(pixels.shown(array[..., alpha[0]]))
         array = array[..., list(chosen.places)]
         valid = pixels.is_data(array[..., :1], None, [*masks, *_data(array, nodata)])

@@ -81,6 +81,18 @@ def test_a_mask_behind_the_bands_is_one(descriptions):
     np.testing.assert_array_equal(decoded.valid, np.arange(8)[:, None] * np.ones(8) >= 2)
 
 
+@pytest.mark.parametrize("descriptions", [(), NAMES])
+def test_near_infrared_that_is_named_is_no_mask_of_the_other_bands(descriptions):
+    """It is 0 over water, and GDAL calls the fourth band of any 8-bit file alpha."""
+    water = np.concatenate([VALUES[..., :3], np.arange(64, dtype=np.uint8).reshape(8, 8, 1) // 48 * 200], -1)
+    content = tiff(water, descriptions, ("red", "green", "blue", "alpha"))
+    decoded = decode.decode(content, Bands(NAMES[:3], () if descriptions else (NAMES,)))
+    assert decoded.valid is None and decoded.pixels[0, 0].tolist()[:3] == [10, 20, 30]
+    content = tiff(water, roles=("red", "green", "blue", "alpha"))
+    rgb = decode.decode(content, Bands(NAMES[:3], (NAMES[:3],)))
+    np.testing.assert_array_equal(rgb.valid, water[..., 3] > 0)  # nothing names it but GDAL
+
+
 def test_colors_that_are_called_otherwise_are_told():
     for descriptions in (("B8", "B4", "B3"), ("nir", "red", "green")):
         decoded = decode.decode(tiff(VALUES[..., :3], descriptions))

@@ -150,6 +150,18 @@ def test_alpha_beside_named_bands_makes_holes_in_training_and_map(tmp_path):
     raster.close()
 
 
+def test_near_infrared_that_is_named_makes_no_holes_in_training_and_map(tmp_path):
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    stored = np.full((32, 40, 4), 90, np.uint8)
+    stored[..., 3] = np.where(np.arange(40) < 30, 0, 255)
+    path = write(tmp_path / "scene.tif", stored)
+    wanted = Bands(("green", "red"), (("red", "green", "blue", "nir"),))
+    raster = Raster(path, None, None, Meaning((), ("8-bit",), bands=wanted))
+    assert decode.decode(read_file(path), wanted).valid is None and raster.read(0, 0, 32, 40)[1].all()
+    raster.close()
+
+
 def test_near_infrared_that_is_called_alpha_makes_no_holes(artifact, tmp_path, capsys):
     pixels = np.concatenate([scene(32, 40), scene(32, 40, 1)[..., :1]], -1)
     pixels[:16, :16, 3] = 0  # water

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from kdjax.data import offset, pixels
-from kdjax.data.bands import Bands, called_otherwise, described_elsewhere
+from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
@@ -163,7 +163,8 @@ class Raster:
         seen = np.concatenate([self._values(every, window).reshape(-1, 1, len(every)) for window in self._looks()])
         try:
             alpha = None if self._alpha is None else self._alpha - 1
-            places, _ = wanted.choose(seen, [text or "" for text in self._file.descriptions], alpha)
+            places, order = wanted.choose(seen, said := [text or "" for text in self._file.descriptions], alpha)
+            self._alpha_is_mask &= alpha is None or is_unnamed(alpha, said, order)
         except DecodeError as error:
             raise InputError(
                 f"raster {self.path}: {error}; describe its bands, or give the numbers of {' '.join(wanted.names)} in "
