@@ -201,6 +201,11 @@ def _meant(description: str) -> str:
     return "" if re.fullmatch(r"(band|layer)?[ _]*\d+", name) else name
 
 
+def described(descriptions: Sequence[str], roles: Sequence[str]) -> list[str]:
+    """Descriptions of bands, and the role of one that has none or only counts."""
+    return [text if _meant(text) else role for text, role in zip(descriptions, roles, strict=True)]
+
+
 def is_unnamed(place: int, descriptions: Sequence[str], order: Sequence[str]) -> bool:
     """Whether a band that its file calls alpha has no other name: none in the order of `Chosen`, and no description."""
     return len(order) < len(descriptions) and _meant(descriptions[place]) in ("", "alpha")

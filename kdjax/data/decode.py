@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import html
 import io
 import re
 import threading
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from kdjax.data import pixels, tiff
-from kdjax.data.bands import RGB, Bands
+from kdjax.data.bands import RGB, Bands, described
 from kdjax.data.pixels import Beside, Decoded, DecodeError, ReadError
 from kdjax.errors import reason
 
@@ -64,18 +65,22 @@ class WithSidecars(bytes):
         self.mask, self.metadata = mask, metadata
         return self
 
-    @property
-    def nodata(self) -> float | None:
-        """The value of no data that the metadata name."""
-        found = re.search(rb"<NoDataValue[^>]*>\s*([^<\s]+)\s*<", self.metadata or b"")
-        try:
-            return None if found is None else float(found[1])
-        except ValueError:
-            return None
-
     def beside(self) -> Beside:
         """What the sidecar files say."""
-        return Beside(self.nodata, self._read_mask)
+        nodata = {}
+        for band, text in self._told("NoDataValue").items():
+            with contextlib.suppress(ValueError):
+                nodata[band] = float(text)
+        roles = {band: text.lower() for band, text in self._told("ColorInterp").items()}
+        return Beside(nodata, self._told("Description"), roles, self._read_mask)
+
+    def _told(self, tag: str) -> dict[int, str]:
+        """What the metadata say of bands, counted from 0."""
+        text, found = (self.metadata or b"").decode(errors="replace"), {}
+        for band, inside in re.findall(r"""(?s)<PAMRasterBand\s+band=["'](\d+)["']\s*>(.*?)</PAMRasterBand>""", text):
+            if one := re.search(rf"<{tag}(?:\s[^>]*)?>([^<]+)<", inside):
+                found[int(band) - 1] = html.unescape(one[1]).strip()
+        return found
 
     def _read_mask(self, height: int, width: int) -> np.ndarray | None:
         if self.mask is None:
@@ -149,10 +154,15 @@ def _decode(data: bytes | np.ndarray, held: contextlib.ExitStack, bands: Bands |
             return tiff.read(data, check_size, _tiff_colors, beside)
         bits = data[24] if data[:8] == _PNG_START and len(data) > 25 else 8
         decoded = (_decode_png16 if bits == 16 else _from_pillow)(data, check_size, beside)
+        # Of fewer bands that are described, these are gray or numbers of colors.
+        said = [beside.descriptions.get(k, "") * (len(beside.descriptions) >= 3) for k in range(3)]
         if bands:
-            chosen = bands.choose(decoded.pixels, () if bands.orders else RGB)
+            chosen = bands.choose(decoded.pixels, said if bands.orders else described(said, RGB))
             array = decoded.pixels[..., list(chosen.places)]
             decoded = dataclasses.replace(decoded, pixels=array, facts=(chosen.fact,), order=chosen.order)
+        elif called := tiff.called(said, (0, 1, 2)):
+            facts = (*decoded.facts, f"bands called {called} taken as red, green and blue")
+            decoded = dataclasses.replace(decoded, facts=facts, called=called)
         return decoded
     except (DecodeError, MemoryError):
         raise
@@ -209,7 +219,7 @@ def _from_pillow(data: bytes, check_size: Callable[[int, int], None], beside: Be
         check_size(*file.size)
         file.load()
         decoded, orientation = _converted(file), file.getexif().get(ExifTags.Base.Orientation, 1)
-        stored = decoded.pixels if beside.nodata is None else _stored(file, data, decoded.pixels)
+        stored = _stored(file, data, decoded.pixels) if beside.nodata else decoded.pixels
     return _with_sidecars(decoded, stored, beside, orientation)
 
 
@@ -226,7 +236,8 @@ def _decode_png16(data: bytes, check_size: Callable[[int, int], None], beside: B
 
 def _with_sidecars(decoded: Decoded, stored: np.ndarray, beside: Beside, orientation: int) -> Decoded:
     """An image with the masks of its sidecar files, both oriented; `stored` are its samples (H, W, n) in the file."""
-    masks = [decoded.valid, beside.mask(*stored.shape[:2]), pixels.is_data(stored, beside.nodata)]
+    nodata = beside.nodata_of(range(stored.shape[-1]))
+    masks = [decoded.valid, beside.mask(*stored.shape[:2]), pixels.is_data(stored, nodata)]
     valid = pixels.is_data(decoded.pixels[..., :1], None, masks)
     return dataclasses.replace(
         decoded,

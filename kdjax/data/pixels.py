@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 _STRIP = 2**20  # values that are converted together: temporaries are eight times as large in bytes
 _PARTLY = 0.25  # share of values between 0 and the highest from which on a band is no mask, whatever it is called
@@ -54,12 +54,19 @@ class Beside:
     """What the sidecar files of an image say of the samples as its file stores them, neither converted nor turned.
 
     Attributes:
-        nodata: the value of no data; None = there is none.
+        nodata: the value of no data of bands, counted from 0.
+        descriptions, roles: of bands, as in the file: they count more than its own.
         mask: height and width of the image, px -> where it is data, (H, W) bool; None = everywhere.
     """
 
-    nodata: float | None = None
+    nodata: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    descriptions: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    roles: Mapping[int, str] = dataclasses.field(default_factory=dict)
     mask: Callable[[int, int], np.ndarray | None] = lambda height, width: None
+
+    def nodata_of(self, places: Sequence[int]) -> list[float] | None:
+        """The values of no data of these bands, where there is none that of the first with one; None = of no band."""
+        return [self.nodata.get(k, next(iter(self.nodata.values()))) for k in places] if self.nodata else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +141,7 @@ def _highest(alpha: np.ndarray) -> float:
     return 1.0 if alpha.max(initial=0) <= 1 else float(alpha.max())
 
 
-def is_data(pixels: np.ndarray, nodata: float | None, also: Sequence[np.ndarray | None] = ()) -> np.ndarray | None:
+def is_data(pixels: np.ndarray, nodata: ArrayLike | None, also: Sequence[np.ndarray | None] = ()) -> np.ndarray | None:
     """Where pixels are data.
 
     A pixel is none where a band is NaN or infinite, or where all bands are `nodata`: of a dark pixel one band alone may
@@ -142,7 +149,7 @@ def is_data(pixels: np.ndarray, nodata: float | None, also: Sequence[np.ndarray 
 
     Args:
         pixels: (H, W, bands).
-        nodata: the file's own value of no data; None = it has none.
+        nodata: the value of no data, or one of each band; None = there is none.
         also: masks (H, W) bool that hold as well; None among them says "everywhere".
 
     Returns:
@@ -172,12 +179,13 @@ def is_data(pixels: np.ndarray, nodata: float | None, also: Sequence[np.ndarray 
     return valid
 
 
-def _as_stored(nodata: float, dtype: np.dtype) -> np.generic | None:
-    """`nodata` in the type of the pixels; None where no pixel can have that value."""
-    if dtype.kind == "f":
-        return dtype.type(nodata) if np.isfinite(nodata) else None
-    info = np.iinfo(dtype)
-    return dtype.type(nodata) if info.min <= nodata <= info.max and nodata == int(nodata) else None
+def _as_stored(nodata: ArrayLike, dtype: np.dtype) -> np.ndarray | None:
+    """`nodata` in the type of the pixels; None where no pixel can have such values."""
+    values = np.asarray(nodata, np.float64)
+    possible = np.isfinite(values)
+    if dtype.kind != "f":
+        possible &= (values >= np.iinfo(dtype).min) & (values <= np.iinfo(dtype).max) & (values == np.trunc(values))
+    return values.astype(dtype) if possible.all() else None
 
 
 def oriented(array: np.ndarray, orientation: int) -> np.ndarray:

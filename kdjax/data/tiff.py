@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import geokeys, pixels
-from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed
+from kdjax.data.bands import Bands, called_otherwise, described, described_elsewhere, is_unnamed
 from kdjax.data.pixels import Beside, Decoded, DecodeError
 
 # tifffile logs what it then also raises.
@@ -43,33 +43,34 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         page = _main_page(tiff)
         check_size(*_largest(tiff, page))
         _check_whole(tiff, page, data)
-        bands = pixels.choose_bands(_roles(page))
-        called = _called(page, bands.color)
-        masks, nodata = _declared(tiff, page, beside)
-        facts = bands.facts + (f"bands called {called} taken as red, green and blue",) * bool(called)
+        bands = pixels.choose_bands(_roles(page, beside))
+        otherwise = called(_descriptions(page, beside), bands.color)
+        masks = _masks(tiff, page, beside)
+        facts = bands.facts + (f"bands called {otherwise} taken as red, green and blue",) * bool(otherwise)
         if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE) or (
             page.photometric != _PALETTE and (page.bitspersample < 8 or page.dtype == bool)
         ):
             other = other_colors(data, page.index)
             array, facts = _as_stored(page, other.pixels), other.facts
-            if nodata:  # GDAL, whose value that is, shows CMYK and the like as RGB, and fewer bits as they are stored
+            # GDAL, whose value of no data it is, shows CMYK and the like as RGB, and fewer bits as they are stored.
+            if beside.nodata or _nodata(page) is not None:
                 few_bits = page.photometric in (_WHITE_IS_ZERO, _GRAY, _RGB)
-                masks += _data(_samples(page) if few_bits else array, nodata)
+                masks += _data(_samples(page) if few_bits else array, page, beside)
         elif page.photometric == _PALETTE:
             index = page.asarray(maxworkers=1).reshape(page.imagelength, page.imagewidth)
-            masks += _data(index[..., None], nodata)
+            masks += _data(index[..., None], page, beside)
             array, facts = _palette(page)[index], ("palette converted to RGB",)
         else:
             array = _samples(page)
             if bands.alpha is not None:
                 masks.append(pixels.shown(array[..., bands.alpha]))
             array = _colors(array, bands.color)
-            masks += _data(array, nodata)
+            masks += _data(array, page, beside, bands.color)
             if page.photometric == _WHITE_IS_ZERO:
                 array = pixels.inverted(array, page.bitspersample)
         valid = pixels.is_data(array[..., :1], None, masks)
         array, valid = _oriented(page, array, valid)
-        return Decoded(array, facts, valid, _pixel_size(page), called=called)
+        return Decoded(array, facts, valid, _pixel_size(page), called=otherwise)
 
 
 def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands, beside: Beside) -> Decoded:
@@ -91,17 +92,17 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
         if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB) or page.bitspersample < 8 or page.dtype == bool:
             raise DecodeError("no bands of 8 bits or more: convert it")
         array = _samples(page)
-        descriptions = _descriptions(page)
+        descriptions = _descriptions(page, beside)
         if not bands.orders:  # an order that is known counts more: false color is often stored as if it were RGB
-            roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page)]
-            descriptions = [text or role for text, role in zip(descriptions, roles, strict=True)]
-        alpha = [k for k, role in enumerate(_roles(page)) if role == "alpha"]
+            roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page, beside)]
+            descriptions = described(descriptions, roles)
+        alpha = [k for k, role in enumerate(_roles(page, beside)) if role == "alpha"]
         chosen = bands.choose(array, descriptions, alpha[0] if len(alpha) == 1 else None)
-        masks, nodata = _declared(tiff, page, beside)
+        masks = _masks(tiff, page, beside)
         if len(alpha) == 1 and alpha[0] not in chosen.places and is_unnamed(alpha[0], descriptions, chosen.order):
             masks.append(pixels.shown(array[..., alpha[0]]))
         array = array[..., list(chosen.places)]
-        valid = pixels.is_data(array[..., :1], None, [*masks, *_data(array, nodata)])
+        valid = pixels.is_data(array[..., :1], None, [*masks, *_data(array, page, beside, chosen.places)])
         if page.photometric == _WHITE_IS_ZERO:
             array = pixels.inverted(array, page.bitspersample)
         array, valid = _oriented(page, array, valid)
@@ -166,8 +167,8 @@ def _check_pages(tiff: Any, page: Any) -> None:
             raise DecodeError(f"{count} pages or bands: one RGB or gray image expected")
 
 
-def _roles(page: Any) -> list[str]:
-    """What each band is, in GDAL's words: by GDAL's own tag, else by the photometric interpretation."""
+def _roles(page: Any, beside: Beside) -> list[str]:
+    """What each band is, in GDAL's words: by its sidecar file, its own tag, or the photometric interpretation."""
     count = page.samplesperpixel
     if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB):
         return ["undefined"]  # one picture of its own colors
@@ -184,10 +185,10 @@ def _roles(page: Any) -> list[str]:
             str(page.tags[42112].value),
         ):
             roles[int(sample)] = role.lower()
-    return roles
+    return [beside.roles.get(k, role) for k, role in enumerate(roles)]
 
 
-def _descriptions(page: Any) -> list[str]:
+def _descriptions(page: Any, beside: Beside) -> list[str]:
     """GDAL's description of each band, '' where there is none."""
     found = [""] * page.samplesperpixel
     with contextlib.suppress(Exception):  # metadata that are no XML say nothing
@@ -196,18 +197,22 @@ def _descriptions(page: Any) -> list[str]:
             str(page.tags[42112].value),
         ):
             found[int(sample)] = html.unescape(text).strip()
-    return found
+    return [beside.descriptions.get(k, text) for k, text in enumerate(found)]
 
 
-def _called(page: Any, chosen: tuple[int, ...]) -> str:
-    """What bands are called that are no colors. Refuses those that would be taken for other colors than they name."""
-    if places := described_elsewhere(_descriptions(page), chosen):
+def called(descriptions: Sequence[str], chosen: tuple[int, ...]) -> str:
+    """What bands are called that are no colors, by the descriptions of all, '' = nothing.
+
+    Raises:
+        DecodeError: `chosen` would be taken for other colors than they name.
+    """
+    if places := described_elsewhere(descriptions, chosen):
         found, taken = (",".join(str(place + 1) for place in one) for one in (places, chosen))
         raise DecodeError(
             f"red, green and blue are its bands {found} by their descriptions, and {taken} by their colors: put them "
             "in the right order, or name them in dataset.bands"
         )
-    return called_otherwise(_descriptions(page), chosen)
+    return called_otherwise(descriptions, chosen)
 
 
 def _nodata(page: Any) -> float | None:
@@ -247,14 +252,15 @@ def _palette(page: Any) -> np.ndarray:
     return (colors if colors.max() < 256 else colors >> 8).astype(np.uint8)
 
 
-def _declared(tiff: Any, page: Any, beside: Beside) -> tuple[list[np.ndarray | None], list[float]]:
-    """Masks, and values of no data, of the file and of its sidecar files."""
-    masks = [_mask_page(tiff, page), beside.mask(page.imagelength, page.imagewidth)]
-    return masks, [value for value in (_nodata(page), beside.nodata) if value is not None]
+def _masks(tiff: Any, page: Any, beside: Beside) -> list[np.ndarray | None]:
+    """Of the file and of its sidecar file."""
+    return [_mask_page(tiff, page), beside.mask(page.imagelength, page.imagewidth)]
 
 
-def _data(array: np.ndarray, nodata: Sequence[float]) -> list[np.ndarray | None]:
-    return [pixels.is_data(array, value) for value in nodata or (None,)]
+def _data(array: np.ndarray, page: Any, beside: Beside, places: Sequence[int] = ()) -> list[np.ndarray | None]:
+    """Where bands are data by the values of no data of the file and of its sidecar file; `places`, () = all bands."""
+    nodata = [_nodata(page), beside.nodata_of(places or range(array.shape[-1]))]
+    return [pixels.is_data(array, value) for value in nodata if value is not None] or [pixels.is_data(array, None)]
 
 
 def _mask_page(tiff: Any, page: Any) -> np.ndarray | None:

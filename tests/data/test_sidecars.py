@@ -8,7 +8,7 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
-from helpers.tiffs import GDAL_NODATA, text_tag, tiff
+from helpers.tiffs import GDAL_METADATA, GDAL_NODATA, text_tag, tiff
 from PIL import Image
 
 from kdjax.data import decode
@@ -54,8 +54,16 @@ def palette_png():
 
 
 def sidecars(data, nodata=None, mask=None):
-    xml = f"<PAMDataset><NoDataValue>{nodata}</NoDataValue></PAMDataset>".encode() if nodata is not None else None
+    xml = None if nodata is None else metadata(NoDataValue=[nodata])
     return decode.WithSidecars(data, None if mask is None else tiff(mask), xml)
+
+
+def metadata(**told):
+    """What GDAL writes of bands, a text for each, '' = none."""
+    texts = [[f"<{tag}>{text}</{tag}>" * (text != "") for text in each] for tag, each in told.items()]
+    bands = enumerate(zip(*texts, strict=True), 1)
+    items = [f'<PAMRasterBand band="{k}">\n  {"".join(band)}\n</PAMRasterBand>' for k, band in bands]
+    return f"<PAMDataset>{''.join(items)}</PAMDataset>".encode()
 
 
 @pytest.mark.parametrize("nodata", [0, 1, 3, 255])
@@ -129,3 +137,46 @@ def test_a_mask_of_many_samples_counts_as_many_pixels(monkeypatch):
     data.mask = tiff(np.ones((8, 8, 60), np.uint8), photometric="minisblack", planarconfig="contig")
     with pytest.raises(decode.DecodeError, match="its mask, .* cannot be read: .*pixels is more than"):
         decode.decode(data)
+
+
+SWAPPED = metadata(Description=["blue", "green", "red"])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_bands_are_read_by_their_descriptions_in_a_sidecar_file(kind):
+    out, array = io.BytesIO(), values(6, 9, 3)
+    Image.fromarray(array).save(out, kind)
+    data = decode.WithSidecars(out.getvalue(), None, SWAPPED)
+    with pytest.raises(decode.DecodeError, match="red, green and blue are its bands 3,2,1 by their descriptions"):
+        decode.decode(data)
+    for orders in ((), (("red", "green", "blue"),)):
+        found = decode.decode(data, Bands(("red", "green", "blue"), orders))
+        np.testing.assert_array_equal(found.pixels, array[..., ::-1])
+    false = decode.decode(decode.WithSidecars(data, None, metadata(Description=["B8", "red &amp; ü", ""])))
+    assert false.called == ("B8, red & ü, unnamed" if kind == "TIFF" else "")  # of two, one may be alpha
+    counted = decode.WithSidecars(data, None, metadata(Description=["Band 1", "Band 2", "Band 3"]))
+    np.testing.assert_array_equal(decode.decode(counted, Bands(("green", "red"))).pixels, array[..., [1, 0]])
+
+
+def test_color_interpretation_and_descriptions_of_a_sidecar_file_count_more_than_the_files_own():
+    array = values(6, 9, 3)
+    item = '<Item name="DESCRIPTION" sample="{}" role="description">{}</Item>'
+    own = "".join(item.format(k, name) for k, name in enumerate(("red", "green", "blue")))
+    data = tiff(array, text_tag(GDAL_METADATA, f"<GDALMetadata>{own}</GDALMetadata>"), photometric="rgb")
+    roles = ["Blue", "Green", "Red"]
+    with pytest.raises(decode.DecodeError, match="are its bands 1,2,3 by their descriptions, and 3,2,1 by their color"):
+        decode.decode(decode.WithSidecars(data, None, metadata(ColorInterp=roles)))
+    both = decode.WithSidecars(data, None, metadata(Description=["blue", "green", "red"], ColorInterp=roles))
+    np.testing.assert_array_equal(decode.decode(both).pixels, array[..., ::-1])
+
+
+def test_every_band_has_its_own_value_of_no_data():
+    array = np.repeat(STORED[..., None], 3, -1)
+    array[0, 1], array[0, 2] = (3, 1, 3), (1, 0, 3)
+    for data in (png(Image.fromarray(array)), tiff(array, photometric="rgb")):
+        beside = decode.WithSidecars(data, None, metadata(NoDataValue=[1, 0, 3]))
+        np.testing.assert_array_equal(valid_of(beside), (array != [1, 0, 3]).any(-1))
+        none = decode.WithSidecars(data, None, metadata(NoDataValue=[1, -1, 3]))  # bytes have no such value
+        assert valid_of(none).all()
+    some = decode.decode(beside, Bands(("blue", "red")))
+    np.testing.assert_array_equal(some.valid, (array[..., [2, 0]] != [3, 1]).any(-1))
