@@ -106,11 +106,12 @@ class Seen:
             self.against += bool(self._telling) and not below[:, self._telling].any()
 
     def see_stored(self, images: Images) -> None:
-        """Looks at (N, S, S, bands) images as they are stored, with their value range over that of their dtype."""
+        """Looks at (N, S, S, bands) images as they are stored: where all bands clip, data are 1 by `to_levels`."""
         (low, high), most = self.value_range, np.iinfo(images.dtype).max
         for image in np.asarray(images):
             pixels = image.reshape(-1, image.shape[-1])
-            self.see(low + pixels[pixels.any(-1)] * ((high - low) / most))
+            data = pixels[pixels.any(-1)]
+            self.see(low + np.where(data > 1, data, 0) * ((high - low) / most))
 
 
 def check(section: Mapping[str, Any], splits: Mapping[str, Images], meaning: Meaning) -> list[str]:

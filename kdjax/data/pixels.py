@@ -258,12 +258,17 @@ def choose_range(samples: list[np.ndarray]) -> tuple[float, float, str]:
 
 
 def to_levels(pixels: np.ndarray, value_range: Sequence[float], dtype: DTypeLike) -> np.ndarray:
-    """Maps (low, high) linearly to all values of an unsigned type, clipped and rounded; NaN becomes 0."""
+    """Maps (low, high) linearly to all values of an unsigned type, clipped and rounded; NaN counts as `low`.
+
+    In 16 bits a pixel of which all bands (last axis) clip to 0 becomes 1, unless all are 0: that means no data.
+    """
     (low, high), result = value_range, np.empty(pixels.shape, dtype)
     most = float(np.iinfo(result.dtype).max)
     for rows in _strips(pixels):
         scaled = (pixels[rows].astype(np.float64) - low) * (most / (high - low))
         result[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, most))
+        if most > 255:
+            result[rows][pixels[rows].any(-1) & ~result[rows].any(-1)] = 1
     return result
 
 

@@ -8,6 +8,7 @@ import pytest
 from kdjax.data import offset
 from kdjax.data.bands import SENSORS, Bands
 from kdjax.data.meaning import Meaning
+from kdjax.data.pixels import Decoded
 from kdjax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -81,3 +82,19 @@ def test_images_without_data_count_for_neither():
     seen.see(np.zeros((10, 13)))
     assert (seen.images, seen.count, seen.shown, seen.mixed) == (0, 0, None, None)
     assert offset.Seen.by(SimpleNamespace(bands=None)) is None
+
+
+def test_pixels_that_a_wrong_name_makes_black_in_all_bands_contradict_it():
+    """Vegetation without the offset lies below 1000 in all visible bands, and is no pixel without data."""
+    names = ("B04", "B03", "B02")
+    trained = meaning("sentinel2_l2a_offset", names)
+    values = RNG.integers(150, 700, (20, 21, 21, 3)).astype(np.uint16)
+    values[:, :5, :5] = RNG.integers(1300, 2800, (5, 5, 3))  # roofs
+    land = np.stack([trained.stored(Decoded(image, ())) for image in values])
+    with pytest.raises(InputError, match=r"of land 8\d % of the values are at most 1000, .*'sentinel2_l2a'"):
+        check("sentinel2_l2a_offset", names, land=land)
+    values += 1000
+    values[:10, :, :14] = 0  # beyond the edge of the swath, which not every file says
+    valid = np.broadcast_to(np.arange(21) >= 14, (21, 21))
+    edge = [trained.stored(Decoded(image, (), valid if k % 2 and k < 10 else None)) for k, image in enumerate(values)]
+    assert check("sentinel2_l2a_offset", names, land=np.stack(edge)) == [] and not edge[1][:, :14].any()
