@@ -320,9 +320,18 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(resized)
 
 
-def digest(image: np.ndarray) -> str:
-    """sha256 (hex) of the size and the values of an image (H, W, channels): equal for identical pixels only."""
+def digest(image: np.ndarray, valid: np.ndarray | None = None) -> str:
+    """sha256 (hex) of the size and the values of an image (H, W, channels): equal for identical pixels only.
+
+    Args:
+        image: any pixels.
+        valid: bool (H, W), where they are data; None = everywhere, or the pixels show it.
+    """
     kind = "" if image.dtype == np.uint8 and image.shape[-1] == 3 else f"{image.shape[-1]} {image.dtype};"
     total = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]};{kind}".encode())
-    total.update(np.ascontiguousarray(image).data)
+    for rows in pixels.strips(image):
+        part = pixels.blackened(image[rows], None if valid is None else valid[rows])
+        total.update(np.ascontiguousarray(part).data)
+    if valid is not None:
+        total.update(np.packbits(valid).data)
     return total.hexdigest()

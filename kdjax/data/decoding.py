@@ -241,7 +241,8 @@ class Decoding:
                 note = _Note(
                     raw.name,
                     raw.label,
-                    decode.digest(image),
+                    # Of deep images many values may clip to one. Bytes, as they are stored, keep their old digest.
+                    decode.digest(decoded.pixels, decoded.valid) if decoded.deep else decode.digest(image),
                     meaning.kind_of(decoded.pixels.dtype, self._meaning.value_range),
                     math.sqrt(height * width),
                     decoded.pixel_size_m,

@@ -162,7 +162,7 @@ def is_data(pixels: np.ndarray, nodata: ArrayLike | None, also: Sequence[np.ndar
     stored = None if nodata is None else _as_stored(nodata, pixels.dtype)
     if stored is not None or pixels.dtype.kind == "f":
         valid = np.ones(pixels.shape[:2], bool)
-        for rows in _strips(pixels):
+        for rows in strips(pixels):
             if pixels.dtype.kind == "f":
                 valid[rows] &= np.isfinite(pixels[rows]).all(-1)
             if stored is not None:
@@ -219,7 +219,7 @@ def sample(decoded: Decoded, count: int = 4096) -> np.ndarray:
     if valid is not None:
         values = values[valid[row, column]]
     extremes = []
-    for rows in _strips(pixels):
+    for rows in strips(pixels):
         part = pixels[rows] if valid is None else pixels[rows][valid[rows]]
         if part.size:
             extremes += [part.min(), part.max()]
@@ -264,7 +264,7 @@ def to_levels(pixels: np.ndarray, value_range: Sequence[float], dtype: DTypeLike
     """
     (low, high), result = value_range, np.empty(pixels.shape, dtype)
     most = float(np.iinfo(result.dtype).max)
-    for rows in _strips(pixels):
+    for rows in strips(pixels):
         scaled = (pixels[rows].astype(np.float64) - low) * (most / (high - low))
         result[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, most))
         if most > 255:
@@ -281,7 +281,7 @@ def blackened(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     return result
 
 
-def _strips(pixels: np.ndarray) -> Iterator[slice]:
+def strips(pixels: np.ndarray) -> Iterator[slice]:
     """Rows that are converted together: a whole image in float64 would take eight times its bytes."""
     height = max(1, _STRIP // max(1, pixels[:1].size))
     return (slice(top, top + height) for top in range(0, len(pixels), height))

@@ -103,6 +103,22 @@ def test_a_tile_that_the_chosen_range_left_out_is_clipped_and_told(tmp_path):
         load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(0, 1000))
 
 
+def test_deep_tiles_that_clip_to_one_image_are_not_identical(tmp_path):
+    """Dark water below the range, of which one tile is there twice."""
+    rng = np.random.default_rng(0)
+    for name in ("land", "sea"):
+        (tmp_path / "tiles" / name).mkdir(parents=True)
+        for i in range(6):
+            tile = rng.integers(*((1500, 5000) if name == "land" else (100, 900)), (8, 8, 3)).astype(np.uint16)
+            tifffile.imwrite(tmp_path / "tiles" / name / f"{i}.tif", tile, photometric="rgb")
+    (tmp_path / "tiles" / "sea" / "twin.tif").write_bytes((tmp_path / "tiles" / "sea" / "5.tif").read_bytes())
+    data = load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(1000.0, 11000.0))
+    sides = [set(split.names) for split in (data.train, data.validation, data.test)]
+    assert sum(map(len, sides)) == 13 and all(("sea/5.tif" in side) == ("sea/twin.tif" in side) for side in sides)
+    pixels, valid = np.full((2, 2, 3), 7, np.uint16), np.array([[True, False], [True, True]])
+    assert decode.digest(pixels, valid) != decode.digest(np.where(valid[..., None], pixels, np.uint16(0)))
+
+
 def test_nodata_does_not_stretch_the_range(tmp_path):
     """A quarter of the tiles lies at the edge of a swath."""
     plain = load(path=str(kinds(tmp_path / "a/tiles", MAKE["16-bit"])), **OPTIONS)
