@@ -101,3 +101,21 @@ def test_plain_surfaces_of_like_color_are_none():
     rng = np.random.default_rng(0)
     images = np.clip(120 + rng.normal(0, 4, (12, 32, 32, 3)), 0, 255).astype(np.uint8)
     assert near_duplicates.pairs(near_duplicates.thumbnails(images)) == []
+
+
+def test_pictures_are_compared_where_both_have_data():
+    images = pictures(30, 96)
+    images[:20, :, :48] = 0  # beyond the edge of the data, which is resized with them
+    images = np.stack([Image.fromarray(one).resize((48, 48), Image.Resampling.LANCZOS) for one in images])
+    images[3] = np.rot90(images[25])
+    images[3, :30] = 0
+    images[9] = 0
+    small = near_duplicates.thumbnails(images)
+    assert near_duplicates.pairs(small) == [(3, 25)]
+    best, place = near_duplicates.closest(small[:20], small[20:])
+    assert (best[3], place[3], best[9]) == (pytest.approx(1, abs=0.01), 5, 0) and (np.delete(best, 3) < 0.9).all()
+    known = ~np.isnan(np.rot90(small[3], 3)[..., 0])
+    ours, theirs = (one[known] - one[known].mean(0) for one in (np.rot90(small[3], 3), small[25]))
+    assert best[3] == pytest.approx(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1], abs=1e-5)
+    images[3, :40] = 0  # too little is left
+    assert near_duplicates.pairs(near_duplicates.thumbnails(images)) == []
