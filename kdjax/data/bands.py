@@ -46,6 +46,9 @@ def _both(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(names), (*(name for name in names if name != "B8A"), "B8A")
 
 
+_COLORS = (("red", "r", "b04"), ("green", "g", "b03"), ("blue", "b", "b02"))
+"""Canonical names of red, green and blue."""
+
 OFFSET = 1000.0
 _L1C, _L2A = _both(_SENTINEL2), _both([name for name in _SENTINEL2 if name != _CIRRUS])
 SENSORS = {
@@ -118,8 +121,9 @@ class Bands:
         order = self._order(image[..., places])
         held = dict(zip(map(canonical, order), places, strict=True))
         names = dict(zip(places, order, strict=True))
+        colors_held = {_color(key) for key in held}
         for key, place in held.items():
-            if said[place] not in ("", key) and said[place] in held:
+            if said[place] and _color(said[place]) != _color(key) and _color(said[place]) in colors_held:
                 raise DecodeError(
                     f"its band {place + 1} is called {descriptions[place]}, where {names[place]} is expected: describe "
                     "all of its bands"
@@ -214,8 +218,12 @@ def is_unnamed(place: int, descriptions: Sequence[str], order: Sequence[str]) ->
 def colors(names: Sequence[str]) -> tuple[int | None, ...]:
     """The places of red, green and blue among bands, None for one that is not there."""
     keys = [canonical(name) for name in names]
-    known = (("red", "r", "b04"), ("green", "g", "b03"), ("blue", "b", "b02"))
-    return tuple(next((keys.index(one) for one in of if one in keys), None) for of in known)
+    return tuple(next((keys.index(one) for one in of if one in keys), None) for of in _COLORS)
+
+
+def _color(key: str) -> str:
+    """Red, green or blue, if a canonical name is another one of these; else itself."""
+    return next((of[0] for of in _COLORS if key in of), key)
 
 
 def described_elsewhere(descriptions: Sequence[str], chosen: Sequence[int]) -> tuple[int, ...] | None:

@@ -42,6 +42,15 @@ def test_a_description_that_contradicts_the_order_is_refused(descriptions, said)
         decode.decode(tiff(VALUES[..., :4], descriptions), ORDERED)
 
 
+def test_a_description_contradicts_the_order_under_another_name_too():
+    names = ("B04", "B03", "B02", "B08")
+    with pytest.raises(DecodeError, match="its band 1 is called blue, where B04 is expected"):
+        decode.decode(tiff(VALUES[..., :4], ("blue", "green", "red", "")), Bands(names, (names,)))
+    with pytest.raises(DecodeError, match="its band 3 is called B04, where blue is expected"):
+        decode.decode(tiff(VALUES[..., :4], ("", "", "B04", "")), ORDERED)
+    assert taken(tiff(VALUES[..., :4], ("red", "", "B2", "")), Bands(names, (names,))) == [10, 20, 30, 40]
+
+
 @pytest.mark.parametrize("descriptions", [("red", "", "", "nir"), ("", "", "blue", ""), ("Band 1", "", "blue", "grid")])
 def test_descriptions_that_agree_with_the_order_may_be_few(descriptions):
     assert taken(tiff(VALUES[..., :4], descriptions)) == [10, 20, 30, 40]

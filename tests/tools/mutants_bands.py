@@ -15,7 +15,12 @@ OF_BANDS = (
         BANDS, "Chosen(tuple(said.index(key) for key in wanted), ())", "Chosen(tuple(range(len(wanted))), ())", DATA
     ),
     Mutant(BANDS, "chosen = tuple(held[key] for key in wanted)", "chosen = tuple(range(len(wanted)))", DATA),
-    Mutant(BANDS, 'if said[place] not in ("", key) and said[place] in held:', "if False:", DESCRIBED),
+    Mutant(
+        BANDS,
+        "if said[place] and _color(said[place]) != _color(key) and _color(said[place]) in colors_held:",
+        "if False:",
+        DESCRIBED,
+    ),
     Mutant(BANDS, "if alpha in chosen and not said[alpha]", "if False", DESCRIBED),
     Mutant("kdjax/data/offset.py", "if seen.mixed:", "if False:", "tests/data/test_offset.py"),
     Mutant("kdjax/run/run.py", "dataset = taken_bands.as_begun(workdir, dataset)", "pass", BEGUN),
