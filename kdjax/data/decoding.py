@@ -21,7 +21,7 @@ from kdjax.errors import InputError
 
 _PROGRESS_SECONDS = 5.0
 _AT_ONCE = 1024  # images that are handed to the threads
-_CONFIGURED = "as configured"
+_CONFIGURED, _OF_LABELED = "as configured", "as of the labeled tiles"
 _LIKE_BYTES = "no value is above 255, as of bytes in a wider type"
 
 
@@ -76,6 +76,7 @@ class Decoding:
         encoded: the examples, one for each row.
         filling: the rows; those with notes are not decoded again.
         expected: what the images are to be.
+        configured: whether the user gave the value range. One that was found may clip an image.
         threads: decode.
         log: takes lines of progress.
 
@@ -88,14 +89,17 @@ class Decoding:
         encoded: Encoded,
         filling: Filling,
         expected: Meaning,
+        configured: bool,
         threads: concurrent.futures.Executor,
         log: Callable[[str], None],
     ):
         self._encoded, self._filling, self._threads, self._log = encoded, filling, threads, log
-        self._like, self._meaning, self._how = encoded.like, expected, _CONFIGURED
+        self._like, self._meaning, self._how = encoded.like, expected, _CONFIGURED if configured else _OF_LABELED
         self._failed: dict[int, tuple[str, str]] = {}
         self._samples: dict[int, np.ndarray] = {}
         self._unordered: list[int] = []
+        self._outside: list[int] = []
+        self._clips = encoded.like is None and not configured
         self.complete = True
 
     def run(self) -> None:
@@ -118,6 +122,10 @@ class Decoding:
             self._take_order()
             if self._meaning.bands and self._meaning.bands.order:
                 self._all(sorted(self._unordered))
+            # If most lie outside, they are of another kind.
+            if self._how == _OF_LABELED and len(self._outside) <= len(self._filling.notes):
+                self._clips = True
+                self._all(sorted(self._outside))
         self._check_range()
 
     def content(self) -> dict[str, Any]:
@@ -256,8 +264,11 @@ class Decoding:
                 self._unordered.append(i)
             if not isinstance(error, decode.DecodeError) or isinstance(error, decode.ReadError):
                 self.complete = False
-            own_range = isinstance(error, meaning.OutsideError) and self._like is None
-            hint = ": dataset.value_range says what is black and white" if own_range else ""
+            hint = ""
+            if isinstance(error, meaning.OutsideError):
+                self._outside.append(i)
+                if self._like is None or self._how == _OF_LABELED:
+                    hint = ": dataset.value_range says what is black and white"
             self._failed[i] = self._encoded.titles[i], f"{error}{hint}"
 
     def _stored(self, decoded: decode.Decoded) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -265,7 +276,7 @@ class Decoding:
         try:
             return self._meaning.stored(decoded), decoded.facts
         except meaning.OutsideError:
-            if self._how == _CONFIGURED:
+            if not self._clips:
                 raise
             return self._meaning.stored(decoded, outside=True), (
                 *decoded.facts,

@@ -77,6 +77,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
     like = encoded.like
     sensor = SENSORS[section["sensor"]].value_range if section["sensor"] else ()
     asked = tuple(float(value) for value in (like and like.value_range) or section["value_range"] or sensor)
+    configured = bool(section["value_range"] or sensor)
     bands = like.bands if like else named(section)
     key = cache.key_of(
         [
@@ -85,7 +86,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             list(encoded.stamps),
             section["storage_size"],
             asked,
-            None if like is None else like.numbers,
+            None if like is None else [like.numbers, configured],
             *([bands.metadata()] if bands else []),
         ]
     )
@@ -108,7 +109,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             if folder is not None:
                 with _named(folder):
                     filling = stack.enter_context(cache.Writer(folder, shape, dtype, threads))
-            decoding = Decoding(encoded, filling, expected, threads, context.log)
+            decoding = Decoding(encoded, filling, expected, configured, threads, context.log)
             decoding.run()
             stored = cache.Stored(filling.images, filling.hashes, decoding.content(), decoding.arrays())
             # What is refused is not kept, nor what was not read: the disk or the mount may be well next time, and

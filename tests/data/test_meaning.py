@@ -103,6 +103,25 @@ def test_a_tile_that_the_chosen_range_left_out_is_clipped_and_told(tmp_path):
         load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(0, 1000))
 
 
+def test_a_tile_without_label_may_be_clipped_by_a_range_that_was_found(tmp_path):
+    """As one with a label may; most of them show that they are of another kind."""
+    rng = np.random.default_rng(0)
+    for name, level in (("tiles/a", 500), ("tiles/b", 500), ("more", 500), ("bright", 9000)):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(4):
+            tile = rng.normal(level, 100, (8, 8, 3)).astype(np.uint16)
+            tifffile.imwrite(tmp_path / name / f"{i}.tif", tile, photometric="rgb")
+    (tmp_path / "more" / "snow.tif").write_bytes((tmp_path / "bright" / "0.tif").read_bytes())
+    options = OPTIONS | {"path": str(tmp_path / "tiles"), "cache_dir": tmp_path / "cache"}
+    data = load(**options, unlabeled_dir=str(tmp_path / "more"))
+    assert "unlabeled tiles: 1 images: most values lie outside of that range" in data.notes
+    assert (image_of(data, "unlabeled:snow.tif") == 255).all()
+    with pytest.raises(InputError, match=r"1 unreadable image: unlabeled:snow.tif"):
+        load(**options, unlabeled_dir=str(tmp_path / "more"), value_range=data.value_range)
+    with pytest.raises(InputError, match=r"4 unreadable images: unlabeled:0.tif .* lie outside .*value_range"):
+        load(**options, unlabeled_dir=str(tmp_path / "bright"))
+
+
 def test_deep_tiles_that_clip_to_one_image_are_not_identical(tmp_path):
     """Dark water below the range, of which one tile is there twice."""
     rng = np.random.default_rng(0)
