@@ -104,7 +104,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             # Without a set to agree with, bytes and any numbers that the range fits may come together.
             numbers = like.numbers if like else () if bands else (meaning.BYTES,)
             expected = Meaning(asked, numbers, bands=bands)
-            dtype = _dtype(encoded, bands) if bands and not asked else expected.dtype
+            dtype = _dtype(encoded, bands) if bands and not asked and not like else expected.dtype
             filling = cache.Filling(np.zeros(shape, dtype))
             if folder is not None:
                 with _named(folder):

@@ -275,6 +275,19 @@ def test_bytes_of_bands_stay_bytes(tmp_path):
         load(tmp_path, file_bands=("red", "green", "blue", "nir"), value_range=(0, 5000))
 
 
+def test_tiles_without_labels_are_of_the_depth_of_the_labeled_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("tiles/a", "tiles/b", "more"):
+        (tmp_path / name).mkdir(parents=True)
+        for index in range(4):
+            (tmp_path / name / f"{index}.tif").write_bytes(tiff(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)))
+    (tmp_path / "more" / "0.tif").write_bytes(tiff(rng.integers(0, 5000, (9, 9, 3), dtype=np.uint16)))
+    options = {"file_bands": ("red", "green", "blue"), "unlabeled_dir": str(tmp_path / "more"), "on_error": "skip"}
+    found = load(tmp_path / "tiles", **options)
+    assert sum(name.startswith("unlabeled:") for name in found.train.names) == 3
+    assert any("1 unreadable image skipped: unlabeled:0.tif (uint16 pixels" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     "fields, said",
     [
