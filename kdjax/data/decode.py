@@ -270,7 +270,9 @@ def _converted(image: Image.Image) -> Decoded:
     array = np.asarray(image.convert("RGB"))
     alpha = None
     if transparent or mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        alpha = pixels.shown(np.asarray(image.convert("RGBA").getchannel("A")))
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        # Of BMP files with 32 bits a pixel, some writers leave those of alpha 0.
+        alpha = None if image.format == "BMP" and not alpha.any() else pixels.shown(alpha)
     return Decoded(array, facts, pixels.is_data(array, None, [alpha]))
 
 

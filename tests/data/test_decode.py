@@ -1,6 +1,7 @@
 """Decoding: formats, orientation, depth, value ranges; against arrays written by hand."""
 
 import io
+import struct
 import warnings
 import zlib
 
@@ -302,6 +303,22 @@ def test_every_version_of_pillow_gives_the_same_pixels(monkeypatch, own_order, w
     np.testing.assert_array_equal(decode.resize(image, size), expected)
     two_bands = np.clip(np.rint(np.stack(floats, axis=-1)), 0, 255)
     np.testing.assert_array_equal(decode.resize(image[..., :2], size), two_bands)
+
+
+def bmp_of_32_bits(alpha):
+    """4 x 4 pixels, written by hand with masks of four channels."""
+    pixels = np.full((4, 4, 4), (30, 20, 10, 255), np.uint8)  # blue, green, red, alpha
+    pixels[..., 3] = alpha
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 124, 4, 4, 1, 32, 3, 64, 2835, 2835, 0, 0) + masks + bytes(68)
+    return b"BM" + struct.pack("<IHHI", 14 + 124 + 64, 0, 0, 14 + 124) + head + pixels.tobytes()
+
+
+def test_a_bmp_file_whose_alpha_is_0_is_data_everywhere():
+    result = decode.decode(bmp_of_32_bits(0))
+    assert result.valid is None and (result.pixels == (10, 20, 30)).all()
+    half = decode.decode(bmp_of_32_bits(np.repeat([0, 255], 2)))
+    assert half.valid.sum() == 8
 
 
 def test_digest_tells_size_and_pixels_apart():
