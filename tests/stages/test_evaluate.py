@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch):
         np.zeros((count, 4, 4, 3), np.uint8), np.arange(count, dtype=np.int32) % 3, tuple(map(str, range(count)))
     )
     return SimpleNamespace(
-        workdir=tmp_path, results_dir=tmp_path, dataset=SimpleNamespace(validation=split(4), test=split(6)),
+        workdir=tmp_path, results_dir=tmp_path, dataset=SimpleNamespace(validation=split(4), test=split(6), members={}),
         student=SimpleNamespace(names=[["kl/0"]]), config=base(),
     )  # fmt: skip
 
