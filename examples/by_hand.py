@@ -56,7 +56,7 @@ def main() -> dict[str, np.ndarray]:
     arms = resolve(tuple(ARMS), ARMS, temperature=4.0, learning_rate=1e-3, weight_decay=0.01)
     adamw = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
     student = networks.create("mobilenet_v2", classes, width=0.1, dropout=0.2, form=form)
-    students = state.create(student, adamw, seeds=SEEDS, arms=len(arms), image_size=SIZE)
+    students = state.create(state.initializer(student, SIZE), adamw, seeds=SEEDS, arms=len(arms))
     recipe = Recipe(student, SIZE, adamw, optimizer.schedule(STEPS, 1))
     kinds = ("rows", "rows", "whole", "whole", "arms", "seeds", "plan", "whole")
     step = mapping.map(functools.partial(planned_steps, recipe=recipe), kinds, (0, 1), donate=(0,))

@@ -133,7 +133,7 @@ def compare(first: str, second: str) -> dict[str, Any]:
     """
     one, other = right(first), right(second)
     if one.place == other.place:
-        raise InputError(f"{first} and {second} are one arm, {one.place[1]}: give two arms, or two runs")
+        raise InputError(f"{first} and {second} name one arm twice, {one.place[1]}: give two arms, or two runs")
     check_images(first, one.tested, second, other.tested)
     seeds = sorted(one.right.keys() & other.right.keys())
     if not seeds:

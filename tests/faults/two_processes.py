@@ -58,7 +58,7 @@ constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))
 empty = mapping.place(empty_averages((1, 2), terms.CORE))
 feed = resident(Plan((0,), 24, 8, 2), mapping, 1)
 step = lambda state, number: mapped(state, empty, *constants, feed(number, 1), np.int32(1))
-state = mapping.place(states.create(model, optimize, seeds=(0,), arms=2, image_size=32))
+state = mapping.place(states.create(states.initializer(model, 32), optimize, seeds=(0,), arms=2))
 like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
 losses = []
 for number in range(2):

@@ -91,7 +91,7 @@ def test_a_step_drops_by_its_own_keys():
     adamw = functools.partial(optimizer.adamw, clip=0.0, head_factor=1.0)
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     labels = np.array([0, 1, 2, 0, 1, 2], np.int32)
-    state = states.create(Dropped(), adamw, seeds=(3, 8), arms=1, image_size=8).replace(step=jnp.int32(7))
+    state = states.create(states.initializer(Dropped(), 8), adamw, seeds=(3, 8), arms=1).replace(step=jnp.int32(7))
     one = jnp.ones(1)
     hyper = Hyperparameters({"ce": one}, temperature=one, learning_rate=one, weight_decay=one)
     shown, views, places = np.array([[0, 3, 5], [2, 1, 4]]), np.array([[1, 0, 2], [0, 1, 1]]), np.array([[0, 1, 2]] * 2)

@@ -54,7 +54,9 @@ def test_an_arm_that_a_family_is_named_after_is_itself(runs):
     assert found["compared"] == ["kl", "kl_hot"] and found["test_top1"] == ([0.5, 0.5], [1.0, 1.0])
     found = compare.compare(f"{runs}/c:kl", f"{runs}/c:cosine")
     assert found["compared"] == ["kl", "cosine_0"]
-    with pytest.raises(InputError, match="c:cosine and .*c:cosine_0 are one arm, cosine_0: give two arms, or two runs"):
+    with pytest.raises(
+        InputError, match="c:cosine and .*c:cosine_0 name one arm twice, cosine_0: give two arms, or two runs"
+    ):
         compare.compare(f"{runs}/c:cosine", f"{runs}/c:cosine_0")
 
 

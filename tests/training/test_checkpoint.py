@@ -26,7 +26,9 @@ EMPTY = empty_averages((2, 2), terms.CORE)
 
 
 def like():
-    return jax.eval_shape(functools.partial(states.create, Linear(), OPTIMIZER, seeds=(0, 1), arms=2, image_size=8))
+    return jax.eval_shape(
+        functools.partial(states.create, states.initializer(Linear(), 8), OPTIMIZER, seeds=(0, 1), arms=2)
+    )
 
 
 def latest(directory, log=print):

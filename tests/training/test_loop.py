@@ -253,7 +253,7 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimizer(tmp_
     train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert kept == [9, 12]
-    create = functools.partial(states.create, Linear(), OPTIMIZER, seeds=(0, 1), arms=2, image_size=8)
+    create = functools.partial(states.create, states.initializer(Linear(), 8), OPTIMIZER, seeds=(0, 1), arms=2)
     checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping())
     best, model = checkpoints.restore_best(jax.eval_shape(create))
     whole, _ = checkpoints.restore(jax.eval_shape(create), empty_averages((2, 2), CORE))
@@ -265,7 +265,9 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimizer(tmp_
 def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colors):
     train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=3)
     checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping(jax.devices()[:1]))
-    other = jax.eval_shape(functools.partial(states.create, Linear(), OPTIMIZER, seeds=(0,), arms=2, image_size=8))
+    other = jax.eval_shape(
+        functools.partial(states.create, states.initializer(Linear(), 8), OPTIMIZER, seeds=(0,), arms=2)
+    )
     with pytest.raises(InputError, match="does not fit"):
         checkpoints.restore(other, empty_averages((1, 2), CORE))
     checkpoints.close()
