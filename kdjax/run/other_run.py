@@ -207,10 +207,11 @@ def _with_teachers(other: OtherRun, log: Callable[[str], None] = lambda line: No
     found = [other]
     for one in found:  # which grows
         for teacher in named(ml_collections.ConfigDict(one.config())) if _taught(one) else ():
-            if any((teacher.workdir, teacher.section) == (known.workdir, known.section) for known in found):
+            teacher = dataclasses.replace(teacher, field=other.field)
+            if teacher in found:
                 continue
             if (teacher.workdir / "config.json").is_file() and (teacher.workdir / "splits.json").is_file():
-                found.append(dataclasses.replace(teacher, field=other.field))
+                found.append(teacher)
             else:
                 log(
                     f"{other.field}: {one.workdir} learned from {teacher.workdir}, which is not there: make sure that "

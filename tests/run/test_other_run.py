@@ -292,6 +292,23 @@ def test_what_the_teachers_teacher_saw_counts(students, grandparents, tmp_path):
     other_run.check_data(students, dataset(), lambda line: pytest.fail(line))
 
 
+def test_of_two_arms_of_a_run_one_may_have_had_a_teacher(students, grandparents, tmp_path):
+    gone = tmp_path / "gone"
+    for folder, teacher in (
+        (
+            tmp_path,
+            {"students": None, "ensemble": [f"students={grandparents}:{arm}" for arm in ("student_alone", "kl")]},
+        ),
+        (grandparents, {"students": str(gone), "ensemble": []}),
+    ):
+        there = json.loads((folder / "config.json").read_text())
+        there["teacher"] |= teacher
+        (folder / "config.json").write_text(json.dumps(there))
+    said = []
+    other_run.check_data(students, dataset(validation=("a/3",), test=("a/2", "b/3")), said.append)
+    assert len(said) == 1 and f"{grandparents} learned from {gone}, which is not there" in said[0]
+
+
 def test_hidden_labels_that_the_teachers_teacher_knew_are_told(students, grandparents, tmp_path):
     said, hidden = [], dataset(test=("b/3",), hidden=("x/1", "x/2", "b/1", "c/1"))
     other_run.check_data(students, hidden, said.append)
