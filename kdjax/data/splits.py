@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -103,7 +103,8 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
                 gone = set(taken)
                 order = [head for head in order if head not in gone]
     notes += _drop_shared(side, digests)  # examples without a label stayed in train
-    return _finish(side, pool, notes + doubtful, test_drawn="test" in carve)
+    enlarge = "raise dataset.{side}_fraction or add images".format
+    return _finish(side, pool, notes + doubtful, enlarge, test_drawn="test" in carve)
 
 
 def assign_groups(
@@ -162,7 +163,8 @@ def assign_groups(
     if without.any():
         notes.append(f"{without.sum()} images without a label left out: their groups are in validation or test")
         side[without] = ""
-    return _finish(side, pool, notes + _contradictions(side, pool), test_drawn=True)
+    enlarge = ("add images" if fold else "raise dataset.{side}_fraction or add images").format
+    return _finish(side, pool, notes + _contradictions(side, pool), enlarge, test_drawn=True)
 
 
 def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:
@@ -231,7 +233,8 @@ def reuse(path: str, pool: Pool) -> Assignment:
         )
     doubtful = _contradictions(side, pool)
     notes += _drop_shared(side, pool.digests)
-    return _finish(side, pool, notes + doubtful, test_drawn=False)
+    enlarge = lambda side: f'name images under "{side}" in {path} that are on no other side'
+    return _finish(side, pool, notes + doubtful, enlarge, test_drawn=False)
 
 
 def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -291,15 +294,18 @@ def _contradictions(side: np.ndarray, pool: Pool) -> list[str]:
     ]
 
 
-def _finish(side: np.ndarray, pool: Pool, notes: list[str], *, test_drawn: bool) -> Assignment:
+def _finish(
+    side: np.ndarray, pool: Pool, notes: list[str], enlarge: Callable[..., str], *, test_drawn: bool
+) -> Assignment:
+    """The assignment, if each side has what it needs; `enlarge(side=...)` says how an empty one gets images."""
     labels, classes = np.asarray(pool.labels), pool.classes
     counts = {s: collections.Counter(labels[side == s].tolist()) for s in SIDES}
     for c, name in enumerate(classes):
         if not counts["train"][c]:
-            raise InputError(f"class {name!r} has no training example left after splitting")
+            raise InputError(f"class {name!r} has no training example left after splitting: add images of it")
     for s in ("validation", "test"):
         if not counts[s]:
-            raise InputError(f"the {s} split is empty: raise dataset.{s}_fraction or add images")
+            raise InputError(f"the {s} split is empty: {enlarge(side=s)}")
         absent = [name for c, name in enumerate(classes) if not counts[s][c]]
         if absent:
             notes = notes + [f"no {s} example of: {', '.join(absent)}"]

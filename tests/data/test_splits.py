@@ -230,6 +230,19 @@ def test_bad_splits_files_are_refused(tiles, tmp_path):
     assert len(names_of(fewer)) == 59 and any(f"left out: {first}" in note for note in fewer.notes)
 
 
+def test_a_side_of_a_splits_file_that_copies_leave_empty_is_filled_there(tiles, tmp_path):
+    good = load(path=str(tiles), **OPTIONS).splits_document()
+    copies = []
+    for name in good["test"]:
+        copy = f"{name.rsplit('.', 1)[0]}_copy.png"
+        Image.open(tiles / name).save(tiles / copy)
+        copies.append(copy)
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(good | {"validation": copies}))
+    with pytest.raises(InputError, match='^the validation split is empty: name images under "validation" in .*json'):
+        load(path=str(tiles), **OPTIONS | {"splits": str(path)})
+
+
 def test_a_splits_file_may_name_images_that_are_skipped(tiles, tmp_path):
     document = load(path=str(tiles), **OPTIONS).splits_document()
     name = document["train"][0]
