@@ -1,5 +1,6 @@
 """The page of an export: its arithmetic against `decode` and `trust` in Node.js, its facts, and its server."""
 
+import dataclasses
 import hashlib
 import http.client
 import io
@@ -184,6 +185,12 @@ def test_the_facts_of_a_page_are_those_of_the_file():
     assert '<option value="0.9">90 %</option>' in text
     assert held(page.document("a", classes, 72, Meaning((), ("8-bit",)), FITTED, ""))["deep"] is False
     assert held(page.document("a", classes, 72, Meaning((0.0, 9.0), ("16-bit", "8-bit")), FITTED, ""))["deep"] is False
+
+
+@pytest.mark.parametrize(("images", "warned"), [(None, 0), (trust.FEW, 0), (12, 1)])
+def test_a_page_warns_of_few_validation_images(images, warned):
+    text = page.document("a", "ab", 8, Meaning(), dataclasses.replace(FITTED, images=images), "")
+    assert text.count("Warning: with 12 validation images probabilities") == text.count("Warning") == warned
 
 
 @pytest.fixture

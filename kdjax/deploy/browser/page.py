@@ -53,6 +53,7 @@ def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, tr
         "size": str(size),
         "levels": "".join(f'<option value="{level}">{100 * float(level):g} %</option>' for level in limits),
         "facts": json.dumps(facts).replace("<", "\\u003c"),
+        "warning": f'<p class="unknown">Warning: {html.escape(trust.warning)}.</p>' if trust.warning else "",
         "script": script,
     }
     text = (HERE / "page.html").read_text(encoding="utf-8")
