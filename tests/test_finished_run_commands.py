@@ -1,5 +1,6 @@
 """What further commands do with a finished run: the same again, other stages, other runs that take its teacher."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -189,6 +190,9 @@ def test_one_student_is_exported_by_name(finished, copied):
     chosen = read(copied / "export" / "parity.json")["student"]
     assert (chosen["arm"], chosen["seed"]) == ("kl_cosine", 8)
     assert chosen["test"]["top1"] == finished.results["arms"]["kl_cosine"]["test_top1"][1]
+    card = (copied / "export" / "README.md").read_text(encoding="utf-8")
+    assert "fitted on validation images, which also chose the step: no share" in card
+    assert "Chosen on validation images: the step, the settings of the 8-bit files." in card
 
 
 def test_litert_files_are_written_where_they_are_asked_for(finished, copied):
@@ -235,12 +239,15 @@ def test_the_exported_folder(finished):
     tested = finished.results["dataset"]["splits"]["test"]
     assert parity["test_images"] == {"count": tested, "read_from": "files", "equal_to_the_stored_ones": tested}
     for name, one in parity["artifacts"].items():
-        assert one["bytes"] == (folder / name).stat().st_size
+        content = (folder / name).read_bytes()
+        assert one["bytes"] == len(content) and one["sha256"] == hashlib.sha256(content).hexdigest()
         if name != "student.int8.onnx":
             assert one["agreement"] == 1 and one["largest_logit_difference"] < 1e-3
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| test | {tested} | {100 * chosen['test']['top1']:.2f} |" in card
     assert "License of the data: not known" in card
+    assert "fitted on validation images, which also chose the step and the student: no share" in card
+    assert "Chosen on validation images: the step, the student, the settings of the 8-bit files." in card
     assert [one["chosen"] for one in parity["int8_candidates"]].count(True) == 1
     # What is told of trust was fitted on validation and measured on test, each file's with its own logits.
     row, column = seed, ARMS.index(chosen["arm"])

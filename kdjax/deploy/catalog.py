@@ -157,10 +157,11 @@ def main(argv: Sequence[str]) -> None:
     exported = _files(export, [*document["artifacts"], LABELS, FIGURES, *also])
     for one in exported:
         measured = document["artifacts"].get(one.name)
-        if isinstance(measured, dict) and measured.get("bytes", one.size) != one.size:
+        if isinstance(measured, dict) and (
+            measured.get("bytes", one.size) != one.size or measured.get("sha256", one.sha256) != one.sha256
+        ):
             raise InputError(
-                f"{export / one.name} has {one.size} bytes, and the file that {FIGURES} has the figures of had "
-                f"{measured['bytes']}: put that back, or {AGAIN}"
+                f"{export / one.name} is not the file that {FIGURES} has the figures of: put that back, or {AGAIN}"
             )
     try:
         card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)

@@ -39,6 +39,9 @@ FEW = 100
 KEY = "trust"
 """In the metadata of the exported files."""
 
+PROBABILITIES = f"the softmax of logits / temperature, which is in {KEY}, gives calibrated probabilities of the classes"
+"""What those say of their output."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Trust:

@@ -111,12 +111,12 @@ def _figures(facts: Facts) -> list[str]:
 
 
 def _trust(facts: Facts) -> list[str]:
-    rough = trust.rough(len(facts.dataset.validation))
+    rough, chosen = trust.rough(len(facts.dataset.validation)), " and ".join(_chosen_on_validation(facts))
     lines = [
         '`predict` gives calibrated probabilities, prediction sets and the answer "unknown"; `landuse_map` compares '
-        "the mean over the windows of a cell with the same limits. All was fitted on validation images, which also "
-        "chose the network: no share is guaranteed, the figures are of the test images. `student.safetensors` has the "
-        "temperature and limits of `student.onnx`.",
+        "the mean over the windows of a cell with the same limits. All of it was fitted on validation images"
+        f"{f', which also chose {chosen}' if chosen else ''}: no share is guaranteed. The figures are those "
+        "of the test images. `student.safetensors` has the temperature and limits of `student.onnx`.",
         *([f"\nWarning: {rough}."] if rough else []),
         "",
         "| file | temperature | NLL before, after | ECE % before, after | sets that hold the class, % (mean size) "
@@ -163,9 +163,15 @@ def _recipe(facts: Facts) -> list[str]:
         "",
         markdown(_teacher(facts.teacher, facts.teacher_weights)) if taught else alone,
         "",
-        f"The {'step, the ' if section['select'] == 'best' else ''}student and the settings of the 8-bit "
-        "file were chosen on validation images.",
+        "Chosen on validation images: "
+        f"{', '.join((*_chosen_on_validation(facts), 'the settings of the 8-bit files'))}.",
     ]
+
+
+def _chosen_on_validation(facts: Facts) -> list[str]:
+    """What of the student validation images decided."""
+    step = ["the step"] if facts.config["student"]["select"] == "best" else []
+    return step + ["the student"] * ("validation" in facts.document["student"]["chosen"])
 
 
 def _limits(facts: Facts) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_quantizer import qtyping, quantizer, recipe
 
+from kdjax.deploy import trust
 from kdjax.deploy.export import litert_graph
 from kdjax.deploy.export.activations import LIMITS
 from kdjax.deploy.export.bias_correction import correct
@@ -24,10 +25,7 @@ from kdjax.networks.graph import Graph
 from kdjax.runtime import host
 
 BATCH = 8  # all activations of a batch are in memory at once
-OUTPUT = (
-    "logits, int8: (value - zero_point) * scale, which are in the tensor's quantization; their softmax gives the "
-    "probabilities of the classes"
-)
+OUTPUT = "logits, int8: (value - zero_point) * scale, which are in the tensor's quantization; " + trust.PROBABILITIES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import itertools
 import os
@@ -96,6 +97,7 @@ def measured(
             name: {
                 **parity.compare(values, reference, test.labels),
                 "bytes": (place / name).stat().st_size,
+                "sha256": hashlib.sha256((place / name).read_bytes()).hexdigest(),
                 "latency_ms": times.get(name),
             }
             for name, values in said.items()

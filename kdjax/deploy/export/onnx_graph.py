@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import kdjax
 from kdjax.data.meaning import Meaning
+from kdjax.deploy.trust import PROBABILITIES
 from kdjax.networks import graph as g
 
 # Old enough for the runtimes of some years ago, new enough for quantization by channel.
@@ -39,10 +40,10 @@ def metadata(network: g.Graph, classes: Sequence[str], meaning: Meaning) -> dict
             f"resize to {size} px and normalization are inside"
         ),
         "resize": (
-            "decode (EXIF orientation applied, alpha dropped, gray and palette made RGB), then Pillow's Lanczos filter "
-            f"to {side} x {side} px; an image that is not square is squeezed, not cropped"
+            "decode (EXIF orientation applied, transparent pixels made black, gray and palette made RGB), then "
+            f"Pillow's Lanczos filter to {side} x {side} px; an image that is not square is squeezed, not cropped"
         ),
-        "output": "logits, float32; their softmax gives the probabilities of the classes",
+        "output": f"logits, float32; {PROBABILITIES}",
     }
 
 
