@@ -27,7 +27,7 @@ on_worker() {
   shift 3
   [[ -d ~/kdjax/.git ]] || git clone --quiet "$repository" ~/kdjax
   cd ~/kdjax
-  git fetch --quiet "$repository"
+  git fetch --quiet "$repository" '+refs/heads/*:refs/remotes/given/*' # by itself it takes the default branch alone
   git checkout --quiet --detach "$commit"
   # Which worker this is, and the addresses of all, from where JAX itself reads them. An endpoint is a host, or
   # NAME:ID:HOST.

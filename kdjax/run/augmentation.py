@@ -30,6 +30,14 @@ def augmentation(section: Mapping[str, Any]) -> Augmentation:
             bound = "0 < low <= high <= 1" if name == "scale" else "0 < low <= high"
             raise InputError(f"{where}.{name} is ({low:g}, {high:g}): give {bound}")
         values[name] = (low, high)
+    # A crop of area a has a ratio from a to 1 / a; others would be drawn than were asked for.
+    largest, (narrow, wide) = values["scale"][1], values["ratio"]
+    possible = min(largest, 1 / narrow, wide)
+    if possible < largest * (1 - 1e-6):
+        raise InputError(
+            f"{where}.ratio is ({narrow:g}, {wide:g}), which a crop of {largest:g} of a square image cannot have: let "
+            f"it hold 1, or give a {where}.scale of at most {possible:g}"
+        )
     for name in ("brightness", "contrast", "saturation"):
         value = values[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:

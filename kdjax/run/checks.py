@@ -32,6 +32,8 @@ FITS = ("all", "head", "nothing")
 LARGEST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
 
+LARGEST_TEMPERATURE = 1000
+
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Checks all that can be checked without data.
@@ -67,6 +69,9 @@ def check_splits(config: ml_collections.ConfigDict) -> None:
         "teacher.students": config.teacher.students,
         "teacher.ensemble": config.teacher.ensemble,
     }
+    last = config.data_seed + config.splits - 1
+    if last > LARGEST_STEPS:
+        raise InputError(f"data_seed is {config.data_seed}, and of the last of {config.splits} splits {last}: lower it")
     for field, value in one_split.items():
         if config.splits > 1 and value:
             raise InputError(f"splits is {config.splits}, but {field} belongs to one split: choose one of them")
@@ -159,7 +164,9 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
     if source and source.endswith(".safetensors") and ":" not in source and not Path(source).is_file():
         raise InputError(f"{name}.weights: no file {source}")
     if section.warmup_epochs >= section.epochs:
-        raise InputError(f"{name}.warmup_epochs is {section.warmup_epochs}: must be below {name}.epochs")
+        raise InputError(
+            f"{name}.warmup_epochs is {section.warmup_epochs}: give less than {name}.epochs, which is {section.epochs}"
+        )
     for field in ("dropout", "ema"):
         if section[field] >= 1:
             raise InputError(f"{name}.{field} is {section[field]}: must be below 1")
@@ -238,7 +245,7 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"distill.mixup is {distill.mixup}: mixtures have no stored teacher logits; set distill.views=0 (online)"
         )
-    _number("distill.temperature", distill.temperature, above=0)
+    _check_temperature("distill.temperature", distill.temperature)
     if not distill.arms:
         raise InputError("distill.arms is empty: name at least one of " + ", ".join(config.arms))
     if len(set(distill.arms)) < len(distill.arms):
@@ -276,6 +283,8 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
                 raise InputError(f"{where} is {value!r}: give True or False")
         elif field in TERMS or field == "weight_decay":
             _number(where, value, least=0)
+        elif field == "temperature":
+            _check_temperature(where, value)
         elif field in OVERRIDES:
             _number(where, value, above=0)
         else:
@@ -284,6 +293,13 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
             )
     if not any(arm.get(term, 0) for term in TERMS):
         raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(TERMS)}")
+
+
+def _check_temperature(field: str, value: Any) -> None:
+    """Beyond the limit softened probabilities differ in the last digits of float32 alone, and their T² loses these."""
+    _number(field, value, above=0)
+    if value > LARGEST_TEMPERATURE:
+        raise InputError(f"{field} is {value!r}: give at most {LARGEST_TEMPERATURE}")
 
 
 def _check_run(run: ml_collections.ConfigDict) -> None:

@@ -1,11 +1,14 @@
 """What the configuration says of an ONNX file that is the teacher."""
 
+from collections.abc import Sequence
+
 import ml_collections
 
-from kdjax.data.bands import canonical
+from kdjax.data.bands import canonical, colors
 from kdjax.data.dataset import Dataset
 from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
+from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.run.taken_bands import taken
 from kdjax.teacher.onnx import Declared, OnnxFile
 
@@ -18,11 +21,18 @@ def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
     """
     bands = taken("teacher", section.bands, dataset)
     if bands is not None:
-        _check_bands(section, len(bands.names))
+        _check_bands(section, bands.names)
     normalized = {"mean": tuple(section.onnx_mean), "std": tuple(section.onnx_std)} if section.onnx_mean else {}
+    pixels = section.onnx_input
+    if pixels == "imagenet" and bands is not None and (order := colors(bands.names)) != (0, 1, 2):
+        pixels = "normalized"  # by ImageNet's statistics of each channel's color
+        normalized = {
+            "mean": tuple(IMAGENET_MEAN[order.index(channel)] for channel in range(3)),
+            "std": tuple(IMAGENET_STD[order.index(channel)] for channel in range(3)),
+        }
     return Declared(
         section.onnx_layout,
-        section.onnx_input,
+        pixels,
         tuple(section.classes),
         section.onnx_output,
         section.onnx_gives,
@@ -52,11 +62,12 @@ def check_said(file: OnnxFile, section: ml_collections.ConfigDict, dataset: Data
         )
 
 
-def _check_bands(section: ml_collections.ConfigDict, count: int) -> None:
-    if section.onnx_input == "uint8" or (section.onnx_input == "imagenet" and count != 3):
+def _check_bands(section: ml_collections.ConfigDict, names: Sequence[str]) -> None:
+    count = len(names)
+    if section.onnx_input == "uint8" or (section.onnx_input == "imagenet" and (count != 3 or None in colors(names))):
         raise InputError(
-            f"teacher.onnx_input is {section.onnx_input!r}, but the file is shown {count} bands in [0, 1]: set it to "
-            "'unit' or 'normalized', or choose its bands in teacher.bands"
+            f"teacher.onnx_input is {section.onnx_input!r}, but the file is shown the bands {' '.join(names)} in "
+            "[0, 1]: set it to 'unit' or 'normalized', or choose its bands in teacher.bands"
         )
     for field in ("onnx_mean", "onnx_std"):
         if section[field] and len(section[field]) != count:

@@ -175,6 +175,35 @@ def test_an_exported_cdpath_does_not_matter(tmp_path, script):
     assert done.returncode == 0 and {*done.stdout.splitlines(), *done.stderr.splitlines()} == {str(checkout)}
 
 
+def test_a_worker_takes_the_commit_of_any_branch(tmp_path):
+    """On a first start it clones, on a second it fetches; the commit was pushed to a branch that is not the default."""
+    work, given = tmp_path / "work", tmp_path / "given.git"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        **{f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        "HOME": str(tmp_path / "home"),
+        "KDJAX_REPOSITORY": str(given),
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    }
+    git = lambda *words: subprocess.run(["git", "-C", str(work), *words], env=environment, check=True, timeout=60)
+    place(work / "launch" / "tpu_vm.sh", (ROOT / "launch" / "tpu_vm.sh").read_text(encoding="utf-8"))
+    place(work / "launch" / "local.sh", "#!/bin/bash\ncat number\n")
+    place(tmp_path / "bin" / "gcloud", '#!/bin/bash\nlast=${@: -1:1}\nexec bash -c "${last#--command=}"\n')
+    place(tmp_path / "bin" / "curl", "#!/bin/bash\necho 0\n")
+    (tmp_path / "home").mkdir()
+    subprocess.run(["git", "init", "--quiet", "--bare", str(given)], env=environment, check=True, timeout=60)
+    git("init", "--quiet", "--initial-branch=main")
+    for number, branch in enumerate(("main", "main", "feature")):
+        (work / "number").write_text(str(number))
+        git("checkout", "--quiet", "-B", branch)
+        git("add", "--all")
+        git("commit", "--quiet", "--message=one")
+        git("push", "--quiet", str(given), branch)
+        command = ["bash", str(work / "launch" / "tpu_vm.sh"), "name", "zone"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, str(number)), done.stderr
+
+
 @pytest.fixture
 def array_task(tmp_path):
     """Runs slurm.sbatch as one task of an array; gives the flags that kdjax gets, or what is said."""

@@ -177,6 +177,15 @@ def test_only_one_teacher_may_be_given(config):
         validate(config)
 
 
+def test_the_seed_of_the_last_split_is_a_seed_too():
+    config = base()
+    config.dataset.source, config.data_seed, config.splits = "demo", 2**31 - 2, 2
+    validate(config)
+    config.splits = 3
+    with pytest.raises(InputError, match="data_seed is 2147483646, and of the last of 3 splits 2147483648: lower it"):
+        validate(config)
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
