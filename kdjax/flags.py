@@ -106,7 +106,7 @@ def load_config(source: str) -> ConfigDict:
         raise InputError(_in_file(path, error)) from error
     if not isinstance(config, ConfigDict) or "name" not in config:
         raise InputError(
-            f"--config: get_config() of {path} gives no configuration: let it begin with kdjax.config.base()"
+            f"--config: get_config() of {path} returns no configuration: begin it with kdjax.config.base()"
         )
     return config
 
@@ -187,7 +187,7 @@ def _check(options: Options) -> None:
     if len({value is None for value in (options.coordinator, options.processes, options.process)}) > 1:
         raise InputError("--coordinator, --processes and --process go together: give all three or none")
     if options.process is not None and options.processes is not None and options.process >= options.processes:
-        raise InputError(f"--process is {options.process}, but there are {options.processes}: they count from 0")
+        raise InputError(f"--process is {options.process}, but there are {options.processes}: they are counted from 0")
     splits = options.config.splits
     if options.follow and options.stages != ("evaluate",):
         raise InputError("--follow goes with --stages=evaluate: it writes evaluation/ only")
@@ -208,5 +208,5 @@ def _unknown_field(argv: Sequence[str], error: Exception) -> str:
     wrong = next((field for field in fields if words & set(field.split(".")[1:])), fields[0] if fields else "--config")
     near = re.search('Did you mean "(.+?)"', str(error))
     if re.match(r"--?config\.arms\.\w+\.\w+$", wrong):
-        return f"{wrong}: the arm has not set it; what an arm sets for itself is given in a config file"
+        return f"{wrong}: the arm does not set it; give an arm new fields in a config file"
     return f"{wrong}: there is no such field; {f'did you mean {near[1]}?' if near else 'kdjax/config.py has all'}"

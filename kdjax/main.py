@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     devices.meet()
     if _others() and not devices.same(_asked(options)):
         raise InputError(
-            "the processes of this run were started with unlike stages or configs: give all of them the same command"
+            "the processes of this run were started with different stages or configs: give all of them the same command"
         )
     if options.follow:
         from kdjax.stages.follow import follow
@@ -143,14 +143,14 @@ def run() -> None:
     except InputError as error:
         _end(2, f"error: {error}")
     except Preempted as error:  # of several processes all end so
-        print(f"{error}; the same command goes on from there", file=sys.stderr)
+        print(f"{error}; repeat the command to continue from there", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it
     except KeyboardInterrupt:
-        _end(130, "interrupted; the same command goes on from the latest checkpoint")
+        _end(130, "interrupted; repeat the command to continue from the latest checkpoint")
     except MemoryError as error:
         _end(1, _out_of_memory(error))
     except OSError as error:
-        _end(1, f"error: {reason(error)}: the machine refused it; put that right, and run the same command again")
+        _end(1, f"error: {reason(error)}: the system refused it; fix that and run the same command again")
     except Exception as error:
         jax = sys.modules.get("jax")
         of_jax = jax is not None and isinstance(error, jax.errors.JaxRuntimeError)

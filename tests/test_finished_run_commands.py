@@ -151,7 +151,7 @@ def test_an_online_teacher_sees_the_views_of_the_students(finished, tmp_path):
     results = read(tmp_path / "run" / "results.json")
     assert results["teacher"]["forward_images"] is None  # none was stored
     assert results["arms"]["kl"]["ci95"] is None and results["arms"]["kl"]["p_vs_alone"] is None
-    assert "Latency is not here" in (tmp_path / "run" / "report.html").read_text()
+    assert "No latency: it is" in (tmp_path / "run" / "report.html").read_text()
     told = json.loads((tmp_path / "run" / "distill" / "metrics.jsonl").read_text().splitlines()[0])
     terms = told["students"]["kl/3"]
 

@@ -71,7 +71,7 @@ def bad(tiles, tmp_path_factory):
         ("--config.teacher.weights=/nowhere/vgg.safetensors", "teacher.weights"),
         ("--config.dataset.label_fraction=0.0", "dataset.label_fraction"),
         ("--config.dataset.source=web", "dataset.source"),
-        ("--config.distill.logits=('/nowhere',)", "distill.logits: /nowhere is no folder of teacher logits"),
+        ("--config.distill.logits=('/nowhere',)", "distill.logits: /nowhere is not a folder of teacher logits"),
         ("--config.distill.mixup=0.2", "distill.views=0"),
         ("--config.distill.target=best", "distill.target"),
         ("--config.student.ema=1.0", "student.ema"),
@@ -103,7 +103,7 @@ def test_bad_flags_end_in_one_line_and_write_no_run(bad, capsys, tmp_path, flag,
     ("flags", "said"),
     [
         (["--config.student.nofield=3"], "--config.student.nofield: there is no such field"),
-        (["--config.arms.kl.temperature=2"], "--config.arms.kl.temperature: the arm has not set it; what an arm sets"),
+        (["--config.arms.kl.temperature=2"], "--config.arms.kl.temperature: the arm does not set it; give an arm"),
         (["--config.dataset.path=tiles"], "dataset.source is 'demo'"),
         (["--config=/nowhere/config.py"], "/nowhere/config.py"),
         (["--config=/nowhere/config.py", "--config.data_seed=1"], "/nowhere/config.py"),
@@ -187,7 +187,7 @@ def test_checkpoints_without_their_config_are_refused(bad, capsys, tmp_path, con
     if content is not None:
         (tmp_path / "run" / "config.json").write_text(content)
     line = bad(capsys, tmp_path / "run")
-    assert f"{tmp_path}/run/config.json " in line and "put it back or choose another workdir" in line
+    assert f"{tmp_path}/run/config.json " in line and "restore it or choose another workdir" in line
 
 
 def test_a_run_with_checkpoints_refuses_other_data(bad, capsys, tmp_path, tiles):
@@ -212,10 +212,10 @@ def test_a_run_with_checkpoints_refuses_other_data(bad, capsys, tmp_path, tiles)
     assert (other / "splits.json").read_bytes() == before
     for document in ('{"train": 3}', '{"test": [["water/1.png"]]}'):
         (other / "splits.json").write_text(document, encoding="utf-8")
-        assert f"{other}/splits.json is no record of a run" in bad(capsys, other, *flags)
+        assert f"{other}/splits.json is not the record of a run" in bad(capsys, other, *flags)
     (other / "splits.json").unlink()
     line = bad(capsys, other, *flags)
-    assert f"{other}/splits.json cannot be read" in line and "put it back or choose another workdir" in line
+    assert f"{other}/splits.json cannot be read" in line and "restore it or choose another workdir" in line
 
 
 def test_weights_of_another_architecture_are_refused(bad, capsys, tmp_path):

@@ -39,7 +39,7 @@ def test_a_teacher_from_elsewhere_goes_through_every_stage(finished, tmp_path, k
         assert "as it was trained elsewhere" in done.stdout and "teacher mobilenet_v2" in done.stdout
     else:
         assert f"none to train, it comes from {kind}" in done.stdout
-        assert ("How large the teacher is, is not known" in done.stdout) == (kind != "teacher.students")
+        assert ("The size of the teacher is not known" in done.stdout) == (kind != "teacher.students")
     results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     with np.load(workdir / "evaluation" / "logits.npz") as file:
         teacher = file["teacher_test"]

@@ -41,4 +41,4 @@ def notes(statistics: Statistics, meaning: Meaning) -> tuple[str, ...]:
         f"{name} {low + width * mean:.4g} ± {width * std:.3g}" if std < 1 else f"{name} {low + width * mean:.4g} always"
         for name, mean, std in zip(meaning.names, statistics.mean, statistics.std, strict=True)
     )
-    return (f"bands, mean ± deviation over the training images: {listed}",)
+    return (f"bands, mean ± standard deviation over the training images: {listed}",)

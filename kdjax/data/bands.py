@@ -131,7 +131,7 @@ class Bands:
         chosen = tuple(held[key] for key in wanted)
         if alpha in chosen and not said[alpha] and pixels.is_full_mask(image[..., alpha]):
             raise DecodeError(
-                f"its band {alpha + 1} is a mask by its values, and {names[alpha]} is expected there: give an image "
+                f"its band {alpha + 1} is a mask by its values, but {names[alpha]} is expected there: give an image "
                 "that has this band"
             )
         return Chosen(chosen, order)
@@ -299,7 +299,7 @@ def check_names(field: str, value: Any) -> None:
     for one in value:  # B04,B03 without quotes is one text to the command's flags; a comma ends a description's name
         if "," in one:
             listed = ", ".join(repr(part.strip()) for part in one.split(","))
-            raise InputError(f"{field} holds {one!r}, and no name of a band has a comma: give ({listed})")
+            raise InputError(f"{field} holds {one!r}, but band names have no commas: give ({listed})")
     keys = [canonical(one) for one in value]
     for one, key in zip(value, keys, strict=True):
         if keys.count(key) > 1:

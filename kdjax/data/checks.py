@@ -46,7 +46,7 @@ def check(section: Mapping[str, Any]) -> None:
             )
     for field in ("path", "builder", "splits", "places", "unlabeled_dir"):
         if not isinstance(section[field], (str, type(None))):
-            raise InputError(f"dataset.{field}: {section[field]!r} is no text")
+            raise InputError(f"dataset.{field}: {section[field]!r} is not text")
     for field in ("image_size", "storage_size"):
         _whole(section, field, *SIZES, "pixels")
     for field in _DEMO:
@@ -102,10 +102,10 @@ def _check_split(section: Mapping[str, Any]) -> None:
     if section["places"] and section["split_by"] != "place":
         raise InputError("dataset.places is given, but dataset.split_by is 'image': set it to 'place'")
     if section["split_by"] == "place" and section["source"] == "demo":
-        raise InputError("dataset.split_by is 'place', but rendered scenes lie nowhere: set it to 'image'")
+        raise InputError("dataset.split_by is 'place', but rendered scenes have no location: set it to 'image'")
     if section["split_by"] == "place" and section["source"] != "folder" and not section["places"]:
         raise InputError(
-            "dataset.split_by is 'place': only the files of source 'folder' say where they lie; give dataset.places"
+            "dataset.split_by is 'place': only the files of source 'folder' have locations; give dataset.places"
         )
     grouped = {"split_by": section["split_by"] == "place", "group_near_duplicates": section["group_near_duplicates"]}
     for field in (*(name for name in grouped if grouped[name]), *(("fold",) if fold else ())):

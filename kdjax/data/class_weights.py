@@ -68,7 +68,7 @@ def class_weights(
         spelled = [unicodedata.normalize("NFC", name) for name in classes]
         unknown = [name for name in parsed if name not in spelled]
         if unknown:
-            raise InputError(f"{field} names {unknown[0]!r}, which is no class; there are {', '.join(classes)}")
+            raise InputError(f"{field} names {unknown[0]!r}, which is not a class; there are {', '.join(classes)}")
         weights = np.array([parsed.get(name, 1.0) for name in spelled])
     else:
         if len(parsed) != len(classes):
@@ -112,7 +112,7 @@ def _weight(field: str, value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{field}: {value!r} is no weight: {FORMS}") from None
+        raise InputError(f"{field}: {value!r} is not a weight: {FORMS}") from None
     if not (math.isfinite(number) and number > 0):
-        raise InputError(f"{field}: {value!r} is no weight, it must be a finite number above 0")
+        raise InputError(f"{field}: {value!r} is not a weight: give a finite number above 0")
     return number

@@ -59,7 +59,7 @@ def read_file(path: pathlib.Path) -> bytes:
     """The bytes of one image file, with its sidecar files.
 
     Raises:
-        ReadError: it or a sidecar file is not there, cannot be read, or is no regular file.
+        ReadError: it or a sidecar file is not there, cannot be read, or is not a regular file.
         DecodeError: one is too large.
     """
     beside = {suffix: path.with_name(path.name + suffix) for suffix in _SIDECARS}
@@ -84,7 +84,7 @@ def _bytes_of(path: pathlib.Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        ReadError: it is not there, cannot be read, or is no regular file.
+        ReadError: it is not there, cannot be read, or is not a regular file.
         DecodeError: it is too large.
     """
     try:
@@ -310,7 +310,7 @@ def notes_on(files: Files) -> list[str]:
         kinds = collections.Counter(pathlib.PurePosixPath(path).suffix or "without suffix" for path in files.others)
         named = listed([f"{count} {kind}" for kind, count in kinds.most_common()])
         notes.append(
-            f"{len(files.others)} files left out that are no {', '.join(SUFFIXES)}: {named}, such as {files.others[0]}"
+            f"{len(files.others)} files left out that are not {', '.join(SUFFIXES)}: {named}, such as {files.others[0]}"
         )
     if files.ignored:
         named = listed([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])

@@ -85,7 +85,7 @@ def find(files: Files, where: str) -> Layout:
     notes = []
     wrapper = _wrapper(files.paths, raw)
     if wrapper:
-        notes.append(f"{'/'.join(_normal(wrapper))} holds every folder, so it is taken for no class")
+        notes.append(f"{'/'.join(_normal(wrapper))} holds every folder, so it is not taken for a class")
     stray = [path for path, parts in zip(files.paths, split, strict=True) if len(parts) < 2]
     if stray:
         notes.append(f"{len(stray)} images outside class folders left out: {listed(stray)}")
@@ -96,7 +96,7 @@ def find(files: Files, where: str) -> Layout:
     if not classes:
         raise InputError(f"{where} has no class folders: put the images of each class into a folder of its own")
     if len(classes) < 2:
-        raise InputError(f"{where} has one class only ({classes[0]}): give two class folders at least")
+        raise InputError(f"{where} has only one class ({classes[0]}): give at least two class folders")
     _check_classes(classes, [raw[i][: below + 1] for i in chosen], where)
     notes += _empty_folders(files, wrapper, below, {split[i][: below + 1] for i in chosen})
     notes += _folders_within(split, chosen, below)
@@ -244,7 +244,7 @@ def _empty_folders(files: Files, prefix: list[str], below: int, full: set[tuple[
         parts = folder.split("/")
         if len(parts) == level and parts[: len(prefix)] == prefix and _normal(parts[len(prefix) :]) not in full:
             empty.append("/".join(parts[len(prefix) :]))
-    return [f"{len(empty)} folders without an image are no classes: {listed(empty)}"] if empty else []
+    return [f"{len(empty)} folders without an image are not classes: {listed(empty)}"] if empty else []
 
 
 def _folders_within(split: Sequence[tuple[str, ...]], chosen: Sequence[int], below: int) -> list[str]:
@@ -257,4 +257,4 @@ def _folders_within(split: Sequence[tuple[str, ...]], chosen: Sequence[int], bel
     if not several:
         return []
     example = f"{several[0]} ({listed(sorted(within[several[0]]))})"
-    return [f"{len(several)} classes have folders within, which say nothing here: {example}"]
+    return [f"{len(several)} classes have subfolders, whose names are ignored: {example}"]

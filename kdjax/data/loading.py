@@ -166,7 +166,7 @@ def _assign_groups(
         bounds = found.bounds
         notes += (f"split by place: {len(set(found.names))} places{_extent(bounds)}",)
         if section["unlabeled_dir"]:
-            notes += ("warning: where the tiles of unlabeled_dir lie is not known; some may lie beside a test tile",)
+            notes += ("warning: where the tiles of unlabeled_dir lie is unknown; some may be next to a test tile",)
     pairs: list[tuple[int, int]] = []
     if section["group_near_duplicates"]:
         pairs = near_duplicates.pairs(near_duplicates.thumbnails(pool.images))

@@ -244,7 +244,7 @@ def choose_range(samples: list[np.ndarray]) -> tuple[float, float, str]:
     """
     kinds = {"float" if values.dtype.kind == "f" else "integer" for values in samples}
     if len(kinds) > 1:
-        raise DecodeError("16-bit and float images are mixed, no one value range fits both")
+        raise DecodeError("16-bit and float images are mixed, and no single value range fits both")
     pooled = np.concatenate([values.astype(np.float64) for values in samples])
     low, high = (float(value) for value in np.percentile(pooled, [0.5, 99.5]))
     if kinds == {"float"} and pooled.min() >= 0 and pooled.max() <= 1:

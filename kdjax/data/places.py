@@ -75,7 +75,7 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
     try:
         place = pathlib.Path(os.path.expanduser(path))
         if place.exists() and not place.is_file():  # reading a pipe would wait for ever
-            raise InputError(f"{field}: {path} is no regular file")
+            raise InputError(f"{field}: {path} is not a regular file")
         text = place.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # a name may hold a null character
         raise InputError(f"{field}: {printable(path)} cannot be read: {reason(error)}") from error
@@ -110,14 +110,13 @@ def from_tiles(names: Sequence[str], files: Iterable[bytes], block_km: float) ->
         InputError: rasterio is missing, or a tile does not say where it lies.
     """
     if importlib.util.find_spec("rasterio") is None:
-        raise InputError("dataset.split_by='place' reads where tiles lie by rasterio: pip install 'kdjax[geo]'")
+        raise InputError("dataset.split_by='place' reads tile locations with rasterio: pip install 'kdjax[geo]'")
     found = []
     for name, data in zip(names, files, strict=True):
         center = _center(name, data)
         if center is None:
             raise InputError(
-                f"{name} does not say where it lies, which dataset.split_by='place' needs: give a table in "
-                "dataset.places"
+                f"{name} has no location, which dataset.split_by='place' needs: give a table in dataset.places"
             )
         found.append(center)
     centers = np.array(found, float).reshape(-1, 2)
@@ -200,7 +199,7 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
         listed = [(one["properties"] or {}, one["geometry"]) for one in features]
         system = document.get("crs")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{field}: {path} is no GeoJSON FeatureCollection ({reason(error)})") from error
+        raise InputError(f"{field}: {path} is not a GeoJSON FeatureCollection ({reason(error)})") from error
     for number, (properties, geometry) in enumerate(listed):
         where = f"{field}: {path}, feature {number}"
         if not isinstance(properties, Mapping) or not isinstance(properties.get("name"), str):
@@ -215,7 +214,7 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
         try:
             found = list(_positions(geometry.get("coordinates") if isinstance(geometry, Mapping) else None))
         except OverflowError:
-            raise InputError(f"{where}: a coordinate is no longitude or latitude in degrees") from None
+            raise InputError(f"{where}: a coordinate is not a longitude or latitude in degrees") from None
         corners = np.array(found)
         if corners.ndim != 2 or not len(corners):
             raise InputError(f"{where}: it has neither a geometry nor a property 'group'")
@@ -255,7 +254,7 @@ def _point(longitude: Any, latitude: Any, where: str) -> tuple[float, float]:
     except (TypeError, ValueError):
         found = math.nan, math.nan
     if not (abs(found[0]) <= 180 and abs(found[1]) <= 90):
-        raise InputError(f"{where}: {longitude!r}, {latitude!r} is no longitude and latitude in degrees")
+        raise InputError(f"{where}: {longitude!r}, {latitude!r} is not a longitude and latitude in degrees")
     return found
 
 
@@ -280,5 +279,5 @@ def _center(name: str, data: bytes) -> tuple[float, float] | None:
                 (longitude,), (latitude,) = transform(tile.crs, "EPSG:4326", [x], [y])
                 return _point(longitude, latitude, f"{name}: its georeferencing")
     except RasterioError as error:
-        raise InputError(f"{name} cannot be asked where it lies ({reason(error)}): give dataset.places") from error
+        raise InputError(f"{name} has no readable location ({reason(error)}): give dataset.places") from error
     return None

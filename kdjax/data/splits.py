@@ -92,7 +92,7 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
         if len(order) < needed:
             raise InputError(
                 f"class {class_name!r} has {left} image{'s' * (left > 1)}"
-                f"{' (all identical)' * (left > 1)}: training and test need one each at least"
+                f"{' (all identical)' * (left > 1)}: training and test need at least one each"
             )
         for target, fraction in (("test", test_fraction), ("validation", validation_fraction)):
             if target in carve:
@@ -194,7 +194,7 @@ def reuse(path: str, pool: Pool) -> Assignment:
     place = pathlib.Path(os.path.expanduser(path))
     try:
         if place.exists() and not place.is_file():  # reading a pipe would wait for ever
-            raise InputError(f"{field}: {path} is no regular file")
+            raise InputError(f"{field}: {path} is not a regular file")
         document = json.loads(place.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{field}: {path} cannot be read: {error.strerror or error}") from error
@@ -216,7 +216,7 @@ def reuse(path: str, pool: Pool) -> Assignment:
         unknown = [name for name in there if name not in where]
         if unknown:
             raise InputError(
-                f'{field}: {path} names {len(unknown)} images under "{key}" that the data set has not: '
+                f'{field}: {path} names {len(unknown)} images under "{key}" that the data set does not have: '
                 f"{listed(unknown, 3)}"
             )
         for name in there:

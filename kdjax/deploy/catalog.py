@@ -45,7 +45,7 @@ SPDX = re.compile(r"[A-Za-z0-9.+-]+")
 
 def _license(text: str) -> str:
     if not SPDX.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no SPDX identifier, such as CC-BY-4.0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an SPDX identifier, such as CC-BY-4.0")
     return text
 
 
@@ -72,7 +72,7 @@ def _time(text: str) -> tuple[str, ...]:
 
 def _dataset(text: str) -> str:
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no data set of the hub, as blanchon/UC_Merced")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a data set on the hub, such as blanchon/UC_Merced")
     return text
 
 
@@ -97,7 +97,7 @@ def card_with(text: str, license: str | None, datasets: Sequence[str]) -> tuple[
     try:
         card = ModelCard(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"its head is no YAML: {reason(error)}") from error
+        raise ValueError(f"its head is not YAML: {reason(error)}") from error
     if license:
         known = license.lower() in HUB_LICENSES
         card.data["license"] = license.lower() if known else "other"
@@ -139,15 +139,15 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         InputError: anything in `argv` or the folder that a person can correct. Nothing was written then.
     """
-    parser = Parser(prog="python -m kdjax.deploy.catalog", description="A student's entry in catalogs of models.")
+    parser = Parser(prog="python -m kdjax.deploy.catalog", description="Describes an exported student for catalogs.")
     parser.add_argument("export", metavar="EXPORT", type=Path, help="folder of the export, WORKDIR/export")
-    parser.add_argument("--license", type=_license, help="of the model, an SPDX identifier as CC-BY-4.0")
+    parser.add_argument("--license", type=_license, help="license of the model, an SPDX identifier such as CC-BY-4.0")
     parser.add_argument(
-        "--bbox", type=_bbox, help="WEST,SOUTH,EAST,NORTH it is for, degrees; default: where the tiles lie, if known"
+        "--bbox", type=_bbox, help="where it works, WEST,SOUTH,EAST,NORTH in degrees; default: where the tiles lie"
     )
     parser.add_argument("--time", type=_time, help="FIRST/LAST day its images were taken, as 2016-04-01/2016-09-30")
     parser.add_argument(
-        "--dataset", type=_dataset, action="append", default=[], help="a data set of the hub it learned from"
+        "--dataset", type=_dataset, action="append", default=[], help="a data set on the hub that it was trained on"
     )
     options = parser.parse_args(argv)
     export: Path = options.export
@@ -166,7 +166,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)
     except (OSError, ValueError) as error:
-        raise InputError(f"{export / CARD} is no model card of an export ({reason(error)}): {AGAIN}") from error
+        raise InputError(f"{export / CARD} is not the model card of an export ({reason(error)}): {AGAIN}") from error
     written = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     bounds, bounds_are = options.bbox or (), "what the model was said to be for"
     if not bounds and document["data"].get("bounds"):

@@ -156,5 +156,5 @@ def _litert(path: str | Path, threads: int | None) -> _Model:
 def _class_names(text: str) -> tuple[str, ...]:
     names = json.loads(text)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("classes are no list of names")
+        raise ValueError("classes are not a list of names")
     return tuple(names)

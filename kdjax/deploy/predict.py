@@ -108,7 +108,7 @@ def read_all(paths: Sequence[str]) -> Iterator[tuple[str, bytes | decode.DecodeE
     """
     for path in paths:
         if not path:
-            raise InputError("images: '' is no path")
+            raise InputError("images: '' is not a path")
         place = Path(os.path.expanduser(path))
         try:
             mode = place.stat().st_mode
@@ -198,7 +198,7 @@ def say(text: str) -> None:
 def positive(text: str) -> int:
     """A whole number of at least 1 from the command line, which 32 bits hold: files and servers have no wider ones."""
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {2**31 - 1}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
     return int(text)
 
 
@@ -209,7 +209,7 @@ def main(argv: Sequence[str]) -> None:
         InputError: anything in `argv` or the model file that a person can correct. Nothing was printed then.
         SystemExit: status 1, after all others were printed: images that are not readable.
     """
-    parser = Parser(prog="python -m kdjax.deploy.predict", description="Classes of images by an exported student.")
+    parser = Parser(prog="python -m kdjax.deploy.predict", description="Classifies images with an exported student.")
     parser.add_argument("artifact", metavar="ARTIFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, directories or zip archives")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
@@ -219,7 +219,7 @@ def main(argv: Sequence[str]) -> None:
         "--set",
         type=float,
         choices=LEVELS,
-        help="name the classes of a set that holds the true one for this share of images, in place of --top",
+        help="name the classes of a set that holds the true one for this share of images, instead of --top",
     )
     parser.add_argument("--answer-all", action="store_true", help="call no answer unknown")
     parser.add_argument("--batch", type=positive, default=32, help="images that go through the network together")

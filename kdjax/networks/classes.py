@@ -26,7 +26,7 @@ def class_places(
     given = list(map(str, declared))
     if told and given and list(told) != given:
         raise InputError(
-            f"teacher.classes: {file} says itself that its classes are {', '.join(told)}: leave teacher.classes out"
+            f"teacher.classes: {file} itself says that its classes are {', '.join(told)}: leave teacher.classes out"
         )
     names = list(given or told or ())
     if not names:

@@ -14,10 +14,10 @@ def confused(material: Material) -> list[Markup]:
     """The pairs of classes that students take for each other, with the images."""
     test, classes, students = material.test, material.results["dataset"]["classes"], _students(material)
     if not material.students:
-        return [element("p", "No student ended well.")]
+        return [element("p", "No student succeeded.")]
     pairs = findings.confused_pairs(test.students.argmax(-1), test.labels)
     if not pairs:
-        return [element("p", f"None: {students} put all {len(test.labels)} test images into the right class.")]
+        return [element("p", f"None: {students} classify all {len(test.labels)} test images correctly.")]
     of_teacher = [] if test.teacher is None else findings.confused_pairs(test.teacher.argmax(-1)[None], test.labels)
     by_teacher = {(pair.true, pair.predicted): pair.mistakes for pair in of_teacher}
     intro = f"Mistakes of {students} (all arms and seeds of the table) on the test images, the most frequent first" + (
@@ -45,7 +45,7 @@ def hardest(material: Material) -> list[Markup]:
     """The test images with the largest loss."""
     test, classes = material.test, material.results["dataset"]["classes"]
     if not material.students:
-        return [element("p", "No student ended well.")]
+        return [element("p", "No student succeeded.")]
     tiles = (
         tile(
             test,

@@ -254,7 +254,7 @@ def cost(material: Material) -> list[Markup]:
         unmeasured = "; the teacher is not exported, so it has none" if results["teacher"] else ""
         caption += f" Latency was measured on the exported files{unmeasured}."
     else:
-        caption += " Latency is not here: it is measured when a student is exported (--stages=export)."
+        caption += " No latency: it is measured when a student is exported (--stages=export)."
     sentence = [element("p", notes.compression(results["teacher"], results["student"]))] if results["teacher"] else []
     return [*sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
 
@@ -295,7 +295,7 @@ def _files(parity: Mapping[str, Any]) -> list[Markup]:
     caption = (
         f"The exported student {chosen['arm']}, seed {chosen['seed']}, on {tested} test images. Median times with "
         f"onnxruntime {machine['onnxruntime']}{litert} on one of {machine['cpu_count']} CPUs "
-        f"({machine['machine']}), beside whatever else ran there."
+        f"({machine['machine']}), alongside whatever else was running."
     )
     shown = [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]
     return [*shown, *(_calibration(parity["trust"]) if parity.get("trust") else [])]

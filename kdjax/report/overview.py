@@ -274,9 +274,9 @@ def _finding(listed: Sequence[Row]) -> str:
         return "No student without a teacher is here to compare with."
     gains = [(row.gain["mean"], row) for row in taught if row.gain and row.gain["mean"] is not None]
     if not any(row.gain for row in taught):
-        return "No taught student is here without a teacher as well, so there is no gain to tell."
+        return "No taught student is here without a teacher as well, so there is no gain to report."
     if not gains:
-        return "No taught student has a seed in common with itself alone that ended well: there is no gain to tell."
+        return "No taught student has a successful seed in common with itself alone: there is no gain to report."
     most, best = max(gains, key=lambda pair: pair[0])
     said = f"{best.name} gains most, {signed(most)} points."
     if most <= 0:
@@ -319,7 +319,7 @@ def main(arguments: list[str]) -> None:
     )
     given = parser.parse_args(arguments)
     if given.output.suffix != ".html" or given.output.is_dir() or not given.output.parent.is_dir():
-        raise InputError(f"--output {given.output}: give the name of a .html file in a folder that is there")
+        raise InputError(f"--output {given.output}: give the name of a .html file in an existing folder")
     measure, listed = rows(given.runs)
     facts = _read(given.runs[0]).results["dataset"]
     try:

@@ -85,7 +85,7 @@ def _records(run: Run, stage: str) -> list[dict[str, Any]]:
     records = read_records(path, fix)
     for number, one in enumerate(records, 1):
         if not isinstance(one.get("students"), dict) or not {"kind", "epoch"} <= one.keys():
-            raise InputError(f"{path}, line {number}, is no record of metrics: {fix}")
+            raise InputError(f"{path}, line {number}, is not a record of metrics: {fix}")
     return records
 
 

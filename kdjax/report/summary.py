@@ -67,14 +67,14 @@ def finding(results: Mapping[str, Any]) -> str:
     if not uses_teacher(arm):
         if any(map(uses_teacher, arms.values())):
             return f"{said} Every student that learned from the teacher failed."
-        return f"{said} No student that learned from a teacher is there to compare with."
+        return f"{said} No student that learned from a teacher is here to compare with."
     if theirs is None:
         if alone is not None:
             return f"{said} Every seed of {alone}, trained without the teacher, failed."
-        return f"{said} No student trained without the teacher is there to compare with."
+        return f"{said} No student trained without the teacher is here to compare with."
     gain = arm["minus_alone"]
     if gain is None or gain["mean"] is None:
-        return f"{said} The two students have no seed in common that ended well, so they cannot be compared."
+        return f"{said} The two students have no successful seed in common, so they cannot be compared."
     return f"{said} {_uncertainty(arm, theirs, gain, len(arms), better)}"
 
 
@@ -95,7 +95,7 @@ def _uncertainty(
     seeds = len(_finished_seeds(arm) & _finished_seeds(theirs))
     # Where seeds were lost, the difference is not that of the means.
     lost = bool(failed_seeds(arm) or failed_seeds(theirs))
-    those = ", those in which both ended well" if lost else ""
+    those = ", those in which both succeeded" if lost else ""
     difference = f"{signed(gain['mean'])} points"
     over = f"Over {seeds} seeds{those}{',' if lost else ''} the difference is {difference}"
     p = arm["p_vs_alone"]
@@ -119,7 +119,7 @@ def _uncertainty(
                 f"The difference is {difference}, from {seeds} seeds{those}. {over_images}How far another seed would "
                 f"move it takes {intervals.FEWEST} seeds to say."
             )
-        only = ", the only one in which both ended well" if lost else ""
+        only = ", the only one in which both succeeded" if lost else ""
         return (
             f"The difference is {difference}, from one seed{only}. {over_images}How far another seed would move it is "
             "not known: one seed proves nothing."
@@ -131,7 +131,7 @@ def _uncertainty(
         return f"{said}. The interval contains 0: these seeds do not show that distillation helps or harms."
     if better and gain["mean"] > 0:
         return (
-            f"{said}. But with the seeds that ended well {' and '.join(better)} did better on validation, so this does "
+            f"{said}. But with the seeds that succeeded {' and '.join(better)} did better on validation, so this does "
             "not show that distillation helps."
         )
     direction = "helps" if gain["mean"] > 0 else "harms"

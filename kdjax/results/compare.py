@@ -69,7 +69,7 @@ def right(name: str) -> Answers:
 
     Raises:
         InputError: there is no such run or arm, a file of the run is damaged or of an earlier version, which kept no
-            labels, or its students have not learned to the end.
+            labels, or its students have not finished training.
     """
     folder, _, arm = name.rpartition(":")
     if not folder or not (Path(folder) / "results.json").is_file():
@@ -137,7 +137,7 @@ def compare(first: str, second: str) -> dict[str, Any]:
     check_images(first, one.tested, second, other.tested)
     seeds = sorted(one.right.keys() & other.right.keys())
     if not seeds:
-        raise InputError(f"{first} and {second} have no seed in common that ended well: train both with the same seeds")
+        raise InputError(f"{first} and {second} have no successful seed in common: train both with the same seeds")
     ours, theirs = (np.array([found.right[seed] for seed in seeds]) for found in (one, other))
     labels = np.unique(one.tested.classes, return_inverse=True)[1]
 
@@ -166,14 +166,14 @@ def check_images(first: str | Path, one: Tested, second: str | Path, other: Test
         InputError: they were not.
     """
     if one.images != other.images:
-        raise InputError(f"{first} and {second} have not the same test images: give both runs the same dataset.splits")
+        raise InputError(f"{first} and {second} have different test images: give both runs the same dataset.splits")
     for image, here, there in zip(one.images, one.classes, other.classes, strict=True):
         if here != there:
             raise InputError(f"{image} is {here} in {first} and {there} in {second}: give both runs the same data")
     differ = np.flatnonzero((one.hashes != other.hashes).any(1))
     if one.stored == other.stored and len(differ):
         raise InputError(
-            f"{first} and {second} have not the same test images: {len(differ)} of {len(one.images)} differ in their "
+            f"{first} and {second} have different test images: {len(differ)} of {len(one.images)} differ in their "
             f"pixels, such as {one.images[differ[0]]}: give both runs the same data; if they have it, run "
             "--stages=evaluate of both on one machine"
         )

@@ -58,7 +58,7 @@ def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
     spans = [f"{_span(counts)} labeled {name} images" for counts, name in sides if any(counts)]
     yield (
         f"Classes are unequal, {' and '.join(spans)} a class, so macro recall (balanced accuracy), the mean over the "
-        "classes, comes first. Intervals, p and all choices on validation are of it. Top-1 mostly counts the frequent "
+        "classes, comes first. Intervals, p and all choices on validation use it. Top-1 mostly counts the frequent "
         "classes."
     )
 
@@ -93,7 +93,7 @@ def _seeds(results: Mapping[str, Any]) -> str:
     others = "other splits or other teachers" if taught else "other splits"
     if not any(len(arm["seeds"]) > 1 for arm in results["arms"].values()):
         return (
-            "One seed proves nothing: no interval and no test can be had from it. Set several seeds to compare "
+            "One seed proves nothing: it allows neither an interval nor a test. Set several seeds to compare "
             f"arms; they would still share {shared}."
         )
     seeds = sorted({seed for arm in arms.values() for seed in arm["seeds"]})
@@ -109,7 +109,7 @@ def _seeds(results: Mapping[str, Any]) -> str:
     return (
         f"{over} and 95 % interval (Student's t in Wilson's form, which stays between 0 and 100). All seeds share "
         f"{shared}, so the interval says nothing about {others}."
-        + (" Seeds that are all alike have no spread, and so no interval." if alike else "")
+        + (" Identical seeds have no spread, and so no interval." if alike else "")
     )
 
 
@@ -120,7 +120,7 @@ def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, judged
         which = f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher,"
         if better:
             yield (
-                f"{which} it lost the fewest seeds. With the seeds that ended well {' and '.join(better)} did better "
+                f"{which} it lost the fewest seeds. With the seeds that succeeded {' and '.join(better)} did better "
                 f"on validation, so a gain over {alone} does not show that distillation helps."
             )
         else:
@@ -236,7 +236,7 @@ def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
         if teacher.get(key) and student.get(key)
     ]
     if not ratios:
-        return "How large the teacher is, is not known."
+        return "The size of the teacher is not known."
     text = f"Teacher to student: {', '.join(ratios)}."
     if "activation_bytes" in teacher:
         text += " Activations: the largest input and output of one layer together, float32, one image."

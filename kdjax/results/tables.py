@@ -87,7 +87,7 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
     unfinished = [split for split, final in zip(_splits(combined), combined["final"], strict=True) if not final]
-    halfway = [f"NOT FINAL: the students of {', '.join(unfinished)} have not learned to the end."] if unfinished else []
+    halfway = [f"NOT FINAL: the students of {', '.join(unfinished)} have not finished training."] if unfinished else []
     paragraphs = [*halfway, note, *_selected_over_splits(combined), *_lost_over_splits(combined)]
     lines = aligned(header, rows, apart=teacher is not None)
     return "\n".join([f"{name} over splits", "", *lines, "", *map(wrapped, paragraphs)])

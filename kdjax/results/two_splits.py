@@ -37,7 +37,7 @@ def table(first: Path, second: Path) -> str:
     if members[0] == members[1]:
         raise InputError(f"{first} and {second} have the same split: there is nothing to compare")
     if set().union(*members[0].values()) != set().union(*members[1].values()):
-        raise InputError(f"{first} and {second} have not the same images: give runs of one data set")
+        raise InputError(f"{first} and {second} have different images: give runs of one data set")
     settings = [_settings(one) for one in runs]
     for field in sorted(settings[0].keys() | settings[1].keys()):
         here, there = (one.get(field) for one in settings)
@@ -67,7 +67,7 @@ def table(first: Path, second: Path) -> str:
     whose = " and the same teacher" if taught and document.one_teacher(teachers) else " and a teacher of its own"
     note = (
         f"Test {NAMES[measure]}, mean ± standard deviation over {notes.numbered(seeds)}, on {tested} test images. Each "
-        f"run has one split{whose if taught else ''}, and part of a difference is which images "
+        f"run has one split{whose if taught else ''}, and part of any difference comes from which images "
         "are tested: to see more splits, set splits."
     )
     return "\n".join([*aligned(header, rows, apart=taught), "", *map(wrapped, (note, *lost))])

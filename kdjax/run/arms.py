@@ -57,7 +57,7 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
         idle = [name for name, weight in arm.weights.items() if weight and TERMS[name].several]
         if idle:
             raise InputError(
-                f"arms.{arm.name}.{idle[0]} does nothing where there are two classes: set it to 0, or leave the arm out"
+                f"arms.{arm.name}.{idle[0]} has no effect with two classes: set it to 0, or leave the arm out"
             )
     compared = len({arm.needs_teacher for arm in arms}) == 2
     fair = any(arm.labeled_only and not arm.needs_teacher for arm in arms)

@@ -206,7 +206,7 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
             read_parts(one.place, one.field)
     if config.distill.views == 0 and field in ("teacher.onnx", "teacher.ensemble", "distill.logits"):
         raise InputError(
-            f"distill.views is 0 (online), but {field} is set: only a network of kdjax's can run inside the step; set "
+            f"distill.views is 0 (online), but {field} is set: only a kdjax network can run inside the step; set "
             "distill.views to at least 1"
         )
 
@@ -255,8 +255,8 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
         featured = [term for term in TERMS if TERMS[term].needs_features and config.arms[name].get(term)]
         if featured and not gives_features(config):
             raise InputError(
-                f"arms.{name}.{featured[0]} compares features, and {given_field(config)} gives logits alone: take a "
-                "single network of kdjax's or an ONNX file of embeddings, or leave the arm out"
+                f"arms.{name}.{featured[0]} compares features, and {given_field(config)} gives only logits: take a "
+                "single kdjax network or an ONNX file of embeddings, or leave the arm out"
             )
 
 
@@ -264,7 +264,7 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
     if not isinstance(arm, Mapping | ml_collections.ConfigDict):
         raise InputError(f"arms.{name} is {arm!r}: give weights of terms, as {{'ce': 1.0, 'kl': 1.0}}")
     if "/" in name or ":" in name or not name.strip():  # which part a seed, and a run, from an arm
-        raise InputError(f"arms: {name!r} is no name for an arm: leave out '/' and ':'")
+        raise InputError(f"arms: {name!r} is not a name for an arm: leave out '/' and ':'")
     for where, one in (("arms", name), (f"arms.{name}.family", arm.get("family"))):
         if one == "teacher":  # of tables, the report and results.csv
             raise InputError(f"{where}: 'teacher' is the teacher's own name: choose another")

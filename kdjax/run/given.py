@@ -46,7 +46,7 @@ class Given:
         if self.kind != "students" or not colon or "/" in arm:
             return self.place, ""
         if not arm:
-            raise InputError(f"{self.field}: {self.place!r} names no arm behind the colon: give RUN or RUN:ARM")
+            raise InputError(f"{self.field}: {self.place!r} names no arm after the colon: give RUN or RUN:ARM")
         return run, arm
 
 
@@ -110,10 +110,10 @@ def _refuse_repeats(teachers: tuple[Given, ...]) -> None:
         if one.kind != before.kind or os.path.realpath(here) != os.path.realpath(there):
             continue
         if arm == its_arm:
-            raise InputError(f"{one.field} names {one.place} twice: its logits would count double")
+            raise InputError(f"{one.field} names {one.place} twice: its logits would count twice")
         if not (arm and its_arm):
             raise InputError(
-                f"{one.field} names {before.place} and {one.place}: the students of both would count double, leave one "
+                f"{one.field} names {before.place} and {one.place}: the students of both would count twice: leave one "
                 "of them out"
             )
 

@@ -30,7 +30,7 @@ RENAMED = {
 }
 """Fields of earlier versions that have another name now."""
 
-FIX = "it says which run the checkpoints here are of: put it back or choose another workdir"
+FIX = "it says which run the checkpoints here belong to: restore it or choose another workdir"
 
 
 def completed(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     """
     before = read(workdir, "config.json")
     if not all(isinstance(before.get(name), dict) for name in ("dataset", "student", "distill", "arms")):
-        raise InputError(f"{workdir / 'config.json'} is no record of a run: {FIX}")
+        raise InputError(f"{workdir / 'config.json'} is not the record of a run: {FIX}")
     before = completed(before)
     joined = _baseline_joined(workdir)
     found = first_difference(_deciding(document, joined), _deciding(before, joined))
@@ -153,7 +153,7 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
     sides = sorted(now.keys() - {"fingerprint", "labels", "value_range"})
     listed = (before.get(side, []) for side in sides)
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed):
-        raise InputError(f"{workdir / 'splits.json'} is no record of a run: {FIX}")
+        raise InputError(f"{workdir / 'splits.json'} is not the record of a run: {FIX}")
     for side in sides:
         differing = set(before.get(side, ())) ^ set(now[side])
         if differing:
@@ -187,7 +187,7 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
     """
     document = files.read_json(workdir / name, FIX)
     if not isinstance(document, dict):
-        raise InputError(f"{workdir / name} is no record of a run: {FIX}")
+        raise InputError(f"{workdir / name} is not the record of a run: {FIX}")
     return document
 
 

@@ -112,7 +112,7 @@ def open_run(
     dataset = datasets.load(config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
     if not devices.same(dataset.fingerprint):
         raise InputError(
-            "dataset: the processes of this run found unlike images or labels: give all of them the same files, and "
+            "dataset: the processes of this run found different images or labels: give all of them the same files, and "
             "the same versions of the libraries that decode them"
         )
     if begun:
@@ -337,4 +337,4 @@ def _log_data(config: ml_collections.ConfigDict, dataset: Dataset, log: Callable
     drawn = set(dataset.train.labels.tolist())
     missing = [name for label, name in enumerate(dataset.classes) if label not in drawn]
     if missing and (weights or config.dataset.sampling == "balanced"):
-        log(f"data: warning: no training image of {', '.join(missing)} has a label, so no weight and no draw helps it")
+        log(f"data: warning: no training image of {', '.join(missing)} has a label, and neither weights nor draws help")

@@ -67,7 +67,7 @@ def _refuse_one_twice(given: tuple[Given, ...], sources: tuple[Source, ...]) -> 
         # Arrays that were made elsewhere may say nothing of who made them.
         if own.folder.fingerprint == its.folder.fingerprint and "teacher" in own.folder.parts:
             raise InputError(
-                f"{one.field}: {before.place} and {one.place} are one teacher, whose logits would count double: leave "
+                f"{one.field}: {before.place} and {one.place} are one teacher, whose logits would count twice: leave "
                 "one of them out"
             )
 

@@ -187,7 +187,7 @@ def meet() -> None:
     numbers = collections.Counter(device.process_index for device in jax.devices())
     if len(set(numbers.values())) > 1:
         listed = ", ".join(str(numbers[process]) for process in sorted(numbers))
-        raise InputError(f"the processes of this run have {listed} devices: give each of them as many as the others")
+        raise InputError(f"the processes of this run have {listed} devices: give all of them the same number")
     shares = np.zeros(jax.local_device_count(), np.float32)
     jax.block_until_ready(jax.pmap(functools.partial(jax.lax.psum, axis_name=AXIS), axis_name=AXIS)(shares))
     # Connects the first devices of each process with each other, the second ones, and so on.

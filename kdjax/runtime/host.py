@@ -92,7 +92,7 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     except (RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise InputError(
-            f"the processes of this run did not meet at {where}: {said}; is its port free, and the host the first?"
+            f"the processes of this run did not meet at {where}: {said}; is its port free, and is it the first host?"
         ) from None
     finally:
         patience.cancel()

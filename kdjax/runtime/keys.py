@@ -25,7 +25,5 @@ def key(seed: jax.Array | int) -> jax.Array:
             "JAX_THREEFRY_PARTITIONABLE is off: an example's view would then depend on its batch; leave it out"
         )
     if offset := config.jax_random_seed_offset:
-        raise InputError(
-            f"JAX_RANDOM_SEED_OFFSET is {offset}: seeds would be others than are written down; leave it out"
-        )
+        raise InputError(f"JAX_RANDOM_SEED_OFFSET is {offset}: seeds would differ from those recorded; leave it out")
     return jax.random.key(seed, impl=GENERATOR)

@@ -26,7 +26,7 @@ def read_records(path: Path, fix: str) -> list[dict[str, Any]]:
     records = files.read_json_lines(path, fix)
     for number, one in enumerate(records, 1):
         if not isinstance(one, dict) or not isinstance(one.get("step"), int):
-            raise InputError(f"{path}, line {number}, is no record of metrics: {fix}")
+            raise InputError(f"{path}, line {number}, is not a record of metrics: {fix}")
     return records
 
 

@@ -12,7 +12,7 @@ def describe(run: Run) -> None:
         pixels = f" at {cost['image_size']} px" if "image_size" in cost else ""
         size = (
             f": {cost['params']:,} parameters, {cost['macs']:,} multiply-adds and {cost['activation_bytes']:,} bytes "
-            "of activations an image"
+            "of activations per image"
             if cost["params"]
             else ""
         )

@@ -144,7 +144,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         cleanup.callback(checkpoints.close)
         restored = checkpoints.restore(learner.layout, trained.empty_averages())
         if restored is not None:
-            run.log(f"{folder}: goes on from step {int(restored[0].step)}")
+            run.log(f"{folder}: continues from step {int(restored[0].step)}")
         state, averages = restored or trained.initial()
         if not data.on_device:
             what = "they do not fit" if data.stored is None else "they and the teacher's outputs do not fit"

@@ -115,7 +115,7 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
         if found.ndim != 2 or len(found) != len(images):
             raise InputError(
                 f"teacher.onnx: output {output!r} of {path} has the shape {found.shape} for {len(images)} images: name "
-                "an output with one row an image in teacher.onnx_output"
+                "an output with one row per image in teacher.onnx_output"
             )
         return found.astype(np.float32)
 
@@ -216,7 +216,7 @@ def _input(path: str, session: Any, declared: Declared, size: int) -> Any:
     if others:
         raise InputError(
             f"teacher.onnx: {path} takes {', '.join(one.name for one in (entry, *others))}: give a file that takes "
-            "images alone"
+            "only images"
         )
     wanted = "tensor(uint8)" if declared.input == "uint8" else "tensor(float)"
     if entry.type != wanted:
@@ -288,7 +288,7 @@ def _check_output(path: str, values: np.ndarray, gives: str) -> None:
     if gives == "logits" and found != "logits":
         what = "add up to 1" if sums else "all lie between 0 and 1"
         raise InputError(
-            f"teacher.onnx: the outputs of {path} {what}, so they are no logits: set teacher.onnx_gives={found}, or "
+            f"teacher.onnx: the outputs of {path} {what}, so they are not logits: set teacher.onnx_gives={found}, or "
             "name another output in teacher.onnx_output"
         )
     if gives != "logits" and found != gives and not (gives == "sigmoid" and inside):

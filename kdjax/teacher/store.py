@@ -257,10 +257,10 @@ def read_parts(path: str | Path, field: str = "distill.logits") -> dict[str, Any
         InputError: it is no folder of teacher logits.
     """
     if not (Path(path) / "parts.json").is_file():
-        raise InputError(f"{field}: {path} is no folder of teacher logits: it has no parts.json")
+        raise InputError(f"{field}: {path} is not a folder of teacher logits: it has no parts.json")
     document = files.read_json(Path(path) / "parts.json", f"{field}: give a folder of teacher logits")
     if not isinstance(document, dict):
-        raise InputError(f"{field}: {path} is no folder of teacher logits: its parts.json holds none")
+        raise InputError(f"{field}: {path} is not a folder of teacher logits: its parts.json holds none")
     return document
 
 

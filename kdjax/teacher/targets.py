@@ -147,9 +147,9 @@ class Targets:
             if not ended:
                 raise InputError(
                     f"workdir {self.workdir} was distilled from the same teacher on images that were decoded "
-                    "otherwise: put the images, or the packages that decode them, back, or choose another workdir"
+                    "differently: put the images, or the packages that decode them, back, or choose another workdir"
                 )
-            self.log("teacher logits: the teacher is the same, and its images are decoded otherwise than in training")
+            self.log("teacher logits: the teacher is the same, but its images are decoded differently than in training")
         else:
             raise InputError(
                 f"workdir {self.workdir} was distilled from the teacher outputs {', '.join(began)}, but the teacher "

@@ -295,7 +295,7 @@ def test_tiles_without_labels_are_of_the_depth_of_the_labeled_ones(tmp_path):
         ({"sensor": "sentinel2_l2a", "bands": ("B10",)}, "dataset.bands: there is no band 'B10'"),
         ({"file_bands": ("a", "A")}, "dataset.file_bands is .* repeats"),
         ({"bands": "B04"}, "dataset.bands is 'B04': give names"),
-        ({"sensor": "sentinel2_l1c", "bands": ("B04,B03",)}, r"has a comma: give \('B04', 'B03'\)$"),
+        ({"sensor": "sentinel2_l1c", "bands": ("B04,B03",)}, r"have no commas: give \('B04', 'B03'\)$"),
         ({"file_bands": ("red,green, nir",)}, r"dataset.file_bands holds .*: give \('red', 'green', 'nir'\)$"),
         ({"sensor": "sentinel2_l1c", "file_bands": ("B04",)}, "dataset.file_bands: give the bands of sentinel2_l1c"),
         ({"source": "demo", "sensor": "sentinel2_l1c"}, "dataset.source is 'demo'"),

@@ -68,13 +68,13 @@ def test_a_class_without_a_labeled_image_takes_no_part():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ((1.0, 0.0, 1.0), "0.0 is no weight, it must be a finite number above 0"),
-        ((1.0, -2, 1.0), "-2 is no weight"),
-        ((1.0, float("nan"), 1.0), "nan is no weight"),
-        ((1.0, True, 1.0), "True is no weight"),
-        ((1.0, "lake=2"), "'lake=2' is no weight: give"),
-        (("lake=0",), "'0' is no weight"),
-        (("lake=many",), "'many' is no weight: give"),
+        ((1.0, 0.0, 1.0), "0.0 is not a weight: give a finite number above 0"),
+        ((1.0, -2, 1.0), "-2 is not a weight"),
+        ((1.0, float("nan"), 1.0), "nan is not a weight"),
+        ((1.0, True, 1.0), "True is not a weight"),
+        ((1.0, "lake=2"), "'lake=2' is not a weight: give"),
+        (("lake=0",), "'0' is not a weight"),
+        (("lake=many",), "'many' is not a weight: give"),
         (("lake",), "give 'balanced'"),
         (("=2",), "give 'balanced'"),
         (("balanced", "lake=2"), "give 'balanced'"),
@@ -96,7 +96,7 @@ def test_what_is_no_set_of_weights_is_refused_before_the_data_are_read(value, sa
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (("sea=2",), "dataset.class_weights names 'sea', which is no class; there are field, lake"),
+        (("sea=2",), "dataset.class_weights names 'sea', which is not a class; there are field, lake"),
         ((1.0, 2.0), "has 2 weights for 3 classes, field, lake"),
         ((1.0, 2.0, 3.0, 4.0), "has 4 weights for 3 classes"),
     ],

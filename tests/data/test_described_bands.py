@@ -65,7 +65,7 @@ def masked(count):
 
 def test_a_mask_is_no_near_infrared():
     content = tiff(masked(3), roles=("red", "green", "blue", "alpha"))
-    with pytest.raises(DecodeError, match="its band 4 is a mask by its values, and nir is expected there"):
+    with pytest.raises(DecodeError, match="its band 4 is a mask by its values, but nir is expected there"):
         decode.decode(content, ORDERED)
     opaque = np.concatenate([VALUES[..., :3], np.full((8, 8, 1), 255, np.uint8)], -1)
     with pytest.raises(DecodeError, match="its band 4 is a mask"):

@@ -84,10 +84,10 @@ def test_splits_within_classes_are_refused(tmp_path, side):
 
 def test_folders_within_classes_are_told(tmp_path):
     root = parts(tmp_path / "tiles", "north", "south", classes=("forest", "river"))
-    found = note_of(load(path=str(root), **OPTIONS), "folders within")
-    assert found == "2 classes have folders within, which say nothing here: north (forest, river)"
+    found = note_of(load(path=str(root), **OPTIONS), "have subfolders")
+    assert found == "2 classes have subfolders, whose names are ignored: north (forest, river)"
     plain = load(path=str(write_classes(tmp_path / "plain", count=8)), **OPTIONS)
-    assert not any("folders within" in note for note in plain.notes)
+    assert not any("have subfolders" in note for note in plain.notes)
 
 
 def test_flat_split_folders_are_a_question(tmp_path):
@@ -128,9 +128,9 @@ def test_a_folder_that_holds_all_others_is_said_to_be_no_class(tmp_path):
     parts(tmp_path / "tiles", "forest", classes=("2019", "2020"))
     data = load(path=str(tmp_path / "tiles"), **OPTIONS)
     assert data.classes == ("2019", "2020")
-    assert note_of(data, "taken for no class") == "forest holds every folder, so it is taken for no class"
+    assert note_of(data, "not taken for a class") == "forest holds every folder, so it is not taken for a class"
     data = load(path=str(pack(tmp_path / "tiles", tmp_path / "tiles.zip", "deep/down/")), **OPTIONS)
-    assert note_of(data, "taken for no class").startswith("deep/down/forest holds")
+    assert note_of(data, "not taken for a class").startswith("deep/down/forest holds")
     data = load(path=str(tmp_path / "tiles" / "forest"), **OPTIONS)
     assert not any("no class" in note for note in data.notes)
 
@@ -185,14 +185,14 @@ def test_class_folders_without_an_image_are_named(tmp_path, archive, prefix):
                 packed.write(file, file.relative_to(root).as_posix())
         root = tmp_path / "tiles.zip"
     data = load(path=str(root), **OPTIONS)
-    assert note_of(data, "no classes") == "2 folders without an image are no classes: glacier, swamp"
+    assert note_of(data, "not classes") == "2 folders without an image are not classes: glacier, swamp"
     assert data.classes == ("field", "lake", "town")
 
 
 def test_an_empty_class_folder_of_a_split_is_named(tmp_path):
     root = parts(tmp_path / "tiles", "train", "test")
     (root / "train" / "swamp").mkdir()
-    assert note_of(load(path=str(root), **OPTIONS), "no classes").endswith("no classes: train/swamp")
+    assert note_of(load(path=str(root), **OPTIONS), "not classes").endswith("not classes: train/swamp")
 
 
 def without_flag(path):

@@ -116,13 +116,13 @@ def test_geojson_in_another_reference_system_is_refused(tmp_path, named, known):
         ("name,group\na/1.png,x\na/1.png,y\n", "names 'a/1.png' twice"),
         ("name,group\na/1.png,x\nb/1.png,y\n", "lacks 1 of 3 images: a/2.png"),
         ("name,group\na/1.png,\n", "line 2: the group of 'a/1.png' is empty"),
-        ("name,lon,lat\na/1.png,200,3\n", "line 2: '200', '3' is no longitude"),
-        ("name,lon,lat\na/1.png,,3\n", "no longitude and latitude in degrees"),
-        ("name,lon,lat\na/1.png,nan,3\n", "no longitude and latitude in degrees"),
-        ('{"type": "FeatureCollection"}', "is no GeoJSON FeatureCollection"),
+        ("name,lon,lat\na/1.png,200,3\n", "line 2: '200', '3' is not a longitude"),
+        ("name,lon,lat\na/1.png,,3\n", "not a longitude and latitude in degrees"),
+        ("name,lon,lat\na/1.png,nan,3\n", "not a longitude and latitude in degrees"),
+        ('{"type": "FeatureCollection"}', "is not a GeoJSON FeatureCollection"),
         (
             '{"features": [{"properties": {"name": "a/1.png"}, "geometry": {"coordinates": [1' + 400 * "0" + ", 2]}}]}",
-            "feature 0: a coordinate is no longitude or latitude in degrees",
+            "feature 0: a coordinate is not a longitude or latitude in degrees",
         ),
         (f'name,group,wkt\na/1.png,x,"{"1 2, " * 30_000}"\n', "line 2: field larger .*: leave that column out"),
         ('{"features": [{"properties": {}, "geometry": null}]}', "feature 0: it has no property 'name'"),
@@ -241,7 +241,7 @@ def test_georeferenced_tiles_say_where_they_lie(tmp_path):
     np.testing.assert_array_equal(last, [*found, [np.nan, np.nan]])
     np.testing.assert_array_equal(locations(section, ["lake/05.tif", *names]), [[np.nan, np.nan], *found])
     assert locations(section, ["lake/05.tif"]) is None
-    with pytest.raises(InputError, match="lake/05.tif does not say where it lies.*give a table in dataset.places"):
+    with pytest.raises(InputError, match="lake/05.tif has no location.*give a table in dataset.places"):
         load(path=str(root), split_by="place", **OPTIONS)
 
 
@@ -298,7 +298,7 @@ def test_the_middle_of_a_tile_needs_no_operator_of_a_new_affine(tmp_path, monkey
         ({"fold": (0.0, 3)}, "dataset.fold"),
         ({"fold": (0, 3), "splits": "s.json"}, "dataset.fold does nothing"),
         ({"group_near_duplicates": True, "splits": "s.json"}, "dataset.group_near_duplicates does nothing"),
-        ({"split_by": "place", "source": "demo"}, "rendered scenes lie nowhere"),
+        ({"split_by": "place", "source": "demo"}, "rendered scenes have no location"),
         ({"split_by": "place", "source": "tfds", "builder": "x"}, "give dataset.places"),
     ],
 )

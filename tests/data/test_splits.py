@@ -86,7 +86,7 @@ def test_small_classes_keep_a_training_example():
     assert sorted(np.bincount(np.array([0] * 20 + [1] * 2 + [2] * 3)[result.train])) == [1, 1, 14]
     assert {20, 21} & set(result.test) and {22, 23, 24} & set(result.test) and {22, 23, 24} & set(result.validation)
     assert any("no validation example of: b" in note for note in result.notes)
-    with pytest.raises(InputError, match="class 'b' has 1 image: training and test need one each"):
+    with pytest.raises(InputError, match="class 'b' has 1 image: training and test need at least one each"):
         assign([0] * 20 + [1])
     with pytest.raises(InputError, match=r"class 'b' has 3 images \(all identical\)"):
         assign([0] * 20 + [1] * 3, digests=[str(i) for i in range(20)] + ["same"] * 3)
@@ -254,7 +254,7 @@ def test_a_splits_file_may_name_images_that_are_skipped(tiles, tmp_path):
     assert data.train.names == tuple(document["train"][1:]) and data.test.names == tuple(document["test"])
     assert any(note.endswith(f'splits.json names under "train" cannot be read: {name}') for note in data.notes)
     (tiles / name).unlink()
-    with pytest.raises(InputError, match=f"that the data set has not: {name}"):
+    with pytest.raises(InputError, match=f"that the data set does not have: {name}"):
         load(**options)
 
 

@@ -120,7 +120,7 @@ def test_a_raster_of_other_bands_is_refused(tmp_path):
     geotiff(reflectance(40, 50)[..., :2], ("B04", "B08"), tmp_path / "two.tif")
     with pytest.raises(InputError, match="no band B11, B02 among B04, B08; describe its bands, or give the numbers"):
         Raster(tmp_path / "two.tif", None, None, MEANING)
-    with pytest.raises(InputError, match="--bands: 3 given, and the model takes B04 B08 B11 B02"):
+    with pytest.raises(InputError, match="--bands: 3 given, but the model takes B04 B08 B11 B02"):
         Raster(tmp_path / "two.tif", (1, 2, 1), None, MEANING)
 
 
@@ -207,7 +207,7 @@ def test_a_mask_is_no_band_of_a_map_either(tmp_path):
     Raster(written(tmp_path / "nir.tif", values, (*COLORS[:3], "alpha")), None, None, meaning).close()
     values[..., 3] = np.where(np.arange(50) < 12, 0, 255)
     photo = written(tmp_path / "photo.tif", values, (*COLORS[:3], "alpha"))
-    with pytest.raises(InputError, match="photo.tif: its band 4 is a mask by its values, and nir is expected there"):
+    with pytest.raises(InputError, match="photo.tif: its band 4 is a mask by its values, but nir is expected there"):
         Raster(photo, None, None, meaning)
     more = np.concatenate([values[..., :3], values[..., :1], values[..., 3:]], -1)
     behind = written(tmp_path / "behind.tif", more, (*COLORS[:3], "undefined", "alpha"), (*COLORS, ""))

@@ -180,7 +180,7 @@ def test_a_raster_that_is_no_map_is_not_called_one(artifact, scenes, tmp_path, c
     with pytest.raises(SystemExit):
         run(artifact, scenes / "b.tif", "--output", tmp_path / "maps")
     said = capsys.readouterr().err
-    assert "is there and is no map of kdjax" in said and "earlier call" not in said
+    assert "exists and is not a kdjax map" in said and "earlier call" not in said
 
 
 @pytest.mark.parametrize("processes", [1, 2])

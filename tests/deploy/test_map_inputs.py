@@ -175,14 +175,14 @@ def test_an_item_that_breaks_off_is_one_line_and_the_others_are_mapped(artifact,
 
 @pytest.mark.parametrize("function", [inputs.stem, inputs.place])
 def test_an_address_of_no_server_is_refused(function):
-    with pytest.raises(InputError, match=r"INPUT https://\[a/b.tif: it is no URL"):
+    with pytest.raises(InputError, match=r"INPUT https://\[a/b.tif: it is not a URL"):
         function("https://[a/b.tif")
 
 
 def test_an_href_of_no_server_is_refused(tmp_path, monkeypatch):
     document = json.loads(item({"visual": {"href": "//[a/b.tif"}}))
     monkeypatch.setattr(inputs, "_read", lambda item: document)
-    with pytest.raises(InputError, match="the href of its asset 'visual' is no URL"):
+    with pytest.raises(InputError, match="the href of its asset 'visual' is not a URL"):
         inputs.place("https://example.org/one.json#visual")
 
 

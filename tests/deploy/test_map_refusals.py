@@ -24,7 +24,7 @@ WHOLE = {
     "nothing to map": ((), "INPUT"),
     "one raster and no place": (("{d}/a.tif",), "give RASTER and OUT.tif"),
     "three rasters and no folder": (("{d}/a.tif", "{d}/b.tif", "{d}/c.tif"), "--output=FOLDER"),
-    "the second raster as OUT": (("{d}/a.tif", "{d}/b.tif"), "no map of kdjax"),
+    "the second raster as OUT": (("{d}/a.tif", "{d}/b.tif"), "not a kdjax map"),
     "a folder as RASTER": (("{d}/scenes", "{d}/map.tif"), "no file"),
     "workers for one raster": (("{d}/a.tif", "{d}/map.tif", "--workers=2"), "--workers"),
     "no worker": (("{d}/a.tif", "--output={d}/maps", "--workers=0"), "--workers"),
@@ -51,8 +51,8 @@ WHOLE = {
     "no item on the server": ((CLOSED + "/one.json#visual", "{d}/map.tif"), "cannot be read"),
     "item in a bucket": (("s3://bucket/one.json#visual", "{d}/map.tif"), "download it"),
     "item is no json": (("{d}/text.json#visual", "{d}/map.tif"), "not JSON"),
-    "item is no item": (("{d}/list.json#visual", "{d}/map.tif"), "no STAC item"),
-    "item is a collection": (("{d}/collection.json#visual", "{d}/map.tif"), "no STAC item"),
+    "item is no item": (("{d}/list.json#visual", "{d}/map.tif"), "not a STAC item"),
+    "item is a collection": (("{d}/collection.json#visual", "{d}/map.tif"), "not a STAC item"),
     "no asset": (("{d}/one.json#red", "{d}/map.tif"), "no asset 'red'"),
     "asset not named": (("{d}/one.json", "{d}/map.tif"), "one.json#NAME (visual, bare, metadata)"),
     "asset without href": (("{d}/one.json#bare", "{d}/map.tif"), "has no href"),
@@ -157,7 +157,7 @@ def test_maps_are_replaced_by_maps_and_nothing_else_is(artifact, rasters, tmp_pa
         command.main([str(artifact), str(rasters / "a.tif"), str(out)])
     write(tmp_path / "other_confidence.tif", scene(16, 16, 1))
     capfd.readouterr()
-    assert "no map of kdjax" in refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "other.tif")
+    assert "a kdjax map" in refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "other.tif")
     with rasterio.open(tmp_path / "other_confidence.tif") as file:
         np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), scene(16, 16, 1))
 
@@ -178,7 +178,7 @@ FOREIGN = {
 def test_what_gdal_cannot_open_or_puts_beside_rasters_stays_where_no_map_was(artifact, rasters, tmp_path, capfd, name):
     (tmp_path / name).write_bytes(FOREIGN[name])
     said = refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "map.tif")
-    assert f"{name} is there and" in said and "no map of kdjax" in said
+    assert f"{name} exists and" in said and "a kdjax map" in said
     assert contents(tmp_path) == {tmp_path / name: FOREIGN[name]}
 
 
@@ -194,7 +194,7 @@ def test_a_tiff_that_gdal_cannot_open_stays_beside_a_map(artifact, rasters, tmp_
     (tmp_path / "map_probabilities.tif").write_bytes(FOREIGN["map.tif"])
     before = contents(tmp_path)
     capfd.readouterr()
-    assert "map_probabilities.tif is there" in refused(capfd, command.main, *arguments)
+    assert "map_probabilities.tif exists" in refused(capfd, command.main, *arguments)
     assert contents(tmp_path) == before
 
 
@@ -205,7 +205,7 @@ def test_a_folder_with_the_name_of_a_sidecar_is_refused_before_the_map_goes(arti
     (tmp_path / name).mkdir()
     before = contents(tmp_path)
     capfd.readouterr()
-    assert f"{name} is there and is no file" in refused(capfd, command.main, *arguments)
+    assert f"{name} exists and is not a file" in refused(capfd, command.main, *arguments)
     assert contents(tmp_path) == before
 
 
@@ -217,7 +217,7 @@ def test_what_is_no_file_of_a_map_stays(artifact, rasters, tmp_path, capfd, name
     """Neither replaced nor removed, also beside a map and without the option that would write it."""
     (tmp_path / name).write_text('{"type": "FeatureCollection", "features": []}')
     said = refused(capfd, command.main, artifact, rasters / "a.tif", tmp_path / "map.tif")
-    assert f"{name} is" in said and "no map of kdjax" in said
+    assert f"{name} exists" in said and "a kdjax map" in said
     assert [path.name for path in tmp_path.iterdir()] == [name]
     kept = (tmp_path / name).rename(tmp_path / "kept")
     command.main([str(artifact), str(rasters / "a.tif"), str(tmp_path / "map.tif")])
@@ -250,6 +250,6 @@ def test_a_table_of_another_kind_in_the_folder_stays(artifact, rasters, tmp_path
     """It would be replaced by the sums over the maps, or removed where there is no map."""
     (tmp_path / "areas.csv").write_text("parcel,area\n1,2\n")
     said = refused(capfd, command.main, artifact, rasters / raster, "--output", tmp_path)
-    assert "areas.csv is there and belongs to no map" in said
+    assert "areas.csv exists and does not belong to a kdjax map" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "areas.csv"]
     assert (tmp_path / "areas.csv").read_text() == "parcel,area\n1,2\n"

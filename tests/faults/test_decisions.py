@@ -93,7 +93,7 @@ def test_caches_may_differ(tmp_path):
 @pytest.mark.parametrize("flag", ["--config.student.learning_rate=0.5", "--stages=describe,report"])
 def test_another_command_is_refused(tmp_path, flag):
     statuses, said = described(tmp_path, flag)
-    assert statuses == [2, 2] and all("unlike stages or configs" in one for one in said), said
+    assert statuses == [2, 2] and all("different stages or configs" in one for one in said), said
 
 
 def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
@@ -104,7 +104,7 @@ def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
 def test_other_images_are_refused(tmp_path):
     other = "from kdjax.data.sources import demo as d; draw = d.render; d.render = lambda _, *all: draw(rank, *all); "
     statuses, said = described(tmp_path, before=other)
-    assert statuses == [2, 2] and all("unlike images or labels" in one for one in said), said
+    assert statuses == [2, 2] and all("different images or labels" in one for one in said), said
 
 
 SAVES = (

@@ -71,7 +71,7 @@ def test_confused_classes_with_their_images_and_the_teachers_mistakes():
 
 def test_without_mistakes_it_says_so():
     text = written(images.confused(of_test([1, 0], [1, 0], [[1, 0], [1, 0]])))
-    assert "None: 2 students put all 2 test images into the right class." in text
+    assert "None: 2 students classify all 2 test images correctly." in text
 
 
 def test_labels_to_check_are_listed_the_surest_first():

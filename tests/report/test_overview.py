@@ -215,9 +215,7 @@ def test_seeds_that_failed_are_counted_and_named(tmp_path):
 def test_a_taught_student_of_which_every_seed_failed_is_a_row(tmp_path):
     found, said = shown(write(tmp_path / "a", top1={"student_alone": [0.9, 0.7, 0.7], "kl": [None] * 3}))
     assert "kl 0 of 3 -" in said and "seeds 0, 1, 2 failed" in said
-    assert (
-        found == "No taught student has a seed in common with itself alone that ended well: there is no gain to tell."
-    )
+    assert found == "No taught student has a successful seed in common with itself alone: there is no gain to report."
 
 
 def seeded(folder, *seeds, **given):
@@ -276,7 +274,7 @@ def test_what_arms_set_for_themselves_is_told_where_it_differs(tmp_path):
         ({"kl": [0.5, 0.5, 0.5]}, "No student without a teacher is here to compare with."),
         (
             {"student_alone": [0.5, None, None], "kl": [None, 0.5, 0.6]},
-            "No taught student has a seed in common with itself alone that ended well: there is no gain to tell.",
+            "No taught student has a successful seed in common with itself alone: there is no gain to report.",
         ),
     ],
 )
@@ -302,7 +300,7 @@ def test_a_student_that_is_alone_in_no_run_has_nothing_to_be_compared_with(tmp_p
         write(tmp_path / "a", top1={"student_alone": [0.5] * 3}),
         write(tmp_path / "b", student="resnet18", top1={"kl": [0.5] * 3}),
     ]
-    assert shown(*folders)[0] == "No taught student is here without a teacher as well, so there is no gain to tell."
+    assert shown(*folders)[0] == "No taught student is here without a teacher as well, so there is no gain to report."
 
 
 def test_rows_of_one_name_are_told_apart_in_the_chart(tmp_path):
@@ -317,7 +315,7 @@ def test_rows_of_one_name_are_told_apart_in_the_chart(tmp_path):
 @pytest.mark.parametrize("output", ["", "none/page.html", ".", "results.json"])
 def test_a_page_that_cannot_be_written_is_refused(runs, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="--output .*: give the name of a .html file in a folder that is there"):
+    with pytest.raises(InputError, match="--output .*: give the name of a .html file in an existing folder"):
         overview.main([*map(str, runs), f"--output={output}"])
 
 
@@ -345,7 +343,7 @@ def test_images_that_share_their_names_alone_are_refused(tmp_path):
     evaluated_run.write_run(tmp_path / "b", arms)
     assert overview.rows([tmp_path / "a", tmp_path / "b"])
     evaluated_run.write_run(tmp_path / "c", arms, images={evaluated_run.TEST[2]: "another"})
-    with pytest.raises(InputError, match="a and .*c have not the same test images: 1 of 4 differ in their pixels"):
+    with pytest.raises(InputError, match="a and .*c have different test images: 1 of 4 differ in their pixels"):
         overview.rows([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
     (tmp_path / "c" / "evaluation" / "logits.npz").unlink()
     assert overview.rows([tmp_path / "a", tmp_path / "c"])

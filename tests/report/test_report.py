@@ -108,13 +108,13 @@ def test_every_kind_of_run_has_a_page_with_all_figures(kind):
     for network in [*taught, *dict.fromkeys(arm for arm, _ in given.students)]:
         assert f"Confusion matrix: {network}" in headings
         assert any(name.startswith(f"{network}, ECE") for name in headings)
-    assert ("Latency is not here" in said) != (kind == "exported")
+    assert ("No latency: it is" in said) != (kind == "exported")
     assert ("One seed proves nothing" in said) == (kind == "one seed")
     for heading in headings:
         assert taught or heading != "Confusion matrix: teacher" and not heading.startswith("teacher, ECE")
     assert ("failed (no finite result)" in said) == ("failed" in kind or kind == "nobody measured")
     assert ("nothing to compare" in said) == (kind in ("all failed", "nobody measured"))
-    assert ("How large the teacher is, is not known" in said) == (VARIANTS[kind].get("stored", False))
+    assert ("The size of the teacher is not known" in said) == (VARIANTS[kind].get("stored", False))
     assert ("mixed (mixup 0.3)" in said) == (kind == "online")
     assert "Rendered scenes." in said and "60 test images" in said
     assert page.render(material(**VARIANTS[kind])) == text
@@ -214,7 +214,7 @@ def test_without_an_export_and_without_labels_of_some_images(run):
     stage.report(run)
     found = Balanced((run.workdir / "report.html").read_text(encoding="utf-8"))
     said = " ".join(" ".join(found.text).split())
-    assert "Latency is not here" in said and "53 test images" in said
+    assert "No latency: it is" in said and "53 test images" in said
 
 
 def refused(run, match):

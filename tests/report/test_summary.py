@@ -85,7 +85,7 @@ def test_seeds_that_failed_are_not_counted():
     assert "Over 2 seeds" in summary.finding(found)
     assert summary.finding(found) == (
         "The student kl is right on 85.00 % of the 100 test images (over 3 of 4 seeds), the student trained alone on "
-        "80.00 % (over 3 of 4 seeds), the teacher on 90.00 %. Over 2 seeds, those in which both ended well, the "
+        "80.00 % (over 3 of 4 seeds), the teacher on 90.00 %. Over 2 seeds, those in which both succeeded, the "
         f"difference is +5.00 points, 95 % interval +1.00 to +9.00, p = 0.030. {HELPS}"
     )
 
@@ -93,8 +93,8 @@ def test_seeds_that_failed_are_not_counted():
 @pytest.mark.parametrize(
     ("failed", "said"),
     [
-        ((1, 2), "The difference is +5.00 points, from one seed, the only one in which both ended well. How far "),
-        ((1,), "The difference is +5.00 points, from 2 seeds, those in which both ended well. How far "),
+        ((1, 2), "The difference is +5.00 points, from one seed, the only one in which both succeeded. How far "),
+        ((1,), "The difference is +5.00 points, from 2 seeds, those in which both succeeded. How far "),
         ((), "Over 3 seeds the difference is +5.00 points, the same for each of them. How far "),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_baseline_that_was_passed_over_for_its_failed_seeds_takes_the_claim_ba
     said = summary.finding(found)
     assert "student_alone, which lost the fewest seeds of those trained without the teacher, on 80.00 %" in said
     assert said.endswith(
-        "But with the seeds that ended well labeled_alone did better on validation, so this does not show that "
+        "But with the seeds that succeeded labeled_alone did better on validation, so this does not show that "
         "distillation helps."
     )
     found = gain(-0.05, [-0.09, -0.01], 0.03, seeds=3, labeled_alone=lost)
@@ -154,18 +154,18 @@ def test_where_there_is_nothing_to_compare_it_says_so():
     found = gain(0.05)
     del found["arms"]["student_alone"]
     assert summary.finding(found).endswith(
-        "on 90.00 %. No student trained without the teacher is there to compare with."
+        "on 90.00 %. No student trained without the teacher is here to compare with."
     )
     found = gain(0.05)
     del found["arms"]["kl"]
     found["teacher"]["test"] = {}
     assert summary.finding(found) == (
         "The student student_alone is right on 80.00 % of the 100 test images. No student that learned from a "
-        "teacher is there to compare with."
+        "teacher is here to compare with."
     )
     found = gain(0.05)
     found["arms"]["kl"]["minus_alone"]["mean"] = None
-    assert summary.finding(found).endswith("no seed in common that ended well, so they cannot be compared.")
+    assert summary.finding(found).endswith("no successful seed in common, so they cannot be compared.")
     for arm in found["arms"].values():
         arm["mean"] = None
     assert summary.finding(found) == "No student ended with a finite result, so there is nothing to compare."

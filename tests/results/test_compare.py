@@ -88,7 +88,7 @@ def test_seeds_that_failed_or_are_of_one_run_only_are_left_out(runs):
     found = compare.compare(f"{runs}/a:kl", f"{runs}/c:alone")
     assert found["seeds"] == [1] and found["test_top1"] == ([0.75], [0.75])
     write_run(runs / "d", {"alone": ([[0, 0, 0, 0]], None, 0.5)}, failed=[0])
-    with pytest.raises(InputError, match="no seed in common"):
+    with pytest.raises(InputError, match="no successful seed in common"):
         compare.compare(f"{runs}/a:kl", f"{runs}/d:alone")
 
 
@@ -141,7 +141,7 @@ def test_labels_are_those_of_the_evaluation_whatever_folders_images_lie_in(runs)
 def test_images_that_share_their_names_alone_are_refused(runs):
     arms = {"alone": ([[0, 0, 1, 1]] * 2, None, 0.5)}
     write_run(runs / "c", arms, images={TEST[2]: "another"})
-    refused(runs, f"{runs}/c:alone", f"not the same test images: 1 of 4 differ in their pixels, such as {TEST[2]}: ")
+    refused(runs, f"{runs}/c:alone", f"have different test images: 1 of 4 differ in their pixels, such as {TEST[2]}: ")
     write_run(runs / "d", arms, classes=("wood", "field"))  # the classes are compared by name
     assert compare.compare(f"{runs}/d:alone", f"{runs}/b:alone")["test_top1"][0] == [0.0, 0.0]
     write_run(runs / "e", arms)
@@ -167,7 +167,7 @@ def test_a_value_range_that_was_found_in_the_images_counts_as_well(runs):
 
 def test_other_images_and_evaluations_without_labels_are_refused(runs):
     write_run(runs / "c", {"alone": ([[0], [0]], None, 0.5)}, TEST[:1])
-    refused(runs, f"{runs}/c:alone", "not the same test images.*dataset.splits")
+    refused(runs, f"{runs}/c:alone", "have different test images.*dataset.splits")
     path = runs / "a" / "evaluation" / "logits.npz"  # as earlier versions wrote it
     np.savez(path, student_test=np.load(path)["student_test"])
     refused(runs, f"{runs}/a:kl", "has no array labels_test: run --stages=evaluate of that run again")

@@ -34,7 +34,7 @@ def test_without_spread_it_is_not_said_that_seeds_are_too_few():
     some = {**TOP1, "kl": [0.8, 0.8, 0.8]}
     for top1 in (some, {name: [0.8] * 3 for name in TOP1}):
         found = " ".join(notes.table_notes(document.build(**parts(top1))))
-        assert "takes 3 seeds" not in found and "Seeds that are all alike have no spread, and so no interval." in found
+        assert "takes 3 seeds" not in found and "Identical seeds have no spread, and so no interval." in found
     assert "all alike" not in " ".join(said())
 
 
@@ -57,7 +57,7 @@ def test_a_baseline_that_was_passed_over_for_its_failed_seeds_is_said():
     given["arms"]["student_alone"]["val_top1"] = [0.9, 0.9, None]
     assert (
         "Gains are over labeled_alone: of student_alone and labeled_alone, which use no teacher, it lost the fewest "
-        "seeds. With the seeds that ended well student_alone did better on validation, so a gain over labeled_alone "
+        "seeds. With the seeds that succeeded student_alone did better on validation, so a gain over labeled_alone "
         "does not show that distillation helps."
     ) in notes.table_notes(document.build(**given))
 
@@ -100,7 +100,7 @@ def test_compression_is_said_with_and_without_the_hidden_layers():
         f"Teacher to student: 67 times the parameters (134 M to 2 M), {RATIOS}{ACTIVATIONS} Without its fully "
         "connected head the teacher would have 14 M parameters, 7 times the student's."
     )
-    assert notes.compression({"params": None, "macs": None}, STUDENT) == "How large the teacher is, is not known."
+    assert notes.compression({"params": None, "macs": None}, STUDENT) == "The size of the teacher is not known."
 
 
 def test_compression_is_the_last_note_of_the_table():

@@ -177,7 +177,7 @@ def test_over_splits_students_that_are_still_in_training_are_marked():
     assert "NOT FINAL" not in tables.over_splits(document.combine(runs))
     runs[1]["student"] |= {"step": 10, "total_steps": 100}
     lines = tables.over_splits(document.combine(runs)).splitlines()
-    assert "- NOT FINAL: the students of data seed 1 have not learned to the end." in lines
+    assert "- NOT FINAL: the students of data seed 1 have not finished training." in lines
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_what_cannot_be_set_side_by_side_is_refused(runs, tmp_path):
         table(random, write(tmp_path / "more", NAMES[1:3], [0.5, 0.5, 0.5], trial="kl"))
     other = json.loads((place / "splits.json").read_text())
     (place / "splits.json").write_text(json.dumps({**other, "train": ["b/1.png"]}))
-    with pytest.raises(InputError, match="have not the same images"):
+    with pytest.raises(InputError, match="have different images"):
         table(random, place)
 
 

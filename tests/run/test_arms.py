@@ -64,7 +64,7 @@ def of_arms(**arms):
 def test_a_term_that_asks_for_nothing_of_two_classes_is_refused():
     made, two = config(), SimpleNamespace(classes=("a", "b"), train=SimpleNamespace(labels=np.array([0, 1])))
     made.distill.arms = ("student_alone", "dist")
-    with pytest.raises(InputError, match="arms.dist.dist_inter does nothing where there are two classes: set it to 0"):
+    with pytest.raises(InputError, match="arms.dist.dist_inter has no effect with two classes: set it to 0"):
         student_arms(made, two)
     made.arms.dist.dist_inter = 0.0
     assert len(student_arms(made, two)) == 2 and len(student_arms(config(), DATASET)) == 4
@@ -74,7 +74,7 @@ def test_a_term_that_asks_for_nothing_of_two_classes_is_refused():
     ("arms", "said"),
     [
         ({"soft": 1.0}, "arms.soft is 1.0: give weights of terms, as"),
-        ({"kl:hot": {"ce": 1.0}}, "arms: 'kl:hot' is no name for an arm: leave out '/' and ':'"),
+        ({"kl:hot": {"ce": 1.0}}, "arms: 'kl:hot' is not a name for an arm: leave out '/' and ':'"),
         ({"soft": {"cee": 1.0}}, "arms.soft.cee: unknown loss term"),
     ],
 )

@@ -80,7 +80,7 @@ NORMALIZED = {"onnx_input": "normalized", **FILE}
         ({"classes": ("a", "b")}, "teacher.classes names the logits"),
         ({"onnx": "none.onnx"}, "teacher.onnx: no file none.onnx"),
         ({"ensemble": ("onnx=none.onnx",)}, "teacher.ensemble: no file none.onnx"),
-        ({"ensemble": ("logits=none",)}, "teacher.ensemble: none is no folder of teacher logits"),
+        ({"ensemble": ("logits=none",)}, "teacher.ensemble: none is not a folder of teacher logits"),
         ({"onnx_input": "normalized", **FILE}, "teacher.onnx_mean is"),
         ({"onnx_mean": (0.5, 0.5, 0.5), **FILE}, "only then"),
         ({"onnx_mean": (0, 0, 0), "onnx_std": (1, 1, 0), **NORMALIZED}, "onnx_std.* must be above 0"),

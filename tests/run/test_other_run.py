@@ -233,7 +233,7 @@ def test_students_that_do_not_fit_are_refused(students, tmp_path):
     with pytest.raises(InputError, match="has no arm 'cosine'; it has student_alone, kl"):
         other_run.check_config(students)
     students.teacher.students = f"{tmp_path}:"
-    with pytest.raises(InputError, match="names no arm behind the colon"):
+    with pytest.raises(InputError, match="names no arm after the colon"):
         other_run.check_config(students)
     students.teacher.students = str(tmp_path)
     students.teacher.image_size = 96

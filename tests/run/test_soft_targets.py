@@ -170,7 +170,7 @@ def test_one_teacher_under_two_names_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"ensemble: .*teacher.onnx and .*copy.onnx are one teacher, whose logits"):
         ensemble(file, other, copy)
     stored = ensemble(file, other).sources[0].folder.folder
-    with pytest.raises(InputError, match="are one teacher, whose logits would count double: leave one of them out"):
+    with pytest.raises(InputError, match="are one teacher, whose logits would count twice: leave one of them out"):
         ensemble(file, f"logits={stored}")
     parts = json.loads((stored / "parts.json").read_text())
     known = {name: parts[name] for name in store.DATA_PARTS}  # arrays made elsewhere need not say by whom

@@ -35,7 +35,7 @@ main.run()
     [
         ("", 0, ""),
         ("error", 2, "error: wrong\n"),
-        ("signal", os.EX_TEMPFAIL, "ended by SIGTERM; the same command goes on from there\n"),
+        ("signal", os.EX_TEMPFAIL, "ended by SIGTERM; repeat the command to continue from there\n"),
     ],
 )
 def test_it_changes_nothing(how, status, said):

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_by_name(onnx_file, tmp_path):
     refused(path, "teacher.classes lacks water; it has", classes=("field", "forest", "sea", "other"))
     refused(path, "teacher.classes names water twice", classes=("field", "forest", "water", "water"))
     path = onnx_file()
-    refused(path, "says itself that its classes are water, other", classes=ORDER[::-1])
+    refused(path, "itself says that its classes are water, other", classes=ORDER[::-1])
     assert given(path, classes=ORDER).parts == given(path).parts
     refused(path, "onnx_input='uint8'", input="uint8")
     refused(path, "teacher.onnx_layout='NCHW'", layout="NCHW")
@@ -208,7 +208,7 @@ def test_a_file_that_takes_more_than_images_is_refused(onnx_file):
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("place", TensorProto.FLOAT, ["batch", 2]))
     onnx.save(model, path)
-    with pytest.raises(InputError, match="takes images, place: give a file that takes images alone"):
+    with pytest.raises(InputError, match="takes images, place: give a file that takes only images"):
         given(path)
 
 

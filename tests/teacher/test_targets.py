@@ -82,8 +82,8 @@ def test_students_that_have_ended_are_measured_on_images_that_are_decoded_otherw
     begin(tmp_path)
     SAID.clear()
     opened(tmp_path, images="1").check(ended=True)
-    assert any("the teacher is the same, and its images are decoded otherwise" in line for line in SAID)
-    with pytest.raises(InputError, match="the same teacher on images that were decoded otherwise: put the images"):
+    assert any("the teacher is the same, but its images are decoded differently" in line for line in SAID)
+    with pytest.raises(InputError, match="the same teacher on images that were decoded differently: put the images"):
         opened(tmp_path, images="1").check(ended=False)
     with pytest.raises(InputError, match="put that teacher back"):
         opened(tmp_path, "other", images="1").check(ended=True)

@@ -94,7 +94,7 @@ def test_a_file_without_a_head_is_refused(tmp_path):
 
 def test_a_file_that_says_otherwise_than_the_user_is_refused(tmp_path):
     made, _, _ = teacher(tmp_path, "average", THEIRS[::-1], {"classes": json.dumps(THEIRS)})
-    with pytest.raises(InputError, match="says itself that its classes are water, other, field, forest: leave"):
+    with pytest.raises(InputError, match="itself says that its classes are water, other, field, forest: leave"):
         as_trained(made, OURS, VALIDATION)
 
 

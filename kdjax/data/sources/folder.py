@@ -106,9 +106,9 @@ def read_named(path: str, names: Sequence[str]) -> Iterator[bytes]:
         index = {name: i for i, name in enumerate(layout.names_of(files.paths))}
         for name in names:
             if name not in index:
-                raise InputError(f"{field}: {path} does not hold {name} any more")
+                raise InputError(f"{field}: {path} no longer holds {name}")
             try:
                 content = files.read(index[name])
             except DecodeError as error:
-                raise InputError(f"{field}: {path}/{name} cannot be read any more ({error}): put it back") from error
+                raise InputError(f"{field}: {path}/{name} can no longer be read ({error}): put it back") from error
             yield content

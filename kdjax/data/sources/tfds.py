@@ -57,7 +57,7 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         found.info.features[label_key].names or [str(k) for k in range(found.info.features[label_key].num_classes)]
     )
     if len(classes) < 2:
-        raise InputError(f"{field}: it has one class only, two are needed at least")
+        raise InputError(f"{field}: it has only one class: at least two are needed")
     chosen, notes = _choose(found.info.splits, section["tfds_splits"], field)
     try:
         sources = {
@@ -199,7 +199,7 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
             parts = tfds.core.ReadInstruction.from_spec(text).to_absolute(splits)
         except (ValueError, AssertionError, KeyError, TypeError) as error:
             raise InputError(
-                f"dataset.tfds_splits: {text!r} is no split of {field.split()[-1]}, which has "
+                f"dataset.tfds_splits: {text!r} is not a split of {field.split()[-1]}, which has "
                 f"{', '.join(splits)} ({reason(error, 100)})"
             ) from error
         for part in parts:
@@ -212,7 +212,7 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
                 chosen.append((part.splitname, index, side))
                 seen[part.splitname, index] = side
         if not any(s == side for _, _, s in chosen):
-            raise InputError(f"dataset.tfds_splits: {text!r} ({side}) holds no example")
+            raise InputError(f"dataset.tfds_splits: {text!r} ({side}) has no examples")
     return chosen, notes
 
 

@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m kdjax.deploy.browser", description="Serves the page of an export on this machine.")
     parser.add_argument("export", metavar="EXPORT", type=Path, help="folder that --stages=export wrote")
     parser.add_argument("--runtime", type=Path, default=RUNTIME, help=f"files of onnxruntime-web; default: {RUNTIME}")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = any that is free")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = any free port")
     options = parser.parse_args(argv)
     files = served(options.export.expanduser(), options.runtime.expanduser())
     try:

@@ -78,5 +78,5 @@ def loss(chosen: Mapping[str, Any], images: int) -> str | None:
         return None
     return (
         f"8 bits cost {100 * lost:.2f} points of validation top-1 ({round(lost * images)} of {images} images), more "
-        f"than {100 * LOSS:g}: compare both files on images of yours before you use it"
+        f"than {100 * LOSS:g}: compare both files on your own images before you use it"
     )

@@ -146,7 +146,7 @@ def _data(facts: Facts) -> list[str]:
         f"{markdown(dataset.name)}: {counts}. Source: {config['dataset']['source']}. Split seed: "
         f"{config['data_seed']}. Fingerprint: `{dataset.fingerprint[:16]}`.",
         "",
-        "License of the data: not known to kdjax. To be filled in by whoever passes this model on.",
+        "License of the data: not known to kdjax. Whoever publishes this model must fill it in.",
     ]
 
 
@@ -154,7 +154,7 @@ def _recipe(facts: Facts) -> list[str]:
     chosen, arm, student, section = facts.document["student"], facts.arm, facts.student, facts.config["student"]
     weights = ", ".join(f"{term} {weight:g}" for term, weight in arm.weights.items() if weight)
     taught = arm.needs_teacher
-    alone = "No teacher: this student learned from labels alone."
+    alone = "No teacher: this student learned only from labels."
     return [
         f"Arm `{chosen['arm']}`, seed {chosen['seed']}, step {chosen['step']} ({chosen['chosen']}). "
         f"Loss weights: {weights}{f'; temperature {arm.temperature:g}' if taught else ''}. "
@@ -182,11 +182,11 @@ def _limits(facts: Facts) -> list[str]:
         if field in facts.document
     }
     return [
-        '- It has no class for what it does not know. "unknown" catches images that it is not sure of or that are '
+        '- It has no class for anything else. "unknown" catches images that it is not sure of or that are '
         "unlike those of validation, not everything strange.",
-        "- The figures are of one split of one data set. Other sensors, seasons and regions were not tested.",
-        f"- It sees {size} x {size} px. Smaller things than a pixel there are lost.",
-        "- The 8-bit file's figures are of the CPU it was exported on. On x86 CPUs without VNNI "
+        "- The figures are from one split of one data set. Other sensors, seasons and regions were not tested.",
+        f"- It sees {size} x {size} px. Anything smaller than a pixel there is lost.",
+        "- The 8-bit file's figures are from the CPU it was exported on. On x86 CPUs without VNNI "
         + (
             "they should hold: its weights have 7 bits."
             if kept[INT8]["reduce_range"]
@@ -194,11 +194,11 @@ def _limits(facts: Facts) -> list[str]:
         ),
         *[f"- `{name}`: {words}." for name, one in kept.items() if (words := loss(one, images)) is not None],
         *[
-            "- The integer LiteRT file resizes in 8 bits as well. Its figures are of this CPU: other chips may round "
-            "otherwise."
+            "- The integer LiteRT file resizes in 8 bits as well. Its figures are from this CPU: other chips may round "
+            "differently."
         ]
         * ("student_int8.tflite" in facts.document["artifacts"]),
-        "- Latencies in `parity.json` were taken while whatever else ran on that machine was running.",
+        "- Latencies in `parity.json` were measured alongside whatever else was running on that machine.",
     ]
 
 

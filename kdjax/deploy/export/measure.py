@@ -169,5 +169,5 @@ def _test_batches(run: Run, classifier: Classifier) -> Iterator[tuple[int, np.nd
             yield start, np.stack([classifier.prepare(data, outside=True) for data in itertools.islice(read, BATCH)])
     except decode.DecodeError as error:
         raise InputError(
-            f"dataset.path: a test image of {config.path} cannot be read any more ({error}): put it back"
+            f"dataset.path: a test image of {config.path} can no longer be read ({error}): put it back"
         ) from error

@@ -19,7 +19,7 @@ from kdjax.runtime import preemption
 def _bands(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of band numbers from 1, as 1,2,3")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of band numbers from 1, as 1,2,3")
     return tuple(map(int, parts))
 
 
@@ -35,7 +35,7 @@ def _range(text: str) -> tuple[float, float]:
 
 def _folder(text: str) -> Path:
     if not text:
-        raise argparse.ArgumentTypeError("'' is no path")
+        raise argparse.ArgumentTypeError("'' is not a path")
     return Path(text)
 
 
@@ -115,11 +115,11 @@ def _check(given: argparse.Namespace) -> None:
         )
     if given.output is None and given.workers > 1:
         raise InputError(
-            "--workers: processes share the rasters of --output=FOLDER, and here is one raster: leave it out"
+            "--workers: processes share the rasters of --output=FOLDER, but there is only one raster: leave it out"
         )
     for text in given.inputs:
         if not text:
-            raise InputError("INPUT: '' is no path")
+            raise InputError("INPUT: '' is not a path")
 
 
 def _note(text: str) -> None:

@@ -107,7 +107,7 @@ def rows(text: str) -> list[tuple[int, int, float, float]]:
         ValueError: it did not write that, or the last row is not whole.
     """
     if not (text.startswith(BEGINS) and text.endswith("\n")):
-        raise ValueError("it is cut off, or no table of areas")
+        raise ValueError("it is cut off, or not a table of areas")
     found = []
     for row in csv.DictReader(io.StringIO(text)):
         try:

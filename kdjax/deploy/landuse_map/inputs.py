@@ -77,7 +77,7 @@ def place(text: str) -> str:
     document = _read(item)
     assets = document.get("assets") if isinstance(document, dict) else None
     if not isinstance(assets, dict) or document.get("type") != "Feature":
-        raise InputError(f"item {item}: it is no STAC item, which is a GeoJSON Feature with assets")
+        raise InputError(f"item {item}: it is not a STAC item, which is a GeoJSON Feature with assets")
     if asset not in assets:
         names = ", ".join(printable(name) for name in list(assets)[:10]) + ", …" * (len(assets) > 10)
         what = f"it has no asset {asset!r}" if asset else "it is a STAC item"
@@ -94,7 +94,7 @@ def place(text: str) -> str:
         # A reference escapes spaces and the like; many write the file's name as it is.
         return path if os.path.exists(path) else os.path.join(os.path.dirname(item), unquote(href))
     except ValueError as error:
-        raise InputError(f"item {item}: the href of its asset {asset!r} is no URL ({reason(error)})") from error
+        raise InputError(f"item {item}: the href of its asset {asset!r} is not a URL ({reason(error)})") from error
 
 
 def _path(text: str) -> str:
@@ -102,7 +102,7 @@ def _path(text: str) -> str:
     try:
         return urlsplit(text).path
     except ValueError as error:
-        raise InputError(f"INPUT {text}: it is no URL ({reason(error)})") from error
+        raise InputError(f"INPUT {text}: it is not a URL ({reason(error)})") from error
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -123,7 +123,7 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
     try:
         if (folder / ALL_AREAS).exists() and not outputs.begins(folder / ALL_AREAS, outputs.AREAS.begins):
             raise InputError(
-                f"--output {folder}: {ALL_AREAS} is there and belongs to no map of kdjax; choose another folder, or "
+                f"--output {folder}: {ALL_AREAS} exists and does not belong to a kdjax map; choose another folder, or "
                 "remove it"
             )
         (folder / ALL_AREAS).unlink(missing_ok=True)  # where this call is ended, no older sums stand beside its maps

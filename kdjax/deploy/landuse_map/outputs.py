@@ -56,7 +56,7 @@ class Output:
         ending: what its name has after the stem of OUT; `{suffix}` is the suffix of OUT.
         raster: whether it is a GeoTIFF of the cells.
         option: the flag of `Wanted` that asks for it; None = every map has it.
-        begins, ends: what its text begins and ends with; "" = it is no text.
+        begins, ends: what its text begins and ends with; "" = it is not text.
     """
 
     ending: str
@@ -123,7 +123,7 @@ def _sidecars(place: Path) -> list[Path]:
 
 def _check_place(out: Path, place: Path, sources: Iterable[str]) -> None:
     if not place.is_file():
-        raise InputError(f"OUT {out}: {place} is there and is no file; choose another name")
+        raise InputError(f"OUT {out}: {place} exists and is not a file; choose another name")
     if any(place.samefile(source) for source in sources):
         raise InputError(f"OUT {out}: {place.name} is the raster itself; choose another name")
 
@@ -132,7 +132,7 @@ def _check_ours(output: Output, out: Path, place: Path, older: bool) -> None:
     if output.raster:
         if _precious(place, older):
             raise InputError(
-                f"OUT {out}: {place.name} is there and is no map of kdjax; choose another name, or remove it "
+                f"OUT {out}: {place.name} exists and is not a kdjax map; choose another name, or remove it "
                 "(several rasters are mapped with --output FOLDER)"
             )
     elif output is LEGEND:  # it comes after its areas, also where a process was killed between them
@@ -147,7 +147,7 @@ def _check_ours(output: Output, out: Path, place: Path, older: bool) -> None:
 
 def _foreign(out: Path, place: Path) -> InputError:
     return InputError(
-        f"OUT {out}: {place.name} is there and belongs to no map of kdjax; choose another name, or remove it"
+        f"OUT {out}: {place.name} exists and does not belong to a kdjax map; choose another name, or remove it"
     )
 
 

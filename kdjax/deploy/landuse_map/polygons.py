@@ -90,7 +90,7 @@ def _in_degrees(crs: Any, rings: Sequence[np.ndarray]) -> list[np.ndarray]:
     except CPLE_BaseError as error:
         raise _nowhere(error) from error
     if not np.isfinite(places).all():
-        raise _nowhere(ValueError("a corner of a cell lies beside the earth"))
+        raise _nowhere(ValueError("a corner of a cell lies off the earth"))
     return np.split(places, np.cumsum([len(ring) for ring in rings])[:-1])
 
 

@@ -119,7 +119,7 @@ class Raster:
         wanted = len(self._shown.names) if self._shown else 3
         if bands is not None and len(bands) not in ((wanted,) if self._shown else (1, 3)):
             needed = " ".join(self._shown.names) if self._shown else "red, green and blue, or one gray band"
-            raise InputError(f"--bands: {len(bands)} given, and the model takes {needed}")
+            raise InputError(f"--bands: {len(bands)} given, but the model takes {needed}")
         roles = [role.name.lower() for role in file.colorinterp]
         self._alpha = roles.index("alpha") + 1 if roles.count("alpha") == 1 else None
         # GDAL calls the fourth band of any 8-bit file alpha.

@@ -268,7 +268,7 @@ def test_bad_input_is_one_clear_line(plain, tmp_path):
         ({"path": str(tmp_path / "words.zip")}, "dataset.path: .*neither a directory nor a readable zip"),
         ({"path": str(tmp_path / "empty")}, "dataset.path: .*no image files"),
         ({"path": str(flat)}, "no class folders"),
-        ({"path": str(one)}, r"one class only \(only\)"),
+        ({"path": str(one)}, r"only one class \(only\)"),
         ({"path": str(single)}, "class 'b' has 1 image"),
         ({"image_size": 31}, "dataset.image_size: 31 is out of range, it must be 32 to 4096"),
         ({"storage_size": 7}, "dataset.storage_size: 7"),
@@ -302,7 +302,7 @@ def test_files_that_are_no_images_by_name_are_noted(plain, tmp_path, archive):
     if archive:
         path = pack(path, tmp_path / "tiles.zip")
     data = load(path=str(path), **OPTIONS)
-    note = next(note for note in data.notes if "left out that are no" in note)
+    note = next(note for note in data.notes if "left out that are not" in note)
     assert note.startswith("4 files") and "2 .webp" in note and "1 .txt" in note and "1 without suffix" in note
     assert "glacier" not in data.classes
     more = load(path=str(plain), **OPTIONS | {"unlabeled_dir": str(path)})

@@ -24,6 +24,6 @@ def test_a_file_that_goes_while_others_are_read_is_named(tmp_path):
     next(files)
     (root / "lake" / "lake01.png").unlink()
     with pytest.raises(
-        InputError, match=r"dataset.path: .*lake/lake01.png cannot be read any more \(No such.*put it back"
+        InputError, match=r"dataset.path: .*lake/lake01.png can no longer be read \(No such.*put it back"
     ):
         next(files)

@@ -171,9 +171,9 @@ def test_split_strings(prepared):
     assert (len(data.train), len(data.validation), len(data.test)) == (20, 6, 12)
     for bad, pattern in (
         (("train", "train[50%:]", "test"), r"'train\[50%:\]' \(validation\) overlaps with train"),
-        (("train", "valid", "test"), "'valid' is no split of tiny_tiles, which has train, test"),
-        (("train[:20]", "train[20:", "test"), "'train.20:' is no split"),
-        (("train", "test", "test[3:3]"), r"'test\[3:3\]' \(test\) holds no example"),
+        (("train", "valid", "test"), "'valid' is not a split of tiny_tiles, which has train, test"),
+        (("train[:20]", "train[20:", "test"), "'train.20:' is not a split"),
+        (("train", "test", "test[3:3]"), r"'test\[3:3\]' \(test\) has no examples"),
     ):
         with pytest.raises(InputError, match=pattern):
             load(**options, tfds_splits=bad)
