@@ -186,8 +186,8 @@ def _lost(why: str) -> None:
 
 def _lost_line(why: str) -> str:
     return (
-        f"error: another process of this run has ended or is not reached ({why}); start all of them again with the "
-        "same command, it goes on from the latest checkpoint"
+        f"error: another process of this run has ended or cannot be reached ({why}); start all of them again "
+        "with the same command to continue from the latest checkpoint"
     )
 
 

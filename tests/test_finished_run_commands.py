@@ -191,7 +191,7 @@ def test_one_student_is_exported_by_name(finished, copied):
     assert (chosen["arm"], chosen["seed"]) == ("kl_cosine", 8)
     assert chosen["test"]["top1"] == finished.results["arms"]["kl_cosine"]["test_top1"][1]
     card = (copied / "export" / "README.md").read_text(encoding="utf-8")
-    assert "fitted on validation images, which also chose the step: no share" in card
+    assert "fitted on validation images, which also chose the step, so no share" in card
     assert "Chosen on validation images: the step, the settings of the 8-bit files." in card
 
 
@@ -246,7 +246,7 @@ def test_the_exported_folder(finished):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| test | {tested} | {100 * chosen['test']['top1']:.2f} |" in card
     assert "License of the data: not known" in card
-    assert "fitted on validation images, which also chose the step and the student: no share" in card
+    assert "fitted on validation images, which also chose the step and the student, so no share" in card
     assert "Chosen on validation images: the step, the student, the settings of the 8-bit files." in card
     assert [one["chosen"] for one in parity["int8_candidates"]].count(True) == 1
     # What is told of trust was fitted on validation and measured on test, each file's with its own logits.

@@ -148,7 +148,7 @@ class Bands:
         shown = [order for order in possible if _CIRRUS in order and _is_darkest(image, order.index(_CIRRUS))]
         if self.order and shown and self.order not in shown:
             raise DecodeError(
-                f"by its values its bands lie in the order {' '.join(shown[0])}, and those of the data set in "
+                f"by its values its bands are in the order {' '.join(shown[0])}, but the data set's are in "
                 f"{' '.join(self.order)}: describe its bands"
             )
         if self.order:

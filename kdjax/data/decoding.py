@@ -204,7 +204,7 @@ class Decoding:
         if len(found) > 1:
             (one, first), (other, second) = list(found.items())[:2]
             raise InputError(
-                f"{self._encoded.field}: by their values the bands of {first} lie in the order {' '.join(one)}, and "
+                f"{self._encoded.field}: by their values the bands of {first} are in the order {' '.join(one)}, but "
                 f"those of {second} in {' '.join(other)}: give all files one order, and say it in dataset.file_bands"
             )
         for order in found:

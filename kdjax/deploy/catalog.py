@@ -160,9 +160,7 @@ def main(argv: Sequence[str]) -> None:
         if isinstance(measured, dict) and (
             measured.get("bytes", one.size) != one.size or measured.get("sha256", one.sha256) != one.sha256
         ):
-            raise InputError(
-                f"{export / one.name} is not the file that {FIGURES} has the figures of: put that back, or {AGAIN}"
-            )
+            raise InputError(f"{export / one.name} is not the file measured in {FIGURES}: put that back, or {AGAIN}")
     try:
         card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)
     except (OSError, ValueError) as error:
@@ -176,9 +174,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         item = stac.item(document, classifier, read_signature(export / MODEL), exported, context)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{export}: {FIGURES} and {MODEL} do not tell all that is needed ({reason(error)}): {AGAIN}"
-        ) from error
+        raise InputError(f"{export}: {FIGURES} and {MODEL} lack what is needed ({reason(error)}): {AGAIN}") from error
     files.write_text(export / CARD, card)
     files.write_json(export / ITEM, item)
     say(f"{export / ITEM}: {item['properties']['description']}")

@@ -64,11 +64,11 @@ class Unlike:
         if self.sized:
             found.append(
                 f"{len(self.sized)} of {self.count} images show far more or less than a training tile: "
-                f"{self.sized[0]}; the answer is one for all of an image, and kdjax.deploy.landuse_map maps a scene"
+                f"{self.sized[0]}; each image gets a single answer, so map a scene with kdjax.deploy.landuse_map"
             )
         if self.called:
             found.append(
-                f"{len(self.called)} of {self.count} images describe what is taken as red, green and blue as other "
+                f"{len(self.called)} of {self.count} images describe the bands taken as red, green and blue as other "
                 f"bands: {self.called[0]}; the classes are wrong if the training tiles were not like this"
             )
         if self.most is not None and self.meaning.are_bytes(self.most):

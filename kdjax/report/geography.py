@@ -42,7 +42,7 @@ def _said(located: Located) -> str:
     said = f"{rule} From a test tile to the nearest training tile it is {np.median(apart):.3g} km in the median"
     said += f"; for {near} of {len(test)} test tiles it is less than {located.block_km:g} km."
     if near:
-        said += " Neighbors are alike: the accuracies here may be better than those on a map of another region."
+        said += " Neighbors look alike, so the accuracies here may be better than on a map of another region."
     return said
 
 

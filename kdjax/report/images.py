@@ -76,11 +76,11 @@ def suspects(material: Material) -> list[Markup]:
     ]
     found.sort(key=lambda one: -one[3])
     intro = (
-        f"A list to check: images that {who} put into one and the same class, and the label into another. Either the "
-        "label is wrong, or the image fools all networks alike. Students learn from their teacher, so that they agree "
-        "with it is less than so many separate opinions. "
-        f"Looked at: {len(sides[0].labels)} test and {len(sides[1].labels)} "
-        "validation images. Training images were not: networks learn their labels by heart."
+        f"A list to check: images for which {who} agree on a class other than the label. Either the label is wrong, "
+        "or the image fools all networks alike. Students learn from their teacher, so their agreement with it counts "
+        "for less than that many separate opinions. "
+        f"The list covers {len(sides[0].labels)} test and {len(sides[1].labels)} "
+        "validation images, but no training images, because networks memorize their labels."
     )
     if not found:
         return [element("p", intro), element("p", "There is none.")]
@@ -134,7 +134,7 @@ def views(material: Material) -> list[Markup]:
         f"{len(shown.names)} of {results['dataset']['splits']['train']} training images and {_counted(count, 'view')} "
         f"each, at the {results['student']['image_size']} px that a student sees. After training, "
         f"{asked if results['teacher'] else 'students asked about these pictures'}. They were trained on views of "
-        "these images: that they are right here says little about new ones."
+        "these images, so being right here says little about new ones."
     )
     if results["teacher"] and shown.teacher is None:
         caption += " The teacher's outputs were given as stored logits, so there is no teacher to ask."

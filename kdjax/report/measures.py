@@ -55,8 +55,8 @@ def curves(material: Material) -> list[Markup]:
     caption = (
         ("Thick: mean over seeds; thin: each seed. " if len(material.results["config"]["seeds"]) > 1 else "One seed. ")
         + ("A seed that failed is drawn up to there, and is not in the mean. " if failed else "")
-        + "Training losses are means over the steps since the point before, on augmented views. A term is drawn for "
-        "every student, also where its weight is 0 and it only watches. "
+        + "Training losses are means over the steps since the previous point, on augmented views. A term is drawn for "
+        "every student, even if its weight is 0. "
         f"Validation: {material.results['dataset']['splits']['val']} images"
     )
     last = material.results["config"].get("student", {}).get("select") == "last"
@@ -121,7 +121,7 @@ def classes(material: Material) -> list[Markup]:
         alt=f"Recall of each class for {', '.join(compared)}; the figures are in the table beside it",
     )
     caption = (
-        f"Share of the test images of a class that are put into it; {per_class} images a class, so one image is up to "
+        f"Share of a class's test images that are put into it; {per_class} images per class, so one image is up to "
         f"{100 / max(fewest, 1):.1f} points. "
         + (f"The test images have none of {_enumerated(without)}. " if without else "")
         + "Students: mean over seeds."
@@ -189,9 +189,9 @@ def calibration(material: Material) -> list[Markup]:
         drawn.append((heading, charts.reliability(bins, style, alt=f"Reliability diagram of {heading}")))
     caption = (
         f"{metrics.ECE_BINS} bins of equal width over {len(test.labels)} test images; the area of a dot is its number "
-        "of predictions, those of all seeds together. Above the dashed line a network is too modest, below it too "
-        "sure. Small dots are a few images: read nothing into them. ECE is the mean distance from the line; students: "
-        "mean over seeds."
+        "of predictions, those of all seeds together. Above the dashed line a network is underconfident, below it "
+        "overconfident. Small dots stand for a few images: read nothing into them. ECE is the mean "
+        "distance from the line; students: mean over seeds."
     )
     risks = [
         charts.Series(name, style, tuple(findings.risk_over_coverage(one, test.labels) for one in log_probabilities))

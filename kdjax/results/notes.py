@@ -57,7 +57,7 @@ def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
     sides = ((dataset["class_counts"][side], name) for side, name in (("train", "training"), ("test", "test")))
     spans = [f"{_span(counts)} labeled {name} images" for counts, name in sides if any(counts)]
     yield (
-        f"Classes are unequal, {' and '.join(spans)} a class, so macro recall (balanced accuracy), the mean over the "
+        f"Classes are unequal, {' and '.join(spans)} per class, so macro recall (balanced accuracy), the mean over the "
         "classes, comes first. Intervals, p and all choices on validation use it. Top-1 mostly counts the frequent "
         "classes."
     )
@@ -210,8 +210,8 @@ def _teacher(
     if alone in gaps and gaps[alone] > 0:
         yield (
             f"The teacher is the weaker network here: {formats.percent(theirs)} % against "
-            f"{formats.percent(means[alone])} % of {alone}, which never saw it. A gain by distillation is then "
-            "not a better network passing on what it knows."
+            f"{formats.percent(means[alone])} % of {alone}, which never saw it. So a gain from distillation is "
+            "not that of a better network passing on what it knows."
         )
     elif alone not in gaps and max(gaps.values()) > 0:
         best = max(gaps, key=lambda name: gaps[name])

@@ -201,7 +201,7 @@ def test_land_shows_the_order_of_the_water_beside_it(tiles, tmp_path, order):
 
 def test_files_of_two_orders_are_refused(tiles):
     (tiles / "forest" / "3.tif").write_bytes(tiff(reflectance(IN_PLACE, side=40)))
-    said = "the bands of field/0.tif lie in the order .* B12 B8A, and those of forest/3.tif in .* B12: .*file_bands"
+    said = "the bands of field/0.tif are in the order .* B12 B8A, but those of forest/3.tif in .* B12: .*file_bands"
     for on_error in ("refuse", "skip"):
         with pytest.raises(InputError, match=said):
             load(tiles, sensor="sentinel2_l1c", on_error=on_error)
@@ -211,7 +211,7 @@ def test_files_of_two_orders_are_refused(tiles):
 def test_an_exported_file_keeps_the_order(tiles):
     meaning = Meaning.from_metadata(load(tiles, sensor="sentinel2_l1c").meaning.metadata())
     np.testing.assert_array_equal(decode.decode(tiff(water(LAST)), meaning.bands).pixels, water(IN_PLACE))
-    with pytest.raises(DecodeError, match="by its values its bands lie in the order .*: describe its bands"):
+    with pytest.raises(DecodeError, match="by its values its bands are in the order .*: describe its bands"):
         decode.decode(tiff(reflectance(IN_PLACE)), meaning.bands)
     with pytest.raises(DecodeError, match="13 bands without names"):
         decode.decode(tiff(water(LAST)), L1C)

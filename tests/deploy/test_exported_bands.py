@@ -231,5 +231,5 @@ def test_false_color_is_told(tmp_path, exported, capsys):
     seen.see("false.tif", decode.decode(false.read_bytes()))
     (said,) = seen.warnings()
     assert said.startswith(
-        "1 of 1 images describe what is taken as red, green and blue as other bands: false.tif calls"
+        "1 of 1 images describe the bands taken as red, green and blue as other bands: false.tif calls"
     )

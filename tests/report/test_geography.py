@@ -79,7 +79,9 @@ def test_the_section_says_how_far_the_test_is_from_the_training():
     assert "36.8 km in the median; for 1 of 2 test tiles it is less than 2 km" in said
     far = {**SIDES, "test": SIDES["test"][:1]}
     said = "".join(map(str, geography(located(sides=far, unknown=4, by_place=False))))
-    assert "The split is not by place" in said and "for 0 of 1 test tiles" in said and "Neighbors are alike" not in said
+    assert (
+        "The split is not by place" in said and "for 0 of 1 test tiles" in said and "Neighbors look alike" not in said
+    )
     assert "Of 4 tiles it is not known where they lie" in said
     assert geography(located(sides={**SIDES, "test": np.zeros((0, 2))}))
 

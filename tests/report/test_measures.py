@@ -88,10 +88,10 @@ def test_recall_compares_teacher_baseline_and_leading_arm(validation, baseline):
 @pytest.mark.parametrize(
     ("without", "said"),
     [
-        ((), "{fewest} to {most} images a class, so one image is up to {worth:.1f} points."),
+        ((), "{fewest} to {most} images per class, so one image is up to {worth:.1f} points."),
         (("town",), "so one image is up to {worth:.1f} points. The test images have none of town."),
         (("field", "sea"), "so one image is up to {worth:.1f} points. The test images have none of field and sea."),
-        (("field", "forest", "sea"), "{most} images a class, so one image is up to {worth:.1f} points. "
+        (("field", "forest", "sea"), "{most} images per class, so one image is up to {worth:.1f} points. "
          "The test images have none of field, forest and sea."),
     ],
 )  # fmt: skip

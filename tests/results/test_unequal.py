@@ -125,14 +125,14 @@ def test_the_table_begins_with_macro_figures_and_says_why():
     assert by_name["kl"][5] == "62.33 ± 3.21" and by_name["kl"][8] == "76.67"
     said = notes.table_notes(out)
     assert said[0].startswith(
-        "Classes are unequal, 8 to 60 labeled training images and 8 to 40 labeled test images a class, so macro "
+        "Classes are unequal, 8 to 60 labeled training images and 8 to 40 labeled test images per class, so macro "
         "recall (balanced accuracy), the mean over the classes, comes first"
     )
     assert said[1] == (
         "400 test images: one of them is 0.83 points of macro recall in the largest class and 4.17 in the smallest."
     )
     few = notes.table_notes(document.build(**given({**COUNTS, "test": [20, 20, 20]})))
-    assert "60 labeled training images and 20 labeled test images a class" in few[0]
+    assert "60 labeled training images and 20 labeled test images per class" in few[0]
     assert few[1] == "400 test images: one of them is 1.67 points of macro recall."
     flat = " ".join(said)
     assert "points of test macro recall: student_alone -18.67" in flat and "points of top-1" not in flat

@@ -114,12 +114,12 @@ def _trust(facts: Facts) -> list[str]:
     rough, chosen = trust.rough(len(facts.dataset.validation)), " and ".join(_chosen_on_validation(facts))
     lines = [
         '`predict` gives calibrated probabilities, prediction sets and the answer "unknown"; `landuse_map` compares '
-        "the mean over the windows of a cell with the same limits. All of it was fitted on validation images"
-        f"{f', which also chose {chosen}' if chosen else ''}: no share is guaranteed. The figures are those "
-        "of the test images. `student.safetensors` has the temperature and limits of `student.onnx`.",
+        "the mean over the windows of a cell with the same limits. All of this was fitted on validation images"
+        f"{f', which also chose {chosen}' if chosen else ''}, so no share is guaranteed; the figures are from the test "
+        "images. `student.safetensors` has the temperature and limits of `student.onnx`.",
         *([f"\nWarning: {rough}."] if rough else []),
         "",
-        "| file | temperature | NLL before, after | ECE % before, after | sets that hold the class, % (mean size) "
+        "| file | temperature | NLL before, after | ECE % before, after | sets that contain the class, % (mean size) "
         "| unknown % | top-1 % of the answered | of the unknown |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -183,7 +183,7 @@ def _limits(facts: Facts) -> list[str]:
     }
     return [
         '- It has no class for anything else. "unknown" catches images that it is not sure of or that are '
-        "unlike those of validation, not everything strange.",
+        "unlike the validation images, but not everything unusual.",
         "- The figures are from one split of one data set. Other sensors, seasons and regions were not tested.",
         f"- It sees {size} x {size} px. Anything smaller than a pixel there is lost.",
         "- The 8-bit file's figures are from the CPU it was exported on. On x86 CPUs without VNNI "

@@ -143,8 +143,8 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
         note("values: as the file has them, as in training; its scale and offset are not used")
     if not 1 / _SQUARE <= raster.aspect <= _SQUARE:
         note(
-            f"pixels: {raster.aspect:.2g} times as high as wide on the ground, so windows are no squares there: "
-            "gdalwarp -t_srs … -tr … makes them so"
+            f"pixels: {raster.aspect:.2g} times as high as wide on the ground, so windows are not square there: "
+            "gdalwarp -t_srs … -tr … makes them square"
         )
     if raster.pixel_size_m is None:
         note("areas: none, as the raster's coordinates do not say how much ground a pixel covers; area_ha stays empty")

@@ -45,7 +45,7 @@ def check(crs: Any) -> None:
 
 def _nowhere(error: BaseException) -> InputError:
     return InputError(
-        f"--polygons: GeoJSON has longitude and latitude, to which the raster's coordinates do not lead "
+        f"--polygons: GeoJSON needs longitude and latitude, and the raster's coordinates do not give them "
         f"({reason(error, 80)}): leave it out, or reproject the raster with gdalwarp -t_srs"
     )
 
