@@ -37,7 +37,8 @@ FURTHER_ARMS = {
     "similarity": {"ce": 1.0, "similarity": 3000.0},
 }
 """The baseline that is shown the labeled tiles only, and objectives of other papers, see `objective.terms`, for
-`distill.arms`. Weights and temperatures are ours. An arm may set `temperature`, `learning_rate`, `weight_decay` and
+`distill.arms`. Weights and temperatures are ours, but for the weights of `relational` and `similarity`, which are their
+papers'. An arm may set `temperature`, `learning_rate`, `weight_decay` and
 `class_weights` for itself; `family` makes it one of several trials, of which the results compare the best on
 validation."""
 

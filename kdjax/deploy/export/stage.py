@@ -1,6 +1,7 @@
 """Stage `export`: one finished student as the folder WORKDIR/export.
 
-student.safetensors              the trained tensors by torchvision's names; timm_names.json: their names in timm
+student.safetensors              the trained tensors by torchvision's names, or timm's where it has none
+timm_names.json                  timm's names of them, where the first are torchvision's
 student.onnx student.int8.onnx   for onnxruntime; student.stablehlo: for JAX, see `stablehlo`
 student.tflite student_int8.tflite   for LiteRT, where `run.litert` asks for them
 try.html                         a page that runs student.onnx, see `kdjax.deploy.browser`
