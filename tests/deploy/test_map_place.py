@@ -1,6 +1,7 @@
 """A map lies on the ground of its raster, however that is turned, and its areas are those of that ground."""
 
 import csv
+import itertools
 import json
 import math
 
@@ -21,6 +22,7 @@ from kdjax.data.meaning import Meaning  # noqa: E402
 from kdjax.deploy.landuse_map.areas import EARTH, ellipsoid, hectares  # noqa: E402
 from kdjax.deploy.landuse_map.layers import Grid  # noqa: E402
 from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
+from kdjax.errors import InputError  # noqa: E402
 
 Affine = rasterio.Affine
 TURNED = Affine.translation(500_000, 4_600_000) @ Affine.rotation(30) @ Affine.scale(10, -10)
@@ -123,6 +125,85 @@ def test_cells_in_degrees_are_smaller_at_higher_latitudes(artifact, tmp_path, cr
     assert found[0] == pytest.approx(ring_of_ellipsoid(64, 68) * 8 / 360, rel=5e-4)
 
 
+def cells_of(shape, crs, transform, stride):
+    """The cells of a raster, and its size in them."""
+    height, width = (length / stride for length in shape)
+    crs = rasterio.CRS.from_user_input(crs)
+    return Grid(math.ceil(height), math.ceil(width), crs, transform @ Affine.scale(stride)), (height, width)
+
+
+WORLD = {
+    "whole cells": ((720, 16), Affine(0.25, 0, 5, 0, -0.25, 90), 40),
+    "a last row that reaches beyond the pole": ((720, 20), Affine(0.25, 0, 5, 0, -0.25, 90), 64),
+    "from the south": ((720, 20), Affine(0.25, 0, 5, 0, 0.25, -90), 64),
+    "points on the poles": ((721, 20), Affine(0.25, 0, 5, 0, -0.25, 90.125), 64),
+    "a row is a meridian": ((20, 720), Affine(0, 0.25, 5, -0.25, 0, 90), 64),
+}
+
+
+@pytest.mark.parametrize("kind", WORLD)
+def test_cells_end_at_the_pole_and_with_the_raster(kind):
+    """Cells as large as 16 degrees; every row, or column, is a part of a ring."""
+    shape, transform, stride = WORLD[kind]
+    grid, size = cells_of(shape, "EPSG:4326", transform, stride)
+    found = np.stack([hectares(grid, number, size) for number in range(grid.height)])
+    along = 1 if kind == "a row is a meridian" else 0
+    side = 0.25 if kind == "from the south" else -0.25
+    edges = transform.f + side * np.minimum(stride * np.arange(found.shape[along] + 1), shape[along])
+    turn = shape[1 - along] * 0.25 / 360
+    rings = [abs(ring_of_ellipsoid(*pair)) * turn for pair in itertools.pairwise(np.clip(edges, -90, 90))]
+    np.testing.assert_allclose(found.sum(1 - along), rings, rtol=1e-6)
+
+
+@pytest.mark.parametrize("crs, unit", [("EPSG:4326", 1.0), ("EPSG:4087", math.pi * 6_378_137 / 180)])
+def test_the_areas_of_a_cap_are_those_of_rings(artifact, tmp_path, crs, unit):
+    """Rows of pixels from 70 to 90 degrees south, and cells of 12; the last row of cells reaches beyond the pole."""
+    pixels = np.zeros((40, 720, 3), np.uint8)
+    pixels[:24, :, 0], pixels[24:, :, 1] = 250, 250
+    transform = Affine(0.5 * unit, 0, -180 * unit, 0, -0.5 * unit, -70 * unit)
+    run(
+        artifact,
+        write(tmp_path / "scene.tif", pixels, crs, transform),
+        tmp_path / "map.tif",
+        "--tile=24",
+        "--stride=24",
+    )
+    found = areas(tmp_path / "map_areas.csv")
+    assert sum(found.values()) == pytest.approx(ring_of_ellipsoid(-90, -70), rel=1e-5)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        (first,), (last,) = (set(row) for row in file.read(1).tolist())
+    assert found[first] == pytest.approx(ring_of_ellipsoid(-82, -70), rel=1e-5)
+    assert found[last] == pytest.approx(ring_of_ellipsoid(-90, -82), rel=1e-5)
+
+
+@pytest.mark.parametrize("turn", [20, 45, 70, 150])
+def test_turned_cells_in_degrees_have_the_area_of_their_ground(turn):
+    transform = Affine.translation(20, 60) @ Affine.rotation(turn) @ Affine.scale(0.5, -0.5)
+    grid = Grid(2, 3, rasterio.CRS.from_epsg(4326), transform)
+    equal = rasterio.CRS.from_proj4("+proj=laea +lon_0=20 +lat_0=60 +ellps=WGS84 +units=m")
+    for row in range(grid.height):
+        expected = [shoelace(corners_in(equal, grid, column, row)) / 1e4 for column in range(grid.width)]
+        np.testing.assert_allclose(hectares(grid, row), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("transform, reach", [
+    (Affine(0.5, 0, 500_000, 0, -0.5, 4_600_000), "4.6e.06"),  # UTM under the name of degrees
+    (Affine(1, 0, 0, 0, -1, 95), "95"),
+    (Affine(1, 0, 0, 0, 1, 70), "94"),
+    (Affine(0, 1, 0, -1, 0, -60), "-100"),
+])  # fmt: skip
+def test_latitudes_beyond_the_pole_are_refused(artifact, tmp_path, transform, reach):
+    path = write(tmp_path / "scene.tif", scene(24, 40), "EPSG:4326", transform)
+    with pytest.raises(InputError, match=f"scene.tif: its latitudes reach {reach} degrees.*gdal_translate"):
+        run(artifact, path, tmp_path / "map.tif")
+
+
+def test_a_raster_whose_pixels_have_no_area_is_refused(tmp_path):
+    path = write(tmp_path / "scene.tif", scene(24, 40), "EPSG:4326", Affine(0.1, 0, 5, 0, 0, 46))
+    with pytest.raises(InputError, match="scene.tif: it has no geotransform"):
+        Raster(path, None, None, Meaning())
+
+
 def corners_in(crs, grid, column, row):
     """The outline of a cell, 9 points a side, in other coordinates: x and y."""
     steps = np.linspace(0, 1, 9)
@@ -158,6 +239,31 @@ def test_projected_cells_have_the_area_of_their_ground(crs, place, side, turn):
         expected = [shoelace(corners_in(equal, grid, column, row)) / 1e4 for column in range(grid.width)]
         # Up to the part that is left as it is.
         np.testing.assert_allclose(hectares(grid, row), expected, rtol=1e-4 if crs in STRETCHED else 0.01)
+
+
+@pytest.mark.parametrize("side", [2e3, 32e3, 128e3, 512e3])
+@pytest.mark.parametrize(
+    "crs, left, top",
+    [("EPSG:6933", -17_367_530, 7_314_540), ("ESRI:54034", -2e7, 6_363_885), ("ESRI:54009", -18e6, 9e6)],
+)
+def test_cells_in_equal_area_projections_have_the_same_area_up_to_the_edges(crs, left, top, side):
+    """World maps, from their upper left corner: the second one ends at the pole."""
+    transform = Affine(side, 0, left, 0, -side, top)
+    grid = Grid(int(2 * top / side), min(int(-2 * left / side), 400), rasterio.CRS.from_string(crs), transform)
+    for row in (0, 1, 2, grid.height // 3, grid.height - 1):
+        np.testing.assert_allclose(hectares(grid, row), side**2 / 1e4, rtol=1e-12)
+
+
+@pytest.mark.parametrize("side", [80e3, 120e3, 1e6])
+def test_large_cells_of_web_mercator_have_the_areas_of_rings(side):
+    """North from 34 degrees."""
+    grid = Grid(9, 1, rasterio.CRS.from_epsg(3857), Affine(side, 0, 0, 0, side, 4e6))
+    for row in range(grid.height):
+        south, north = (
+            math.degrees(2 * math.atan(math.exp((4e6 + y * side) / 6_378_137)) - math.pi / 2) for y in (row, row + 1)
+        )
+        expected = ring_of_ellipsoid(south, north) * side / (2 * math.pi * 6_378_137)
+        np.testing.assert_allclose(hectares(grid, row), expected, rtol=2e-5)
 
 
 MOON, MARS = 1_737_400.0, 3_396_190.0  # radii, m

@@ -6,14 +6,16 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from rasterio import warp
+from rasterio import Affine, warp
 from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import NODATA, entries
+from kdjax.errors import InputError
 from kdjax.results.text import cell
 
 COLUMNS = ("value", "class", "cells", "share", "area_ha", "mean_confidence")
@@ -34,14 +36,42 @@ class Ellipsoid:
     eccentricity_2: float
 
 
+class _Part(NamedTuple):
+    """What of a row of cells lies on the raster.
+
+    Attributes:
+        crs, transform: of the cells.
+        left, across: where they begin, and their widths (width,), cells.
+        top, down: the same of the row.
+    """
+
+    crs: Any
+    transform: Any
+    left: np.ndarray
+    across: np.ndarray
+    top: float
+    down: float
+
+
 EARTH = Ellipsoid(6_378_137.0, 0.00669438)
 """WGS 84. Other ellipsoids of the earth differ by 0.1 percent."""
 
 _IN_WKT = re.compile(r'(?:SPHEROID|ELLIPSOID)\["[^"]*", *([^],]+), *([^],]+)')
 """With half of the longer axis, m, and the inverse flattening; 0 = a sphere."""
 
+_METERS_A_DEGREE = 111_320.0
+
 _CLOSE = 0.01
 """The part of its area by which a projected cell may differ from the ground and still be taken as it is."""
+
+_LARGE_M = 100_000.0
+"""Side of a projected cell from which on one point in it does not stand for all of it."""
+_STEP, _SMALL_M = 1 / 64, 10.0
+"""Least side of the piece in which a projection's scale is looked up, of the cell and m."""
+
+_AT, _WEIGHTS = np.polynomial.legendre.leggauss(4)
+_AT, _WEIGHTS = (1 + _AT) / 2, _WEIGHTS / 2
+"""Gauss's points from 0 to 1 and their weights: the mean over 90 degrees of latitude is right to 1e-7."""
 
 
 class Areas:
@@ -137,63 +167,147 @@ def ellipsoid(crs: Any) -> Ellipsoid | None:
     return Ellipsoid(equator, flattening * (2 - flattening))
 
 
-def hectares(grid: Grid, number: int) -> np.ndarray:
-    """Areas (width,) of the cells of a row; NaN where the coordinates do not say."""
-    area, body = abs(grid.transform.determinant), ellipsoid(grid.crs)
+def hectares(grid: Grid, number: int, shape: tuple[float, float] | None = None) -> np.ndarray:
+    """Areas (width,) of the cells of a row, as far as the raster reaches; NaN where the coordinates do not say.
+
+    Args:
+        grid: the cells.
+        number: of the row.
+        shape: height and width of the raster, cells: the last ones may reach beyond it; None = they do not.
+    """
+    height, width = shape or (grid.height, grid.width)
+    left = np.arange(float(grid.width))
+    across, down = np.minimum(width - left, 1.0), min(height - number, 1.0)
+    part = _Part(grid.crs, grid.transform, left, across, float(number), down)
+    area, body = abs(grid.transform.determinant) * across * down, ellipsoid(grid.crs)
     if body is None:
         return np.full(grid.width, math.nan)
     if grid.crs.is_projected:
         flat = area * grid.crs.linear_units_factor[1] ** 2 / 1e4
-        ground = _on_the_ground(grid, number)
+        ground = _on_the_ground(part, body) / 1e4
         if body is not EARTH:  # whose projections are not known to keep lengths
             return np.where(np.isfinite(ground), ground, math.nan)
         # UTM and the like keep lengths, Mercator stretches them. A comparison with NaN is false.
         return np.where(np.abs(ground - flat) > _CLOSE * ground, ground, flat)
     if grid.crs.is_geographic:
-        _, radians = grid.crs.units_factor
-        turned, down, top = grid.transform.d, grid.transform.e, grid.transform.f  # a turned row crosses latitudes
-        latitudes = radians * (turned * (np.arange(grid.width) + 0.5) + down * (number + 0.5) + top)
-        # The product of both radii of curvature: of the meridian, and of the arc across it.
-        radii = body.equator_m**2 * (1 - body.eccentricity_2) / (1 - body.eccentricity_2 * np.sin(latitudes) ** 2) ** 2
-        return area * radians**2 * radii * np.cos(latitudes) / 1e4
+        return area * _in_degrees(part, body) / 1e4
     return np.full(grid.width, math.nan)
 
 
-def sides(crs: Any, transform: Any) -> tuple[float, float]:
-    """Width and height on the ground of a projected pixel at the corner of `transform`, m; not finite nowhere."""
-    across, down = _spans(Grid(1, 1, crs, transform), 0)
-    return float(np.linalg.norm(across)), float(np.linalg.norm(down))
+def check(path: Path | str, grid: Grid) -> None:
+    """Refuses latitudes beyond the poles, up to a pixel: of global grids of points, the outer pixels lie half beyond.
+
+    Args:
+        path: the raster, for the message.
+        grid: its pixels.
+
+    Raises:
+        InputError: there are such latitudes.
+    """
+    if not grid.crs.is_geographic:
+        return
+    unit, (_, _, _, d, e, f) = math.degrees(grid.crs.units_factor[1]), grid.transform[:6]
+    corners = [unit * (d * column + e * row + f) for column in (0, grid.width) for row in (0, grid.height)]
+    furthest = max(corners, key=abs)
+    if abs(furthest) > 90 + unit * (abs(d) + abs(e)):
+        raise InputError(
+            f"raster {path}: its latitudes reach {furthest:g} degrees, beyond the pole: give it its own coordinate "
+            "reference system with gdal_translate -a_srs, or cut it off with gdal_translate -projwin"
+        )
 
 
-def _on_the_ground(grid: Grid, number: int) -> np.ndarray:
-    """Areas (width,) in hectares of the projected cells of a row on the ellipsoid; not finite where they have none."""
-    return np.linalg.norm(np.cross(*_spans(grid, number)), axis=-1) / 1e4
+def pixel(grid: Grid) -> tuple[float | None, float]:
+    """The pixel in the middle of a raster on the ground.
+
+    Args:
+        grid: the pixels.
+
+    Returns:
+        Its side, m, None = not known; and its height over its width.
+    """
+    (a, b, c, d, e, f), body = grid.transform[:6], ellipsoid(grid.crs)
+    side, wide, high = math.nan, math.hypot(a, d), math.hypot(b, e)
+    if grid.crs.is_projected and body is not None:
+        x, y, half = grid.width // 2, grid.height // 2, np.array([0.5])
+        middle = Affine(a, b, a * x + b * y + c, d, e, d * x + e * y + f)
+        side = math.sqrt(1e4 * hectares(Grid(1, 1, grid.crs, middle), 0)[0])
+        spans = _spans(_Part(grid.crs, middle, np.zeros(1), np.ones(1), 0.0, 1.0), body, half, half, 1.0)
+        on_ground = [float(np.linalg.norm(one)) for one in spans]
+        if all(map(math.isfinite, on_ground)):
+            wide, high = on_ground
+    elif grid.crs.is_geographic:
+        radians = grid.crs.units_factor[1]
+        cosine = max(math.cos(radians * (f + (d * grid.width + e * grid.height) / 2)), 0.01)
+        if body is not None:  # of training tiles, the size is taken from the same formula
+            meters = _METERS_A_DEGREE * body.equator_m / EARTH.equator_m
+            side = math.degrees(radians) * meters * math.sqrt(abs(grid.transform.determinant) * cosine)
+        wide, high = math.hypot(a * cosine, d), math.hypot(b * cosine, e)
+    return side if math.isfinite(side) else None, high / wide
 
 
-def _spans(grid: Grid, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """What spans the projected cells of a row on the ellipsoid: (width, 3) across and down, m.
+def _in_degrees(part: _Part, body: Ellipsoid) -> np.ndarray:
+    """The ground (width,) of a unit of longitude times one of latitude, m², on average over each cell.
+
+    There is none beyond the poles.
+    """
+    _, radians = part.crs.units_factor
+    _, _, _, d, e, f = (radians * one for one in part.transform[:6])
+    first = np.stack([d * part.left, np.full_like(part.left, e * part.top)])
+    steps = np.stack([d * part.across, np.full_like(part.left, e * part.down)])
+    if abs(d) > abs(e):  # from here on the second axis is that along which the latitude changes most
+        first, steps = first[::-1], steps[::-1]
+    starts = f + first.sum(0) + _AT[:, None] * steps[0]
+    low, high = np.clip([starts, starts + steps[1]], -math.pi / 2, math.pi / 2)
+    latitudes = low + _AT[:, None, None] * (high - low)
+    # The product of both radii of curvature: of the meridian, and of the arc across it.
+    radii = body.equator_m**2 * (1 - body.eccentricity_2) / (1 - body.eccentricity_2 * np.sin(latitudes) ** 2) ** 2
+    mean = np.tensordot(_WEIGHTS, radii * np.cos(latitudes), 1) * (high - low) / steps[1]
+    return radians**2 * (_WEIGHTS @ mean)
+
+
+def _on_the_ground(part: _Part, body: Ellipsoid) -> np.ndarray:
+    """Areas (width,) of projected cells on the ellipsoid, m²; NaN where they have none."""
+    side = math.sqrt(abs(part.transform.determinant)) * part.crs.linear_units_factor[1]
+    at, weights = (_AT, _WEIGHTS) if side > _LARGE_M else (np.array([0.5]), np.ones(1))
+    # Near its edges a projection is far from even within a cell, so its scale is looked up in a small part of that.
+    # Some projections are not inverted more precisely than to a millimeter.
+    step = min(1.0, max(_STEP, _SMALL_M / side))
+    x, y = (one.ravel() for one in np.meshgrid(at, at))
+    areas = np.linalg.norm(np.cross(*_spans(part, body, x, y, step)), axis=-1) / step**2
+    known, counted = np.isfinite(areas), np.outer(weights, weights).reshape(-1, 1)
+    found, total = (counted * known).sum(0), np.where(known, counted * areas, 0).sum(0)
+    return np.divide(total, found, out=np.full_like(total, math.nan), where=found > 0)
+
+
+def _spans(part: _Part, body: Ellipsoid, x: np.ndarray, y: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """What spans pieces of projected cells on the ellipsoid: (n, width, 3) across and down, m; not finite beside it.
 
     They go from the middle of a side to that of the other, as points in space: there is no seam at the poles and the
     antimeridian.
+
+    Args:
+        part: the cells.
+        body: where they lie.
+        x, y: the middles (n,) of the pieces, from 0 to 1 across and down each cell.
+        step: side of the pieces, from 0 to 1 as well.
     """
-    columns = np.arange(grid.width) + [[0.0], [1.0], [0.5], [0.5]]
-    rows = number + np.broadcast_to([[0.5], [0.5], [0.0], [1.0]], columns.shape)
-    a, b, c, d, e, f = grid.transform[:6]
-    x, y = (a * columns + b * rows + c).ravel(), (d * columns + e * rows + f).ravel()
-    nowhere, body = np.full((grid.width, 3), math.nan), ellipsoid(grid.crs)
-    if body is None:
-        return nowhere, nowhere
+    half = step / 2
+    columns = part.left + np.array([x - half, x + half, x, x])[..., None] * part.across
+    rows = part.top + np.array([y, y, y - half, y + half])[..., None] * part.down + np.zeros_like(columns)
+    a, b, c, d, e, f = part.transform[:6]
+    places = (a * columns + b * rows + c).ravel(), (d * columns + e * rows + f).ravel()
     degrees = "EPSG:4326"
     if body is not EARTH:
         shorter = body.equator_m * math.sqrt(1 - body.eccentricity_2)
         degrees = f"+proj=longlat +a={body.equator_m!r} +b={shorter!r} +no_defs +type=crs"
     try:
-        longitudes, latitudes = np.radians(warp.transform(grid.crs, degrees, x, y))
+        longitudes, latitudes = np.radians(warp.transform(part.crs, degrees, *places))
     except CPLE_BaseError:
+        nowhere = np.full((*columns.shape[1:], 3), math.nan)
         return nowhere, nowhere
     with np.errstate(invalid="ignore"):  # infinite where there is no place
         radii = body.equator_m / np.sqrt(1 - body.eccentricity_2 * np.sin(latitudes) ** 2)
         out, up = radii * np.cos(latitudes), radii * (1 - body.eccentricity_2) * np.sin(latitudes)
         points = np.stack([out * np.cos(longitudes), out * np.sin(longitudes), up], -1)
-        left, right, top, bottom = points.reshape(4, grid.width, 3)
+        left, right, top, bottom = points.reshape(*columns.shape, 3)
         return right - left, bottom - top

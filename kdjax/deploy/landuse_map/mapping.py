@@ -13,7 +13,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 
 from kdjax.deploy.classifier import Classifier
-from kdjax.deploy.landuse_map import inputs, layers, outputs, polygons
+from kdjax.deploy.landuse_map import areas, inputs, layers, outputs, polygons
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import UNKNOWN
 from kdjax.deploy.landuse_map.outputs import Wanted
@@ -31,7 +31,7 @@ _GDAL_SAYS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_Base
 
 _SQUARE = 1.5  # the most that sides of a pixel differ on the ground without a word
 
-_MAKER = 6
+_MAKER = 7
 """Counts the changes of this package that give other maps of the same raster."""
 
 
@@ -105,7 +105,9 @@ def map_raster(
             try:
                 check_name(out, "OUT")
                 height, width = raster.shape
-                layers.check(raster.path, Grid(height, width, raster.crs, raster.transform))
+                grid = Grid(height, width, raster.crs, raster.transform)
+                layers.check(raster.path, grid)
+                areas.check(raster.path, grid)
                 wanted = _wanted(classifier, raster, options, note)
                 tags = {outputs.MADE_BY: printable(Path(classifier.path).name)}
                 tags |= {"tile": str(wanted.tile), "stride": str(wanted.stride)}

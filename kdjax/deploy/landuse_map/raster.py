@@ -1,7 +1,6 @@
 """A georeferenced raster as the classifier sees it."""
 
 import hashlib
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,10 @@ from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_un
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
-from kdjax.deploy.landuse_map.areas import EARTH, ellipsoid, hectares, sides
+from kdjax.deploy.landuse_map.areas import pixel
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.errors import InputError, reason
 
-_METERS_A_DEGREE = 111_320.0
 _LOOKS, _LOOK = 8, 128  # windows along an axis, and their side in px, that show the kind of numbers
 _SEEN = 2**20  # values that are kept to check the kind of numbers: at most twice as many
 
@@ -90,29 +88,12 @@ class Raster:
     def _check_place(self) -> None:
         file = self._file
         self.shape, self.crs, self.transform = file.shape, file.crs, file.transform
-        if file.crs is None or file.transform.is_identity:
+        if file.crs is None or file.transform.is_identity or file.transform.is_degenerate:
             what = "coordinate reference system" if file.crs is None else "geotransform"
             raise InputError(
                 f"raster {self.path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …"
             )
-        (a, b, c, d, e, f) = file.transform[:6]
-        self.pixel_size_m, wide, high = None, math.hypot(a, d), math.hypot(b, e)
-        if file.crs.is_projected:
-            x, y = file.width // 2, file.height // 2
-            middle = rasterio.Affine(a, b, a * x + b * y + c, d, e, d * x + e * y + f)
-            area = hectares(Grid(1, 1, file.crs, middle), 0)[0]
-            self.pixel_size_m = math.sqrt(1e4 * area) if math.isfinite(area) else None
-            on_ground = sides(file.crs, middle)
-            if all(map(math.isfinite, on_ground)):
-                wide, high = on_ground
-        elif file.crs.is_geographic:
-            degrees = math.degrees(file.crs.units_factor[1])  # of a unit: a grad is 0.9 of them
-            cosine = max(math.cos(math.radians(degrees * (f + (d * file.width + e * file.height) / 2))), 0.01)
-            if body := ellipsoid(file.crs):
-                meters = _METERS_A_DEGREE * body.equator_m / EARTH.equator_m
-                self.pixel_size_m = degrees * meters * math.sqrt(abs(file.transform.determinant) * cosine)
-            wide, high = math.hypot(a * cosine, d), math.hypot(b * cosine, e)
-        self.aspect = high / wide
+        self.pixel_size_m, self.aspect = pixel(Grid(file.height, file.width, file.crs, file.transform))
 
     def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
         file = self._file

@@ -1,6 +1,7 @@
 """The map and the files that go with it."""
 
 import contextlib
+import math
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -44,13 +45,13 @@ def write_map(
         InputError: the raster is damaged, or its values are of another kind than in training. Nothing was written then.
     """
     stride, classes = wanted.stride, classifier.classes
-    # The part of a row and of a column of cells that lies on the raster: the last ones may reach beyond it.
-    down, across = (
-        np.minimum(length - stride * np.arange(-(-length // stride)), stride) / stride for length in raster.shape
-    )
+    height, width = (length / stride for length in raster.shape)  # in cells: the last ones may reach beyond the raster
     a, b, c, d, e, f = raster.transform[:6]  # pixels `stride` times as large, from the same corner
     grid = Grid(
-        len(down), len(across), raster.crs, rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f)
+        math.ceil(height),
+        math.ceil(width),
+        raster.crs,
+        rasterio.Affine(a * stride, b * stride, c, d * stride, e * stride, f),
     )
     areas, trust, left_out = Areas(classes), None if wanted.answer_all else classifier.trust, 0
 
@@ -75,7 +76,7 @@ def write_map(
                 left_out += unseen
                 best, confidence = _cells(row, trust)
                 layers.write(number, best, confidence, row[:, :-1])
-                areas.add(best, confidence, hectares(grid, number) * down[number] * across)
+                areas.add(best, confidence, hectares(grid, number, (height, width)))
                 _progress(number + 1, grid.height)
             raster.check_seen()
             if not areas.counts.any():
@@ -87,8 +88,7 @@ def write_map(
         places[outputs.AREAS].write_text(areas.table(), encoding="utf-8")
         legend(classes, areas.counts / areas.counts.sum()).save(places[outputs.LEGEND])
         if wanted.polygons:
-            height, width = raster.shape
-            found = polygons.features(places[outputs.MAP], classes, (height / stride, width / stride))
+            found = polygons.features(places[outputs.MAP], classes, (height, width))
             polygons.write(places[outputs.POLYGONS], found)
         outputs.put(building, out, wanted)
     if left_out:
