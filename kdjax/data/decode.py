@@ -29,7 +29,7 @@ from kdjax.errors import reason
 __all__ = ["DecodeError", "Decoded", "ReadError", "decode", "digest", "opened", "resize", "warnings_settled"]
 
 # Raise this number whenever the same file would give other pixels: cached arrays of older versions are then ignored.
-VERSION = 8
+VERSION = 9
 
 # A tile is at most some thousand pixels wide. The limits keep a decompression bomb from filling the memory.
 MAX_PIXELS = 64_000_000

@@ -118,7 +118,7 @@ def choose_bands(roles: Sequence[str]) -> ColorBands:
 
 
 def is_mask(alpha: np.ndarray) -> bool:
-    """Whether the values of an alpha band are those of a mask: nearly all 0 or full.
+    """Whether the values of an alpha band are those of a mask: nearly all 0 or full, or all of them 0 or 2ⁿ - 1, n > 7.
 
     GDAL calls the fourth band of any 8-bit file alpha, near infrared too.
     """
@@ -136,9 +136,14 @@ def shown(alpha: np.ndarray) -> np.ndarray | None:
 
 
 def _highest(alpha: np.ndarray) -> float:
-    if alpha.dtype.kind != "f":
-        return np.iinfo(alpha.dtype).max
-    return 1.0 if alpha.max(initial=0) <= 1 else float(alpha.max())
+    most = alpha.max(initial=0)
+    if alpha.dtype.kind == "f":
+        return 1.0 if most <= 1 else float(most)
+    # Many write 255 into 16 bits, or 4095 as of 12. Deep water may be 0 and 1 in near infrared.
+    is_full = most >= 255 and int(most).bit_count() == int(most).bit_length()
+    if is_full and not np.any((alpha != 0) & (alpha != most)):
+        return int(most)
+    return np.iinfo(alpha.dtype).max
 
 
 def is_data(pixels: np.ndarray, nodata: ArrayLike | None, also: Sequence[np.ndarray | None] = ()) -> np.ndarray | None:

@@ -146,6 +146,35 @@ def test_near_infrared_that_is_called_alpha_masks_nothing():
     np.testing.assert_array_equal(found, array[..., :3])
 
 
+@pytest.mark.parametrize(
+    "dtype, full, is_mask",
+    [
+        (np.uint16, 255, True),
+        (np.int16, 255, True),
+        (np.uint32, 255, True),
+        (np.uint16, 4095, True),
+        (np.int16, 32767, True),
+        (np.uint16, 1, False),  # deep water is as dark in near infrared
+        (np.uint8, 1, False),
+        (np.uint16, 300, False),
+    ],
+)
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_mask_of_fewer_bits_than_its_type_makes_holes(dtype, full, is_mask, bands):
+    array = values(20, 20, bands + 1, dtype=np.uint8).astype(dtype)
+    hole = np.zeros((20, 20), bool)
+    hole[:6, 5:] = True
+    array[..., -1] = np.where(hole, 0, full)
+    data = tiff(array, photometric="rgb" if bands == 3 else "minisblack", extrasamples=["unassalpha"])
+    _, valid = seen(data)
+    np.testing.assert_array_equal(valid, ~hole if is_mask else np.ones_like(hole))
+    array[15, 15, -1] = full // 2 + 1  # then the type's highest value counts
+    if is_mask and full < np.iinfo(dtype).max:
+        assert seen(tiff(array, photometric="rgb" if bands == 3 else "minisblack", extrasamples=["unassalpha"]))[
+            1
+        ].all()
+
+
 def test_an_image_without_data_is_refused():
     for data in (
         png(Image.new("RGBA", (9, 9))),

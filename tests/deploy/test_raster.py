@@ -43,6 +43,12 @@ KINDS = {
     "16-bit bgr": {"dtype": "uint16", "colorinterp": (C.blue, C.green, C.red)},
     "alpha": {"count": 4, "colorinterp": (C.red, C.green, C.blue, C.alpha)},
     "16-bit alpha": {"count": 4, "dtype": "uint16", "colorinterp": (C.red, C.green, C.blue, C.alpha)},
+    "8-bit alpha in 16 bits": {
+        "count": 4,
+        "dtype": "uint16",
+        "full": 255,
+        "colorinterp": (C.red, C.green, C.blue, C.alpha),
+    },
     "signed alpha": {"count": 4, "dtype": "int16", "colorinterp": (C.red, C.green, C.blue, C.alpha)},
     "float alpha": {"count": 4, "dtype": "float32", "colorinterp": (C.red, C.green, C.blue, C.alpha)},
     "alpha and near infrared": {"count": 5, "colorinterp": (C.red, C.green, C.blue, C.undefined, C.alpha)},
@@ -76,7 +82,7 @@ def test_training_and_map_see_the_same(tmp_path, kind):
 
     options = dict(KINDS[kind])
     count, dtype, interp = options.pop("count", 3), options.pop("dtype", "uint8"), options.pop("colorinterp", None)
-    masked, overviews = options.pop("mask", False), options.pop("overviews", False)
+    masked, overviews, full = options.pop("mask", False), options.pop("overviews", False), options.pop("full", None)
     top = 10000 if dtype != "uint8" else 255
     shown = (np.random.default_rng(3).random((48, 64, count)) * (top - 20) + 10).astype(dtype)
     shown[shown.astype(np.int64) % 1000 == 0] += 1  # 25.5 of 255 and the like, which rounding in float32 decides
@@ -87,7 +93,7 @@ def test_training_and_map_see_the_same(tmp_path, kind):
         stored //= 2 ** (8 - options["nbits"])
         shown = stored * (255 // (2 ** options["nbits"] - 1))
     if C.alpha in (interp or ()):
-        full = 1 if dtype == "float32" else np.iinfo(dtype).max
+        full = full or (1 if dtype == "float32" else np.iinfo(dtype).max)
         stored[..., interp.index(C.alpha)] = np.where(hole, 0, full)
     elif "nodata" in options:
         stored[hole] = options["nodata"]
@@ -178,6 +184,21 @@ def test_near_infrared_that_is_called_alpha_makes_no_holes(artifact, tmp_path, c
     run(artifact, tmp_path / "other.tif", tmp_path / "other_map.tif")
     assert "bands: 3, 2, 1" in capsys.readouterr().err
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "other_map.tif").read_bytes()
+
+
+@pytest.mark.parametrize("other", [None, 9])
+def test_an_alpha_band_hides_pixels_or_is_said_not_to(artifact, tmp_path, capsys, other):
+    """In 16 bits, 0 or 255; where it is 9 as well, it is no mask."""
+    pixels = np.zeros((32, 32, 4), np.uint16)
+    pixels[:, :16] = 0, 2500, 0, 255
+    pixels[:, 16:, 0] = 9
+    if other:
+        pixels[:, 20:24, 3] = other
+    raster = write(tmp_path / "scene.tif", pixels, photometric="rgb", alpha="yes")
+    run(artifact, raster, tmp_path / "map.tif", "--value-range=0,3000", "--bands=1,2,3", "--stride=8")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert (file.read(1)[:, :2] == 1).all() and (file.read(1)[:, 2:] == (0 if other else 255)).all()
+    assert ("alpha: band 4 is no mask" in capsys.readouterr().err) == bool(other)
 
 
 def test_what_a_killed_command_left_is_swept(artifact, tmp_path):

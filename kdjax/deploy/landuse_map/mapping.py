@@ -141,6 +141,8 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
         note(f"bands: {', '.join(map(str, raster.bands))}")
     if raster.called:
         note(f"colors: the bands called {raster.called} are taken as red, green and blue, as if in training")
+    if raster.unused_alpha:
+        note(f"alpha: band {raster.unused_alpha} is no mask by its values and is not used: where it is 0, pixels count")
     if raster.scaled:
         note("values: as the file has them, as in training; its scale and offset are not used")
     if not 1 / _SQUARE <= raster.aspect <= _SQUARE:

@@ -253,6 +253,14 @@ class Raster:
         return np.where(valid[..., None], result, 0), valid
 
     @property
+    def unused_alpha(self) -> int | None:
+        """The number of a band that the file calls alpha and that is neither taken nor a mask; None = there is none."""
+        if self._alpha is None or self._alpha_is_mask or self._alpha in self.bands:
+            return None
+        said = [text or "" for text in self._file.descriptions]
+        return self._alpha if is_unnamed(self._alpha - 1, said, ()) else None
+
+    @property
     def scaled(self) -> bool:
         """Whether the file says that its values mean others, by a scale or an offset of a band taken."""
         told = zip(self._file.scales, self._file.offsets, strict=True)
