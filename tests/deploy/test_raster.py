@@ -132,6 +132,22 @@ def test_training_and_map_see_the_same(tmp_path, kind):
     np.testing.assert_array_equal(valid, ~hole)
 
 
+@pytest.mark.parametrize("bits, low, high", [(4, 0, 15), (4, 2, 12), (2, 0, 3)])
+def test_a_value_range_counts_in_the_numbers_of_the_file(tmp_path, bits, low, high):
+    """Numbers of fewer bits than a byte are spread over bytes only without one, as in training."""
+    from kdjax.deploy.landuse_map.raster import Raster
+
+    stored = scene(32, 40)[..., :1] // 2 ** (8 - bits)
+    path = write(tmp_path / "scene.tif", stored, nbits=bits)
+    raster = Raster(path, None, (low, high), Meaning())
+    seen, _ = raster.read(0, 0, 32, 40)
+    raster.close()
+    expected = np.rint(np.clip((stored.astype(float) - low) / (high - low), 0, 1) * 255)
+    np.testing.assert_array_equal(seen, np.repeat(expected, 3, -1))
+    with pytest.raises(InputError, match=f"0,255, .* numbers of {bits} bits, from 0 to {2**bits - 1}: leave it out"):
+        Raster(path, None, (0, 255), Meaning())
+
+
 def test_alpha_beside_named_bands_makes_holes_in_training_and_map(tmp_path):
     from kdjax.deploy.landuse_map.raster import Raster
 

@@ -176,12 +176,16 @@ class Raster:
                 f"raster {self.path}: its values are {dtype} and training had only 8-bit images; "
                 "say which values are black and white, as --value-range=0,10000"
             )
-        if value_range is not None and dtype == np.uint8 and not 0 <= value_range[0] < value_range[1] <= 255:
+        most = 2**self._bits - 1
+        if value_range is not None and dtype == np.uint8 and not 0 <= value_range[0] < value_range[1] <= most:
             given = ",".join(f"{value:g}" for value in value_range)
+            kind = "bytes" if self._bits == 8 else f"numbers of {self._bits} bit{'s' * (self._bits > 1)}"
             raise InputError(
-                f"--value-range is {given}, but the values of {self.path} are bytes, from 0 to 255: leave it out, or "
-                "give a range among them"
+                f"--value-range is {given}, but the values of {self.path} are {kind}, from 0 to {most}: leave it out, "
+                "or give a range among them"
             )
+        # A tile of one, two or four bits is decoded so; a range is one of the file's own numbers.
+        self._spread = 255 // most if self._bits < 8 and value_range is None else 1
         self._meaning = trained
         if value_range is not None:
             self._meaning = Meaning(tuple(value_range), (BYTES,), bands=trained.bands)
@@ -320,9 +324,7 @@ class Raster:
                 values = pixels.inverted(values, self._bits)
             except DecodeError as error:
                 raise InputError(f"raster {self.path}: {error}") from error
-        if self._bits < 8:  # as a tile of one, two or four bits is decoded
-            values = values * np.uint8(255 // (2**self._bits - 1))
-        return values, valid
+        return values * np.uint8(self._spread) if self._spread > 1 else values, valid
 
     def _values(self, bands: Sequence[int], window: Window) -> np.ndarray:
         return np.moveaxis(self._read(self._file.read, bands, window), 0, -1)
