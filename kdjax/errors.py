@@ -9,8 +9,10 @@ from typing import NoReturn
 
 # Controls (ANSI escapes begin with one), lone surrogates (file names that are not UTF-8), line separators, and marks
 # that reorder text, with which one name can be made to look like another. Others that do not print belong to scripts.
+# Noncharacters (U+FDD0 to U+FDEF, the last two of each 65 536) never stand for text, and XML cannot hold U+FFFF.
 _REORDERING = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
+_NONCHARACTERS = range(0xFDD0, 0xFDF0)
 
 
 class InputError(Exception):
@@ -35,7 +37,9 @@ class Parser(argparse.ArgumentParser):
 
 def unseen(character: str) -> bool:
     """Whether a character does something to a terminal, a log or a page other than to be seen there."""
-    return unicodedata.category(character) in _UNSEEN or character in _REORDERING
+    code = ord(character)
+    nothing = code & 0xFFFE == 0xFFFE or code in _NONCHARACTERS
+    return nothing or unicodedata.category(character) in _UNSEEN or character in _REORDERING
 
 
 def printable(text: str, keep: str = "") -> str:

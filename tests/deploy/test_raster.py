@@ -313,12 +313,12 @@ def test_the_ground_size_of_a_rasters_pixel(tmp_path, crs, transform, meters):
 
 
 def test_names_are_harmless_in_the_files(tmp_path, capsys):
-    names = ("=field", "for\x1b[31mest", "河流 <&>")
+    names = ("=field", "for\x1b[31mest\uffff", "河流 <&>")
     artifact = write_model(tmp_path / "student.onnx", SIDE, names)
     run(artifact, write(tmp_path / "scene.tif", scene(32, 40)), tmp_path / "map.tif")
     assert "\x1b" not in capsys.readouterr().out
     table = ElementTree.parse(tmp_path / "map.tif.aux.xml").find("PAMRasterBand")
-    assert [one.text for one in table.find("CategoryNames")] == ["=field", "for\\x1b[31mest", "河流 <&>"]
+    assert [one.text for one in table.find("CategoryNames")] == ["=field", "for\\x1b[31mest\\uffff", "河流 <&>"]
 
 
 def test_a_raster_of_another_kind_below_the_first_look_is_refused(tmp_path, capfd):

@@ -43,6 +43,8 @@ def test_ordinary_text_stays_in_markdown(name):
         ("png\u202egnp.exe", "png\\u202egnp.exe"),
         ("a\u2028b\u2069", "a\\u2028b\\u2069"),
         ("\udcff.png", "\\udcff.png"),
+        ("a\uffffb\ufffe\ufdd0\U0010ffff", "a\\uffffb\\ufffe\\ufdd0\\U0010ffff"),
+        ("\ufeff\u0378\ufffd\ue000 stay", "\ufeff\u0378\ufffd\ue000 stay"),
     ],
 )
 def test_what_cannot_be_seen_is_shown(name, shown):
