@@ -60,6 +60,7 @@ WHOLE = {
     "asset is the map": (("{d}/one.json#visual", "{d}/a.tif"), "is the raster itself"),
     "coordinates that no GeoTIFF holds": (("{d}/pole.tif", "{d}/map.tif"), "pole.tif: a map is a GeoTIFF, "),
     "perspective of a camera": (("{d}/camera.tif", "{d}/map.tif"), "(+proj=tpers +h=5500000 +lat_0=40"),
+    "colors by lightness": (("{d}/lab.tif", "{d}/map.tif"), "lab.tif: its colors are CIELAB"),
     "polygons of a place on no map": (("{d}/local.tif", "{d}/map.tif", "--polygons"), "--polygons"),
     "polygons of the moon": (("{d}/moon.tif", "{d}/map.tif", "--polygons"), "--polygons"),
 }
@@ -74,6 +75,7 @@ def rasters(tmp_path_factory):
         write(folder / f"{name}.tif", scene(16, 16))
     write(folder / "local.tif", scene(16, 16), crs=rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]'))
     write(folder / "moon.tif", scene(16, 16), crs=rasterio.CRS.from_proj4("+proj=eqc +R=1737400"))
+    write(folder / "lab.tif", scene(16, 16), photometric="cielab")
     turned = "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +to_meter=0.0174532925199433"
     for name, system in (("pole", turned), ("camera", "+proj=tpers +h=5500000 +lat_0=40")):
         write(folder / f"{name}.tif", scene(16, 16), rasterio.CRS.from_proj4(f"{system} +datum=WGS84"))

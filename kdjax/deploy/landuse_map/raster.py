@@ -157,6 +157,11 @@ class Raster:
         file, path = self._file, self.path
         if any(file.colorinterp[band - 1] == ColorInterp.palette for band in self.bands):
             raise InputError(f"raster {path}: it has a color table; make it RGB with gdal_translate -expand rgb")
+        if file.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CIELAB":
+            raise InputError(
+                f"raster {path}: its colors are CIELAB, which GDAL and training make RGB differently; make it RGB "
+                "with gdal_translate -b 1 -b 2 -b 3"
+            )
         types = sorted({file.dtypes[band - 1] for band in self.bands})
         if any(name.startswith("c") for name in types):
             raise InputError(f"raster {path}: its values are complex numbers; give a raster of real ones")
