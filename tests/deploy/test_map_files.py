@@ -18,9 +18,13 @@ from rasterio.warp import transform, transform_bounds, transform_geom  # noqa: E
 from kdjax.deploy.landuse_map import outputs, polygons  # noqa: E402
 from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
 from kdjax.deploy.landuse_map.layers import Grid, Layers  # noqa: E402
+from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
 
 METERS = rasterio.Affine(10, 0, 500_000, 0, -10, 4_600_000)
+
+
+NAMES = ("map.tif", "map_confidence.tif")
 
 
 def areas(path):
@@ -43,12 +47,44 @@ def test_rasters_are_cloud_optimized_with_overviews_by_mode(artifact, tmp_path):
         assert (file.read(1) == 0).all()
 
 
-NAMES = ("map.tif", "map_confidence.tif")
+def under(cells, factor):
+    """The cells (n, m, factor²) that each cell of an overview stands for."""
+    (height, width), f = cells.shape, factor
+    return cells.reshape(height // f, f, width // f, f).swapaxes(1, 2).reshape(height // f, width // f, f * f)
 
 
-def laid_out(folder, limit=resource.RLIM_INFINITY):
+def test_every_overview_is_that_of_the_cells(tmp_path):
+    """Not of the overview before it: a mode of modes is another class, and a mean of means weighs holes wrongly."""
+    rng, names, grid = np.random.default_rng(0), (*NAMES, "map_probabilities.tif"), Grid(32, 2080, UTM, METERS)
+    known, chances = (0, 1, 2, UNKNOWN), (0.3, 0.25, 0.2, 0.05, 0.2)
+    values = rng.choice([*known, NODATA], (grid.height, grid.width), p=chances).astype(np.uint8)
+    values[:, :64] = NODATA
+    steps = rng.integers(0, 251, (*values.shape, 3))
+    confidence = rng.random(values.shape).astype(np.float32)
+    layers = Layers(tmp_path, names, grid, CLASSES, {})
+    for row, best in enumerate(values):
+        none = best == NODATA
+        odds = np.where(none[:, None], np.nan, steps[row] / 250)
+        layers.write(row, best, np.where(none, np.float32(-1), confidence[row]), odds)
+    layers.finish()
+    for level, factor in enumerate((2, 4, 8)):
+        shown = []
+        for name in names:
+            with rasterio.open(tmp_path / name, overview_level=level) as file:
+                shown.append(file.read(masked=True)[-1])
+        counts = np.stack([(under(values, factor) == value).sum(-1) for value in known])
+        empty = counts.sum(0) == 0
+        assert empty.any() and all((one.mask == empty).all() for one in shown)
+        chosen = np.where([shown[0].data == value for value in known], counts, 0).max(0)
+        np.testing.assert_array_equal(chosen, counts.max(0))
+        for means, cells, rounding in ((shown[1], confidence, 1e-6), (shown[2], steps[..., -1], 0.501)):
+            kept = under(np.where(values == NODATA, np.nan, cells), factor)[~empty]
+            np.testing.assert_allclose(means[~empty], np.nanmean(kept, -1), rtol=0, atol=rounding)
+
+
+def laid_out(folder, limit=resource.RLIM_INFINITY, shape=(40, 700)):
     """Sizes of the files of a map of noise where no file may have more bytes than `limit`."""
-    rng, grid = np.random.default_rng(0), Grid(40, 700, UTM, METERS)
+    rng, grid = np.random.default_rng(0), Grid(*shape, UTM, METERS)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -70,6 +106,13 @@ def test_a_file_that_finds_no_place_is_named_wherever_it_ends(tmp_path):
         (tmp_path / str(limit)).mkdir()
         with pytest.raises(OSError, match=r"^map(_confidence)?\.tif: "):
             laid_out(tmp_path / str(limit), limit)
+
+
+@pytest.mark.parametrize("limit", [22_750, 23_500])
+def test_an_overview_that_finds_no_place_is_not_left_out(tmp_path, limit):
+    """Where the whole of the map does."""
+    with pytest.raises(OSError, match=r"^map\.tif: "):
+        laid_out(tmp_path, limit, (1300, 40))
 
 
 def test_a_polygon_without_longitude_and_latitude_is_refused(tmp_path):

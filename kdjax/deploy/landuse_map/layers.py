@@ -16,6 +16,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
+from rasterio.enums import Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform
 from rasterio.windows import Window
@@ -27,6 +28,9 @@ from kdjax.results.text import printable
 NO_CONFIDENCE = -1.0
 STEPS = 250
 """Probabilities are bytes: so many steps from 0 to 1, and `NODATA`. The file's scale says so to those who read it."""
+
+_TILE = 512
+"""Side of the tiles of a Cloud Optimized GeoTIFF."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,15 +152,21 @@ class Layers:
         for place, name in enumerate(self._names):
             whole = self._folder / f"{name}.rows"
             try:
+                levels = _add_overviews(whole, Resampling.average if place else Resampling.mode)
                 rasterio.shutil.copy(
                     whole,
                     self._folder / name,
                     driver="COG",
                     COMPRESS="DEFLATE",
                     BIGTIFF="IF_SAFER",
-                    OVERVIEW_RESAMPLING="AVERAGE" if place else "MODE",
+                    BLOCKSIZE=_TILE,
+                    OVERVIEWS="FORCE_USE_EXISTING",
                 )
-                for _ in blocks(self._folder / name):  # GDAL does not say that the last bytes found no place
+                # GDAL does not say that an overview, or the last bytes, found no place.
+                with rasterio.open(self._folder / name) as file:
+                    if len(file.overviews(1)) != levels:
+                        raise OSError(f"{name}: an overview cannot be written")
+                for _ in blocks(self._folder / name):
                     pass
             except (RasterioError, CPLE_BaseError) as error:
                 raise OSError(f"{name}: {reason(error)}") from error
@@ -176,6 +186,17 @@ class Layers:
         )  # fmt: skip
         file.update_tags(**tags)
         return file
+
+
+def _add_overviews(path: Path, resampling: Resampling) -> int:
+    """Adds overviews of a half, a quarter and so on, down to one tile. Returns their number."""
+    with rasterio.open(path, "r+") as file:
+        levels = max(0, math.ceil(math.log2(max(file.shape) / _TILE)))
+        for level in range(levels):
+            # A call for each: of several GDAL makes one from another, and the mode of modes is not that of the cells,
+            # nor is the mean of means where some have no data.
+            file.build_overviews([2 ** (level + 1)], resampling)
+    return levels
 
 
 def blocks(path: Path) -> Iterator[np.ndarray]:
