@@ -38,6 +38,27 @@ def folder(parent: Path, name: str) -> Iterator[Path]:
         os.close(held)
 
 
+@contextlib.contextmanager
+def alone(parent: Path, name: str) -> Iterator[None]:
+    """Holds NAME in `parent` against other processes, by a lock that is gone at the end.
+
+    Args:
+        parent: where; it exists.
+        name: of what is written.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: the lock cannot be made.
+    """
+    path = parent / f".{name}{_LOCK}"
+    held = _lock(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(held)
+
+
 def sweep(parent: Path, prefix: str = ".") -> None:
     """Removes the folders in `parent` that `folder` made and whose processes are gone.
 
@@ -63,11 +84,17 @@ def _hold(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
         place = Path(tempfile.mktemp(prefix=prefix, suffix=files.TEMPORARY, dir=parent))
         with contextlib.suppress(BlockingIOError):
-            held = files.lock(_lock_of(place))
-            # Another process may have swept it just now.
-            if _lock_of(place).exists() and os.fstat(held).st_ino == _lock_of(place).stat().st_ino:
-                return place, held
-            os.close(held)
+            return place, _lock(_lock_of(place))
+
+
+def _lock(path: Path) -> int:
+    """`files.lock` of a file that whoever holds it removes at the end."""
+    while True:
+        held = files.lock(path)
+        with contextlib.suppress(FileNotFoundError):  # it was removed just now
+            if os.path.samestat(os.fstat(held), path.stat()):
+                return held
+        os.close(held)
 
 
 def _lock_of(place: Path) -> Path:

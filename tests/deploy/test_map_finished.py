@@ -15,6 +15,7 @@ from helpers.maps import CLASSES, NORTH_UP, SIDE, areas, digests, run, scene, wr
 
 from kdjax.deploy.landuse_map import mapping, workers  # noqa: E402
 from kdjax.deploy.landuse_map.outputs import OUTPUTS  # noqa: E402
+from kdjax.errors import InputError  # noqa: E402
 
 CHANGES = {
     "nothing": "",
@@ -225,3 +226,24 @@ def test_a_map_whose_files_are_not_all_in_place_is_none(artifact, scenes, tmp_pa
         run(artifact, scenes / "a.tif", "--output", tmp_path / "maps", "--stride=8")
     monkeypatch.undo()
     assert len(moved) == 3 and not (tmp_path / "maps" / "a.tif").exists()
+
+
+@pytest.mark.parametrize("second", ["map.tif", "map.tiff"])
+def test_a_map_has_no_files_of_another_command(artifact, scenes, tmp_path, monkeypatch, second):
+    """One that ends between the last two files of this one."""
+    replace = Path.replace
+    for name in ("alone", "both"):
+        (tmp_path / name).mkdir()
+    run(artifact, scenes / "a.tif", tmp_path / "alone" / "map.tif")
+
+    def meanwhile(path, target):
+        if target.name == "map.tif":
+            monkeypatch.setattr(Path, "replace", replace)
+            with pytest.raises(InputError, match="another command writes this map; wait for it"):
+                run(artifact, scenes / "b.tif", tmp_path / "both" / second, "--stride=8", "--polygons")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    run(artifact, scenes / "a.tif", tmp_path / "both" / "map.tif")
+    assert digests(tmp_path / "both") == digests(tmp_path / "alone")
+    run(artifact, scenes / "b.tif", tmp_path / "both" / second, "--stride=8")

@@ -67,3 +67,26 @@ def test_a_place_that_takes_no_folder_is_an_error(tmp_path):
     for place in (tmp_path / "nowhere", "/proc"):
         with pytest.raises(OSError), temporary.folder(pathlib.Path(place), "map"):
             pass
+
+
+ALONE = """
+import pathlib, sys
+from kdjax.runtime import temporary
+for _ in range(300):
+    try:
+        with temporary.alone(pathlib.Path(sys.argv[1]), "map"):
+            pathlib.Path(sys.argv[1], "inside").touch(exist_ok=False)
+            pathlib.Path(sys.argv[1], "inside").unlink()
+    except BlockingIOError:
+        pass
+"""
+
+
+def test_one_process_is_alone_however_the_locks_come_and_go(tmp_path):
+    started = [subprocess.Popen([sys.executable, "-c", ALONE, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert list(tmp_path.iterdir()) == []
+    with temporary.alone(tmp_path, "map"), temporary.alone(tmp_path, "other"):
+        with pytest.raises(BlockingIOError), temporary.alone(tmp_path, "map"):
+            pass
+        assert len(list(tmp_path.iterdir())) == 2

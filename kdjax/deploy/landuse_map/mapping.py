@@ -117,6 +117,8 @@ def map_raster(
                         return None
                 outputs.check(out, raster.files)
                 return write_map(classifier, raster, out, wanted, tags, note)
+            except BlockingIOError as error:
+                raise InputError(f"OUT {out}: another command writes this map; wait for it") from error
             except OSError as error:
                 raise InputError(f"OUT {out}: cannot be written ({reason(error)})") from error
             except _GDAL_SAYS as error:

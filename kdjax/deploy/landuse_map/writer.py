@@ -43,6 +43,7 @@ def write_map(
 
     Raises:
         InputError: the raster is damaged, or its values are of another kind than in training. Nothing was written then.
+        BlockingIOError: another process writes this map.
     """
     stride, classes = wanted.stride, classifier.classes
     height, width = (length / stride for length in raster.shape)  # in cells: the last ones may reach beyond the raster
@@ -60,7 +61,8 @@ def write_map(
         resized = np.stack([decode.resize(image, classifier.size) for image in images])
         return np.column_stack(classifier.answers(resized))
 
-    with temporary.folder(out.parent, out.name) as building:
+    # By the stem, which all files of a map share: two maps would leave files of both.
+    with temporary.alone(out.parent, out.stem), temporary.folder(out.parent, out.name) as building:
         layers = Layers(building, outputs.rasters(out, wanted), grid, classes, tags)
         with contextlib.closing(layers):
             rows = probabilities(
