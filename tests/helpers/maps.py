@@ -64,16 +64,16 @@ def areas(path):
 
 
 def by_pixels(pixels, tile, stride, valid=None):
-    """Probabilities of each cell: every window adds its own to each of its pixels, cell by cell the mean of those."""
+    """Probabilities of each cell: every window adds its own to each of its pixels, cell by cell the mean of those.
+
+    NaN where less than half of the cell is valid, or of every window over it.
+    """
     height, width = pixels.shape[:2]
     valid = np.ones((height, width), bool) if valid is None else valid
     sums, counts = np.zeros((height, width, 3)), np.zeros((height, width))
-    covered, data = np.zeros((2, height, width))
     for top in sorted({*range(0, height - tile + 1, stride), height - tile}):
         for left in sorted({*range(0, width - tile + 1, stride), width - tile}):
             place = np.s_[top : top + tile, left : left + tile]
-            covered[place] += 1
-            data[place] += valid[place]
             if valid[place].mean() >= 0.5:
                 seen = np.where(valid[place][..., None], pixels[place], 0)
                 sums[place] += softmax(color_logits(seen[None]))[0]
@@ -82,7 +82,7 @@ def by_pixels(pixels, tile, stride, valid=None):
     result = np.full((rows, columns, 3), np.nan)
     for row, column in np.ndindex(rows, columns):
         cell = np.s_[row * stride : (row + 1) * stride, column * stride : (column + 1) * stride]
-        if counts[cell].sum() and 2 * data[cell].sum() >= covered[cell].sum():
+        if counts[cell].sum() and valid[cell].mean() >= 0.5:
             result[row, column] = sums[cell].sum((0, 1)) / counts[cell].sum()
     return result
 
