@@ -145,7 +145,9 @@ BAD = {
     "missing raster": "no file",
     "text as raster": "GDAL cannot read",
     "no crs": "coordinate reference system",
-    "no transform": "geotransform",
+    "no transform": "no geotransform;",
+    "no height of a pixel": "no geotransform under which a pixel has an area;",
+    "no area of a pixel": "no geotransform under which a pixel has an area;",
     "four bands": "--bands=1,2,3",
     "band too many": "no band 4",
     "16 bits": "--value-range",
@@ -195,6 +197,9 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artifact, tmp_path, capfd
         options = {"crs": None}
     elif kind == "no transform":
         options = {"transform": rasterio.Affine.identity()}
+    elif kind in ("no height of a pixel", "no area of a pixel"):
+        down = (0.0, 0.0) if kind == "no height of a pixel" else (0.3, -0.9)  # in the direction of a row
+        options, flags = {"transform": rasterio.Affine(0.1, down[0], 5, -0.3, down[1], 46)}, ["--polygons"]
     elif kind in ("another kind", "values clip", "8 bits for a deep model"):
         artifact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, value_range="[0, 10000]", numbers='["16-bit"]')
         if kind == "another kind":

@@ -1,6 +1,7 @@
 """A georeferenced raster as the classifier sees it."""
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -88,12 +89,15 @@ class Raster:
     def _check_place(self) -> None:
         file = self._file
         self.shape, self.crs, self.transform = file.shape, file.crs, file.transform
-        if file.crs is None or file.transform.is_identity or file.transform.is_degenerate:
-            what = "coordinate reference system" if file.crs is None else "geotransform"
-            raise InputError(
-                f"raster {self.path}: it has no {what}; give it one with gdal_translate -a_srs … -a_ullr …"
-            )
-        self.pixel_size_m, self.aspect = pixel(Grid(file.height, file.width, file.crs, file.transform))
+        a, b, _, d, e, _ = file.transform[:6]
+        if (flat := abs(a * e - b * d) <= 1e-12 * math.hypot(a, d) * math.hypot(b, e)) or file.transform.is_identity:
+            lacks = "geotransform" + flat * " under which a pixel has an area"
+        elif file.crs is None:
+            lacks = "coordinate reference system"
+        else:
+            self.pixel_size_m, self.aspect = pixel(Grid(file.height, file.width, file.crs, file.transform))
+            return
+        raise InputError(f"raster {self.path}: it has no {lacks}; gdal_translate -a_srs … -a_ullr … gives it one")
 
     def _choose(self, bands: Sequence[int] | None) -> tuple[int, ...]:
         file = self._file
