@@ -135,7 +135,7 @@ def of_two_splits() -> list[Case]:
         ((good, own), "results.json", with_file(by_place, "results.json", b"[" * 100_000)),
         ((good, own), "splits.json", with_file(by_place, "splits.json", None)),
         ((good, own), "splits.json", with_file(by_place, "splits.json", b"[]")),
-        ((good, own), "same images", with_file(by_place, "splits.json", SPLITS % b'["a/1.png"]')),
+        ((good, own), "different images", with_file(by_place, "splits.json", SPLITS % b'["a/1.png"]')),
         ((good, own), "splits.json", with_file(by_place, "splits.json", SPLITS % b'[["b/1.png"]]')),
         ((good, own), "splits.json", with_file(by_place, "splits.json", SPLITS % b'"a/1.png"')),
         ((good, own), "dataset.class_counts", value("dataset.class_counts", {"train": ["many"]})),
