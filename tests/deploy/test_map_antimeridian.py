@@ -197,3 +197,74 @@ def test_what_ends_at_180_degrees_is_not_cut(beyond, turn):
     found = antimeridian.geometry([corners], lambda asked: False)
     check_rings([{"geometry": found}])
     assert found["type"] == "Polygon" and np.max(found["coordinates"][0], 0)[0] == 180
+
+
+def check_simple(feature):
+    """No ring passes a point twice, and no side of a polygon crosses another or lies on it along a seam."""
+    for polygon in outlines(feature):
+        for ring in polygon:
+            assert len(np.unique(ring, axis=0)) == len(ring) - 1
+    sides = np.concatenate([np.stack([ring[:-1], ring[1:]], 1) for polygon in outlines(feature) for ring in polygon])
+    starts, ends = sides.swapaxes(0, 1)
+    for meridian in (-180, 180, 0):
+        along = np.sort(sides[(sides[..., 0] == meridian).all(1), :, 1])
+        along = along[np.argsort(along[:, 0])]
+        assert (along[1:, 0] >= along[:-1, 1]).all()
+
+    def left(point):
+        """Of each side (in rows), how far a point of each side (in columns) lies to the left."""
+        (dx, dy), (x, y) = (ends - starts).T[..., None], (point[None] - starts[:, None]).transpose(2, 0, 1)
+        return np.where(np.abs(turned := dx * y - dy * x) < 1e-9, 0, turned)
+
+    apart = left(starts) * left(ends) < 0
+    assert not (apart & apart.T).any()
+
+
+def cell_areas(crs, place, shape):
+    """Square degrees (height, width) of cells with straight sides in longitude and latitude."""
+    found = np.zeros(shape)
+    for row, column in np.ndindex(shape):
+        columns, rows = column + np.array([0, 0, 1, 1]), row + np.array([0, 1, 1, 0])
+        x, y = place.a * columns + place.c, place.e * rows + place.f
+        corners = []
+        longitudes, latitudes = transform(crs, "EPSG:4326", x, y)
+        for k, (longitude, latitude) in enumerate(zip(longitudes, latitudes, strict=True)):
+            about = (longitudes[k - 1], longitudes[(k + 1) % 4]) if abs(latitude) > 90 - 1e-9 else (longitude,)
+            corners += [(one, latitude) for one in about]  # a pole has both
+        ring = np.array([*corners, corners[0]])
+        ring[:, 0] = np.unwrap(ring[:, 0], period=360)
+        found[row, column] = abs(shoelace(ring))
+    return found
+
+
+SEAMS = {  # system, upper left corner, side of a cell, cells down and across
+    "0 to 360": ("EPSG:4326", (0, 60), 10, (12, 36)),
+    "170 to 190": ("EPSG:4326", (170, 10), 1, (20, 20)),
+    "south pole": ("EPSG:3031", (-3e6, 3e6), 3e5, (20, 20)),
+    "north pole": ("EPSG:3413", (-3e6, 3e6), 3e5, (20, 20)),
+}
+
+
+@pytest.mark.parametrize("name", SEAMS)
+def test_polygons_of_cells_with_corners_at_180_degrees_are_simple(tmp_path, name):
+    crs, corner, cell, shape = SEAMS[name]
+    areas = None
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        patches = rng.integers(0, 3, (shape[0] // 4, shape[1] // 4)).repeat(4, 0).repeat(4, 1)
+        values = np.where(rng.random(shape) < 0.3, rng.integers(0, 3, shape), patches).astype(np.uint8)
+        found, place = drawn(tmp_path, crs, corner, cell, values)
+        check_rings(found)
+        covered = np.zeros(3)
+        for one in found:
+            check_simple(one)
+            covered[one["properties"]["value"]] += sum(shoelace(ring) for part in outlines(one) for ring in part)
+        areas = cell_areas(crs, place, shape) if areas is None else areas
+        np.testing.assert_allclose(covered, np.bincount(values.ravel(), areas.ravel()), rtol=1e-9)
+
+
+def test_a_class_all_around_the_earth_is_one_polygon(tmp_path):
+    """In a raster from 0 to 360 degrees, whose edges are the same meridian."""
+    found, _ = drawn(tmp_path, "EPSG:4326", (0, 60), 10, np.zeros((12, 36), np.uint8))
+    ((ring,),) = outlines(found[0])
+    assert shoelace(ring) == 120 * 360 and np.ptp(ring, 0).tolist() == [360, 120]

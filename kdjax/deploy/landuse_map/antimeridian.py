@@ -4,29 +4,18 @@ GDAL cuts rings that merely jump, and neither it nor the package antimeridian (0
 cells holds: that one drew 7 of the 36 maps of the tests wrongly.
 """
 
-import dataclasses
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 _NEAR = 1e-9  # degrees, a tenth of a millimeter: so close to the antimeridian is on it
+_FINE = 2.0**43  # parts of a degree: turns can be added to them and taken off without rounding
 
 Ring = np.ndarray
 """(n, 2) longitudes and latitudes of corners, the first again as the last."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Arc:
-    """A part of a ring between two crossings of the antimeridian.
-
-    Attributes:
-        points: (n, 2), longitudes from -180 to 180.
-        ends: of its first and its last point: the number of the crossing, and whether it is in the east, at 180.
-    """
-
-    points: np.ndarray
-    ends: tuple[tuple[int, bool], tuple[int, bool]]
 
 
 def geometry(rings: Sequence[Ring], has_pole: Callable[[float], bool]) -> dict[str, Any]:
@@ -37,28 +26,14 @@ def geometry(rings: Sequence[Ring], has_pole: Callable[[float], bool]) -> dict[s
         has_pole: whether the pole of that latitude, 90 or -90, lies within the polygon; asked where one must.
     """
     unwrapped = [_unwrapped(ring) for ring in _parted(rings)]
-    whole: list[Ring] = []
-    arcs: list[_Arc] = []
-    latitudes: list[float] = []
-    for ring in unwrapped:
-        sheet = _sheet(ring)
-        if sheet is None:
-            arcs += _arcs(ring, latitudes)
-        else:
-            whole.append(ring - [360.0 * sheet, 0])
-    if not arcs:
+    whole = [ring - [360.0 * sheet, 0] for ring in unwrapped if (sheet := _sheet(ring)) is not None]
+    if len(whole) == len(unwrapped):
         return _polygon(whole)
-    if len(latitudes) % 2:
-        every = np.concatenate(unwrapped)[:, 1]
-        nearest = 90.0 if every.max() > -every.min() else -90.0
-        pole = next(filter(has_pole, (nearest, -nearest)), nearest)  # on a border it is held by neither
-        number = len(latitudes)
-        latitudes.append(pole)
-        arcs.append(_Arc(np.array([[-180.0, pole], [180.0, pole]]), ((number, False), (number, True))))
-    outlines = _joined(arcs, latitudes)
-    parts = [[one, *(hole for hole in whole if holds([one], hole[:2].mean(0)))] for one in outlines]
-    if len(parts) == 1:
-        return _polygon(parts[0])
+    joined = _joined(_cut(_turned(unwrapped, has_pole)))
+    outlines, holes = ([ring for ring in joined if (_area(ring) > 0) == outer] for outer in (True, False))
+    if len(outlines) == 1:
+        return _polygon([*outlines, *holes])
+    parts = [[one, *(hole for hole in holes if holds([one], hole[:2].mean(0)))] for one in outlines]
     return {"type": "MultiPolygon", "coordinates": [_polygon(part)["coordinates"] for part in parts]}
 
 
@@ -106,7 +81,7 @@ def _on_pole(corners: np.ndarray) -> np.ndarray:
 def _unwrapped(ring: Ring) -> Ring:
     """The ring with longitudes that do not jump; they may leave -180 to 180."""
     turns = np.rint((np.unwrap(ring[:, 0], period=360.0) - ring[:, 0]) / 360.0)  # its sums are rounded
-    longitudes = ring[:, 0] + 360.0 * turns
+    longitudes = np.rint(ring[:, 0] * _FINE) / _FINE + 360.0 * turns
     lines = 180.0 + 360.0 * np.rint((longitudes - 180.0) / 360.0)
     return np.column_stack([np.where(np.abs(longitudes - lines) < _NEAR, lines, longitudes), ring[:, 1]])
 
@@ -119,60 +94,114 @@ def _sheet(ring: Ring) -> int | None:
     return sheet if ring[:, 0].max() <= 180 + 360 * sheet else None
 
 
-def _arcs(ring: Ring, latitudes: list[float]) -> list[_Arc]:
-    """The arcs of an unwrapped ring; the latitudes of its crossings are added to those of the others."""
-    sheets = np.floor((ring[:, 0] + 180) / 360).astype(int)
-    steps = np.flatnonzero(np.diff(sheets))
-    first = len(latitudes)
-    arcs = []
-    for place, step in enumerate(steps):
-        line = 180.0 + 360.0 * min(sheets[step], sheets[step + 1])
-        (x0, y0), (x1, y1) = ring[step], ring[step + 1]
-        latitudes.append(float(y0 + (line - x0) / (x1 - x0) * (y1 - y0)))
-        following = steps[(place + 1) % len(steps)]
-        inner = ring[step + 1 : following + 1]
-        if place == len(steps) - 1:  # over the end of the ring, which is its beginning
-            start = ring[1 : following + 1] + [ring[-1, 0] - ring[0, 0], 0]
-            inner = np.concatenate([ring[step + 1 :], start])
-        arcs.append(inner - [360.0 * sheets[step + 1], 0])
+def _turned(rings: Sequence[Ring], has_pole: Callable[[float], bool]) -> list[Ring]:
+    """Unwrapped rings with the polygon to their left."""
+    turns = [ring[-1, 0] - ring[0, 0] for ring in rings]
+    around = [number for number, turn in enumerate(turns) if abs(turn) > 180]
+    to_east = dict.fromkeys(around, True)
+    if len(around) == 1:
+        every = np.concatenate(rings)[:, 1]
+        nearest = 90.0 if every.max() > -every.min() else -90.0
+        pole = next(filter(has_pole, (nearest, -nearest)), nearest)  # on a border it is held by neither
+        to_east[around[0]] = pole > 0
+    elif around:  # a strip: the polygon is to the south of the ring that comes first from the north
+        to_east[max(around, key=lambda number: _on_line(rings[number]))] = False
     result = []
-    for place, inner in enumerate(arcs):
-        begin, end = first + place, first + (place + 1) % len(arcs)
-        step, following = steps[place], steps[(place + 1) % len(arcs)]
-        from_east = bool(sheets[step] > sheets[step + 1])  # it went to the west, and comes in at 180
-        to_east = bool(sheets[following] < sheets[following + 1])
-        points = np.array(
-            [[180.0 if from_east else -180.0, latitudes[begin]], *inner, [180.0 if to_east else -180.0, latitudes[end]]]
-        )
-        result.append(_Arc(points, ((begin, from_east), (end, to_east))))
+    for number, ring in enumerate(rings):
+        right = (turns[number] > 0) == to_east[number] if number in to_east else (_area(ring) > 0) == (number == 0)
+        result.append(ring if right else ring[::-1])
     return result
 
 
-def _joined(arcs: Sequence[_Arc], latitudes: Sequence[float]) -> list[Ring]:
-    """The outlines that arcs make with the parts of the antimeridian within the polygon.
+def _on_line(ring: Ring) -> tuple[float, float]:
+    """The highest and the lowest latitude at which an unwrapped ring is on the antimeridian."""
+    ends = _sides(ring).reshape(-1, 2)
+    latitudes = ends[np.abs(ends[:, 0]) == 180, 1]
+    return float(latitudes.max()), float(latitudes.min())
 
-    Crossings in the order of their latitudes are, in turn, where it goes in and out of the polygon.
+
+def _sides(ring: Ring) -> np.ndarray:
+    """The sides (n, 2, 2) of an unwrapped ring, cut at the antimeridian, from -180 to 180.
+
+    One along the antimeridian is on that side of it on which the polygon lies, to the left.
     """
-    order = np.argsort(latitudes, kind="stable").tolist()
-    partner = {one: other for k in range(0, len(order), 2) for one, other in (order[k : k + 2], order[k : k + 2][::-1])}
-    at = {end: (arc, side) for arc in arcs for side, end in enumerate(arc.ends)}
+    (x0, y0), (x1, y1) = ring[:-1].T, ring[1:].T
+    lines = 180.0 + 360.0 * np.floor((np.minimum(x0, x1) + 180.0) / 360.0)
+    at = np.flatnonzero(np.maximum(x0, x1) > lines)
+    latitudes = y0[at] + (lines[at] - x0[at]) / (x1[at] - x0[at]) * (y1[at] - y0[at])
+    ring = np.insert(ring, at + 1, np.column_stack([lines[at], latitudes]), 0)
+    starts, ends = ring[:-1], ring[1:]
+    sheets = np.floor(((starts[:, 0] + ends[:, 0]) / 2 + 180.0) / 360.0)
+    along = (starts[:, 0] == ends[:, 0]) & ((starts[:, 0] - 180.0) % 360.0 == 0)
+    sheets -= along & (ends[:, 1] > starts[:, 1])
+    sides = np.stack([starts, ends], 1)
+    sides[..., 0] -= 360.0 * sheets[:, None]
+    return sides[(starts != ends).any(1)]
+
+
+def _cut(rings: Sequence[Ring]) -> np.ndarray:
+    """The sides (n, 2, 2) of what the antimeridian makes of a polygon to the left of unwrapped rings.
+
+    Where more sides come to it at 180 degrees than leave it, the polygon goes on beyond it, up to where one leaves.
+    """
+    sides = np.concatenate([_sides(ring) for ring in rings])
+    change: dict[float, int] = {}
+    for starts_or_ends, sign in ((sides[:, 0], -1), (sides[:, 1], 1)):
+        for longitude, latitude in starts_or_ends.tolist():
+            if abs(longitude) == 180:
+                change[latitude] = change.get(latitude, 0) + sign * (longitude == 180)
+    added = []
+    if turns := sum(change.values()):  # to the east around the north pole, or to the west around the south pole
+        pole = 90.0 * turns
+        change[pole] = change.get(pole, 0) - turns
+        added.append([[2 * pole, pole], [-2 * pole, pole]])
+    latitudes, through = sorted(change), 0
+    for low, high in zip(latitudes, latitudes[1:], strict=False):
+        through += change[low]
+        if through:
+            added += [[[180.0, low], [180.0, high]], [[-180.0, high], [-180.0, low]]]
+    return np.concatenate([sides, np.reshape(added, (-1, 2, 2))])
+
+
+def _joined(sides: np.ndarray) -> list[Ring]:
+    """The rings that sides make: none passes a point twice, or crosses another."""
+    leaving: dict[tuple[float, ...], list[tuple[float, ...]]] = {}
+    for start, end in (map(tuple, side) for side in sides.tolist()):
+        if start in leaving.get(end, ()):  # both ways: the edges of a raster around the earth, with the polygon beyond
+            leaving[end].remove(start)
+        else:
+            leaving.setdefault(start, []).append(end)
+    leaving = {start: ends for start, ends in leaving.items() if ends}
     found = []
-    while at:
-        end = start = next(iter(at))
-        points: list[np.ndarray] = []
-        while True:
-            arc, side = at.pop(end)
-            points.append(arc.points[::-1] if side else arc.points)
-            number, east = arc.ends[1 - side]
-            at.pop((number, east), None)
-            end = (partner[number], east)
-            if end == start:
-                break
-        ring = np.concatenate([*points, points[0][:1]])
-        ring = ring[np.append(True, (np.diff(ring, axis=0) != 0).any(1))]
-        if np.ptp(ring[:, 0]) and np.ptp(ring[:, 1]):  # else it is a part of the antimeridian
-            found.append(ring)
+    while leaving:
+        start = next(iter(leaving))
+        path, place = [start], {start: 0}
+        while path:
+            here = path[-1]
+            following = leaving[here]
+            before = path[-2] if len(path) > 1 else None
+            point = min(following, key=functools.partial(_turn, before, here)) if before else following[0]
+            following.remove(point)
+            if not following:
+                del leaving[here]
+            if point in place:  # a ring is complete; what leads to it goes on
+                first = place[point]
+                found.append(np.array([*path[first:], point]))
+                for one in path[first + 1 :]:
+                    del place[one]
+                del path[first + 1 :]
+                if first == 0 and point not in leaving:
+                    break
+            else:
+                place[point] = len(path)
+                path.append(point)
     return found
+
+
+def _turn(before: Sequence[float], here: Sequence[float], then: Sequence[float]) -> float:
+    """By how much the way back lies to the left of the way on: the least is around the part of the polygon there."""
+    back, on = (math.atan2(other[1] - here[1], other[0] - here[0]) for other in (before, then))
+    return (back - on) % math.tau
 
 
 def holds(rings: Sequence[Ring], point: Sequence[float] | np.ndarray) -> bool:
