@@ -226,3 +226,34 @@ def test_maps_of_earlier_versions_are_known(tmp_path, tag, expected):
     with rasterio.open(path, "w", driver="GTiff", crs=UTM, transform=METERS, **shape) as file:
         file.update_tags(**{tag: "student.onnx"})
     assert outputs.is_map(path) == expected
+
+
+def test_what_a_killed_command_left_is_swept(artifact, tmp_path):
+    """Of this map; another map's folder is not looked at."""
+    raster = write(tmp_path / "scene.tif", scene(32, 40))
+    for name in (".map.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "map.tif").touch()
+        (tmp_path / f"{name}.lock").touch()
+    run(artifact, raster, tmp_path / "map.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp.lock", "map.tif", "map.tif.aux.xml", "map_areas.csv",
+        "map_confidence.tif", "map_legend.png", "scene.tif",
+    ]  # fmt: skip
+
+
+def test_sidecar_files_of_an_older_map_are_gone(artifact, tmp_path):
+    raster = write(tmp_path / "scene.tif", scene(32, 40))
+    run(artifact, raster, tmp_path / "map.tif")
+    stale = [
+        f"{name}{suffix}"
+        for name in ("map.tif", "map_confidence.tif", "map_legend.png")
+        for suffix in (".ovr", ".msk", ".msk.ovr", ".aux.xml")
+    ]
+    for name in stale:
+        (tmp_path / name).write_text("of an older map")
+    run(artifact, raster, tmp_path / "map.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif", "map_legend.png", "scene.tif",
+    ]  # fmt: skip
+    assert "of an older map" not in (tmp_path / "map.tif.aux.xml").read_text()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 from refusal import refused
 
@@ -319,36 +318,3 @@ def test_metadata_of_wrong_types_end_in_one_line(tmp_path, tiles, capfd, facts):
 @pytest.mark.parametrize("flag", ["--top=0", "--batch=x", "--format=xml", "--color=red"])
 def test_bad_flags_end_in_one_line(artifact, tiles, capfd, flag):
     assert flag.split("=")[0] in refused(capfd, predict.main, artifact, tiles, flag)
-
-
-def test_deep_images_take_the_range_of_training(tmp_path, capsys):
-    facts = {"value_range": "[0.0, 2550.0]", "numbers": '["16-bit", "8-bit"]'}
-    artifact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
-    values = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE))
-    Image.fromarray((values * 10).astype(np.uint16)).save(tmp_path / "deep.png")
-    Image.fromarray(values.astype(np.uint8)).save(tmp_path / "plain.png")
-    images = [str(tmp_path / f"{name}.png") for name in ("deep", "plain")]
-    predict.main([str(artifact), *images, "--format=json"])
-    deep, plain = json.loads(capsys.readouterr().out)
-    assert deep["classes"] == plain["classes"]
-
-
-@pytest.mark.parametrize("numbers", ['["16-bit"]', None])
-def test_another_kind_of_numbers_is_refused(tmp_path, capsys, numbers):
-    facts = {"value_range": "[0, 10000]"} | ({"numbers": numbers} if numbers else {})
-    artifact = write_model(tmp_path / "deep.onnx", SIDE, CLASSES, **facts)
-    unit = np.random.default_rng(0).random((20, 20, 3)) * 0.8 + 0.1
-    kinds = {
-        "good": (unit * 10000).astype(np.uint16),
-        "reflectance": unit.astype(np.float32),
-        "bytes": (unit * 255).astype(np.uint8),
-        "bright": (unit * 10000 + 20000).astype(np.uint16),
-    }
-    for name, pixels in kinds.items():
-        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="rgb")
-    with pytest.raises(SystemExit) as stop:
-        predict.main([str(artifact), *(str(tmp_path / f"{name}.tif") for name in kinds)])
-    said = capsys.readouterr()
-    assert stop.value.code == 1 and said.out.count("\n") == 1 and "good.tif" in said.out
-    assert "reflectance.tif (floats 0.1" in said.err and "bytes.tif (8-bit pixels, where values 0..10000" in said.err
-    assert "bright.tif (100 % of its values" in said.err

@@ -1,4 +1,4 @@
-"""What the pixels of a raster mean, and what a map leaves behind."""
+"""What the pixels of a raster mean."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -215,101 +215,6 @@ def test_an_alpha_band_hides_pixels_or_is_said_not_to(artifact, tmp_path, capsys
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.read(1)[:, :2] == 1).all() and (file.read(1)[:, 2:] == (0 if other else 255)).all()
     assert ("alpha: band 4 is no mask" in capsys.readouterr().err) == bool(other)
-
-
-def test_what_a_killed_command_left_is_swept(artifact, tmp_path):
-    """Of this map; another map's folder is not looked at."""
-    raster = write(tmp_path / "scene.tif", scene(32, 40))
-    for name in (".map.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "map.tif").touch()
-        (tmp_path / f"{name}.lock").touch()
-    run(artifact, raster, tmp_path / "map.tif")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".other.tif-abc.kdjax.tmp", ".other.tif-abc.kdjax.tmp.lock", "map.tif", "map.tif.aux.xml", "map_areas.csv",
-        "map_confidence.tif", "map_legend.png", "scene.tif",
-    ]  # fmt: skip
-
-
-def test_sidecar_files_of_an_older_map_are_gone(artifact, tmp_path):
-    raster = write(tmp_path / "scene.tif", scene(32, 40))
-    run(artifact, raster, tmp_path / "map.tif")
-    stale = [
-        f"{name}{suffix}"
-        for name in ("map.tif", "map_confidence.tif", "map_legend.png")
-        for suffix in (".ovr", ".msk", ".msk.ovr", ".aux.xml")
-    ]
-    for name in stale:
-        (tmp_path / name).write_text("of an older map")
-    run(artifact, raster, tmp_path / "map.tif")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "map.tif", "map.tif.aux.xml", "map_areas.csv", "map_confidence.tif", "map_legend.png", "scene.tif",
-    ]  # fmt: skip
-    assert "of an older map" not in (tmp_path / "map.tif.aux.xml").read_text()
-
-
-@pytest.mark.parametrize(
-    "facts, tile",
-    [
-        ({"ground_size_m": "16", "pixel_size_m": "2", "tile_px": "8"}, 32),
-        ({"tile_px": "20"}, 20),
-        ({}, SIDE),
-    ],
-)
-def test_the_window_shows_as_much_as_a_training_tile(tmp_path, capsys, facts, tile):
-    """The raster has pixels of 0.5 m."""
-    pixels = scene(64, 80)
-    artifact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, **facts)
-    run(artifact, write(tmp_path / "scene.tif", pixels), tmp_path / "map.tif")
-    said = capsys.readouterr().err
-    run(artifact, tmp_path / "scene.tif", tmp_path / "same.tif", f"--tile={tile}")
-    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "same.tif").read_bytes()
-    with rasterio.open(tmp_path / "map.tif") as file:
-        assert file.tags()["tile"] == str(tile)
-    assert (f"window: {tile} px" in said) == bool(facts)
-
-
-@pytest.mark.parametrize(
-    "ground, facts, tile",
-    [
-        ("7.5", {"tile_px": "64"}, None),  # the model sees 8 px of 64, and a window would have 1.9
-        ("14", {"tile_px": "64"}, None),
-        ("16", {"tile_px": "64"}, 4),
-        ("6", {"tile_px": "3"}, 2),  # there was no more in training
-        ("14", {}, None),
-        ("16", {}, 4),
-    ],
-)
-def test_a_raster_much_coarser_than_the_training_tiles_is_refused(tmp_path, ground, facts, tile):
-    """The raster has pixels of 4 m."""
-    artifact = write_model(tmp_path / "student.onnx", SIDE, CLASSES, ground_size_m=ground, **facts)
-    raster = write(tmp_path / "scene.tif", scene(32, 32), transform=rasterio.Affine(4, 0, 500_000, 0, -4, 4_600_000))
-    if tile is None:
-        with pytest.raises(InputError, match=rf"scene.tif: .*{ground} m.*--tile"):
-            run(artifact, raster, tmp_path / "map.tif")
-        assert not (tmp_path / "map.tif").exists()
-        run(artifact, raster, tmp_path / "map.tif", "--tile=2")
-    else:
-        run(artifact, raster, tmp_path / "map.tif")
-    with rasterio.open(tmp_path / "map.tif") as file:
-        assert file.tags()["tile"] == str(tile or 2)
-
-
-@pytest.mark.parametrize(
-    "crs, transform, meters",
-    [
-        ("EPSG:32631", rasterio.Affine(0.5, 0, 0, 0, -0.5, 100), 0.5),
-        ("EPSG:2263", rasterio.Affine(2, 0, 0, 0, -2, 100), 2 * 1200 / 3937),
-        ("EPSG:4326", rasterio.Affine(1e-5, 0, 20, 0, -1e-5, 60), 1e-5 * 111_195 * np.sqrt(0.5)),
-        ("EPSG:4807", rasterio.Affine(1e-5, 0, 20, 0, -1e-5, 60 / 0.9), 0.9e-5 * 111_195 * np.sqrt(0.5)),  # grads
-    ],
-)
-def test_the_ground_size_of_a_rasters_pixel(tmp_path, crs, transform, meters):
-    from kdjax.deploy.landuse_map.raster import Raster
-
-    raster = Raster(write(tmp_path / "scene.tif", scene(16, 16), crs, transform), None, None, Meaning())
-    raster.close()
-    assert raster.pixel_size_m == pytest.approx(meters, rel=3e-3)
 
 
 def test_names_are_harmless_in_the_files(tmp_path, capsys):

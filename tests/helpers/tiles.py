@@ -41,3 +41,8 @@ def image_of(data, name):
         if name in split.names:
             return split.images[split.names.index(name)]
     raise KeyError(name)
+
+
+def sides(data):
+    """The split of each image, by its name."""
+    return {name: side for side in ("train", "validation", "test") for name in getattr(data, side).names}
