@@ -48,3 +48,9 @@ def test_files_and_functions_are_short(path):
     assert len(text.splitlines()) <= LINES
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert not [one.name for one in functions if one.end_lineno - one.lineno + 1 > FUNCTION_LINES]
+
+
+@pytest.mark.parametrize("folder", ["configs", "docs", "examples", "tests"])
+def test_files_beside_the_package_are_short_too(folder):
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / folder).rglob("*.py")}
+    assert lines and not [str(path.relative_to(ROOT)) for path, count in lines.items() if count > LINES]
