@@ -177,6 +177,7 @@ def summary_table() -> str:
         "EuroSAT RGB, 128 px, AiTLAS split, from EfficientNet-Lite2": "eurosat_128_gpu",
         "UC Merced, 128 px, AiTLAS split": "pairs_mobilenet_v2_vgg16",
         "the same from EfficientNet-Lite2": "pairs_mobilenet_v2_efficientnet_lite2_seeds8",
+        "the same, EfficientNet-Lite0 as the student": "pairs_efficientnet_lite0_efficientnet_lite2",
         "UC Merced, 224 px, AiTLAS split, from EfficientNet-Lite2": "uc_merced_224",
         "the same from that run's six students": "uc_merced_224_students",
         "the same from ten students alone, 40 epochs": "uc_merced_224_ten",
