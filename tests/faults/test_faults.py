@@ -65,7 +65,7 @@ def test_followed_locked_and_preempted(tmp_path):
         for number in (signal.SIGTERM, signal.SIGCONT):
             trains.send_signal(number)
     out, _ = trains.communicate(timeout=300)
-    assert trains.returncode == os.EX_TEMPFAIL and "is saved; the same command goes on" in out.splitlines()[-1]
+    assert trains.returncode == os.EX_TEMPFAIL and "is saved; repeat the command to continue" in out.splitlines()[-1]
     again = start(tmp_path, "--config.student.epochs=6", "--stages=teacher,distill")
     out, _ = again.communicate(timeout=300)
     assert again.returncode == 0, out
