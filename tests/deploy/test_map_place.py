@@ -155,7 +155,8 @@ def test_cells_end_at_the_pole_and_with_the_raster(kind):
     np.testing.assert_allclose(found.sum(1 - along), rings, rtol=1e-6)
 
 
-@pytest.mark.parametrize("crs, unit", [("EPSG:4326", 1.0), ("EPSG:4087", math.pi * 6_378_137 / 180)])
+# Not EPSG:4087, which is a projection of the sphere for older versions of PROJ and of the ellipsoid for newer ones.
+@pytest.mark.parametrize("crs, unit", [("EPSG:4326", 1.0), ("+proj=eqc +R=6378137", math.pi * 6_378_137 / 180)])
 def test_the_areas_of_a_cap_are_those_of_rings(artifact, tmp_path, crs, unit):
     """Rows of pixels from 70 to 90 degrees south, and cells of 12; the last row of cells reaches beyond the pole."""
     pixels = np.zeros((40, 720, 3), np.uint8)
