@@ -181,7 +181,7 @@ def summary_table() -> str:
         "UC Merced, 224 px, AiTLAS split, from EfficientNet-Lite2": "uc_merced_224",
         "the same from that run's six students": "uc_merced_224_students",
         "the same from ten students alone, 40 epochs": "uc_merced_224_ten",
-        "RSSCN7, 128 px, AiTLAS split": "rsscn7_128_vgg16",
+        "RSSCN7, 128 px, AiTLAS split": "rsscn7_128_vgg16_arms",
         "RSSCN7, 128 px, AiTLAS split, from EfficientNet-Lite2": "rsscn7_128",
         "the same from three students alone": "rsscn7_128_students",
         "UC Merced, 64 px, 20 % of the labels": "labels_20",
