@@ -73,6 +73,9 @@ def in_one_line(main: Callable[[list[str]], None]) -> None:
     """
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # a reader such as `head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         _end(f"error: {error}", 2)
     except OSError as error:

@@ -1,5 +1,6 @@
 """Commands end in one line whatever happens to them."""
 
+import subprocess
 import sys
 
 import pytest
@@ -34,6 +35,16 @@ def test_one_line_and_the_right_status(monkeypatch, capsys, raised, status, said
     assert stop.value.code == status and not printed.out
     (line,) = printed.err.splitlines()
     assert line.startswith(said)
+
+
+@pytest.mark.parametrize("length", [1, 100_000])  # below the size of a buffer, and above
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, length):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    code = f"import time; from kdjax import errors; time.sleep(1); errors.in_one_line(lambda _: print('x' * {length}))"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 0)
 
 
 def test_mistakes_in_the_code_keep_their_traceback(monkeypatch):

@@ -248,13 +248,17 @@ def _empty_folders(files: Files, prefix: list[str], below: int, full: set[tuple[
 
 
 def _folders_within(split: Sequence[tuple[str, ...]], chosen: Sequence[int], below: int) -> list[str]:
-    """A note on classes whose images lie in several folders, which may be what a person takes for the classes."""
+    """A note on classes whose images lie in several folders.
+
+    A person may take these for the classes, or for what has been put aside. A folder around all images of a class is
+    neither.
+    """
     within: dict[str, set[str]] = collections.defaultdict(set)
     for i in chosen:
-        if len(split[i]) > below + 2:
-            within[split[i][below]].add(split[i][below + 1])
+        within[split[i][below]].add(split[i][below + 1] if len(split[i]) > below + 2 else "")
     several = sorted(name for name, folders in within.items() if len(folders) > 1)
     if not several:
         return []
-    example = f"{several[0]} ({listed(sorted(within[several[0]]))})"
-    return [f"{len(several)} classes have subfolders, whose names are ignored: {example}"]
+    example = f"{several[0]} ({listed(sorted(within[several[0]] - {''}))})"
+    have = "class has" if len(several) == 1 else "classes have"
+    return [f"{len(several)} {have} subfolders, whose names are ignored: {example}"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import minimum_filter
 
 from kdjax.data.bands import OFFSET, SENSORS, canonical
 from kdjax.data.meaning import Meaning
@@ -15,6 +16,7 @@ from kdjax.errors import InputError
 
 _AT_ONCE = 16  # images, which may be of many bands
 _SPARSE = 7  # every so many pixels along both sides of training images are looked at
+_BLURRED = 4  # pixels around those without data; Lanczos' filter reaches over three
 _MOST_BELOW = 0.05  # share of values that may lie below the offset: noise over water
 _DARK = ("b01", "b02", "b03", "b04", "b10")
 """Bands in which some pixel of nearly any land reflects less than 0.1; infrared light may find none."""
@@ -105,12 +107,21 @@ class Seen:
         else:
             self.against += bool(self._telling) and not below[:, self._telling].any()
 
-    def see_stored(self, images: Images) -> None:
-        """Looks at (N, S, S, bands) images as they are stored: where all bands clip, data are 1 by `to_levels`."""
+    def see_stored(self, images: Images, every: int = 1) -> None:
+        """Looks at (N, S, S, bands) images as they are stored: where all bands clip, data are 1 by `to_levels`.
+
+        Of pixels beside those without data resizing has made something in between, so they do not count.
+
+        Args:
+            images: them.
+            every: of so many pixels along both sides one is looked at.
+        """
         (low, high), most = self.value_range, np.iinfo(images.dtype).max
         for image in np.asarray(images):
-            pixels = image.reshape(-1, image.shape[-1])
-            data = pixels[pixels.any(-1)]
+            known = image.any(-1)
+            if not known.all():
+                known = minimum_filter(known, 2 * _BLURRED + 1)
+            data = image[::every, ::every][known[::every, ::every]]
             self.see(low + np.where(data > 1, data, 0) * ((high - low) / most))
 
 
@@ -134,7 +145,7 @@ def check(section: Mapping[str, Any], splits: Mapping[str, Images], meaning: Mea
     for name, images in splits.items():
         seen = Seen(meaning.names, meaning.value_range)
         for start in range(0, len(images), _AT_ONCE):
-            seen.see_stored(images[start : start + _AT_ONCE][:, ::_SPARSE, ::_SPARSE])
+            seen.see_stored(images[start : start + _AT_ONCE], _SPARSE)
         if seen.shown:
             low, high = meaning.value_range
             other = sensor.removesuffix("_offset") if low else f"{sensor}_offset"

@@ -236,7 +236,7 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
     caption = (
         f"{facts['splits']['test']} test images of {facts['name']}. Students are means over seeds; arms are chosen on "
         "validation. Gains are over the same student without a teacher, paired by seed; intervals need three seeds "
-        "that differ. ms: one image through student.onnx, where the run was exported."
+        "that differ. ms: one image through student.onnx, where a run exported this arm."
     )
     drawn = [
         (f"{NAMES[measure].capitalize()} over {unit}", chart)

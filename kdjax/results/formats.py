@@ -1,5 +1,7 @@
 """How the tables, the notes, the report and the model card write numbers."""
 
+from kdjax.results.intervals import ROUNDING
+
 
 def percent(fraction: float | None, missing: str = "-") -> str:
     """0.12345 → 12.35 (the sign is the caller's)."""
@@ -22,8 +24,8 @@ def points(fraction: float) -> str:
 
 
 def signed_points(fraction: float) -> str:
-    """0.0123 → +1.23."""
-    return f"{100 * fraction:+.2f}"
+    """0.0123 → +1.23; +0.00 where means that are equal differ by rounding."""
+    return f"{100 * (fraction if abs(fraction) > ROUNDING else 0.0):+.2f}"
 
 
 def number(value: float | None) -> str:

@@ -14,7 +14,7 @@ FEWEST = 3
 """Values from which there is an interval or a p-value. Two values have a t interval 13 standard deviations wide, and
 nothing shows whether they are at all normal."""
 
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Equal fractions and losses may differ by so much, and by this share of the largest where that is above 1."""
 
 
@@ -152,7 +152,7 @@ def paired_bootstrap(
 
 def _rounding(values: Sequence[float]) -> float:
     """The spread of such values, or of their differences, that is none."""
-    return _ROUNDING * max(1.0, *map(abs, values))
+    return ROUNDING * max(1.0, *map(abs, values))
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:

@@ -207,13 +207,13 @@ def _teacher(
         + ", ".join(f"{name} {formats.signed_points(gap)}" for name, gap in gaps.items())
         + "."
     )
-    if alone in gaps and gaps[alone] > 0:
+    if alone in gaps and gaps[alone] > intervals.ROUNDING:
         yield (
             f"The teacher is the weaker network here: {formats.percent(theirs)} % against "
             f"{formats.percent(means[alone])} % of {alone}, which never saw it. So a gain from distillation is "
             "not that of a better network passing on what it knows."
         )
-    elif alone not in gaps and max(gaps.values()) > 0:
+    elif alone not in gaps and max(gaps.values()) > intervals.ROUNDING:
         best = max(gaps, key=lambda name: gaps[name])
         yield (
             f"The teacher is the weaker network here: {formats.percent(theirs)} % against "

@@ -86,8 +86,16 @@ def test_folders_within_classes_are_told(tmp_path):
     root = parts(tmp_path / "tiles", "north", "south", classes=("forest", "river"))
     found = note_of(load(path=str(root), **OPTIONS), "have subfolders")
     assert found == "2 classes have subfolders, whose names are ignored: north (forest, river)"
-    plain = load(path=str(write_classes(tmp_path / "plain", count=8)), **OPTIONS)
-    assert not any("have subfolders" in note for note in plain.notes)
+    plain = write_classes(tmp_path / "plain", ("field", "lake"), 8)
+    assert not any("subfolders" in note for note in load(path=str(plain), **OPTIONS).notes)
+    (plain / "lake" / "rejected").mkdir()
+    (plain / "lake" / "lake00.png").rename(plain / "lake" / "rejected" / "lake00.png")
+    found = note_of(load(path=str(plain), **OPTIONS), "subfolders")
+    assert found == "1 class has subfolders, whose names are ignored: lake (rejected)"
+    for image in (plain / "lake").glob("*.png"):
+        image.rename(plain / "lake" / "rejected" / image.name)
+    whole = load(path=str(plain), **OPTIONS)
+    assert whole.classes == ("field", "lake") and not any("subfolders" in note for note in whole.notes)
 
 
 def test_flat_split_folders_are_a_question(tmp_path):

@@ -84,6 +84,18 @@ def test_images_without_data_count_for_neither():
     assert offset.Seen.by(SimpleNamespace(bands=None)) is None
 
 
+def test_pixels_mixed_with_none_beside_an_edge_do_not_show_that_there_is_no_offset():
+    """Resizing makes values from 0 on between the last pixels with data and the first without."""
+    stored = images("sentinel2_l1c", np.full(30, True))
+    stored[:, :, :6] = 0
+    stored[:, :, 6:9] //= np.array([8, 4, 2], np.uint16)[:, None]
+    with pytest.raises(InputError, match="of land no value is below 1000 in B10"):
+        check("sentinel2_l1c", land=stored)
+    seen = offset.Seen.by(meaning("sentinel2_l1c"))
+    seen.see_stored(stored)
+    assert seen.images == seen.against == 30 and seen.below == 0
+
+
 def test_pixels_that_a_wrong_name_makes_black_in_all_bands_contradict_it():
     """Vegetation without the offset lies below 1000 in all visible bands, and is no pixel without data."""
     names = ("B04", "B03", "B02")

@@ -174,7 +174,8 @@ BAD = {
     "8 bits for a deep model": "8-bit pixels",
     "bands of two types": "different types (uint16, uint8)",
     "signed white is zero": "white is 0",
-    "no data at all": "no cell of the map would hold data",
+    "no data at all": "no cell of the map would have a class: it has no data",
+    "little data": "would have a class: less than half of every window is data; a smaller --tile may help",
     "raster is not utf-8": "is not UTF-8: rename it",
     "out is not utf-8": "OUT: the name of",
 }
@@ -206,8 +207,8 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(artifact, tmp_path, capfd
             pixels = (pixels / np.float32(255)).astype(np.float32)
         elif kind == "values clip":
             pixels = pixels.astype(np.uint16) + 20000
-    elif kind == "no data at all":
-        pixels[:], options = 7, {"nodata": 7}
+    elif kind in ("no data at all", "little data"):
+        pixels[0 if kind == "no data at all" else 2 :], options = 7, {"nodata": 7}
     elif kind == "signed white is zero":
         pixels, options = pixels[..., :1].astype(np.int16), {"photometric": "MINISWHITE"}
         flags = ["--value-range=0,255"]

@@ -22,6 +22,8 @@ from kdjax.results import formats
         (formats.points(0.0005), "0.05"),
         (formats.signed_points(0.01234), "+1.23"),
         (formats.signed_points(-0.00012), "-0.01"),
+        (formats.signed_points(0.1 + 0.2 - 0.3), "+0.00"),
+        (formats.signed_points(0.3 - (0.1 + 0.2)), "+0.00"),
         (formats.number(1.23456), "1.235"),
         (formats.number(None), "-"),
         (formats.weight(4.0), "4"),

@@ -44,6 +44,14 @@ def test_a_weaker_teacher_is_said_with_the_numbers():
     assert "71.00 % against 80.00 % of kl_cosine" in flat and "p:" not in flat
 
 
+def test_a_teacher_that_is_no_weaker_but_for_rounding_is_not_called_so():
+    equal = [0.2, 0.2, 0.2]
+    assert np.mean(equal) > 0.2
+    for name in ("student_alone", "kl_cosine"):
+        flat = " ".join(tables.table(document.build(**parts({name: equal}, teacher=0.2))).split())
+        assert f"points of test top-1: {name} +0.00." in flat and "weaker" not in flat
+
+
 def test_a_teacher_that_knew_hidden_labels_is_told():
     given = parts()
     given["teacher"]["hidden_labels"] = 54

@@ -82,7 +82,12 @@ def write_map(
                 _progress(number + 1, grid.height)
             raster.check_seen()
             if not areas.counts.any():
-                raise InputError(f"raster {raster.path}: no cell of the map would hold data; a smaller --tile may help")
+                why = (
+                    "less than half of every window is data; a smaller --tile may help"
+                    if left_out
+                    else "it has no data"
+                )
+                raise InputError(f"raster {raster.path}: no cell of the map would have a class: {why}")
             layers.finish()
         counts = areas.counts.tolist()
         places = {one: building / one.name(out) for one in outputs.OUTPUTS}
