@@ -141,8 +141,9 @@ class Bands:
         possible = [order for order in self.orders if len(order) == count]
         if not possible:
             lengths = sorted({len(order) for order in self.orders})
-            expected = f"{' or '.join(map(str, lengths))} are expected" if lengths else "the file names none of them"
-            raise DecodeError(f"{count} band{'s' * (count > 1)}, and {expected}")
+            orders = f"{' or '.join(map(str, lengths))} are expected where it does not describe them all"
+            why = orders if lengths else "the file names none of them"
+            raise DecodeError(f"{count} band{'s' * (count > 1)}, and {why}")
         if len(possible) == 1:
             return possible[0]
         shown = [order for order in possible if _CIRRUS in order and _is_darkest(image, order.index(_CIRRUS))]
