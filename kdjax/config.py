@@ -191,12 +191,15 @@ def _run() -> ml_collections.ConfigDict:
 def from_file(path: Path | str, argument: str = "") -> ml_collections.ConfigDict:
     """The config of another file, for a file that varies it: what its `get_config(argument)` returns.
 
+    An empty argument is none: `get_config()`.
+
     Raises:
         InputError: there is no such file.
     """
     if not Path(path).is_file():
         raise InputError(f"config: there is no file {path}")
-    return runpy.run_path(str(path))["get_config"](argument)
+    get_config = runpy.run_path(str(path))["get_config"]
+    return get_config(argument) if argument else get_config()
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:

@@ -1,6 +1,7 @@
 """The exceptions that end a run in one line: input a person can correct, and being asked to end."""
 
 import argparse
+import io
 import os
 import sys
 import unicodedata
@@ -66,11 +67,18 @@ def reason(error: BaseException, length: int = 160) -> str:
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
+def escape_output() -> None:
+    """Lets all text be printed: what the output's encoding lacks is written as an escape, as errors are anyway."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def in_one_line(main: Callable[[list[str]], None]) -> None:
     """Runs a command on the arguments of this process; whatever a person can correct ends in one line.
 
     The exit status is 2, 130 after Ctrl-C, and 75 after SIGTERM, on which schedulers requeue.
     """
+    escape_output()
     try:
         main(sys.argv[1:])
         sys.stdout.flush()

@@ -73,7 +73,7 @@ def parse(argv: Sequence[str]) -> Options:
     config = given["config"]
     options = Options(
         config=config,
-        workdir=Path(given["workdir"] or Path("runs") / str(config.name)).expanduser(),
+        workdir=_workdir(given["workdir"], str(config.name)),
         stages=tuple(given["stages"]),
         **{name: given[name] for name in ("follow", "coordinator", "processes", "process")},
     )
@@ -81,11 +81,20 @@ def parse(argv: Sequence[str]) -> Options:
     return options
 
 
+def _workdir(given: str | None, name: str) -> Path:
+    if given == "":  # as of a variable that is not set
+        raise InputError("--workdir: give the directory of the run, as --workdir=runs/mine")
+    try:
+        return Path(given or Path("runs") / name).expanduser()
+    except RuntimeError:
+        raise InputError(f"--workdir: {given}: there is no such home directory: give another path") from None
+
+
 def load_config(source: str) -> ConfigDict:
     """The configuration that a file's `get_config(argument)` returns.
 
     Args:
-        source: FILE or FILE:ARGUMENT.
+        source: FILE, for which `get_config` has a default, or FILE:ARGUMENT.
 
     Raises:
         InputError: there is no such file, or its code does not end with a configuration; names the line.
@@ -95,7 +104,7 @@ def load_config(source: str) -> ConfigDict:
         raise InputError(f"--config: there is no file {path}")
     try:
         get_config = runpy.run_path(path)["get_config"]
-        config = get_config(argument or "") if argument is not None or _takes_argument(get_config) else get_config()
+        config = get_config(argument) if argument else get_config()
     except InputError:
         raise
     except KeyError as error:
@@ -109,10 +118,6 @@ def load_config(source: str) -> ConfigDict:
             f"--config: get_config() of {path} returns no configuration: begin it with kdjax.config.base()"
         )
     return config
-
-
-def _takes_argument(function: Any) -> bool:
-    return bool(function.__code__.co_argcount) if hasattr(function, "__code__") else True
 
 
 def _in_file(path: str, error: BaseException) -> str:

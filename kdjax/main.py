@@ -18,7 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from kdjax import flags
-from kdjax.errors import InputError, Preempted, printable, reason
+from kdjax.errors import InputError, Preempted, escape_output, printable, reason
 from kdjax.runtime import host, preemption
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
 def run() -> None:
     """Entry point: whatever a person or a machine does to a run ends in one line and its exit status."""
     sys.unraisablehook, threading.excepthook = _unraisable, _of_a_thread
+    escape_output()
     # What else is said of writes of orbax that nobody waits for any more, once one has failed.
     getLogger("asyncio").setLevel("CRITICAL")
     warnings.filterwarnings("ignore", message="coroutine '.*write.*' was never awaited")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdjax import flags
+from kdjax.config import from_file
 from kdjax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +76,25 @@ def test_a_config_file_has_a_get_config(tmp_path):
 def test_arms_of_ones_own_may_be_added_and_the_argument_is_handed_over(tmp_path):
     path = config(tmp_path, "c.arms.mine = {'ce': 1.0}; c.name = arg or 'none'")
     assert flags.load_config(f"{path}:a,b:c").name == "a,b:c"
+    assert flags.load_config(path).name == flags.load_config(f"{path}:").name == "none"
     assert flags.load_config(path).arms.mine.ce == 1.0
+
+
+def test_the_default_of_a_config_file_counts_where_there_is_no_argument(tmp_path):
+    """As where ml_collections reads the file."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from kdjax.config import base\ndef get_config(size=64):\n    c = base()\n    c.name = f'at_{int(size)}'\n"
+        "    return c\n"
+    )
+    assert flags.load_config(str(path)).name == from_file(path).name == from_file(path, "").name == "at_64"
+    assert flags.load_config(f"{path}:32").name == from_file(path, "32").name == "at_32"
+
+
+@pytest.mark.parametrize("given", ["", "~nobody-of-this-name/run"])
+def test_a_workdir_that_names_nothing_is_refused(given):
+    with pytest.raises(InputError, match="--workdir: .*give"):
+        flags.parse(["kdjax", f"--workdir={given}"])
 
 
 def test_the_command_line_overrides_the_file_and_the_last_file_counts(tmp_path):

@@ -1,5 +1,6 @@
 """What bad input to the command ends in. `test_finished_run` has what good input ends in."""
 
+import io
 import sys
 from pathlib import Path
 
@@ -273,6 +274,33 @@ def test_all_splits_are_opened_before_the_first_is_trained(bad, capsys, tmp_path
     monkeypatch.setattr(opening, "opened", opened)
     monkeypatch.setattr(main, "_stage", lambda *stage: pytest.fail(f"{stage} ran"))
     assert "the second cannot be used" in bad(capsys, tmp_path / "run", "--config.splits=2")
+
+
+def test_a_run_that_began_while_another_start_read_its_images_is_left_alone(bad, capsys, tmp_path, monkeypatch):
+    """The first start of a large data set decodes for minutes, before it takes the lock."""
+    from kdjax import data
+
+    work = tmp_path / "run"
+
+    def load(*args, real=data.load, **options):
+        (work / "teacher" / "checkpoints" / "3").mkdir(parents=True)
+        (work / "config.json").write_text("of the other run")
+        return real(*args, **options)
+
+    monkeypatch.setattr("kdjax.run.run.datasets.load", load)
+    line = bad(capsys, work)
+    assert line.startswith(f"error: workdir {work}: another run began there") and "repeat the command" in line
+    assert (work / "config.json").read_text() == "of the other run" and not (work / "splits.json").exists()
+
+
+def test_output_that_lacks_characters_does_not_end_a_run(monkeypatch):
+    from kdjax import main
+
+    monkeypatch.setattr(main, "main", lambda argv: print("80 ± 2 河"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    main.run()
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"80 \xb1 2 \\u6cb3\n"
 
 
 def test_a_device_that_has_no_memory_left_is_told_in_one_line(monkeypatch, capsys):

@@ -187,11 +187,10 @@ def _unicode() -> bool:
 
 
 def say(text: str) -> None:
-    """Prints `text`; what the terminal's encoding does not know is written as an escape."""
-    encoding = sys.stdout.encoding or "utf-8"
+    """Prints `text`. A reader such as `head` that has seen enough does not end what else there is to do."""
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except BrokenPipeError:  # a reader such as `head` has seen enough
+        print(text, flush=True)
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -103,6 +103,8 @@ def with_dtype(
 def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     """Makes sure that a run with checkpoints goes on with its configuration.
 
+    Images may have moved, and each process may have its own: `check_same_data` looks at what they are.
+
     Args:
         workdir: its directory.
         document: the configuration now, as JSON.
@@ -117,7 +119,9 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     joined = _baseline_joined(workdir)
     found = first_difference(_deciding(document, joined), _deciding(before, joined))
     if found:
-        raise InputError(f"workdir {workdir} holds a run of another config: {found}; choose another workdir")
+        raise InputError(
+            f"workdir {workdir} holds a run of another config: {found}; set it back or choose another workdir"
+        )
 
 
 def splits_document(dataset: Dataset) -> dict[str, Any]:
@@ -140,14 +144,21 @@ def _labels_digest(dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()
 
 
-def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None]) -> None:
+def check_same_data(workdir: Path, dataset: Dataset, path: str, log: Callable[[str], None]) -> None:
     """Refuses data of other names, classes or labels than the run's, and logs other pixels under the same names.
 
     Other versions of the decoding libraries may change the last bit of a pixel. Other names would put images that were
     trained on among those that measure.
 
+    Args:
+        workdir: the run's directory.
+        dataset: the data now.
+        path: where they were read, `dataset.path`.
+        log: takes lines.
+
     Raises:
-        InputError: names, the order of the classes, labels, or the values of black and white differ.
+        InputError: names, the order of the classes, labels, or the values of black and white differ; or pixels do that
+            are read elsewhere than before.
     """
     before, now = read(workdir, "splits.json"), splits_document(dataset)
     sides = sorted(now.keys() - {"fingerprint", "labels", "value_range"})
@@ -176,6 +187,12 @@ def check_same_data(workdir: Path, dataset: Dataset, log: Callable[[str], None])
             f"{now['value_range']}, as the images have changed: put them back or choose another workdir"
         )
     if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
+        was = read(workdir, "config.json")["dataset"].get("path", path)
+        if was != path:
+            raise InputError(
+                f"workdir {workdir} holds a run on other images of the same names: dataset.path is {path!r}, was "
+                f"{was!r}; set it back or choose another workdir"
+            )
         log("data: the images are not those that this run began with: decoded by other versions, or changed")
 
 
@@ -201,7 +218,9 @@ def _baseline_joined(workdir: Path) -> bool:
 
 
 def _deciding(document: Mapping[str, Any], baseline_joined: bool) -> dict[str, Any]:
-    """What decides the results of a run: all but the section `run` and the arms that are not trained."""
+    """What decides the results of a run: all but where the images lie, `run` and the arms that are not trained."""
     used = (*document["distill"].get("arms", ()), *[BASELINE] * baseline_joined)
     arms = {BASELINE: json.loads(base().to_json())["arms"][BASELINE], **document["arms"]}
-    return {**document, "run": None, "arms": {name: arm for name, arm in arms.items() if name in used}}
+    dataset = {**document["dataset"], "path": None}
+    trained = {name: arm for name, arm in arms.items() if name in used}
+    return {**document, "dataset": dataset, "run": None, "arms": trained}

@@ -116,7 +116,7 @@ def open_run(
             "the same versions of the libraries that decode them"
         )
     if begun:
-        record.check_same_data(workdir, dataset, log)
+        record.check_same_data(workdir, dataset, config.dataset.path, log)
         dataset = taken_bands.as_begun(workdir, dataset)
     if one_of_splits and dataset.overlap is None:
         raise InputError(
@@ -136,6 +136,11 @@ def open_run(
     if follows:
         return dataclasses.replace(run, student=dataclasses.replace(student, read_only=True))
     folders.lock(workdir)
+    if not begun and devices.first_process_says(record.begun(workdir)):
+        raise InputError(
+            f"workdir {workdir}: another run began there while this one read its images: repeat the command to go on "
+            "with that run, or choose another workdir"
+        )
     if jax.process_index() == 0:
         files.sweep(workdir, ("teacher", "distill", "evaluation"))
         temporary.sweep(workdir)

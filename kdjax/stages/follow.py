@@ -56,15 +56,15 @@ def follow(config: ConfigDict, workdir: Path) -> None:
         workdir: its directory, where another process writes.
 
     Raises:
-        InputError: see `run.open_run`; or a checkpoint cannot be read.
+        InputError: see `run.open_run`; a checkpoint cannot be read; or every student failed.
     """
     run = begun(config, workdir)
     student, validation = run.student, run.dataset.validation
     total = student.total_steps
     layout, predict = student.layout, student.predictor
     directory = student.folder / FOLDER
-    seen, waiting = -1, False
-    while seen < total:
+    seen, waiting, lost = -1, False, False
+    while seen < total and not lost:
         preemption.check_lost()
         # The first process chooses: another may look when there is one more, or one is gone.
         chosen = devices.first_process_says(min(_steps_after(seen, run), default=-1))
@@ -74,19 +74,21 @@ def follow(config: ConfigDict, workdir: Path) -> None:
             waiting = True
             time.sleep(SECONDS)
             continue
-        waiting, seen, variables = False, chosen, None
+        waiting, seen, restored = False, chosen, None
         checkpoints = student.checkpoints()
         try:
-            variables = checkpoints.restore_model(layout, seen)
+            restored = checkpoints.restore_model(layout, seen)
         except (OSError, ValueError, KeyError) as error:
             # Deleting takes a while, and a process that died may have left half of it.
             if (directory / str(seen)).exists() and len(_steps_after(seen, run)) < KEPT:
                 raise InputError(f"checkpoint {directory}/{seen} cannot be read: {error}") from error
         finally:
             checkpoints.close()
-        if not devices.least(variables is not None):
+        if not devices.least(restored is not None):
             run.log(f"evaluate: checkpoint {seen} was deleted before it was read")
             continue
+        variables, failed = restored  # type: ignore[misc]
+        lost = bool((failed >= 0).all())  # then training has ended before its last step
         measured = population_metrics(predict(variables, validation.images), validation.labels)
         if jax.process_index() == 0:
             tensorboard = run.config.run.tensorboard

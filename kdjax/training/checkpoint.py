@@ -155,8 +155,10 @@ class Checkpoints:
             raise InputError(f"no checkpoint in {self.directory}: run the stage that trains it first")
         return restored["best"], restored["model"]
 
-    def restore_model(self, like: TrainState, step: int) -> dict[str, Any]:
-        """Variables of the students as they were evaluated at `step`, leaves leading with (seed, arm).
+    def restore_model(self, like: TrainState, step: int) -> tuple[dict[str, Any], np.ndarray]:
+        """Variables of the students as they were evaluated at `step`, and at which step each failed, −1 = it did not.
+
+        Leaves lead with (seed, arm).
 
         Raises:
             OSError, ValueError, KeyError: the checkpoint is gone, or goes while it is read.
@@ -167,7 +169,8 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))
         model = self._mapping.from_global(restored["model"])
-        return model.get("ema") or {name: model[name] for name in ("params", "batch_stats")}
+        variables = model.get("ema") or {name: model[name] for name in ("params", "batch_stats")}
+        return variables, np.asarray(model["failed"])
 
     def all_steps(self) -> list[int]:
         """Steps of all checkpoints there are, in order."""

@@ -45,7 +45,7 @@ def test_a_run_goes_on_in_the_dtype_it_began_with(tmp_path, now):
 def test_another_dtype_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(asked("bfloat16").to_json())
     _, document = record.with_dtype(asked("float32"), tmp_path, goes_on=True)
-    with pytest.raises(InputError, match="dtype is 'float32', was 'bfloat16'; choose another workdir"):
+    with pytest.raises(InputError, match="dtype is 'float32', was 'bfloat16'; set it back or choose another workdir"):
         record.check_same_config(tmp_path, document)
 
 
@@ -91,7 +91,7 @@ def test_who_follows_a_run_before_it_begins_computes_in_its_dtype(trained_meanwh
 
 def test_who_follows_another_config_before_it_begins_is_refused(trained_meanwhile, tiny):
     tiny.distill.temperature = 3.0
-    with pytest.raises(InputError, match="temperature is 3.0, was 4.0; choose another workdir"):
+    with pytest.raises(InputError, match="temperature is 3.0, was 4.0; set it back or choose another workdir"):
         follow.begun(tiny, trained_meanwhile)
 
 

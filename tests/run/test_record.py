@@ -22,11 +22,31 @@ def dataset(fingerprint, labels=(0,), classes=("field", "lake")):
 def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
     (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
     said = []
-    record.check_same_data(tmp_path, dataset("1"), said.append)
+    record.check_same_data(tmp_path, dataset("1"), "tiles", said.append)
     assert said == []
-    record.check_same_data(tmp_path, dataset("2"), said.append)
+    written(tmp_path, {"dataset": {"path": "tiles"}})
+    record.check_same_data(tmp_path, dataset("2"), "tiles", said.append)
     assert len(said) == 1 and "not those that this run began with" in said[0]
     assert json.loads((tmp_path / "splits.json").read_text())["value_range"] == [0.0, 3000.0]
+
+
+def test_images_may_move_but_others_of_the_same_names_are_refused(tmp_path):
+    document = now()
+    document["dataset"]["path"] = "/old/tiles"
+    written(tmp_path, document)
+    (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
+    record.check_same_config(tmp_path, now())
+    said = []
+    record.check_same_data(tmp_path, dataset("1"), "/new/tiles", said.append)
+    assert said == []
+    with pytest.raises(InputError, match="other images of the same names: dataset.path is '/new/tiles', was '/old/til"):
+        record.check_same_data(tmp_path, dataset("2"), "/new/tiles", said.append)
+    document["dataset"]["source"] = "tfds"
+    written(tmp_path, document)
+    with pytest.raises(
+        InputError, match="dataset.source is 'folder', was 'tfds'; set it back or choose another workdir"
+    ):
+        record.check_same_config(tmp_path, now())
 
 
 def test_classes_in_another_order_and_other_labels_are_refused(tmp_path):
@@ -35,13 +55,13 @@ def test_classes_in_another_order_and_other_labels_are_refused(tmp_path):
     with pytest.raises(
         InputError, match="classes have another order, field, lake, … in its splits.json, now lake, fie"
     ):
-        record.check_same_data(tmp_path, dataset("1", classes=("lake", "field")), print)
+        record.check_same_data(tmp_path, dataset("1", classes=("lake", "field")), "tiles", print)
     with pytest.raises(InputError, match="images with other labels: put the data back"):
-        record.check_same_data(tmp_path, dataset("1", labels=(1,)), print)
+        record.check_same_data(tmp_path, dataset("1", labels=(1,)), "tiles", print)
     older = record.splits_document(dataset("1"))
     del older["labels"]
     (tmp_path / "splits.json").write_text(json.dumps(older))
-    record.check_same_data(tmp_path, dataset("1", labels=(1,)), print)  # of a run that did not write them down
+    record.check_same_data(tmp_path, dataset("1", labels=(1,)), "tiles", print)  # of a run that did not write them down
 
 
 def now(**fields):
@@ -117,4 +137,4 @@ def test_other_values_of_black_and_white_are_refused(tmp_path):
     other = dataset("2")
     other.value_range = (134.0, 9027.0)
     with pytest.raises(InputError, match=r"the values \[0.0, 3000.0\] became black and white, now \[134.0, 9027.0\]"):
-        record.check_same_data(tmp_path, other, print)
+        record.check_same_data(tmp_path, other, "tiles", print)

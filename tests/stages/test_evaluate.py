@@ -107,6 +107,33 @@ def test_class_weights_are_told_of_arms_in_which_they_count():
     assert said["kl"]["class_weights"] == [1.0, 2.0] and "class_weights" not in said["soft"]
 
 
+@pytest.mark.parametrize("failed", [[[3, 7]], [[3, -1]]])
+def test_nobody_follows_a_training_in_which_all_students_failed(monkeypatch, tmp_path, failed):
+    """It ends before its last step: no checkpoint is to come."""
+    asked = []
+
+    def restore(layout, step):
+        asked.append(step)
+        return {}, np.array(failed)
+
+    checkpoints = SimpleNamespace(restore_model=restore, close=lambda: None)
+    student = SimpleNamespace(
+        total_steps=9, layout=None, folder=tmp_path, checkpoints=lambda: checkpoints, arms=(), selected_by="top1",
+        predictor=lambda variables, images: np.zeros((1, 0, 1, 2)),
+    )  # fmt: skip
+    validation = SimpleNamespace(images=None, labels=np.zeros(1, int))
+    run = SimpleNamespace(
+        student=student, dataset=SimpleNamespace(validation=validation), log=lambda line: None, workdir=tmp_path,
+        config=SimpleNamespace(run=SimpleNamespace(tensorboard=False)),
+    )  # fmt: skip
+    monkeypatch.setattr(follow, "begun", lambda config, workdir: run)
+    monkeypatch.setattr(follow, "scalars", lambda run, measured: {})
+    monkeypatch.setattr(follow, "_steps_after", lambda step, run: [one for one in (8, 9) if one > step])
+    monkeypatch.setattr(follow, "evaluate", lambda run: asked.append("end"))
+    follow.follow(None, tmp_path)
+    assert asked == ([8, "end"] if min(failed[0]) >= 0 else [8, 9, "end"])
+
+
 def test_processes_that_follow_together_read_the_checkpoint_that_the_first_has_found(monkeypatch, tmp_path):
     """Another may look when there is one more: they would measure steps of their own in one program."""
     asked, said = [], iter([3, 9])
