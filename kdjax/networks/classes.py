@@ -1,6 +1,7 @@
 """Which logit of a network that was trained elsewhere is which class."""
 
 import collections
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,12 +24,13 @@ def class_places(
     Raises:
         InputError: the names are not known, differ, repeat, or lack a class.
     """
-    given = list(map(str, declared))
-    if told and given and list(told) != given:
+    spelled = lambda names: [unicodedata.normalize("NFC", str(name)) for name in names]  # as in the data set
+    given, told = spelled(declared), spelled(told or ())
+    if told and given and told != given:
         raise InputError(
             f"teacher.classes: {file} itself says that its classes are {', '.join(told)}: leave teacher.classes out"
         )
-    names = list(given or told or ())
+    names = given or told
     if not names:
         raise InputError(f"{file} does not say which logit is which class: give teacher.classes")
     twice = [name for name, count in collections.Counter(names).items() if count > 1]

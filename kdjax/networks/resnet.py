@@ -97,7 +97,8 @@ class ResNet(nn.Module):
         model: which one, a key of `DEPTHS`.
 
     Parameters: `stem`, `stem_bn`, `stage_1_block_1` ... {conv_1, conv_1_bn, ..., shortcut, shortcut_bn}, `head`.
-    Source: arXiv 1512.03385 and torchvision.models.resnet for strides, padding and initialization.
+    Source: arXiv 1512.03385 and torchvision.models.resnet for strides, padding and initialization; that of the head is
+    as in torchvision's MobileNetV2.
     """
 
     num_classes: int
@@ -171,6 +172,7 @@ def _model(name: str) -> Model:
         mean=MEAN,
         std=STD,
         names=names(name),
+        unlike={r"ra4_e3600|resnet(aa|blur)\d": f"timm/{name}.a1_in1k"},  # other pixel statistics, or pools for strides
         graph=functools.partial(graph, model=name),
     )
 

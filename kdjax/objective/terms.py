@@ -66,11 +66,11 @@ def cosine_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
         (...) float in [0, 2], one value an example.
     """
 
-    def norm(x: jax.Array) -> jax.Array:
-        square = jnp.sum(x * x, axis=-1)
-        return jnp.sqrt(jnp.where(square > 1e-24, square, 1))
+    def unit(x: jax.Array) -> jax.Array:
+        square = jnp.sum(x * x, axis=-1, keepdims=True)
+        return x / jnp.sqrt(jnp.where(square > 1e-24, square, 1))
 
-    return 1 - jnp.sum(teacher * student, axis=-1) / (norm(teacher) * norm(student))
+    return 1 - jnp.sum(unit(teacher) * unit(student), axis=-1)
 
 
 ROUNDING = 64

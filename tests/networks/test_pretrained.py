@@ -284,10 +284,13 @@ LITE, LARGE = "timm/tf_efficientnet_lite0.in1k", "timm/mobilenetv3_large_100.ra_
         ("mobilenet_v3_large", "timm/mobilenetv3_large_100.miil_in21k", LARGE),
         ("mobilenet_v3_large", "timm/mobilenetv3_large_100.ra4_e3600_r224_in1k", LARGE),
         ("mobilenet_v3_large", "timm/tf_mobilenetv3_large_100.in1k", LARGE),
+        ("resnet34", "timm/resnet34.ra4_e3600_r224_in1k", "timm/resnet34.a1_in1k"),
+        ("resnet50", "timm/resnetaa50.a1h_in1k", "timm/resnet50.a1_in1k"),
+        ("resnet50", "weights/resnetblur50_bt.safetensors", "timm/resnet50.a1_in1k"),
     ],
 )
 def test_files_of_another_network_under_the_same_names_are_refused_by_theirs(name, source, instead):
-    """Padding, eps or pixel statistics differ, which no tensor shows. Nothing is fetched."""
+    """Padding, pooling, eps or pixel statistics differ, which no tensor shows. Nothing is fetched."""
     with pytest.raises(InputError, match=f"weights {re.escape(source)}: .* give {re.escape(instead)}"):
         load_imagenet(source, name, {})
 
@@ -295,6 +298,7 @@ def test_files_of_another_network_under_the_same_names_are_refused_by_theirs(nam
 def test_files_of_the_same_network_are_not_refused_by_their_names():
     for name, source in (
         *((f"efficientnet_lite{size}", f"timm/tf_efficientnet_lite{size}.in1k") for size in range(5)),
+        *((f"resnet{depth}", f"timm/resnet{depth}.{recipe}_in1k") for depth in (18, 34, 50) for recipe in ("a1", "tv")),
         *((f"mobilenet_v3_{size}", f"timm/mobilenetv3_{size}_100.ra_in1k") for size in ("small", "large")),
         *((name, f"runs/{name}/export/student.safetensors") for name in networks.MODELS),
     ):

@@ -181,6 +181,17 @@ def test_standardized_logits_need_not_be_as_large_as_the_teachers():
     assert kl(softmax(TEACHER / T, -1), np.exp(log_softmax((7 * TEACHER + 3) / T, -1))).min() > 0.01
 
 
+@pytest.mark.parametrize("length", [3e-12, 1e-8, 1e9])
+def test_the_cosine_of_short_and_long_vectors_has_its_gradient_in_float32(length):
+    a, b = np.array([1, -2, 2]), np.array([2, 2, 0.5])
+    teacher, student = (jnp.asarray(length * one, jnp.float32) for one in (a, b))
+    value, gradient = jax.value_and_grad(terms.cosine_distance, 1)(teacher, student)
+    a_unit, b_unit = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    np.testing.assert_allclose(value, 1 - a_unit @ b_unit, rtol=1e-5)
+    expected = (a_unit @ b_unit * b_unit - a_unit) / np.linalg.norm(b)
+    np.testing.assert_allclose(length * np.asarray(gradient, np.float64), expected, rtol=1e-4)
+
+
 @jax.jit
 @jax.value_and_grad
 def at_the_edge(student, teacher, given):
