@@ -87,7 +87,8 @@ def follow(config: ConfigDict, workdir: Path) -> None:
         if not devices.least(restored is not None):
             run.log(f"evaluate: checkpoint {seen} was deleted before it was read")
             continue
-        variables, failed = restored  # type: ignore[misc]
+        assert restored is not None
+        variables, failed = restored
         lost = bool((failed >= 0).all())  # then training has ended before its last step
         measured = population_metrics(predict(variables, validation.images), validation.labels)
         if jax.process_index() == 0:

@@ -40,8 +40,8 @@ MUTANTS = (
     ),
     Mutant(
         TERMS,
-        "return 1 - jnp.sum(teacher * student, axis=-1) /",
-        "return -jnp.sum(teacher * student, axis=-1) /",
+        "return 1 - jnp.sum(unit(teacher) * unit(student), axis=-1)",
+        "return -jnp.sum(unit(teacher) * unit(student), axis=-1)",
         f"{REFERENCE} -k numpy",
     ),
     Mutant(

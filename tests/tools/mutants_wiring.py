@@ -283,4 +283,18 @@ WIRED = (
         "return -float",
         "tests/deploy/test_trust.py -k boast",
     ),
+    Mutant(
+        "kdjax/run/run.py",
+        "if not begun and devices.first_process_says(record.begun(workdir)):",
+        "if False:",
+        "tests/test_main.py -k left_alone",
+    ),
+    Mutant("kdjax/run/record.py", "if was != path:", "if False:", "tests/run/test_record.py"),
+    Mutant(
+        "kdjax/stages/follow.py",
+        "while seen < total and not lost:",
+        "while seen < total:",
+        "tests/stages/test_evaluate.py -k nobody",
+    ),
+    Mutant("kdjax/data/offset.py", "if not known.all():", "if False:", "tests/data/test_offset.py"),
 )
