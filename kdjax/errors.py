@@ -76,13 +76,14 @@ def escape_output() -> None:
 def in_one_line(main: Callable[[list[str]], None]) -> None:
     """Runs a command on the arguments of this process; whatever a person can correct ends in one line.
 
-    The exit status is 2, 130 after Ctrl-C, and 75 after SIGTERM, on which schedulers requeue.
+    The exit status is 2, 130 after Ctrl-C, and 75 after SIGTERM, on which schedulers requeue. It is 0 where a reader
+    such as `head` has seen enough.
     """
     escape_output()
     try:
         main(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # a reader such as `head` has seen enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         _end(f"error: {error}", 2)

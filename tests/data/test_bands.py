@@ -67,7 +67,7 @@ def test_what_cannot_be_known_is_refused():
     flat = np.full((8, 8, 13), 500, np.uint16)
     with pytest.raises(DecodeError, match=r"13 bands without names, in the order .* dataset.file_bands"):
         decode.decode(tiff(flat), L1C)
-    with pytest.raises(DecodeError, match="5 bands, and 13 are expected"):
+    with pytest.raises(DecodeError, match="5 bands, and 13 are expected where it does not describe them all"):
         decode.decode(tiff(flat[..., :5]), L1C)
     with pytest.raises(DecodeError, match="no band B11 among B02, B03"):
         decode.decode(tiff(flat[..., :2], ("B02", "B03")), Bands(("B02", "B11")))
