@@ -127,8 +127,10 @@ def test_evaluation_is_of_the_selected_students(finished):
             np.testing.assert_allclose(finished.logits[f"student_{side}"][row, column], expected, atol=2e-3)
         top1, nll = scores(finished.logits["student_test"][row, column], finished.data.test.labels)
         assert arm["test_top1"][row] == top1 and arm["test_metrics"][row]["nll"] == pytest.approx(nll, rel=1e-4)
-        assert arm["val_top1"][row] == finished.checkpoint("distill", "best")["score"][row, column]
-        assert arm["selected_step"][row] == finished.checkpoint("distill", "best")["step"][row, column]
+        best = finished.checkpoint("distill", "best")
+        assert arm["val_top1"][row] == best["score"][row, column]
+        assert arm["val_nll"][row] == pytest.approx(best["nll"][row, column], rel=1e-4)
+        assert arm["selected_step"][row] == best["step"][row, column]
         last = finished.checkpoint("distill", "model")
         row_of = lambda leaf: leaf[row, column]  # noqa: B023
         trained = jax.tree.map(row_of, {name: last[name] for name in ("params", "batch_stats")})

@@ -231,6 +231,10 @@ def _read(
             )
     path = hub.locate(source)
     with told.opened(path) as file:
+        for name in file.keys():
+            # Those of 8 bits and fewer come with scales that no naming here has.
+            if (dtype := file.get_slice(name).get_dtype()).startswith(("F8_", "F6_", "F4")):
+                raise InputError(f"weights {path}: {name} holds {dtype}: give the file in float32, bfloat16 or float16")
         found = {name: file.get_tensor(name) for name in file.keys()}
         bands = told.names(told.field(file, "bands"))
     shapes = {leaf: np.shape(value) for leaf, value in traverse_util.flatten_dict(variables).items()}

@@ -3,6 +3,7 @@
 Arms are those of results.json. All is decided on their weights and on validation, nothing on test images.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -65,13 +66,18 @@ def on_validation(arm: Mapping[str, Any], measure: str = "top1") -> float | None
     return intervals.mean(arm[f"val_{measure}"])
 
 
-def rank(arm: Mapping[str, Any], measure: str = "top1") -> tuple[float, float]:
+def rank(arm: Mapping[str, Any], measure: str = "top1") -> tuple[float, float, float]:
     """What the best on validation has most of: the share of the seeds that ended well, then the mean over these.
 
-    The mean alone would prefer an arm for the seeds that it lost.
+    The mean alone would prefer an arm for the seeds that it lost. Of equals the lower mean NLL is better, as where
+    `export` chooses; an earlier version did not keep it.
     """
-    values = arm[f"val_{measure}"]
-    return sum(value is not None for value in values) / max(len(values), 1), on_validation(arm, measure) or 0.0
+    values, nll = arm[f"val_{measure}"], intervals.mean(arm.get("val_nll", ()))
+    return (
+        sum(value is not None for value in values) / max(len(values), 1),
+        on_validation(arm, measure) or 0.0,
+        -math.inf if nll is None else -nll,
+    )
 
 
 def select(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> dict[str, str]:

@@ -44,9 +44,10 @@ def build(
         student: model, params, macs, and any more.
         arms: name -> weights ({'ce', 'kl', 'cosine', ...}), temperature, seeds (list of int), test (per seed the dict
             of `metrics.classification`, joined with that of `metrics.agreement`; None for a seed that failed), val_top1
-            (per seed a fraction or None), with class_counts val_macro_recall, and any more, which is passed on. Two
-            keys have a meaning here: 'correct', (seeds, test images) bool, is what the bootstrap draws from and is not
-            kept; 'family' makes an arm one trial of several of that name, of which the best on validation is compared.
+            (per seed a fraction or None), with class_counts val_macro_recall, val_nll (per seed in nats, which decides
+            between equals), and any more, which is passed on. Two keys have a meaning here: 'correct', (seeds, test
+            images) bool, is what the bootstrap draws from and is not kept; 'family' makes an arm one trial of several
+            of that name, of which the best on validation is compared.
         environment: as from `runtime.environment.environment()`.
         config: mapping or ConfigDict, kept as it is.
         labels: (test images,) int, the classes that the bootstrap of macro recall draws by; not kept.
@@ -200,6 +201,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             family: {
                 "weights": one[0]["weights"],
                 f"val_{judged}": [comparison.on_validation(arm, judged) for arm in one],
+                "val_nll": [intervals.mean(arm.get("val_nll", ())) for arm in one],
             }
             for family, one in of_family.items()
         },

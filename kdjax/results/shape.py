@@ -67,7 +67,7 @@ def _of_seeds(arm: Mapping[str, Any], path: str) -> str | None:
     seeds = arm["seeds"]
     if len(set(seeds)) != len(seeds):
         return f"{path}.seeds"
-    lists = {name: arm[name] for name in ("test_top1", "val_top1", "val_macro_recall") if name in arm}
+    lists = {name: arm[name] for name in ("test_top1", "val_top1", "val_macro_recall", "val_nll") if name in arm}
     lists |= {"macro_recall.test": arm["macro_recall"]["test"]} if "macro_recall" in arm else {}
     return next((f"{path}.{name}" for name, values in lists.items() if len(values) != len(seeds)), None)
 
@@ -130,4 +130,5 @@ _ARM: dict[str, Any] = {
     "val_top1": _list_of(_or_none(_share)),
     "macro_recall?": {**_SPREAD, "test": _list_of(_or_none(_share))},
     "val_macro_recall?": _list_of(_or_none(_share)),
+    "val_nll?": _list_of(_or_none(_number)),
 }

@@ -125,7 +125,7 @@ def _arms(
             "test": valid(column, tests),
             **{
                 f"val_{name}": valid(column, [measured["validation"][row][column][name] for row in rows])
-                for name in NAMES
+                for name in (*NAMES, "nll")
             },
             "selected_step": [int(one) for one in selected.best.step[:, column]],
             "final_sha256": [_digest(selected.last, row, column) for row in rows],

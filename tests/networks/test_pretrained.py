@@ -127,6 +127,21 @@ def test_values_that_are_not_finite_are_refused_when_read(tmp_path, dtype):
                 assert "\n" not in str(error.value)
 
 
+def test_quantized_weights_are_refused_by_their_dtype(tmp_path):
+    """NumPy cannot even hold the 8-bit floating-point numbers that other packages save."""
+    tensors = named_tensors("mobilenet_v2", variables("mobilenet_v2", 0))
+    name, path = "features.3.conv.1.1.running_var", tmp_path / "weights.safetensors"
+    tensors[name] = tensors[name].astype(np.uint8)
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=f"{name} holds uint8, not floating-point"):
+        check(path, "mobilenet_v2", variables("mobilenet_v2", 1))
+    content = path.read_bytes().replace(b'"dtype":"U8"', b'"dtype":"F8_E4M3"')
+    length = int.from_bytes(content[:8], "little") + len("F8_E4M3") - len("U8")
+    path.write_bytes(length.to_bytes(8, "little") + content[8:])
+    with pytest.raises(InputError, match=f"{name} holds F8_E4M3: give the file in float32"):
+        check(path, "mobilenet_v2", variables("mobilenet_v2", 1))
+
+
 def test_a_first_layer_for_pixels_of_0_to_255_is_pointed_out(tmp_path):
     target = variables("vgg16", 1)
     tensors = named_tensors("vgg16", variables("vgg16", 0))

@@ -43,6 +43,16 @@ def test_a_seed_that_failed_weighs_more_than_the_mean_of_the_others():
     assert comparison.find_alone({"three": whole, "two": arm([0.81, 0.81])}) == "two"
 
 
+def test_of_equals_on_validation_the_lower_nll_is_chosen():
+    trial = arm([0.9, 0.8], "taught", kl=1.0)
+    arms = {"old": trial, "worse": {**trial, "val_nll": [0.5, 0.3]}, "lower": {**trial, "val_nll": [0.2, 0.2]}}
+    assert comparison.select(arms) == {"taught": "lower"}
+    arms["better"] = {**arm([0.91, 0.8], "taught", kl=1.0), "val_nll": [9.0, 9.0]}
+    assert comparison.select(arms) == {"taught": "better"}
+    alone = {"first": {**arm([0.9]), "val_nll": [0.3]}, "second": {**arm([0.9]), "val_nll": [0.2]}}
+    assert comparison.find_alone(alone) == "second"
+
+
 def test_gains_are_over_the_best_on_validation_of_those_without_a_teacher():
     arms = {"kl": arm([0.99], kl=1.0), "student_alone": arm([0.6, 0.6]), "labeled_alone": arm([0.5, 0.8])}
     assert comparison.baselines(arms) == ["student_alone", "labeled_alone"]
