@@ -16,20 +16,23 @@ _AT_ONCE = 2**21  # values: 16 MB as integers of eight bytes
 def of(images: Images) -> Statistics:
     """Mean and standard deviation of each band of (N, S, S, bands) uint8 or uint16, in [0, 1].
 
-    A band that has one value everywhere says nothing; its deviation is taken for 1, so that it becomes 0. Sums are of
-    integers, so they do not depend on how many images are read at a time.
+    Pixels of which all bands are 0 hold no data and do not count. A band that has one value everywhere says nothing;
+    its deviation is taken for 1, so that it becomes 0. Sums are of integers, so they do not depend on how many images
+    are read at a time.
     """
-    most, count, bands = int(np.iinfo(images.dtype).max), math.prod(images.shape[:3]), images.shape[-1]
+    most, bands = int(np.iinfo(images.dtype).max), images.shape[-1]
     at_once = max(1, _AT_ONCE // math.prod(images.shape[1:]))
-    sums, squares = [0] * bands, [0] * bands
+    count, sums, squares = 0, [0] * bands, [0] * bands
     for start in range(0, len(images), at_once):
         values = images[start : start + at_once].astype(np.uint64)
+        count += int(values.any(-1).sum())
         sums = [total + int(one) for total, one in zip(sums, values.sum((0, 1, 2)), strict=True)]
         squares = [total + int(one) for total, one in zip(squares, np.square(values).sum((0, 1, 2)), strict=True)]
-    mean = np.array(sums) / (count * most)
+    total_values = max(count, 1) * most
+    mean = np.array(sums) / total_values
     # Of integers too: a band that hardly varies would lose its deviation in the difference of two means.
     varied = [count * square - total * total for total, square in zip(sums, squares, strict=True)]
-    std = np.array([math.sqrt(one) / (count * most) for one in varied])
+    std = np.array([math.sqrt(one) / total_values for one in varied])
     return Statistics(tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
 
 

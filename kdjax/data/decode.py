@@ -29,7 +29,7 @@ from kdjax.errors import reason
 __all__ = ["DecodeError", "Decoded", "ReadError", "decode", "digest", "opened", "resize", "warnings_settled"]
 
 # Raise this number whenever the same file would give other pixels: cached arrays of older versions are then ignored.
-VERSION = 9
+VERSION = 10
 
 # A tile is at most some thousand pixels wide. The limits keep a decompression bomb from filling the memory.
 MAX_PIXELS = 64_000_000
@@ -325,15 +325,24 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
 def digest(image: np.ndarray, valid: np.ndarray | None = None) -> str:
     """sha256 (hex) of the size and the values of an image (H, W, channels): equal for identical pixels only.
 
+    Deeper ones than bytes may come as another type, and with or without the word that their zeros are no data: they are
+    the same image.
+
     Args:
         image: any pixels.
         valid: bool (H, W), where they are data; None = everywhere, or the pixels show it.
     """
-    kind = "" if image.dtype == np.uint8 and image.shape[-1] == 3 else f"{image.shape[-1]} {image.dtype};"
+    kind = "" if image.dtype == np.uint8 and image.shape[-1] == 3 else f"{image.shape[-1]};"
     total = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]};{kind}".encode())
     for rows in pixels.strips(image):
         part = pixels.blackened(image[rows], None if valid is None else valid[rows])
-        total.update(np.ascontiguousarray(part).data)
-    if valid is not None:
-        total.update(np.packbits(valid).data)
+        total.update(np.ascontiguousarray(part if part.dtype == np.uint8 else _as_floats(part)).data)
     return total.hexdigest()
+
+
+def _as_floats(values: np.ndarray) -> np.ndarray:
+    """Values in float32, or in float64 where that does not hold them all; there is no negative zero."""
+    exact = values.astype(np.float64) + 0.0
+    with np.errstate(over="ignore"):
+        narrow = exact.astype(np.float32)
+    return narrow if (narrow == exact).all() else exact

@@ -38,7 +38,7 @@ _PART = re.compile(
 _VEHICLES = ("train", "trains")  # a class may be called so
 _CONTAINERS = frozenset(
     "images image imgs img pictures previews preview rgb masks mask labels annotations jpg jpeg png tif tiff data "
-    "original originals raw resized small large sample samples unlabeled unlabeled".split()
+    "original originals raw resized small large sample samples unlabeled unlabelled".split()
 )
 
 

@@ -1,12 +1,13 @@
 """Files of weights: on this machine, or on the Hugging Face hub."""
 
+import functools
 import os
 import re
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, reason
 
 HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[^\s:@]+))?(?::(?P<file>[^\s:]+))?")
 SUFFIX = ".safetensors"
@@ -46,6 +47,7 @@ def commit(path: Path) -> str | None:
     return None
 
 
+@functools.cache  # a branch may move meanwhile: what is checked, loaded and recorded must be one file
 def _fetched(source: str, repo: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import constants, hf_hub_download  # slow to import, and only needed here
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -59,8 +61,7 @@ def _fetched(source: str, repo: str, file: str, revision: str | None) -> Path:
             f"{repo} elsewhere and give its path"
         ) from None
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"weights {source}: no such file, and not from the Hugging Face hub: {reason}") from None
+        raise InputError(f"weights {source}: no such file, and not from the Hugging Face hub: {reason(error)}") from None
 
 
 def _reachable(endpoint: str) -> bool:

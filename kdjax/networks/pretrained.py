@@ -133,11 +133,11 @@ def load_imagenet(
     record = {
         "source": str(source),
         "file": file.path.name,
-        "sha256": digest(source),
+        "sha256": digest(file.path),
         "commit": hub.commit(file.path),
         "naming": file.naming,
         "pixels": pixels,
-        **input_statistics(source),
+        **input_statistics(file.path),
     }
     return Loaded({**variables, **traverse_util.unflatten_dict(leaves)}, report, record)
 

@@ -69,6 +69,13 @@ def test_one_flat_split_folder_beside_classes_is_a_question(tmp_path, odd):
         load(path=str(root), **OPTIONS)
 
 
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "raw", "masks"])
+def test_a_folder_of_folders_that_is_called_like_no_class_is_a_question(tmp_path, name):
+    root = parts(write_classes(tmp_path / "tiles", ("field", "lake"), 6), name, classes=("north", "south"), count=2)
+    with pytest.raises(InputError, match=f"holds {name}: are these parts of a data set"):
+        load(path=str(root), **OPTIONS)
+
+
 def test_a_container_with_a_name_before_it_is_a_question(tmp_path):
     root = parts(write_classes(tmp_path / "tiles", ("figures",), 6), "eurosat_rgb")
     with pytest.raises(InputError, match="holds eurosat_rgb: are these parts"):

@@ -134,8 +134,37 @@ def test_deep_tiles_that_clip_to_one_image_are_not_identical(tmp_path):
     data = load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(1000.0, 11000.0))
     sides = [set(split.names) for split in (data.train, data.validation, data.test)]
     assert sum(map(len, sides)) == 13 and all(("sea/5.tif" in side) == ("sea/twin.tif" in side) for side in sides)
-    pixels, valid = np.full((2, 2, 3), 7, np.uint16), np.array([[True, False], [True, True]])
-    assert decode.digest(pixels, valid) != decode.digest(np.where(valid[..., None], pixels, np.uint16(0)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [("uint16", {"extratags": [(42113, "s", 0, "0", True)]}), ("float32", {}), ("float64", {}), ("int16", {})],
+)
+def test_copies_of_a_deep_tile_are_one_image_however_they_are_stored(tmp_path, dtype, options):
+    """A tile at the edge of a scene, once as it came and once with the tag of no data or from a raster calculator."""
+    rng = np.random.default_rng(0)
+    for name in ("land", "sea"):
+        (tmp_path / "tiles" / name).mkdir(parents=True)
+        for i in range(6):
+            tile = rng.integers(1500, 5000, (8, 8, 3)).astype(np.uint16)
+            tile[:3, :5] = 0
+            tifffile.imwrite(tmp_path / "tiles" / name / f"{i}.tif", tile, photometric="rgb")
+            copy = tmp_path / "tiles" / name / f"copy_{i}.tif"
+            tifffile.imwrite(copy, tile.astype(dtype), photometric="rgb", **options)
+    data = load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(1000.0, 11000.0))
+    side_of = {name: side for side, split in enumerate((data.train, data.validation, data.test)) for name in split.names}
+    assert len(side_of) == 24
+    for name in ("land", "sea"):
+        assert all(side_of[f"{name}/{i}.tif"] == side_of[f"{name}/copy_{i}.tif"] for i in range(6))
+
+
+def test_the_digest_of_a_deep_image_is_of_its_values():
+    values, valid = np.array([[[7, 0]], [[70000, 3]]]), np.array([[True], [False]])
+    same = {decode.digest(values.astype(dtype)) for dtype in ("uint32", "int32", "float32", "float64")}
+    assert len(same) == 1 and decode.digest(values * -0.0) == decode.digest(values * 0.0)
+    assert decode.digest(values, valid) == decode.digest(values * valid[..., None])
+    others = [values + 1, values + 2**-30, values.reshape(1, 2, 2), values[..., :1], np.full(values.shape, 1e300)]
+    assert len(same.union(map(decode.digest, others))) == 6
 
 
 def test_nodata_does_not_stretch_the_range(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import re
 import socket
 import types
@@ -247,7 +248,40 @@ def test_a_hub_id_is_fetched_by_its_file_and_revision(tmp_path, monkeypatch, sou
 
     monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    hub._fetched.cache_clear()
     assert hub.locate(source) == path and asked == [(repo, file, revision)]
+
+
+def test_a_branch_of_the_hub_that_moves_is_one_file_to_a_process(tmp_path, monkeypatch):
+    """What is checked, loaded and recorded."""
+    revisions = itertools.count()
+
+    def fetched(*names, **options):
+        path = tmp_path / f"{next(revisions)}.safetensors"
+        save_file(named_tensors("mobilenet_v2", variables("mobilenet_v2", int(path.stem))), path)
+        return str(path)
+
+    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    hub._fetched.cache_clear()
+    check("org/name", "mobilenet_v2", variables("mobilenet_v2", 9))
+    loaded = load_imagenet("org/name", "mobilenet_v2", variables("mobilenet_v2", 9))
+    assert loaded.record["sha256"] == hashlib.sha256((tmp_path / "0.safetensors").read_bytes()).hexdigest()
+    stem = variables("mobilenet_v2", 0)["params"]["stem"]["kernel"]
+    np.testing.assert_array_equal(loaded.variables["params"]["stem"]["kernel"], stem)
+    assert next(revisions) == 1
+
+
+@pytest.mark.parametrize("message", ["", "Repository Not Found for url.\n\nPlease log in."])
+def test_what_the_hub_says_is_one_line(monkeypatch, message):
+    def refuse(*names, **options):
+        raise OSError(message)
+
+    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(InputError, match="not from the Hugging Face hub: (OSError|Repository Not Found)") as error:
+        hub.locate("org/none")
+    assert "\n" not in str(error.value)
 
 
 def test_a_hub_that_cannot_be_reached_is_said_within_seconds(tmp_path, monkeypatch):
