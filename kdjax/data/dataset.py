@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -83,6 +83,8 @@ class Dataset:
         meaning: what the numbers, bands and size of its tiles were, for whoever classifies others later.
         statistics: of the bands of the training images, where they are not simply red, green and blue.
         bounds: west, south, east and north of the middles of its tiles, degrees; () = not known.
+        digests: by the names of `members`, hex digests of the pixels before resizing: the same image has the same in a
+            data set of other names or another size.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Dataset:
     meaning: Meaning = Meaning()
     statistics: Statistics | None = None
     bounds: tuple[float, ...] = ()
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def value_range(self) -> tuple[float, ...]:

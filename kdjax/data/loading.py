@@ -84,11 +84,12 @@ def load(
         members["train"] = tuple(pool.names[i] for i in assigned.train if pool.labels[i] >= 0)
         notes += (f"{(train.labels < 0).sum()} training images without a label are left out",)
         train = train.labeled()
+    digests = dict(zip(pool.names, pool.digests, strict=True))
     members["unlabeled"] = ()
     if section["unlabeled_dir"]:
         held = np.concatenate([assigned.validation, assigned.test])
-        train, members["unlabeled"], more = _with_unlabeled(train, held, pool, section, context)
-        notes += more
+        train, added, more = _with_unlabeled(train, held, pool, section, context)
+        members["unlabeled"], digests, notes = tuple(added), digests | added, notes + more
     splits = {"train": train, "validation": validation, "test": test}
     total = fingerprint(pool.classes, splits, pool.meaning.bands)
     statistics, more = _band_statistics(section, splits, pool.meaning)
@@ -109,6 +110,7 @@ def load(
         meaning=pool.meaning,
         statistics=statistics,
         bounds=bounds,
+        digests={name: digests[name] for names in members.values() for name in names},
     )
 
 
@@ -255,8 +257,8 @@ def _build(
 
 def _with_unlabeled(
     train: Split, held: np.ndarray, pool: Pool, section: Mapping[str, Any], context: Context
-) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
-    """Train with the tiles of unlabeled_dir added, the names added, and notes; tiles that show a held example go.
+) -> tuple[Split, dict[str, str], tuple[str, ...]]:
+    """Train with the tiles of unlabeled_dir added, their digests by name, and notes; tiles that show a held example go.
 
     `held` (n,) are the places in the pool of those in validation and test. Identical tiles always go, those that are
     nearly the same with `group_near_duplicates`.
@@ -274,20 +276,20 @@ def _with_unlabeled(
         if near.any():
             notes += (f"{near.sum()} unlabeled tiles dropped: nearly the same as a validation or test image",)
         keep &= ~near
-    names = tuple(name for name, kept in zip(tiles.names, keep, strict=True) if kept)
-    if not names:
+    added = {name: one for name, one, kept in zip(tiles.names, tiles.digests, keep, strict=True) if kept}
+    if not added:
         nearly = ", or nearly one" * section["group_near_duplicates"]
         raise InputError(
             f"dataset.unlabeled_dir: every tile of {section['unlabeled_dir']} is a validation or test image{nearly}"
         )
-    notes += (f"{len(names)} unlabeled tiles added to train",)
+    notes += (f"{len(added)} unlabeled tiles added to train",)
     merged = Split(
         Rows.of(train.images).followed_by(tiles.images.select(keep)),
-        np.concatenate([train.labels, np.full(len(names), UNLABELLED, np.int32)]),
-        train.names + names,
+        np.concatenate([train.labels, np.full(len(added), UNLABELLED, np.int32)]),
+        train.names + tuple(added),
         np.concatenate([train.hashed(), tiles.hashes[keep]]),
     )
-    return merged, names, notes
+    return merged, added, notes
 
 
 def _near_duplicates(

@@ -61,7 +61,9 @@ def _fetched(source: str, repo: str, file: str, revision: str | None) -> Path:
             f"{repo} elsewhere and give its path"
         ) from None
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise InputError(f"weights {source}: no such file, and not from the Hugging Face hub: {reason(error)}") from None
+        raise InputError(
+            f"weights {source}: no such file, and not from the Hugging Face hub: {reason(error)}"
+        ) from None
 
 
 def _reachable(endpoint: str) -> bool:

@@ -106,10 +106,15 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
     config.distill.logits = tuple(
         os.path.expanduser(folder) if isinstance(folder, str) else folder for folder in config.distill.logits
     )
-    config.teacher.ensemble = tuple(
-        text.replace("=~", "=" + os.path.expanduser("~"), 1) if isinstance(text, str) else text
-        for text in config.teacher.ensemble
-    )
+    config.teacher.ensemble = tuple(map(_expanded, config.teacher.ensemble))
+
+
+def _expanded(member: Any) -> Any:
+    """KIND=PLACE with the place expanded; what is no text is refused later."""
+    if not isinstance(member, str):
+        return member
+    kind, sign, place = member.partition("=")
+    return f"{kind}{sign}{os.path.expanduser(place)}"
 
 
 def _check_top(config: ml_collections.ConfigDict) -> None:

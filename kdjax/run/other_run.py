@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from kdjax.data import class_weights
 from kdjax.data.dataset import Dataset
 from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
+from kdjax.run import record
 from kdjax.run.arms import has_term
 from kdjax.run.given import Given, given_teachers
-from kdjax.run.record import completed
 
 FREE = ("workdir", "students", "ensemble", "weights", "weights_pixels")
 """Fields of `config.teacher` that may differ from that run's: where it was read from, and where it began."""
@@ -64,7 +64,7 @@ class OtherRun:
 
     def config(self) -> dict[str, Any]:
         """Its configuration as this version writes it."""
-        return completed(self.read("config.json", "teacher", "student", "dataset", "arms", "distill"))
+        return record.completed(self.read("config.json", "teacher", "student", "dataset", "arms", "distill"))
 
 
 def named(config: Any) -> tuple[OtherRun, ...]:
@@ -132,8 +132,8 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
 
     A teacher whose best step, or the penalty of whose head, was chosen on validation images saw these too: they may not
     be this run's test images. Students saw what their own teacher saw, and the teacher of that.
-    Images are known by their names; how many test images are not, is told, and how many labels that teacher knew which
-    are hidden here.
+    Images are known by their names and by their content, but for runs of earlier versions, which kept names only. How
+    many test images are not known is told, and how many labels that teacher knew which are hidden here.
 
     Raises:
         InputError: other classes, images on another side, or values that were mapped to other pixels.
@@ -152,11 +152,11 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
             f"{other.field}: {other.workdir} maps the values {theirs}, this run {ours}: set dataset.value_range to the "
             "first"
         )
-    unknown = set(dataset.test.names) - {*there["train"], *there["validation"], *there["test"]}
+    unknown = set(dataset.test.names) - _shared(there, record.IMAGES, dataset, dataset.test.names)
     if unknown:
         log(
-            f"{other.field}: {len(unknown)} of {len(dataset.test.names)} test images of this run are not known by name "
-            f"in {other.workdir}: make sure that the teacher was not trained on them under other names"
+            f"{other.field}: {len(unknown)} of {len(dataset.test.names)} test images of this run are not known in "
+            f"{other.workdir}: make sure that the teacher was not trained on them in another form"
         )
     if hidden := hidden_labels([other], dataset):
         log(f"{other.field}: the teacher of {other.workdir} was trained with {hidden} labels that are hidden here")
@@ -166,20 +166,26 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
 
 def _check_seen(other: OtherRun, dataset: Dataset) -> None:
     there = other.read("splits.json", "train", "validation")
-    unlabeled = there.get("unlabeled", there.get("unlabelled", ()))  # as earlier versions called them
-    trained = (*there["train"], *unlabeled)
-    chosen = there["validation"] if _selected(other) else ()
-    for did, images, side in (
+    trained = ("train", "unlabeled", "unlabelled")  # as earlier versions called them
+    chosen = ("validation",) if _selected(other) else ()
+    for did, theirs, side in (
         ("trained on", trained, "validation"),
         ("trained on", trained, "test"),
         ("was selected on", chosen, "test"),
     ):
-        both = set(images).intersection(getattr(dataset, side).names)
-        if both:
+        if both := _shared(there, theirs, dataset, getattr(dataset, side).names):
             raise InputError(
                 f"{other.field}: {other.workdir} {did} {len(both)} of this run's {side} images, such as "
                 f"{min(both)}: set dataset.splits={other.workdir}/splits.json or data_seed to that run's"
             )
+
+
+def _shared(there: Mapping[str, Any], theirs: Sequence[str], dataset: Dataset, names: Sequence[str]) -> set[str]:
+    """Those of these names in `dataset` whose images are under `theirs` in another run's splits.json."""
+    listed = {name for side in theirs for name in there.get(side, ())}
+    contents = {digest for side in theirs for digest in there.get("digests", {}).get(side, ())}
+    known = lambda name: name in listed or dataset.digests.get(name, "")[: record.DIGITS] in contents
+    return {name for name in names if known(name)}
 
 
 def hidden_labels(others: Iterable[OtherRun], dataset: Dataset) -> int:

@@ -30,6 +30,12 @@ RENAMED = {
 }
 """Fields of earlier versions that have another name now."""
 
+IMAGES = ("train", "validation", "test", "unlabeled")
+"""Entries of splits.json that name images, each in one of them."""
+
+DIGITS = 16
+"""Of the digest of an image in splits.json. Two of ten million images share these with a chance of 1 in 400 000."""
+
 FIX = "it says which run the checkpoints here belong to: restore it or choose another workdir"
 
 
@@ -127,12 +133,16 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
 def splits_document(dataset: Dataset) -> dict[str, Any]:
     """The content of splits.json: the splits, and what tells whether their names still mean the same images.
 
-    With the values that became black and white, () of bytes: a data set that says nothing of them chose its own.
+    With the digests of the images of each split, by which other runs know them under other names; and the values that
+    became black and white, () of bytes: a data set that says nothing of them chose its own.
     """
     return {
         **dataset.splits_document(),
         "fingerprint": dataset.fingerprint,
         "labels": _labels_digest(dataset),
+        "digests": {
+            side: [dataset.digests[name][:DIGITS] for name in dataset.members.get(side, ())] for side in IMAGES
+        },
         "value_range": list(dataset.value_range),
     }
 
@@ -161,7 +171,7 @@ def check_same_data(workdir: Path, dataset: Dataset, path: str, log: Callable[[s
             are read elsewhere than before.
     """
     before, now = read(workdir, "splits.json"), splits_document(dataset)
-    sides = sorted(now.keys() - {"fingerprint", "labels", "value_range"})
+    sides = sorted(now.keys() - {"fingerprint", "labels", "digests", "value_range"})
     listed = (before.get(side, []) for side in sides)
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed):
         raise InputError(f"{workdir / 'splits.json'} is not the record of a run: {FIX}")

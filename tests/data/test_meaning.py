@@ -152,7 +152,9 @@ def test_copies_of_a_deep_tile_are_one_image_however_they_are_stored(tmp_path, d
             copy = tmp_path / "tiles" / name / f"copy_{i}.tif"
             tifffile.imwrite(copy, tile.astype(dtype), photometric="rgb", **options)
     data = load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(1000.0, 11000.0))
-    side_of = {name: side for side, split in enumerate((data.train, data.validation, data.test)) for name in split.names}
+    side_of = {
+        name: side for side, split in enumerate((data.train, data.validation, data.test)) for name in split.names
+    }
     assert len(side_of) == 24
     for name in ("land", "sea"):
         assert all(side_of[f"{name}/{i}.tif"] == side_of[f"{name}/copy_{i}.tif"] for i in range(6))

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import unicodedata
 
 import numpy as np
@@ -311,6 +312,18 @@ def test_unlabeled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
     assert any("2 unlabeled tiles dropped" in note for note in data.notes)
     assert data.splits_document()["unlabeled"] == list(added)
     assert data.test.names == whole.test.names and data.fingerprint != whole.fingerprint
+    assert data.digests.keys() == {*names_of(data)} and data.digests[added[-1]] == data.digests[whole.train.names[0]]
+
+
+def test_digests_know_an_image_by_another_name_and_size(tiles, tmp_path):
+    data = load(path=str(tiles), **OPTIONS)
+    for name in data.digests:
+        place = tmp_path / "renamed" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiles / name, place.with_stem(f"other_{place.stem}"))
+    renamed = load(**OPTIONS | {"path": str(tmp_path / "renamed"), "storage_size": 40, "data_seed": 1})
+    assert len(set(data.digests.values())) == len(data.digests) == len(names_of(data))
+    assert {name.replace("other_", ""): digest for name, digest in renamed.digests.items()} == data.digests
 
 
 @pytest.mark.slow

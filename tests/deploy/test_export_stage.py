@@ -15,9 +15,11 @@ from helpers.variables import randomized
 from safetensors.numpy import load_file
 
 from kdjax import main, networks
+from kdjax.config import base
 from kdjax.data.dataset import Split
 from kdjax.data.meaning import Meaning
 from kdjax.deploy import export
+from kdjax.deploy.export import __main__ as export_command
 from kdjax.deploy.trust import fit
 from kdjax.errors import InputError, Preempted
 from kdjax.networks.pretrained import load_imagenet, named_tensors
@@ -130,6 +132,17 @@ def test_missing_packages_are_refused(monkeypatch):
     monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(InputError, match=r"no_such_package.*kdjax\[export\]"):
         export.check(litert=False)
+
+
+@pytest.mark.parametrize("how", ["config", "flag"])
+def test_missing_packages_are_refused_before_the_run_is_opened(monkeypatch, tmp_path, how):
+    monkeypatch.setattr(export, "LITERT_PACKAGES", ("no_such_litert",))
+    monkeypatch.setattr(opening, "opened", lambda *arguments, **options: pytest.fail("its images were read"))
+    config = base()
+    config.run.litert = how == "config"
+    (tmp_path / "config.json").write_text(config.to_json())
+    with pytest.raises(InputError, match="run.litert needs no_such_litert"):
+        export_command.main([f"--workdir={tmp_path}", *(["--litert"] if how == "flag" else [])])
 
 
 def test_images_that_cannot_be_exported_are_refused_before_anything_is_trained(monkeypatch, tmp_path):

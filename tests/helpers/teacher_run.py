@@ -20,7 +20,7 @@ def write_teacher(folder):
     return here
 
 
-def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3"), value_range=(), hidden=()):
+def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3"), value_range=(), hidden=(), digests=None):
     """Of a run, what is compared with the teacher's."""
     return SimpleNamespace(
         classes=classes,
@@ -28,4 +28,5 @@ def dataset(classes=("a", "b"), validation=("a/2",), test=("a/3", "b/3"), value_
         test=SimpleNamespace(names=test),
         value_range=value_range,
         members={"label_hidden": hidden},
+        digests=digests or {},
     )

@@ -5,7 +5,17 @@ import math
 import jax
 import numpy as np
 
+from kdjax import networks
 from kdjax.networks.layers import images_for
+
+
+def drawn(name, seed, classes=5, **options):
+    """Random numbers in the shapes of a network's variables."""
+    model = networks.create(name, num_classes=classes, **{"width": 0.25, **options})
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    rng = np.random.default_rng(seed)
+    numbers = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), dict(shapes))
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: abs(leaf) if path[-1].key == "var" else leaf, numbers)
 
 
 def randomized(model, size):

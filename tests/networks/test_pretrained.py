@@ -2,35 +2,19 @@
 
 import functools
 import hashlib
-import itertools
 import re
-import socket
-import types
 from pathlib import Path
 
-import huggingface_hub
-import huggingface_hub.constants
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.variables import randomized
+from helpers.variables import drawn, randomized
 from safetensors.numpy import load_file, save_file
 
 from kdjax import networks
 from kdjax.errors import InputError
-from kdjax.networks import hub
 from kdjax.networks.pretrained import check, load_imagenet, named_tensors
-
-
-def variables(name, seed, classes=5, **options):
-    """Random numbers in the shapes of a network's variables."""
-    model = networks.create(name, num_classes=classes, **{"width": 0.25, **options})
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    rng = np.random.default_rng(seed)
-    drawn = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype), dict(shapes))
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: abs(leaf) if path[-1].key == "var" else leaf, drawn)
-
 
 BOTH = ("vgg16", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 NAMINGS = [(name, naming) for name in BOTH for naming in ("torchvision", "timm")] + [
@@ -44,7 +28,7 @@ NAMINGS = [(name, naming) for name in BOTH for naming in ("torchvision", "timm")
 
 @pytest.mark.parametrize(("name", "naming"), NAMINGS)
 def test_features_round_trip_and_the_head_stays(tmp_path, name, naming):
-    source, target = variables(name, 0), variables(name, 1)
+    source, target = drawn(name, 0), drawn(name, 1)
     save_file(named_tensors(name, source, naming), tmp_path / "weights.safetensors")
     taken = load_imagenet(tmp_path / "weights.safetensors", name, target)
     loaded, report = taken.variables, taken.report
@@ -90,7 +74,7 @@ def test_weights_for_another_eps_give_the_network_that_they_were_trained_in(tmp_
 
 @pytest.mark.parametrize("naming", ["torchvision", "timm"])
 def test_the_hidden_layers_of_vgg16_come_along_and_the_logits_stay(tmp_path, naming):
-    source, target = (variables("vgg16", seed, classes, head="fc", width=0.05) for seed, classes in ((0, 9), (1, 5)))
+    source, target = (drawn("vgg16", seed, classes, head="fc", width=0.05) for seed, classes in ((0, 9), (1, 5)))
     save_file(named_tensors("vgg16", source, naming), tmp_path / "weights.safetensors")
     loaded = load_imagenet(tmp_path / "weights.safetensors", "vgg16", target, "fitting").variables
     for layer, expected in (("fc_1", source), ("fc_2", source), ("logits", target)):
@@ -111,8 +95,8 @@ def test_names_are_those_of_the_packages(name, naming):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_values_that_are_not_finite_are_refused_when_read(tmp_path, dtype):
     """Also those that only float32 cannot hold, and in a layer of the head that would be taken."""
-    target = variables("mobilenet_v2", 1)
-    tensors = named_tensors("mobilenet_v2", variables("mobilenet_v2", 0))
+    target = drawn("mobilenet_v2", 1)
+    tensors = named_tensors("mobilenet_v2", drawn("mobilenet_v2", 0))
     cast = {key: np.asarray(value, jnp.dtype(dtype)) for key, value in tensors.items()}
     path = tmp_path / "weights.safetensors"
     save_file(cast, path)
@@ -130,22 +114,22 @@ def test_values_that_are_not_finite_are_refused_when_read(tmp_path, dtype):
 
 def test_quantized_weights_are_refused_by_their_dtype(tmp_path):
     """NumPy cannot even hold the 8-bit floating-point numbers that other packages save."""
-    tensors = named_tensors("mobilenet_v2", variables("mobilenet_v2", 0))
+    tensors = named_tensors("mobilenet_v2", drawn("mobilenet_v2", 0))
     name, path = "features.3.conv.1.1.running_var", tmp_path / "weights.safetensors"
     tensors[name] = tensors[name].astype(np.uint8)
     save_file(tensors, path)
     with pytest.raises(InputError, match=f"{name} holds uint8, not floating-point"):
-        check(path, "mobilenet_v2", variables("mobilenet_v2", 1))
+        check(path, "mobilenet_v2", drawn("mobilenet_v2", 1))
     content = path.read_bytes().replace(b'"dtype":"U8"', b'"dtype":"F8_E4M3"')
     length = int.from_bytes(content[:8], "little") + len("F8_E4M3") - len("U8")
     path.write_bytes(length.to_bytes(8, "little") + content[8:])
     with pytest.raises(InputError, match=f"{name} holds F8_E4M3: give the file in float32"):
-        check(path, "mobilenet_v2", variables("mobilenet_v2", 1))
+        check(path, "mobilenet_v2", drawn("mobilenet_v2", 1))
 
 
 def test_a_first_layer_for_pixels_of_0_to_255_is_pointed_out(tmp_path):
-    target = variables("vgg16", 1)
-    tensors = named_tensors("vgg16", variables("vgg16", 0))
+    target = drawn("vgg16", 1)
+    tensors = named_tensors("vgg16", drawn("vgg16", 0))
     path = tmp_path / "weights.safetensors"
     for factor, warned in ((1.0, False), (1 / 58, True)):
         save_file({**tensors, "features.0.weight": tensors["features.0.weight"] * np.float32(factor)}, path)
@@ -157,11 +141,11 @@ def test_a_first_layer_for_pixels_of_0_to_255_is_pointed_out(tmp_path):
 def test_weights_in_caffe_form_see_the_same_pixels(tmp_path, name):
     """On BGR pixels of 0 to 255 less their mean, the layer of the file; on ours, the layer that was made of it."""
     rng = np.random.default_rng(0)
-    tensors = named_tensors(name, variables(name, 0))
+    tensors = named_tensors(name, drawn(name, 0))
     first = {"vgg16": "features.0.weight", "mobilenet_v2": "features.0.0.weight"}[name]
     kernel = tensors[first] / 58
     save_file({**tensors, first: kernel}, tmp_path / "weights.safetensors")
-    taken = load_imagenet(tmp_path / "weights.safetensors", name, variables(name, 1), pixels="caffe")
+    taken = load_imagenet(tmp_path / "weights.safetensors", name, drawn(name, 1), pixels="caffe")
     assert "WARNING" not in taken.report and taken.record["pixels"] == "caffe"
     ours = taken.variables["params"][{"vgg16": "conv_1", "mobilenet_v2": "stem"}[name]]["kernel"]
     patch = rng.random((3, 3, 3))  # RGB
@@ -170,7 +154,7 @@ def test_weights_in_caffe_form_see_the_same_pixels(tmp_path, name):
     expected = np.einsum("hwi,oihw->o", caffe, kernel.astype(np.float64))
     np.testing.assert_allclose(np.einsum("hwi,hwio->o", (patch - mean) / std, ours), expected, rtol=1e-5, atol=1e-5)
     save_file(tensors, tmp_path / "weights.safetensors")
-    report = load_imagenet(tmp_path / "weights.safetensors", name, variables(name, 1), pixels="caffe").report
+    report = load_imagenet(tmp_path / "weights.safetensors", name, drawn(name, 1), pixels="caffe").report
     assert "set weights_pixels to 'network'" in report
 
 
@@ -178,14 +162,14 @@ def test_where_weights_came_from_is_recorded(tmp_path):
     commit = "0123456789abcdef0123456789abcdef01234567"
     path = tmp_path / "models--org--name" / "snapshots" / commit / "sub" / "model.safetensors"
     path.parent.mkdir(parents=True)
-    save_file(named_tensors("vgg16", variables("vgg16", 0)), path)
-    record = load_imagenet(path, "vgg16", variables("vgg16", 1)).record
+    save_file(named_tensors("vgg16", drawn("vgg16", 0)), path)
+    record = load_imagenet(path, "vgg16", drawn("vgg16", 1)).record
     assert record == {
         "source": str(path), "file": "model.safetensors", "commit": commit, "naming": "torchvision",
         "pixels": "network", "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }  # fmt: skip
     moved = path.rename(tmp_path / "model.safetensors")
-    assert load_imagenet(moved, "vgg16", variables("vgg16", 1)).record["commit"] is None
+    assert load_imagenet(moved, "vgg16", drawn("vgg16", 1)).record["commit"] is None
 
 
 @pytest.mark.parametrize(
@@ -201,7 +185,7 @@ def test_the_published_weights_are_read(name, naming, first, theirs):
     path = Path(__file__).resolve().parents[2] / "../shared/data" / f"{name}_imagenet_features.safetensors"
     if not path.is_file():
         pytest.skip("no ../shared/data with ImageNet weights here")
-    target = variables(name, 0, width=1.0)
+    target = drawn(name, 0, width=1.0)
     taken = load_imagenet(path, name, target)
     loaded, report = taken.variables, taken.report
     kernel = load_file(path)[theirs].transpose(2, 3, 1, 0).astype(np.float32)
@@ -210,12 +194,12 @@ def test_the_published_weights_are_read(name, naming, first, theirs):
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):
-    tensors = named_tensors("vgg16", variables("vgg16", 0))
+    tensors = named_tensors("vgg16", drawn("vgg16", 0))
     tensors["features.2.weight"] = tensors["features.2.weight"][:1]
     tensors["features.99.weight"] = tensors.pop("features.5.weight")
     save_file(tensors, tmp_path / "weights.safetensors")
     with pytest.raises(InputError) as error:
-        load_imagenet(tmp_path / "weights.safetensors", "vgg16", variables("vgg16", 1))
+        load_imagenet(tmp_path / "weights.safetensors", "vgg16", drawn("vgg16", 1))
     for name in ("features.2.weight", "features.99.weight", "features.5.weight"):
         assert name in str(error.value)
     assert "\n" not in str(error.value)
@@ -224,100 +208,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"pickle me")
     with pytest.raises(InputError, match="weights.safetensors"):
-        load_imagenet(tmp_path / "weights.safetensors", "vgg16", variables("vgg16", 0))
-
-
-@pytest.mark.parametrize(
-    ("source", "repo", "file", "revision"),
-    [
-        ("timm/vgg16.tv_in1k", "timm/vgg16.tv_in1k", "model.safetensors", None),
-        ("timm/vgg16.tv_in1k:other.safetensors", "timm/vgg16.tv_in1k", "other.safetensors", None),
-        ("org/name:file", "org/name", "file.safetensors", None),
-        ("Org-1/na_me-2.0@v1.0:sub/fp16.v2", "Org-1/na_me-2.0", "sub/fp16.v2.safetensors", "v1.0"),
-        ("org/name@refs/pr/1", "org/name", "model.safetensors", "refs/pr/1"),
-    ],
-)
-def test_a_hub_id_is_fetched_by_its_file_and_revision(tmp_path, monkeypatch, source, repo, file, revision):
-    path = tmp_path / "model.safetensors"
-    path.touch()
-    asked = []
-
-    def fetched(repo, file, revision, local_files_only):
-        asked.append((repo, file, revision))
-        return str(path)
-
-    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
-    hub._fetched.cache_clear()
-    assert hub.locate(source) == path and asked == [(repo, file, revision)]
-
-
-def test_a_branch_of_the_hub_that_moves_is_one_file_to_a_process(tmp_path, monkeypatch):
-    """What is checked, loaded and recorded."""
-    revisions = itertools.count()
-
-    def fetched(*names, **options):
-        path = tmp_path / f"{next(revisions)}.safetensors"
-        save_file(named_tensors("mobilenet_v2", variables("mobilenet_v2", int(path.stem))), path)
-        return str(path)
-
-    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
-    hub._fetched.cache_clear()
-    check("org/name", "mobilenet_v2", variables("mobilenet_v2", 9))
-    loaded = load_imagenet("org/name", "mobilenet_v2", variables("mobilenet_v2", 9))
-    assert loaded.record["sha256"] == hashlib.sha256((tmp_path / "0.safetensors").read_bytes()).hexdigest()
-    stem = variables("mobilenet_v2", 0)["params"]["stem"]["kernel"]
-    np.testing.assert_array_equal(loaded.variables["params"]["stem"]["kernel"], stem)
-    assert next(revisions) == 1
-
-
-@pytest.mark.parametrize("message", ["", "Repository Not Found for url.\n\nPlease log in."])
-def test_what_the_hub_says_is_one_line(monkeypatch, message):
-    def refuse(*names, **options):
-        raise OSError(message)
-
-    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(InputError, match="not from the Hugging Face hub: (OSError|Repository Not Found)") as error:
-        hub.locate("org/none")
-    assert "\n" not in str(error.value)
-
-
-def test_a_hub_that_cannot_be_reached_is_said_within_seconds(tmp_path, monkeypatch):
-    download, waited, alone = huggingface_hub.hf_hub_download, [], []
-
-    def connected(address, timeout):
-        waited.append(timeout)
-        return socket.create_connection(address, timeout)
-
-    def downloaded(*names, local_files_only, **options):
-        alone.append(local_files_only)
-        return download(*names, local_files_only=local_files_only, **options)
-
-    monkeypatch.setattr(hub, "socket", types.SimpleNamespace(create_connection=connected))  # not of its client
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", downloaded)
-    closed = socket.socket()
-    closed.bind(("localhost", 0))  # bound, not listening: refuses every connection
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://localhost:{closed.getsockname()[1]}")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    for name in hub.PROXIES:
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InputError, match="org/name:weights.*cannot be reached.*weights.safetensors") as error:
-        hub.locate("org/name:weights")
-    closed.close()
-    # One try of seconds, and then no other: the hub's own client would go on for half a minute.
-    assert waited == [hub.SECONDS] and hub.SECONDS < 10 and alone == [True]
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "source", ["nowhere.safetensors", "folder/nowhere.safetensors", "a/b/c", "org/name:model.bin", "org/name:", "../x"]
-)
-def test_what_is_neither_a_file_nor_a_hub_id_is_refused(source):
-    with pytest.raises(InputError, match="weights") as error:
-        hub.locate(source)
-    assert "\n" not in str(error.value)
+        load_imagenet(tmp_path / "weights.safetensors", "vgg16", drawn("vgg16", 0))
 
 
 LITE, LARGE = "timm/tf_efficientnet_lite0.in1k", "timm/mobilenetv3_large_100.ra_in1k"

@@ -1,6 +1,8 @@
 """What a configuration says of its teacher."""
 
 import json
+import os
+import pwd
 
 import ml_collections
 import pytest
@@ -30,6 +32,14 @@ def test_members_of_an_ensemble_are_named_by_kind():
     ]
     assert kinds[3][1].startswith("/") and kinds[3][1].endswith("/c")
     assert given_field(config) == "teacher.ensemble"
+
+
+def test_the_home_of_another_user_is_found_in_an_ensemble_too():
+    name, home = next((one.pw_name, one.pw_dir) for one in pwd.getpwall() if one.pw_dir.count("/") > 1)
+    config = given(ensemble=(f"workdir=~{name}/run", "onnx=a=~b.onnx", "onnx=~/c.onnx"))
+    expand_paths(config)
+    own = os.path.expanduser("~")
+    assert config.teacher.ensemble == (f"workdir={home}/run", "onnx=a=~b.onnx", f"onnx={own}/c.onnx")
 
 
 @pytest.mark.parametrize("member", ["runs/a", "run=runs/a", "onnx=", 3])

@@ -1,5 +1,6 @@
 """A teacher of another run is taken where it fits, and refused with the reason where it does not."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from helpers.teacher_run import dataset, write_teacher
 
 from kdjax.config import base
 from kdjax.errors import InputError
-from kdjax.run import other_run
+from kdjax.run import other_run, record
 from kdjax.run.checks import validate
 from kdjax.run.given import given_field
 
@@ -112,10 +113,28 @@ def test_a_teacher_selected_on_the_test_images_is_refused(config, tmp_path):
         other_run.check_data(config, dataset(validation=("a/3",), test=("a/2", "b/3")), print)
 
 
+@pytest.mark.parametrize("side", ["train", "unlabeled"])
+def test_a_teacher_that_saw_the_images_under_other_names_is_refused(config, tmp_path, side):
+    """The same tiles, numbered in another order."""
+    path = tmp_path / "splits.json"
+    there = json.loads(path.read_text())
+    digests = {one: [hashlib.sha256(name.encode()).hexdigest() for name in there[one]] for one in record.IMAGES}
+    written = {one: [digest[: record.DIGITS] for digest in those] for one, those in digests.items()}
+    path.write_text(json.dumps({**there, "digests": written}))
+    seen = {"a/8": digests[side][0]}
+    said = []
+    for sides in ({"test": ("a/3", "a/8")}, {"validation": ("a/2", "a/8")}):
+        with pytest.raises(InputError, match=f"trained on 1 of this run's {next(iter(sides))} images, such as a/8"):
+            other_run.check_data(config, dataset(**sides, digests=seen), said.append)
+    assert said == []
+    other_run.check_data(config, dataset(test=("b/9",), digests={"b/9": digests["test"][1]}), said.append)
+    assert said == []  # that run tested on it, too
+
+
 def test_data_that_share_no_name_with_the_teachers_are_told(config):
     said = []
     other_run.check_data(config, dataset(validation=("x/2",), test=("x/3",)), said.append)
-    assert len(said) == 1 and "under other names" in said[0] and "1 of 1 test images" in said[0]
+    assert len(said) == 1 and "in another form" in said[0] and "1 of 1 test images" in said[0]
     other_run.check_data(config, dataset(), said.append)
     assert len(said) == 1
     other_run.check_data(config, dataset(test=("a/3", "x/3", "x/4")), said.append)

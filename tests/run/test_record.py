@@ -15,6 +15,7 @@ def dataset(fingerprint, labels=(0,), classes=("field", "lake")):
     split = lambda *names: SimpleNamespace(names=names, labels=np.array(labels * len(names)))
     return SimpleNamespace(
         train=split("a"), validation=split(), test=split("b"), fingerprint=fingerprint, value_range=(0.0, 3000.0),
+        members={"train": ("a",)}, digests={"a": "0" * 64},
         splits_document=lambda: {"train": ["a"], "test": ["b"], "classes": list(classes)},
     )  # fmt: skip
 

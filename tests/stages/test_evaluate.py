@@ -102,7 +102,7 @@ def test_class_weights_are_told_of_arms_in_which_they_count():
     selected = SimpleNamespace(
         usable=np.ones((1, 2), bool), best=SimpleNamespace(step=np.ones((1, 2), int)), last={"w": np.zeros((1, 2))}
     )
-    measured = {side: [[dict.fromkeys(NAMES, 0.5)] * 2] for side in evaluate.SIDES}
+    measured = {side: [[dict.fromkeys((*NAMES, "nll"), 0.5)] * 2] for side in evaluate.SIDES}
     said = evaluate._arms(run, selected, measured, np.zeros((1, 2, 2, 2)), np.zeros((2, 2)), None)
     assert said["kl"]["class_weights"] == [1.0, 2.0] and "class_weights" not in said["soft"]
 

@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
     document = files.read_json(workdir / "config.json", "--workdir: give the directory of a run")
     if not isinstance(document, dict) or not all(isinstance(document.get(name), dict) for name in SECTIONS):
         raise InputError(f"--workdir: no run in {workdir}: its config.json holds no configuration")
-    export.check(litert=options.litert)
+    litert = options.litert or bool(document["run"].get("litert"))
+    export.check(litert=litert)
     host.prepare()
     # After the arguments are known to be right: JAX takes seconds.
     from kdjax.deploy.export.stage import export as export_student
@@ -37,9 +38,7 @@ def main(argv: list[str]) -> None:
     from kdjax.run.record import completed
 
     run = opened(ConfigDict(completed(document)), workdir)
-    if options.litert:
-        run.config.run.litert = True
-    export.check(litert=run.config.run.litert)
+    run.config.run.litert = litert
     export_student(run, options.arm, options.seed)
 
 
