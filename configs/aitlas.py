@@ -25,6 +25,8 @@ SETTINGS = {"uc_merced": (224, 256, 40), "eurosat": (128, 144, 15), "rsscn7": (1
 def get_config(arg=""):
     """`arg` is NAME[,TEACHER]; "" means uc_merced,vgg16. TEACHER is vgg16, efficientnet_lite2 or ensemble."""
     name, teacher = ((arg or "uc_merced").split(",", 1) + ["vgg16"])[:2]
+    if name not in SETTINGS:
+        raise ValueError(f"no data set {name}: give {', '.join(SETTINGS)}")
     size, storage, epochs = SETTINGS[name]
     config = from_file(Path(__file__).with_name(f"{name}.py"), str(size))
     config.name = f"aitlas_{name}_{teacher}"

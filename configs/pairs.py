@@ -41,6 +41,10 @@ def get_config(arg=""):
     teacher, student, name, argument = ((arg or "vgg16,mobilenet_v2").split(",", 3) + ["", "", ""])[:4]
     if teacher == "students":  # who are trained in the runs of others
         student = student or "mobilenet_v2"
+    frozen, model = teacher.startswith("frozen_"), teacher.removeprefix("frozen_")
+    for network in (model, student):
+        if network not in ("", "students", *WEIGHTS):
+            raise ValueError(f"no network {network}: give {', '.join(WEIGHTS)}")
     config = from_file(Path(__file__).with_name(f"{name or 'uc_merced'}.py"), argument)
     config.name = f"{config.name}_{student or 'teacher'}_{teacher}"
     config.seeds = (0, 1, 2)
@@ -53,7 +57,6 @@ def get_config(arg=""):
         config.teacher.students = str(RUNS / f"{student}-vgg16:student_alone")
         config.distill.arms = ("student_alone", "kl_cosine")
         return config
-    frozen, model = teacher.startswith("frozen_"), teacher.removeprefix("frozen_")
     config.teacher.model, config.teacher.weights = model, WEIGHTS[model]
     if frozen:
         config.teacher.fit = "head"

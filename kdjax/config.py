@@ -194,11 +194,13 @@ def from_file(path: Path | str, argument: str = "") -> ml_collections.ConfigDict
     An empty argument is none: `get_config()`.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or no such function in it.
     """
     if not Path(path).is_file():
-        raise InputError(f"config: there is no file {path}")
-    get_config = runpy.run_path(str(path))["get_config"]
+        raise InputError(f"--config: there is no file {path}")
+    get_config = runpy.run_path(str(path)).get("get_config")
+    if get_config is None:
+        raise InputError(f"--config: {path} has no get_config()")
     return get_config(argument) if argument else get_config()
 
 

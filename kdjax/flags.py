@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import runpy
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from kdjax.config import check_fields
+from kdjax.config import check_fields, from_file
 from kdjax.errors import InputError
 
 STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
@@ -100,17 +99,10 @@ def load_config(source: str) -> ConfigDict:
         InputError: there is no such file, or its code does not end with a configuration; names the line.
     """
     path, argument = re.fullmatch(r"(.*?)(?::(.*))?", source, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not Path(path).is_file():
-        raise InputError(f"--config: there is no file {path}")
     try:
-        get_config = runpy.run_path(path)["get_config"]
-        config = get_config(argument) if argument else get_config()
+        config = from_file(path, argument or "")
     except InputError:
         raise
-    except KeyError as error:
-        if error.args != ("get_config",):
-            raise InputError(_in_file(path, error)) from error
-        raise InputError(f"--config: {path} has no get_config()") from None
     except (Exception, SystemExit) as error:
         raise InputError(_in_file(path, error)) from error
     if not isinstance(config, ConfigDict) or "name" not in config:

@@ -68,6 +68,19 @@ def test_the_run_of_a_teacher_asks_for_no_weights_of_a_student():
     assert load("pairs", "vgg16,efficientnet_lite0").student.weights == "timm/tf_efficientnet_lite0.in1k"
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "said"),
+    [
+        ("aitlas", "ucmerced", "no data set ucmerced: give uc_merced, eurosat, rsscn7"),
+        ("pairs", "resnet101", "no network resnet101: give vgg16, "),
+        ("pairs", "students,mobilenet", "no network mobilenet: give vgg16, "),
+    ],
+)
+def test_a_mistyped_argument_is_told_with_the_choices(name, argument, said):
+    with pytest.raises(ValueError, match=said):
+        load(name, argument)
+
+
 def test_narrow_students_start_from_scratch():
     assert load("width", "0.5,eurosat").student.width == 0.5
     assert load("width", "0.5").student.weights is None and load("width", "1.0").student.weights is not None

@@ -69,8 +69,10 @@ def test_mistakes_in_a_config_file_name_its_line(tmp_path, body, said):
 
 def test_a_config_file_has_a_get_config(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(InputError, match="has no get_config"):
-        flags.load_config(str(tmp_path / "empty.py"))
+    outer = config(tmp_path, "from kdjax.config import from_file; return from_file(arg)")
+    for given in (tmp_path / "empty.py", f"{outer}:{tmp_path / 'empty.py'}"):
+        with pytest.raises(InputError, match=r"^--config: \S*empty.py has no get_config\(\)$"):
+            flags.load_config(str(given))
 
 
 def test_arms_of_ones_own_may_be_added_and_the_argument_is_handed_over(tmp_path):

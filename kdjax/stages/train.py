@@ -134,6 +134,20 @@ def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
     return stored, online
 
 
+def _trace(run: Run, learner: Learner, step: int) -> Trace | None:
+    """The profile that `run.profile` asks for, of a learner that goes on from `step`."""
+    if not run.config.run.profile:
+        return None
+    first, last = run.config.run.profile
+    if not step <= first < learner.total_steps:
+        run.log(
+            f"{learner.folder.name}: run.profile begins at step {first}, and this start has the steps {step} to "
+            f"{learner.total_steps - 1}: nothing is profiled"
+        )
+        return None
+    return Trace(first, last, learner.folder / "profile")
+
+
 def _train(run: Run, learner: Learner, data: TrainingData) -> None:
     """Trains one learner to the end of its schedule, from its latest checkpoint where there is one."""
     folder = learner.folder.name
@@ -152,8 +166,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
             run.log(f"{folder}: images are read from the host, {why}")
         if learner.section.select == "best":
             run.log(f"{folder}: the step is chosen by {NAMES[learner.selected_by]} on validation")
-        profile = run.config.run.profile
-        trace = Trace(profile[0], profile[1], learner.folder / "profile") if profile else None
+        trace = _trace(run, learner, int(state.step))
         writer = MetricsWriter(learner.folder, int(state.step), tensorboard=run.config.run.tensorboard)
         cleanup.callback(writer.close)
         if trace is not None:

@@ -219,7 +219,7 @@ def population(learner: Learner, data: TrainingData) -> Population:
         # A baseline without a teacher needs none of its views: it is shown a new crop every time.
         return dataclasses.replace(everyone, views=data.views if arm.needs_teacher else 0, rows=labeled)
 
-    plans = tuple(dict.fromkeys((everyone, *map(shown, arms))))
+    plans = tuple(dict.fromkeys(map(shown, arms)))
     taught = data.stored is not None or data.online is not None
     recipe = Recipe(
         network=learner.network,
@@ -237,7 +237,7 @@ def population(learner: Learner, data: TrainingData) -> Population:
         learner,
         data,
         recipe,
-        Groups(plans) if len(plans) > 1 else everyone,
+        Groups(plans) if len(plans) > 1 else plans[0],
         groups=tuple(plans.index(shown(arm)) for arm in arms),
         measured=tuple(term for term in measured_terms(arms) if taught or not TERMS[term].needs_teacher),
         evaluate_every=epoch,

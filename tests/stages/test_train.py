@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.stages.train import _check_same_weights, _planned
+from kdjax.stages.train import _check_same_weights, _planned, _trace
 
 
 @pytest.fixture
@@ -104,3 +104,18 @@ def test_a_teacher_that_is_its_file_may_not_have_another(tmp_path, fit, refuses)
         _check_same_weights(learner)
     file.unlink()  # the teacher needs it no more
     _check_same_weights(learner)
+
+
+@pytest.mark.parametrize(("step", "profiled"), [(0, True), (5, True), (6, False)])
+@pytest.mark.parametrize("total", [12, 5])
+def test_a_profile_that_no_step_reaches_is_told(tmp_path, step, profiled, total):
+    said = []
+    run = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(profile=(5, 7))), log=said.append)
+    learner = SimpleNamespace(folder=tmp_path / "teacher", total_steps=total)
+    assert (_trace(run, learner, step) is not None) == (profiled and total == 12)
+    if said:
+        assert said == [
+            f"teacher: run.profile begins at step 5, and this start has the steps {step} to {total - 1}: nothing is "
+            "profiled"
+        ]
+    assert bool(said) != (profiled and total == 12)

@@ -100,6 +100,12 @@ def test_it_is_shown_labeled_examples_only_equally_often_in_fresh_views(colors, 
             np.testing.assert_array_equal(found[:, [0, 2]], before)
         np.testing.assert_array_equal(pairs[0][0][:, 1], pairs[0][0][:, 2])
         assert pairs[1][0][:, 1].max() < 2
+    # Nothing is rendered for nobody.
+    only = made(colors, tmp_path, BASELINE)
+    assert only.hyperparameters().group is None
+    for found, before in zip(only.plan(7), trained.plan(7), strict=True):
+        np.testing.assert_array_equal(found, before[:, 1])
+    assert only.examples_of(3, 1, 0) == trained.examples_of(3, 1, 2)
     names = trained.examples_of(3, 1, 2)
     assert names == [trained.data.train.names[index] for index in examples[3, 1, 1]]
     assert trained.examples_of(3, 1, 0) == [trained.data.train.names[index] for index in examples[3, 1, 0]]
