@@ -39,6 +39,7 @@ if [[ ! -e "$stamp" ]]; then
   if [[ -n "$held" && "$held" != "$root/kdjax/__init__.py" ]]; then
     echo "note: $VIRTUAL_ENV ran kdjax from ${held%/kdjax/__init__.py}; from now on it runs $root" >&2
   fi
+  echo "installing kdjax and its dependencies into $VIRTUAL_ENV: this may take minutes" >&2
   python -m pip install -q --disable-pip-version-check -e "$root${1:+[$1]}"
   find "$VIRTUAL_ENV" -maxdepth 1 -name '.kdjax-*' ! -name "$checkout-*" -delete # another checkout installs again
   touch "$stamp"

@@ -46,7 +46,7 @@ WHOLE = {
     "server is down": ((CLOSED + "/a.tif", "{d}/map.tif"), "GDAL cannot read"),
     "no such scheme": (("gopher://example.org/a.tif", "{d}/map.tif"), "GDAL cannot read"),
     "a virtual file that is not there": (("/vsizip/{d}/none.zip/a.tif", "{d}/map.tif"), "GDAL cannot read"),
-    "source is gone": (("{d}/gone.vrt", "{d}/map.tif"), "gone.vrt"),
+    "source is gone": (("{d}/gone.vrt", "{d}/map.tif"), "none.tif: No such file or directory): put back"),
     "no item": (("{d}/none.json#visual", "{d}/map.tif"), "cannot be read"),
     "no item on the server": ((CLOSED + "/one.json#visual", "{d}/map.tif"), "cannot be read"),
     "item in a bucket": (("s3://bucket/one.json#visual", "{d}/map.tif"), "download it"),

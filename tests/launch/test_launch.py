@@ -86,12 +86,13 @@ def test_an_environment_is_installed_once_and_a_change_of_checkout_is_said(tmp_p
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
         return done.stdout.split(), done.stderr
 
-    assert source("one") == (["installed"], "")
+    installing = f"installing kdjax and its dependencies into {tmp_path / 'venv'}: this may take minutes\n"
+    assert source("one") == (["installed"], installing)
     assert source("one") == ([], "")
-    assert source("one", "test") == (["installed"], "")
+    assert source("one", "test") == (["installed"], installing)
     assert source("one") == ([], "")
     installed, said = source("two")
-    assert installed and said.count("\n") == 1
+    assert installed and said.count("\n") == 2 and said.endswith(installing)
     assert f"ran kdjax from {tmp_path / 'one'}" in said and f"runs {tmp_path / 'two'}" in said
     assert source("one")[0] == ["installed"]  # the environment runs the other checkout by now
 
@@ -145,12 +146,13 @@ def activated(tmp_path):
 
 def test_a_checkout_has_an_environment_of_its_own_wherever_it_goes(activated, tmp_path):
     one, two, copied = tmp_path / "one", tmp_path / "two", tmp_path / "copied"
-    assert activated(one) == (0, str(one / ".venv"), "")
+    installing = "installing kdjax and its dependencies into {}: this may take minutes"
+    assert activated(one) == (0, str(one / ".venv"), installing.format(one / ".venv"))
     assert activated(one) == (0, "", "")
     shutil.copytree(one, copied, symlinks=True)  # `activate` there is of the first
-    assert activated(copied) == (0, str(copied / ".venv"), "")
+    assert activated(copied) == (0, str(copied / ".venv"), installing.format(copied / ".venv"))
     one.rename(two)
-    assert activated(two) == (0, str(two / ".venv"), "")
+    assert activated(two) == (0, str(two / ".venv"), installing.format(two / ".venv"))
     assert activated(two) == (0, "", "")
 
 

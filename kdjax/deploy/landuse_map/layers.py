@@ -169,7 +169,7 @@ class Layers:
                 for _ in blocks(self._folder / name):
                     pass
             except (RasterioError, CPLE_BaseError) as error:
-                raise OSError(f"{name}: {reason(error)}") from error
+                raise OSError(f"{name}: {reason(error.__cause__ or error)}") from error
             whole.unlink()
 
     def close(self) -> None:

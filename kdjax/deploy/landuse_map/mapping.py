@@ -122,7 +122,7 @@ def map_raster(
             except OSError as error:
                 raise InputError(f"OUT {out}: cannot be written ({reason(error)})") from error
             except _GDAL_SAYS as error:
-                raise InputError(f"raster {text}: GDAL cannot map it ({reason(error)})") from error
+                raise InputError(f"raster {text}: GDAL cannot map it ({reason(error.__cause__ or error)})") from error
 
 
 def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Callable[[str], None]) -> Wanted:

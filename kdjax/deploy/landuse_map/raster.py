@@ -344,7 +344,6 @@ class Raster:
                 warnings.simplefilter("ignore", rasterio.errors.NodataShadowWarning)  # both count, see `_data`
                 return function(list(bands), window=window)
         except rasterio.errors.RasterioError as error:
-            raise InputError(
-                f"raster {self.path}: it cannot be read at row {window.row_off} ({reason(error)}): make it or "
-                "download it again"
-            ) from error
+            why = reason(error.__cause__ or error)  # it says "see previous exception" itself
+            where = f"raster {self.path}: it cannot be read at row {window.row_off} ({why})"
+            raise InputError(f"{where}: put back what is missing, or make it again") from error
