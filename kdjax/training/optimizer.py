@@ -1,5 +1,6 @@
 """The optimizer: AdamW with per-student settings that may be traced arrays."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,10 @@ import jax
 import optax
 
 from kdjax.training.state import PROJECTION
+
+SMALL = 2**20
+"""Elements below which leaves are updated together, as one vector. The compiler's work, and that of each start, grows
+with the operations, of which a leaf of its own takes a dozen; a large one costs more to copy there and back."""
 
 
 def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
@@ -18,6 +23,8 @@ def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
 
 _is_kernel = _path_mask(lambda names: names[-1] == "kernel")
 # The layer of the classes; the hidden layers of a head of several come from the file of weights, as the body does.
+_is_small = functools.partial(jax.tree.map, lambda leaf: leaf.size < SMALL)
+_is_large = functools.partial(jax.tree.map, lambda leaf: leaf.size >= SMALL)
 _is_new = _path_mask(lambda names: PROJECTION in names or names[:-1] in (["head"], ["head", "logits"]))
 
 
@@ -50,7 +57,8 @@ def adamw(
     """
     return optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(),
-        optax.scale_by_adam(),
+        optax.masked(optax.flatten(optax.scale_by_adam()), _is_small),
+        optax.masked(optax.scale_by_adam(), _is_large),
         optax.add_decayed_weights(weight_decay, mask=_is_kernel),
         optax.masked(optax.scale(head_factor), _is_new),
         optax.scale_by_learning_rate(learning_rate),
