@@ -38,6 +38,9 @@ def table(first: Path, second: Path) -> str:
         raise InputError(f"{first} and {second} have the same split: there is nothing to compare")
     if set().union(*members[0].values()) != set().union(*members[1].values()):
         raise InputError(f"{first} and {second} have different images: give runs of one data set")
+    ours, theirs = (_contents(folder / "splits.json") for folder in (first, second))
+    if any(theirs.get(name, digest) != digest for name, digest in ours.items()):
+        raise InputError(f"{first} and {second} have different images of the same names: give runs of one data set")
     settings = [_settings(one) for one in runs]
     for field in sorted(settings[0].keys() | settings[1].keys()):
         here, there = (one.get(field) for one in settings)
@@ -116,6 +119,14 @@ def _sides(path: Path) -> dict[str, set[str]]:
     if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in sides.values()):
         raise InputError(f"{path} does not list the images of each side: restore that file of the run")
     return {side: set(names or ()) for side, names in sides.items()}
+
+
+def _contents(path: Path) -> dict[str, str]:
+    """Digests of the images of each side by their names; {} of a run of an earlier version, which kept none."""
+    found = files.read_json(path, "restore that file of the run")
+    digests = found.get("digests", {})
+    sides = ("train", "validation", "test")
+    return {name: one for side in sides for name, one in zip(found[side], digests.get(side, ()), strict=False)}
 
 
 def _row(name: str, found: Sequence[Mapping[str, Any]]) -> list[str]:

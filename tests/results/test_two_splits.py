@@ -145,6 +145,18 @@ def test_what_cannot_be_set_side_by_side_is_refused(runs, tmp_path):
         table(random, place)
 
 
+def test_other_images_of_the_same_names_are_refused(runs):
+    """Every data set has a 1.png."""
+    for folder, odd in zip(runs, ("", NAMES[4]), strict=True):
+        document = json.loads((folder / "splits.json").read_text())
+        digests = {side: [name + "!" * (name == odd) for name in names] for side, names in document.items()}
+        (folder / "splits.json").write_text(json.dumps({**document, "digests": digests}))
+        if not odd:
+            assert "student_alone" in table(*runs)  # the other is of an earlier version
+    with pytest.raises(InputError, match="have different images of the same names: give runs of one data set"):
+        table(*runs)
+
+
 def test_the_dtypes_that_ran_are_compared_and_not_what_was_asked(runs):
     random, place = runs
     results = json.loads((place / "results.json").read_text())
