@@ -63,38 +63,45 @@ def objective(
     """
     loss = jnp.zeros((), student.logits.dtype)
     averages = {}
-    gathered = lambda x: x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
-    summed = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
+    gather = lambda x: x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+    reduce = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
     teacher = jax.lax.stop_gradient(teacher)
-    of_class = lambda weight, labels: weight if jnp.ndim(weight) == 0 else weight[jnp.maximum(labels, 0)]
     for name, term in TERMS.items():
         if name not in weights or (term.needs_teacher and teacher is None):
             continue
         weight = weights[name]
         off = jnp.all(weight == 0)
-        said = student
-        if term.projected:
-            assert student.features is not None and projection is not None
-            said = dataclasses.replace(student, features=student.features @ projection)
-        heard = jax.tree.map(lambda x: jnp.where(off, jax.lax.stop_gradient(x), x), said)  # noqa: B023
+        outputs = _projected(student, projection) if term.projected else student
+        outputs = jax.tree.map(lambda x: jnp.where(off, jax.lax.stop_gradient(x), x), outputs)  # noqa: B023
         if term.over_batch:
             # Every device has the whole batch's value, and contributes its share of it.
-            everyone = [jax.tree.map(gathered, one) for one in (heard, teacher, labels)]
-            values = term.function(everyone[0], everyone[1], everyone[2], temperature)
-            total, count = jnp.sum(values) / summed(1), jnp.full((), values.size, values.dtype)
-            weighed = weight * total
+            batch_outputs, batch_teacher, batch_labels = jax.tree.map(gather, (outputs, teacher, labels))
+            values = term.function(batch_outputs, batch_teacher, batch_labels, temperature)
+            total, count = jnp.sum(values) / reduce(1), jnp.full((), values.size, values.dtype)
+            weighted_total = weight * total
         else:
-            values = term.function(heard, teacher, labels, temperature)
-            loads = of_class(weight, labels) * values
+            values = term.function(outputs, teacher, labels, temperature)
+            weighted = _example_weights(weight, labels) * values
             counted = labels >= 0 if term.needs_labels else jnp.ones_like(labels, bool)
             if mixed is not None and term.needs_labels:
-                other, share = mixed
-                others = term.function(heard, teacher, other, temperature)
-                values = share * values + (1 - share) * others
-                loads = share * loads + (1 - share) * of_class(weight, other) * others
-                counted = jnp.where(counted, share, 0) + jnp.where(other >= 0, 1 - share, 0)
-            total, count = jnp.sum(values), summed(jnp.sum(counted, dtype=values.dtype))
-            weighed = weight * total if jnp.ndim(weight) == 0 else jnp.sum(loads)
-        loss += jnp.where(off, 0, weighed / jnp.maximum(count, 1))
-        averages[name] = Average(total=summed(jax.lax.stop_gradient(total)), count=count)
+                second_labels, share = mixed
+                second = term.function(outputs, teacher, second_labels, temperature)
+                values = share * values + (1 - share) * second
+                weighted = share * weighted + (1 - share) * _example_weights(weight, second_labels) * second
+                counted = jnp.where(counted, share, 0) + jnp.where(second_labels >= 0, 1 - share, 0)
+            total, count = jnp.sum(values), reduce(jnp.sum(counted, dtype=values.dtype))
+            weighted_total = weight * total if jnp.ndim(weight) == 0 else jnp.sum(weighted)
+        loss += jnp.where(off, 0, weighted_total / jnp.maximum(count, 1))
+        averages[name] = Average(total=reduce(jax.lax.stop_gradient(total)), count=count)
     return loss, averages
+
+
+def _projected(student: Outputs, projection: jax.Array | None) -> Outputs:
+    """The student's outputs with features of the teacher's length."""
+    assert student.features is not None and projection is not None
+    return dataclasses.replace(student, features=student.features @ projection)
+
+
+def _example_weights(weight: jax.Array, labels: jax.Array) -> jax.Array:
+    """A scalar weight as it is; of one for each class that of each example's label, (batch,)."""
+    return weight if jnp.ndim(weight) == 0 else weight[jnp.maximum(labels, 0)]

@@ -54,15 +54,15 @@ MUTANTS = (
     Mutant(OBJECTIVE, "jnp.where(off, jax.lax.stop_gradient(x), x)", "x", "tests/objective"),
     Mutant(
         OBJECTIVE,
-        "share * values + (1 - share) * others",
-        "(1 - share) * values + share * others",
+        "share * values + (1 - share) * second\n",
+        "(1 - share) * values + share * second\n",
         "tests/training/test_mixup.py",
     ),
-    Mutant(OBJECTIVE, "else jnp.sum(loads)", "else weight[0] * total", "tests/objective/test_weights_of_classes.py"),
+    Mutant(OBJECTIVE, "else jnp.sum(weighted)", "else weight[0] * total", "tests/objective/test_weights_of_classes.py"),
     Mutant(
         OBJECTIVE,
-        "(1 - share) * of_class(weight, other) * others",
-        "(1 - share) * of_class(weight, labels) * others",
+        "(1 - share) * _example_weights(weight, second_labels) * second",
+        "(1 - share) * _example_weights(weight, labels) * second",
         "tests/objective/test_weights_of_classes.py",
     ),
     Mutant(
