@@ -54,7 +54,7 @@ def bad(tiles, tmp_path_factory):
         ("--config.distill.temperature=-1.0", "distill.temperature"),
         ("--config.distill.temperature=abc", "temperature"),
         ("--config.distill.temprature=2", "--config.distill.temprature: there is no such field; did you mean temp"),
-        ("--config.dataset.storage_size=24", "dataset.storage_size: 24 is out of range, it must be 32 to 4096"),
+        ("--config.dataset.storage_size=24", "dataset.storage_size is 24: give a whole number of at least 32 and at "),
         ("--config.dataset.builder=eurosat", "dataset.builder is eurosat, but dataset.source is 'folder'"),
         ("--config.dataset.value_range=('a','b')", "dataset.value_range"),
         ("--config.run.log_seconds=inf", "run.log_seconds"),

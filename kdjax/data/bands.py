@@ -17,6 +17,7 @@ import numpy as np
 from kdjax.data import pixels
 from kdjax.data.pixels import DecodeError
 from kdjax.errors import InputError
+from kdjax.fields import check_choice, is_list
 
 RGB = ("red", "green", "blue")
 
@@ -271,8 +272,8 @@ def check(section: Mapping[str, Any]) -> None:
         InputError: names the field that is wrong.
     """
     sensor = section["sensor"]
-    if sensor and sensor not in SENSORS:
-        raise InputError(f"dataset.sensor: {sensor!r} is unknown, choose from {', '.join(SENSORS)}")
+    if sensor:
+        check_choice("dataset.sensor", sensor, SENSORS)
     for field in ("file_bands", "bands"):
         check_names(f"dataset.{field}", section[field])
     if not (sensor or section["file_bands"] or section["bands"]):
@@ -294,8 +295,7 @@ def check_names(field: str, value: Any) -> None:
     Raises:
         InputError: it is no list of texts, or one is empty, holds a comma or repeats.
     """
-    is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    if not is_list or not all(isinstance(one, str) and canonical(one) for one in value):
+    if not is_list(value) or not all(isinstance(one, str) and canonical(one) for one in value):
         raise InputError(f"{field} is {value!r}: give names of bands, as ('B04', 'B03', 'B02')")
     for one in value:  # B04,B03 without quotes is one text to the command's flags; a comma ends a description's name
         if "," in one:

@@ -13,6 +13,7 @@ import numpy as np
 from kdjax.data import pixels
 from kdjax.data.bands import RGB, Bands
 from kdjax.data.pixels import Decoded, DecodeError
+from kdjax.fields import is_number
 
 BYTES, INTEGERS, UNIT, FLOATS = "8-bit", "16-bit", "float 0..1", "float"
 _MARGIN = 0.1  # share of the value range
@@ -166,8 +167,4 @@ def kind_of(dtype: np.dtype, value_range: tuple[float, ...]) -> str:
 
 def is_range(value: Any) -> bool:
     """Whether it is (low, high): two finite numbers, the first below the second."""
-    return (
-        len(value) == 2
-        and all(isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) for one in value)
-        and value[0] < value[1]
-    )
+    return len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]

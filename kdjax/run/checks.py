@@ -1,6 +1,5 @@
 """Every check of a configuration that needs no data, once, with its one message."""
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from kdjax.data import class_weights
 from kdjax.data.bands import check_names, named
 from kdjax.data.checks import check_both
 from kdjax.errors import InputError
+from kdjax.fields import INT32_MAX, check_choice, check_number, check_whole, is_whole
 from kdjax.networks import MODELS
 from kdjax.networks.layers import FORMS
 from kdjax.networks.pretrained import PIXELS
@@ -29,10 +29,8 @@ from kdjax.teacher.store import read_parts
 FITS = ("all", "head", "nothing")
 """What is trained of the teacher."""
 
-LARGEST_STEPS = 2**31 - 1
-"""Steps are counted in int32."""
-
 LARGEST_TEMPERATURE = 1000
+"""Beyond it softened probabilities differ in the last digits of float32 alone, and their T² loses these."""
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -70,7 +68,7 @@ def check_splits(config: ml_collections.ConfigDict) -> None:
         "teacher.ensemble": config.teacher.ensemble,
     }
     last = config.data_seed + config.splits - 1
-    if last > LARGEST_STEPS:
+    if last > INT32_MAX:
         raise InputError(f"data_seed is {config.data_seed}, and of the last of {config.splits} splits {last}: lower it")
     for field, value in one_split.items():
         if config.splits > 1 and value:
@@ -122,22 +120,22 @@ def _check_top(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"name is {config.name!r}: give letters, digits, '-', '_', '.' or '+', as it names a folder in runs/"
         )
-    _choice("dtype", config.dtype, ("auto", "float32", "bfloat16"))
-    _seed("data_seed", config.data_seed)
-    _seed("teacher.seed", config.teacher.seed)
-    _whole("splits", config.splits, 1)
+    check_choice("dtype", config.dtype, ("auto", "float32", "bfloat16"))
+    check_whole("data_seed", config.data_seed, 0)
+    check_whole("teacher.seed", config.teacher.seed, 0)
+    check_whole("splits", config.splits, 1)
     check_splits(config)
     if not config.seeds:
         raise InputError("seeds is empty: give at least one, as (0,)")
     for seed in config.seeds:
-        _seed("seeds", seed)
+        check_whole("seeds", seed, 0)
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"seeds {tuple(config.seeds)} repeat: give each once")
 
 
 def _check_sizes(config: ml_collections.ConfigDict) -> None:
     if config.teacher.image_size:
-        _whole("teacher.image_size", config.teacher.image_size, 32)
+        check_whole("teacher.image_size", config.teacher.image_size, 32)
     largest = max(config.dataset.image_size, config.teacher.image_size)
     if config.dataset.storage_size < largest:
         raise InputError(
@@ -148,18 +146,20 @@ def _check_sizes(config: ml_collections.ConfigDict) -> None:
 
 def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
     check_names(f"{name}.bands", section.bands)
-    _choice(f"{name}.model", section.model, tuple(MODELS))
-    _choice(f"{name}.head", section.head, MODELS[section.model].heads)
-    _choice(f"{name}.select", section.select, ("best", "last"))
-    _whole(f"{name}.epochs", section.epochs, 1, 10**6)
-    _whole(f"{name}.batch_size", section.batch_size, 2, 10**6)
+    check_choice(f"{name}.model", section.model, tuple(MODELS))
+    check_choice(f"{name}.head", section.head, MODELS[section.model].heads)
+    check_choice(f"{name}.select", section.select, ("best", "last"))
+    check_whole(f"{name}.epochs", section.epochs, 1, 10**6)
+    check_whole(f"{name}.batch_size", section.batch_size, 2, 10**6)
     for field in ("width", "learning_rate", "head_factor"):
-        _number(f"{name}.{field}", section[field], above=0)
-    for field in ("weight_decay", "warmup_epochs", "clip", "dropout", "ema"):
-        _number(f"{name}.{field}", section[field], least=0)
+        check_number(f"{name}.{field}", section[field], above=0)
+    for field in ("weight_decay", "warmup_epochs", "clip"):
+        check_number(f"{name}.{field}", section[field], least=0)
+    for field in ("dropout", "ema"):
+        check_number(f"{name}.{field}", section[field], least=0, below=1)
     if section.weights == "None":
         raise InputError(f"{name}.weights is 'None': for a start from scratch give --config.{name}.weights=")
-    _choice(f"{name}.weights_pixels", section.weights_pixels, PIXELS)
+    check_choice(f"{name}.weights_pixels", section.weights_pixels, PIXELS)
     if section.weights_pixels != PIXELS[0] and not section.weights:
         raise InputError(
             f"{name}.weights_pixels is {section.weights_pixels!r}, but there is no {name}.weights, so it does nothing: "
@@ -172,15 +172,12 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"{name}.warmup_epochs is {section.warmup_epochs}: give less than {name}.epochs, which is {section.epochs}"
         )
-    for field in ("dropout", "ema"):
-        if section[field] >= 1:
-            raise InputError(f"{name}.{field} is {section[field]}: must be below 1")
 
 
 def _check_teacher(config: ml_collections.ConfigDict) -> None:
     """How the teacher is trained, or where it comes from."""
     teacher, field = config.teacher, given_field(config)
-    _choice("teacher.fit", teacher.fit, FITS)
+    check_choice("teacher.fit", teacher.fit, FITS)
     if teacher.fit != "all" and field not in (None, "teacher.workdir"):
         raise InputError(f"teacher.fit is {teacher.fit!r}, but {field} gives the teacher: leave one of them out")
     if teacher.fit != "all" and not teacher.weights:
@@ -218,9 +215,9 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
 
 def _check_onnx(config: ml_collections.ConfigDict) -> None:
     teacher = config.teacher
-    _choice("teacher.onnx_layout", teacher.onnx_layout, onnx.LAYOUTS)
-    _choice("teacher.onnx_input", teacher.onnx_input, onnx.INPUTS)
-    _choice("teacher.onnx_gives", teacher.onnx_gives, onnx.GIVES)
+    check_choice("teacher.onnx_layout", teacher.onnx_layout, onnx.LAYOUTS)
+    check_choice("teacher.onnx_input", teacher.onnx_input, onnx.INPUTS)
+    check_choice("teacher.onnx_gives", teacher.onnx_gives, onnx.GIVES)
     if teacher.onnx_gives == "embeddings" and teacher.classes:
         raise InputError("teacher.classes is set, but teacher.onnx_gives='embeddings' has no classes: leave it out")
     for field in ("onnx_mean", "onnx_std"):
@@ -231,7 +228,7 @@ def _check_onnx(config: ml_collections.ConfigDict) -> None:
                 "'normalized', and only then"
             )
         for value in values:
-            _number(f"teacher.{field}", value, above=0 if field == "onnx_std" else None)
+            check_number(f"teacher.{field}", value, above=0 if field == "onnx_std" else None)
             if abs(value) > 1:
                 raise InputError(f"teacher.{field} is {values}: it is for pixels of 0 to 1, so divide by 255")
         if values and len(values) != 3 and not named(config.dataset):
@@ -241,22 +238,22 @@ def _check_onnx(config: ml_collections.ConfigDict) -> None:
 def _check_distill(config: ml_collections.ConfigDict) -> None:
     distill = config.distill
     if distill.views is not None:
-        _whole("distill.views", distill.views, 0)
-    _choice("distill.target", distill.target, ("view", "mean"))
+        check_whole("distill.views", distill.views, 0)
+    check_choice("distill.target", distill.target, ("view", "mean"))
     if distill.target == "mean" and distill.views == 0:
         raise InputError("distill.target is 'mean', but distill.views is 0 (online): there are no views to average")
-    _number("distill.mixup", distill.mixup, least=0)
+    check_number("distill.mixup", distill.mixup, least=0)
     if distill.mixup and distill.views != 0:
         raise InputError(
             f"distill.mixup is {distill.mixup}: mixtures have no stored teacher logits; set distill.views=0 (online)"
         )
-    _check_temperature("distill.temperature", distill.temperature)
+    check_number("distill.temperature", distill.temperature, above=0, most=LARGEST_TEMPERATURE)
     if not distill.arms:
         raise InputError("distill.arms is empty: name at least one of " + ", ".join(config.arms))
     if len(set(distill.arms)) < len(distill.arms):
         raise InputError(f"distill.arms {tuple(distill.arms)} repeat: give each once")
     for name in distill.arms:
-        _choice("distill.arms", name, tuple(config.arms))
+        check_choice("distill.arms", name, tuple(config.arms))
         featured = [term for term in TERMS if TERMS[term].needs_features and config.arms[name].get(term)]
         if featured and not gives_features(config):
             raise InputError(
@@ -287,11 +284,11 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
             if not isinstance(value, bool):
                 raise InputError(f"{where} is {value!r}: give True or False")
         elif field in TERMS or field == "weight_decay":
-            _number(where, value, least=0)
+            check_number(where, value, least=0)
         elif field == "temperature":
-            _check_temperature(where, value)
+            check_number(where, value, above=0, most=LARGEST_TEMPERATURE)
         elif field in OVERRIDES:
-            _number(where, value, above=0)
+            check_number(where, value, above=0)
         else:
             raise InputError(
                 f"{where}: unknown loss term; choose from {', '.join(TERMS)}, or an override of {', '.join(OVERRIDES)}"
@@ -300,46 +297,12 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
         raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(TERMS)}")
 
 
-def _check_temperature(field: str, value: Any) -> None:
-    """Beyond the limit softened probabilities differ in the last digits of float32 alone, and their T² loses these."""
-    _number(field, value, above=0)
-    if value > LARGEST_TEMPERATURE:
-        raise InputError(f"{field} is {value!r}: give at most {LARGEST_TEMPERATURE}")
-
-
 def _check_run(run: ml_collections.ConfigDict) -> None:
-    _choice("run.form", run.form, ("auto", *FORMS))
-    _choice("run.images", run.images, ("auto", "device", "host"))
-    _number("run.log_seconds", run.log_seconds, least=0)
+    check_choice("run.form", run.form, ("auto", *FORMS))
+    check_choice("run.images", run.images, ("auto", "device", "host"))
+    check_number("run.log_seconds", run.log_seconds, least=0)
     if run.arms_at_once is not None:
-        _whole("run.arms_at_once", run.arms_at_once, 1)
+        check_whole("run.arms_at_once", run.arms_at_once, 1)
     profile = tuple(run.profile)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in profile)
-    if profile and not (len(profile) == 2 and whole and 0 <= profile[0] <= profile[1]):
+    if profile and not (len(profile) == 2 and all(map(is_whole, profile)) and 0 <= profile[0] <= profile[1]):
         raise InputError(f"run.profile is {profile}: give (first, last) with 0 <= first <= last")
-
-
-def _choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{field} is {value!r}: choose one of {', '.join(choices)}")
-
-
-def _whole(field: str, value: Any, least: int, most: int = LARGEST_STEPS) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(
-            f"{field} is {value!r}: give a whole number of at least {least}"
-            + f" and at most {most}" * (isinstance(value, int) and value > most)
-        )
-
-
-def _seed(field: str, value: Any) -> None:
-    _whole(field, value, 0)
-
-
-def _number(field: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise InputError(f"{field} is {value!r}: give a finite number")
-    if above is not None and value <= above:
-        raise InputError(f"{field} is {value!r}: must be above {above}")
-    if least is not None and value < least:
-        raise InputError(f"{field} is {value!r}: must be at least {least}")

@@ -15,6 +15,7 @@ from kdjax.data.bands import RGB
 from kdjax.data.dataset import Dataset
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
+from kdjax.fields import INT32_MAX
 from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import resolve
 from kdjax.objective.outputs import Outputs
@@ -285,7 +286,7 @@ def _network(
 def _total_steps(section: ml_collections.ConfigDict, examples: int) -> int:
     """Updates of a stage with this configuration on so many examples."""
     total = -(-section.epochs * examples // section.batch_size)
-    if total > checks.LARGEST_STEPS:
+    if total > INT32_MAX:
         raise InputError(f"epochs is {section.epochs}: {total} steps are more than kdjax can count")
     return total
 

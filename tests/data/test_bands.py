@@ -297,7 +297,7 @@ def test_tiles_without_labels_are_of_the_depth_of_the_labeled_ones(tmp_path):
 @pytest.mark.parametrize(
     "fields, said",
     [
-        ({"sensor": "landsat"}, "dataset.sensor: 'landsat' is unknown"),
+        ({"sensor": "landsat"}, "dataset.sensor is 'landsat': choose one of sentinel2_l1c, sentinel2_l1c_offset, "),
         ({"sensor": "sentinel2_l2a", "bands": ("B10",)}, "dataset.bands: there is no band 'B10'"),
         ({"file_bands": ("a", "A")}, "dataset.file_bands is .* repeats"),
         ({"bands": "B04"}, "dataset.bands is 'B04': give names"),

@@ -119,5 +119,5 @@ def test_the_classes_are_not_evened_out_twice():
     with pytest.raises(InputError, match="dataset.class_weights and dataset.sampling are both 'balanced'"):
         validate(config)
     config.dataset.sampling = "even"
-    with pytest.raises(InputError, match="dataset.sampling: 'even' is unknown, choose from uniform, balanced"):
+    with pytest.raises(InputError, match="dataset.sampling is 'even': choose one of uniform, balanced"):
         validate(config)

@@ -273,10 +273,10 @@ def test_the_middle_of_a_tile_needs_no_operator_of_a_new_affine(tmp_path, monkey
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"split_by": "scene"}, "dataset.split_by: 'scene' is unknown"),
+        ({"split_by": "scene"}, "dataset.split_by is 'scene': choose one of image, place"),
         ({"places": "x.csv"}, "dataset.places is given, but dataset.split_by is 'image'"),
-        ({"split_by": "place", "block_km": 0}, "dataset.block_km: 0 is out of range"),
-        ({"split_by": "place", "block_km": 1e-310}, "dataset.block_km: 1e-310 is out of range, it must be 0.001"),
+        ({"split_by": "place", "block_km": 0}, "dataset.block_km is 0: must be at least 0.001 and at most 1000"),
+        ({"split_by": "place", "block_km": 1e-310}, "dataset.block_km is 1e-310: must be at least 0.001"),
         ({"fold": (3, 3)}, "dataset.fold"),
         ({"fold": (0.0, 3)}, "dataset.fold"),
         ({"fold": (0, 3), "splits": "s.json"}, "dataset.fold does nothing"),

@@ -141,7 +141,7 @@ def of_fields() -> list[Case]:
         ("config.distill.arms=()", "distill.arms"),
         ("config.distill.arms=('nobody',)", "nobody"),
         ("config.distill.temperature=0.0", "distill.temperature"),
-        ("config.distill.temperature=1e20", "distill.temperature is 1e+20: give at most 1000"),
+        ("config.distill.temperature=1e20", "distill.temperature is 1e+20: must be above 0 and at most 1000"),
         ("config.distill.views=-1", "distill.views"),
         ("config.distill.target=best", "distill.target"),
         ("config.distill.mixup=0.2", "distill.views"),

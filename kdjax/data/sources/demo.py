@@ -19,6 +19,7 @@ from kdjax.data.rendering.canvas import Canvas
 from kdjax.data.rendering.palette import BANDS, VISIBLE
 from kdjax.data.rendering.scenes import SCENES
 from kdjax.errors import InputError
+from kdjax.fields import check_whole
 
 
 def render(data_seed: int, class_name: str, index: int, size: int, infrared: bool = False) -> np.ndarray:
@@ -62,8 +63,7 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
             is not rendered.
     """
     classes, size = section["demo_classes"], section["storage_size"]
-    if not 2 <= classes <= len(SCENES):
-        raise InputError(f"dataset.demo_classes: {classes} is out of range, it must be 2 to {len(SCENES)}")
+    check_whole("dataset.demo_classes", classes, 2, len(SCENES))
     counts = {side: section[f"demo_{side}"] for side in ("train", "validation", "test")}
     for side, count in counts.items():
         if count < classes:

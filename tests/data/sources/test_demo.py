@@ -120,7 +120,7 @@ def test_bands_of_the_demo_are_taken_by_name():
 
 def test_bad_numbers_are_refused():
     for change, pattern in (
-        ({"demo_classes": 1}, "dataset.demo_classes: 1"),
+        ({"demo_classes": 1}, "dataset.demo_classes is 1: give a whole number of at least 2 and at most 12"),
         ({"demo_classes": 99}, "demo_classes"),
         ({"demo_test": 5}, "dataset.demo_test: 5 is too few"),
         ({"data_seed": -1}, "data_seed"),
