@@ -21,27 +21,16 @@ def connected(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) 
     Returns:
         (N,) int64, numbers of the groups in the order of their first examples.
     """
-    count = len(keys[0])
-    above = list(range(count))
+    from scipy.sparse import coo_array  # takes a while, and predictions and maps have no use for it
+    from scipy.sparse.csgraph import connected_components
 
-    def top(one: int) -> int:
-        while above[one] != one:
-            above[one] = above[above[one]]
-            one = above[one]
-        return one
-
-    def join(one: int, other: int) -> None:
-        a, b = top(one), top(other)
-        above[max(a, b)] = min(a, b)
-
+    edges = list(pairs)
     for key in keys:
         first: dict[Hashable, int] = {}
-        for number, value in enumerate(key):
-            if value is not None:
-                join(first.setdefault(value, number), number)
-    for one, other in pairs:
-        join(one, other)
-    return np.unique([top(number) for number in range(count)], return_inverse=True)[1].astype(np.int64)
+        edges += [(first.setdefault(value, number), number) for number, value in enumerate(key) if value is not None]
+    rows, columns = np.array(edges, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), (len(keys[0]), len(keys[0])))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def deal(groups: np.ndarray, labels: np.ndarray, shares: Sequence[float], *, purpose: str, seed: int) -> np.ndarray:

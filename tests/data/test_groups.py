@@ -15,6 +15,15 @@ def test_examples_are_connected_by_any_key_also_through_others():
     assert connected([None, None]).tolist() == [0, 1]
 
 
+def test_groups_are_numbered_in_the_order_of_their_first_examples():
+    """A split is dealt by these numbers: in another order, one seed would draw another split."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        groups = connected(rng.integers(0, 40, 60).tolist(), pairs=rng.integers(0, 60, (5, 2)))
+        numbers, first = np.unique(groups, return_index=True)
+        assert numbers.tolist() == list(range(len(numbers))) and (np.diff(first) > 0).all()
+
+
 def material(seed=0, groups=80, count=1500, classes=6):
     """Groups of unlike sizes, each with a class that is more common there; the last class is rare."""
     rng = np.random.default_rng(seed)
