@@ -20,7 +20,6 @@ def get_config(arg=""):
     size = int(arg or 64)
     config = base()
     config.name = f"eurosat_{size}"
-    config.dataset.source = "folder"
     config.dataset.path = "data/eurosat_rgb.zip"
     config.dataset.image_size = size
     config.dataset.storage_size = size

@@ -14,7 +14,6 @@ def get_config(arg=""):
     size = int(arg or 128)
     config = base()
     config.name = f"folder_{size}"
-    config.dataset.source = "folder"
     config.dataset.image_size = size
     config.dataset.storage_size = size * 9 // 8
     config.teacher.weights = "timm/vgg16.tv_in1k"

@@ -17,7 +17,6 @@ def get_config(arg=""):
     size = int(arg or 224)
     config = base()
     config.name = f"resisc45_{size}"
-    config.dataset.source = "folder"
     config.dataset.path = "data/NWPU-RESISC45.zip"
     config.dataset.image_size = size
     config.dataset.storage_size = size * 8 // 7

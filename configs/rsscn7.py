@@ -17,7 +17,6 @@ def get_config(arg=""):
     size = int(arg or 128)
     config = base()
     config.name = f"rsscn7_{size}"
-    config.dataset.source = "folder"
     config.dataset.path = "data/rsscn7.zip"
     config.dataset.image_size = size
     config.dataset.storage_size = size * 9 // 8

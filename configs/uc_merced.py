@@ -16,7 +16,6 @@ def get_config(arg=""):
     size = int(arg or 64)
     config = base()
     config.name = f"uc_merced_{size}"
-    config.dataset.source = "folder"
     config.dataset.path = "data/uc_merced.zip"
     config.dataset.image_size = size
     config.dataset.storage_size = size * 9 // 8
