@@ -64,11 +64,12 @@ def streamed(
             return share
         return dataclasses.replace(share, partner_images=images[share.partners])
 
-    shares = read_ahead(range(first, last), read)
+    expected, shares = iter(range(first, last)), read_ahead(range(first, last), read)
 
     def feed(first: int, count: int) -> PlanStep:
-        if count != 1:
-            raise ValueError(f"{count} steps at once: streamed images come one step at a time")
+        following = next(expected)
+        if (first, count) != (following, 1):
+            raise ValueError(f"{count} steps from {first} on: images are streamed one step at a time, now {following}")
         return next(shares)
 
     return feed

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 from helpers.tiles import OPTIONS, SIDE
 from PIL import Image
 
@@ -61,3 +62,12 @@ def test_a_step_sees_the_pixels_of_its_files(tmp_path):
         np.testing.assert_array_equal(said[:, 0], teacher[views[:, 0], examples[:, 0]])
         plain = resident(plan, mapping, 1)(number, 1)
         jax.tree.map(np.testing.assert_array_equal, share.replace(images=None, teacher=None), plain)
+
+
+@pytest.mark.parametrize("asked", [(4, 1), (3, 2), (2, 1)])
+def test_streamed_steps_come_in_their_order_one_at_a_time(asked):
+    images = np.zeros((8, SIDE, SIDE, 3), np.uint8)
+    feed = streamed(Plan((0,), 8, 4, VIEWS), Mapping(jax.devices()[:1]), images, 2, 9)
+    feed(2, 1)
+    with pytest.raises(ValueError, match=f"^{asked[1]} steps from {asked[0]} on: .* one step at a time, now 3$"):
+        feed(*asked)
