@@ -54,9 +54,9 @@ class Plan:
         return None if self.rows is None else np.array(self.rows, np.int32)
 
     @functools.cached_property
-    def _epochs(self) -> Callable[[int, int, int], tuple[np.ndarray, ...]]:
-        """`_epoch`, which keeps no more than the steps that are read ahead need: one takes 8 bytes an example."""
-        return functools.lru_cache(maxsize=_KEPT * len(self.seeds))(self._epoch)
+    def _kept_epochs(self) -> Callable[[int, int, int], tuple[np.ndarray, ...]]:
+        """`_draw_epoch`, which keeps no more than the steps that are read ahead need: one takes 8 bytes an example."""
+        return functools.lru_cache(maxsize=_KEPT * len(self.seeds))(self._draw_epoch)
 
     def __call__(self, step: int) -> tuple[np.ndarray, ...]:
         """Example, view and place in the global batch of `step`, and partner and its view where there are partners.
@@ -72,7 +72,7 @@ class Plan:
             here = epochs == epoch
             for row, seed in enumerate(self.seeds):
                 slots = offsets[here]
-                order, view, *others = self._epochs(seed, int(epoch), count)
+                order, view, *others = self._kept_epochs(seed, int(epoch), count)
                 examples[row, here], views[row, here] = order[slots], view[slots]
                 if self.partners:
                     second = others[0][slots]
@@ -82,12 +82,12 @@ class Plan:
         places = np.broadcast_to(np.arange(self.batch_size, dtype=np.int32), examples.shape)
         return (examples, views, places, partners, partner_views) if self.partners else (examples, views, places)
 
-    def _epoch(self, seed: int, epoch: int, count: int) -> tuple[np.ndarray, ...]:
+    def _draw_epoch(self, seed: int, epoch: int, count: int) -> tuple[np.ndarray, ...]:
         """The examples of an epoch in their order, the view of each, and their partners where there are any."""
         if self._strata is not None:
             drawn = balanced.epoch_of(seed, epoch, self._strata, self.views)
         else:
-            drawn = _epoch(seed, epoch, count, self.views)
+            drawn = _uniform_epoch(seed, epoch, count, self.views)
         return (*drawn, _partners(seed, epoch, count)) if self.partners else drawn
 
 
@@ -121,7 +121,7 @@ class Groups:
         return tuple(np.stack(arrays, axis=1) for arrays in zip(*(plan(step) for plan in self.plans), strict=True))
 
 
-def _epoch(seed: int, epoch: int, examples: int, views: int) -> tuple[np.ndarray, np.ndarray]:
+def _uniform_epoch(seed: int, epoch: int, examples: int, views: int) -> tuple[np.ndarray, np.ndarray]:
     """The examples of an epoch in their order, and the view of each."""
     order = np.random.default_rng((seed, epoch, 0)).permutation(examples).astype(np.int32)
     if views == 0:
