@@ -87,7 +87,7 @@ def trial(name: str, family: str) -> dict | None:
     if not (HERE / f"{name}.json").exists():
         return None
     arms = read(name)["arms"]
-    return arms[comparison.select(arms)[family]]
+    return arms[comparison.select(arms, "top1")[family]]
 
 
 def label_row(name: str) -> dict[str, dict | None]:
@@ -157,7 +157,7 @@ def objective_table() -> str:
     ]
     ours = trial("labels_10", "kl_cosine")
     lines.append(f"| kl_cosine | {100 * ours['mean']:.1f} ± {100 * ours['std']:.1f} | | |")
-    for name in comparison.select(read("labels_10_objectives")["arms"]):
+    for name in comparison.select(read("labels_10_objectives")["arms"], "top1"):
         arm, gain = trial("labels_10_objectives", name), read(f"labels_10_{name}_gain")
         over_seeds = f"{100 * gain['over_seeds']['mean']:+.1f}, {interval(gain['over_seeds']['ci95'])}"
         lines.append(

@@ -61,7 +61,7 @@ def uses_teacher(arm: Mapping[str, Any]) -> bool:
     return any(value and (term not in TERMS or TERMS[term].needs_teacher) for term, value in arm["weights"].items())
 
 
-def on_validation(arm: Mapping[str, Any], measure: str = "top1") -> float | None:
+def on_validation(arm: Mapping[str, Any], measure: str) -> float | None:
     """Mean over the seeds, None where all failed."""
     return intervals.mean(arm[f"val_{measure}"])
 
@@ -80,7 +80,7 @@ def rank(arm: Mapping[str, Any], measure: str = "top1") -> tuple[float, float, f
     )
 
 
-def select(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> dict[str, str]:
+def select(arms: Mapping[str, Mapping[str, Any]], measure: str) -> dict[str, str]:
     """For each family of arms its best trial on validation by `rank`, the first of equals.
 
     An arm without a family is one of its own.
@@ -108,7 +108,7 @@ def baselines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name, arm in arms.items() if not uses_teacher(arm)]
 
 
-def find_alone(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> str | None:
+def find_alone(arms: Mapping[str, Mapping[str, Any]], measure: str) -> str | None:
     """The arm that the others are compared with: of those that use no teacher the best on validation by `rank`.
 
     With few labels that may be the student of all tiles or the one of the labeled tiles only, and a gain over the
@@ -117,7 +117,7 @@ def find_alone(arms: Mapping[str, Mapping[str, Any]], measure: str = "top1") -> 
     return max(baselines(arms), key=lambda name: rank(arms[name], measure), default=None)
 
 
-def passed_over(arms: Mapping[str, Mapping[str, Any]], alone: str | None, measure: str = "top1") -> list[str]:
+def passed_over(arms: Mapping[str, Mapping[str, Any]], alone: str | None, measure: str) -> list[str]:
     """The arms without a teacher that lost more seeds than `alone`, and with the others do better on validation.
 
     What is better than `alone` may still be worse than these.

@@ -106,7 +106,7 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False,
         environment={"python": "3.11", "devices": [{"kind": "cpu", "count": 8}], "xla_flags": ""},
         config={"name": "made up", "seeds": list(seeds), "distill": {"mixup": 0.3 if online else 0.0}},
     )
-    shown = comparison.select(document["arms"]).values()
+    shown = comparison.select(document["arms"], "top1").values()
     kept = [k for k, (arm, _) in enumerate(students) if arm in shown]
     keep = lambda one: dataclasses.replace(
         one, teacher=None if unmeasured else one.teacher, students=one.students[kept]

@@ -27,8 +27,8 @@ def test_the_best_trial_of_a_family_is_selected_on_validation():
         "b": arm([0.1, 0.1], "b"),
         "alone": arm([0.2, 0.2]),
     }
-    assert comparison.select(arms) == {"a": "a_1", "b": "b", "alone": "alone"}
-    shown = comparison.shown_arms({"arms": arms, "selected": comparison.select(arms)})
+    assert comparison.select(arms, "top1") == {"a": "a_1", "b": "b", "alone": "alone"}
+    shown = comparison.shown_arms({"arms": arms, "selected": comparison.select(arms, "top1")})
     assert list(shown) == ["a_1", "b", "alone"] and shown["a_1"] is arms["a_1"]
     assert list(comparison.shown_arms({"arms": arms})) == list(arms)
 
@@ -36,32 +36,33 @@ def test_the_best_trial_of_a_family_is_selected_on_validation():
 def test_a_seed_that_failed_weighs_more_than_the_mean_of_the_others():
     whole, half, none = arm([0.8, 0.8, 0.8]), arm([0.9, 0.9, None]), arm([None, None, None])
     for arms in ({"none": none, "half": half, "whole": whole}, {"whole": whole, "none": none, "half": half}):
-        assert comparison.find_alone(arms) == "whole"
-        assert comparison.select({name: {**one, "family": "one"} for name, one in arms.items()}) == {"one": "whole"}
-    assert comparison.find_alone({"none": none, "half": half}) == "half"
+        assert comparison.find_alone(arms, "top1") == "whole"
+        family = {name: {**one, "family": "one"} for name, one in arms.items()}
+        assert comparison.select(family, "top1") == {"one": "whole"}
+    assert comparison.find_alone({"none": none, "half": half}, "top1") == "half"
     # Runs of more seeds are no better for that.
-    assert comparison.find_alone({"three": whole, "two": arm([0.81, 0.81])}) == "two"
+    assert comparison.find_alone({"three": whole, "two": arm([0.81, 0.81])}, "top1") == "two"
 
 
 def test_of_equals_on_validation_the_lower_nll_is_chosen():
     trial = arm([0.9, 0.8], "taught", kl=1.0)
     arms = {"old": trial, "worse": {**trial, "val_nll": [0.5, 0.3]}, "lower": {**trial, "val_nll": [0.2, 0.2]}}
-    assert comparison.select(arms) == {"taught": "lower"}
+    assert comparison.select(arms, "top1") == {"taught": "lower"}
     arms["better"] = {**arm([0.91, 0.8], "taught", kl=1.0), "val_nll": [9.0, 9.0]}
-    assert comparison.select(arms) == {"taught": "better"}
+    assert comparison.select(arms, "top1") == {"taught": "better"}
     alone = {"first": {**arm([0.9]), "val_nll": [0.3]}, "second": {**arm([0.9]), "val_nll": [0.2]}}
-    assert comparison.find_alone(alone) == "second"
+    assert comparison.find_alone(alone, "top1") == "second"
 
 
 def test_gains_are_over_the_best_on_validation_of_those_without_a_teacher():
     arms = {"kl": arm([0.99], kl=1.0), "student_alone": arm([0.6, 0.6]), "labeled_alone": arm([0.5, 0.8])}
     assert comparison.baselines(arms) == ["student_alone", "labeled_alone"]
-    assert comparison.find_alone(arms) == "labeled_alone"
+    assert comparison.find_alone(arms, "top1") == "labeled_alone"
     arms["labeled_alone"]["val_top1"] = [0.6, 0.6]
-    assert comparison.find_alone(arms) == "student_alone"  # the first of equals
+    assert comparison.find_alone(arms, "top1") == "student_alone"  # the first of equals
     arms["student_alone"]["val_top1"] = [None, None]
-    assert comparison.find_alone(arms) == "labeled_alone"
+    assert comparison.find_alone(arms, "top1") == "labeled_alone"
     arms["labeled_alone"]["val_top1"] = [None, None]
-    assert comparison.find_alone(arms) == "student_alone"
-    assert comparison.find_alone({"kl": arms["kl"]}) is None and comparison.find_alone({}) is None
-    assert comparison.on_validation(arm([0.5, None, 0.7])) == 0.6
+    assert comparison.find_alone(arms, "top1") == "student_alone"
+    assert comparison.find_alone({"kl": arms["kl"]}, "top1") is None and comparison.find_alone({}, "top1") is None
+    assert comparison.on_validation(arm([0.5, None, 0.7]), "top1") == 0.6
