@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, reason
 
 
 def session(path: str) -> Any:
@@ -27,7 +27,7 @@ def session(path: str) -> Any:
     try:
         return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has many kinds, none public
-        raise InputError(f"teacher.onnx: {path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"teacher.onnx: {path} cannot be read: {reason(error, 200)}") from None
 
 
 def run(path: str, session: Any, output: str, entry: str, images: np.ndarray) -> np.ndarray:
@@ -46,10 +46,9 @@ def run(path: str, session: Any, output: str, entry: str, images: np.ndarray) ->
     try:
         return np.asarray(session.run([output], {entry: images})[0])
     except Exception as error:  # onnxruntime has many kinds, none public
-        said = " ".join(str(error).split())
         raise InputError(
-            f"teacher.onnx: {path} fails for images {images.shape}: {said[:200]}: set teacher.image_size to the side "
-            "that it was made for, or export it again for any batch"
+            f"teacher.onnx: {path} fails for images {images.shape}: {reason(error, 200)}: set teacher.image_size to "
+            "the side that it was made for, or export it again for any batch"
         ) from None
 
 

@@ -194,8 +194,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # orbax raises whatever its parts meet in a file that is cut short
                 if self._sums(step).exists() or self._read_only or jax.process_count() > 1:
-                    why = " ".join(str(error).split())[:160]
-                    raise InputError(f"checkpoint {self.directory}/{step} cannot be read ({why})") from error
+                    raise InputError(f"checkpoint {self.directory}/{step} cannot be read ({reason(error)})") from error
                 # Its process died before it was sealed, as power loss leaves it.
                 self._log(f"checkpoint {self.directory}/{step} cannot be read; the one before it is used")
                 self._put_aside(step)
