@@ -1,7 +1,7 @@
 """What a network costs: parameters, multiply-adds and memory for activations."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -44,9 +44,9 @@ def feature_count(model: nn.Module, image_size: int) -> int:
     return outputs.features.shape[-1]
 
 
-def cost_by_head(model: nn.Module, image_size: int) -> dict[str, dict[str, int]]:
-    """`cost` with each head that the network can have, by the head's name; {} where there is no choice."""
-    return {head: cost(model.clone(head=head), image_size) for head in getattr(model, "HEADS", ())}
+def cost_by_head(model: nn.Module, heads: Sequence[str], image_size: int) -> dict[str, dict[str, int]]:
+    """`cost` with each of the heads that the network can have, by the head's name; {} where there is no choice."""
+    return {head: cost(model.clone(head=head), image_size) for head in heads} if len(heads) > 1 else {}
 
 
 def _products(jaxpr: Any) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -57,8 +56,6 @@ class VGG16(nn.Module):
     Parameters: `conv_1` ... `conv_13` {kernel (3, 3, I, O), bias}, `bn_1` ... {scale, bias}, and `head`.
     Source: arXiv 1409.1556 and torchvision.models.vgg16 for padding and initialization.
     """
-
-    HEADS: ClassVar[tuple[str, ...]] = ("average", "fc")
 
     num_classes: int
     width: float = 1.0
@@ -157,7 +154,7 @@ def _model(name: str, batch_norm: bool) -> Model:
         std=STD,
         names=names(name),
         graph=functools.partial(graph, batch_norm=batch_norm),
-        heads=VGG16.HEADS,
+        heads=("average", "fc"),
         classifier=("classifier.", "pre_logits.", "head."),
     )
 

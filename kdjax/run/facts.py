@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdjax.networks import cost_by_head
+from kdjax.networks import MODELS, cost_by_head
 from kdjax.run import other_run
 from kdjax.run.given import Given, given_teachers
 from kdjax.run.run import Run, other_networks
@@ -33,7 +33,8 @@ def teacher_facts(run: Run) -> dict[str, Any]:
 
 def network_facts(learner: Learner) -> dict[str, Any]:
     """Of a network of kdjax's."""
-    section, heads = learner.section, cost_by_head(learner.network, learner.size)
+    section = learner.section
+    heads = cost_by_head(learner.network, MODELS[section.model].heads, learner.size)
     return {
         "model": section.model,
         "width": section.width,

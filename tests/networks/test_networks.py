@@ -297,8 +297,8 @@ def test_costs_are_those_of_the_packages():
 
 
 def test_the_cost_of_each_head():
-    heads = networks.cost_by_head(networks.create("vgg16", num_classes=21), 64)
+    heads = networks.cost_by_head(networks.create("vgg16", num_classes=21), networks.MODELS["vgg16"].heads, 64)
     assert heads["fc"]["params"] - heads["average"]["params"] == (
         (25088 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 21 - (512 + 1) * 21
     )
-    assert networks.cost_by_head(networks.create("mobilenet_v2", num_classes=21), 64) == {}
+    assert networks.cost_by_head(networks.create("mobilenet_v2", num_classes=21), ("average",), 64) == {}
