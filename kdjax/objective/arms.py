@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -122,17 +123,17 @@ def measured_terms(arms: Iterable[Arm]) -> tuple[str, ...]:
 
 
 def hyperparameters(arms: Sequence[Arm]) -> Hyperparameters:
-    """The arms as arrays, float32, one entry an arm."""
-    classes = max(len(arm.class_weights) for arm in arms)
+    """The arms as arrays of JAX's default float type, one entry an arm."""
+    classes, dtype = max(len(arm.class_weights) for arm in arms), jnp.result_type(float)
 
     def column(values: Iterable[float]) -> np.ndarray:
-        return np.array(list(values), np.float32)
+        return np.array(list(values), dtype)
 
     def weights(term: str) -> np.ndarray:
         of_arms = column(arm.weights.get(term, 0.0) for arm in arms)
         if not classes or not TERMS[term].hard:
             return of_arms
-        by_class = np.array([arm.class_weights or (1.0,) * classes for arm in arms], np.float32)
+        by_class = np.array([arm.class_weights or (1.0,) * classes for arm in arms], dtype)
         return of_arms[:, None] * by_class
 
     return Hyperparameters(

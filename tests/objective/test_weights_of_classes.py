@@ -108,6 +108,14 @@ def test_each_label_of_a_mixture_has_its_own_weight():
     np.testing.assert_allclose(averages["ce"].count, count, rtol=1e-12)
 
 
+def test_arms_are_as_exact_as_the_arrays_beside_them():
+    arms = resolve(("kl",), base().arms, temperature=3.3, learning_rate=1e-3, weight_decay=0.01)
+    assert hyperparameters(arms).learning_rate.dtype == np.float32
+    with jax.enable_x64(True):
+        assert hyperparameters(arms).learning_rate.tolist() == [1e-3]
+        assert hyperparameters((dataclasses.replace(arms[0], class_weights=(0.1, 1.9)),)).weights["ce"][0, 0] == 0.1
+
+
 def test_arms_may_have_weights_of_their_own():
     arms = resolve(
         ("student_alone", "kl", "decoupled"), base().arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0
