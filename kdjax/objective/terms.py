@@ -302,7 +302,7 @@ class Term:
         needs_features: whether it reads the pooled features of both.
         projected: whether it reads the student's features as the teacher's, through a trained linear map.
         over_batch: whether its values are over the whole batch, (classes,) or (batch, batch), not (batch,).
-        several: whether it asks for nothing where there are two classes: its gradient is 0 then.
+        needs_three_classes: whether its gradient is 0 where there are two.
     """
 
     function: Callable[[Outputs, Any, jax.Array, jax.Array], jax.Array]
@@ -312,7 +312,7 @@ class Term:
     needs_features: bool = False
     projected: bool = False
     over_batch: bool = False
-    several: bool = False
+    needs_three_classes: bool = False
 
     @property
     def hard(self) -> bool:
@@ -332,10 +332,12 @@ TERMS: dict[str, Term] = {
     "kl": Term(_kl, "KL to the teacher, × T²"),
     "cosine": Term(_cosine, "Cosine distance to the teacher"),
     "cosine_probabilities": Term(_cosine_probabilities, "Cosine distance of softened probabilities"),
-    "kl_standardized": Term(_kl_standardized, "KL of standardized logits, × T²", several=True),
+    "kl_standardized": Term(_kl_standardized, "KL of standardized logits, × T²", needs_three_classes=True),
     "target_class": Term(_target_class, "KL of the labeled class, × T²", needs_labels=True),
-    "other_classes": Term(_other_classes, "KL among the other classes, × T²", needs_labels=True, several=True),
-    "dist_inter": Term(_dist_inter, "Correlation distance over classes, × T²", several=True),
+    "other_classes": Term(
+        _other_classes, "KL among the other classes, × T²", needs_labels=True, needs_three_classes=True
+    ),
+    "dist_inter": Term(_dist_inter, "Correlation distance over classes, × T²", needs_three_classes=True),
     "dist_intra_batch": Term(_dist_intra_batch, "Correlation distance over the batch, × T²", over_batch=True),
     "cosine_batch": Term(_cosine_batch, "Cosine distance over the batch", over_batch=True),
     "features_cosine": Term(_features_cosine, "Cosine distance of features", needs_features=True, projected=True),

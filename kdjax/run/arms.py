@@ -54,7 +54,7 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
 
     arms = resolved(tuple(config.distill.arms), config.arms)
     for arm in arms if len(dataset.classes) == 2 else ():
-        idle = [name for name, weight in arm.weights.items() if weight and TERMS[name].several]
+        idle = [name for name, weight in arm.weights.items() if weight and TERMS[name].needs_three_classes]
         if idle:
             raise InputError(
                 f"arms.{arm.name}.{idle[0]} has no effect with two classes: set it to 0, or leave the arm out"

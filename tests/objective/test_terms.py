@@ -116,7 +116,7 @@ def test_which_terms_ask_for_nothing_where_there_are_two_classes():
     with jax.enable_x64(True):
         gradients = jax.jit(jax.jacrev(values))(jnp.array(STUDENT[:, :2]))
     assert {name: bool(np.abs(one).max() < 1e-6) for name, one in gradients.items()} == {
-        name: term.several for name, term in of_logits.items()
+        name: term.needs_three_classes for name, term in of_logits.items()
     }
 
 
