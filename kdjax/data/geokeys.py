@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-_METERS_A_DEGREE = 111_320.0
+METERS_A_DEGREE = 111_320.0
+"""Of the equator. Maps take it from here, so that tiles and rasters in degrees are measured alike."""
 _DEGREES, _METER, _OWN = (9102, 9122), 9001, 32767  # EPSG codes of units; the file's own definition
 _UNITS = {
     _METER: 1.0, 9036: 1000.0, 9002: 0.3048, 9003: 1200 / 3937, 9005: 0.3047972654, 9031: 1.0000135965,
@@ -82,7 +83,7 @@ def _degree(tags: Mapping[str, Any], latitude: float) -> float | None:
     unit, code = (int(tags.get(key, 0)) for key in ("GeogAngularUnitsGeoKey", "GeographicTypeGeoKey"))
     if unit not in (0, *_DEGREES) or code in _GRADS or not abs(latitude) <= 90:
         return None
-    return _METERS_A_DEGREE * math.sqrt(math.cos(math.radians(latitude)))
+    return METERS_A_DEGREE * math.sqrt(math.cos(math.radians(latitude)))
 
 
 def _length(tags: Mapping[str, Any], x: float, y: float) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 from rasterio import Affine, warp
 from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 
+from kdjax.data.geokeys import METERS_A_DEGREE
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import NODATA, entries
 from kdjax.errors import InputError
@@ -58,8 +59,6 @@ EARTH = Ellipsoid(6_378_137.0, 0.00669438)
 
 _IN_WKT = re.compile(r'(?:SPHEROID|ELLIPSOID)\["[^"]*", *([^],]+), *([^],]+)')
 """With half of the longer axis, m, and the inverse flattening; 0 = a sphere."""
-
-_METERS_A_DEGREE = 111_320.0
 
 _CLOSE = 0.01
 """The part of its area by which a projected cell may differ from the ground and still be taken as it is."""
@@ -239,7 +238,7 @@ def pixel(grid: Grid) -> tuple[float | None, float]:
         radians = grid.crs.units_factor[1]
         cosine = max(math.cos(radians * (f + (d * grid.width + e * grid.height) / 2)), 0.01)
         if body is not None:  # of training tiles, the size is taken from the same formula
-            meters = _METERS_A_DEGREE * body.equator_m / EARTH.equator_m
+            meters = METERS_A_DEGREE * body.equator_m / EARTH.equator_m
             side = math.degrees(radians) * meters * math.sqrt(abs(grid.transform.determinant) * cosine)
         wide, high = math.hypot(a * cosine, d), math.hypot(b * cosine, e)
     return side if math.isfinite(side) else None, high / wide
