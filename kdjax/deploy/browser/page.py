@@ -1,7 +1,6 @@
 """try.html: one page that decodes, resizes, classifies and answers as `kdjax.deploy.predict` does."""
 
 import base64
-import dataclasses
 import hashlib
 import html
 import json
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.data.meaning import BYTES, Meaning
-from kdjax.deploy.trust import Trust
+from kdjax.deploy.trust import KEY, Trust
 
 HERE = Path(__file__).parent
 
@@ -30,13 +29,13 @@ def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, tr
         trust: what validation says of the file's answers.
         sha256: of the file, in hexadecimal digits: beside another one the page would name wrong classes.
     """
-    limits = {str(level): limit for level, limit in trust.limits.items()}
+    answers = json.loads(trust.metadata()[KEY])
     facts = {
         "classes": list(classes),
         "size": size,
         "tile_px": meaning.tile_px,
         "deep": bool(meaning.value_range) and BYTES not in meaning.numbers,
-        "trust": {**dataclasses.asdict(trust), "limits": limits},
+        "trust": answers,
         "sha256": sha256,
     }
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("answer.mjs", "page.mjs"))
@@ -51,7 +50,7 @@ def document(title: str, classes: Sequence[str], size: int, meaning: Meaning, tr
         "title": html.escape(title),
         "count": str(len(classes)),
         "size": str(size),
-        "levels": "".join(f'<option value="{level}">{100 * float(level):g} %</option>' for level in limits),
+        "levels": "".join(f'<option value="{level}">{100 * float(level):g} %</option>' for level in answers["limits"]),
         "facts": json.dumps(facts).replace("<", "\\u003c"),
         "warning": f'<p class="unknown">Warning: {html.escape(trust.warning)}.</p>' if trust.warning else "",
         "script": script,
