@@ -13,7 +13,7 @@ from kdjax.data.bands import Bands
 from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Images, Rows, row_hashes
 
-UNLABELLED = -1
+UNLABELED = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +170,6 @@ class Pool:
     redrawn: bool = False
     hashes: np.ndarray | None = None
     skipped: frozenset[str] = frozenset()
-
-    @property
-    def value_range(self) -> tuple[float, ...]:
-        """(low, high) that 16-bit and float images were mapped by, () where there were none."""
-        return self.meaning.value_range
 
     def take(self, indices: np.ndarray, labels: np.ndarray) -> Split:
         """The examples at `indices` (int (n,)) with the given labels (int32 (n,)); images are not copied."""

@@ -14,7 +14,7 @@ from kdjax import config
 from kdjax.data import band_statistics, cache, near_duplicates, offset, places
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
-from kdjax.data.dataset import UNLABELLED, Context, Dataset, Pool, Split, Statistics, fingerprint
+from kdjax.data.dataset import UNLABELED, Context, Dataset, Pool, Split, Statistics, fingerprint
 from kdjax.data.groups import connected
 from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Rows
@@ -234,7 +234,7 @@ def _build(
     if label_fraction < 1:
         stays = split_rules.hide_labels("train", [pool.names[i] for i in train], train_labels, label_fraction, seed)
         hidden += tuple(pool.names[i] for i in train[~stays & (train_labels >= 0)])
-        train_labels = np.where(stays, train_labels, UNLABELLED)
+        train_labels = np.where(stays, train_labels, UNLABELED)
         # An unlabeled validation example measures nothing, so it goes.
         stays = split_rules.hide_labels(
             "validation", [pool.names[i] for i in validation], labels[validation], label_fraction, seed
@@ -285,7 +285,7 @@ def _with_unlabeled(
     notes += (f"{len(added)} unlabeled tiles added to train",)
     merged = Split(
         Rows.of(train.images).followed_by(tiles.images.select(keep)),
-        np.concatenate([train.labels, np.full(len(added), UNLABELLED, np.int32)]),
+        np.concatenate([train.labels, np.full(len(added), UNLABELED, np.int32)]),
         train.names + tuple(added),
         np.concatenate([train.hashed(), tiles.hashes[keep]]),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.data import layout
-from kdjax.data.dataset import UNLABELLED, Context, Pool
+from kdjax.data.dataset import UNLABELED, Context, Pool
 from kdjax.data.decoding import Encoded, Raw
 from kdjax.data.image_files import no_images, notes_on, open_files
 from kdjax.data.ingest import Ingested, ingest
@@ -85,7 +85,7 @@ def load_unlabeled(section: Mapping[str, Any], context: Context, like: Meaning) 
                 field,
                 names,
                 files.stamps,
-                lambda k: Raw(names[k], UNLABELLED, files.read(k)),
+                lambda k: Raw(names[k], UNLABELED, files.read(k)),
                 identity=[files.identity, "unlabeled"],
                 like=like,
             ),
