@@ -30,7 +30,7 @@ _SYSTEM = frozenset(
     "desktop.ini".split()
 ) | {"system volume information"}
 _SIDECARS = (".msk", ".aux.xml")
-_METHODS = {9: "Deflate64, as Windows Explorer writes large archives", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
+_METHODS = {9: "Deflate64, as Windows Explorer writes large archives", 93: "Zstandard", 95: "XZ"}
 
 
 class Files(Protocol):

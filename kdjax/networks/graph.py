@@ -267,7 +267,7 @@ class Builder:
         if sides:
             kernel = kernel.reshape(*sides, channels, -1).transpose(3, 2, 0, 1)
             last = self.nodes[-1]
-            if isinstance(last, Resample) and last.name == x and last.rows.size <= last.rows.shape[0] ** 2:
+            if isinstance(last, Resample) and last.name == x and last.rows.shape[1] <= last.rows.shape[0]:
                 # One output at a time: in float64 the kernels of VGG16's first dense layer would take 800 MB.
                 rows, columns = last.rows.astype(np.float64), last.columns.astype(np.float64)
                 kernel = np.stack([_float32(rows.T @ one.astype(np.float64) @ columns) for one in kernel])
