@@ -280,7 +280,7 @@ def open_files(path: str, field: str) -> Iterator[Files]:
     try:
         mode = place.stat().st_mode
     except FileNotFoundError:
-        raise InputError(f"{field}: {place} does not exist") from None
+        raise InputError(f"{field}: {place.absolute()} does not exist: correct the path") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{field}: {place} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(mode):

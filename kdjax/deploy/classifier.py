@@ -44,7 +44,8 @@ class Classifier:
         """
         if not os.path.isfile(path):
             held = os.path.join(path, "student.onnx")
-            raise InputError(f"artifact: no file {path}" + f"; give {held}" * os.path.isfile(held))
+            file = held if os.path.isfile(held) else "student.onnx, or another file of an export"
+            raise InputError(f"artifact: no file {path}: give {file}")
         try:
             model = (_litert if litert.recognized(path) else _onnx)(path, threads)
             self.classes = _class_names(model.facts["classes"])

@@ -167,7 +167,9 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
         )
     source = section.weights
     if source and source.endswith(".safetensors") and ":" not in source and not Path(source).is_file():
-        raise InputError(f"{name}.weights: no file {source}")
+        raise InputError(
+            f"{name}.weights: no file {source}: give a .safetensors file or a hub id org/name[@revision][:file]"
+        )
     if section.warmup_epochs >= section.epochs:
         raise InputError(
             f"{name}.warmup_epochs is {section.warmup_epochs}: give less than {name}.epochs, which is {section.epochs}"
@@ -203,7 +205,7 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
     _check_onnx(config)
     for one in given_teachers(config):
         if one.kind == "onnx" and not Path(one.place).is_file():
-            raise InputError(f"{one.field}: no file {one.place}")
+            raise InputError(f"{one.field}: no file {one.place}: give an ONNX file")
         if one.kind == "logits":
             read_parts(one.place, one.field)
     if config.distill.views == 0 and field in ("teacher.onnx", "teacher.ensemble", "distill.logits"):

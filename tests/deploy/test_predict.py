@@ -201,7 +201,7 @@ def test_bad_artifacts_end_in_one_line(artifact, tiles, tmp_path, capfd, kind):
         content = {"corrupt": b"no model" * 100, "empty": b"", "half": whole[: len(whole) // 2]}
         path.write_bytes(content.get(kind, model.SerializeToString()))
     said = {
-        "missing": "no file",
+        "missing": f"no file {path}: give student.onnx, or another file of an export",
         "foreign": "not exported by kdjax",
         "labels": "1 classes",
         "size": "images [99, 99, 3]",
@@ -209,6 +209,8 @@ def test_bad_artifacts_end_in_one_line(artifact, tiles, tmp_path, capfd, kind):
     }
     line = refused(capfd, predict.main, path, tiles)
     assert str(path) in line and said.get(kind, "ONNX") in line
+    if path.exists():
+        assert refused(capfd, predict.main, tmp_path, tiles).endswith(f"no file {tmp_path}: give {path}")
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,11 @@ def test_bytes_in_a_wider_type_are_refused_and_not_mapped_as_black(tmp_path, dty
     Raster(write(tmp_path / "lit.tif", lit), None, None, meaning).close()
 
 
+def test_a_raster_that_is_not_there_is_named(artifact, tmp_path, capfd):
+    said = refused(capfd, command.main, artifact, tmp_path / "scene.tif", tmp_path / "map.tif")
+    assert f"raster: no file {tmp_path / 'scene.tif'}: give a GeoTIFF, another raster that GDAL reads, or a URL" in said
+
+
 @pytest.mark.parametrize("colors", ["MINISBLACK", "RGB"])
 @pytest.mark.parametrize("names", [("B2", "B3", "B4"), ("blue", "green", "red")])
 def test_colors_that_lie_otherwise_than_they_are_described_are_asked_for(artifact, tmp_path, capfd, names, colors):

@@ -84,11 +84,12 @@ NORMALIZED = {"onnx_input": "normalized", **FILE}
     [
         ({"fit": "some"}, "teacher.fit"),
         ({"fit": "head"}, "give teacher.weights"),
+        ({"weights": "none.safetensors"}, "teacher.weights: no file none.safetensors: give a .safetensors file or a "),
         ({"fit": "nothing", "students": "a"}, "teacher.students gives the teacher"),
         ({"bands": ("nir",), "students": "a"}, "teacher.students has its own"),
         ({"fit": "head", "weights": "a/b", "head": "fc"}, "teacher.head is 'fc'"),
         ({"classes": ("a", "b")}, "teacher.classes names the logits"),
-        ({"onnx": "none.onnx"}, "teacher.onnx: no file none.onnx"),
+        ({"onnx": "none.onnx"}, "teacher.onnx: no file none.onnx: give an ONNX file"),
         ({"ensemble": ("onnx=none.onnx",)}, "teacher.ensemble: no file none.onnx"),
         ({"ensemble": ("logits=none",)}, "teacher.ensemble: none is not a folder of teacher logits"),
         ({"onnx_input": "normalized", **FILE}, "teacher.onnx_mean is"),

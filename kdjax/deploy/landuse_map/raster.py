@@ -68,7 +68,7 @@ class Raster:
         """
         self.path = path
         if not inputs.is_remote(str(path)) and not os.path.isfile(path):
-            raise InputError(f"raster: no file {path}")
+            raise InputError(f"raster: no file {path}: give a GeoTIFF, another raster that GDAL reads, or a URL")
         check_name(path, "raster")
         try:
             with warnings.catch_warnings():

@@ -263,7 +263,7 @@ def test_bad_input_is_one_clear_line(plain, tmp_path):
     flat.mkdir()
     Image.fromarray(picture(0, 9, 9)).save(flat / "x.png")
     cases = [
-        ({"path": str(tmp_path / "absent")}, "dataset.path: .*absent does not exist"),
+        ({"path": str(tmp_path / "absent")}, "dataset.path: /.*absent does not exist: correct the path"),
         ({"path": None}, "dataset.path"),
         ({"path": str(tmp_path / "words.zip")}, "dataset.path: .*neither a directory nor a readable zip"),
         ({"path": str(tmp_path / "empty")}, "dataset.path: .*no image files"),
@@ -271,7 +271,7 @@ def test_bad_input_is_one_clear_line(plain, tmp_path):
         ({"path": str(one)}, r"only one class \(only\)"),
         ({"path": str(single)}, "class 'b' has 1 image"),
         ({"image_size": 31}, "dataset.image_size is 31: give a whole number of at least 32 and at most 4096"),
-        ({"storage_size": 7}, "dataset.storage_size is 7: give a whole number of at least 32"),
+        ({"storage_size": 7}, "dataset.storage_size is 7: give a whole number of at least 32 and at most 4096"),
         ({"test_fraction": 1.0}, "dataset.test_fraction is 1.0: must be above 0 and below 1"),
         ({"test_fraction": float("nan")}, "dataset.test_fraction is nan: give a finite number"),
         ({"validation_fraction": 0}, "dataset.validation_fraction is 0: must be above 0 and below 1"),
