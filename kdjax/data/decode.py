@@ -300,7 +300,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     Squeezing keeps the whole tile in view, which a center crop does not; tiles are square or nearly so.
 
     Args:
-        image: uint8, of any number of channels in uint16.
+        image: uint8 or uint16; the result is of the same dtype.
         size: px.
     """
     if image.shape[:2] == (size, size):

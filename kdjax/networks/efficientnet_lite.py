@@ -118,7 +118,7 @@ LAYERS = {  # here: timm
 
 
 def names(depth: float) -> dict[str, dict[str, Place]]:
-    """The table above, with all blocks."""
+    """timm's place of every layer, by its path here."""
     parts = [inverted_residual.timm_names(name, block) for name, block in blocks(depth)]
     return {"timm": functools.reduce(dict.__or__, parts, LAYERS)}
 

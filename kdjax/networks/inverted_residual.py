@@ -82,7 +82,7 @@ PLAIN = {  # in timm, of a block that does not expand
 
 
 def timm_names(layer: str, block: Block) -> dict[str, Place]:
-    """The tables above, of the block called `layer`."""
+    """timm's place of every layer of the block called `layer`, by its path here."""
     parts = PLAIN if block.expansion == 1 else EXPANDED
     return {f"{layer}/{part}": Place(f"blocks.{block.stage}.{block.place}.{name}") for part, name in parts.items()}
 

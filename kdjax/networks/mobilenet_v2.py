@@ -103,7 +103,7 @@ PLAIN = {  # in torchvision's block that does not expand
 
 
 def names() -> dict[str, dict[str, Place]]:
-    """The tables above, of all blocks."""
+    """The place of every layer in torchvision and timm, by its path here."""
     torchvision = {layer: Place(theirs) for layer, (theirs, _) in LAYERS.items()}
     timm = {layer: Place(theirs) for layer, (_, theirs) in LAYERS.items()}
     for number, (name, block) in enumerate(blocks(), 1):

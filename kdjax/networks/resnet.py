@@ -136,7 +136,7 @@ class ResNet(nn.Module):
 
 
 def names(model: str) -> dict[str, dict[str, Place]]:
-    """Of all layers in torchvision, whose names timm has kept."""
+    """The place of every layer in torchvision, by its path here; timm has kept these names."""
     places = {"stem": Place("conv1"), "stem_bn": Place("bn1"), "head": Place("fc", linear=True)}
     for name, block in blocks(model):
         theirs = f"layer{block.stage + 1}.{block.place}"

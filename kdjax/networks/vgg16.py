@@ -123,7 +123,7 @@ HEADS = {  # 'head' is the average-pool head, which torchvision lacks
 
 
 def names(model: str) -> dict[str, dict[str, Place]]:
-    """The tables above, of one network."""
+    """The place of every layer in torchvision and timm, by its path here."""
     features = {f"conv_{number}": Place(f"features.{place}") for number, place in enumerate(PLACES[model], 1)}
     if model == "vgg16_bn":
         features |= {f"bn_{number}": Place(f"features.{place + 1}") for number, place in enumerate(PLACES[model], 1)}

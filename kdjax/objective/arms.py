@@ -75,15 +75,17 @@ class Arm:
 
 @struct.dataclass
 class Hyperparameters:
-    """What arms may differ in. Every leaf is an array of shape (arms,), float unless said otherwise."""
+    """What arms may differ in. The first axis of every leaf is the arms."""
 
     weights: dict[str, Array]
-    """Weight of each term that is measured, by its name in `TERMS`; those of hard terms are (arms, classes) where an
-    arm has class weights."""
+    """Weight of each term that is measured, by its name in `TERMS`, float: (arms,), or (arms, classes) of hard terms
+    where an arm has class weights."""
     temperature: Array
+    """(arms,) float."""
     learning_rate: Array
-    """Peak learning rate, before the schedule's factor."""
+    """(arms,) float, the peak, before the schedule's factor."""
     weight_decay: Array
+    """(arms,) float, per unit of learning rate."""
     group: Array = None
     """(arms,) int32, which of a batch's groups of examples the arm trains on; None where there is one group."""
 

@@ -3,8 +3,8 @@
     python -m kdjax.results.compare runs/labels_10:kl_cosine runs/labels_10_only:student_alone
 
 ARM is an arm, or a family of trials that no arm has the name of: then its trial with the best validation accuracy is
-compared. Printed as JSON are the arms that were compared, the accuracies of both, and their mean difference with two 95
-% intervals: Student's t over the seeds (from three on, unless their differences are equal), and a bootstrap over the
+compared. Printed as JSON are the arms that were compared, the accuracies of both, and their mean difference with two
+95 % intervals: Student's t over the seeds (from three on, unless their differences are equal), and a bootstrap over the
 test images; and the same of macro recall, whose bootstrap draws within the classes. The labels are those that the runs
 were evaluated by. Runs whose test images have the same names but other labels or pixels are refused; pixels are
 compared where both runs keep them in the same size, bands and values.

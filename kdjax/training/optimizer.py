@@ -43,7 +43,9 @@ def adamw(
     clip: float,
     head_factor: float,
 ) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) after clipping by the global norm.
+    """AdamW (arXiv 1711.05101) after clipping by the global norm, with optax's b1 = 0.9, b2 = 0.999 and eps = 1e-8.
+
+    The decay is multiplied by the learning rate of the step and by `head_factor`, as the rest of the update is.
 
     Built inside the traced step, so that `learning_rate` and `weight_decay` can be one student's entries of an array;
     the layout of its state depends on neither.
