@@ -27,6 +27,7 @@ from kdjax.data.rendering.palette import (
 
 
 def motorway(s: Canvas) -> None:
+    """Two carriageways of several lanes with cars, some with an overpass or a slip road."""
     s.country()
     s.clutter("plot hamlet copse pond", 2)
     bend = s.between(-0.16, 0.16) * np.linspace(-1.3, 1.3, 49) ** 2
@@ -57,6 +58,7 @@ def motorway(s: Canvas) -> None:
 
 
 def parking_lot(s: Canvas) -> None:
+    """Double rows of bays, mostly full, some beside a shop."""
     s.country()
     w, h = s.between(0.6, 1.1), s.between(0.5, 1.0)
     lot = s.pick((ASPHALT, (124, 122, 120, *TAR), CONCRETE), 10)
@@ -85,6 +87,7 @@ def parking_lot(s: Canvas) -> None:
 
 
 def dense_housing(s: Canvas) -> None:
+    """Parallel streets lined with houses on small plots."""
     s.fill(s.pick((GRASS, DRY, (140, 134, 118, *EARTH), WOOD)), s.pick((GRASS, CONCRETE)))
     street = s.pick((ASPHALT, (128, 126, 122, *TAR)), 8)
     block = s.between(0.22, 0.34)
@@ -113,6 +116,7 @@ def dense_housing(s: Canvas) -> None:
 
 
 def storage_tanks(s: Canvas) -> None:
+    """A grid of round tanks of one color, mostly in a walled yard."""
     s.fill(s.pick((CONCRETE, DRY, SOIL, GRASS)), s.pick((CONCRETE, DRY, GRASS)))
     s.clutter("lane plot copse", 2)
     radius = s.between(0.09, 0.17)
@@ -148,6 +152,7 @@ def storage_tanks(s: Canvas) -> None:
 
 
 def runway(s: Canvas) -> None:
+    """A marked runway, or one end of it, some with a taxiway or an airplane."""
     s.fill(s.pick((GRASS, MEADOW, DRY)), s.pick((GRASS, DRY, SOIL)))
     s.clutter("plot pond copse", 1)
     width = s.between(0.22, 0.36)
@@ -173,7 +178,7 @@ def runway(s: Canvas) -> None:
         s.dashes(np.array([[-1.3, y], [1.3, y]]), 0.006, 2.6, 0.1, (196, 176, 80, *PAINT))
         x = s.between(-0.3, 0.4)
         s.band(np.array([[x, 0], [x + s.between(0, 0.2), y]]), width * 0.36, tarmac)
-    if s.chance(0.25):  # an aeroplane
+    if s.chance(0.25):  # an airplane
         x, y = s.between(-0.2, 0.4), 0.0
         body = s.tint((232, 232, 235, *PAINT), 5)
         s.band(np.array([[x - 0.07, y], [x + 0.07, y]]), 0.018, body)
@@ -194,6 +199,7 @@ def runway(s: Canvas) -> None:
 
 
 def harbor(s: Canvas) -> None:
+    """A quay with piers, and boats at their berths."""
     water = s.pick(WATERS, 10)
     s.fill(water, lighter(water, s.between(0.8, 1.1)), 2)
     quay = s.between(0.12, 0.4)
@@ -237,6 +243,7 @@ def harbor(s: Canvas) -> None:
 
 
 def solar_park(s: Canvas) -> None:
+    """Rows of panels, the tables of each row side by side."""
     s.fill(s.pick((GRASS, DRY, MEADOW, SOIL)), s.pick((GRASS, DRY)))
     s.clutter("copse plot lane", 1)
     panel = s.pick(((40, 52, 84, *CELL), (30, 36, 52, *CELL), (60, 78, 112, *CELL), (52, 56, 70, *CELL)), 8)

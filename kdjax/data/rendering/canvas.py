@@ -61,9 +61,11 @@ class Canvas:
     # Chance and colors ------------------------------------------------------------------------------------------
 
     def chance(self, p: float) -> bool:
+        """True with probability p."""
         return bool(self.rng.random() < p)
 
     def between(self, low: float, high: float) -> float:
+        """A uniform random number."""
         return float(self.rng.uniform(low, high))
 
     def tint(self, color: Color, spread: float = 10) -> Color:
@@ -74,6 +76,7 @@ class Canvas:
         return (*seen, *(c * gain(light + h) for c, h in zip(color[VISIBLE:], unseen, strict=True)))
 
     def pick(self, colors: tuple[Color, ...], spread: float = 9) -> Color:
+        """One of the colors, tinted."""
         return self.tint(colors[self.rng.integers(len(colors))], spread)
 
     def noise(self, cells: float) -> np.ndarray:
@@ -123,6 +126,7 @@ class Canvas:
         return (np.asarray(points) @ self.turn + self.origin).ravel().tolist()
 
     def polygon(self, points: Points, color: Color) -> None:
+        """A filled polygon."""
         self._fill(self.pixels(points), color)
 
     def line(self, points: Points, color: Color) -> None:
@@ -160,11 +164,13 @@ class Canvas:
         )
 
     def mask(self, points: Points) -> Image.Image:
+        """255 within a polygon, 0 elsewhere, in canvas pixels."""
         mask = Image.new("L", (self.side, self.side))
         ImageDraw.Draw(mask).polygon(self.pixels(points), fill=255)
         return mask
 
     def disc(self, x: float, y: float, radius: float, color: Color) -> None:
+        """A filled circle around (x, y)."""
         (a, b), (c, d) = self._floats
         u, v, r = x * a + y * c + self.origin[0], x * b + y * d + self.origin[1], radius * self.scale * self.side
         if -r < u < self.side + r and -r < v < self.side + r:
@@ -193,10 +199,12 @@ class Canvas:
         self.disc(x - dx * 0.3, y - dy * 0.3, radius * 0.55, lighter(green, 1.22))
 
     def trees(self, count: int, within: float = 0.7) -> None:
+        """Trees in random places, at most `within` from the middle in x and y."""
         for x, y in self.rng.uniform(-within, within, (count, 2)):
             self.tree(x, y, self.between(0.012, 0.03))
 
     def trees_few(self) -> None:
+        """A few trees in random places."""
         self.trees(int(self.rng.integers(3, 14)))
 
     def copse(self) -> None:
@@ -233,6 +241,7 @@ class Canvas:
         self.band(path, self.between(0.018, 0.04), self.pick((ASPHALT, CONCRETE, DRY)))
 
     def pond(self) -> None:
+        """A pond away from the middle."""
         a = self.between(0, 2 * np.pi)
         shore = blob(self.rng, 0.42 * np.cos(a), 0.42 * np.sin(a), self.between(0.05, 0.13))
         self.polygon(shore, self.pick(WATERS))
@@ -245,13 +254,11 @@ class Canvas:
         self.polygon(field, color)
         if self.chance(0.5):
             for t in np.linspace(0.05, 0.95, 9):
-                self.band(
-                    np.stack([field[0] + t * (field[3] - field[0]), field[1] + t * (field[2] - field[1])]),
-                    0.014,
-                    lighter(color, 0.86),
-                )
+                furrow = np.stack([field[0] + t * (field[3] - field[0]), field[1] + t * (field[2] - field[1])])
+                self.band(furrow, 0.014, lighter(color, 0.86))
 
     def car(self, x: float, y: float, angle: float, length: float = 0.034) -> None:
+        """A car of any color with its shadow."""
         self.block(x, y, length, length * 0.46, angle, self.pick(CARS, 8), 0.008)
 
     def clutter(self, things: str, most: int = 2) -> None:
@@ -296,6 +303,7 @@ def _ink(color: Color, layer: int) -> tuple[int, ...]:
 
 
 def ring(x: float, y: float, radius: float, corners: int) -> Points:
+    """A regular polygon, nearly a circle, (corners, 2)."""
     a = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return np.stack([x + radius * np.cos(a), y + radius * np.sin(a)], 1)
 
@@ -319,6 +327,7 @@ def blob(rng: np.random.Generator, x: float, y: float, radius: float, stretch: f
 
 
 def outline(path: Points, width: float | np.ndarray) -> Points:
+    """The polygon around a path (n, 2), of one width or (n,) widths."""
     path = np.asarray(path, float)
     tangent = np.gradient(path, axis=0)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
@@ -333,6 +342,7 @@ def along(bend: np.ndarray | float = 0.0, count: int = 49) -> Points:
 
 
 def meander(rng: np.random.Generator, strength: float, count: int = 49) -> np.ndarray:
+    """Smooth random displacements (count,) along the view, 0 in the middle."""
     t = np.linspace(-1.3, 1.3, count)
     waves = [rng.normal(0, 1) / k * np.sin(k * t * 1.9 + rng.uniform(0, 6.3)) for k in (1, 2, 3)]
     y = sum(waves, np.zeros(count))

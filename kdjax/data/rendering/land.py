@@ -28,6 +28,7 @@ from kdjax.data.rendering.palette import (
 
 
 def crop_rows(s: Canvas) -> None:
+    """A field of rows, some with a second field of other furrows beside it."""
     s.fill(s.pick((SOIL, DRY)), s.pick((SOIL, DRY)))
     crop = s.pick((GRASS, (112, 146, 72, *LEAF), (186, 174, 84, *STRAW), (84, 112, 60, *LEAF)), 12)
     period = s.between(0.065, 0.14)
@@ -46,6 +47,7 @@ def crop_rows(s: Canvas) -> None:
 
 
 def forest(s: Canvas) -> None:
+    """Crowns side by side, some around a clearing."""
     s.fill(s.tint((40, 56, 36, *CROWN), 8), s.pick((WOOD, GRASS), 8))
     green = s.pick(((60, 86, 46, *CROWN), (74, 96, 52, *CROWN), (52, 78, 58, *CROWN), (104, 100, 56, *CROWN)), 10)
     radius = s.between(0.027, 0.06) / s.scale
@@ -67,6 +69,7 @@ def forest(s: Canvas) -> None:
 
 
 def river(s: Canvas) -> None:
+    """A river that winds through open land, some with an island or a bridge."""
     s.country()
     s.clutter("plot copse", 2)
     bend = meander(s.rng, s.between(0.015, 0.2))
@@ -88,6 +91,7 @@ def river(s: Canvas) -> None:
 
 
 def beach(s: Canvas) -> None:
+    """Sea with breakers, sand, and the land behind it."""
     water = np.array(s.pick(WATERS[:2] + ((70, 128, 140, *DEEP), (54, 104, 128, *DEEP)), 10))
     s.fill(tuple(water), tuple(water * s.between(0.75, 1.0)), 2)
     shore = along(meander(s.rng, s.between(0.01, 0.08)) + s.between(-0.15, 0.12))
@@ -122,6 +126,7 @@ def beach(s: Canvas) -> None:
 
 
 def golf_course(s: Canvas) -> None:
+    """Fairways, greens with bunkers, and scattered trees."""
     s.fill(s.pick((GRASS, MEADOW, WOOD), 8), s.pick((WOOD, GRASS), 8))
     fairway = s.pick(((124, 158, 84, *LEAF), (140, 166, 92, *LEAF), (112, 146, 78, *LEAF)), 8)
     for _ in range(s.rng.integers(1, 4)):
