@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # comes with huggingface_hub
+import yaml
 
 from kdjax.deploy import stac
 from kdjax.deploy.classifier import Classifier
