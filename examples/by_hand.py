@@ -50,7 +50,7 @@ def main() -> dict[str, np.ndarray]:
             store.read(view_name(view), len(train), lambda a, b: teacher.views(train.images, np.arange(a, b), view))  # noqa: B023
             for view in range(VIEWS)
         ]
-    stored = jax.tree.map(lambda *views: np.stack(views), *said)
+        stored = jax.tree.map(lambda *views: np.stack(views), *said)  # which are files of that folder
 
     # One student for each seed and arm. The whole ablation is one program.
     arms = resolve(tuple(ARMS), ARMS, temperature=4.0, learning_rate=1e-3, weight_decay=0.01)
