@@ -88,9 +88,8 @@ def _dataset() -> ml_collections.ConfigDict:
     dataset.sampling = "uniform"  # draws of an epoch: uniform (each image once) | balanced (classes equally often)
     dataset.on_error = "refuse"  # unreadable images: refuse | skip
     dataset.value_range = ()  # (low, high) of 16-bit and float images; () = the sensor's, or inferred, and logged
-    dataset.sensor = (
-        ""  # "" (red, green and blue) | sentinel2_l1c | sentinel2_l2a | either with _offset, see data.bands
-    )
+    # "" (red, green and blue) | sentinel2_l1c | sentinel2_l2a | either with _offset, see data.bands
+    dataset.sensor = ""
     dataset.file_bands = ()  # names of the bands in files that have no descriptions, in their order
     dataset.bands = ()  # names of the bands to read; () = all of the sensor's or of file_bands
     dataset.demo_classes = 10
@@ -163,7 +162,7 @@ def _student() -> ml_collections.ConfigDict:
 
 def _distill() -> ml_collections.ConfigDict:
     distill = ml_collections.ConfigDict()
-    distill.views = config_dict.placeholder(int)  # views an example has; unset = min(8, epochs); 0 = online
+    distill.views = config_dict.placeholder(int)  # views an example has; unset = min(DEFAULT_VIEWS, epochs); 0 = online
     distill.target = "view"  # teacher logits of the view that is shown | mean of those of all views
     distill.logits = ()  # folders of logits made before, in place of a teacher; of several the mean is taken
     distill.mixup = 0.0  # Beta parameter of mixup, online teacher only (views = 0); 0 = none

@@ -128,11 +128,10 @@ def nearest(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, count
         return np.take_along_axis(places, order, 1)
 
     chosen = np.concatenate([most_similar(asked[first : first + each]) for first in range(0, len(queries), each)])
-    votes = np.zeros((len(queries), labels.max() + 1))
+    votes, rows = np.zeros((len(queries), labels.max() + 1)), np.arange(len(queries))
     for place in range(chosen.shape[1]):
         # Similarities are at most 1: together they never outweigh a vote.
         picked = chosen[:, place]
-        rows = np.arange(len(queries))
         votes[rows, labels[picked]] += 1 + 1e-3 / (1 + place) / count
     return votes.argmax(1)
 
