@@ -23,12 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import InputError, printable, reason
+from kdjax.errors import InputError, listed, printable, reason
 
 KM_PER_DEGREE = 111.195
 """Of latitude, on a sphere of 6371 km."""
-
-LISTED = 3  # names in an error message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +87,8 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
     missing = [name for name in names if name not in found]
     if missing:
         raise InputError(
-            f"{field}: {path} lacks {len(missing)} of {len(names)} images: {', '.join(missing[:LISTED])}"
-            f"{', …' * (len(missing) > LISTED)}; images are named as in splits.json"
+            f"{field}: {path} lacks {len(missing)} of {len(names)} images: {listed(missing, 3)}; images are named as "
+            "in splits.json"
         )
     centers = np.array([found[name][1:] for name in names], float).reshape(-1, 2)
     groups = [found[name][0] for name in names]
@@ -196,11 +194,11 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
     try:
         document = json.loads(text)
         features = document["features"]
-        listed = [(one["properties"] or {}, one["geometry"]) for one in features]
+        described = [(one["properties"] or {}, one["geometry"]) for one in features]
         system = document.get("crs")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{field}: {path} is not a GeoJSON FeatureCollection ({reason(error)})") from error
-    for number, (properties, geometry) in enumerate(listed):
+    for number, (properties, geometry) in enumerate(described):
         where = f"{field}: {path}, feature {number}"
         if not isinstance(properties, Mapping) or not isinstance(properties.get("name"), str):
             raise InputError(f"{where}: it has no property 'name'")

@@ -134,6 +134,12 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path, text, said):
     assert "\n" not in str(error.value) and "dataset.places" in str(error.value)
 
 
+def test_of_many_images_that_a_table_lacks_the_first_are_named(tmp_path):
+    path = table(tmp_path, "name,group\na,x\n")
+    with pytest.raises(InputError, match=r"lacks 4 of 5 images: b, c, d, \.\.\.; images are named"):
+        from_table(path, list("abcde"), 1.0)
+
+
 def test_a_table_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="dataset.places: .*none.csv cannot be read"):
         from_table(str(tmp_path / "none.csv"), NAMES, 1.0)
