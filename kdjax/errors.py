@@ -1,12 +1,7 @@
 """The exceptions that end a run in one line: input a person can correct, and being asked to end."""
 
-import argparse
-import io
-import os
-import sys
 import unicodedata
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
 # Controls (ANSI escapes begin with one), lone surrogates (file names that are not UTF-8), line separators, and marks
 # that reorder text, with which one name can be made to look like another. Others that do not print belong to scripts.
@@ -19,21 +14,13 @@ _NONCHARACTERS = range(0xFDD0, 0xFDF0)
 class InputError(Exception):
     """Bad configuration, data, weights or checkpoint.
 
-    The message is one line that names the field or the file and says how to correct it. `main` prints it and exits
-    with status 2; no traceback is shown.
+    The message is one line that names the field or the file and says how to correct it. `runtime.command` prints it and
+    exits with status 2, or 1 where it was raised from the OSError of a disk that is full; no traceback is shown.
     """
 
 
 class Preempted(Exception):
     """The run was asked to end, and what it has done is saved."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Mistakes in the arguments of a command end as all bad input does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises InputError, where argparse prints its usage as well."""
-        raise InputError(message)
 
 
 def unseen(character: str) -> bool:
@@ -65,38 +52,3 @@ def listed(items: Sequence[str], most: int = 5) -> str:
 def reason(error: BaseException, length: int = 160) -> str:
     """What an exception of a library says, in one line of at most `length` characters."""
     return " ".join(str(error).split())[:length] or type(error).__name__
-
-
-def escape_output() -> None:
-    """Lets all text be printed: what the output's encoding lacks is written as an escape, as errors are anyway."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def in_one_line(main: Callable[[list[str]], None]) -> None:
-    """Runs a command on the arguments of this process; whatever a person can correct ends in one line.
-
-    The exit status is 2, 130 after Ctrl-C, and 75 after SIGTERM, on which schedulers requeue. It is 0 where a reader
-    such as `head` has seen enough.
-    """
-    escape_output()
-    try:
-        main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except InputError as error:
-        _end(f"error: {error}", 2)
-    except OSError as error:
-        _end(f"error: {reason(error, 300)}", 2)
-    except MemoryError as error:
-        _end(f"error: not enough memory ({reason(error)})", 2)
-    except Preempted as error:
-        _end(str(error), os.EX_TEMPFAIL)
-    except KeyboardInterrupt:
-        _end("interrupted", 130)
-
-
-def _end(line: str, status: int) -> NoReturn:
-    print(printable(line), file=sys.stderr)  # it may hold a name, and names may hold line breaks
-    sys.exit(status)

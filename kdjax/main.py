@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Sequence
 from logging import getLogger
@@ -18,8 +16,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from kdjax import flags
-from kdjax.errors import InputError, Preempted, escape_output, printable, reason
-from kdjax.runtime import host, preemption
+from kdjax.errors import InputError
+from kdjax.runtime import command, host, preemption
 
 if TYPE_CHECKING:
     from kdjax.run.run import Run
@@ -35,7 +33,6 @@ def main(argv: Sequence[str]) -> None:
         InputError: anything that a person can put right.
         Preempted: the run was asked to end.
     """
-    preemption.install()
     logging.set_verbosity(logging.FATAL)  # orbax and clu tell every detail, and log what they then raise as well
     options = flags.parse(argv)
     config, workdir = options.config, options.workdir
@@ -56,9 +53,10 @@ def main(argv: Sequence[str]) -> None:
     from kdjax.stages.evaluate import combine_splits
 
     devices.split_cpu(host.cores())
-    watch.start(_lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, _lost_line("it is waited for in vain")))
+    line = command.lost_line("it is waited for in vain")
+    watch.start(command.lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, line))
     devices.meet()
-    if _others() and not devices.same(_asked(options)):
+    if command.several_processes() and not devices.same(_asked(options)):
         raise InputError(
             "the processes of this run were started with different stages or configs: give all of them the same command"
         )
@@ -132,37 +130,11 @@ def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, 
 def run() -> None:
     """Entry point: whatever a person or a machine does to a run ends in one line and its exit status."""
     sys.unraisablehook, threading.excepthook = _unraisable, _of_a_thread
-    escape_output()
     # What else is said of writes of orbax that nobody waits for any more, once one has failed.
     getLogger("asyncio").setLevel("CRITICAL")
     warnings.filterwarnings("ignore", message="coroutine '.*write.*' was never awaited")
-    try:
-        try:
-            main(sys.argv)
-        finally:
-            preemption.leaving()
-    except InputError as error:
-        _end(2, f"error: {error}")
-    except Preempted as error:  # of several processes all end so
-        print(f"{error}; repeat the command to continue from there", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL)  # schedulers requeue on it
-    except KeyboardInterrupt:
-        _end(130, "interrupted; repeat the command to continue from the latest checkpoint")
-    except MemoryError as error:
-        _end(1, _out_of_memory(error))
-    except OSError as error:
-        _end(1, f"error: {reason(error)}: the system refused it; fix that and run the same command again")
-    except Exception as error:
-        jax = sys.modules.get("jax")
-        of_jax = jax is not None and isinstance(error, jax.errors.JaxRuntimeError)
-        if of_jax and re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
-            _end(1, _out_of_memory(error))
-        if not _others():
-            raise
-        if of_jax or "Gloo" in str(error):  # JAX raises some of its errors on CPU as ValueError
-            _lost(reason(error))
-        traceback.print_exc()
-        _end(1)
+    fix = "use a smaller batch or image size, or run.arms_at_once=1"
+    command.run_command(lambda arguments: main([sys.argv[0], *arguments]), resumable=True, less_memory=fix)
 
 
 def _unraisable(told: sys.UnraisableHookArgs) -> None:
@@ -175,38 +147,6 @@ def _of_a_thread(told: threading.ExceptHookArgs) -> None:
     """Shows what ends a thread, but for those of orbax: the one that waits for them raises it."""
     if not type(told.thread).__module__.startswith("orbax."):
         threading.__excepthook__(told)
-
-
-def _out_of_memory(error: Exception) -> str:
-    return f"error: out of memory ({reason(error)}): use a smaller batch or image size, or run.arms_at_once=1"
-
-
-def _lost(why: str) -> None:
-    _end(os.EX_TEMPFAIL, _lost_line(why))
-
-
-def _lost_line(why: str) -> str:
-    return (
-        f"error: another process of this run has ended or cannot be reached ({why}); start all of them again "
-        "with the same command to continue from the latest checkpoint"
-    )
-
-
-def _others() -> bool:
-    """Whether this is one of several processes."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
-
-
-def _end(status: int, line: str = "") -> None:
-    """Ends this process, at once where there are others: JAX's own shutdown would wait until they end as well."""
-    if line:
-        print(printable(line), file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if _others():
-        os._exit(status)
-    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kdjax import errors
+from kdjax.runtime.command import run_command
 
 
 def refused(capfd, main, *arguments):
@@ -13,7 +13,7 @@ def refused(capfd, main, *arguments):
     sys.argv = ["command", *map(str, arguments)]
     try:
         with pytest.raises(SystemExit) as stop:
-            errors.in_one_line(main)
+            run_command(main)
     finally:
         sys.argv = argv
     said = capfd.readouterr()

@@ -321,16 +321,17 @@ def test_a_device_that_has_no_memory_left_is_told_in_one_line(monkeypatch, capsy
 def test_a_connection_that_breaks_on_cpu_is_told_as_a_process_that_is_lost(monkeypatch):
     """JAX raises it as ValueError where the collective is the first of its program."""
     from kdjax import main
+    from kdjax.runtime import command
 
     def broken(argv):
         raise ValueError("UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:43651")
 
-    def end(status, line=""):
+    def end(status, line="", **options):
         raise SystemExit(status, line)
 
     monkeypatch.setattr(main, "main", broken)
-    monkeypatch.setattr(main, "_others", lambda: True)
-    monkeypatch.setattr(main, "_end", end)
+    monkeypatch.setattr(command, "several_processes", lambda: True)
+    monkeypatch.setattr(command, "_end", end)
     with pytest.raises(SystemExit, match="another process of this run has ended .*Gloo AllGather failed") as stop:
         main.run()
     assert stop.value.code[0] == 75

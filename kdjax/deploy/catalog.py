@@ -20,10 +20,10 @@ import yaml
 
 from kdjax.deploy import stac
 from kdjax.deploy.classifier import Classifier
-from kdjax.deploy.predict import say
 from kdjax.deploy.signature import read_signature
-from kdjax.errors import InputError, Parser, in_one_line, reason
+from kdjax.errors import InputError, reason
 from kdjax.runtime import files
+from kdjax.runtime.command import Parser, run_command, say
 
 ITEM, CARD, FIGURES, MODEL, LABELS = "stac_item.json", "README.md", "parity.json", "student.onnx", "labels.json"
 ALSO = ("try.html", "timm_names.json")
@@ -182,4 +182,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main)

@@ -4,7 +4,6 @@ Needs onnxruntime, or ai-edge-litert for LiteRT files, and no JAX. An image is d
 the rest is in the model file.
 """
 
-import argparse
 import csv
 import dataclasses
 import functools
@@ -25,8 +24,9 @@ from kdjax.data.image_files import no_images, notes_on, open_files, read_file
 from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.trust import LEVELS
 from kdjax.deploy.unlike import Unlike
-from kdjax.errors import InputError, Parser, in_one_line
+from kdjax.errors import InputError
 from kdjax.results.text import cell, printable
+from kdjax.runtime.command import Parser, positive, run_command, say
 
 NAMES_SHOWN = 10
 
@@ -186,21 +186,6 @@ def _unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
-def say(text: str) -> None:
-    """Prints `text`. A reader such as `head` that has seen enough does not end what else there is to do."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1 from the command line, which 32 bits hold: files and servers have no wider ones."""
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
-    return int(text)
-
-
 def main(argv: Sequence[str]) -> None:
     """Prints the classes of the images that `argv` names.
 
@@ -243,4 +228,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main, less_memory="use a smaller --batch")

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax.deploy.classifier import Classifier
-from kdjax.deploy.predict import positive, say
 from kdjax.deploy.signature import Signature, read_signature
-from kdjax.errors import InputError, Parser, in_one_line
+from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
+from kdjax.runtime.command import Parser, positive, run_command, say
 
 TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(uint16)": "TYPE_UINT16", "tensor(float)": "TYPE_FP32"}
 """Names of data types in Triton, by onnxruntime's."""
@@ -103,17 +103,20 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"REPOSITORY {repository}: neither a folder nor the name of a new one")
     if place.exists():
         raise InputError(f"REPOSITORY {repository}: it has a model {options.name}; remove that or give another --name")
-    repository.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{options.name}-", dir=repository) as beside:
-        new = Path(beside) / options.name
-        (new / "1").mkdir(parents=True)
-        (new / "config.pbtxt").write_text(text, encoding="utf-8")
-        labels = "".join(f"{printable(label)}\n" for label in classifier.classes)
-        (new / LABELS).write_text(labels, encoding="utf-8")
-        shutil.copyfile(options.artifact, new / "1" / "model.onnx")
-        new.rename(place)
+    try:
+        repository.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{options.name}-", dir=repository) as beside:
+            new = Path(beside) / options.name
+            (new / "1").mkdir(parents=True)
+            (new / "config.pbtxt").write_text(text, encoding="utf-8")
+            labels = "".join(f"{printable(label)}\n" for label in classifier.classes)
+            (new / LABELS).write_text(labels, encoding="utf-8")
+            shutil.copyfile(options.artifact, new / "1" / "model.onnx")
+            new.rename(place)
+    except OSError as error:
+        raise InputError(f"REPOSITORY {repository}: cannot be written ({reason(error)}): give another") from error
     say(f"{place}: {options.artifact.name}, {len(classifier.classes)} classes, batches of up to {options.max_batch}")
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main)

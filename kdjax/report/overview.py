@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError, Parser, in_one_line, reason
+from kdjax.errors import InputError, reason
 from kdjax.report import charts
 from kdjax.report.evaluated import Evaluated
 from kdjax.report.exported import is_of
@@ -40,6 +40,7 @@ from kdjax.results.comparison import (
     uses_teacher,
 )
 from kdjax.runtime import files
+from kdjax.runtime.command import Parser, run_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,7 +319,7 @@ def main(arguments: list[str]) -> None:
         "--output", type=Path, default=Path("overview.html"), metavar="FILE", help="default: %(default)s"
     )
     given = parser.parse_args(arguments)
-    if given.output.suffix != ".html" or given.output.is_dir() or not given.output.parent.is_dir():
+    if given.output.suffix != ".html" or os.path.isdir(given.output) or not os.path.isdir(given.output.parent):
         raise InputError(f"--output {given.output}: give the name of a .html file in an existing folder")
     measure, listed = rows(given.runs)
     facts = _read(given.runs[0]).results["dataset"]
@@ -330,4 +331,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main)

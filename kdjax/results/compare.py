@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import InputError, in_one_line
+from kdjax.errors import InputError
 from kdjax.results import comparison, document, intervals, logits
 from kdjax.runtime import files
+from kdjax.runtime.command import run_command
 
 _FIX = "run --stages=evaluate of that run again"
 
@@ -190,4 +191,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main)

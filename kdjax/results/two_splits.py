@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError, in_one_line
+from kdjax.errors import InputError
 from kdjax.results import document, formats, notes
 from kdjax.results.comparison import NAMES, failed_seeds, figures, selected
 from kdjax.results.tables import aligned, wrapped
 from kdjax.runtime import files
+from kdjax.runtime.command import run_command
 
 DRAWN_BY = ("split_by", "places", "block_km", "group_near_duplicates", "fold", "splits")
 """Fields of config.dataset that decide which image is on which side; the runs may differ in these."""
@@ -147,4 +148,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main)

@@ -8,6 +8,7 @@ A checkpoint appears under its step's name when it is complete. Beside it, `STEP
 its files: one that was damaged later is put aside, and the one before it is used.
 """
 
+import errno
 import itertools
 import json
 import os
@@ -109,7 +110,8 @@ class Checkpoints:
         items = {"model": model, "optimizer": optimizer, "best": best, "averages": averages}
         needed, free = tree_bytes(items), shutil.disk_usage(self.directory).free
         if free < needed:
-            raise self._unwritten(step, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+            why = f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"
+            raise self._unwritten(step, why) from OSError(errno.ENOSPC, why)
         try:
             self._manager.save(
                 step, args=ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in items.items()})
@@ -124,7 +126,8 @@ class Checkpoints:
             code = re.search(r"os_error_code='(\d+)'", str(error))  # behind a page of tensorstore's own
             if not code and not isinstance(error, OSError) and "Error writing" not in str(error):
                 raise
-            raise self._unwritten(step, os.strerror(int(code[1])) if code else reason(error)) from error
+            why = os.strerror(int(code[1])) if code else reason(error)
+            raise self._unwritten(step, why) from (OSError(int(code[1]), why) if code else error)
 
     def restore(self, like: TrainState, averages: dict[str, Average]) -> tuple[TrainState, dict[str, Average]] | None:
         """The latest state and the averages saved with it, or None where there is none.

@@ -25,7 +25,7 @@ from kdjax.errors import InputError, Preempted
 from kdjax.networks.pretrained import load_imagenet, named_tensors
 from kdjax.networks.told import class_names
 from kdjax.run import opening
-from kdjax.runtime import preemption, watch
+from kdjax.runtime import watch
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -150,7 +150,6 @@ def test_images_that_cannot_be_exported_are_refused_before_anything_is_trained(m
     monkeypatch.setattr(opening, "opened", lambda config, workdir, **options: SimpleNamespace(dataset=bands))
     monkeypatch.setattr(main, "_stage", lambda name, run: stages.append(name))
     monkeypatch.setattr(watch, "start", lambda *arguments: None)
-    monkeypatch.setattr(preemption, "install", lambda: None)
     command = ["main", f"--workdir={tmp_path}", "--stages=teacher,distill,export"]
     with pytest.raises(InputError, match="run.litert: LiteRT files take red, green and blue"):
         main.main([*command, "--config.run.litert"])

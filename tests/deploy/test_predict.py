@@ -159,7 +159,7 @@ def test_no_jax_is_needed(artifact, tiles):
     code = (
         "import sys\n"
         "for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow', 'onnx'): sys.modules[name] = None\n"
-        "from kdjax import errors; from kdjax.deploy import predict; errors.in_one_line(predict.main)"
+        "from kdjax.deploy import predict; from kdjax.runtime.command import run_command; run_command(predict.main)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, artifact, tiles], cwd=ROOT, capture_output=True, text=True, timeout=120

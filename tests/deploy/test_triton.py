@@ -73,6 +73,7 @@ def test_files_that_take_one_batch_or_other_numbers_are_refused(export, tmp_path
         (("{e}/README.md", "{t}/models"), "README.md"),
         (("{e}/student.onnx", "{t}/no/models"), "models"),
         (("{e}/student.onnx", "{e}/README.md"), "README.md"),
+        (("{e}/student.onnx", "/proc/models"), "REPOSITORY /proc/models: cannot be written"),
         (("{e}/student.onnx", "{t}/models", "--name=../x"), "--name"),
         (("{e}/student.onnx", "{t}/models", "--name="), "--name"),
         (("{e}/student.onnx", "{t}/models", "--max-batch=0"), "--max-batch"),

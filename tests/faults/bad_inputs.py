@@ -64,25 +64,25 @@ def commands() -> dict[str, Callable[[list[str]], None]]:
     from kdjax import main
     from kdjax.deploy import catalog, predict, triton
     from kdjax.deploy.browser import __main__ as browser
-    from kdjax.errors import in_one_line
     from kdjax.report import overview
     from kdjax.results import compare, two_splits
+    from kdjax.runtime.command import run_command
 
     def of_small_networks(command: Callable[[list[str]], None]) -> None:
         runpy.run_path(str(TINY))["get_config"]()  # makes them small, in this fork
-        in_one_line(command)
+        run_command(command)
 
     return {
         "main": lambda argv: main.run(),
-        "predict": lambda argv: in_one_line(predict.main),
-        "map": lambda argv: in_one_line(landuse_map.main),
+        "predict": lambda argv: run_command(predict.main),
+        "map": lambda argv: run_command(landuse_map.main),
         "export": lambda argv: of_small_networks(export.main),
-        "catalog": lambda argv: in_one_line(catalog.main),
-        "triton": lambda argv: in_one_line(triton.main),
-        "browser": lambda argv: in_one_line(browser.main),
-        "compare": lambda argv: in_one_line(compare.main),
-        "two_splits": lambda argv: in_one_line(two_splits.main),
-        "overview": lambda argv: in_one_line(overview.main),
+        "catalog": lambda argv: run_command(catalog.main),
+        "triton": lambda argv: run_command(triton.main),
+        "browser": lambda argv: run_command(browser.main),
+        "compare": lambda argv: run_command(compare.main),
+        "two_splits": lambda argv: run_command(two_splits.main),
+        "overview": lambda argv: run_command(overview.main),
     }
 
 

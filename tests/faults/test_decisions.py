@@ -65,7 +65,7 @@ def test_outputs_of_a_teacher_are_read_from_a_disk_that_is_shared(tmp_path):
 
 
 def test_unlike_numbers_of_devices_are_refused_in_one_line():
-    program = "from kdjax.errors import in_one_line; in_one_line(lambda argv: exec(sys.argv[1]))"
+    program = "from kdjax.runtime.command import run_command; run_command(lambda argv: exec(sys.argv[1]))"
     statuses, said = pair(program, CONNECT, devices=(2, 1))
     assert statuses == [2, 2] and all("error: the processes of this run have 2, 1 devices" in one for one in said), said
 

@@ -179,6 +179,11 @@ def test_a_page_that_cannot_be_written_is_refused(runs, tmp_path, monkeypatch, o
         overview.main([*map(str, runs), f"--output={output}"])
 
 
+def test_a_page_whose_name_the_disk_refuses_is_named(runs, tmp_path):
+    with pytest.raises(InputError, match="--output .*: cannot be written .*File name too long"):
+        overview.main([*map(str, runs), f"--output={tmp_path / ('a' * 300)}.html"])
+
+
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     other = write(tmp_path / "d", test=("a/1", "b/2"))
     with pytest.raises(InputError, match="d: its test images or classes are not those of .*a: give runs of one"):

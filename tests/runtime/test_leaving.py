@@ -11,10 +11,8 @@ import pytest
 SCRIPT = """
 import atexit, os, signal, sys
 from kdjax import errors, main
-from kdjax.runtime import preemption
 
 def ends(argv):
-    preemption.install()
     if argv[1] == "signal":
         os.kill(os.getpid(), signal.SIGTERM)
     if argv[1] == "error":
@@ -35,7 +33,7 @@ main.run()
     [
         ("", 0, ""),
         ("error", 2, "error: wrong\n"),
-        ("signal", os.EX_TEMPFAIL, "ended by SIGTERM; repeat the command to continue from there\n"),
+        ("signal", os.EX_TEMPFAIL, "ended by SIGTERM; repeat the command to continue\n"),
     ],
 )
 def test_it_changes_nothing(how, status, said):

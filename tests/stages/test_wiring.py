@@ -259,7 +259,6 @@ def test_several_splits_are_runs_of_their_own(monkeypatch, tmp_path, split_by):
     monkeypatch.setattr(
         "kdjax.stages.evaluate.combine_splits", lambda workdir, parts: combined.append((workdir, parts))
     )
-    monkeypatch.setattr("kdjax.runtime.preemption.install", lambda: None)
     monkeypatch.setattr("kdjax.runtime.watch.start", lambda lost, stuck: None)
     where = tmp_path / "run"
     given = ["--config.splits=3", "--config.data_seed=4", f"--config.dataset.split_by={split_by}"]

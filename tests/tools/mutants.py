@@ -266,9 +266,9 @@ MUTANTS = (
         "tests/runtime/test_heap.py",
     ),
     Mutant(
-        "kdjax/main.py",
-        "        preemption.leaving()",
-        "        pass",
+        "kdjax/runtime/command.py",
+        "                preemption.leaving()",
+        "                pass",
         "tests/runtime/test_leaving.py",
     ),
 )

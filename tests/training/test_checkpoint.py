@@ -1,5 +1,6 @@
 """Checkpoints that were damaged, cut short or could not be written."""
 
+import errno
 import functools
 import os
 import shutil
@@ -150,8 +151,10 @@ def test_a_disk_that_is_full_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-        with pytest.raises(InputError, match=r"checkpoints/9 could not be written: .* 0 MB are free.* that of step 6;"):
+        said = r"checkpoints/9 could not be written: .* 0 MB are free.* that of step 6;"
+        with pytest.raises(InputError, match=said) as full:
             train(tmp_path / "full", colors, mapping=ONE(), until=12)
+    assert full.value.__cause__.errno == errno.ENOSPC  # for the exit status
     resumed, _, _ = train(tmp_path / "full", colors, mapping=ONE(), until=12)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 

@@ -7,7 +7,8 @@ import http.server
 from pathlib import Path
 
 from kdjax.deploy.browser import page
-from kdjax.errors import InputError, Parser, in_one_line, reason
+from kdjax.errors import InputError, reason
+from kdjax.runtime.command import Parser, run_command
 
 RUNTIME = Path("node_modules") / "onnxruntime-web" / "dist"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -109,4 +110,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main)

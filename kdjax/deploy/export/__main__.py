@@ -5,9 +5,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdjax.deploy import export
-from kdjax.deploy.predict import Parser
-from kdjax.errors import InputError, in_one_line
+from kdjax.errors import InputError
 from kdjax.runtime import files, host
+from kdjax.runtime.command import Parser, run_command
 
 SECTIONS = ("dataset", "teacher", "student", "distill", "arms", "run")
 """Of a configuration, whichever version wrote it."""
@@ -43,4 +43,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main, resumable=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.deploy.predict import NAMES_SHOWN, positive, say
-from kdjax.errors import InputError, Parser, in_one_line
+from kdjax.deploy.predict import NAMES_SHOWN
+from kdjax.errors import InputError
 from kdjax.results.text import printable
-from kdjax.runtime import preemption
+from kdjax.runtime.command import Parser, positive, run_command, say
 
 
 def _bands(text: str) -> tuple[int, ...]:
@@ -88,7 +88,6 @@ def main(argv: Sequence[str]) -> None:
     options = mapping.Options(**{one.name: getattr(given, one.name) for one in dataclasses.fields(mapping.Options)})
     if options.tile and options.stride:
         mapping.check_stride(options.stride, options.tile)
-    preemption.install()
     classifier = mapping.load(given.artifact)
     failed: list[str] = []
     if given.output is None:
@@ -135,4 +134,4 @@ def _say_shares(counts: Sequence[int], classes: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    run_command(main, resumable=True, less_memory="use a smaller --batch, or fewer --workers")

@@ -12,10 +12,10 @@ from kdjax.deploy.landuse_map import inputs, mapping, outputs, workers
 from kdjax.deploy.landuse_map.areas import Areas
 from kdjax.deploy.landuse_map.mapping import Options
 from kdjax.deploy.landuse_map.raster import check_name
-from kdjax.deploy.predict import say
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
 from kdjax.runtime import files, host, temporary
+from kdjax.runtime.command import say
 
 ALL_AREAS = "areas.csv"
 """In the folder: the sums over the maps of a call."""
