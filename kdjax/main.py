@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
         from kdjax.stages.follow import follow
 
         follow(config, workdir)
-        devices.first_process_says(0)  # as after each stage
+        devices.barrier("followed to the end")
         return
     parts = [(config, workdir)]
     if config.splits > 1:
@@ -105,7 +105,7 @@ def _stage(name: str, run: Run) -> None:
     else:
         from kdjax.report.stage import report as stage
     stage(run)
-    devices.first_process_says(0)  # that has written what the stage found: the next one reads it, or all end
+    devices.barrier(f"{name} is written")  # by the first process: the next stage reads it, or all end
 
 
 def _asked(options: flags.Options) -> str:

@@ -45,7 +45,7 @@ def lock(workdir: Path) -> None:
     mark = workdir / f"seen-{devices.first_process_says(secrets.randbits(31))}{files.TEMPORARY}"
     if first:
         mark.touch()
-    devices.first_process_says(0)  # it is there
+    devices.barrier("the mark of the workdir is there")
     seen = devices.least(_appears(mark))
     if first:
         mark.unlink()

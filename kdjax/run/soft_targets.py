@@ -14,7 +14,7 @@ from kdjax.run.arms import head_weights
 from kdjax.run.given import Given, given_teachers
 from kdjax.run.onnx_teacher import check_said, declared
 from kdjax.run.run import Run, other_networks
-from kdjax.runtime.devices import Mapping, first_process_says
+from kdjax.runtime.devices import Mapping, barrier, first_process_says
 from kdjax.teacher import store
 from kdjax.teacher.encoder import NAME, Head, read_head, write_head
 from kdjax.teacher.onnx import Declared, OnnxFile, from_encoder, from_onnx, opened
@@ -89,7 +89,7 @@ def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
                     fit = _fit_head(run, file)
                     write_head(folder, Head(fit.kernel, fit.bias, parts, fit.figures))
                     fitted.append((one.place, fit))
-                first_process_says(0)  # it is there for all
+                barrier("the head is stored")
     return fitted
 
 

@@ -194,6 +194,16 @@ def meet() -> None:
     least(first_process_says(0))
 
 
+def barrier(what: str) -> None:
+    """Waits until all processes are here.
+
+    Args:
+        what: what has happened when they are, the same text in every process.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
 def first_process_says(answer: int) -> int:
     """The answer of the first process, in every process: where only that one can tell, or all must do the same."""
     if jax.process_count() == 1:

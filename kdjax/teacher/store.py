@@ -26,7 +26,7 @@ from kdjax.data.rows import Rows
 from kdjax.errors import InputError
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import files
-from kdjax.runtime.devices import first_process_says
+from kdjax.runtime.devices import barrier
 
 FORMAT = 2
 """Version of the layout on disk; part of the fingerprint."""
@@ -127,7 +127,7 @@ class LogitsFolder:
                     self._check_finite(name, start, shard.logits)
                 if jax.process_index() == 0:
                     self._store(name, start, shard)
-                first_process_says(0)  # it is there for those that share the disk
+                barrier("a shard is stored")  # for those that share the disk
                 own = self._load(name, start, end, features, say=False)
             shards.append(own if own is not None and _equal(own, shard) else shard)
         if not shards:

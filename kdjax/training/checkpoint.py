@@ -24,10 +24,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from clu.metrics import Average
-from jax.experimental import multihost_utils
 
 from kdjax.errors import InputError, Preempted, reason
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import Mapping, first_process_says
 from kdjax.runtime.files import write_text
 from kdjax.runtime.memory import tree_bytes
 from kdjax.training.state import Best, TrainState
@@ -216,10 +215,9 @@ class Checkpoints:
                 break
             self._log(f"checkpoint {self.directory}/{step} is damaged ({damage}); the one before it is used")
             self._put_aside(step)
-        if jax.process_count() > 1:
-            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
-            if jax.process_index() > 0 and steps and found != steps[0]:
-                self._manager.reload()  # the first process has put later ones aside
+        found = first_process_says(found)
+        if jax.process_index() > 0 and steps and found != steps[0]:
+            self._manager.reload()  # the first process has put later ones aside
         if found < 0 and (steps or any(self.directory.glob(f"{DAMAGED}*"))):  # now, or when this was said before
             raise self._all_damaged()
         return None if found < 0 else found

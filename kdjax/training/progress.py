@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from clu.metrics import Average
-from jax.experimental import multihost_utils
 
 from kdjax.results.comparison import NAMES
+from kdjax.runtime.devices import first_process_says
 from kdjax.training.population import Population
 from kdjax.training.step import Averages
 
@@ -69,9 +69,7 @@ class Clock:
             self._chunks.append((step - self._step, now - self._time))
             if len(self._chunks) == self.TIMED and self._longest > 1:
                 rate = statistics.median(steps / seconds for steps, seconds in self._chunks)
-                self._chunk = max(1, min(self._longest, int(CHUNK_SECONDS * rate)))
-                if jax.process_count() > 1:
-                    self._chunk = int(multihost_utils.broadcast_one_to_all(np.int32(self._chunk)))
+                self._chunk = first_process_says(max(1, min(self._longest, int(CHUNK_SECONDS * rate))))
         self._step, self._time = step, now
         if now - self._line_time >= self._progress.seconds:
             self._say(step, averages, "")
