@@ -90,12 +90,27 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def latest_whole_step(self) -> int | None:
-        """Step of the latest checkpoint that is whole, or None where there is none; damaged ones are put aside.
+        """Step of the latest checkpoint that is whole, or None where there is none at all; damaged ones are put aside.
+
+        The first process looks, and all follow it.
 
         Raises:
             InputError: every checkpoint is damaged.
         """
-        return self._latest_whole()
+        steps, found = sorted(self._manager.all_steps(), reverse=True), -1
+        for step in steps if jax.process_index() == 0 else ():
+            damage = self._damage(step)
+            if damage is None:
+                found = step
+                break
+            self._log(f"checkpoint {self.directory}/{step} is damaged ({damage}); the one before it is used")
+            self._put_aside(step)
+        found = first_process_says(found)
+        if jax.process_index() > 0 and steps and found != steps[0]:
+            self._manager.reload()  # the first process has put later ones aside
+        if found < 0 and (steps or any(self.directory.glob(f"{DAMAGED}*"))):  # now, or when this was said before
+            raise self._all_damaged()
+        return None if found < 0 else found
 
     def save(self, state: TrainState, averages: dict[str, Average]) -> None:
         """Saves `state` under its step, with the averages since the last evaluation. Every process calls this.
@@ -187,7 +202,7 @@ class Checkpoints:
         sharding = self._mapping.global_sharding
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), items)
         arguments = ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in abstract.items()})
-        while (step := self._latest_whole()) is not None:
+        while (step := self.latest_whole_step()) is not None:
             try:
                 self._check_layout(step, items)
                 restored = self._manager.restore(step, args=arguments)
@@ -201,26 +216,6 @@ class Checkpoints:
                 self._log(f"checkpoint {self.directory}/{step} cannot be read; the one before it is used")
                 self._put_aside(step)
         return None
-
-    def _latest_whole(self) -> int | None:
-        """Step of the latest checkpoint that is not damaged, None where there is none at all.
-
-        The first process looks, and all follow it.
-        """
-        steps, found = sorted(self._manager.all_steps(), reverse=True), -1
-        for step in steps if jax.process_index() == 0 else ():
-            damage = self._damage(step)
-            if damage is None:
-                found = step
-                break
-            self._log(f"checkpoint {self.directory}/{step} is damaged ({damage}); the one before it is used")
-            self._put_aside(step)
-        found = first_process_says(found)
-        if jax.process_index() > 0 and steps and found != steps[0]:
-            self._manager.reload()  # the first process has put later ones aside
-        if found < 0 and (steps or any(self.directory.glob(f"{DAMAGED}*"))):  # now, or when this was said before
-            raise self._all_damaged()
-        return None if found < 0 else found
 
     def _all_damaged(self) -> InputError:
         return InputError(
