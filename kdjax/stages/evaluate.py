@@ -101,7 +101,7 @@ def _arms(
     run: Run,
     selected: Selected,
     measured: dict[str, Measured],
-    logits: np.ndarray,
+    test_logits: np.ndarray,
     teacher_logits: np.ndarray | None,
     symmetric: Measured | None,
 ) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def _arms(
     arms = {}
     for column, arm in enumerate(student.arms):
         tests = [
-            {**measured["test"][row][column], **metrics.agreement(logits[row, column], teacher_logits)} for row in rows
+            {**measured["test"][row][column], **metrics.agreement(test_logits[row, column], teacher_logits)}
+            for row in rows
         ]
         arms[arm.name] = {
             "weights": {term: arm.weights.get(term, 0.0) for term in weighed},
@@ -129,7 +130,7 @@ def _arms(
             },
             "selected_step": [int(one) for one in selected.best.step[:, column]],
             "final_sha256": [_digest(selected.last, row, column) for row in rows],
-            "correct": logits[:, column].argmax(-1) == labels,
+            "correct": test_logits[:, column].argmax(-1) == labels,
             **({"family": arm.family} if arm.family != arm.name else {}),
             **({"labeled_only": True} if arm.labeled_only else {}),
             **({"class_weights": list(arm.class_weights)} if arm.class_weights and arm.has_hard else {}),
@@ -154,9 +155,9 @@ def _dataset_facts(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+def _teacher_facts(run: Run, targets: Targets, teacher_logits: dict[str, np.ndarray]) -> dict[str, Any]:
     dataset, record = run.dataset, targets.record()
-    validation = metrics.classification(logits["validation"], dataset.validation.labels)
+    validation = metrics.classification(teacher_logits["validation"], dataset.validation.labels)
     stored = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
     hidden = other_run.hidden_labels(other_run.named(run.config), dataset)
     # Without what other students of the same teacher may be shown otherwise; arrays may not say whose they are.
@@ -175,7 +176,7 @@ def _teacher_facts(run: Run, targets: Targets, logits: dict[str, np.ndarray]) ->
         "clean_images": record["clean"]["forward_images"],
         "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in passes),
         **{f"val_{name}": validation[name] for name in NAMES},
-        "test": metrics.classification(logits["test"], dataset.test.labels),
+        "test": metrics.classification(teacher_logits["test"], dataset.test.labels),
     }
 
 
