@@ -13,7 +13,16 @@ from ml_collections import ConfigDict, config_flags
 from kdjax.config import check_fields, from_file
 from kdjax.errors import InputError
 
-STAGES = ("describe", "teacher", "distill", "evaluate", "export", "report")
+STAGES = {
+    "describe": "kdjax.stages.describe:describe",
+    "teacher": "kdjax.stages.train:train_teacher",
+    "distill": "kdjax.stages.train:distill",
+    "evaluate": "kdjax.stages.evaluate:evaluate",
+    "export": "kdjax.deploy.export.stage:export",
+    "report": "kdjax.report.stage:report",
+}
+"""The stages in the order they run, each with its function, which is imported when it is asked for."""
+
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 USAGE = """python -m kdjax.main [--config=FILE[:ARGUMENT]] [--config.FIELD=VALUE …] [other flags]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import sys
 import threading
 import warnings
@@ -89,22 +90,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _stage(name: str, run: Run) -> None:
-    """Runs one stage. Each imports what it needs: only those who ask for an export or a report wait for theirs."""
+    """Runs one stage. Its module is imported now: only those who ask for an export or a report wait for theirs."""
     from kdjax.runtime import devices
 
-    if name == "describe":
-        from kdjax.stages.describe import describe as stage
-    elif name == "teacher":
-        from kdjax.stages.train import train_teacher as stage
-    elif name == "distill":
-        from kdjax.stages.train import distill as stage
-    elif name == "evaluate":
-        from kdjax.stages.evaluate import evaluate as stage
-    elif name == "export":
-        from kdjax.deploy.export.stage import export as stage
-    else:
-        from kdjax.report.stage import report as stage
-    stage(run)
+    pkgutil.resolve_name(flags.STAGES[name])(run)
     devices.barrier(f"{name} is written")  # by the first process: the next stage reads it, or all end
 
 

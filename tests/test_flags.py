@@ -1,5 +1,6 @@
 """The command line: answered before JAX is imported, one line for each mistake."""
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,9 @@ def test_a_field_given_twice_has_its_last_value():
     config = flags.parse(arguments).config
     assert tuple(config.seeds) == (2,) and config.student.epochs == 4 and tuple(config.distill.arms) == ("cosine",)
     assert config.run.tensorboard is True and config.run.litert is True
+
+
+def test_every_stage_has_its_function():
+    names = {name: pkgutil.resolve_name(place).__name__ for name, place in flags.STAGES.items()}
+    assert names == {name: "train_teacher" if name == "teacher" else name for name in names}
+    assert list(names) == ["describe", "teacher", "distill", "evaluate", "export", "report"]
