@@ -20,7 +20,6 @@ import yaml
 
 from kdjax.deploy import stac
 from kdjax.deploy.classifier import Classifier
-from kdjax.deploy.signature import read_signature
 from kdjax.errors import InputError, reason
 from kdjax.runtime import files
 from kdjax.runtime.command import Parser, run_command, say
@@ -172,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
     exported.append(stac.File(CARD, len(card.encode()), hashlib.sha256(card.encode()).hexdigest()))
     context = stac.Context(written, options.time or (), bounds, bounds_are, license)
     try:
-        item = stac.item(document, classifier, read_signature(export / MODEL), exported, context)
+        item = stac.item(document, classifier, exported, context)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{export}: {FIGURES} and {MODEL} lack what is needed ({reason(error)}): {AGAIN}") from error
     files.write_text(export / CARD, card)

@@ -19,6 +19,29 @@ from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError, reason
 
 
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """An input or output: its name, its data type as onnxruntime calls it, its dimensions; a free one has a name."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What an ONNX file says of its tensors and of itself, for those who describe or serve it.
+
+    Attributes:
+        given, result: the tensors.
+        facts: its metadata, in words.
+    """
+
+    given: Tensor
+    result: Tensor
+    facts: Mapping[str, str]
+
+
 class Classifier:
     """An exported ONNX or LiteRT file, ready to run on the CPU.
 
@@ -69,6 +92,17 @@ class Classifier:
             )
         self.path, self._model = path, model
 
+    @property
+    def signature(self) -> Signature:
+        """The signature of an ONNX file.
+
+        Raises:
+            InputError: it is a LiteRT file.
+        """
+        if self._model.signature is None:
+            raise InputError(f"artifact {self.path}: not an ONNX file")
+        return self._model.signature
+
     def prepare(
         self, data: bytes, look: Callable[[Decoded], None] | None = None, *, outside: bool = False
     ) -> np.ndarray:
@@ -115,6 +149,7 @@ class _Model:
         given, result: shapes of an image and of its logits.
         dtype: of an image.
         logits: from images to logits.
+        signature: of an ONNX file.
     """
 
     facts: Mapping[str, str]
@@ -122,6 +157,7 @@ class _Model:
     result: tuple[Any, ...]
     dtype: str
     logits: Callable[[np.ndarray], np.ndarray]
+    signature: Signature | None = None
 
 
 def _onnx(path: str | Path, threads: int | None) -> _Model:
@@ -136,11 +172,15 @@ def _onnx(path: str | Path, threads: int | None) -> _Model:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         raise InputError(f"artifact {path}: not a readable ONNX or LiteRT file ({reason(error)})") from error
-    (given,), (result,) = session.get_inputs(), session.get_outputs()
+    (given,), (result,) = map(_tensors, (session.get_inputs(), session.get_outputs()))
     facts = session.get_modelmeta().custom_metadata_map
     logits = lambda images: session.run(None, {given.name: images})[0]
     dtype = given.type.removeprefix("tensor(").removesuffix(")")
-    return _Model(facts, tuple(given.shape[1:]), tuple(result.shape[1:]), dtype, logits)
+    return _Model(facts, given.shape[1:], result.shape[1:], dtype, logits, Signature(given, result, facts))
+
+
+def _tensors(nodes: list[Any]) -> list[Tensor]:
+    return [Tensor(node.name, node.type, tuple(node.shape)) for node in nodes]
 
 
 def _litert(path: str | Path, threads: int | None) -> _Model:

@@ -15,7 +15,6 @@ import numpy as np
 
 from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import legend
-from kdjax.deploy.signature import Signature
 from kdjax.results.text import printable
 
 VERSION = "1.1.0"
@@ -88,7 +87,6 @@ class File:
 def item(
     document: Mapping[str, Any],
     classifier: Classifier,
-    signature: Signature,
     exported: Sequence[File],
     context: Context,
 ) -> dict[str, Any]:
@@ -100,7 +98,7 @@ def item(
 
     Args:
         document: the content of parity.json.
-        classifier, signature: of student.onnx.
+        classifier: student.onnx.
         exported: the files that become assets, beside which the item lies.
         context: what they do not know.
     """
@@ -126,8 +124,8 @@ def item(
             "mlm:total_parameters": network["params"],
             **_pretrained(network["weights"]),
             "mlm:accelerator": None,
-            "mlm:input": [_input(classifier, signature)],
-            "mlm:output": _outputs(classifier, signature),
+            "mlm:input": [_input(classifier)],
+            "mlm:output": _outputs(classifier),
             "mlm:hyperparameters": _hyperparameters(classifier, student),
             "kdjax:metrics": {side: student[side] for side in ("validation", "test")},
         },
@@ -182,8 +180,8 @@ def _pretrained(weights: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"mlm:pretrained": True, "mlm:pretrained_source": printable(source)}
 
 
-def _input(classifier: Classifier, signature: Signature) -> dict[str, Any]:
-    mapped = ""
+def _input(classifier: Classifier) -> dict[str, Any]:
+    signature, mapped = classifier.signature, ""
     if classifier.meaning.value_range:
         low, high = classifier.meaning.value_range
         mapped = (
@@ -205,7 +203,7 @@ def _input(classifier: Classifier, signature: Signature) -> dict[str, Any]:
     }
 
 
-def _outputs(classifier: Classifier, signature: Signature) -> list[dict[str, Any]]:
+def _outputs(classifier: Classifier) -> list[dict[str, Any]]:
     """The logits; and a map, whose cells may also be unknown or without data, where it can hold so many classes."""
     names = _class_names(classifier.classes)
     classes = [
@@ -213,8 +211,8 @@ def _outputs(classifier: Classifier, signature: Signature) -> list[dict[str, Any
         for (value, title, color), name in zip(legend.entries(classifier.classes)[:-1], names, strict=True)
     ]
     logits = {
-        "name": signature.result.name,
-        "description": signature.facts["output"],
+        "name": classifier.signature.result.name,
+        "description": classifier.signature.facts["output"],
         "tasks": TASKS,
         "result": {"shape": [-1, len(classes)], "dim_order": ["batch", "class"], "data_type": "float32"},
         "classification:classes": classes,

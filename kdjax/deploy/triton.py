@@ -19,8 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdjax.deploy.classifier import Classifier
-from kdjax.deploy.signature import Signature, read_signature
+from kdjax.deploy.classifier import Classifier, Signature
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
 from kdjax.runtime.command import Parser, positive, run_command, say
@@ -94,8 +93,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--max-batch", type=positive, default=32, help="images that go through the network together")
     options = parser.parse_args(argv)
     classifier = Classifier(options.artifact)
+    signature = classifier.signature
     try:
-        text = config(read_signature(options.artifact), options.name, options.max_batch)
+        text = config(signature, options.name, options.max_batch)
     except InputError as error:
         raise InputError(f"artifact {options.artifact}: {error}") from error
     repository, place = options.repository, options.repository / options.name

@@ -1,5 +1,7 @@
 """The Triton model repository, read by Triton's own protocol buffers, and what bad input ends in."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from refusal import refused
@@ -9,7 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from helpers.export_folder import CLASSES, SIDE, write_export  # noqa: E402
 
-from kdjax.deploy import triton  # noqa: E402
+from kdjax.deploy import classifier, triton  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,13 @@ def test_bad_input_ends_in_one_line(export, tmp_path, capfd, arguments, word):
     filled = [one.format(e=export, t=tmp_path) for one in arguments]
     assert word in refused(capfd, triton.main, *filled)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_format_is_refused(export, tmp_path, capfd, monkeypatch):
+    read = lambda *given, real=classifier._onnx: dataclasses.replace(real(*given), signature=None)  # as LiteRT's
+    monkeypatch.setattr(classifier, "_onnx", read)
+    line = refused(capfd, triton.main, export / "student.onnx", tmp_path / "models")
+    assert "student.onnx: not an ONNX file" in line and not list(tmp_path.iterdir())
 
 
 def test_a_model_that_is_there_stays(export, tmp_path, capfd):
