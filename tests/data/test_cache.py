@@ -268,3 +268,11 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="the cache folder .* cannot be written: No space left on device"):
         load(path=str(root), **OPTIONS | {"cache_dir": tmp_path / "cache"})
     assert entries(tmp_path) == []
+
+
+def test_another_format_has_another_folder(monkeypatch):
+    """Images of an earlier version, which may have been decoded otherwise, are left alone."""
+    first = cache.key_of({"image": "a"})
+    assert cache.key_of({"image": "a"}) == first != cache.key_of({"image": "b"})
+    monkeypatch.setattr(cache, "FORMAT", 10**6)
+    assert cache.key_of({"image": "a"}) != first

@@ -128,3 +128,14 @@ def test_pictures_are_compared_where_both_have_data():
     assert best[3] == pytest.approx(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1], abs=1e-5)
     images[3, :40] = 0  # too little is left
     assert near_duplicates.pairs(near_duplicates.thumbnails(images)) == []
+
+
+def test_a_rare_class_is_shared_out_as_well_as_a_common_one():
+    deviations = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        group = np.repeat(np.arange(30), rng.integers(2, 40, 30))
+        rare = (rng.random(len(group)) < 0.06) & (rng.random(30) < 0.4)[group]
+        part = deal(group, rare.astype(int), (0.2, 0.8), purpose="test", seed=seed)
+        deviations.append(abs((part[rare] == 0).mean() - 0.2))
+    assert np.mean(deviations) < 0.06  # it would be 0.12 if classes weighed as much as they are common

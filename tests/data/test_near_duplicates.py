@@ -7,7 +7,7 @@ import pytest
 from helpers.tiles import OPTIONS, picture, sides, write_classes
 from PIL import Image
 
-from kdjax.data import load
+from kdjax.data import load, near_duplicates
 
 
 def test_near_duplicates_stay_on_one_side(tmp_path):
@@ -86,3 +86,10 @@ def test_near_duplicates_of_a_test_split_that_is_given_are_counted_without_advic
     (tmp_path / "splits.json").write_text(json.dumps(document))
     found = load(path=str(root), splits=str(tmp_path / "splits.json"), **OPTIONS)
     assert "1 of 12 test images are nearly the same as a training image" in found.notes
+
+
+def test_near_duplicates_are_found_however_far_they_lie_apart(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3)).astype(np.uint8)
+    images[8] = images[0]
+    monkeypatch.setattr(near_duplicates, "_ROWS", 4)
+    assert near_duplicates.pairs(near_duplicates.thumbnails(images)) == [(0, 8)]

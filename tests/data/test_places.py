@@ -276,6 +276,17 @@ def test_the_middle_of_a_tile_needs_no_operator_of_a_new_affine(tmp_path, monkey
     np.testing.assert_allclose(found, [longitude, latitude], atol=1e-9)
 
 
+def test_the_middle_of_a_tile_that_is_no_square_lies_in_its_middle(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:4326", "transform": rasterio.Affine(0.5, 0, 10, 0, -0.5, 50)}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=4, width=8, count=1, dtype="uint8", **place
+    ) as file:
+        file.write(np.full((1, 4, 8), 9, np.uint8))
+    found = centers_of(["a.tif"], [(tmp_path / "a.tif").read_bytes()])
+    np.testing.assert_allclose(found, [[12.0, 49.0]])
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -1,5 +1,6 @@
 """Splits: stratified, seeded, duplicates on one side, reusable; hidden labels; unlabeled tiles."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -7,27 +8,13 @@ import unicodedata
 
 import numpy as np
 import pytest
-from helpers.tiles import OPTIONS, names_of, picture, write_classes
+from helpers.tiles import OPTIONS, names_of, picture, pool_of, write_classes
 from PIL import Image
 
 from kdjax.data import load, splits
-from kdjax.data.dataset import Pool
 from kdjax.errors import InputError
 
 UC_MERCED = pathlib.Path(__file__).parents[2] / "../shared/data/uc_merced.zip"
-
-
-def pool_of(names, labels, digests, sides, classes):
-    """A Pool of which only the images are missing."""
-    return Pool(
-        "pool",
-        tuple(classes),
-        np.empty(0),
-        np.array(labels),
-        tuple(names),
-        tuple(digests),
-        sides,
-    )
 
 
 def assign(labels, digests=None, sides=None, seed=0, test_fraction=0.2, validation_fraction=0.1, classes="abcdefgh"):
@@ -231,6 +218,18 @@ def test_bad_splits_files_are_refused(tiles, tmp_path):
     assert len(names_of(fewer)) == 59 and any(f"left out: {first}" in note for note in fewer.notes)
 
 
+@pytest.mark.parametrize("side", ["validation", "test"])
+def test_a_splits_file_may_hold_out_labeled_images_alone(tmp_path, side):
+    names, labels = [f"image{i}" for i in range(8)], [0, 1] * 4
+    document = {"train": names[:4], "validation": names[4:6], "test": names[6:]}
+    (tmp_path / "splits.json").write_text(json.dumps(document))
+    again = lambda: splits.reuse(str(tmp_path / "splits.json"), pool_of(names, labels, names, [""] * 8, "ab"))
+    again()
+    labels[names.index(document[side][0])] = -1
+    with pytest.raises(InputError, match=f"puts {document[side][0]} in a held-out split, but it has no label"):
+        again()
+
+
 def test_a_side_of_a_splits_file_that_copies_leave_empty_is_filled_there(tiles, tmp_path):
     good = load(path=str(tiles), **OPTIONS).splits_document()
     copies = []
@@ -312,6 +311,8 @@ def test_unlabeled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
     assert any("2 unlabeled tiles dropped" in note for note in data.notes)
     assert data.splits_document()["unlabeled"] == list(added)
     assert data.test.names == whole.test.names and data.fingerprint != whole.fingerprint
+    hashes = [hashlib.sha256(np.asarray(image).tobytes()).digest() for image in data.train.images]
+    assert [one.tobytes() for one in data.train.hashed()] == hashes
     assert data.digests.keys() == {*names_of(data)} and data.digests[added[-1]] == data.digests[whole.train.names[0]]
 
 

@@ -1,13 +1,14 @@
 """Splits: what seeds change, and identical images that a splits file puts on two sides."""
 
+import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
-from helpers.tiles import OPTIONS, write_classes
+from helpers.tiles import OPTIONS, pool_of, write_classes
 
-from kdjax.data import load
+from kdjax.data import load, splits
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,23 @@ def test_another_seed_keeps_other_labels(tiles, tmp_path):
     np.testing.assert_array_equal(kept[0], kept[1])
     assert kept[0].sum() == kept[2].sum() and np.any(kept[0] != kept[2])
     assert first.fingerprint != other.fingerprint  # logits and figures of one are none of the other
+
+
+def test_a_seed_draws_the_same_images_and_labels_in_every_version():
+    """Figures of earlier versions are compared with those of later ones."""
+    names = [f"image{i}" for i in range(40)]
+
+    def drawn(purpose):
+        return sorted(range(40), key=lambda i: hashlib.sha256(f"{purpose}/3/{names[i]}".encode()).digest())
+
+    found = splits.assign(
+        pool_of(names, [0] * 40, names, [""] * 40, "a"), test_fraction=0.2, validation_fraction=0.25, seed=3
+    )
+    order = drawn("split")
+    assert found.test.tolist() == sorted(order[:8]) and found.validation.tolist() == sorted(order[8:16])
+    for side in ("train", "validation"):
+        kept = splits.hide_labels(side, names, np.zeros(40, int), 0.25, 3)
+        assert np.flatnonzero(kept).tolist() == sorted(drawn(f"labels-{side}")[:10])
 
 
 @pytest.mark.parametrize(("side", "stays"), [("train", "test"), ("train", "validation"), ("validation", "test")])

@@ -5,6 +5,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from kdjax.data.dataset import Pool
+
 SIDE = 32
 OPTIONS = dict(source="folder", image_size=SIDE, storage_size=SIDE, data_seed=0, cache_dir=None, log=lambda line: None)
 
@@ -22,6 +24,19 @@ def write_classes(root, classes=("field", "lake", "town"), count=20):
         for i in range(count):
             Image.fromarray(picture([k, i], 17 + i, 31 - i)).save(root / name / f"{name}{i:02d}.png")
     return root
+
+
+def pool_of(names, labels, digests, sides, classes):
+    """A Pool of which only the images are missing."""
+    return Pool(
+        "pool",
+        tuple(classes),
+        np.empty(0),
+        np.array(labels),
+        tuple(names),
+        tuple(digests),
+        sides,
+    )
 
 
 def pack(root, path, prefix=""):

@@ -54,3 +54,14 @@ def test_groups_train_on_rows_of_their_own():
     np.testing.assert_array_equal(examples[:, 1], np.array(rows)[alone(7)[0]])
     np.testing.assert_array_equal(views[:, 1], alone(7)[1])
     np.testing.assert_array_equal(places[:, 0], places[:, 1])
+
+
+def test_partners_are_of_the_same_rows_and_shown_in_their_own_views():
+    rows = (3, 5, 8, 11, 20, 21)
+    plan = Plan((0, 1), 30, 6, views=4, partners=True, rows=rows)
+    for step in range(5):  # an epoch a step
+        examples, views, _, partners, partner_views = plan(step)
+        for row in range(2):
+            shown = dict(zip(examples[row].tolist(), views[row].tolist(), strict=True))
+            assert set(partners[row].tolist()) == set(rows)
+            assert [shown[one] for one in partners[row].tolist()] == partner_views[row].tolist()

@@ -48,6 +48,12 @@ def test_values_without_spread_have_no_interval(values):
     assert intervals.summary(almost)["ci95"] is not None and intervals.accuracies(almost)["ci95"] is not None
 
 
+def test_rounding_grows_with_the_values():
+    """Those of large losses differ by more than those of accuracies."""
+    assert intervals.summary([1e5, 1e5 + 3e-11, 1e5])["ci95"] is None
+    assert intervals.summary([1e5, 1e5 + 1e-3, 1e5])["ci95"] is not None
+
+
 @pytest.mark.parametrize("values", [[0.97, 0.99, 1.0], [0.0, 0.01, 0.0], [0.7, 0.72, 0.74], [0.2, 0.9, 0.5, 0.99]])
 @pytest.mark.parametrize("overlap", [0.0, 0.4])
 def test_the_interval_of_accuracies_solves_its_equation(values, overlap):

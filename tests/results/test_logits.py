@@ -38,6 +38,8 @@ def test_logits_of_another_evaluation_are_refused(path):
     np.savez(path, **changed)
     with pytest.raises(InputError, match=r"logits.npz is not of the evaluation that wrote results.json: again"):
         logits.read(path, SHAPES, "again", digest)
+    renamed = {name.replace("test", "validation"): array for name, array in changed.items()}
+    assert logits.digest(renamed) != logits.digest(changed)
     assert logits.digest({**changed, "other": changed["teacher_test"]}) != logits.digest(changed)
     assert logits.digest({**changed, "teacher_test": changed["teacher_test"].T}) != logits.digest(changed)
 

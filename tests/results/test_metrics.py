@@ -104,6 +104,12 @@ def test_nothing_is_ever_nan():
     assert cases[3]["nll"] == 1e4 and cases[6]["kl"] == 2e4
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_network_of_any_value_that_is_not_finite_has_failed(value):
+    found = metrics.classification(np.array([[0.0, 1.0], [value, 0.0]]), np.array([1, 0]))
+    assert found["top1"] is found["nll"] is found["confusion"] is None
+
+
 @pytest.mark.parametrize(
     "logits, labels",
     [

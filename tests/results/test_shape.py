@@ -68,6 +68,8 @@ def test_a_run_may_have_no_teacher():
         ("arms.kl.seeds", [..., 3, [[0], 1, 2], [0, 0, 1], ["a", "b", "c"]]),
         ("arms.kl.test_top1", [..., 0.5, [0.5], ["a", "b", "c"], [0.5, 0.5, 75.0]]),
         ("arms.kl.val_top1", [..., [], [0.1, True, 0.2]]),
+        ("arms.kl.val_macro_recall", [0.5, [0.5]]),
+        ("arms.kl.val_nll", ["low", [0.5]]),
         ("arms.kl.mean", [..., "good", float("inf"), 75.0, -0.1]),
         ("arms.kl.std", ["x"]),
         ("arms.kl.ci95", ["x", [1], [None, None]]),

@@ -228,11 +228,14 @@ def test_the_closing_words_stay_as_they_are():
 
 
 def test_csv_has_a_line_a_student():
-    out = document.build(**parts({**TOP1, "kl": [0.75, None, 0.77]}))
+    given = parts({**TOP1, "kl": [0.75, None, 0.77]})
+    given["arms"]["cosine"]["val_top1"] = [0.5, 0.6, 0.7]
+    out = document.build(**given)
     rows = list(csv.DictReader(io.StringIO(tables.comma_separated(out))))
     assert len(rows) == 1 + 4 * 3 and rows[0]["arm"] == "teacher" and float(rows[0]["test_top1"]) == 0.9
     found = {(row["arm"], row["seed"]): row["test_top1"] for row in rows[1:]}
     assert float(found["kl_cosine", "2"]) == 0.83 and found["kl", "1"] == ""
+    assert [float(row["val_top1"]) for row in rows if row["arm"] == "cosine"] == [0.5, 0.6, 0.7]
     one = out["arms"]["cosine"]["test_metrics"][0]
     weights = {row["arm"]: [float(row[term]) for term in ("ce", "kl", "cosine")] for row in rows[1:]}
     assert weights == {"student_alone": [1, 0, 0], "kl": [1, 1, 0], "cosine": [1, 0, 1], "kl_cosine": [1, 1, 1]}

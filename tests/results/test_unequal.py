@@ -79,6 +79,33 @@ def test_comparisons_are_of_macro_recall_as_they_are_of_top1():
     assert equal["labeled_alone"]["minus_alone"] is None and equal["student_alone"]["minus_alone"] is not None
 
 
+def of_two_minds(alone=0.6, labeled=0.5):
+    """Of one family the first trial is better by top-1 on validation, the second by macro recall."""
+    made = given(config={"data_seed": 0, "seeds": (0, 1, 2)})
+    for name, top1, macro in (("cosine", 0.9, 0.3), ("kl_cosine", 0.4, 0.8)):
+        made["arms"][name] |= {"family": "soft", "val_top1": [top1] * 3, "val_macro_recall": [macro] * 3}
+    for name, macro in (("student_alone", alone), ("labeled_alone", labeled)):
+        made["arms"][name]["val_macro_recall"] = [macro] * 3
+    return document.build(**made)
+
+
+def test_trials_are_selected_by_what_the_run_is_judged_by():
+    assert of_two_minds()["selected"]["soft"] == "kl_cosine"
+    assert document.combine([of_two_minds()] * 2)["selected"]["soft"] == ["kl_cosine"] * 2
+
+
+def test_over_splits_gains_are_over_the_baseline_that_is_best_in_the_mean_of_all():
+    arms = document.combine([of_two_minds(0.9, 0.6), of_two_minds(0.1, 0.6)])["arms"]
+    assert arms["labeled_alone"]["minus_alone"] is None and arms["student_alone"]["minus_alone"] is not None
+
+
+def test_baselines_that_lost_seeds_and_did_better_are_judged_as_the_run_is():
+    arm = lambda top1, macro: {"weights": {"ce": 1.0}, "val_top1": top1, "val_macro_recall": macro}
+    arms = {"alone": arm([0.9, 0.9], [0.5, 0.5]), "other": arm([0.1, None], [0.8, None])}
+    assert comparison.passed_over(arms, "alone", "macro_recall") == ["other"]
+    assert comparison.passed_over(arms, "alone", "top1") == []
+
+
 def test_the_bootstrap_draws_within_the_classes():
     labels = np.repeat([0, 1, 2], [900, 90, 60])
     rng = np.random.default_rng(1)

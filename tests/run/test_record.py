@@ -65,6 +65,17 @@ def test_classes_in_another_order_and_other_labels_are_refused(tmp_path):
     record.check_same_data(tmp_path, dataset("1", labels=(1,)), "tiles", print)  # of a run that did not write them down
 
 
+@pytest.mark.parametrize("side", ["train", "validation", "test"])
+def test_labels_of_each_side_are_those_of_the_run(tmp_path, side):
+    data = dataset("1")
+    data.validation = SimpleNamespace(names=("c",), labels=np.array([0]))
+    (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(data)))
+    record.check_same_data(tmp_path, data, "tiles", print)
+    getattr(data, side).labels = np.array([1])
+    with pytest.raises(InputError, match="images with other labels"):
+        record.check_same_data(tmp_path, data, "tiles", print)
+
+
 def now(**fields):
     return {**json.loads(base().to_json()), **fields}
 
@@ -102,6 +113,29 @@ def test_the_first_field_that_differs_is_named_and_the_section_run_is_free(tmp_p
     document["arms"]["kl"]["kl"] = 2.0
     with pytest.raises(InputError, match="arms.kl.kl is 2.0, was 1.0"):
         record.check_same_config(tmp_path, document)
+
+
+def test_every_other_field_but_where_the_images_lie_decides(tmp_path):
+    written(tmp_path, now())
+    free = []
+    for section in ("dataset", "teacher", "student", "distill"):
+        for field in now()[section]:
+            changed = now()
+            changed[section][field] = "something else"
+            try:
+                record.check_same_config(tmp_path, changed)
+                free.append((section, field))
+            except InputError:
+                pass
+    assert free == [("dataset", "path")]
+
+
+@pytest.mark.parametrize("stage", ["teacher", "distill"])
+def test_a_run_has_begun_with_the_first_checkpoint_of_any_stage(tmp_path, stage):
+    (tmp_path / stage / "checkpoints").mkdir(parents=True)
+    assert not record.begun(tmp_path)
+    (tmp_path / stage / "checkpoints" / "5").mkdir()
+    assert record.begun(tmp_path)
 
 
 def test_the_baseline_decides_where_it_was_trained_though_no_field_names_it(tmp_path):

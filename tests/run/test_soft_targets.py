@@ -17,9 +17,11 @@ from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.inputs.augment import Augmentation
 from kdjax.run import soft_targets
+from kdjax.run.given import Given
 from kdjax.run.soft_targets import check_files, open_targets
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher import store
+from kdjax.teacher.teacher import Shown
 
 SIZE = 32
 CLASSES = ("field", "forest", "water")
@@ -124,6 +126,59 @@ def test_of_several_processes_the_first_fits_the_head_of_an_encoder(tmp_path, mo
     fitted = soft_targets.fit_encoder_heads(run)
     assert said == [True, "the head is stored"]
     assert (fitted, written) == (([("encoder.onnx", fit)], ["a"]) if process == 0 else ([], []))
+
+
+def test_a_head_belongs_to_its_images_and_class_weights():
+    def fitted_to(fingerprint="x", weights=()):
+        config = base()
+        config.dataset.class_weights = weights
+        train = SimpleNamespace(labels=np.array([0, 0, 1], np.int32))
+        dataset = SimpleNamespace(fingerprint=fingerprint, classes=("a", "b"), train=train)
+        run = SimpleNamespace(config=config, dataset=dataset, student=SimpleNamespace(selected_by="top1"))
+        return soft_targets._fitted_to(run, SimpleNamespace(parts={"teacher": "t"}))
+
+    assert fitted_to() == fitted_to() != fitted_to("y")
+    assert fitted_to() != fitted_to(weights=("balanced",))
+
+
+def test_a_head_is_fitted_to_labeled_training_images_and_chosen_on_validation(monkeypatch):
+    fitted = []
+    monkeypatch.setattr(soft_targets, "head_weights", lambda config, dataset: ())
+    monkeypatch.setattr(soft_targets, "probe", lambda *pairs, **options: fitted.extend(pairs))
+    split = lambda name: SimpleNamespace(images=name, labels=f"{name} labels", labeled=lambda: split(f"labeled {name}"))
+    dataset = SimpleNamespace(classes=(), **{name: split(name) for name in ("train", "validation", "test")})
+    run = SimpleNamespace(config=None, dataset=dataset, student=SimpleNamespace(selected_by="top1"))
+    soft_targets._fit_head(run, SimpleNamespace(plain=lambda images: images))
+    assert fitted == [("labeled train", "labeled train labels"), ("validation", "validation labels")]
+
+
+def test_students_in_training_refuse_a_teacher_of_images_that_are_decoded_differently(tmp_path):
+    open_targets(run_of(tmp_path)).pin()
+    (tmp_path / "run" / "distill" / "checkpoints" / "3").mkdir(parents=True)
+    other = run_of(tmp_path, examples="y")
+    with pytest.raises(InputError, match="decoded differently"):
+        open_targets(other)
+    other.student.has_ended = True
+    open_targets(other)
+
+
+@pytest.mark.parametrize(("place", "members"), [("RUN", [[0, 0], [0, 1], [1, 0]]), ("RUN:dist", [[0, 1]])])
+def test_a_mean_of_students_is_of_those_asked_for_that_did_not_fail(monkeypatch, place, members):
+    """They see images of the size that they were trained with, not of that of this run's teacher."""
+    finished = SimpleNamespace(
+        usable=np.array([[True, True], [True, False]]), one=lambda row, column: {"params": np.array([row, column])}
+    )
+    learner = SimpleNamespace(
+        size=48, arms=[SimpleNamespace(name="kl"), SimpleNamespace(name="dist")], finished=lambda: finished,
+        section=SimpleNamespace(model="m"), network=SimpleNamespace(dtype=jnp.float32),
+    )  # fmt: skip
+    monkeypatch.setattr(soft_targets, "other_networks", lambda run, other: learner)
+    monkeypatch.setattr(soft_targets, "Mean", lambda network, count: count)
+    monkeypatch.setattr(soft_targets, "from_network", lambda name, network, made, shown, **_: (network, made, shown))
+    run = SimpleNamespace(on_device=bool, dataset=SimpleNamespace(train=SimpleNamespace(images=None)))
+    given = Given("students", place, "teacher.ensemble")
+    count, made, shown = soft_targets._of_another_run(run, given, Shown(SIZE, data_seed=0))
+    assert (count, made["params"]["network"].tolist(), shown.size) == (len(members), members, 48)
 
 
 def colors(path, order, side="side", **facts):

@@ -112,6 +112,12 @@ def test_what_the_teachers_teacher_saw_counts(students, grandparents, tmp_path):
     other_run.check_data(students, dataset(), lambda line: pytest.fail(line))
 
 
+def test_arms_that_were_not_trained_had_no_teacher(students, grandparents, tmp_path):
+    program = tmp_path / "distill" / "program.json"
+    program.write_text(json.dumps({**json.loads(program.read_text()), "arms": ["student_alone"]}))
+    other_run.check_data(students, dataset(), lambda line: pytest.fail(line))
+
+
 def test_of_two_arms_of_a_run_one_may_have_had_a_teacher(students, grandparents, tmp_path):
     gone = tmp_path / "gone"
     for folder, teacher in (

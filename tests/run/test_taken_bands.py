@@ -65,8 +65,8 @@ def test_a_run_that_has_begun_keeps_its_statistics(tmp_path):
     assert as_begun(tmp_path, dataset) is dataset
     (tmp_path / NAME).write_text(json.dumps({**document(MULTI), "mean": [0.5] * 4}))
     assert as_begun(tmp_path, dataset).statistics == Statistics((0.5,) * 4, MULTI.statistics.std)
-    for content in ("[]", json.dumps({**document(MULTI), "names": ["B02"]})):
-        (tmp_path / NAME).write_text(content)
+    for kept in ([], *({**document(MULTI), "names": names} for names in (["B02"], ["B03", "B02", "B04", "B08"]))):
+        (tmp_path / NAME).write_text(json.dumps(kept))
         with pytest.raises(InputError, match="bands.json is not of the bands of this run"):
             as_begun(tmp_path, dataset)
 
@@ -157,6 +157,8 @@ def test_a_teacher_with_a_checkpoint_keeps_its_statistics_when_the_file_is_gone(
     said = {"bands": ["B08", "B02"], "mean": [0.7, 0.8], "std": [0.1, 0.2]}
     (tmp_path / "weights.json").write_text(json.dumps(said))
     assert frozen(section, tmp_path, ours, MULTI).input == InputBands((0.7, 0.8), (0.1, 0.2), (3, 0))
+    (tmp_path / "weights.json").write_text(json.dumps({**said, "bands": ["B02", "B08"]}))
+    assert frozen(section, tmp_path, ours, MULTI) is ours
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,14 @@ def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["results.json"]
 
 
+def test_content_is_on_the_disk_before_it_has_its_name_and_others_may_read_it(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *places: (done.append("replace"), replace(*places)))
+    files.write_bytes(tmp_path / "a", b"x")
+    assert done == ["fsync", "replace"] and (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_signal_behind_the_renaming_stays_that_signal(tmp_path, monkeypatch):
     replace = os.replace
 

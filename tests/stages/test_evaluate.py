@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from kdjax.config import base
 from kdjax.data.dataset import Split
+from kdjax.errors import InputError
 from kdjax.objective.arms import resolve
 from kdjax.results import logits
 from kdjax.results.comparison import NAMES
@@ -91,7 +93,7 @@ def test_results_hold_the_digest_of_their_logits(run, monkeypatch):
     assert [one.tobytes() for one in found["hashes_validation"]] == [hashlib.sha256(bytes(48)).digest()] * 4
 
 
-def test_class_weights_are_told_of_arms_in_which_they_count():
+def test_each_arm_has_its_own_facts_and_failed_students_have_no_figures():
     settings = {"kl": {"ce": 1.0, "kl": 1.0}, "soft": {"kl": 1.0}}
     arms = resolve(("kl", "soft"), settings, temperature=4.0, learning_rate=1e-3, weight_decay=0.0)
     arms = tuple(dataclasses.replace(one, class_weights=(1.0, 2.0)) for one in arms)
@@ -100,11 +102,41 @@ def test_class_weights_are_told_of_arms_in_which_they_count():
         dataset=SimpleNamespace(test=SimpleNamespace(labels=np.array([0, 1]))),
     )
     selected = SimpleNamespace(
-        usable=np.ones((1, 2), bool), best=SimpleNamespace(step=np.ones((1, 2), int)), last={"w": np.zeros((1, 2))}
+        usable=np.array([[True, False]]), best=SimpleNamespace(step=np.array([[7, 4]])), last={"w": np.zeros((1, 2))}
     )
     measured = {side: [[dict.fromkeys((*NAMES, "nll"), 0.5)] * 2] for side in evaluate.SIDES}
     said = evaluate._arms(run, selected, measured, np.zeros((1, 2, 2, 2)), np.zeros((2, 2)), None)
+    assert (said["kl"]["selected_step"], said["soft"]["selected_step"]) == ([7], [4])
+    assert said["kl"]["val_top1"] == [0.5] and said["soft"]["val_top1"] == said["soft"]["test"] == [None]
+    # Class weights count where labels do.
     assert said["kl"]["class_weights"] == [1.0, 2.0] and "class_weights" not in said["soft"]
+
+
+def test_figures_of_a_finished_run_are_not_replaced_by_unfinished_ones(tmp_path):
+    run = SimpleNamespace(student=SimpleNamespace(total_steps=9), results_dir=tmp_path, log=lambda line: None)
+    evaluate._check_final(run, SimpleNamespace(step=5))
+    (tmp_path / "results.json").write_text(json.dumps({"student": {"step": 9}}))
+    with pytest.raises(InputError, match="holds the figures of the finished run, but .* of step 5 of 9"):
+        evaluate._check_final(run, SimpleNamespace(step=5))
+    evaluate._check_final(run, SimpleNamespace(step=9))
+
+
+def test_a_teacher_is_measured_on_each_side_and_what_it_computed_twice_is_told(run):
+    given = targets(("a", "f0"))
+    counts = {"clean": (5, 8), "views": (4, 4)}
+    given.record = lambda: {name: dict(forward_images=a, started_images=b) for name, (a, b) in counts.items()}
+    right, wrong = (np.eye(3)[(np.arange(6) + shift) % 3] for shift in (0, 1))
+    found = evaluate._teacher_facts(run, given, {"validation": wrong[:4], "test": right})
+    assert (found["val_top1"], found["test"]["top1"], found["repeated_images"]) == (0.0, 1.0, 3)
+
+
+def test_the_labels_of_the_training_images_are_counted(run):
+    train = Split(np.zeros((5, 4, 4, 3), np.uint8), np.array([0, -1, -1, -1, 2]), tuple("abcde"))
+    data = SimpleNamespace(
+        **vars(run.dataset), train=train, name="d", classes=("a",), class_counts={}, fingerprint="f", overlap=0.0
+    )
+    facts = evaluate._dataset_facts(SimpleNamespace(dataset=data))
+    assert facts["labels"] == {"labeled": 2, "total": 5}
 
 
 @pytest.mark.parametrize("failed", [[[3, 7]], [[3, -1]]])

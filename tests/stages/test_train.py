@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.stages.train import _check_same_weights, _planned, _trace
+from kdjax.stages import train
+from kdjax.stages.train import _adopt, _check_same_weights, _done, _planned, _trace
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_without_a_checkpoint_the_record_of_another_configuration_is_replaced(de
     assert json.loads((tmp_path / "distill" / "program.json").read_text()) == {
         "devices": None, "arms_at_once": 1, "steps": 4, "seeds": [3, 8], "arms": ["alone", "kl"], "projection": None,
     }  # fmt: skip
+    assert decide(None, total=8, resumed=False) == ((2, 2), None)  # what was decided for a start that left nothing
 
 
 def test_a_resumed_run_keeps_what_was_decided_unless_told_otherwise(decide):
@@ -119,3 +121,25 @@ def test_a_profile_that_no_step_reaches_is_told(tmp_path, step, profiled, total)
             "profiled"
         ]
     assert bool(said) != (profiled and total == 12)
+
+
+def test_a_stage_whose_last_checkpoint_is_damaged_is_not_done(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    checkpoints = SimpleNamespace(latest_step=9, latest_whole_step=lambda: 6, close=lambda: None)
+    learner = SimpleNamespace(folder=tmp_path, total_steps=9, checkpoints=lambda: checkpoints)
+    assert not _done(learner, SimpleNamespace(log=print))
+
+
+def test_a_fitted_head_has_the_class_weights(monkeypatch):
+    class Fitted(Exception):
+        pass
+
+    def fit_head(learner, split, validation, weights=()):
+        raise Fitted(*weights)
+
+    monkeypatch.setattr(train, "fit_head", fit_head)
+    monkeypatch.setattr(train, "head_weights", lambda config, dataset: (0.5, 1.5))
+    run = SimpleNamespace(config=None, dataset=SimpleNamespace(validation=None))
+    with pytest.raises(Fitted) as caught:
+        _adopt(run, SimpleNamespace(section=SimpleNamespace(fit="head")), None)
+    assert caught.value.args == (0.5, 1.5)

@@ -9,6 +9,7 @@ import pytest
 from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import preemption
+from kdjax.teacher import store
 from kdjax.teacher.store import LogitsFolder, cached
 from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Teacher
@@ -56,6 +57,14 @@ def test_the_count_is_of_the_views_that_are_asked_for(tmp_path):
     assert recorded(tmp_path)["images"] == {f"view-{view:04d}": count for view in range(3)}
 
 
+def test_who_follows_a_run_knows_what_that_run_computed(tmp_path):
+    targets = opened(tmp_path)
+    targets.views(IMAGES, 1)
+    (tmp_path / "run" / "evaluation").mkdir()
+    follower = dataclasses.replace(targets, results_dir=tmp_path / "run" / "evaluation")
+    assert follower.record()["views"]["forward_images"] == len(IMAGES)
+
+
 def begin(tmp_path):
     """The run's first checkpoint."""
     (tmp_path / "run" / "distill" / "checkpoints" / "3").mkdir(parents=True)
@@ -72,6 +81,15 @@ def test_a_run_that_has_begun_refuses_another_teacher(tmp_path):
         InputError, match=f"distilled from the teacher outputs {first.sources[0].folder.fingerprint}, but"
     ):
         opened(tmp_path, "other").check()
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_run_goes_on_with_the_ensemble_that_it_began_with(tmp_path, names):
+    sources = tuple(opened(tmp_path, name).sources[0] for name in names)
+    targets = dataclasses.replace(opened(tmp_path), sources=sources)
+    targets.pin()
+    begin(tmp_path)
+    targets.check()
 
 
 def test_students_that_have_ended_are_measured_on_images_that_are_decoded_otherwise(tmp_path):
@@ -183,3 +201,13 @@ def test_a_folder_without_logits_of_the_test_images_leaves_the_teacher_unmeasure
     assert np.isnan(both.clean(images)["test"]).all()
     (tmp_path / "run" / "teacher_logits.json").unlink()
     assert (dataclasses.replace(given, sources=(other,)).clean(images)["test"] == 1).all()
+
+
+def test_each_shard_of_plain_images_has_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 4)
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3)).astype(np.uint8)
+    corner = lambda images: np.asarray(images)[:, 0, 0].astype(np.float32)
+    made = opened(tmp_path)
+    teacher = Teacher({"teacher": "numbers"}, views=None, clean=corner)
+    targets = dataclasses.replace(made, sources=(Source(made.sources[0].folder, teacher),))
+    np.testing.assert_array_equal(targets.clean({"test": images})["test"], corner(images))

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.small_run import MAPPINGS, learner
+from safetensors.numpy import save_file
 
+from kdjax.config import base
 from kdjax.errors import InputError
+from kdjax.networks import pretrained
 from kdjax.training.learner import WEIGHTS
 from kdjax.training.step import empty_averages
 
@@ -23,6 +26,18 @@ def test_training_from_scratch_forgets_the_weights_of_a_start_that_was_given_up(
     assert dataclasses.replace(made, read_only=True).weights == started.weights  # of a run that began with them
     made.initial()
     assert not (tmp_path / WEIGHTS).exists()
+
+
+def test_weights_of_the_same_bands_in_another_order_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "check", lambda *given: None)  # of tensors, which are not looked at here
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "theirs.safetensors", {"bands": '["nir", "red"]'})
+    made = learner(tmp_path, MAPPINGS["one"]())
+    section = base().student
+    section.weights = str(tmp_path / "theirs.safetensors")
+    made = dataclasses.replace(made, section=section, bands=("nir", "red"))
+    made.check_weights()
+    with pytest.raises(InputError, match="student.weights .*: made for the bands nir red, not red nir: set student.ba"):
+        dataclasses.replace(made, bands=("red", "nir")).check_weights()
 
 
 def test_it_has_ended_when_its_last_step_is_saved(tmp_path):
