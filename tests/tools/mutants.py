@@ -1,11 +1,15 @@
 """All mutants: lines of kdjax with a mistake in them, and the tests that must notice. See `mutate.py`."""
 
 from mutants_bands import OF_BANDS
+from mutants_results import OF_RESULTS
+from mutants_runs import OF_RUNS
 from mutants_wiring import BASELINE, OBJECTIVE, REFERENCE, STATE, STEP, TERMS, WIRED, WIRING, Mutant
 
 MUTANTS = (
     *WIRED,
     *OF_BANDS,
+    *OF_RUNS,
+    *OF_RESULTS,
     # The objective.
     Mutant(
         "kdjax/objective/arms.py",

@@ -2,7 +2,7 @@
 
     python tests/tools/mutate.py [--only 3,17] [--cheap] [--sample K --seed S] [--programs DIR]
 
-`mutants.py`, `mutants_wiring.py` and `mutants_bands.py` list them. The tree itself is never changed. Ends with the
+`mutants.py` lists them, with those of the other files `mutants_*.py`. The tree itself is never changed. Ends with the
 count; exit status 1 where a mutant survives, or where tests fail without one.
 """
 
