@@ -8,7 +8,7 @@ import tifffile
 from helpers.finished_run import SMALL, kdjax
 
 from kdjax.deploy.classifier import Classifier
-from kdjax.networks import told
+from kdjax.networks import weights_metadata
 
 pytestmark = pytest.mark.slow
 BANDS = ("red", "green", "blue", "nir")
@@ -53,8 +53,10 @@ def test_a_student_of_two_bands_learns_from_a_teacher_of_all(tiles, tmp_path):
     classifier = Classifier(workdir / "export" / "student.onnx")
     assert classifier.meaning.names == ("nir", "red") and classifier.meaning.dtype == np.uint16
     own, whole = workdir / "export" / "student.safetensors", json.loads((workdir / "bands.json").read_text("utf-8"))
-    assert told.band_names(own) == ["nir", "red"] and told.value_range(own) == [0, 10_000]
-    assert told.statistics(own) == tuple([whole[kind][place] for place in (3, 0)] for kind in ("mean", "std"))
+    assert weights_metadata.band_names(own) == ["nir", "red"] and weights_metadata.value_range(own) == [0, 10_000]
+    assert weights_metadata.statistics(own) == tuple(
+        [whole[kind][place] for place in (3, 0)] for kind in ("mean", "std")
+    )
     assert not (workdir / "export" / "try.html").exists()
     said = (workdir / "report.html").read_text(encoding="utf-8")
     assert "Pictures are in true color and false color" in said

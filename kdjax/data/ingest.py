@@ -14,7 +14,7 @@ import numpy as np
 from kdjax.data import cache, decode, meaning
 from kdjax.data.bands import SENSORS, Bands, named
 from kdjax.data.dataset import Context, Pool
-from kdjax.data.decoding import Decoding, Encoded
+from kdjax.data.decode_all import Decoding, Encoded
 from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Rows
 from kdjax.errors import InputError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdjax import config
-from kdjax.data import band_statistics, cache, near_duplicates, offset, places
+from kdjax.data import band_statistics, cache, near_duplicates, places, sentinel2_offset
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELED, Context, Dataset, Pool, Split, Statistics, fingerprint
@@ -123,7 +123,7 @@ def _band_statistics(
     train = splits["train"]
     found = band_statistics.of(train.images)
     unlabeled = Rows.of(train.images).select(train.labels < 0)
-    notes = offset.check(
+    notes = sentinel2_offset.check(
         section,
         {
             "the training images": train.labeled().images,

@@ -22,8 +22,8 @@ import numpy as np
 from kdjax.data import decode
 from kdjax.data.image_files import no_images, notes_on, open_files, read_file
 from kdjax.deploy.classifier import Classifier
+from kdjax.deploy.input_warnings import Unlike
 from kdjax.deploy.trust import LEVELS
-from kdjax.deploy.unlike import Unlike
 from kdjax.errors import InputError
 from kdjax.results.text import cell, printable
 from kdjax.runtime.command import Parser, positive, run_command, say

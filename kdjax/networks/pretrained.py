@@ -16,7 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from kdjax.errors import InputError
-from kdjax.networks import MODELS, hub, layers, told
+from kdjax.networks import MODELS, hub, layers, weights_metadata
 from kdjax.networks.model import Place
 from kdjax.networks.widening import Colors, widened
 
@@ -165,7 +165,7 @@ def input_statistics(source: str | Path) -> dict[str, list[str] | list[float]]:
     Raises:
         InputError: no such file, or not safetensors.
     """
-    names, statistics = told.band_names(source), told.statistics(source)
+    names, statistics = weights_metadata.band_names(source), weights_metadata.statistics(source)
     if names is None or statistics is None or len(names) != len(statistics[0]):
         return {}
     return {"bands": names, "mean": statistics[0], "std": statistics[1]}
@@ -230,13 +230,13 @@ def _read(
                 f"eps or pixel statistics, which tensors do not show: give {instead}"
             )
     path = hub.locate(source)
-    with told.opened(path) as file:
+    with weights_metadata.opened(path) as file:
         for name in file.keys():
             # Those of 8 bits and fewer come with scales that no naming here has.
             if (dtype := file.get_slice(name).get_dtype()).startswith(("F8_", "F6_", "F4")):
                 raise InputError(f"weights {path}: {name} holds {dtype}: give the file in float32, bfloat16 or float16")
         found = {name: file.get_tensor(name) for name in file.keys()}
-        bands = told.names(told.field(file, "bands"))
+        bands = weights_metadata.names(weights_metadata.field(file, "bands"))
     shapes = {leaf: np.shape(value) for leaf, value in traverse_util.flatten_dict(variables).items()}
     narrow = None
     if colors is not None and bands is None:

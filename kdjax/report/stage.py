@@ -19,9 +19,9 @@ from kdjax.report.composite import Composite, composite
 from kdjax.report.material import Located, Material, Side, Views
 from kdjax.results import document, logits
 from kdjax.results.comparison import shown_arms
-from kdjax.run.given import given_field
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
+from kdjax.run.teacher_source import given_field
 from kdjax.runtime import files
 from kdjax.runtime.metrics_writer import read_records
 

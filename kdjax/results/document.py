@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.errors import InputError
-from kdjax.results import comparison, intervals, shape
+from kdjax.results import comparison, intervals, schema
 from kdjax.runtime import files
 from kdjax.runtime.plain import plain
 
@@ -96,7 +96,7 @@ def read(path: Path, fix: str) -> dict[str, Any]:
         InputError: it is not there, is not JSON, or not the document of one run; names the field that is not.
     """
     found = files.read_json(path, fix)
-    flaw = shape.flaw(found)
+    flaw = schema.flaw(found)
     if flaw is None:
         return dict(found)
     if isinstance(found, dict) and "data_seeds" in found:  # from `combine`

@@ -22,7 +22,7 @@ from kdjax.objective.arms import OVERRIDES
 from kdjax.objective.terms import TERMS
 from kdjax.run.arms import check_comparison, has_term
 from kdjax.run.augmentation import augmentation
-from kdjax.run.given import given_field, given_teachers, gives_features
+from kdjax.run.teacher_source import given_field, given_teachers, gives_features
 from kdjax.teacher import onnx
 from kdjax.teacher.store import read_parts
 

@@ -9,7 +9,7 @@ from kdjax.data.dataset import Dataset
 from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
-from kdjax.run.taken_bands import taken
+from kdjax.run.network_bands import taken
 from kdjax.teacher.onnx import Declared, OnnxFile
 
 

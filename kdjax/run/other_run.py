@@ -14,7 +14,7 @@ from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.run import record
 from kdjax.run.arms import has_term
-from kdjax.run.given import Given, given_teachers
+from kdjax.run.teacher_source import Given, given_teachers
 
 FREE = ("workdir", "students", "ensemble", "weights", "weights_pixels")
 """Fields of `config.teacher` that may differ from that run's: where it was read from, and where it began."""

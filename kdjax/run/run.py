@@ -20,12 +20,12 @@ from kdjax.inputs.augment import Augmentation
 from kdjax.objective.arms import resolve
 from kdjax.objective.outputs import Outputs
 from kdjax.results.comparison import judged_by
-from kdjax.run import checks, folders, other_run, record, taken_bands
+from kdjax.run import checks, folders, network_bands, other_run, record
 from kdjax.run.arms import arm_settings, common_weights, student_arms, teacher_arms
 from kdjax.run.augmentation import augmentation
-from kdjax.run.given import given_field
+from kdjax.run.network_bands import TakenBands, frozen, taken
 from kdjax.run.onnx_teacher import declared
-from kdjax.run.taken_bands import TakenBands, frozen, taken
+from kdjax.run.teacher_source import given_field
 from kdjax.runtime import devices, files, memory, temporary
 from kdjax.teacher.onnx import opened
 from kdjax.training.learner import Learner
@@ -118,7 +118,7 @@ def open_run(
         )
     if begun:
         record.check_same_data(workdir, dataset, config.dataset.path, log)
-        dataset = taken_bands.as_begun(workdir, dataset)
+        dataset = network_bands.as_begun(workdir, dataset)
     if one_of_splits and dataset.overlap is None:
         raise InputError(
             f"splits: {dataset.name} has a test split of its own, the same for every data_seed: set splits=1, and more "
@@ -148,10 +148,10 @@ def open_run(
         files.write_json(workdir / "config.json", document)
         if not begun:  # what a run began with stays what it is compared with
             files.write_json(workdir / "splits.json", record.splits_document(dataset))
-        if (bands := taken_bands.document(dataset)) is not None:
-            files.write_json(workdir / taken_bands.NAME, bands)
+        if (bands := network_bands.document(dataset)) is not None:
+            files.write_json(workdir / network_bands.NAME, bands)
         else:  # of a configuration that trained nothing here
-            (workdir / taken_bands.NAME).unlink(missing_ok=True)
+            (workdir / network_bands.NAME).unlink(missing_ok=True)
     return run
 
 

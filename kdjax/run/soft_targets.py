@@ -11,12 +11,12 @@ import numpy as np
 from kdjax.errors import InputError
 from kdjax.run import other_run
 from kdjax.run.arms import head_weights
-from kdjax.run.given import Given, given_teachers
 from kdjax.run.onnx_teacher import check_said, declared
 from kdjax.run.run import Run, other_networks
+from kdjax.run.teacher_source import Given, given_teachers
 from kdjax.runtime.devices import Mapping, barrier, first_process_says
 from kdjax.teacher import store
-from kdjax.teacher.encoder import NAME, Head, read_head, write_head
+from kdjax.teacher.fitted_head import NAME, Head, read_head, write_head
 from kdjax.teacher.onnx import Declared, OnnxFile, from_encoder, from_onnx, opened
 from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Shown, Teacher

@@ -1,7 +1,7 @@
 """The stage that describes: data and networks, without training."""
 
 from kdjax.results import notes
-from kdjax.run.facts import network_facts, teacher_facts
+from kdjax.run.network_facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 
 

@@ -14,7 +14,7 @@ from kdjax.objective.arms import measured_terms
 from kdjax.results import document, logits, metrics, tables
 from kdjax.results.comparison import NAMES
 from kdjax.run import other_run
-from kdjax.run.facts import network_facts, teacher_facts
+from kdjax.run.network_facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import has_teacher, open_targets
 from kdjax.runtime import files

@@ -22,9 +22,9 @@ from kdjax.networks import pretrained
 from kdjax.objective.outputs import Outputs
 from kdjax.results.comparison import NAMES
 from kdjax.run.arms import head_weights
-from kdjax.run.given import given_field
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets
+from kdjax.run.teacher_source import given_field
 from kdjax.runtime import files, preemption
 from kdjax.runtime.devices import first_process_says, for_population
 from kdjax.runtime.metrics_writer import MetricsWriter

@@ -10,12 +10,12 @@ import numpy as np
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.inputs.batch import eval_views, render, view_keys
-from kdjax.networks import told
+from kdjax.networks import weights_metadata
 from kdjax.networks.classes import class_places
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.objective.outputs import Outputs
 from kdjax.teacher import onnx_file
-from kdjax.teacher.encoder import Head
+from kdjax.teacher.fitted_head import Head
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
 from kdjax.training.predictor import BATCH_PER_DEVICE
@@ -28,7 +28,7 @@ LAYOUTS = ("NHWC", "NCHW")
 
 GIVES = ("logits", "probabilities", "sigmoid", "embeddings")
 """What a file's output is. Of a softmax the logarithm is taken, of sigmoids log(p / (1 − p)): both are logits. To the
-embeddings of an encoder a linear head is fitted, see `teacher.encoder`."""
+embeddings of an encoder a linear head is fitted, see `teacher.fitted_head`."""
 
 SMALLEST = 1e-12  # a probability below this is taken for it, so that its logarithm is finite
 
@@ -134,7 +134,7 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
     }
     facts = onnx_file.facts(session)
     classes = list(map(str, facts["classes"])) if isinstance(facts.get("classes"), list) else None
-    bands, value_range = told.names(facts.get("bands")), told.numbers(facts.get("value_range"))
+    bands, value_range = weights_metadata.names(facts.get("bands")), weights_metadata.numbers(facts.get("value_range"))
     return OnnxFile(path, size, values, tried.shape[1], classes, bands, value_range, parts)
 
 

@@ -13,7 +13,7 @@ from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.networks.classes import class_places
 from kdjax.networks.layers import InputBands, images_for
-from kdjax.networks.told import class_names
+from kdjax.networks.weights_metadata import class_names
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime.keys import key
 from kdjax.training.learner import Learner

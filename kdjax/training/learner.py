@@ -15,7 +15,7 @@ from kdjax.data.bands import RGB, colors
 from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.networks import cost, pretrained
-from kdjax.networks.told import band_names
+from kdjax.networks.weights_metadata import band_names
 from kdjax.objective.arms import Arm
 from kdjax.runtime import devices, files
 from kdjax.runtime.keys import key

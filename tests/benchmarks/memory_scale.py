@@ -29,7 +29,7 @@ from PIL import Image
 
 from kdjax.config import base
 from kdjax.data import sources
-from kdjax.data.decoding import Encoded, Raw
+from kdjax.data.decode_all import Encoded, Raw
 from kdjax.data.ingest import ingest
 from kdjax.networks import mobilenet_v2, vgg16
 

@@ -18,7 +18,7 @@ import tifffile
 from helpers.tiles import OPTIONS, names_of, write_classes
 from PIL import Image
 
-from kdjax.data import cache, decode, decoding, load
+from kdjax.data import cache, decode, decode_all, load
 from kdjax.errors import InputError
 
 
@@ -223,7 +223,7 @@ def test_processes_that_start_together_decode_once(tmp_path, monkeypatch):
 
 def test_progress_says_what_is_left(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(decoding, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(decode_all, "_PROGRESS_SECONDS", 0.0)
     load(path=str(write_classes(tmp_path / "tiles", count=8)), **OPTIONS | {"log": lines.append})
     assert len(lines) == 24 and re.fullmatch(r"decoding dataset.path: 24/24 images  \d+ images/s  0:00 left", lines[-1])
 

@@ -27,7 +27,7 @@ from kdjax.data.pixels import Decoded, DecodeError, is_mask
 from kdjax.deploy import trust
 from kdjax.deploy.browser import __main__ as browser
 from kdjax.deploy.browser import page
-from kdjax.deploy.unlike import Unlike
+from kdjax.deploy.input_warnings import Unlike
 from kdjax.errors import InputError
 
 FITTED = trust.Trust(0.7, {0.9: 0.6, 0.95: 0.9, 0.99: 1.0}, 0.5, -1.0)

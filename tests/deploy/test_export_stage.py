@@ -23,7 +23,7 @@ from kdjax.deploy.export import __main__ as export_command
 from kdjax.deploy.trust import fit
 from kdjax.errors import InputError, Preempted
 from kdjax.networks.pretrained import load_imagenet, named_tensors
-from kdjax.networks.told import class_names
+from kdjax.networks.weights_metadata import class_names
 from kdjax.run import opening
 from kdjax.runtime import watch
 

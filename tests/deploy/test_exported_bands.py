@@ -24,8 +24,8 @@ from kdjax.deploy import predict  # noqa: E402
 from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.export import onnx_graph, stablehlo  # noqa: E402
 from kdjax.deploy.export.fold import fold  # noqa: E402
+from kdjax.deploy.input_warnings import Unlike  # noqa: E402
 from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
-from kdjax.deploy.unlike import Unlike  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
 from kdjax.inputs.augment import eval_view  # noqa: E402
 from kdjax.networks.layers import InputBands  # noqa: E402

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from kdjax import networks
 from kdjax.deploy.export import tensors
 from kdjax.errors import InputError
-from kdjax.networks import layers, pretrained, told
+from kdjax.networks import layers, pretrained, weights_metadata
 from kdjax.networks.layers import InputBands
 from kdjax.networks.widening import widened
 
@@ -81,7 +81,7 @@ def test_a_file_for_other_bands_is_taken_as_it_is(tmp_path):
     variables = randomized(network, 32)
     named = pretrained.named_tensors(name, variables)
     save_file(named, tmp_path / "nir.safetensors", {"bands": '["nir", "red", "green"]'})
-    assert told.band_names(tmp_path / "nir.safetensors") == ["nir", "red", "green"]
+    assert weights_metadata.band_names(tmp_path / "nir.safetensors") == ["nir", "red", "green"]
     taken = pretrained.load_imagenet(tmp_path / "nir.safetensors", name, variables, "whole", colors=(1, 2, None))
     stem = lambda one: np.asarray(one["params"]["stem"]["kernel"])
     np.testing.assert_array_equal(stem(taken.variables), stem(variables))
@@ -120,6 +120,9 @@ def test_what_was_taken_of_a_file_has_the_statistics_that_it_says(tmp_path):
     variables, facts = randomized(network, 32), {"bands": '["nir", "red"]', "mean": "[0.3, 0.1]", "std": "[0.2, 0.1]"}
     tensors.write(tmp_path, name, variables, {**facts, "value_range": "[0, 10000]", "input": "in words"})
     file = tmp_path / "student.safetensors"
-    assert told.value_range(file) == [0, 10_000] and told.statistics(file) == ([0.3, 0.1], [0.2, 0.1])
+    assert weights_metadata.value_range(file) == [0, 10_000] and weights_metadata.statistics(file) == (
+        [0.3, 0.1],
+        [0.2, 0.1],
+    )
     record = pretrained.load_imagenet(file, name, variables, "whole", colors=(1, None, None)).record
     assert {key: record[key] for key in facts} == {key: json.loads(text) for key, text in facts.items()}

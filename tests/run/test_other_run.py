@@ -10,7 +10,7 @@ from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.run import other_run, record
 from kdjax.run.checks import validate
-from kdjax.run.given import given_field
+from kdjax.run.teacher_source import given_field
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.inputs.augment import Augmentation
 from kdjax.run import soft_targets
-from kdjax.run.given import Given
 from kdjax.run.soft_targets import check_files, open_targets
+from kdjax.run.teacher_source import Given
 from kdjax.runtime.devices import Mapping
 from kdjax.teacher import store
 from kdjax.teacher.teacher import Shown

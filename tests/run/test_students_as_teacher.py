@@ -11,7 +11,7 @@ from kdjax.errors import InputError
 from kdjax.run import other_run
 from kdjax.run import run as runs
 from kdjax.run.checks import validate
-from kdjax.run.given import given_field
+from kdjax.run.teacher_source import given_field
 
 
 @pytest.fixture

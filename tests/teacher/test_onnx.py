@@ -9,7 +9,7 @@ from helpers.views import IMAGES, SIZE, pixels
 from kdjax.errors import InputError
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.teacher import onnx as teacher_onnx
-from kdjax.teacher.encoder import NAME, Head, read_head, write_head
+from kdjax.teacher.fitted_head import NAME, Head, read_head, write_head
 from kdjax.teacher.onnx import Declared, from_encoder, from_onnx, opened
 from kdjax.teacher.onnx_file import digest
 from kdjax.teacher.teacher import Shown

@@ -8,7 +8,7 @@ DATA, NETWORKS, DEPLOY = (
     "tests/networks/test_input_bands.py",
     "tests/deploy/test_exported_bands.py",
 )
-DESCRIBED, BEGUN = "tests/data/test_described_bands.py", "tests/run/test_taken_bands.py"
+DESCRIBED, BEGUN = "tests/data/test_described_bands.py", "tests/run/test_network_bands.py"
 
 OF_BANDS = (
     Mutant(
@@ -22,18 +22,18 @@ OF_BANDS = (
         DESCRIBED,
     ),
     Mutant(BANDS, "if alpha in chosen and not said[alpha]", "if False", DESCRIBED),
-    Mutant("kdjax/data/offset.py", "if seen.mixed:", "if False:", "tests/data/test_offset.py"),
+    Mutant("kdjax/data/sentinel2_offset.py", "if seen.mixed:", "if False:", "tests/data/test_sentinel2_offset.py"),
     Mutant("kdjax/run/run.py", "dataset = taken_bands.as_begun(workdir, dataset)", "pass", BEGUN),
     Mutant("kdjax/run/run.py", "if not begun:", "if True:", BEGUN),
     Mutant(BANDS, "others.min() - medians[place]", "others.max() - medians[place]", DATA),
     Mutant(BANDS, "> _CLEARLY * abs", "> 0 * abs", DATA),
     Mutant(BANDS, "image[image.min(-1) < image.max(-1)]", "image.reshape(-1, image.shape[-1])", DATA),
     Mutant(BANDS, "if self.order and shown and self.order not in shown:", "if False:", DATA),
-    Mutant("kdjax/data/decoding.py", "if len(found) > 1:", "if False:", DATA),
+    Mutant("kdjax/data/decode_all.py", "if len(found) > 1:", "if False:", DATA),
     Mutant(BANDS, "if said.count(key) > 1:", "if said.count(key) > 2:", DATA),
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
-    Mutant("kdjax/data/offset.py", "if many or share > _MOST_BELOW:", "if False:", DATA),
-    Mutant("kdjax/data/offset.py", "elif many:", "elif False:", DATA),
+    Mutant("kdjax/data/sentinel2_offset.py", "if many or share > _MOST_BELOW:", "if False:", DATA),
+    Mutant("kdjax/data/sentinel2_offset.py", "elif many:", "elif False:", DATA),
     Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
     Mutant(
         "kdjax/inputs/augment.py",
@@ -55,10 +55,10 @@ OF_BANDS = (
         NETWORKS,
     ),
     Mutant(
-        "kdjax/run/taken_bands.py",
+        "kdjax/run/network_bands.py",
         "known = [their_keys.index(canonical(name)) for name in names]",
         "known = list(range(len(names)))",
-        "tests/run/test_taken_bands.py",
+        "tests/run/test_network_bands.py",
     ),
     Mutant(
         "kdjax/deploy/export/fold.py",

@@ -3,7 +3,7 @@
 from mutants_wiring import EVALUATE, TRAIN, Mutant
 
 DOCUMENT = "kdjax/results/document.py"
-SHAPE = "kdjax/results/shape.py"
+SHAPE = "kdjax/results/schema.py"
 PLAN = "kdjax/inputs/plan.py"
 FILES = "kdjax/runtime/files.py"
 EVALUATE_TESTS = "tests/stages/test_evaluate.py"
@@ -125,13 +125,13 @@ OF_RESULTS = (
         SHAPE,
         '("test_top1", "val_top1", "val_macro_recall", "val_nll")',
         '("test_top1", "val_top1", "val_nll")',
-        "tests/results/test_shape.py -k value_that_is_none",
+        "tests/results/test_schema.py -k value_that_is_none",
     ),
     Mutant(
         SHAPE,
         '"val_macro_recall", "val_nll") if',
         '"val_macro_recall") if',
-        "tests/results/test_shape.py -k value_that_is_none",
+        "tests/results/test_schema.py -k value_that_is_none",
     ),
     # Files, plans and the fitted head.
     Mutant(FILES, "            os.fsync(file.fileno())\n", "", "tests/runtime/test_files.py -k on_the_disk"),

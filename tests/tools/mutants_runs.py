@@ -4,12 +4,12 @@ from mutants_wiring import LEARNER, Mutant
 
 SOFT = "kdjax/run/soft_targets.py"
 RECORD = "kdjax/run/record.py"
-BANDS = "kdjax/run/taken_bands.py"
+BANDS = "kdjax/run/network_bands.py"
 SPLITS = "kdjax/data/splits.py"
 TARGETS = "kdjax/teacher/targets.py"
 SOFT_TESTS = "tests/run/test_soft_targets.py"
 RECORD_TESTS = "tests/run/test_record.py"
-BANDS_TESTS = "tests/run/test_taken_bands.py"
+BANDS_TESTS = "tests/run/test_network_bands.py"
 TARGETS_TESTS = "tests/teacher/test_targets.py"
 
 OF_RUNS = (

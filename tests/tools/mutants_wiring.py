@@ -296,5 +296,5 @@ WIRED = (
         "while seen < total:",
         "tests/stages/test_evaluate.py -k nobody",
     ),
-    Mutant("kdjax/data/offset.py", "if not known.all():", "if False:", "tests/data/test_offset.py"),
+    Mutant("kdjax/data/sentinel2_offset.py", "if not known.all():", "if False:", "tests/data/test_sentinel2_offset.py"),
 )

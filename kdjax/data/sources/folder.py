@@ -10,7 +10,7 @@ from typing import Any
 
 from kdjax.data import layout
 from kdjax.data.dataset import UNLABELED, Context, Pool
-from kdjax.data.decoding import Encoded, Raw
+from kdjax.data.decode_all import Encoded, Raw
 from kdjax.data.image_files import no_images, notes_on, open_files
 from kdjax.data.ingest import Ingested, ingest
 from kdjax.data.meaning import Meaning

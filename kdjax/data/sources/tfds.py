@@ -16,7 +16,7 @@ from tensorflow_datasets.core import read_only_builder
 from kdjax.data import decode
 from kdjax.data.bands import named
 from kdjax.data.dataset import Context, Pool
-from kdjax.data.decoding import Encoded, Raw
+from kdjax.data.decode_all import Encoded, Raw
 from kdjax.data.image_files import stamp
 from kdjax.data.ingest import ingest
 from kdjax.data.layout import SIDE_OF

@@ -69,7 +69,7 @@ export function refusal(bytes, facts) {
   return null;
 }
 
-// What is said of an image that shows far more or less than a training tile, or null; see kdjax.deploy.unlike.
+// What is said of an image that shows far more or less than a training tile, or null; see kdjax.deploy.input_warnings.
 export function unlike(width, height, facts) {
   const side = Math.sqrt(width * height), expected = facts.tile_px;
   if (!expected || (side >= expected / 4 && side <= expected * 4)) return null;

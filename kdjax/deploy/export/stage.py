@@ -46,7 +46,7 @@ from kdjax.errors import InputError
 from kdjax.networks.graph import Graph
 from kdjax.results.comparison import NAMES
 from kdjax.run import other_run
-from kdjax.run.facts import network_facts, teacher_facts
+from kdjax.run.network_facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 from kdjax.runtime import files, preemption, temporary
 from kdjax.runtime.devices import Mapping

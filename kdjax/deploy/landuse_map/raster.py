@@ -12,7 +12,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from kdjax.data import offset, pixels
+from kdjax.data import pixels, sentinel2_offset
 from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
@@ -204,7 +204,7 @@ class Raster:
         if value_range is not None:
             self._hint = "--value-range says so"
         self._seen, self._thinned = [np.empty(0, dtype)], 1
-        expected = offset.Seen.by(trained) if value_range is None else None
+        expected = sentinel2_offset.Seen.by(trained) if value_range is None else None
         shown = []
         for window in self._looks():
             values, valid = self._data(window)

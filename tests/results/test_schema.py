@@ -7,7 +7,7 @@ import pytest
 from helpers.run_results import parts
 
 from kdjax.errors import InputError
-from kdjax.results import document, shape
+from kdjax.results import document, schema
 
 DOCUMENTS = Path(__file__).parents[2] / "docs" / "results"
 SECTIONS = {"dataset", "teacher", "student", "arms", "config"}
@@ -16,9 +16,9 @@ SECTIONS = {"dataset", "teacher", "student", "arms", "config"}
 def test_the_documents_of_earlier_versions_are_read():
     found = [json.loads(path.read_bytes()) for path in sorted(DOCUMENTS.glob("*.json"))]
     runs = [one for one in found if isinstance(one, dict) and one.keys() >= SECTIONS]
-    assert len(runs) >= 37 and [shape.flaw(one) for one in runs] == [None] * len(runs)
+    assert len(runs) >= 37 and [schema.flaw(one) for one in runs] == [None] * len(runs)
     others = [one for one in found if not (isinstance(one, dict) and one.keys() >= SECTIONS)]
-    assert others and {shape.flaw(one) for one in others} == {""}
+    assert others and {schema.flaw(one) for one in others} == {""}
 
 
 def changed(path, value):
@@ -43,12 +43,12 @@ def test_a_section_that_is_none_is_named(path, value):
         "arms.kl",
         "arms.kl.macro_recall",
     )  # a run may have fewer arms, an old one this
-    assert shape.flaw(changed(path, value)) == (None if left_out else path)
+    assert schema.flaw(changed(path, value)) == (None if left_out else path)
 
 
 def test_a_run_may_have_no_teacher():
-    assert shape.flaw(changed("teacher", None)) is None
-    assert {shape.flaw(changed("teacher", value)) for value in (..., [], 3)} == {""}
+    assert schema.flaw(changed("teacher", None)) is None
+    assert {schema.flaw(changed("teacher", value)) for value in (..., [], 3)} == {""}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_run_may_have_no_teacher():
 def test_a_value_that_is_none_is_named(path, values, tmp_path):
     for value in values:
         made = changed(path, value)
-        found = shape.flaw(made)
+        found = schema.flaw(made)
         assert found == path if path != "arms" or value == {} else found == ""
     (tmp_path / "results.json").write_text(json.dumps(made))
     with pytest.raises(InputError, match=r"results.json is not the results.json of a run.*: evaluate it again"):
@@ -91,11 +91,11 @@ def test_a_value_that_is_none_is_named(path, values, tmp_path):
 
 def test_unequal_classes_need_macro_recall():
     made = changed("dataset.class_counts", {"train": [90, 20, 20], "val": [4, 4, 4], "test": [4, 4, 4]})
-    assert shape.flaw(made) == "arms.student_alone.val_macro_recall"
+    assert schema.flaw(made) == "arms.student_alone.val_macro_recall"
     for arm in made["arms"].values():
         arm["val_macro_recall"] = arm["val_top1"]
-    assert shape.flaw(made) is None
+    assert schema.flaw(made) is None
     del made["arms"]["kl"]["macro_recall"]
-    assert shape.flaw(made) == "arms.kl.macro_recall"
+    assert schema.flaw(made) == "arms.kl.macro_recall"
     del made["teacher"]["test"]["macro_recall"]
-    assert shape.flaw(made) == "teacher.test.macro_recall"
+    assert schema.flaw(made) == "teacher.test.macro_recall"

@@ -15,8 +15,8 @@ from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.networks.layers import InputBands
 from kdjax.run import run as runs
+from kdjax.run.network_bands import NAME, TakenBands, as_begun, document, frozen, taken
 from kdjax.run.other_run import OtherRun
-from kdjax.run.taken_bands import NAME, TakenBands, as_begun, document, frozen, taken
 
 MULTI = SimpleNamespace(
     meaning=Meaning((0.0, 10_000.0), bands=Bands(("B02", "B03", "B04", "B08"))),

@@ -10,7 +10,7 @@ import pytest
 from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.run.checks import expand_paths, validate
-from kdjax.run.given import Given, given_field, given_teachers, gives_features
+from kdjax.run.teacher_source import Given, given_field, given_teachers, gives_features
 
 
 def given(**fields):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kdjax.data import offset
+from kdjax.data import sentinel2_offset
 from kdjax.data.bands import SENSORS, Bands
 from kdjax.data.meaning import Meaning
 from kdjax.data.pixels import Decoded
@@ -32,7 +32,7 @@ def images(sensor, added, names=None, dark=200):
 
 def check(sensor, names=None, **splits):
     section = {"sensor": sensor, "value_range": ()}
-    return offset.check(section, splits, meaning(sensor, names))
+    return sentinel2_offset.check(section, splits, meaning(sensor, names))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.96])
@@ -78,10 +78,10 @@ def test_without_cirrus_bright_land_is_allowed():
 
 
 def test_images_without_data_count_for_neither():
-    seen = offset.Seen.by(meaning("sentinel2_l1c"))
+    seen = sentinel2_offset.Seen.by(meaning("sentinel2_l1c"))
     seen.see(np.zeros((10, 13)))
     assert (seen.images, seen.count, seen.shown, seen.mixed) == (0, 0, None, None)
-    assert offset.Seen.by(SimpleNamespace(bands=None)) is None
+    assert sentinel2_offset.Seen.by(SimpleNamespace(bands=None)) is None
 
 
 def test_pixels_mixed_with_none_beside_an_edge_do_not_show_that_there_is_no_offset():
@@ -91,7 +91,7 @@ def test_pixels_mixed_with_none_beside_an_edge_do_not_show_that_there_is_no_offs
     stored[:, :, 6:9] //= np.array([8, 4, 2], np.uint16)[:, None]
     with pytest.raises(InputError, match="of land no value is below 1000 in B10"):
         check("sentinel2_l1c", land=stored)
-    seen = offset.Seen.by(meaning("sentinel2_l1c"))
+    seen = sentinel2_offset.Seen.by(meaning("sentinel2_l1c"))
     seen.see_stored(stored)
     assert seen.images == seen.against == 30 and seen.below == 0
 

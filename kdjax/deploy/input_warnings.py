@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from kdjax.data import offset, pixels
+from kdjax.data import pixels, sentinel2_offset
 from kdjax.data.meaning import Meaning
 from kdjax.data.pixels import Decoded
 from kdjax.results.text import printable
@@ -29,7 +29,7 @@ class Unlike:
     """
 
     meaning: Meaning
-    sentinel: offset.Seen | None
+    sentinel: sentinel2_offset.Seen | None
     count: int = 0
     sized: list[str] = dataclasses.field(default_factory=list)
     most: float | None = None
@@ -38,7 +38,7 @@ class Unlike:
     @classmethod
     def by(cls, meaning: Meaning) -> Unlike:
         """For images of a model whose training tiles were so."""
-        return cls(meaning, offset.Seen.by(meaning))
+        return cls(meaning, sentinel2_offset.Seen.by(meaning))
 
     def see(self, name: str, decoded: Decoded) -> None:
         """Looks at an image as its file has it."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from kdjax.networks import MODELS, cost_by_head
 from kdjax.run import other_run
-from kdjax.run.given import Given, given_teachers
 from kdjax.run.run import Run, other_networks
+from kdjax.run.teacher_source import Given, given_teachers
 from kdjax.teacher.store import read_parts
 from kdjax.training.learner import Learner
 

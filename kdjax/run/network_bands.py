@@ -9,7 +9,7 @@ from kdjax.data.bands import canonical
 from kdjax.data.dataset import Dataset, Statistics
 from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
-from kdjax.networks import pretrained, told
+from kdjax.networks import pretrained, weights_metadata
 from kdjax.networks.layers import InputBands
 from kdjax.run.other_run import OtherRun
 from kdjax.run.record import FIX
@@ -134,7 +134,11 @@ def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Datase
 
 def _said(source: str, bands: TakenBands | None, dataset: Dataset) -> dict[str, Any]:
     """What a file of weights says of the bands that are taken, where its images were made as those of the data set."""
-    named, theirs, ours = told.band_names(source), told.value_range(source), list(dataset.value_range)
+    named, theirs, ours = (
+        weights_metadata.band_names(source),
+        weights_metadata.value_range(source),
+        list(dataset.value_range),
+    )
     if named != (list(bands.names) if bands else None):  # of red, green and blue, and widened; or refused later
         return {}
     if ranges_differ(theirs, ours, named=bool(named)):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kdjax.run import facts
+from kdjax.run import network_facts
 
 
 @pytest.mark.parametrize(("arm", "networks"), [("", 3), ("kl", 1), ("alone", 2)])
@@ -16,10 +16,10 @@ def test_students_that_failed_are_in_no_mean_and_cost_nothing(monkeypatch, arm, 
         finished=lambda: SimpleNamespace(usable=np.array([[True, False], [True, True]])),
     )  # fmt: skip
     given = SimpleNamespace(kind="students", words="students of runs/a")
-    monkeypatch.setattr(facts, "given_teachers", lambda config: (given,))
-    monkeypatch.setattr(facts.other_run, "of", lambda one: SimpleNamespace(arm=arm))
-    monkeypatch.setattr(facts, "other_networks", lambda run, other: learner)
-    found = facts.teacher_facts(SimpleNamespace(teacher=None, config=None))
+    monkeypatch.setattr(network_facts, "given_teachers", lambda config: (given,))
+    monkeypatch.setattr(network_facts.other_run, "of", lambda one: SimpleNamespace(arm=arm))
+    monkeypatch.setattr(network_facts, "other_networks", lambda run, other: learner)
+    found = network_facts.teacher_facts(SimpleNamespace(teacher=None, config=None))
     assert found == {
         "model": "students of runs/a", "params": 100 * networks, "macs": 7 * networks, "activation_bytes": 50,
     }  # fmt: skip
