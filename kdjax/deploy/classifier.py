@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
 
 from kdjax.data import decode
 from kdjax.data.meaning import Meaning
@@ -17,6 +16,7 @@ from kdjax.data.pixels import Decoded
 from kdjax.deploy import litert
 from kdjax.deploy.trust import Trust
 from kdjax.errors import InputError, reason
+from kdjax.results.metrics import log_softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Classifier:
         if not np.isfinite(logits).all():
             raise InputError(f"artifact {self.path}: its logits are not finite: export it again")
         if self.trust is None:
-            return np.exp(log_softmax(logits, axis=-1)), np.zeros(len(logits), bool)
+            return np.exp(log_softmax(logits)), np.zeros(len(logits), bool)
         return self.trust.probabilities(logits), self.trust.unlike(logits)
 
 

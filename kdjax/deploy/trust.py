@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
+from scipy.special import logsumexp
 
-from kdjax.results.metrics import classification
+from kdjax.results.metrics import classification, log_softmax
 
 LEVELS = (0.9, 0.95)
 """Shares of images whose true class a prediction set is to hold."""
@@ -68,7 +68,7 @@ class Trust:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (n, classes) float64."""
-        return np.exp(log_softmax(np.asarray(logits, np.float64) / self.temperature, axis=-1))
+        return np.exp(log_softmax(np.asarray(logits, np.float64) / self.temperature))
 
     def sets(self, probabilities: np.ndarray, level: float) -> np.ndarray:
         """Prediction sets (n, classes) bool of calibrated probabilities, for one of `limits`."""
@@ -143,11 +143,11 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Trust:
     logits = np.asarray(logits, np.float64)
 
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits / math.exp(log_temperature), axis=-1)
+        scaled = log_softmax(logits / math.exp(log_temperature))
         return (log_temperature / PRIOR) ** 2 / 2 - float(scaled[np.arange(len(labels)), labels].sum())
 
     temperature = math.exp(minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded").x)
-    probabilities = np.exp(log_softmax(logits / temperature, axis=-1))
+    probabilities = np.exp(log_softmax(logits / temperature))
     scores = np.sort(_before(probabilities)[np.arange(len(labels)), labels])
     limits = {}
     for level in LEVELS:

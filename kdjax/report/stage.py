@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import log_softmax
 
 from kdjax.data.dataset import Split
 from kdjax.data.loading import locations
@@ -19,6 +18,7 @@ from kdjax.report.composite import Composite, composite
 from kdjax.report.material import Located, Material, Side, Views
 from kdjax.results import document, logits
 from kdjax.results.comparison import shown_arms
+from kdjax.results.metrics import log_softmax
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import open_targets
 from kdjax.run.teacher_source import given_field
@@ -137,8 +137,8 @@ def _side(
         images=Rows.of(split.images).select(kept).viewed(shown),
         labels=split.labels[kept],
         names=[one for one, there in zip(split.names, kept, strict=True) if there],
-        teacher=None if teacher is None else log_softmax(teacher[kept].astype(np.float64), axis=-1),
-        students=log_softmax(rows[:, kept].astype(np.float64), axis=-1),
+        teacher=None if teacher is None else log_softmax(teacher[kept].astype(np.float64)),
+        students=log_softmax(rows[:, kept].astype(np.float64)),
     )
 
 
@@ -182,8 +182,7 @@ def _views(run: Run, students: list[tuple[int, int]], shown: Composite, *, taugh
         return np.rint(float(np.iinfo(images.dtype).max) * np.asarray(views)).astype(images.dtype)
 
     def by_view(output: np.ndarray) -> np.ndarray:
-        log_probabilities = log_softmax(output.astype(np.float64), axis=-1)
-        return log_probabilities.reshape(*output.shape[:-2], len(images), count, classes)
+        return log_softmax(output.astype(np.float64)).reshape(*output.shape[:-2], len(images), count, classes)
 
     seen = pictures(run.student.size)
     predict = run.student.predicting(run.student.finished().best.variables)

@@ -7,7 +7,6 @@ network that has diverged to non-finite logits) is None.
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
 
 ECE_BINS = 15
 
@@ -58,7 +57,7 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     if not len(labels):
         return {**undefined, "confusion": np.zeros((classes, classes), int).tolist()}
 
-    log_probabilities = log_softmax(logits, axis=1)
+    log_probabilities = log_softmax(logits)
     predicted = logits.argmax(axis=1)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
@@ -97,12 +96,18 @@ def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray | None) -> 
         raise ValueError(f"student and teacher logits must be one shape (N, C), got {student.shape}, {teacher.shape}")
     if not student.size or not (np.isfinite(student).all() and np.isfinite(teacher).all()):
         return {"agreement": None, "kl": None}
-    log_student, log_teacher = log_softmax(student, axis=1), log_softmax(teacher, axis=1)
+    log_student, log_teacher = log_softmax(student), log_softmax(teacher)
     divergence = np.sum(np.exp(log_teacher) * (log_teacher - log_student), axis=1).mean()
     return {
         "agreement": float(np.mean(student.argmax(axis=1) == teacher.argmax(axis=1))),
         "kl": max(float(divergence), 0.0),  # rounding can leave -1e-17
     }
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the softmax over the last axis; (..., C) float64, finite for finite logits."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def _calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:

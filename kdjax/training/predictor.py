@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from scipy.special import log_softmax
 
 from kdjax.data.rows import Images, Rows
 from kdjax.networks import cost
@@ -93,7 +92,7 @@ def mean_over_symmetries(predict: Callable[[Images], np.ndarray], images: Images
         for reflected in (False, True)
         for turns in range(4)
     ]
-    return np.logaddexp.reduce([log_softmax(predict(one), axis=-1) for one in orientations]) - np.log(8)
+    return np.logaddexp.reduce([metrics.log_softmax(predict(one)) for one in orientations]) - np.log(8)
 
 
 def _next_multiple(value: int, of: int) -> int:

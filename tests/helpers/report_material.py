@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import numpy as np
-from scipy.special import log_softmax
 
 from kdjax.report.material import Material, Side, Views
 from kdjax.results import comparison, metrics
@@ -23,7 +22,7 @@ HOSTILE_FILE = "\"'><img src=x onerror=alert(2)>.png"
 def random_logits(rng, labels, networks, strength):
     """(networks, N, C) float64 log-probabilities, right more often with more strength."""
     logits = rng.normal(0, 2, (networks, len(labels), len(CLASSES))) + strength * np.eye(len(CLASSES))[labels]
-    return log_softmax(logits, axis=-1)
+    return metrics.log_softmax(logits)
 
 
 def side(name, count, networks, rng):
@@ -116,8 +115,8 @@ def material(seeds=(0, 1), failed=(), families=False, parity=None, online=False,
         labels=[0, 2],
         images=rng.integers(0, 256, (2, 12, 12, 3), dtype=np.uint8),
         views=rng.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8),
-        teacher=log_softmax(rng.normal(size=(2, 3, 4)), axis=-1),
-        students=log_softmax(rng.normal(size=(len(kept), 2, 3, 4)), axis=-1),
+        teacher=metrics.log_softmax(rng.normal(size=(2, 3, 4))),
+        students=metrics.log_softmax(rng.normal(size=(len(kept), 2, 3, 4))),
     )
     return Material(
         results=json.loads(json.dumps(document)),
