@@ -153,7 +153,7 @@ class Learner:
         return cost(self.network, self.size)
 
     def initial(self) -> TrainState:
-        """A new state, from the weights that the section names or from scratch."""
+        """A new state, from the weights that the section names or from scratch; the folder then says from which."""
         if not self.section.weights:
             if jax.process_index() == 0:  # of a start with weights that was given up before its first checkpoint
                 (self.folder / WEIGHTS).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ OF_BANDS = (
     ),
     Mutant(BANDS, "if alpha in chosen and not said[alpha]", "if False", DESCRIBED),
     Mutant("kdjax/data/sentinel2_offset.py", "if seen.mixed:", "if False:", "tests/data/test_sentinel2_offset.py"),
-    Mutant("kdjax/run/run.py", "dataset = taken_bands.as_begun(workdir, dataset)", "pass", BEGUN),
+    Mutant("kdjax/run/run.py", "dataset = network_bands.as_begun(workdir, dataset)", "pass", BEGUN),
     Mutant("kdjax/run/run.py", "if not begun:", "if True:", BEGUN),
     Mutant(BANDS, "others.min() - medians[place]", "others.max() - medians[place]", DATA),
     Mutant(BANDS, "> _CLEARLY * abs", "> 0 * abs", DATA),

@@ -38,8 +38,8 @@ OF_RESULTS = (
     ),
     Mutant(
         EVALUATE,
-        'metrics.classification(logits["validation"], dataset.validation.labels)',
-        'metrics.classification(logits["test"], dataset.test.labels)',
+        'metrics.classification(teacher_logits["validation"], dataset.validation.labels)',
+        'metrics.classification(teacher_logits["test"], dataset.test.labels)',
         f"{EVALUATE_TESTS} -k computed_twice",
     ),
     Mutant(

@@ -36,7 +36,7 @@ class Facts:
         arm: what the student was asked for.
         config: the run's configuration.
         dataset: what it was trained on.
-        teacher, student: as `facts.teacher_facts` and `facts.network_facts` give them.
+        teacher, student: as `run.network_facts` gives them.
         teacher_weights: what the teacher's training started from; None = from scratch.
         metadata: what the ONNX files say of themselves.
     """
