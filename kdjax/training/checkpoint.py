@@ -225,13 +225,20 @@ class Checkpoints:
 
     def _check_layout(self, step: int, items: dict[str, Any]) -> None:
         # Compared before anything is read: a restore that fails half-way leaves reads behind that nobody awaits.
-        saved, wanted = _shapes(self._manager.item_metadata(step)["model"].tree), _shapes(items["model"])
+        there = self._manager.item_metadata(step)
+        saved, wanted = _shapes(there["model"].tree), _shapes(items["model"])
         for name in sorted({*saved, *wanted}):
             if saved.get(name) != wanted.get(name):
                 raise InputError(
                     f"checkpoint {self.directory}/{step} does not fit this configuration: "
                     f"{name} has shape {saved.get(name)}, needed {wanted.get(name)}"
                 )
+        sizes = lambda tree: sorted(_shapes(tree).values())
+        if "optimizer" in items and sizes(there["optimizer"].tree) != sizes(items["optimizer"]):
+            raise InputError(
+                f"checkpoint {self.directory}/{step} has another optimizer state, as an earlier version of kdjax kept "
+                "it: end this training with that version, or train in another workdir"
+            )
 
     def _seal(self, step: int) -> None:
         """Writes the checksums of a checkpoint and removes those of checkpoints that are gone."""

@@ -9,9 +9,9 @@ import optax
 
 from kdjax.training.state import PROJECTION
 
-SMALL = 2**20
-"""Elements below which leaves are updated together, as one vector. The compiler's work, and that of each start, grows
-with the operations, of which a leaf of its own takes a dozen; a large one costs more to copy there and back."""
+SMALL = 2**12
+"""Elements up to which leaves are updated together, as one vector. Most leaves are as small, such as BatchNorm's, and
+each by itself costs a start a dozen operations to trace and compile. Copies of larger ones would slow the steps."""
 
 
 def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
@@ -22,9 +22,9 @@ def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
 
 
 _is_kernel = _path_mask(lambda names: names[-1] == "kernel")
+_is_small = functools.partial(jax.tree.map, lambda leaf: leaf.size <= SMALL)
+_is_large = functools.partial(jax.tree.map, lambda leaf: leaf.size > SMALL)
 # The layer of the classes; the hidden layers of a head of several come from the file of weights, as the body does.
-_is_small = functools.partial(jax.tree.map, lambda leaf: leaf.size < SMALL)
-_is_large = functools.partial(jax.tree.map, lambda leaf: leaf.size >= SMALL)
 _is_new = _path_mask(lambda names: PROJECTION in names or names[:-1] in (["head"], ["head", "logits"]))
 
 

@@ -18,6 +18,7 @@ from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, train
 from kdjax.errors import InputError, Preempted
 from kdjax.objective import terms
 from kdjax.runtime import devices
+from kdjax.training import optimizer
 from kdjax.training import state as states
 from kdjax.training.checkpoint import Checkpoints, begun
 from kdjax.training.step import empty_averages
@@ -99,6 +100,18 @@ def test_without_a_whole_checkpoint_nothing_is_trained_anew(tmp_path, colors):
         assert begun(tmp_path) and not list((tmp_path / "checkpoints").glob("[0-9]*"))
     shutil.rmtree(tmp_path)
     assert latest(tmp_path) is None and not begun(tmp_path)
+
+
+def test_another_state_of_the_optimizer_is_told(tmp_path, colors, monkeypatch):
+    """An earlier version kept the moments of each leaf by themselves. The networks are there for evaluation."""
+    monkeypatch.setattr(optimizer, "SMALL", 5)
+    train(tmp_path, colors, mapping=ONE(), until=6)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="6 has another optimizer state, .*: end this training with that version"):
+        latest(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", ONE(), log=print)
+    assert checkpoints.restore_best(like())[1]["step"] == 6
+    checkpoints.close()
 
 
 def test_what_an_interrupted_save_leaves_is_not_a_checkpoint(tmp_path, colors):

@@ -21,7 +21,9 @@ def run(params, gradients, **options):
 
 
 @pytest.mark.slow
-def test_equals_torch_adamw_with_clipping_and_a_faster_head():
+@pytest.mark.parametrize("small", [optimizer.SMALL, 4], ids=["all leaves together", "the larger two apart"])
+def test_equals_torch_adamw_with_clipping_and_a_faster_head(monkeypatch, small):
+    monkeypatch.setattr(optimizer, "SMALL", small)
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     shapes = {("body", "kernel"): (3, 4), ("body", "bias"): (4,), ("head", "kernel"): (4, 2), ("head", "scale"): (2,)}
