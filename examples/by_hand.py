@@ -18,7 +18,7 @@ from kdjax.inputs.batch import Examples
 from kdjax.inputs.feed import resident
 from kdjax.inputs.plan import Plan
 from kdjax.objective.arms import hyperparameters, measured_terms, resolve
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher.store import cached, view_name
 from kdjax.teacher.teacher import Shown
 from kdjax.teacher.trained import from_network
@@ -35,7 +35,7 @@ def main() -> dict[str, np.ndarray]:
         source="demo", demo_classes=4, demo_train=48, demo_validation=8, demo_test=8,
         image_size=SIZE, storage_size=36, data_seed=0, cache_dir=None,
     )  # fmt: skip
-    train, classes, mapping = dataset.train, len(dataset.classes), Mapping()
+    train, classes, mapping = dataset.train, len(dataset.classes), DeviceMapping()
     form = "examples_last" if jax.default_backend() == "cpu" else "examples_first"  # the layout that is fast there
 
     # The teacher, asked once for each view of each training image; the answers are an array on disk.

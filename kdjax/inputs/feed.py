@@ -16,7 +16,7 @@ from kdjax.data.rows import Images
 from kdjax.inputs.batch import PlanStep
 from kdjax.inputs.plan import Groups, Plan
 from kdjax.objective.outputs import Outputs
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 
 Feed = Callable[[int, int], PlanStep]
 """From a first step and a number of steps to this process's share of their plan, ready for `step.planned_steps`."""
@@ -25,7 +25,7 @@ THREADS, AHEAD = 4, 8
 """Threads that read images from the host, and how many steps they may be ahead."""
 
 
-def resident(plan: Plan | Groups, mapping: Mapping, longest: int) -> Feed:
+def resident(plan: Plan | Groups, mapping: DeviceMapping, longest: int) -> Feed:
     """Indices into images that lie on the devices.
 
     Args:
@@ -43,7 +43,7 @@ def resident(plan: Plan | Groups, mapping: Mapping, longest: int) -> Feed:
 
 
 def streamed(
-    plan: Plan | Groups, mapping: Mapping, images: Images, first: int, last: int, stored: Outputs | None = None
+    plan: Plan | Groups, mapping: DeviceMapping, images: Images, first: int, last: int, stored: Outputs | None = None
 ) -> Feed:
     """Images, and what the teacher says of them, read from the host, one step at a time, in order.
 

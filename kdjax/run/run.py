@@ -176,7 +176,7 @@ def _teacher(
         total_steps=_teacher_steps(config, examples),
         seeds=(section.seed,),
         arms=teacher_arms(section, common_weights(config, dataset)),
-        mapping=devices.Mapping(),
+        mapping=devices.DeviceMapping(),
         log=log,
         read_only=bool(section.workdir),
         bands=bands.names if bands else RGB,
@@ -234,7 +234,7 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
     section = there[other.section]
     if other.section == "teacher":
         seeds, projection, steps = [section.seed], None, other_run.total_steps(other)
-        arms, mapping = teacher_arms(section), devices.Mapping()
+        arms, mapping = teacher_arms(section), devices.DeviceMapping()
     else:
         program = other_run.trained_students(other)
         seeds, projection, steps = program["seeds"], program["projection"], program["steps"]

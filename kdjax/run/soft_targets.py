@@ -14,7 +14,7 @@ from kdjax.run.arms import head_weights
 from kdjax.run.onnx_teacher import check_said, declared
 from kdjax.run.run import Run, other_networks
 from kdjax.run.teacher_source import Given, given_teachers
-from kdjax.runtime.devices import Mapping, barrier, first_process_says
+from kdjax.runtime.devices import DeviceMapping, barrier, first_process_says
 from kdjax.teacher import store
 from kdjax.teacher.fitted_head import NAME, Head, read_head, write_head
 from kdjax.teacher.onnx import Declared, OnnxFile, from_encoder, from_onnx, opened
@@ -154,7 +154,7 @@ def _of_another_run(run: Run, one: Given, shown: Shown) -> Teacher:
         shown,
         dtype=str(jnp.dtype(learner.network.dtype)),
         on_device=run.on_device(run.dataset.train.images),
-        mapping=Mapping(),
+        mapping=DeviceMapping(),
     )
 
 

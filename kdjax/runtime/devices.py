@@ -62,7 +62,7 @@ def _cores() -> bool:
     return _split and jax.default_backend() == "cpu"
 
 
-class Mapping:
+class DeviceMapping:
     """How steps run on the devices of this run, over all its processes.
 
     Args:
@@ -237,7 +237,7 @@ _SPECS = {
 }
 
 
-class RowMapping(Mapping):
+class RowMapping(DeviceMapping):
     """Students shared out over the devices of one process, in place of the batch.
 
     Args:
@@ -259,7 +259,7 @@ class RowMapping(Mapping):
         *,
         donate: Sequence[int] = (),
     ) -> Callable[..., Any]:
-        """See `Mapping.map`."""
+        """See `DeviceMapping.map`."""
         step = functools.partial(step, axis_name=None)
 
         def mapped(*args: Any) -> Any:
@@ -270,7 +270,7 @@ class RowMapping(Mapping):
         return jax.jit(mapped, donate_argnums=tuple(donate))
 
     def rows_a_device(self, seeds: int, arms: int) -> tuple[int, int]:
-        """See `Mapping.rows_a_device`."""
+        """See `DeviceMapping.rows_a_device`."""
         along_seeds, along_arms = self._rows.devices.shape
         return seeds // along_seeds, arms // along_arms
 
@@ -282,7 +282,7 @@ class RowMapping(Mapping):
         return jax.tree.map(lambda leaf: spec if np.ndim(leaf) >= len(spec) else PartitionSpec(), tree)
 
 
-def for_population(seeds: int, arms: int) -> list[Mapping]:
+def for_population(seeds: int, arms: int) -> list[DeviceMapping]:
     """The mappings a population may be trained with, the fastest first.
 
     Students are shared out where there is one process, and where the devices divide into a number that divides the
@@ -293,10 +293,10 @@ def for_population(seeds: int, arms: int) -> list[Mapping]:
     """
     if _cores():
         shapes = (_shape(number, seeds, arms) for number in range(jax.device_count(), 1, -1))
-        return [*(RowMapping(shape) for shape in shapes if shape), Mapping()]
+        return [*(RowMapping(shape) for shape in shapes if shape), DeviceMapping()]
     alone = jax.device_count() > 1 and jax.process_count() == 1
     shape = _shape(jax.device_count(), seeds, arms) if alone else None
-    return [RowMapping(shape) if shape else Mapping()]
+    return [RowMapping(shape) if shape else DeviceMapping()]
 
 
 def _shape(number: int, seeds: int, arms: int) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from kdjax.networks import cost
 from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import heap
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher.store import tree_digest
 from kdjax.teacher.teacher import Shown, Teacher
 from kdjax.training.predictor import batch_per_device, predictor
@@ -84,14 +84,14 @@ def view_step(
     return outputs
 
 
-def compiled(network: nn.Module, shown: Shown, mapping: Mapping) -> Any:
+def compiled(network: nn.Module, shown: Shown, mapping: DeviceMapping) -> Any:
     """`view_step` on the devices: of the teacher's variables, examples and a plan."""
     program = functools.partial(view_step, network=network, shown=dataclasses.replace(shown, data_seed=0))
     return mapping.map(program, ("whole", "whole", "batch"))
 
 
 def from_network(
-    name: str, network: nn.Module, variables: Any, shown: Shown, *, dtype: str, on_device: bool, mapping: Mapping
+    name: str, network: nn.Module, variables: Any, shown: Shown, *, dtype: str, on_device: bool, mapping: DeviceMapping
 ) -> Teacher:
     """A trained network as teacher.
 

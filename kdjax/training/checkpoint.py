@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from clu.metrics import Average
 
 from kdjax.errors import InputError, Preempted, reason
-from kdjax.runtime.devices import Mapping, first_process_says
+from kdjax.runtime.devices import DeviceMapping, first_process_says
 from kdjax.runtime.files import write_text
 from kdjax.runtime.memory import tree_bytes
 from kdjax.training.state import Best, TrainState
@@ -62,7 +62,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: Path, mapping: Mapping, *, log: Callable[[str], None] = print, read_only: bool = False
+        self, directory: Path, mapping: DeviceMapping, *, log: Callable[[str], None] = print, read_only: bool = False
     ):
         self._mapping = mapping
         self.directory = directory

@@ -85,7 +85,7 @@ class Learner:
     total_steps: int
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
-    mapping: devices.Mapping
+    mapping: devices.DeviceMapping
     log: Callable[[str], None] = print
     read_only: bool = False
     projection: tuple[int, int] | None = None

@@ -18,7 +18,7 @@ from kdjax.objective.arms import Arm, Hyperparameters, hyperparameters, measured
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
 from kdjax.runtime.compiling import told
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.training.learner import Learner
 from kdjax.training.state import TrainState
 from kdjax.training.step import Averages, Recipe, empty_averages, planned_steps
@@ -178,7 +178,7 @@ class Population:
         """The same with so many arms of a step side by side."""
         return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, arms_at_once=number))
 
-    def on(self, mapping: Mapping) -> "Population":
+    def on(self, mapping: DeviceMapping) -> "Population":
         """The same on other devices; what is compiled for its own is kept where these are they."""
         if mapping.shape == self.learner.mapping.shape:
             return self

@@ -13,7 +13,7 @@ from kdjax.data.rows import Images, Rows
 from kdjax.networks import cost
 from kdjax.results import metrics
 from kdjax.runtime import heap
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.training.step import eval_step
 
 BATCH_PER_DEVICE, LEAST_BATCH = 64, 16
@@ -22,7 +22,7 @@ LAYER_BYTES = 1 << 30
 smaller batches. A constant, so that the same program runs on every machine of a kind."""
 
 
-def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[Any, Images], np.ndarray]:
+def predictor(network: nn.Module, *, size: int, mapping: DeviceMapping) -> Callable[[Any, Images], np.ndarray]:
     """A compiled function from the variables of a population and images to logits.
 
     Args:
@@ -57,7 +57,7 @@ def predictor(network: nn.Module, *, size: int, mapping: Mapping) -> Callable[[A
     return predict
 
 
-def compiled(network: nn.Module, *, size: int, mapping: Mapping) -> Any:
+def compiled(network: nn.Module, *, size: int, mapping: DeviceMapping) -> Any:
     """`eval_step` on the devices: of the variables of a population and a batch of images."""
     return mapping.map(functools.partial(eval_step, network=network, size=size), ("rows", "batch"), "rows")
 

@@ -1,8 +1,8 @@
 """The steps: pure functions of arrays, written for one device of a mapped axis.
 
-`axis_name` names that axis, or is None on one device. `devices.Mapping.map` supplies it. A step over several devices
-computes what it computes on one, up to rounding: sums and counts are reduced apart, BatchNorm takes the moments of the
-global batch, and random bits are keyed by the place in the global batch.
+`axis_name` names that axis, or is None on one device. `devices.DeviceMapping.map` supplies it. A step over several
+devices computes what it computes on one, up to rounding: sums and counts are reduced apart, BatchNorm takes the moments
+of the global batch, and random bits are keyed by the place in the global batch.
 """
 
 import dataclasses

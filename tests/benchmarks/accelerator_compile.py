@@ -101,7 +101,7 @@ class Program:
     """A program of a run with the shapes of its arguments.
 
     Attributes:
-        compiled: what `devices.Mapping.map` gave.
+        compiled: what `devices.DeviceMapping.map` gave.
         arguments: arrays or their shapes.
         images: how many images one step takes over all devices, once for each student of those side by side.
     """
@@ -111,7 +111,7 @@ class Program:
     images: int
 
 
-def learner(name: str, setting: Setting, mapping: devices.Mapping, rows: tuple[int, int] = (1, 1)) -> Learner:
+def learner(name: str, setting: Setting, mapping: devices.DeviceMapping, rows: tuple[int, int] = (1, 1)) -> Learner:
     """The learner of a section of the configuration, as a run on an accelerator has it."""
     section = base()[name]
     section.batch_size = setting.teacher_batch if name == "teacher" else setting.batch
@@ -134,7 +134,7 @@ def split(setting: Setting) -> Split:
     return Split(images, np.zeros(count, np.int32), ("",) * count)
 
 
-def program(name: str, setting: Setting, mapping: devices.Mapping) -> Program:
+def program(name: str, setting: Setting, mapping: devices.DeviceMapping) -> Program:
     """One of `PROGRAMS`."""
     number = name.removeprefix("student_")
     if name == "teacher_step" or number != name:
@@ -163,14 +163,14 @@ def program(name: str, setting: Setting, mapping: devices.Mapping) -> Program:
     return Program(predictor.compiled(who.network, size=setting.size, mapping=mapping), (variables, images), batch)
 
 
-def mapping(name: str, chips: Sequence[jax.Device]) -> devices.Mapping:
+def mapping(name: str, chips: Sequence[jax.Device]) -> devices.DeviceMapping:
     """The mapping of a program: on several chips 16 students are shared out, else the batch is."""
     if len(chips) > 1 and name == "student_16":
         return devices.RowMapping((4, len(chips) // 4), chips)
-    return devices.Mapping(chips)
+    return devices.DeviceMapping(chips)
 
 
-def lowered(built: Program, mapped: devices.Mapping) -> jax.stages.Lowered:
+def lowered(built: Program, mapped: devices.DeviceMapping) -> jax.stages.Lowered:
     """A program for the devices of its mapping, whichever machine this is."""
     place = {} if len(mapped.devices) > 1 else {"sharding": SingleDeviceSharding(mapped.devices[0])}
     shape = lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, **place)

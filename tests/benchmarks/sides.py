@@ -68,7 +68,7 @@ class Kdjax:
             {"form": "examples_last"} if self.kind == "cpu" else {"form": "examples_first", "dtype": jax.numpy.bfloat16}
         )
         self.models = {role: networks.create(name, CLASSES, **options) for role, name in NAMES.items()}
-        self.mapping = devices.Mapping(jax.devices()[:1])
+        self.mapping = devices.DeviceMapping(jax.devices()[:1])
 
     def describe(self, roles: Sequence[str] = ("student", "teacher")) -> dict:
         """Writes the networks' weights and the batch; returns what is known of the machine and the networks."""

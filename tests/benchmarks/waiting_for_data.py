@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
 
     from kdjax.objective.arms import Arm
     from kdjax.run.run import open_run
-    from kdjax.runtime.devices import Mapping
+    from kdjax.runtime.devices import DeviceMapping
     from kdjax.training.population import TrainingData, population
 
     config = _CONFIG.value
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         run = open_run(config, Path(workdir), Path(_CACHE.value), print)
     alone = Arm("alone", {"ce": 1.0}, temperature=1.0, learning_rate=1e-4, weight_decay=0.0, family="alone")
     total = (2 * _TURNS.value + 4) * _STEPS.value
-    learner = dataclasses.replace(run.student, seeds=(0,), arms=(alone,), mapping=Mapping(), total_steps=total)
+    learner = dataclasses.replace(run.student, seeds=(0,), arms=(alone,), mapping=DeviceMapping(), total_steps=total)
     on_device = run.on_device(run.dataset.train.images)
     data = TrainingData(
         run.dataset.train,

@@ -117,7 +117,7 @@ from helpers.small_run import learner
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.step import empty_averages
 
-folder, mapping = pathlib.Path(sys.argv[1]), devices.Mapping()
+folder, mapping = pathlib.Path(sys.argv[1]), devices.DeviceMapping()
 learns = learner(folder, mapping)
 begins = jax.tree.map(np.asarray, learns.initial())
 empty = mapping.place(empty_averages(learns.rows, ("ce",)), "rows")

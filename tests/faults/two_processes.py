@@ -33,7 +33,7 @@ from kdjax.networks import mobilenet_v2
 from kdjax.objective import terms
 from kdjax.objective.arms import Hyperparameters
 from kdjax.objective.outputs import Outputs
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.training import optimizer
 from kdjax.training import state as states
 from kdjax.training.checkpoint import Checkpoints
@@ -51,7 +51,7 @@ hyper = Hyperparameters(
     weights={name: np.ones(2) for name in ("ce", "kl", "cosine")}, temperature=np.full(2, 2.0),
     learning_rate=np.full(2, 1e-4), weight_decay=np.zeros(2),
 )  # fmt: skip
-mapping = Mapping()
+mapping = DeviceMapping()
 program = functools.partial(planned_steps, recipe=Recipe(model, 32, optimize, optimizer.schedule(10, 1)))
 mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), (0, 1), donate=(0,))
 constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))

@@ -24,8 +24,8 @@ from kdjax.training.progress import Progress
 OPTIMIZER = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
 
 MAPPINGS = {
-    "one": lambda: devices.Mapping(jax.devices()[:1]),
-    "batch": devices.Mapping,
+    "one": lambda: devices.DeviceMapping(jax.devices()[:1]),
+    "batch": devices.DeviceMapping,
     "rows": lambda: devices.RowMapping((2, 2), jax.devices()[:4]),
 }
 

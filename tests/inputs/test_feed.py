@@ -12,7 +12,7 @@ from kdjax.data import load
 from kdjax.inputs.feed import resident, streamed
 from kdjax.inputs.plan import Groups, Plan
 from kdjax.objective.outputs import Outputs
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 
 VIEWS = 3
 
@@ -48,7 +48,7 @@ def test_a_step_sees_the_pixels_of_its_files(tmp_path):
     teacher = np.random.default_rng(2).normal(size=(VIEWS, len(names), 2)).astype(np.float32)
     everyone, rows = Plan((0, 1), len(names), 8, VIEWS), np.flatnonzero(data.train.labels >= 0)
     plan = Groups((everyone, dataclasses.replace(everyone, views=0, rows=tuple(rows.tolist()))))
-    mapping = Mapping(jax.devices()[:4])
+    mapping = DeviceMapping(jax.devices()[:4])
     feed = streamed(plan, mapping, data.train.images, 0, 9, Outputs(teacher))
     for number in range(9):
         examples, views, *_ = plan(number)
@@ -67,7 +67,7 @@ def test_a_step_sees_the_pixels_of_its_files(tmp_path):
 @pytest.mark.parametrize("asked", [(4, 1), (3, 2), (2, 1)])
 def test_streamed_steps_come_in_their_order_one_at_a_time(asked):
     images = np.zeros((8, SIDE, SIDE, 3), np.uint8)
-    feed = streamed(Plan((0,), 8, 4, VIEWS), Mapping(jax.devices()[:1]), images, 2, 9)
+    feed = streamed(Plan((0,), 8, 4, VIEWS), DeviceMapping(jax.devices()[:1]), images, 2, 9)
     feed(2, 1)
     with pytest.raises(ValueError, match=f"^{asked[1]} steps from {asked[0]} on: .* one step at a time, now 3$"):
         feed(*asked)

@@ -19,7 +19,7 @@ from kdjax.inputs.augment import Augmentation
 from kdjax.run import soft_targets
 from kdjax.run.soft_targets import check_files, open_targets
 from kdjax.run.teacher_source import Given
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher import store
 from kdjax.teacher.teacher import Shown
 
@@ -47,7 +47,7 @@ def run_of(tmp_path, *, made=None, **changes):
     network = networks.create(facts["model"], len(CLASSES), width=0.05, dtype=facts["dtype"])
     finished = SimpleNamespace(one=lambda row, column: made or variables(model=facts["model"]))
     learner = SimpleNamespace(
-        section=config.teacher, network=network, finished=lambda: finished, mapping=Mapping(jax.devices()[:1]),
+        section=config.teacher, network=network, finished=lambda: finished, mapping=DeviceMapping(jax.devices()[:1]),
         folder=tmp_path / "teacher",
     )  # fmt: skip
     for folder in (tmp_path / "run", tmp_path / "cache"):

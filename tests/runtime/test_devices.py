@@ -19,8 +19,8 @@ devices.split_cpu(4)
 shapes = lambda seeds, arms: [mapping.shape for mapping in devices.for_population(seeds, arms)]
 row = devices.for_population(4, 2)[-2:][0]
 print(json.dumps([
-    jax.device_count(), len(devices.Mapping().devices), devices.Mapping().axis_name, shapes(4, 2), shapes(3, 2),
-    shapes(5, 3), shapes(1, 1), len(row.devices), row.rows_a_device(4, 2),
+    jax.device_count(), len(devices.DeviceMapping().devices), devices.DeviceMapping().axis_name, shapes(4, 2),
+    shapes(3, 2), shapes(5, 3), shapes(1, 1), len(row.devices), row.rows_a_device(4, 2),
 ]))
 """
 

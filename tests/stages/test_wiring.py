@@ -126,7 +126,7 @@ def test_arms_of_labeled_images_alone_visit_as_many_views_as_their_plan_has(
     config.distill.arms = ("few",)
     data, _ = handed(train.distill, config)
     assert data.views == views
-    who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), until=1)
+    who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]), until=1)
     members = resolve(("few",), config.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
     trained = population(dataclasses.replace(who, arms=members), data)
     examples, drawn = (np.concatenate([trained.plan(step)[part][0] for step in (0, 1)])[:12] for part in (0, 1))
@@ -188,7 +188,7 @@ def test_what_is_trained_on_and_what_selects(handed, stage):
 
 
 def recipe(colors, tmp_path, **changes):
-    who = learner(tmp_path, devices.Mapping(jax.devices()[:1]))
+    who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]))
     for name, value in changes.items():
         setattr(who.section, name, value)
     return population(who, training_data(colors)).recipe
@@ -220,7 +220,7 @@ def test_clipping_and_the_head_factor_are_those_of_the_section(colors, tmp_path,
 def test_averages_and_the_online_teacher_reach_the_step(colors, tmp_path):
     data = training_data(colors)
     online = Online(Linear(), {"params": {}}, size=24)
-    who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), ema=0.8)
+    who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]), ema=0.8)
     changed = SimpleNamespace(
         **vars(data) | {"stored": None, "online": online, "mixup": 0.3, "views": 0, "augmentation": AUGMENTATION}
     )

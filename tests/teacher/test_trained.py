@@ -13,7 +13,7 @@ from kdjax import networks
 from kdjax.data.rows import Rows
 from kdjax.networks import vgg16
 from kdjax.objective.outputs import Outputs
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher import trained
 from kdjax.teacher.teacher import Shown
 from kdjax.teacher.trained import Mean, from_network
@@ -28,7 +28,7 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatc
     variables = jax.tree.map(np.asarray, dict(model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))))
     teacher = from_network(
         "vgg16", model, variables, Shown(SIZE, data_seed=5), dtype="float32", on_device=on_device,
-        mapping=Mapping(jax.devices()[:devices]),
+        mapping=DeviceMapping(jax.devices()[:devices]),
     )  # fmt: skip
     chosen, forward = np.array([3, 9, 0]), jax.jit(model.apply)
     expected, said = forward(variables, pixels(view=2)[chosen]), teacher.views(IMAGES, chosen, 2)
@@ -54,7 +54,7 @@ def test_the_mean_of_several_networks_is_a_teacher(monkeypatch):
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     teacher = from_network(
         "mean", Mean(model, 3), {kind: {"network": leaves} for kind, leaves in stacked.items()},
-        Shown(SIZE, data_seed=5), dtype="float32", on_device=True, mapping=Mapping(jax.devices()[:1]),
+        Shown(SIZE, data_seed=5), dtype="float32", on_device=True, mapping=DeviceMapping(jax.devices()[:1]),
     )  # fmt: skip
     forward = jax.jit(lambda variables, images: model.apply(variables, images).logits)
     for found, images in (
@@ -78,7 +78,7 @@ def test_views_are_shown_in_batches_whose_layers_have_room(monkeypatch, side, ba
     monkeypatch.setattr(trained, "compiled", lambda *args: step)
     teacher = from_network(
         "vgg16", networks.create("vgg16", 3), {"params": np.zeros(1)}, Shown(side, data_seed=5), dtype="float32",
-        on_device=True, mapping=Mapping(jax.devices()[:1]),
+        on_device=True, mapping=DeviceMapping(jax.devices()[:1]),
     )  # fmt: skip
     said = teacher.views(IMAGES, np.zeros(100, np.int32), 0)
     assert shown == [batch] * -(-100 // batch) and len(said.logits) == 100

@@ -27,7 +27,7 @@ def few_layers(monkeypatch):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_program_can_be_lowered_for_other_platforms(name):
     setting = Setting(size=32, side=36, batch=16, teacher_batch=16, examples=64, classes=3, views=2)
-    built = program(name, setting, devices.Mapping(jax.devices()[:1]))
+    built = program(name, setting, devices.DeviceMapping(jax.devices()[:1]))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), built.arguments)
     traced = built.compiled.trace(*shapes)
     for platform in ("cuda", "tpu"):

@@ -287,6 +287,6 @@ def test_a_signal_that_a_library_swallows_ends_the_run_behind_the_stage(number, 
 @pytest.mark.slow
 def test_another_number_of_devices_goes_on_from_the_same_checkpoint(tmp_path, colors):
     whole, _, _ = train(tmp_path / "whole", colors, mapping=ONE(), until=12)
-    train(tmp_path / "parts", colors, mapping=devices.Mapping(), until=6)
+    train(tmp_path / "parts", colors, mapping=devices.DeviceMapping(), until=6)
     resumed, _, _ = train(tmp_path / "parts", colors, mapping=MAPPINGS["rows"](), until=12)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), resumed, whole)

@@ -15,7 +15,7 @@ from kdjax import networks
 from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.networks.pretrained import named_tensors
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.training.frozen import as_trained
 
 THEIRS = ("water", "other", "field", "forest")
@@ -41,7 +41,7 @@ def teacher(tmp_path, head, classes, metadata=None, ema=0.0, scale=1.0):
         classes=classes, clip=1.0, head_factor=1.0, ema=ema,
     )  # fmt: skip
     lines = []
-    made = learner(tmp_path, Mapping(jax.devices()[:1]), until=1)
+    made = learner(tmp_path, DeviceMapping(jax.devices()[:1]), until=1)
     fields = dict(network=network(len(OURS), head), size=32, seeds=(0,), arms=made.arms[:1], log=lines.append)
     made = type(made)(**{**vars(made), **fields, "name": "teacher", "section": section})
     logits = theirs.apply(variables, jnp.zeros((2, 32, 32, 3)) + jnp.array([0.2, 0.7])[:, None, None, None]).logits

@@ -41,7 +41,7 @@ def without_labels(colors):
 
 
 def made(colors, folder, *names, also=None):
-    who = dataclasses.replace(learner(folder, devices.Mapping(jax.devices()[:1])), arms=named(*names, also=also))
+    who = dataclasses.replace(learner(folder, devices.DeviceMapping(jax.devices()[:1])), arms=named(*names, also=also))
     return population(who, without_labels(colors))
 
 

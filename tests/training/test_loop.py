@@ -47,7 +47,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, colors, mapping, host):
 @pytest.mark.slow
 def test_images_from_the_host_are_the_same_images(tmp_path, colors):
     """Streamed or held on the device: the same plan, pixels and (one program apart) parameters."""
-    mapping, plan = devices.Mapping(jax.devices()[:4]), Plan((0, 1), 37, 8, 2)
+    mapping, plan = devices.DeviceMapping(jax.devices()[:4]), Plan((0, 1), 37, 8, 2)
     held, read = resident(plan, mapping, 1), streamed(plan, mapping, colors[0], 2, 9)
     for number in range(2, 9):
         share, again = held(number, 1), read(number, 1)
@@ -166,7 +166,7 @@ def test_where_every_network_failed_that_is_said(tmp_path, colors):
 
 
 def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colors):
-    state, records, _ = train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12)
+    state, records, _ = train(tmp_path, colors, mapping=devices.DeviceMapping(jax.devices()[:1]), until=12)
     for row in range(2):
         for column, arm in enumerate("ab"):
             scores = [
@@ -182,7 +182,7 @@ def test_where_classes_are_unequal_the_best_step_is_that_of_macro_recall(tmp_pat
     labels = np.array([0] * 7 + [1], np.int32)
     said = {"first": [0] * 8, "second": [0, 0, 0, 0, 1, 1, 1, 1]}
     for measure, kept in (("top1", 1), ("macro_recall", 2)):
-        who = learner(tmp_path, devices.Mapping(jax.devices()[:1]), selected_by=measure)
+        who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]), selected_by=measure)
         answers = iter(said.values())
         predict = lambda variables, images, answers=answers: np.broadcast_to(np.eye(3)[next(answers)], (2, 2, 8, 3))
         monkeypatch.setattr(Learner, "predictor", property(lambda self, predict=predict: predict))
@@ -198,7 +198,7 @@ def test_where_classes_are_unequal_the_best_step_is_that_of_macro_recall(tmp_pat
 
 
 def test_the_last_step_is_kept_where_that_is_asked_for(tmp_path, colors):
-    state, _, _ = train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12, select="last")
+    state, _, _ = train(tmp_path, colors, mapping=devices.DeviceMapping(jax.devices()[:1]), until=12, select="last")
     assert np.all(state.best.step == 12)
     jax.tree.map(np.testing.assert_array_equal, state.best.params, state.params)
 
@@ -207,12 +207,12 @@ def test_evaluation_counts_every_example_once(colors, monkeypatch):
     """37 examples in padded batches on 8 devices equal one example after the other."""
     images, _ = colors
     variables = states.create(states.initializer(Linear(), 8), OPTIMIZER, seeds=(0, 1), arms=2).variables
-    logits = predictor(Linear(), size=8, mapping=devices.Mapping())(variables, images)
+    logits = predictor(Linear(), size=8, mapping=devices.DeviceMapping())(variables, images)
     kernel, bias = (np.asarray(variables["params"]["head"][name]) for name in ("kernel", "bias"))
     expected = np.einsum("nc,sack->sank", images.mean((1, 2)) / 255, kernel) + bias[:, :, None]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(evaluate, "LAYER_BYTES", 1)  # one image a device at once
-    again = predictor(Linear(), size=8, mapping=devices.Mapping())(variables, images)
+    again = predictor(Linear(), size=8, mapping=devices.DeviceMapping())(variables, images)
     np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -250,11 +250,11 @@ def test_mean_over_the_eight_symmetries(colors):
 
 @pytest.mark.usefixtures("every_epoch_saved")
 def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimizer(tmp_path, colors):
-    train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=12)
+    train(tmp_path, colors, mapping=devices.DeviceMapping(jax.devices()[:1]), until=12)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert kept == [9, 12]
     create = functools.partial(states.create, states.initializer(Linear(), 8), OPTIMIZER, seeds=(0, 1), arms=2)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping())
+    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.DeviceMapping())
     best, model = checkpoints.restore_best(jax.eval_shape(create))
     whole, _ = checkpoints.restore(jax.eval_shape(create), empty_averages((2, 2), CORE))
     jax.tree.map(np.testing.assert_array_equal, best, whole.best)
@@ -263,8 +263,8 @@ def test_checkpoints_keep_two_and_evaluation_restores_without_the_optimizer(tmp_
 
 
 def test_a_checkpoint_of_another_layout_is_refused(tmp_path, colors):
-    train(tmp_path, colors, mapping=devices.Mapping(jax.devices()[:1]), until=3)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.Mapping(jax.devices()[:1]))
+    train(tmp_path, colors, mapping=devices.DeviceMapping(jax.devices()[:1]), until=3)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", devices.DeviceMapping(jax.devices()[:1]))
     other = jax.eval_shape(
         functools.partial(states.create, states.initializer(Linear(), 8), OPTIMIZER, seeds=(0,), arms=2)
     )

@@ -15,7 +15,7 @@ from kdjax.objective import terms
 from kdjax.objective.arms import Hyperparameters
 from kdjax.objective.objective import objective
 from kdjax.objective.outputs import Outputs
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.training import optimizer
 from kdjax.training import state as states
 from kdjax.training.step import Recipe, planned_step
@@ -104,7 +104,7 @@ def test_pixels_and_labels_are_mixed_by_the_same_share_for_student_and_teacher()
 
 def test_partners_from_the_host_are_the_same_images():
     plan = Plan((0, 1), 12, 4, 0, partners=True)
-    share = streamed(plan, Mapping(jax.devices()[:1]), IMAGES, 3, 4)(3, 1)
+    share = streamed(plan, DeviceMapping(jax.devices()[:1]), IMAGES, 3, 4)(3, 1)
     np.testing.assert_array_equal(share.partner_images, IMAGES[share.partners])
     np.testing.assert_array_equal(share.partners[0], plan(3)[3])
 

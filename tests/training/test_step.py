@@ -75,7 +75,7 @@ def initial(seeds, count):
 
 @functools.cache
 def on(count):
-    return devices.Mapping(jax.devices()[:count])
+    return devices.DeviceMapping(jax.devices()[:count])
 
 
 def run(mapping, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None, arms_at_once=None):

@@ -23,7 +23,7 @@ from helpers.tiny_residual import TinyResidual
 from kdjax.inputs.feed import resident
 from kdjax.objective.arms import Arm
 from kdjax.runtime import memory
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.training.memory_plan import arms_at_once
 from kdjax.training.population import population
 
@@ -44,7 +44,7 @@ def main() -> None:
         for number in range(ARMS)
     )
     who = dataclasses.replace(
-        learner(Path("unused"), Mapping(jax.devices()[:1])), size=size, seeds=(0,), arms=arms,
+        learner(Path("unused"), DeviceMapping(jax.devices()[:1])), size=size, seeds=(0,), arms=arms,
         network=TinyResidual(3, width=8.0, form="examples_last"), log=lambda line: None,
     )  # fmt: skip
     labels = np.arange(64, dtype=np.int32) % 3

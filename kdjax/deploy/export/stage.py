@@ -49,7 +49,7 @@ from kdjax.run import other_run
 from kdjax.run.network_facts import network_facts, teacher_facts
 from kdjax.run.run import Run
 from kdjax.runtime import files, preemption, temporary
-from kdjax.runtime.devices import Mapping
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.training.state import Best
 
 FILES = frozenset(
@@ -136,7 +136,7 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
     run.log(f"export: {name}, validation {NAMES[student.selected_by]} {100 * score:.2f} %: {chosen.reason}")
     variables = finished.one(chosen.row, chosen.column)
     # As `evaluate` measures it, one student over all devices. All processes take part in this.
-    alone = dataclasses.replace(student, mapping=Mapping())
+    alone = dataclasses.replace(student, mapping=DeviceMapping())
     predict = alone.predicting(jax.tree.map(lambda leaf: leaf[None, None], variables))
     logits = {side: predict(getattr(run.dataset, side).images)[0, 0] for side in ("validation", "test")}
     if jax.process_index() == 0:
