@@ -22,7 +22,7 @@ import numpy as np
 from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from kdjax.data import pixels, tiff
-from kdjax.data.bands import RGB, Bands, described
+from kdjax.data.bands import RGB, Bands, with_roles
 from kdjax.data.pixels import Beside, Decoded, DecodeError, ReadError
 from kdjax.errors import reason
 
@@ -157,7 +157,7 @@ def _decode(data: bytes | np.ndarray, held: contextlib.ExitStack, bands: Bands |
         # Of fewer bands that are described, these are gray or numbers of colors.
         said = [beside.descriptions.get(k, "") * (len(beside.descriptions) >= 3) for k in range(3)]
         if bands:
-            chosen = bands.choose(decoded.pixels, said if bands.orders else described(said, RGB))
+            chosen = bands.choose(decoded.pixels, said if bands.orders else with_roles(said, RGB))
             array = decoded.pixels[..., list(chosen.places)]
             decoded = dataclasses.replace(decoded, pixels=array, facts=(chosen.fact,), order=chosen.order)
         elif called := tiff.called(said, (0, 1, 2)):

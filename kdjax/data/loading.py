@@ -1,4 +1,4 @@
-"""A data set from config.dataset: read, split, labels hidden, tiles without labels added."""
+"""Loads the data set that config.dataset describes: reads, splits, hides labels and adds unlabeled tiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdjax.data import band_statistics, cache, near_duplicates, places, sentinel
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELED, Context, Dataset, Pool, Split, Statistics, fingerprint
-from kdjax.data.groups import connected
+from kdjax.data.groups import connected_groups
 from kdjax.data.meaning import Meaning
 from kdjax.data.rows import Rows
 from kdjax.data.sources import SOURCES
@@ -23,13 +23,14 @@ from kdjax.data.sources.folder import load_unlabeled, read_named
 from kdjax.errors import InputError
 from kdjax.runtime import files
 
-_MOST_COMPARED = {"training": 50_000, "test": 1000}
-"""Images that are looked at for near-duplicates: some seconds' work."""
+_COMPARED_IMAGES = {"training": 50_000, "test": 1000}
+"""The most images in which near-duplicates are counted, which takes some seconds."""
 
-_ASKED = 50
-"""Tiles that are asked at first where they lie."""
+_PROBED_TILES = 50
+"""About how many tiles are probed for a location before all are read."""
 
-_FEW = {"training": 10, "validation": 5}
+_FEW_LABELS = {"training": 10, "validation": 5}
+"""A class with fewer labeled images than this gets a warning."""
 
 
 def load(
@@ -40,20 +41,20 @@ def load(
     log: Callable[[str], None] = print,
     **fields: Any,
 ) -> Dataset:
-    """Loads a data set, splits it and hides labels as asked.
+    """Loads a data set, splits it and hides labels as configured.
 
     Args:
         section: config.dataset; None = its defaults.
-        data_seed: decides the split, the labels kept and the demo's scenes.
-        cache_dir: folder for decoded images; None keeps none.
-        log: takes lines of progress.
-        **fields: fields of the section in place of its own.
+        data_seed: decides the split, which labels are kept and the demo's scenes.
+        cache_dir: folder for decoded images; None = they are not cached.
+        log: receives progress messages.
+        **fields: fields that override those of the section.
 
     Returns:
         The data set. `kdjax.config` describes every field that shapes it.
 
     Raises:
-        InputError: any field unknown or out of range, missing or unreadable data, a split that cannot be used.
+        InputError: a field is unknown or out of range, the data are missing or unreadable, or the split cannot be used.
     """
     section = _complete(section, fields)
     check(section)
@@ -63,47 +64,48 @@ def load(
     pool = SOURCES[section["source"]](section, context)
     bounds: tuple[float, ...] = ()
     if section["splits"]:
-        assigned = split_rules.reuse(section["splits"], pool)
+        assignment = split_rules.reuse(section["splits"], pool)
     elif section["split_by"] == "place" or section["group_near_duplicates"] or section["fold"]:
-        assigned, more, bounds = _assign_groups(pool, section, data_seed)
-        pool = dataclasses.replace(pool, notes=pool.notes + more)
+        assignment, group_notes, bounds = _assign_groups(pool, section, data_seed)
+        pool = dataclasses.replace(pool, notes=pool.notes + group_notes)
     else:
-        assigned = split_rules.assign(
+        assignment = split_rules.assign(
             pool,
             test_fraction=section["test_fraction"],
             validation_fraction=section["validation_fraction"],
             seed=data_seed,
         )
-        pool = dataclasses.replace(pool, notes=pool.notes + _unused(pool, assigned, section))
-    members = {side: tuple(pool.names[i] for i in getattr(assigned, side)) for side in split_rules.SIDES}
-    train, validation, test, members["label_hidden"], more = _build(
-        pool, assigned, section["label_fraction"], data_seed
+        pool = dataclasses.replace(pool, notes=pool.notes + _unused(pool, assignment, section))
+    members = {side: tuple(pool.names[i] for i in getattr(assignment, side)) for side in split_rules.SIDES}
+    train, validation, test, members["label_hidden"], label_notes = _build(
+        pool, assignment, section["label_fraction"], data_seed
     )
-    notes = pool.notes + assigned.notes + more
+    notes = pool.notes + assignment.notes + label_notes
     if section["unlabeled"] == "drop":
-        members["train"] = tuple(pool.names[i] for i in assigned.train if pool.labels[i] >= 0)
+        members["train"] = tuple(pool.names[i] for i in assignment.train if pool.labels[i] >= 0)
         notes += (f"{(train.labels < 0).sum()} training images without a label are left out",)
         train = train.labeled()
     digests = dict(zip(pool.names, pool.digests, strict=True))
     members["unlabeled"] = ()
     if section["unlabeled_dir"]:
-        held = np.concatenate([assigned.validation, assigned.test])
-        train, added, more = _with_unlabeled(train, held, pool, section, context)
-        members["unlabeled"], digests, notes = tuple(added), digests | added, notes + more
+        held_out = np.concatenate([assignment.validation, assignment.test])
+        train, added_digests, unlabeled_notes = _with_unlabeled(train, held_out, pool, section, context)
+        members["unlabeled"], digests = tuple(added_digests), digests | added_digests
+        notes += unlabeled_notes
     splits = {"train": train, "validation": validation, "test": test}
-    total = fingerprint(pool.classes, splits, pool.meaning.bands)
-    statistics, more = _band_statistics(section, splits, pool.meaning)
-    notes += more
-    advise = assigned.test_drawn and not section["group_near_duplicates"]
-    notes += _near_duplicates(train, test, cache_dir, total, advise)
+    data_fingerprint = fingerprint(pool.classes, splits, pool.meaning.bands)
+    statistics, band_notes = _band_statistics(section, splits, pool.meaning)
+    notes += band_notes
+    suggest_grouping = assignment.test_drawn and not section["group_near_duplicates"]
+    notes += _near_duplicates(train, test, cache_dir, data_fingerprint, suggest_grouping)
     overlap = 0.0 if pool.redrawn else None
-    if assigned.test_drawn:
+    if assignment.test_drawn:
         overlap = len(test) / int((train.labels >= 0).sum())
     return Dataset(
         pool.name,
         pool.classes,
         **splits,
-        fingerprint=total,
+        fingerprint=data_fingerprint,
         notes=notes + _counts(pool.classes, train, validation, test),
         members=members,
         overlap=overlap,
@@ -117,11 +119,11 @@ def load(
 def _band_statistics(
     section: Mapping[str, Any], splits: Mapping[str, Split], meaning: Meaning
 ) -> tuple[Statistics | None, tuple[str, ...]]:
-    """Mean and deviation of the bands in training, and notes; None where they are simply red, green and blue."""
+    """Statistics of the bands over the training images, and notes; None for plain red, green and blue."""
     if meaning.bands is None:
         return None, ()
     train = splits["train"]
-    found = band_statistics.of(train.images)
+    statistics = band_statistics.compute(train.images)
     unlabeled = Rows.of(train.images).select(train.labels < 0)
     notes = sentinel2_offset.check(
         section,
@@ -132,56 +134,57 @@ def _band_statistics(
         },
         meaning,
     )
-    return found, (*band_statistics.notes(found, meaning), *notes)
+    return statistics, (*band_statistics.notes(statistics, meaning), *notes)
 
 
-def _unused(pool: Pool, assigned: split_rules.Assignment, section: Mapping[str, Any]) -> tuple[str, ...]:
-    """Notes on fractions that were asked for, where the source has that split already."""
+def _unused(pool: Pool, assignment: split_rules.Assignment, section: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warns of configured fractions that have no effect because the source already has that split."""
     return tuple(
         f"warning: dataset.{side}_fraction {section[f'{side}_fraction']:g} is not used: {pool.name} has a {side} split "
         "of its own"
         for side in ("test", "validation")
         if section[f"{side}_fraction"] != config.base().dataset[f"{side}_fraction"]
-        and pool.sides[getattr(assigned, side)[0]] == side
+        and pool.sides[getattr(assignment, side)[0]] == side
     )
 
 
 def _complete(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with every field: the defaults, overridden by `section` and then by `fields`."""
     defaults = config.base().dataset
     unknown = set(fields) - set(defaults)
     if unknown:
         raise InputError(f"dataset.{min(unknown)}: there is no such field, choose from {', '.join(sorted(defaults))}")
-    given = {} if section is None else {name: section[name] for name in section}
-    return {**{name: defaults[name] for name in defaults}, **given, **fields}
+    explicit = {} if section is None else {name: section[name] for name in section}
+    return {**{name: defaults[name] for name in defaults}, **explicit, **fields}
 
 
 def _assign_groups(
     pool: Pool, section: Mapping[str, Any], seed: int
 ) -> tuple[split_rules.Assignment, tuple[str, ...], tuple[float, ...]]:
-    """A split that keeps together what belongs together, notes on what that is, and the bounds of the tiles."""
+    """Splits by whole groups (places, near-duplicates, folds); also returns notes and the bounds of the tiles."""
     keys: list[Sequence[Any]] = [pool.digests]
     notes: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     if section["split_by"] == "place":
-        found = _places(pool, section)
-        keys.append(found.names)
-        bounds = found.bounds
-        notes += (f"split by place: {len(set(found.names))} places{_extent(bounds)}",)
+        tile_places = _places(pool, section)
+        keys.append(tile_places.names)
+        bounds = tile_places.bounds
+        notes += (f"split by place: {len(set(tile_places.names))} places{_extent(bounds)}",)
         if section["unlabeled_dir"]:
             notes += ("warning: where the tiles of unlabeled_dir lie is unknown; some may be next to a test tile",)
     pairs: list[tuple[int, int]] = []
     if section["group_near_duplicates"]:
         pairs = near_duplicates.pairs(near_duplicates.thumbnails(pool.images))
         notes += (f"{len(pairs)} pairs of near-duplicates are kept together",)
-    assigned = split_rules.assign_groups(
+    assignment = split_rules.assign_groups(
         pool,
-        connected(*keys, pairs=pairs),
+        connected_groups(*keys, pairs=pairs),
         test_fraction=section["test_fraction"],
         validation_fraction=section["validation_fraction"],
         fold=section["fold"],
         seed=seed,
     )
-    return assigned, notes, bounds
+    return assignment, notes, bounds
 
 
 def _places(pool: Pool, section: Mapping[str, Any]) -> places.Places:
@@ -191,31 +194,32 @@ def _places(pool: Pool, section: Mapping[str, Any]) -> places.Places:
 
 
 def locations(section: Mapping[str, Any], names: Sequence[str]) -> np.ndarray | None:
-    """Where examples lie, whether the split is by place or not.
+    """Returns the location of each example, whether or not the split is by place.
 
     Args:
         section: config.dataset.
-        names: of the examples, without those of `unlabeled_dir`.
+        names: names of the examples, without those of `unlabeled_dir`.
 
     Returns:
-        (N, 2) float64, longitude and latitude in degrees, NaN where it is not known; None where nothing is.
+        (N, 2) float64, longitude and latitude in degrees, NaN where an example's is unknown; None if all are unknown.
 
     Raises:
-        InputError: the table or a file cannot be read any more.
+        InputError: the table or a file can no longer be read.
     """
     if section["places"]:
-        found = places.from_table(section["places"], names, section["block_km"]).centers
-        return None if np.isnan(found).all() else found
+        centers = places.from_table(section["places"], names, section["block_km"]).centers
+        return None if np.isnan(centers).all() else centers
     if section["source"] != "folder":
         return None
-    few = names[:: 1 + len(names) // _ASKED]  # of all classes; where none of them says it, the others are left alone
-    if places.centers_of(few, read_named(section["path"], few)) is None:
+    # A sample over all classes comes first: if no tile in it has a location, the others are not read.
+    sample_names = names[:: 1 + len(names) // _PROBED_TILES]
+    if places.centers_of(sample_names, read_named(section["path"], sample_names)) is None:
         return None
     return places.centers_of(names, read_named(section["path"], names))
 
 
 def _extent(bounds: tuple[float, ...]) -> str:
-    """Where on the earth tiles are, for the reader to check."""
+    """The bounds of the tiles in words, so that the user can check them."""
     if not bounds:
         return ""
     west, south, east, north = bounds
@@ -223,60 +227,80 @@ def _extent(bounds: tuple[float, ...]) -> str:
 
 
 def _build(
-    pool: Pool, assigned: split_rules.Assignment, label_fraction: float, seed: int
+    pool: Pool, assignment: split_rules.Assignment, label_fraction: float, seed: int
 ) -> tuple[Split, Split, Split, tuple[str, ...], tuple[str, ...]]:
-    """The three splits with labels hidden in train, dropped in validation; the names of those examples; and notes."""
+    """Builds the three splits and applies `label_fraction`.
+
+    Where a label is hidden, a training example stays as an unlabeled one, and a validation example is dropped.
+
+    Returns:
+        Train, validation and test; the names of the examples whose label is hidden; and notes.
+    """
     labels = pool.labels
-    train, validation = assigned.train, assigned.validation
+    train, validation = assignment.train, assignment.validation
     train_labels = labels[train]
-    hidden: tuple[str, ...] = ()
+    hidden_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     if label_fraction < 1:
-        stays = split_rules.hide_labels("train", [pool.names[i] for i in train], train_labels, label_fraction, seed)
-        hidden += tuple(pool.names[i] for i in train[~stays & (train_labels >= 0)])
-        train_labels = np.where(stays, train_labels, UNLABELED)
-        # An unlabeled validation example measures nothing, so it goes.
-        stays = split_rules.hide_labels(
+        keeps_label = split_rules.hide_labels(
+            "train", [pool.names[i] for i in train], train_labels, label_fraction, seed
+        )
+        hidden_names += tuple(pool.names[i] for i in train[~keeps_label & (train_labels >= 0)])
+        train_labels = np.where(keeps_label, train_labels, UNLABELED)
+        # An unlabeled validation example measures nothing, so it is dropped.
+        keeps_label = split_rules.hide_labels(
             "validation", [pool.names[i] for i in validation], labels[validation], label_fraction, seed
         )
-        hidden += tuple(pool.names[i] for i in validation[~stays])
-        validation = validation[stays]
-    if hidden:
+        hidden_names += tuple(pool.names[i] for i in validation[~keeps_label])
+        validation = validation[keeps_label]
+    if hidden_names:
         notes = (
             f"label_fraction {label_fraction:g}: {(train_labels >= 0).sum()} of {(labels[train] >= 0).sum()} training "
-            f"labels and {len(validation)} of {len(assigned.validation)} validation examples are kept",
+            f"labels and {len(validation)} of {len(assignment.validation)} validation examples are kept",
         )
     return (
         pool.take(train, train_labels),
         pool.take(validation, labels[validation]),
-        pool.take(assigned.test, labels[assigned.test]),
-        hidden,
+        pool.take(assignment.test, labels[assignment.test]),
+        hidden_names,
         notes,
     )
 
 
 def _with_unlabeled(
-    train: Split, held: np.ndarray, pool: Pool, section: Mapping[str, Any], context: Context
+    train: Split, held_out: np.ndarray, pool: Pool, section: Mapping[str, Any], context: Context
 ) -> tuple[Split, dict[str, str], tuple[str, ...]]:
-    """Train with the tiles of unlabeled_dir added, their digests by name, and notes; tiles that show a held example go.
+    """Adds the tiles of unlabeled_dir to train, but for those that show a validation or test image.
 
-    `held` (n,) are the places in the pool of those in validation and test. Identical tiles always go, those that are
-    nearly the same with `group_near_duplicates`.
+    Pixel-identical tiles are always dropped, near-duplicates only with `group_near_duplicates`.
+
+    Args:
+        train: the training split.
+        held_out: (n,) int, indices in the pool of the validation and test examples.
+        pool: all examples of the source.
+        section: config.dataset.
+        context: seed, cache and log.
+
+    Returns:
+        The larger training split, the digests of the added tiles by name, and notes.
+
+    Raises:
+        InputError: every tile was dropped, or the tiles cannot be read.
     """
     tiles = load_unlabeled(section, context, pool.meaning)
-    known = {pool.digests[i] for i in held}
-    keep = np.array([digest not in known for digest in tiles.digests])
+    held_out_digests = {pool.digests[i] for i in held_out}
+    keep = np.array([digest not in held_out_digests for digest in tiles.digests])
     notes = tuple(f"unlabeled tiles: {note}" for note in tiles.notes)
     if not keep.all():
         notes += (f"{(~keep).sum()} unlabeled tiles dropped: pixel-identical to a validation or test image",)
     if section["group_near_duplicates"]:
-        small = near_duplicates.thumbnails(Rows.of(pool.images).select(held))
-        best, _ = near_duplicates.closest(near_duplicates.thumbnails(tiles.images), small)
-        near = keep & (best >= near_duplicates.LEAST)
-        if near.any():
-            notes += (f"{near.sum()} unlabeled tiles dropped: nearly the same as a validation or test image",)
-        keep &= ~near
-    added = {name: one for name, one, kept in zip(tiles.names, tiles.digests, keep, strict=True) if kept}
+        held_out_thumbnails = near_duplicates.thumbnails(Rows.of(pool.images).select(held_out))
+        correlations, _ = near_duplicates.closest(near_duplicates.thumbnails(tiles.images), held_out_thumbnails)
+        is_near = keep & (correlations >= near_duplicates.LEAST)
+        if is_near.any():
+            notes += (f"{is_near.sum()} unlabeled tiles dropped: nearly the same as a validation or test image",)
+        keep &= ~is_near
+    added = {name: digest for name, digest, is_kept in zip(tiles.names, tiles.digests, keep, strict=True) if is_kept}
     if not added:
         nearly = ", or nearly one" * section["group_near_duplicates"]
         raise InputError(
@@ -293,48 +317,62 @@ def _with_unlabeled(
 
 
 def _near_duplicates(
-    train: Split, test: Split, cache_dir: pathlib.Path | None, total: str, advise: bool
+    train: Split, test: Split, cache_dir: pathlib.Path | None, data_fingerprint: str, suggest_grouping: bool
 ) -> tuple[str, ...]:
-    """A note on test images that are nearly the same as a training image; counted once, and kept in the cache.
+    """A note on how many test images are near-duplicates of a training image.
 
-    `total` is the fingerprint of the data; `advise` adds what would keep such images apart.
+    The count is kept in the cache under `data_fingerprint`. With `suggest_grouping` the note names the field that keeps
+    such images on one side.
     """
     key = cache.key_of(
-        [total, near_duplicates.VERSION, near_duplicates.SIDE, near_duplicates.LEAST, _MOST_COMPARED["test"]]
+        [
+            data_fingerprint,
+            near_duplicates.VERSION,
+            near_duplicates.SIDE,
+            near_duplicates.LEAST,
+            _COMPARED_IMAGES["test"],
+        ]
     )
-    place = cache_dir / "near_duplicates" / f"{key}.json" if cache_dir else None
-    if len(train) > _MOST_COMPARED["training"]:
-        return (f"near-duplicates were not counted: there are more than {_MOST_COMPARED['training']} training images",)
-    shown = np.linspace(0, len(test) - 1, min(len(test), _MOST_COMPARED["test"])).astype(int)  # of all classes
-    found = None
-    with contextlib.suppress(InputError, TypeError, KeyError):  # not there, or damaged
-        found = files.read_json(place, "it is counted again")["count"] if place else None
-    if type(found) is not int or not 0 <= found <= len(shown):
-        small = near_duplicates.thumbnails(train.images)
-        best, _ = near_duplicates.closest(near_duplicates.thumbnails(Rows.of(test.images).select(shown)), small)
-        found = int((best >= near_duplicates.LEAST).sum())
-        if place:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(place, {"count": found})
-    if not found:
+    count_file = cache_dir / "near_duplicates" / f"{key}.json" if cache_dir else None
+    if len(train) > _COMPARED_IMAGES["training"]:
+        return (
+            f"near-duplicates were not counted: there are more than {_COMPARED_IMAGES['training']} training images",
+        )
+    # Evenly spaced, so that all classes are among them.
+    compared = np.linspace(0, len(test) - 1, min(len(test), _COMPARED_IMAGES["test"])).astype(int)
+    count = None
+    with contextlib.suppress(InputError, TypeError, KeyError):  # the cached count is absent or damaged
+        count = files.read_json(count_file, "it is counted again")["count"] if count_file else None
+    if type(count) is not int or not 0 <= count <= len(compared):
+        train_thumbnails = near_duplicates.thumbnails(train.images)
+        correlations, _ = near_duplicates.closest(
+            near_duplicates.thumbnails(Rows.of(test.images).select(compared)), train_thumbnails
+        )
+        count = int((correlations >= near_duplicates.LEAST).sum())
+        if count_file:
+            count_file.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(count_file, {"count": count})
+    if not count:
         return ()
-    advice = "; dataset.group_near_duplicates=True keeps such images on one side" if advise else ""
-    return (f"{found} of {len(shown)} test images are nearly the same as a training image{advice}",)
+    advice = "; dataset.group_near_duplicates=True keeps such images on one side" if suggest_grouping else ""
+    return (f"{count} of {len(compared)} test images are nearly the same as a training image{advice}",)
 
 
 def _counts(classes: tuple[str, ...], train: Split, validation: Split, test: Split) -> tuple[str, ...]:
-    """Notes: the classes with their counts, and which of them are small."""
+    """Notes on the image counts of each class, with a warning where a class has few labeled images."""
     counts = np.stack(
         [np.bincount(split.labels[split.labels >= 0], minlength=len(classes)) for split in (train, validation, test)]
     )
-    listed = ", ".join(f"{name} {'/'.join(map(str, counts[:, k]))}" for k, name in enumerate(classes))
-    without = int((train.labels < 0).sum())
+    counts_by_class = ", ".join(f"{name} {'/'.join(map(str, counts[:, k]))}" for k, name in enumerate(classes))
+    unlabeled = int((train.labels < 0).sum())
     notes: tuple[str, ...] = (
-        f"{len(classes)} classes with training/validation/test images: {listed}"
-        + (f"; {without} training images without a label" if without else ""),
+        f"{len(classes)} classes with training/validation/test images: {counts_by_class}"
+        + (f"; {unlabeled} training images without a label" if unlabeled else ""),
     )
-    for side, row in zip(("training", "validation"), counts, strict=False):
-        small = [f"{name} ({count})" for name, count in zip(classes, row, strict=True) if count < _FEW[side]]
+    for side, side_counts in zip(("training", "validation"), counts, strict=False):
+        small = [
+            f"{name} ({count})" for name, count in zip(classes, side_counts, strict=True) if count < _FEW_LABELS[side]
+        ]
         if small:
-            notes += (f"warning: fewer than {_FEW[side]} labeled {side} images of {', '.join(small)}",)
+            notes += (f"warning: fewer than {_FEW_LABELS[side]} labeled {side} images of {', '.join(small)}",)
     return notes

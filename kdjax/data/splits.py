@@ -1,7 +1,7 @@
-"""Train, validation and test: stratified, seeded, identical images on one side, labels hidden on request.
+"""Splits examples into train, validation and test: stratified, seeded, with identical images on one side.
 
-The order inside a class is the order of sha256(seed, name). It depends on nothing else: not on the versions of
-libraries, not on the other classes, and an image added later leaves the others where they were in that order.
+The examples of a class are ordered by sha256(seed, name). That order depends on nothing else, neither on library
+versions nor on the other classes, and an image that is added later does not change the order of the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Assignment:
 
 
 def ranked(purpose: str, seed: int, names: Sequence[str], indices: Sequence[int]) -> list[int]:
-    """`indices` in the order of sha256(purpose, seed, name): a shuffle that needs no generator."""
+    """Sorts `indices` by sha256(purpose, seed, name): a shuffle without a random generator."""
     return sorted(
         indices,
         key=lambda i: hashlib.sha256(f"{purpose}/{seed}/{names[i]}".encode("utf-8", "surrogateescape")).digest(),
@@ -46,18 +46,19 @@ def ranked(purpose: str, seed: int, names: Sequence[str], indices: Sequence[int]
 def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed: int) -> Assignment:
     """Splits examples, stratified by class.
 
-    Official sides are kept. A missing test split is carved from the training part, then a missing validation split
-    from what remains. Examples with equal digests go to one side together; where official splits share an image, it
+    Official splits are kept. A missing test split is carved from the training part, then a missing validation split
+    from what remains. Examples with equal digests go to one side together. Where official splits share an image, it
     is dropped from train first, then from validation.
 
     Args:
-        pool: names, labels (an example without one can only be in train), digests, official sides and classes.
-        test_fraction: of all examples of a class, in (0, 1), used where there is no official test split.
-        validation_fraction: of the part that is not test, in (0, 1), used where there is no official validation split.
+        pool: names, labels (an unlabeled example can only be in train), digests, official sides and classes.
+        test_fraction: share of each class's examples, in (0, 1); used if there is no official test split.
+        validation_fraction: share of the examples that are not test, in (0, 1); used if there is no official
+            validation split.
         seed: data seed.
 
     Returns:
-        Which examples are on which side.
+        The examples on each side.
 
     Raises:
         InputError: a class is too small to be split, or has no training example.
@@ -65,46 +66,46 @@ def assign(pool: Pool, *, test_fraction: float, validation_fraction: float, seed
     labels, digests, names = np.asarray(pool.labels), pool.digests, pool.names
     side = np.array([s or "train" for s in pool.sides], dtype="<U10")
     notes = []
-    unlabeled_held = (labels < 0) & (side != "train")
-    if unlabeled_held.any():
-        notes.append(f"{unlabeled_held.sum()} validation or test examples without a label left out")
-        side[unlabeled_held] = ""
-    doubtful = _contradictions(side, pool)
+    unlabeled_held_out = (labels < 0) & (side != "train")
+    if unlabeled_held_out.any():
+        notes.append(f"{unlabeled_held_out.sum()} validation or test examples without a label left out")
+        side[unlabeled_held_out] = ""
+    contradictions = _contradictions(side, pool)
     notes += _drop_shared(side, digests)
-    has = {s: bool((side == s).any()) for s in SIDES}
-    carve = [s for s in ("test", "validation") if not has[s]]
-    if carve and any(pool.sides):
-        notes.append(f"no official {' and no official '.join(carve)} split: carved from train")
-    # Identical images move as one; a group belongs to the class of its first member.
+    is_present = {s: bool((side == s).any()) for s in SIDES}
+    missing_sides = [s for s in ("test", "validation") if not is_present[s]]
+    if missing_sides and any(pool.sides):
+        notes.append(f"no official {' and no official '.join(missing_sides)} split: carved from train")
+    # Identical images move together; a group belongs to the class of its first member.
     groups: dict[str, list[int]] = {}
     for i in sorted(np.flatnonzero(side == "train"), key=lambda i: names[i]):
         if labels[i] >= 0:
             groups.setdefault(digests[i], []).append(int(i))
-    if carve:
+    if missing_sides:
         notes += _describe_groups(groups)
     for c, class_name in enumerate(pool.classes):
-        first = {members[0]: members for members in groups.values() if labels[members[0]] == c}
-        order = ranked("split", seed, names, list(first))
-        left = sum(len(members) for members in first.values())
+        members_of = {members[0]: members for members in groups.values() if labels[members[0]] == c}
+        order = ranked("split", seed, names, list(members_of))
+        remaining = sum(len(members) for members in members_of.values())
         if not order:
             raise InputError(f"class {class_name!r} has no training example")
-        needed = 1 + ("test" in carve)
-        if len(order) < needed:
+        fewest = 1 + ("test" in missing_sides)
+        if len(order) < fewest:
             raise InputError(
-                f"class {class_name!r} has {left} image{'s' * (left > 1)}"
-                f"{' (all identical)' * (left > 1)}: training and test need at least one each"
+                f"class {class_name!r} has {remaining} image{'s' * (remaining > 1)}"
+                f"{' (all identical)' * (remaining > 1)}: training and test need at least one each"
             )
         for target, fraction in (("test", test_fraction), ("validation", validation_fraction)):
-            if target in carve:
-                taken = _fitting(first, order, max(1, round(fraction * left)))
-                for head in taken:
-                    side[first[head]] = target
-                    left -= len(first[head])
-                gone = set(taken)
-                order = [head for head in order if head not in gone]
-    notes += _drop_shared(side, digests)  # examples without a label stayed in train
+            if target in missing_sides:
+                heads = _fitting_heads(members_of, order, max(1, round(fraction * remaining)))
+                for head in heads:
+                    side[members_of[head]] = target
+                    remaining -= len(members_of[head])
+                moved = set(heads)
+                order = [head for head in order if head not in moved]
+    notes += _drop_shared(side, digests)  # again: unlabeled copies of images that were carved are still in train
     enlarge = "raise dataset.{side}_fraction or add images".format
-    return _finish(side, pool, notes + doubtful, enlarge, test_drawn="test" in carve)
+    return _finish(side, pool, notes + contradictions, enlarge, test_drawn="test" in missing_sides)
 
 
 def assign_groups(
@@ -119,12 +120,12 @@ def assign_groups(
     """Splits examples so that whole groups stay on one side, stratified by class as well as the groups allow.
 
     Args:
-        pool: names, labels (an example without one is left out where its group is not in train), digests and classes.
-        groups: (N,) int, the group of each example; identical ones share it. Those without any label are in train.
-        test_fraction: of all examples of a class, in (0, 1).
-        validation_fraction: of the part that is not test, in (0, 1).
-        fold: (number, folds): the test split is that one of so many folds, which together are everything; () = a drawn
-            one of `test_fraction`.
+        pool: names, labels (an unlabeled example is left out unless its group is in train), digests and classes.
+        groups: (N,) int, the group of each example; identical images share one. Groups without any label go to train.
+        test_fraction: share of each class's examples, in (0, 1).
+        validation_fraction: share of the examples that are not test, in (0, 1).
+        fold: (number, folds): the test split is fold `number` of a partition into `folds`; () = the test split is drawn
+            by `test_fraction`.
         seed: data seed.
 
     Raises:
@@ -141,10 +142,10 @@ def assign_groups(
             shares, purpose, number = (1 / fold[1],) * fold[1], "folds", fold[0]
         else:
             shares, purpose, number = (test_fraction, 1 - test_fraction), "test", 0
-        # Dealt out as well, groups without a label would be left out wherever they are not in train.
-        dealt = np.flatnonzero(np.isin(groups, groups[labels >= 0]))
-        held = deal(groups[dealt], labels[dealt], shares, purpose=purpose, seed=seed) == number
-        test, rest = dealt[held], dealt[~held]
+        # Groups without a label are not dealt out: outside train they would be left out.
+        eligible = np.flatnonzero(np.isin(groups, groups[labels >= 0]))
+        is_test = deal(groups[eligible], labels[eligible], shares, purpose=purpose, seed=seed) == number
+        test, rest = eligible[is_test], eligible[~is_test]
         shares = validation_fraction, 1 - validation_fraction
         validation = rest[deal(groups[rest], labels[rest], shares, purpose="validation", seed=seed) == 0]
     except ValueError as error:
@@ -157,95 +158,96 @@ def assign_groups(
     count = len(np.unique(groups))
     notes = [
         f"{len(labels)} images in {count} groups, each kept on one side: "
-        + ", ".join(f"{len(np.unique(groups[side == one]))} in {one}" for one in SIDES)
+        + ", ".join(f"{len(np.unique(groups[side == name]))} in {name}" for name in SIDES)
     ]
-    without = (labels < 0) & (side != "train")
-    if without.any():
-        notes.append(f"{without.sum()} images without a label left out: their groups are in validation or test")
-        side[without] = ""
+    unlabeled = (labels < 0) & (side != "train")
+    if unlabeled.any():
+        notes.append(f"{unlabeled.sum()} images without a label left out: their groups are in validation or test")
+        side[unlabeled] = ""
     enlarge = ("add images" if fold else "raise dataset.{side}_fraction or add images").format
     return _finish(side, pool, notes + _contradictions(side, pool), enlarge, test_drawn=True)
 
 
-def _fitting(groups: dict[int, list[int]], order: list[int], wanted: int) -> list[int]:
-    """Heads of groups, taken in order while they fit into `wanted`; one at least, and one group is left over."""
-    taken: list[int] = []
+def _fitting_heads(groups: dict[int, list[int]], order: list[int], capacity: int) -> list[int]:
+    """Chooses groups in order while they fit into `capacity`: at least one, but never all if there are several."""
+    heads: list[int] = []
     count = 0
     for head in order:
-        if len(order) - len(taken) > 1 and count + len(groups[head]) <= wanted:
-            taken.append(head)
+        if len(order) - len(heads) > 1 and count + len(groups[head]) <= capacity:
+            heads.append(head)
             count += len(groups[head])
-    if not taken and len(order) > 1:
-        taken = [min(order, key=lambda head: len(groups[head]))]
-    return taken
+    if not heads and len(order) > 1:
+        heads = [min(order, key=lambda head: len(groups[head]))]
+    return heads
 
 
 def reuse(path: str, pool: Pool) -> Assignment:
-    """Splits by a JSON file {"train": [names], "validation": [names], "test": [names]}, as `splits.json`.
+    """Splits as a JSON file {"train": [names], "validation": [names], "test": [names]} says, such as `splits.json`.
 
-    Examples of the data set that the file does not name are left out, and names of images that are skipped because they
-    cannot be read, with notes.
+    Examples that the file does not name are left out, and so are names whose image was skipped as unreadable; notes
+    count both.
 
     Raises:
-        InputError: unreadable file; unknown names; a name twice; an empty split; a class without training examples.
+        InputError: the file is unreadable, a name is unknown or listed twice, a split is empty, a held-out example has
+            no label, or a class has no training example.
     """
     field = "dataset.splits"
     labels, names = np.asarray(pool.labels), pool.names
-    place = pathlib.Path(os.path.expanduser(path))
+    file = pathlib.Path(os.path.expanduser(path))
     try:
-        if place.exists() and not place.is_file():  # reading a pipe would wait for ever
+        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
             raise InputError(f"{field}: {path} is not a regular file")
-        document = json.loads(place.read_text(encoding="utf-8-sig"))
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{field}: {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{field}: {path} is not JSON: {reason(error)}") from error
     if not isinstance(document, dict):
         raise InputError(f'{field}: {path} must hold {{"train": [names], "validation": [names], "test": [names]}}')
-    where = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
+    index_of = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
     side, notes = np.array([""] * len(names), dtype="<U10"), []
     for key in SIDES:
-        there = document.get(key)
-        if not isinstance(there, list) or not there or not all(isinstance(name, str) for name in there):
+        side_names = document.get(key)
+        if not isinstance(side_names, list) or not side_names or not all(isinstance(name, str) for name in side_names):
             raise InputError(f'{field}: {path} needs a list of names under "{key}", not empty')
-        there = [unicodedata.normalize("NFC", name) for name in there]  # as in the data set
-        skipped = [name for name in there if name in pool.skipped]
+        side_names = [unicodedata.normalize("NFC", name) for name in side_names]  # the data set's names are NFC
+        skipped = [name for name in side_names if name in pool.skipped]
         if skipped:
             notes.append(f'{len(skipped)} images that {path} names under "{key}" cannot be read: {listed(skipped, 3)}')
-            there = [name for name in there if name not in pool.skipped]
-        unknown = [name for name in there if name not in where]
+            side_names = [name for name in side_names if name not in pool.skipped]
+        unknown = [name for name in side_names if name not in index_of]
         if unknown:
             raise InputError(
                 f'{field}: {path} names {len(unknown)} images under "{key}" that the data set does not have: '
                 f"{listed(unknown, 3)}"
             )
-        for name in there:
-            if side[where[name]]:
-                raise InputError(f"{field}: {path} lists {name} twice (in {side[where[name]]} and {key})")
-            side[where[name]] = key
+        for name in side_names:
+            if side[index_of[name]]:
+                raise InputError(f"{field}: {path} lists {name} twice (in {side[index_of[name]]} and {key})")
+            side[index_of[name]] = key
     missing = [name for name, s in zip(names, side, strict=True) if not s]
     if missing:
         notes.append(f"{len(missing)} images that {path} does not list left out: {listed(missing, 3)}")
-    held = (labels < 0) & ((side == "validation") | (side == "test"))
-    if held.any():
+    unlabeled = (labels < 0) & ((side == "validation") | (side == "test"))
+    if unlabeled.any():
         raise InputError(
-            f"{field}: {path} puts {names[int(np.flatnonzero(held)[0])]} in a held-out split, but it has no label"
+            f"{field}: {path} puts {names[int(np.flatnonzero(unlabeled)[0])]} in a held-out split, but it has no label"
         )
-    doubtful = _contradictions(side, pool)
+    contradictions = _contradictions(side, pool)
     notes += _drop_shared(side, pool.digests)
     enlarge = lambda side: f'name images under "{side}" in {path} that are on no other side'
-    return _finish(side, pool, notes + doubtful, enlarge, test_drawn=False)
+    return _finish(side, pool, notes + contradictions, enlarge, test_drawn=False)
 
 
 def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which labels stay when only a fraction is to be used, stratified by class, one per class at least.
+    """Chooses the labels that stay when only a fraction is used: stratified by class, at least one per class.
 
-    Nested: with the same seed, what a smaller fraction keeps is part of what a larger one keeps.
+    The choices are nested: with the same seed, a smaller fraction keeps a subset of what a larger one keeps.
 
     Args:
-        purpose: 'train' or 'validation'; separate orders.
+        purpose: 'train' or 'validation', which are ordered independently.
         names: N names.
-        labels: int (N,), -1 = unlabeled already.
+        labels: int (N,), -1 = already unlabeled.
         fraction: in (0, 1].
         seed: data seed.
 
@@ -261,11 +263,11 @@ def hide_labels(purpose: str, names: Sequence[str], labels: np.ndarray, fraction
 
 
 def _drop_shared(side: np.ndarray, digests: Sequence[str]) -> list[str]:
-    """Takes images that a held-out split also has out of train, then out of validation (in place)."""
+    """Drops images from train, then from validation, that a held-out split also has; changes `side` in place."""
     notes = []
     for loser, winners in (("train", ("test", "validation")), ("validation", ("test",))):
-        held = {digests[i] for i in np.flatnonzero(np.isin(side, winners)).tolist()}
-        shared = [i for i in np.flatnonzero(side == loser).tolist() if digests[i] in held]
+        winner_digests = {digests[i] for i in np.flatnonzero(np.isin(side, winners)).tolist()}
+        shared = [i for i in np.flatnonzero(side == loser).tolist() if digests[i] in winner_digests]
         if shared:
             side[shared] = ""
             notes.append(f"{len(shared)} images dropped from {loser}: pixel-identical to one in {' or '.join(winners)}")
@@ -273,31 +275,35 @@ def _drop_shared(side: np.ndarray, digests: Sequence[str]) -> list[str]:
 
 
 def _describe_groups(groups: dict[str, list[int]]) -> list[str]:
-    several = [members for members in groups.values() if len(members) > 1]
-    if not several:
+    identical = [members for members in groups.values() if len(members) > 1]
+    if not identical:
         return []
-    return [f"{sum(map(len, several))} images in {len(several)} pixel-identical groups, each kept on one side"]
+    return [f"{sum(map(len, identical))} images in {len(identical)} pixel-identical groups, each kept on one side"]
 
 
 def _contradictions(side: np.ndarray, pool: Pool) -> list[str]:
-    """A note on identical images of several classes on any side: no network can be right about all of them."""
+    """Warns of identical images with different labels: no network can classify all of them correctly."""
     first: dict[str, int] = {}
-    other: dict[str, int] = {}
+    conflicting: dict[str, int] = {}
     for i in np.flatnonzero((side != "") & (pool.labels >= 0)).tolist():
         if pool.labels[first.setdefault(pool.digests[i], i)] != pool.labels[i]:
-            other.setdefault(pool.digests[i], i)
-    if not other:
+            conflicting.setdefault(pool.digests[i], i)
+    if not conflicting:
         return []
-    one, two = sorted(pool.names[places[next(iter(other))]] for places in (first, other))
+    first_name, other_name = sorted(pool.names[index_of[next(iter(conflicting))]] for index_of in (first, conflicting))
     return [
-        f"warning: {len(other)} pixel-identical groups carry different labels, as {one} and {two}: keep one of each"
+        f"warning: {len(conflicting)} pixel-identical groups carry different labels, as {first_name} and {other_name}: "
+        "keep one of each"
     ]
 
 
 def _finish(
     side: np.ndarray, pool: Pool, notes: list[str], enlarge: Callable[..., str], *, test_drawn: bool
 ) -> Assignment:
-    """The assignment, if each side has what it needs; `enlarge(side=...)` says how an empty one gets images."""
+    """Makes the assignment, after checking that no side is empty and every class has a training example.
+
+    `enlarge(side=...)` tells the user how to get images into an empty side.
+    """
     labels, classes = np.asarray(pool.labels), pool.classes
     counts = {s: collections.Counter(labels[side == s].tolist()) for s in SIDES}
     for c, name in enumerate(classes):

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import geokeys, pixels
-from kdjax.data.bands import Bands, called_otherwise, described, described_elsewhere, is_unnamed
+from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed, with_roles
 from kdjax.data.pixels import Beside, Decoded, DecodeError
 
 # tifffile logs what it then also raises.
@@ -95,7 +95,7 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
         descriptions = _descriptions(page, beside)
         if not bands.orders:  # an order that is known counts more: false color is often stored as if it were RGB
             roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page, beside)]
-            descriptions = described(descriptions, roles)
+            descriptions = with_roles(descriptions, roles)
         alpha = [k for k, role in enumerate(_roles(page, beside)) if role == "alpha"]
         chosen = bands.choose(array, descriptions, alpha[0] if len(alpha) == 1 else None)
         masks = _masks(tiff, page, beside)

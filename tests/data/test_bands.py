@@ -167,13 +167,13 @@ def test_a_data_set_of_bands(tiles, tmp_path, monkeypatch):
     unit = np.asarray(found.train.images).reshape(-1, 13) / 65535
     np.testing.assert_allclose(found.statistics.mean, unit.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.statistics.std, unit.std(0), rtol=1e-12)
-    monkeypatch.setattr(band_statistics, "_AT_ONCE", 1)
-    assert band_statistics.of(found.train.images) == found.statistics  # to the bit, image by image
+    monkeypatch.setattr(band_statistics, "_VALUES_AT_ONCE", 1)
+    assert band_statistics.compute(found.train.images) == found.statistics  # to the bit, image by image
     half = np.where(np.arange(40)[:, None, None] < 20, 0, np.asarray(found.train.images))  # at the edge of a scene
     unit = half[:, 20:].reshape(-1, 13) / 65535
-    np.testing.assert_allclose(band_statistics.of(half).mean, unit.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(band_statistics.of(half).std, unit.std(0), rtol=1e-12)
-    empty = band_statistics.of(np.zeros_like(half))
+    np.testing.assert_allclose(band_statistics.compute(half).mean, unit.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(band_statistics.compute(half).std, unit.std(0), rtol=1e-12)
+    empty = band_statistics.compute(np.zeros_like(half))
     assert set(empty.mean) == {0.0} and set(empty.std) == {1.0}
     fewer = load(tiles, tmp_path / "cache", sensor="sentinel2_l1c", bands=("B08", "B04"))
     np.testing.assert_array_equal(fewer.train.images, np.asarray(found.train.images)[..., [7, 3]])

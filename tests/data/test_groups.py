@@ -5,21 +5,21 @@ import pytest
 from PIL import Image
 
 from kdjax.data import near_duplicates
-from kdjax.data.groups import connected, deal
+from kdjax.data.groups import connected_groups, deal
 
 
 def test_examples_are_connected_by_any_key_also_through_others():
     first, second = ["a", "b", "a", None, "c", None], ["x", "y", None, "y", "x", None]
-    assert connected(first, second).tolist() == [0, 1, 0, 1, 0, 2]
-    assert connected(first, second, pairs=[(5, 3)]).tolist() == [0, 1, 0, 1, 0, 1]
-    assert connected([None, None]).tolist() == [0, 1]
+    assert connected_groups(first, second).tolist() == [0, 1, 0, 1, 0, 2]
+    assert connected_groups(first, second, pairs=[(5, 3)]).tolist() == [0, 1, 0, 1, 0, 1]
+    assert connected_groups([None, None]).tolist() == [0, 1]
 
 
 def test_groups_are_numbered_in_the_order_of_their_first_examples():
     """A split is dealt by these numbers: in another order, one seed would draw another split."""
     rng = np.random.default_rng(0)
     for _ in range(50):
-        groups = connected(rng.integers(0, 40, 60).tolist(), pairs=rng.integers(0, 60, (5, 2)))
+        groups = connected_groups(rng.integers(0, 40, 60).tolist(), pairs=rng.integers(0, 60, (5, 2)))
         numbers, first = np.unique(groups, return_index=True)
         assert numbers.tolist() == list(range(len(numbers))) and (np.diff(first) > 0).all()
 

@@ -112,14 +112,14 @@ OF_RUNS = (
     ),
     Mutant(
         SPLITS,
-        'held = (labels < 0) & ((side == "validation") | (side == "test"))',
-        'held = (labels < 0) & (side == "test")',
+        'unlabeled = (labels < 0) & ((side == "validation") | (side == "test"))',
+        'unlabeled = (labels < 0) & (side == "test")',
         "tests/data/test_splits.py -k hold_out",
     ),
     Mutant(
         "kdjax/data/groups.py",
-        "total = np.maximum(counts.sum(0), 1)",
-        "total = np.full(classes, len(labels))",
+        "totals = np.maximum(counts.sum(0), 1)",
+        "totals = np.full(classes, len(labels))",
         "tests/data/test_groups.py -k rare_class",
     ),
     Mutant(

@@ -133,12 +133,15 @@ WIRED = (
     ),
     Mutant(
         "kdjax/data/loading.py",
-        "        keys.append(found.names)\n",
+        "        keys.append(tile_places.names)\n",
         "",
         "tests/data/test_places.py -k stay_on_one_side",
     ),
     Mutant(
-        "kdjax/data/groups.py", "        have[part] += counts[number]\n", "", "tests/data/test_groups.py -k shared_out"
+        "kdjax/data/groups.py",
+        "        current[part] += counts[number]\n",
+        "",
+        "tests/data/test_groups.py -k shared_out",
     ),
     Mutant(
         "kdjax/main.py",
