@@ -1,14 +1,14 @@
-"""Decoded images on disk: a .npy of bytes or 16 bits to map into memory, and what is known of them; no pickle.
+"""Caches decoded images on disk, as a memory-mapped .npy of 8 or 16 bits with metadata beside it; no pickle.
 
     <cache_dir>/decoded/<key>/images.npy    (rows, S, S, channels)
                               hashes.npy    uint8 (rows, 32), the hash of each row
-                              NAME.npy      further arrays; index.json, all else, and a seal over everything but pixels
-    <cache_dir>/decoded/.<key>.partial      what a writer has made so far, and its journal
-    <cache_dir>/decoded/.<key>.writing      the lock of that writer
+                              NAME.npy      further arrays
+                              index.json    all other content, and a seal over everything but the pixels
+    <cache_dir>/decoded/.<key>.partial      an unfinished folder, and its journal
+    <cache_dir>/decoded/.<key>.writing      the lock of its writer
 
 A folder is built under another name and renamed when complete, so a run that dies leaves nothing that looks finished.
-The next writer of the same folder goes on from the rows in the journal whose hashes agree. Other processes wait for the
-one that writes.
+The next writer of the same folder continues from the journaled rows whose hashes match. Meanwhile other processes wait.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from kdjax.errors import InputError, reason
 from kdjax.runtime import files
 
 FORMAT = 3
-_KEPT_SECONDS = 7 * 86_400.0
-"""How long what an interrupted writer left is kept, counted from its last change."""
+_LEFTOVER_SECONDS = 7 * 86_400.0
+"""How long the leftovers of an interrupted writer are kept after their last change."""
 
 _POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
-    """Decoded images, and what is known of them.
+class CachedImages:
+    """Decoded images with their metadata.
 
     Attributes:
         images: (rows, S, S, channels) uint8 or uint16.
         hashes: uint8 (rows, 32), see `row_hashes`.
         content: JSON data.
-        arrays: by their names.
+        arrays: name -> further array.
     """
 
     images: np.ndarray
@@ -59,20 +59,20 @@ class Stored:
 
 
 def key_of(parts: Any) -> str:
-    """A folder name (hex) for the JSON-serializable description of what is cached."""
+    """The folder name (hex) for a JSON-serializable description of what is cached."""
     text = json.dumps([FORMAT, parts], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def read(folder: pathlib.Path, threads: concurrent.futures.Executor, log: Callable[[str], None]) -> Stored | None:
-    """What a folder holds, its images mapped, or None where it is absent or damaged (then that is logged).
+def read(folder: pathlib.Path, threads: concurrent.futures.Executor, log: Callable[[str], None]) -> CachedImages | None:
+    """Reads a cache folder and maps its images; returns None if it is absent, or damaged, which is logged.
 
-    Every row and all else are compared with their hashes, once, before anything is used: a cache that lies is worse
-    than none. A row that was found damaged in the middle of training could not be decoded again without other rows
-    having been trained on in between, so rows are not checked when they are read. The pass takes a row at a time, runs
-    at the speed of the disk or of SHA-256, and needs no second one: fingerprints are made of the hashes.
+    Everything in the folder is compared with its hash once, before anything is used, because a wrong cache is worse
+    than none. Rows are not checked again when they are read: in the middle of training it would be too late to decode
+    a damaged one again. This pass reads one row at a time, at the speed of the disk or of SHA-256. No second pass is
+    needed, because fingerprints are computed from the hashes.
     """
-    if not os.path.isdir(folder):  # the name may be too long to ask pathlib
+    if not os.path.isdir(folder):  # pathlib raises if the name is too long
         return None
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -84,17 +84,18 @@ def read(folder: pathlib.Path, threads: concurrent.futures.Executor, log: Callab
             raise ValueError("index.json and the arrays beside it differ from their seal")
         if not np.array_equal(row_hashes(images, threads), arrays["hashes"]):
             raise ValueError("images.npy differs from hashes.npy")
-        return Stored(images, arrays.pop("hashes"), index["content"], arrays)
+        return CachedImages(images, arrays.pop("hashes"), index["content"], arrays)
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         log(f"cache {folder} is damaged ({reason(error, 120)}): decoding again")
         return None
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[bool]:
-    """Keeps other writers of a folder waiting until the block ends, and sweeps what others left long ago.
+def writer_lock(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[bool]:
+    """Locks a folder against other writers until the block ends, and removes old leftovers of interrupted writers.
 
-    Gives whether this one had to wait: then the folder may be there by now.
+    Yields:
+        Whether this writer had to wait; if so, the folder may exist by now.
 
     Raises:
         OSError: the cache cannot be written.
@@ -103,11 +104,11 @@ def alone(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[bool]:
     lock, waited = folder.with_name(f".{folder.name}.writing"), False
     while True:
         with contextlib.suppress(BlockingIOError):
-            held = files.lock(lock)
-            with contextlib.suppress(FileNotFoundError):  # the one who held it may have removed it just now
-                if os.path.samestat(os.fstat(held), lock.stat()):
+            descriptor = files.lock(lock)
+            with contextlib.suppress(FileNotFoundError):  # the previous holder may have just removed the lock file
+                if os.path.samestat(os.fstat(descriptor), lock.stat()):
                     break
-            os.close(held)
+            os.close(descriptor)
         if not waited:
             log(f"cache {folder}: another process decodes these images; waiting for it")
         waited = True
@@ -117,36 +118,36 @@ def alone(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[bool]:
         yield waited
     finally:
         lock.unlink(missing_ok=True)
-        os.close(held)
+        os.close(descriptor)
 
 
 def _sweep(folder: pathlib.Path) -> None:
-    """Removes what writers of other folders left that are gone, a week after its last change."""
+    """Removes what dead writers of other folders left behind, a week after its last change."""
     with contextlib.suppress(OSError):
-        for place in folder.parent.glob(".*"):
-            if place.name.startswith(f".{folder.name}.") or time.time() - _touched(place) < _KEPT_SECONDS:
+        for path in folder.parent.glob(".*"):
+            if path.name.startswith(f".{folder.name}.") or time.time() - _last_change(path) < _LEFTOVER_SECONDS:
                 continue
-            lock = place.with_suffix(".writing") if place.is_dir() else place
+            lock = path.with_suffix(".writing") if path.is_dir() else path
             with contextlib.suppress(BlockingIOError):
-                held = files.lock(lock)
-                shutil.rmtree(place, ignore_errors=True)
+                descriptor = files.lock(lock)
+                shutil.rmtree(path, ignore_errors=True)
                 lock.unlink(missing_ok=True)
-                os.close(held)
+                os.close(descriptor)
 
 
-def _touched(place: pathlib.Path) -> float:
-    inside = place.iterdir() if place.is_dir() else ()
-    return max(path.stat().st_mtime for path in (place, *inside))
+def _last_change(path: pathlib.Path) -> float:
+    members = path.iterdir() if path.is_dir() else ()
+    return max(member.stat().st_mtime for member in (path, *members))
 
 
-class Filling:
-    """Images that are being made, in memory.
+class ImageBuffer:
+    """An array of images that is filled row by row, in memory.
 
     Attributes:
-        images: (rows, S, S, channels), zeros where nothing was added yet.
-        hashes: uint8 (rows, 32), of the rows that were added.
-        notes: what was said of each row that is done, JSON data.
-        settled: what was said of all rows, JSON data, or None.
+        images: (rows, S, S, channels), zeros in rows that were not added yet.
+        hashes: uint8 (rows, 32), the hashes of the rows that were added.
+        notes: row -> the JSON data noted on it; its keys are the rows that were added.
+        settled: the JSON data noted on all rows, or None.
     """
 
     def __init__(self, images: np.ndarray):
@@ -156,35 +157,35 @@ class Filling:
         self.settled: Any = None
 
     def add(self, row: int, image: np.ndarray, note: Any) -> None:
-        """Puts an image into a row that had none, with a note on it. From any thread."""
+        """Adds the image of a row, with a note on it. May be called from any thread."""
         self.images[row] = image
         self.hashes[row] = np.frombuffer(row_hash(self.images[row]), np.uint8)
         self.notes[row] = note
 
     def settle(self, note: Any) -> None:
-        """Notes what holds for all rows that follow."""
+        """Notes what holds for all rows from now on."""
         self.settled = note
 
-    def finish(self, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stored:
-        """What was made.
+    def finish(self, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> CachedImages:
+        """Returns the finished images.
 
         Args:
             content: JSON data.
-            arrays: by names that files can have.
+            arrays: file name without suffix -> further array.
         """
-        return Stored(self.images, self.hashes, content, arrays)
+        return CachedImages(self.images, self.hashes, content, arrays)
 
 
-class Writer(Filling):
-    """Images that are being made in a cache folder; a context manager, inside of `alone`.
+class Writer(ImageBuffer):
+    """An image buffer in a cache folder; a context manager, to be used within `writer_lock`.
 
-    It goes on from what an interrupted one left: those rows are in `notes` already. Unless it is interrupted itself, it
-    leaves the finished folder or nothing.
+    It continues from what an interrupted writer left: those rows are in `notes` from the start. Unless it is
+    interrupted itself, it leaves either the finished folder or nothing.
 
     Args:
-        folder: what to make; a damaged one of that name is replaced.
-        shape, dtype: of the images.
-        threads: for hashing.
+        folder: the folder to create; a damaged one of that name is replaced.
+        shape, dtype: shape and dtype of the images.
+        threads: executor for hashing.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -208,7 +209,7 @@ class Writer(Filling):
         except (OSError, ValueError):
             self._begin(shape, dtype)
         self._journal = (self._building / "journal").open("a", encoding="utf-8")
-        self._journal.write("\n")  # the last line may be torn
+        self._journal.write("\n")  # the last line of an interrupted writer may be incomplete
 
     def __enter__(self) -> Writer:
         return self
@@ -220,43 +221,43 @@ class Writer(Filling):
             shutil.rmtree(self._building, ignore_errors=True)
 
     def add(self, row: int, image: np.ndarray, note: Any) -> None:
-        """See `Filling.add`."""
+        """Adds and journals a row; see `ImageBuffer.add`."""
         super().add(row, image, note)
         self._write([row, self.hashes[row].tobytes().hex(), note])
 
     def settle(self, note: Any) -> None:
-        """See `Filling.settle`."""
+        """Notes and journals what holds for all rows; see `ImageBuffer.settle`."""
         super().settle(note)
         self._write(["", "", note])
 
-    def finish(self, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stored:
-        """Writes the index, moves the folder in place, and gives what it holds; see `Filling.finish`."""
+    def finish(self, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> CachedImages:
+        """Writes the index, moves the folder into place and returns its content; see `ImageBuffer.finish`."""
         missing = np.setdiff1d(np.arange(len(self.images)), np.fromiter(self.notes, np.int64, len(self.notes)))
         for row in missing.tolist():
             self.images[row] = 0
             self.hashes[row] = np.frombuffer(row_hash(self.images[row]), np.uint8)
         self.images.flush()  # type: ignore[attr-defined]
-        # As it will be read: tuples become lists.
+        # The content as it will be read back: tuples become lists.
         shape, content = json.loads(json.dumps([self.images.shape, content]))
-        held = {"hashes": self.hashes, **arrays}
-        for name, array in held.items():
+        all_arrays = {"hashes": self.hashes, **arrays}
+        for name, array in all_arrays.items():
             np.save(self._building / f"{name}.npy", array, allow_pickle=False)
-        index = {"shape": shape, "arrays": list(arrays), "content": content, "seal": _seal(shape, content, held)}
+        index = {"shape": shape, "arrays": list(arrays), "content": content, "seal": _seal(shape, content, all_arrays)}
         (self._building / "index.json").write_text(json.dumps(index), encoding="utf-8")
         self._journal.close()
         (self._building / "journal").unlink()
-        old = None
+        replaced = None
         if self._folder.exists():
-            old = pathlib.Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-old-", dir=self._folder.parent))
-            os.replace(self._folder, old)
+            replaced = pathlib.Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-old-", dir=self._folder.parent))
+            os.replace(self._folder, replaced)
         os.rename(self._building, self._folder)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
         images = np.load(self._folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        return Stored(images, self.hashes, content, arrays)
+        return CachedImages(images, self.hashes, content, arrays)
 
     def _begin(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        """An empty folder with room for all images: a full disk met while writing into a map would kill the process."""
+        """Creates a folder with space for all images: mapped writes to a full disk would kill the process."""
         shutil.rmtree(self._building, ignore_errors=True)
         self._building.mkdir()
         try:
@@ -269,19 +270,19 @@ class Writer(Filling):
             raise
 
     def _resume(self, journal: str, threads: concurrent.futures.Executor) -> None:
-        """Takes over the rows of a journal whose pixels have the hashes that it says."""
-        said: dict[int, tuple[bytes, Any]] = {}
+        """Takes over the rows of a journal whose pixels still match its hashes."""
+        journaled: dict[int, tuple[bytes, Any]] = {}
         for line in journal.split("\n"):
             with contextlib.suppress(ValueError, TypeError):
                 row, digest, note = json.loads(line)
                 if row == "":
                     self.settled = note
                 elif 0 <= row < len(self.images):
-                    said[row] = bytes.fromhex(digest), note
-        rows = np.array(sorted(said), np.int64)
+                    journaled[row] = bytes.fromhex(digest), note
+        rows = np.array(sorted(journaled), np.int64)
         for row, digest in zip(rows.tolist(), row_hashes(Rows((self.images,), rows), threads), strict=True):
-            if digest.tobytes() == said[row][0]:
-                self.hashes[row], self.notes[row] = digest, said[row][1]
+            if digest.tobytes() == journaled[row][0]:
+                self.hashes[row], self.notes[row] = digest, journaled[row][1]
 
     def _write(self, line: list[Any]) -> None:
         with self._journaling:
@@ -289,8 +290,9 @@ class Writer(Filling):
 
 
 def _seal(shape: Any, content: Any, arrays: Mapping[str, np.ndarray]) -> str:
-    total = hashlib.sha256(json.dumps([shape, content]).encode())
+    """sha256 (hex) over everything in a cache folder but the pixels."""
+    hasher = hashlib.sha256(json.dumps([shape, content]).encode())
     for name in sorted(arrays):
         array = arrays[name]
-        total.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
-    return total.hexdigest()
+        hasher.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
+    return hasher.hexdigest()

@@ -24,7 +24,7 @@ class Split:
         images: (N, S, S, channels) of the data set's bands, uint8 or uint16: rows of a store, or in memory.
         labels: int32 (N,), index into the classes; -1 is unlabeled (train only).
         names: N names, unique over the data set.
-        hashes: uint8 (N, 32), see `row_hashes`, where they are known.
+        hashes: uint8 (N, 32), the `row_hashes` of the images; None = not known yet.
     """
 
     images: Images
@@ -36,7 +36,7 @@ class Split:
         return len(self.names)
 
     def hashed(self) -> np.ndarray:
-        """uint8 (N, 32), the hashes of the images; where they are not known, all images are read for them."""
+        """Returns the hashes of the images, uint8 (N, 32); reads all images if the hashes are not known yet."""
         return row_hashes(self.images) if self.hashes is None else self.hashes
 
     def labeled(self) -> Split:
@@ -54,11 +54,11 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Of each band over all pixels, in [0, 1] as networks are given them.
+    """Statistics of each band over all pixels, on the scale [0, 1] of the networks' inputs.
 
     Attributes:
-        mean: means.
-        std: standard deviations, above 0.
+        mean: mean of each band.
+        std: standard deviation of each band, above 0.
     """
 
     mean: tuple[float, ...]
@@ -77,14 +77,14 @@ class Dataset:
         test: the test split.
         fingerprint: sha256 (hex) of classes, names, labels, the hashes of images, and their order in the splits.
         notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
-        members: names per split before label_fraction drops any, and the names it touched.
-        overlap: test images ÷ labeled training images, where another data seed would draw another test split of
-            them; 0 where it would draw new images; None where the test split is the source's own or a file's.
-        meaning: what the numbers, bands and size of its tiles were, for whoever classifies others later.
-        statistics: of the bands of the training images, where they are not simply red, green and blue.
-        bounds: west, south, east and north of the middles of its tiles, degrees; () = not known.
-        digests: by the names of `members`, hex digests of the pixels before resizing: the same image has the same in a
-            data set of other names or another size.
+        members: names per split before label_fraction drops any, and the names whose label it hides.
+        overlap: test images ÷ labeled training images if another data seed would draw another test split from the same
+            images; 0 if it would render new images; None if the test split comes from the source or a file.
+        meaning: kind of numbers, bands and size of the tiles, against which images are checked at prediction.
+        statistics: statistics of the bands over the training images; None for plain red, green and blue.
+        bounds: west, south, east and north of the tiles' centers, degrees; () = not known.
+        digests: name in `members` -> hex digest of the pixels before resizing, which is the same for an image whatever
+            its name and whatever the storage size.
     """
 
     name: str
@@ -103,35 +103,38 @@ class Dataset:
 
     @property
     def value_range(self) -> tuple[float, ...]:
-        """(low, high) that 16-bit and float images were mapped by, () where there were none."""
+        """The (low, high) by which 16-bit and float images were mapped; () = there were no such images."""
         return self.meaning.value_range
 
     @property
     def class_counts(self) -> dict[str, list[int]]:
         """Labeled images of each class in "train", "val" and "test"."""
         labels = {"train": self.train.labels, "val": self.validation.labels, "test": self.test.labels}
-        return {side: np.bincount(one[one >= 0], minlength=len(self.classes)).tolist() for side, one in labels.items()}
+        return {
+            side: np.bincount(side_labels[side_labels >= 0], minlength=len(self.classes)).tolist()
+            for side, side_labels in labels.items()
+        }
 
     def splits_document(self) -> dict[str, list[str]]:
         """Names per split, as plain JSON data.
 
-        'train', 'validation' and 'test' can be given back through `dataset.splits`, also with another label_fraction:
-        they hold the full split, but for images that never had a label where dataset.unlabeled drops them.
-        'label_hidden' are the names in train and validation whose label label_fraction put away (in validation these
-        examples are not used). 'unlabeled' are the tiles that unlabeled_dir added to train. 'classes' are the class
-        names in the order of the labels.
+        'train', 'validation' and 'test' can be passed to `dataset.splits` again, also with another label_fraction: they
+        hold the full split, except images that never had a label if dataset.unlabeled drops those. 'label_hidden' are
+        the names in train and validation whose label label_fraction hides (hidden validation examples are not used).
+        'unlabeled' are the tiles that unlabeled_dir added to train. 'classes' are the class names in the order of the
+        labels.
         """
         return {**{key: list(names) for key, names in self.members.items()}, "classes": list(self.classes)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a source is given along with its config section.
+    """What a source receives along with its config section.
 
     Attributes:
         data_seed: seed of the data set, not negative.
-        cache_dir: folder for decoded images; None keeps none.
-        log: takes lines of progress.
+        cache_dir: folder for decoded images; None = they are not cached.
+        log: receives progress messages.
     """
 
     data_seed: int
@@ -150,12 +153,12 @@ class Pool:
         labels: int32 (N,), -1 = unlabeled.
         names: N unique names.
         digests: N sha256 hex digests of the decoded original pixels (before resizing).
-        sides: N strings 'train', 'validation', 'test' where the source has its own splits, else ''.
+        sides: N strings: 'train', 'validation' or 'test' if the source has its own splits, otherwise ''.
         notes: facts worth logging.
-        meaning: what the numbers and the size of its tiles were.
+        meaning: kind of numbers, bands and size of the tiles.
         redrawn: whether another data seed gives new images.
-        hashes: uint8 (N, 32), see `row_hashes`, where they are known.
-        skipped: names of what cannot be read, which is no example.
+        hashes: uint8 (N, 32), the `row_hashes` of the images; None = not known yet.
+        skipped: names of the images that could not be read; they are not among the examples.
     """
 
     name: str
@@ -172,7 +175,7 @@ class Pool:
     skipped: frozenset[str] = frozenset()
 
     def take(self, indices: np.ndarray, labels: np.ndarray) -> Split:
-        """The examples at `indices` (int (n,)) with the given labels (int32 (n,)); images are not copied."""
+        """Selects the examples at `indices`, int (n,), with the given labels, (n,); images are not copied."""
         return Split(
             Rows.of(self.images).select(indices),
             np.asarray(labels, np.int32),
@@ -182,16 +185,16 @@ class Pool:
 
 
 def fingerprint(classes: tuple[str, ...], splits: dict[str, Split], bands: Bands | None = None) -> str:
-    """sha256 (hex) of all that makes the data what it is: classes, bands, and per split names, labels and images.
+    """sha256 (hex) of everything that defines the data: classes, bands, and per split names, labels and images.
 
-    Images count by the hashes of their pixels, which a store has compared with the pixels already.
+    Images enter by the hashes of their pixels, which the cache has already checked against the pixels.
     """
-    total = hashlib.sha256()
+    hasher = hashlib.sha256()
 
     def add(data: bytes) -> None:
-        # The length goes first, so that two different sequences of fields cannot give the same bytes.
-        total.update(len(data).to_bytes(8, "little"))
-        total.update(data)
+        # The length comes first, so that two different sequences of fields cannot give the same bytes.
+        hasher.update(len(data).to_bytes(8, "little"))
+        hasher.update(data)
 
     add("\n".join(classes).encode())
     if bands:
@@ -202,4 +205,4 @@ def fingerprint(classes: tuple[str, ...], splits: dict[str, Split], bands: Bands
         add(split.labels.astype("<i4").tobytes())
         add(repr(split.images.shape).encode())
         add(repr(np.dtype(split.images.dtype).str).encode() + split.hashed().tobytes())
-    return total.hexdigest()
+    return hasher.hexdigest()

@@ -15,7 +15,7 @@ import numpy as np
 
 from kdjax.data import decode, meaning, pixels
 from kdjax.data.bands import OrderError
-from kdjax.data.cache import Filling
+from kdjax.data.cache import ImageBuffer
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 
@@ -87,7 +87,7 @@ class Decoding:
     def __init__(
         self,
         encoded: Encoded,
-        filling: Filling,
+        filling: ImageBuffer,
         expected: Meaning,
         configured: bool,
         threads: concurrent.futures.Executor,

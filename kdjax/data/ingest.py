@@ -98,20 +98,20 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
         stored = None if folder is None else cache.read(folder, threads, context.log)
         if stored is None and folder is not None:
             with _named(folder):
-                waited = stack.enter_context(cache.alone(folder, context.log))
+                waited = stack.enter_context(cache.writer_lock(folder, context.log))
             stored = cache.read(folder, threads, context.log) if waited else None
         if stored is None:
             # Without a set to agree with, bytes and any numbers that the range fits may come together.
             numbers = like.numbers if like else () if bands else (meaning.BYTES,)
             expected = Meaning(asked, numbers, bands=bands)
             dtype = _dtype(encoded, bands) if bands and not asked and not like else expected.dtype
-            filling = cache.Filling(np.zeros(shape, dtype))
+            filling = cache.ImageBuffer(np.zeros(shape, dtype))
             if folder is not None:
                 with _named(folder):
                     filling = stack.enter_context(cache.Writer(folder, shape, dtype, threads))
             decoding = Decoding(encoded, filling, expected, configured, threads, context.log)
             decoding.run()
-            stored = cache.Stored(filling.images, filling.hashes, decoding.content(), decoding.arrays())
+            stored = cache.CachedImages(filling.images, filling.hashes, decoding.content(), decoding.arrays())
             # What is refused is not kept, nor what was not read: the disk or the mount may be well next time, and
             # stamps would not show it.
             keep = decoding.complete and stored.content["names"]

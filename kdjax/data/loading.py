@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdjax import config
-from kdjax.data import band_statistics, cache, near_duplicates, places, sentinel2_offset
+from kdjax.data import band_statistics, near_duplicates, places, sentinel2_offset
 from kdjax.data import splits as split_rules
 from kdjax.data.checks import check
 from kdjax.data.dataset import UNLABELED, Context, Dataset, Pool, Split, Statistics, fingerprint
@@ -21,10 +20,6 @@ from kdjax.data.rows import Rows
 from kdjax.data.sources import SOURCES
 from kdjax.data.sources.folder import load_unlabeled, read_named
 from kdjax.errors import InputError
-from kdjax.runtime import files
-
-_COMPARED_IMAGES = {"training": 50_000, "test": 1000}
-"""The most images in which near-duplicates are counted, which takes some seconds."""
 
 _PROBED_TILES = 50
 """About how many tiles are probed for a location before all are read."""
@@ -90,14 +85,13 @@ def load(
     if section["unlabeled_dir"]:
         held_out = np.concatenate([assignment.validation, assignment.test])
         train, added_digests, unlabeled_notes = _with_unlabeled(train, held_out, pool, section, context)
-        members["unlabeled"], digests = tuple(added_digests), digests | added_digests
-        notes += unlabeled_notes
+        members["unlabeled"], digests, notes = tuple(added_digests), digests | added_digests, notes + unlabeled_notes
     splits = {"train": train, "validation": validation, "test": test}
     data_fingerprint = fingerprint(pool.classes, splits, pool.meaning.bands)
     statistics, band_notes = _band_statistics(section, splits, pool.meaning)
     notes += band_notes
     suggest_grouping = assignment.test_drawn and not section["group_near_duplicates"]
-    notes += _near_duplicates(train, test, cache_dir, data_fingerprint, suggest_grouping)
+    notes += near_duplicates.notes(train, test, cache_dir, data_fingerprint, suggest_grouping)
     overlap = 0.0 if pool.redrawn else None
     if assignment.test_drawn:
         overlap = len(test) / int((train.labels >= 0).sum())
@@ -314,48 +308,6 @@ def _with_unlabeled(
         np.concatenate([train.hashed(), tiles.hashes[keep]]),
     )
     return merged, added, notes
-
-
-def _near_duplicates(
-    train: Split, test: Split, cache_dir: pathlib.Path | None, data_fingerprint: str, suggest_grouping: bool
-) -> tuple[str, ...]:
-    """A note on how many test images are near-duplicates of a training image.
-
-    The count is kept in the cache under `data_fingerprint`. With `suggest_grouping` the note names the field that keeps
-    such images on one side.
-    """
-    key = cache.key_of(
-        [
-            data_fingerprint,
-            near_duplicates.VERSION,
-            near_duplicates.SIDE,
-            near_duplicates.LEAST,
-            _COMPARED_IMAGES["test"],
-        ]
-    )
-    count_file = cache_dir / "near_duplicates" / f"{key}.json" if cache_dir else None
-    if len(train) > _COMPARED_IMAGES["training"]:
-        return (
-            f"near-duplicates were not counted: there are more than {_COMPARED_IMAGES['training']} training images",
-        )
-    # Evenly spaced, so that all classes are among them.
-    compared = np.linspace(0, len(test) - 1, min(len(test), _COMPARED_IMAGES["test"])).astype(int)
-    count = None
-    with contextlib.suppress(InputError, TypeError, KeyError):  # the cached count is absent or damaged
-        count = files.read_json(count_file, "it is counted again")["count"] if count_file else None
-    if type(count) is not int or not 0 <= count <= len(compared):
-        train_thumbnails = near_duplicates.thumbnails(train.images)
-        correlations, _ = near_duplicates.closest(
-            near_duplicates.thumbnails(Rows.of(test.images).select(compared)), train_thumbnails
-        )
-        count = int((correlations >= near_duplicates.LEAST).sum())
-        if count_file:
-            count_file.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(count_file, {"count": count})
-    if not count:
-        return ()
-    advice = "; dataset.group_near_duplicates=True keeps such images on one side" if suggest_grouping else ""
-    return (f"{count} of {len(compared)} test images are nearly the same as a training image{advice}",)
 
 
 def _counts(classes: tuple[str, ...], train: Split, validation: Split, test: Split) -> tuple[str, ...]:

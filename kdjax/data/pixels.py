@@ -1,5 +1,7 @@
-"""What the pixels of a file mean: which bands are red, green and blue, which pixels are data, which values are black
-and white. Training tiles, `predict` and the map all ask here. Images of other bands are chosen from by `bands`.
+"""The meaning of pixels: which bands are red, green and blue, which pixels are data, which values are black and white.
+
+Training tiles, `predict` and the map all use these functions. Bands other than red, green and blue are chosen in
+`bands`.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-_STRIP = 2**20  # values that are converted together: temporaries are eight times as large in bytes
-_PARTLY = 0.25  # share of values between 0 and the highest from which on a band is no mask, whatever it is called
+_STRIP_VALUES = 2**20  # values converted at once; as float64, temporaries take eight times as many bytes
+_PARTIAL_SHARE = 0.25  # a band with a larger share of values strictly between 0 and full is not a mask
 
 
 class DecodeError(Exception):
-    """Why a file could not become an RGB image (without its name)."""
+    """A file cannot be decoded; the message gives the reason without the file's name."""
 
 
 class ReadError(DecodeError):
-    """The file may be sound, but it was not read this time: a disk, a mount, rights, memory."""
+    """The file may be sound but could not be read this time: the disk, a mount, permissions or memory failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Decoded:
         facts: conversions made.
         valid: bool (H, W), where there is data; None = everywhere.
         pixel_size_m: side of a pixel on the ground, m; None = not known.
-        order: that the file's bands have, where it does not describe those that were asked for; () = it does.
-        called: names of other bands by which the file describes what is taken as red, green and blue; '' = none.
+        order: the order of the file's bands, if its descriptions do not name the requested ones; () = they do.
+        called: other names by which the file describes the bands taken as red, green and blue; '' = none.
     """
 
     pixels: np.ndarray
@@ -45,18 +47,19 @@ class Decoded:
 
     @property
     def deep(self) -> bool:
-        """Whether the values need a range to become bytes."""
+        """Whether the values need a value range to become bytes."""
         return self.pixels.dtype != np.uint8
 
 
 @dataclasses.dataclass(frozen=True)
-class Beside:
-    """What the sidecar files of an image say of the samples as its file stores them, neither converted nor turned.
+class Sidecars:
+    """What the sidecar files of an image say about the samples as stored in its file, neither converted nor rotated.
 
     Attributes:
-        nodata: the value of no data of bands, counted from 0.
-        descriptions, roles: of bands, as in the file: they count more than its own.
-        mask: height and width of the image, px -> where it is data, (H, W) bool; None = everywhere.
+        nodata: band, counted from 0 -> its nodata value.
+        descriptions, roles: band, counted from 0 -> its description or role, which override those in the file itself.
+        mask: function of the image's height and width, px, that returns where there is data, bool (H, W); None =
+            everywhere.
     """
 
     nodata: Mapping[int, float] = dataclasses.field(default_factory=dict)
@@ -65,13 +68,19 @@ class Beside:
     mask: Callable[[int, int], np.ndarray | None] = lambda height, width: None
 
     def nodata_of(self, places: Sequence[int]) -> list[float] | None:
-        """The values of no data of these bands, where there is none that of the first with one; None = of no band."""
+        """The nodata value of each band at `places`; one without takes the first listed. None = no band has any."""
         return [self.nodata.get(k, next(iter(self.nodata.values()))) for k in places] if self.nodata else None
 
 
 @dataclasses.dataclass(frozen=True)
 class ColorBands:
-    """Which bands, counted from 0, are what: `color` is one gray band or red, green and blue."""
+    """The role of each band, counted from 0.
+
+    Attributes:
+        color: one gray band, or red, green and blue.
+        alpha: the alpha band; None = none.
+        facts: conversions made.
+    """
 
     color: tuple[int, ...]
     alpha: int | None
@@ -79,14 +88,14 @@ class ColorBands:
 
 
 def choose_bands(roles: Sequence[str]) -> ColorBands:
-    """Takes bands by what the file says of them, whatever their order.
+    """Chooses the color bands by the roles that the file gives, whatever their order.
 
     Args:
-        roles: of each band in GDAL's words in lower case ("red", "green", "blue", "alpha", "nir", "gray",
+        roles: role of each band, in GDAL's terms in lower case ("red", "green", "blue", "alpha", "nir", "gray",
             "undefined", ...).
 
     Raises:
-        DecodeError: nothing says which bands are red, green and blue.
+        DecodeError: the roles leave open which bands are red, green and blue.
     """
     roles = list(roles)
     colors = ("red", "green", "blue")
@@ -118,64 +127,65 @@ def choose_bands(roles: Sequence[str]) -> ColorBands:
 
 
 def is_mask(alpha: np.ndarray) -> bool:
-    """Whether the values of an alpha band are those of a mask: nearly all 0 or full, or all of them 0 or 2ⁿ - 1, n > 7.
+    """Whether the values of an alpha band look like a mask: most are 0 or full, where full may be 2ⁿ - 1 with n > 7.
 
-    GDAL calls the fourth band of any 8-bit file alpha, near infrared too.
+    GDAL calls the fourth band of any 8-bit file alpha, even if it is near infrared.
     """
-    return bool(np.count_nonzero((alpha != 0) & (alpha != _highest(alpha))) <= _PARTLY * alpha.size)
+    return bool(np.count_nonzero((alpha != 0) & (alpha != _full_value(alpha))) <= _PARTIAL_SHARE * alpha.size)
 
 
 def is_full_mask(alpha: np.ndarray) -> bool:
-    """Whether it is a mask that shows something: all 0, as deep water is in near infrared, is none."""
-    return is_mask(alpha) and bool((alpha == _highest(alpha)).any()) and bool(alpha.any())
+    """Whether a band is a mask with some data; all 0, as near infrared is over deep water, does not count as a mask."""
+    return is_mask(alpha) and bool((alpha == _full_value(alpha)).any()) and bool(alpha.any())
 
 
-def shown(alpha: np.ndarray) -> np.ndarray | None:
-    """Where an alpha band (H, W) says that there is data; None = everywhere, or it is no mask."""
+def alpha_mask(alpha: np.ndarray) -> np.ndarray | None:
+    """Returns where an alpha band (H, W) marks data, bool (H, W); None = everywhere, or the band is not a mask."""
     return None if alpha.all() or not is_mask(alpha) else alpha != 0
 
 
-def _highest(alpha: np.ndarray) -> float:
-    most = alpha.max(initial=0)
+def _full_value(alpha: np.ndarray) -> float:
+    """The value by which an alpha band marks data."""
+    highest = alpha.max(initial=0)
     if alpha.dtype.kind == "f":
-        return 1.0 if most <= 1 else float(most)
-    # Many write 255 into 16 bits, or 4095 as of 12. Deep water may be 0 and 1 in near infrared.
-    is_full = most >= 255 and int(most).bit_count() == int(most).bit_length()
-    if is_full and not np.any((alpha != 0) & (alpha != most)):
-        return int(most)
+        return 1.0 if highest <= 1 else float(highest)
+    # Many files mark data by 255 in 16 bits, or by 4095 (12 bits). Lower values may be near infrared over deep water.
+    is_full = highest >= 255 and int(highest).bit_count() == int(highest).bit_length()
+    if is_full and not np.any((alpha != 0) & (alpha != highest)):
+        return int(highest)
     return np.iinfo(alpha.dtype).max
 
 
-def is_data(pixels: np.ndarray, nodata: ArrayLike | None, also: Sequence[np.ndarray | None] = ()) -> np.ndarray | None:
-    """Where pixels are data.
+def is_data(pixels: np.ndarray, nodata: ArrayLike | None, masks: Sequence[np.ndarray | None] = ()) -> np.ndarray | None:
+    """Finds which pixels hold data.
 
-    A pixel is none where a band is NaN or infinite, or where all bands are `nodata`: of a dark pixel one band alone may
-    have that value.
+    A pixel holds no data if any band is NaN or infinite, or if all bands are `nodata`; a dark pixel may have that value
+    in a single band.
 
     Args:
         pixels: (H, W, bands).
-        nodata: the value of no data, or one of each band; None = there is none.
-        also: masks (H, W) bool that hold as well; None among them says "everywhere".
+        nodata: the nodata value, or one for each band; None = there is none.
+        masks: further masks, bool (H, W), that must hold as well; None among them means "everywhere".
 
     Returns:
-        bool (H, W), None = everywhere.
+        bool (H, W), True where there is data; None = everywhere.
 
     Raises:
-        DecodeError: nowhere.
+        DecodeError: no pixel holds data.
     """
-    masks = [mask for mask in also if mask is not None]
-    stored = None if nodata is None else _as_stored(nodata, pixels.dtype)
-    if stored is not None or pixels.dtype.kind == "f":
+    all_masks = [mask for mask in masks if mask is not None]
+    nodata_values = None if nodata is None else _nodata_in(nodata, pixels.dtype)
+    if nodata_values is not None or pixels.dtype.kind == "f":
         valid = np.ones(pixels.shape[:2], bool)
         for rows in strips(pixels):
             if pixels.dtype.kind == "f":
                 valid[rows] &= np.isfinite(pixels[rows]).all(-1)
-            if stored is not None:
-                valid[rows] &= (pixels[rows] != stored).any(-1)
-        masks.append(valid)
-    if not masks:
+            if nodata_values is not None:
+                valid[rows] &= (pixels[rows] != nodata_values).any(-1)
+        all_masks.append(valid)
+    if not all_masks:
         return None
-    valid = np.logical_and.reduce(masks) if len(masks) > 1 else masks[0]
+    valid = np.logical_and.reduce(all_masks) if len(all_masks) > 1 else all_masks[0]
     if valid.all():
         return None
     if not valid.any():
@@ -184,8 +194,8 @@ def is_data(pixels: np.ndarray, nodata: ArrayLike | None, also: Sequence[np.ndar
     return valid
 
 
-def _as_stored(nodata: ArrayLike, dtype: np.dtype) -> np.ndarray | None:
-    """`nodata` in the type of the pixels; None where no pixel can have such values."""
+def _nodata_in(nodata: ArrayLike, dtype: np.dtype) -> np.ndarray | None:
+    """`nodata` in the dtype of the pixels; None if the dtype cannot hold such a value."""
     values = np.asarray(nodata, np.float64)
     possible = np.isfinite(values)
     if dtype.kind != "f":
@@ -194,7 +204,7 @@ def _as_stored(nodata: ArrayLike, dtype: np.dtype) -> np.ndarray | None:
 
 
 def oriented(array: np.ndarray, orientation: int) -> np.ndarray:
-    """An array (H, W, ...) as the TIFF/EXIF orientation 1..8 says to show it; others change nothing."""
+    """Turns an array (H, W, ...) as the TIFF/EXIF orientation 1..8 says; any other value changes nothing."""
     if orientation in (5, 6, 7, 8):
         array = np.swapaxes(array, 0, 1)
     flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
@@ -202,10 +212,10 @@ def oriented(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def inverted(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Pixels of a file in which white is 0.
+    """Inverts the pixels of a file in which white is 0.
 
     Raises:
-        DecodeError: signed or float pixels, for which that means nothing.
+        DecodeError: the pixels are signed or floats, for which this is undefined.
     """
     if pixels.dtype.kind != "u":
         raise DecodeError(f"white is 0 in pixels of type {pixels.dtype}: convert it")
@@ -213,9 +223,9 @@ def inverted(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def sample(decoded: Decoded, count: int = 4096) -> np.ndarray:
-    """About `count` values of an image's data plus its extremes, evenly spread, for `choose_range` and for checks."""
+    """About `count` evenly spread values of an image's data and its extremes, for `choose_range` and for checks."""
     pixels, valid = decoded.pixels, decoded.valid
-    # A stride that has no divisor in common with the number of channels visits all of them.
+    # A stride that shares no divisor with the number of channels visits all of them.
     stride = max(1, pixels.size // count)
     while math.gcd(stride, pixels.shape[-1]) > 1:
         stride += 1
@@ -232,14 +242,14 @@ def sample(decoded: Decoded, count: int = 4096) -> np.ndarray:
 
 
 def choose_range(samples: list[np.ndarray]) -> tuple[float, float, str]:
-    """One value range for all deep images of a data set.
+    """Chooses one value range for all deep images of a data set.
 
     Floats within 0..1 keep 0..1. Unsigned integers that fill more than half of their type keep the type's range.
-    Everything else (reflectances times 10 000, digital numbers of 11 or 12 bits) takes the 0.5 and 99.5 percentiles
-    over all images: single bright roofs would else darken the rest.
+    Everything else (reflectance × 10 000, digital numbers of 11 or 12 bits) gets the 0.5 and 99.5 percentiles over all
+    images, because otherwise a few bright roofs would darken the rest.
 
     Args:
-        samples: one 1-d array of values per image, as `sample` gives them.
+        samples: one 1-d array of values per image, from `sample`.
 
     Returns:
         low, high, and how they were found.
@@ -263,16 +273,17 @@ def choose_range(samples: list[np.ndarray]) -> tuple[float, float, str]:
 
 
 def to_levels(pixels: np.ndarray, value_range: Sequence[float], dtype: DTypeLike) -> np.ndarray:
-    """Maps (low, high) linearly to all values of an unsigned type, clipped and rounded; NaN counts as `low`.
+    """Maps (low, high) linearly to the full range of an unsigned dtype, clipped and rounded; NaN counts as `low`.
 
-    In 16 bits a pixel of which all bands (last axis) clip to 0 becomes 1, unless all are 0: that means no data.
+    In 16 bits, 0 in all bands (last axis) means no data. A pixel whose bands all clip to 0 therefore becomes 1, unless
+    they were all 0 before.
     """
     (low, high), result = value_range, np.empty(pixels.shape, dtype)
-    most = float(np.iinfo(result.dtype).max)
+    highest = float(np.iinfo(result.dtype).max)
     for rows in strips(pixels):
-        scaled = (pixels[rows].astype(np.float64) - low) * (most / (high - low))
-        result[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, most))
-        if most > 255:
+        scaled = (pixels[rows].astype(np.float64) - low) * (highest / (high - low))
+        result[rows] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, highest))
+        if highest > 255:
             result[rows][pixels[rows].any(-1) & ~result[rows].any(-1)] = 1
     return result
 
@@ -287,6 +298,7 @@ def blackened(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
 
 
 def strips(pixels: np.ndarray) -> Iterator[slice]:
-    """Rows that are converted together: a whole image in float64 would take eight times its bytes."""
-    height = max(1, _STRIP // max(1, pixels[:1].size))
+    """Slices of rows to be converted one after the other: a whole image in float64 would take up to eight times its
+    bytes."""
+    height = max(1, _STRIP_VALUES // max(1, pixels[:1].size))
     return (slice(top, top + height) for top in range(0, len(pixels), height))

@@ -16,7 +16,7 @@ import tifffile
 
 from kdjax.data import geokeys, pixels
 from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed, with_roles
-from kdjax.data.pixels import Beside, Decoded, DecodeError
+from kdjax.data.pixels import Decoded, DecodeError, Sidecars
 
 # tifffile logs what it then also raises.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -27,7 +27,7 @@ OtherColors = Callable[[bytes, int], Decoded]
 """Bytes of the file and number of the page -> the image, oriented: for CMYK, YCbCr and less than eight bits."""
 
 
-def read(data: bytes, check_size: Callable[[int, int], None], other_colors: OtherColors, beside: Beside) -> Decoded:
+def read(data: bytes, check_size: Callable[[int, int], None], other_colors: OtherColors, beside: Sidecars) -> Decoded:
     """Decodes a TIFF file.
 
     Args:
@@ -63,7 +63,7 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         else:
             array = _samples(page)
             if bands.alpha is not None:
-                masks.append(pixels.shown(array[..., bands.alpha]))
+                masks.append(pixels.alpha_mask(array[..., bands.alpha]))
             array = _colors(array, bands.color)
             masks += _data(array, page, beside, bands.color)
             if page.photometric == _WHITE_IS_ZERO:
@@ -73,7 +73,7 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
         return Decoded(array, facts, valid, _pixel_size(page), called=otherwise)
 
 
-def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands, beside: Beside) -> Decoded:
+def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands, beside: Sidecars) -> Decoded:
     """Decodes a TIFF file of any number of bands.
 
     Args:
@@ -100,7 +100,7 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
         chosen = bands.choose(array, descriptions, alpha[0] if len(alpha) == 1 else None)
         masks = _masks(tiff, page, beside)
         if len(alpha) == 1 and alpha[0] not in chosen.places and is_unnamed(alpha[0], descriptions, chosen.order):
-            masks.append(pixels.shown(array[..., alpha[0]]))
+            masks.append(pixels.alpha_mask(array[..., alpha[0]]))
         array = array[..., list(chosen.places)]
         valid = pixels.is_data(array[..., :1], None, [*masks, *_data(array, page, beside, chosen.places)])
         if page.photometric == _WHITE_IS_ZERO:
@@ -167,7 +167,7 @@ def _check_pages(tiff: Any, page: Any) -> None:
             raise DecodeError(f"{count} pages or bands: one RGB or gray image expected")
 
 
-def _roles(page: Any, beside: Beside) -> list[str]:
+def _roles(page: Any, beside: Sidecars) -> list[str]:
     """What each band is, in GDAL's words: by its sidecar file, its own tag, or the photometric interpretation."""
     count = page.samplesperpixel
     if page.photometric not in (_WHITE_IS_ZERO, _GRAY, _RGB):
@@ -188,7 +188,7 @@ def _roles(page: Any, beside: Beside) -> list[str]:
     return [beside.roles.get(k, role) for k, role in enumerate(roles)]
 
 
-def _descriptions(page: Any, beside: Beside) -> list[str]:
+def _descriptions(page: Any, beside: Sidecars) -> list[str]:
     """GDAL's description of each band, '' where there is none."""
     found = [""] * page.samplesperpixel
     with contextlib.suppress(Exception):  # metadata that are no XML say nothing
@@ -252,12 +252,12 @@ def _palette(page: Any) -> np.ndarray:
     return (colors if colors.max() < 256 else colors >> 8).astype(np.uint8)
 
 
-def _masks(tiff: Any, page: Any, beside: Beside) -> list[np.ndarray | None]:
+def _masks(tiff: Any, page: Any, beside: Sidecars) -> list[np.ndarray | None]:
     """Of the file and of its sidecar file."""
     return [_mask_page(tiff, page), beside.mask(page.imagelength, page.imagewidth)]
 
 
-def _data(array: np.ndarray, page: Any, beside: Beside, places: Sequence[int] = ()) -> list[np.ndarray | None]:
+def _data(array: np.ndarray, page: Any, beside: Sidecars, places: Sequence[int] = ()) -> list[np.ndarray | None]:
     """Where bands are data by the values of no data of the file and of its sidecar file; `places`, () = all bands."""
     nodata = [_nodata(page), beside.nodata_of(places or range(array.shape[-1]))]
     return [pixels.is_data(array, value) for value in nodata if value is not None] or [pixels.is_data(array, None)]

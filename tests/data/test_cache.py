@@ -107,7 +107,7 @@ def test_what_writers_left_is_swept_after_a_week_and_a_living_one_keeps_its_own(
         "import concurrent.futures, pathlib, sys, time\n"
         "from kdjax.data import cache\n"
         f"folder = pathlib.Path({str(place)!r}) / sys.argv[1]\n"
-        "with cache.alone(folder, print), concurrent.futures.ThreadPoolExecutor() as pool:\n"
+        "with cache.writer_lock(folder, print), concurrent.futures.ThreadPoolExecutor() as pool:\n"
         "    writer = cache.Writer(folder, (4, 32, 32, 3), 'uint8', pool)\n"
         "    print('made', flush=True)\n"
         "    time.sleep(60)\n"
@@ -147,12 +147,12 @@ def test_a_writer_that_is_refused_leaves_nothing(tmp_path):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         with (
             pytest.raises(InputError),
-            cache.alone(place, print),
+            cache.writer_lock(place, print),
             cache.Writer(place, (4, 32, 32, 3), np.uint8, pool),
         ):
             raise InputError("no")
         assert list(place.parent.iterdir()) == []
-        with cache.alone(place, print) as waited, cache.Writer(place, (4, 8, 8, 3), np.uint8, pool) as one:
+        with cache.writer_lock(place, print) as waited, cache.Writer(place, (4, 8, 8, 3), np.uint8, pool) as one:
             for row in (0, 1, 3):
                 one.add(row, np.full((8, 8, 3), 7, np.uint8), None)
             made = one.finish({"names": ("é",)}, {"labels": np.arange(3)})

@@ -97,7 +97,7 @@ def test_turned_dimmed_and_shifted_pictures_are_near_duplicates():
 def test_the_closest_is_that_of_a_loop(monkeypatch):
     small = near_duplicates.thumbnails(pictures(20, 16))
     held, others = small[:9], small[9:]
-    monkeypatch.setattr(near_duplicates, "_ROWS", 4)
+    monkeypatch.setattr(near_duplicates, "_IMAGES_AT_ONCE", 4)
     best, place = near_duplicates.closest(held, others)
     for row, one in enumerate(held):
         symmetries = [np.rot90(m, k) for m in (one, one[:, ::-1]) for k in range(4)]

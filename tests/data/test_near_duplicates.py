@@ -91,5 +91,5 @@ def test_near_duplicates_of_a_test_split_that_is_given_are_counted_without_advic
 def test_near_duplicates_are_found_however_far_they_lie_apart(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3)).astype(np.uint8)
     images[8] = images[0]
-    monkeypatch.setattr(near_duplicates, "_ROWS", 4)
+    monkeypatch.setattr(near_duplicates, "_IMAGES_AT_ONCE", 4)
     assert near_duplicates.pairs(near_duplicates.thumbnails(images)) == [(0, 8)]

@@ -136,8 +136,8 @@ OF_RUNS = (
     ),
     Mutant(
         "kdjax/data/near_duplicates.py",
-        "_correlations(small[start : start + _ROWS], small[start:])",
-        "_correlations(small[start : start + _ROWS], small[start : start + _ROWS])",
+        "_correlations(small[start : start + _IMAGES_AT_ONCE], small[start:])",
+        "_correlations(small[start : start + _IMAGES_AT_ONCE], small[start : start + _IMAGES_AT_ONCE])",
         "tests/data/test_near_duplicates.py -k far",
     ),
     Mutant(

@@ -40,13 +40,13 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         found = layout.find(files, f"{field}: {path}")
 
         def read(k: int) -> Raw:
-            return Raw(found.names[k], found.labels[k], files.read(found.chosen[k]))
+            return Raw(found.names[k], found.labels[k], files.read(found.file_indices[k]))
 
         taken = ingest(
             Encoded(
                 field,
                 found.names,
-                [files.stamps[i] for i in found.chosen],
+                [files.stamps[i] for i in found.file_indices],
                 read,
                 identity=[files.identity, found.classes],
             ),
