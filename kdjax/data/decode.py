@@ -159,7 +159,7 @@ def _decode(data: bytes | np.ndarray, stack: contextlib.ExitStack, bands: Bands 
             chosen = bands.choose(decoded.pixels, descriptions if bands.orders else with_roles(descriptions, RGB))
             array = decoded.pixels[..., list(chosen.places)]
             decoded = dataclasses.replace(decoded, pixels=array, facts=(chosen.fact,), order=chosen.order)
-        elif other_names := tiff.called(descriptions, (0, 1, 2)):
+        elif other_names := tiff.other_names(descriptions, (0, 1, 2)):
             facts = (*decoded.facts, f"bands called {other_names} taken as red, green and blue")
             decoded = dataclasses.replace(decoded, facts=facts, called=other_names)
         return decoded

@@ -32,7 +32,7 @@ OF_BANDS = (
     Mutant(BANDS, "> _DARKEST_MARGIN * abs", "> 0 * abs", DATA),
     Mutant(BANDS, "image[image.min(-1) < image.max(-1)]", "image.reshape(-1, image.shape[-1])", DATA),
     Mutant(BANDS, "if self.order and matching and self.order not in matching:", "if False:", DATA),
-    Mutant("kdjax/data/decode_all.py", "if len(found) > 1:", "if False:", DATA),
+    Mutant("kdjax/data/decode_all.py", "if len(title_by_order) > 1:", "if False:", DATA),
     Mutant(BANDS, "if keys.count(key) > 1:", "if keys.count(key) > 2:", DATA),
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
     Mutant("kdjax/data/sentinel2_offset.py", "if many or share > _MOST_BELOW:", "if False:", DATA),
