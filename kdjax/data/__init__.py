@@ -1,4 +1,4 @@
-"""Image data sets as uint8 arrays with splits."""
+"""Image data sets as uint8 or uint16 arrays with splits."""
 
 from kdjax.data.checks import check
 from kdjax.data.dataset import Dataset, Split

@@ -1,4 +1,4 @@
-"""What can be checked of config.dataset without data."""
+"""Checks of config.dataset that need no data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SIZES = (32, 4096)  # px
 
 _DEMO = ("demo_classes", "demo_train", "demo_validation", "demo_test")
 
-# Fields that a source does not read, and a source that does.
-_UNREAD = {
+# Source -> fields that it does not read, each with a source that does.
+_UNREAD_FIELDS = {
     "demo": {
         **dict.fromkeys(("path", "sensor", "file_bands", "test_fraction", "validation_fraction"), "folder"),
         **dict.fromkeys(("builder", "tfds_splits"), "tfds"),
@@ -31,14 +31,14 @@ def check(section: Mapping[str, Any]) -> None:
     """Checks every field of config.dataset.
 
     Args:
-        section: config.dataset, complete.
+        section: config.dataset with all its fields.
 
     Raises:
         InputError: names the first field that is wrong.
     """
     check_choice("dataset.source", section["source"], tuple(SOURCES))
     defaults = config.base().dataset
-    for field, reader in _UNREAD.get(section["source"], {}).items():
+    for field, reader in _UNREAD_FIELDS.get(section["source"], {}).items():
         if section[field] and section[field] != defaults[field]:
             raise InputError(
                 f"dataset.{field} is {section[field]}, but dataset.source is {section['source']!r} and does not read "
@@ -65,7 +65,7 @@ def check(section: Mapping[str, Any]) -> None:
     _check_split(section)
     _check_unread(section, defaults)
     splits = section["tfds_splits"]
-    if not is_list(splits) or len(splits) not in (0, 3) or not all(isinstance(one, str) for one in splits):
+    if not is_list(splits) or len(splits) not in (0, 3) or not all(isinstance(split, str) for split in splits):
         raise InputError(
             f"dataset.tfds_splits: give none or three split strings (train, validation, test), not {splits!r}"
         )
@@ -75,10 +75,10 @@ def check(section: Mapping[str, Any]) -> None:
 
 
 def check_both(field: str, weights: Any, sampling: str) -> None:
-    """Whether class weights and the way of drawing go together.
+    """Checks that class weights and the sampling of an epoch do not both balance the classes.
 
     Raises:
-        InputError: both even out the classes.
+        InputError: they do.
     """
     if sampling == "balanced" and class_weights.is_balanced(weights):
         raise InputError(
@@ -90,8 +90,8 @@ def _check_split(section: Mapping[str, Any]) -> None:
     check_choice("dataset.split_by", section["split_by"], ("image", "place"))
     check_number("dataset.block_km", section["block_km"], least=0.001, most=1000)
     fold = section["fold"]
-    whole = is_list(fold) and all(map(is_whole, fold))
-    if not whole or (len(fold) and not (len(fold) == 2 and 0 <= fold[0] < fold[1] and fold[1] >= 2)):
+    is_integers = is_list(fold) and all(map(is_whole, fold))
+    if not is_integers or (len(fold) and not (len(fold) == 2 and 0 <= fold[0] < fold[1] and fold[1] >= 2)):
         raise InputError(f"dataset.fold: {fold!r} must be () or (number, folds) with number from 0 to folds − 1")
     if section["places"] and section["split_by"] != "place":
         raise InputError("dataset.places is given, but dataset.split_by is 'image': set it to 'place'")
@@ -101,8 +101,8 @@ def _check_split(section: Mapping[str, Any]) -> None:
         raise InputError(
             "dataset.split_by is 'place': only the files of source 'folder' have locations; give dataset.places"
         )
-    grouped = {"split_by": section["split_by"] == "place", "group_near_duplicates": section["group_near_duplicates"]}
-    for field in (*(name for name in grouped if grouped[name]), *(("fold",) if fold else ())):
+    grouping = {"split_by": section["split_by"] == "place", "group_near_duplicates": section["group_near_duplicates"]}
+    for field in (*(name for name in grouping if grouping[name]), *(("fold",) if fold else ())):
         if section["splits"]:
             raise InputError(
                 f"dataset.splits names the images of each side, so dataset.{field} does nothing: leave one out"
@@ -110,7 +110,7 @@ def _check_split(section: Mapping[str, Any]) -> None:
 
 
 def _check_unread(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuses what would change nothing of the split, where it is not at its default."""
+    """Refuses fields with another value than the default that would not affect the split."""
     reasons = {
         ("block_km",): section["split_by"] != "place"
         and "only dataset.split_by='place' reads it: set that too, or leave this out",

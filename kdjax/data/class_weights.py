@@ -1,4 +1,4 @@
-"""Class weights: what an example counts for in the terms that ask for its label, by its class."""
+"""Class weights: the weight of an example, by its class, in the loss terms that use its label."""
 
 from __future__ import annotations
 
@@ -17,95 +17,96 @@ FORMS = "give 'balanced', one weight a class in the order of the classes, or tex
 
 
 def check(field: str, value: Any) -> None:
-    """Checks what can be checked of class weights without data.
+    """Checks class weights as far as possible without data.
 
     Args:
-        field: its name, for the message.
-        value: (), ('balanced',), numbers, or texts 'NAME=WEIGHT'; one text may stand for itself.
+        field: name of the field, for messages.
+        value: (), ('balanced',), numbers, or strings 'NAME=WEIGHT'; a single string need not be in a tuple.
 
     Raises:
-        InputError: it has another form, a class is named twice, or a weight is not a finite number above 0.
+        InputError: the value has another form, names a class twice, or has a weight that is not a finite number above
+            0.
     """
-    _parsed(field, value)
+    _parse(field, value)
 
 
 def is_balanced(value: Any) -> bool:
-    """Whether the weights are to be drawn from the counts."""
+    """Whether the weights are to be computed from the class counts."""
     return value == BALANCED or tuple(value) == (BALANCED,)
 
 
 def class_weights(
     field: str, value: Any, classes: Sequence[str], labels: np.ndarray, *, even: bool = False
 ) -> tuple[float, ...]:
-    """The weight of each class, in their order.
+    """Computes the weight of each class, in the order of the classes.
 
-    Only ratios count: weights are scaled so that their mean over the examples is 1, which keeps the terms that they
-    weigh as large beside the others as without them.
+    Only ratios matter: the weights are scaled so that their mean over the examples is 1, which keeps the weighted terms
+    as large relative to the others as without weights.
 
     Args:
-        field: the name of the field, for the message.
-        value: as `check` takes it. 'balanced' is n / (k · n_c) of the n labeled examples, n_c of them of the class,
-            and of the k classes that have some, as scikit-learn has it; a class that has none weighs 1, which nothing
-            uses. A class that is not named weighs 1 beside those that are.
-        classes: their names.
-        labels: (N,) int of the training examples, -1 = unlabeled.
-        even: whether the classes are drawn equally often. The mean is then over them.
+        field: name of the field, for messages.
+        value: as for `check`. 'balanced' means n / (k · n_c), as in scikit-learn, for n labeled examples, n_c of them
+            in the class, and k classes that have examples; a class without examples gets 1, which is never used. With
+            strings 'NAME=WEIGHT', a class that is not named has weight 1 before the scaling.
+        classes: names of the classes.
+        labels: (N,) int, the training labels; -1 = unlabeled.
+        even: whether the classes are drawn equally often; the mean is then over classes instead of examples.
 
     Returns:
-        One weight a class; () where `value` is.
+        One weight per class; () if `value` is empty.
 
     Raises:
-        InputError: a class is unknown, there are more or fewer weights than classes, or their order may be mistaken: 10
-            comes before 2 as text.
+        InputError: a class is unknown, the number of weights is not that of the classes, or the order is likely to be
+            mistaken, because as text 10 comes before 2.
     """
-    parsed = _parsed(field, value)
+    parsed = _parse(field, value)
     if not parsed:
         return ()
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     if parsed == BALANCED:
         weights = np.divide(1.0, counts, out=np.zeros(len(classes)), where=counts > 0)
     elif isinstance(parsed, dict):
-        spelled = [unicodedata.normalize("NFC", name) for name in classes]
-        unknown = [name for name in parsed if name not in spelled]
+        normalized = [unicodedata.normalize("NFC", name) for name in classes]
+        unknown = [name for name in parsed if name not in normalized]
         if unknown:
             raise InputError(f"{field} names {unknown[0]!r}, which is not a class; there are {', '.join(classes)}")
-        weights = np.array([parsed.get(name, 1.0) for name in spelled])
+        weights = np.array([parsed.get(name, 1.0) for name in normalized])
     else:
         if len(parsed) != len(classes):
             raise InputError(
                 f"{field} has {len(parsed)} weights for {len(classes)} classes, {', '.join(classes)}: give one each"
             )
-        if sorted(classes) == list(classes) != sorted(classes, key=_numbers):
+        if sorted(classes) == list(classes) != sorted(classes, key=_natural_key):
             raise InputError(
                 f"{field} has weights in the order of the classes, which are sorted as text, {', '.join(classes)}: "
                 "give texts 'NAME=WEIGHT'"
             )
         weights = np.array(parsed)
-    drawn = (counts > 0).astype(float) if even else counts
-    total = (weights * drawn).sum()  # 0 without any label
-    scaled = np.where((weights > 0) & (total > 0), weights * drawn.sum() / (total or 1.0), 1.0)
+    draws = (counts > 0).astype(float) if even else counts
+    total = (weights * draws).sum()  # 0 if no example is labeled
+    scaled = np.where((weights > 0) & (total > 0), weights * draws.sum() / (total or 1.0), 1.0)
     return tuple(scaled.tolist())
 
 
-def _numbers(name: str) -> list[Any]:
-    """A key by which 2 comes before 10."""
+def _natural_key(name: str) -> list[Any]:
+    """Sort key by which 2 comes before 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _parsed(field: str, value: Any) -> str | tuple[float, ...] | dict[str, float]:
-    """'balanced', weights in order, or weights by name."""
-    given = (value,) if isinstance(value, str) else value
-    if not isinstance(given, Sequence):
+def _parse(field: str, value: Any) -> str | tuple[float, ...] | dict[str, float]:
+    """Parses the value into 'balanced', weights in order, or weights by class name."""
+    items = (value,) if isinstance(value, str) else value
+    if not isinstance(items, Sequence):
         raise InputError(f"{field} is {value!r}: {FORMS}")
-    if tuple(given) == (BALANCED,):
+    if tuple(items) == (BALANCED,):
         return BALANCED
-    if all(isinstance(one, str) for one in given):
-        pairs = [unicodedata.normalize("NFC", one).rpartition("=") for one in given]
-        named = {name: _weight(field, text) for name, sign, text in pairs if sign and name}
-        if len(named) < len(given):
+    if all(isinstance(item, str) for item in items):
+        pairs = [unicodedata.normalize("NFC", item).rpartition("=") for item in items]
+        weight_of = {name: _weight(field, text) for name, separator, text in pairs if separator and name}
+        if len(weight_of) < len(items):
             raise InputError(f"{field} is {value!r}: {FORMS}, each class once")
-        return named if given else ()
-    return tuple(_weight(field, one) for one in given)
+        return weight_of if items else ()
+    return tuple(_weight(field, item) for item in items)
 
 
 def _weight(field: str, value: Any) -> float:

@@ -1,7 +1,7 @@
-"""How large a pixel is on the ground by the GeoTIFF keys of a tile, where they say it for sure.
+"""The size of a pixel on the ground by the GeoTIFF keys of a tile, as far as they are conclusive.
 
-Maps ask GDAL for it. Tiles are read without GDAL, and what a model learns must not depend on an optional package: so
-here stands what is known without its database, and for the rest nothing is said.
+Maps get it from GDAL. Tiles are read without GDAL, because what a model learns must not depend on an optional package.
+This module therefore knows the common cases that need no EPSG database, and returns None for all others.
 """
 
 import math
@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 METERS_A_DEGREE = 111_320.0
-"""Of the equator. Maps take it from here, so that tiles and rasters in degrees are measured alike."""
-_DEGREES, _METER, _OWN = (9102, 9122), 9001, 32767  # EPSG codes of units; the file's own definition
+"""Length of a degree of the equator, m. Maps use it too, so that tiles and rasters in degrees are measured alike."""
+_DEGREES, _METER, _USER_DEFINED = (9102, 9122), 9001, 32767  # EPSG codes of units; "defined in the file"
 _UNITS = {
     _METER: 1.0, 9036: 1000.0, 9002: 0.3048, 9003: 1200 / 3937, 9005: 0.3047972654, 9031: 1.0000135965,
     9037: 0.9143917962, 9040: 0.914398414616, 9041: 0.304799471539, 9084: 0.914398530744, 9094: 0.304799710182,
     9096: 0.9144, 9098: 0.201168, 9301: 20.116756,
 }  # fmt: skip
-"""EPSG code of a unit of length -> m."""
+"""EPSG code of a unit of length -> its length in m."""
 
 _GRADS = frozenset((4807, 4810, 4811, 4816, 4819, 4821, 4901, 4902))
-"""EPSG codes of longitude and latitude in other units than degrees."""
+"""EPSG codes of geographic systems in other units than degrees."""
 
 _WEB_MERCATOR, _EQUATOR_M = (3785, 3857), 6_378_137.0  # EPSG codes, and the radius of the sphere
 
-_STRETCHED = frozenset(
+_DISTORTED = frozenset(
     map(
         int,
         """
@@ -40,30 +40,31 @@ _STRETCHED = frozenset(
 """.split(),
     )
 )
-"""EPSG codes of projected systems that stretch areas by more than 2 % somewhere in their area of use, such as world and
-polar maps, or of which that cannot be said. tests/data/test_geokeys.py asks some of EPSG's again; once it asked all."""
+"""EPSG codes of projected systems whose areas are off by more than 2 % somewhere in their area of use, as in world and
+polar maps, or for which this is unknown. tests/data/test_geokeys.py recomputes some of them; once all were checked."""
 
-_LAST = 32766  # further codes are no EPSG's
+_LAST_EPSG = 32766  # higher codes are not EPSG's
 
-_IN_METERS = (
+_METRIC_SYSTEMS = (
     *((32601, 32660), (32701, 32760), (25828, 25838), (26901, 26923)),  # UTM: WGS 84, ETRS89, NAD83
     *((code, code) for code in (2056, 2154, 3035, 27700, 28992, *_WEB_MERCATOR)),
 )
-"""First and last EPSG codes of systems in meters: files with a vertical system as well do not name their unit."""
+"""First and last EPSG codes of systems in meters, for files without a unit, such as those with a vertical system."""
 
-_UTM_ZONES = ((16001, 16060), (16101, 16160))  # GeoTIFF's codes of the projections alone, north and south
-_TRANSVERSE_MERCATOR, _EQUAL_AREA = 1, (10, 11)  # GeoTIFF's codes of methods; Lambert's azimuthal and Albers'
-_FAR_M, _NEAR_ONE = 500_000.0, 0.005  # a transverse Mercator stretches lengths by 0.3 % so far from its meridian
+_UTM_ZONES = ((16001, 16060), (16101, 16160))  # GeoTIFF codes of the projections without a datum, north and south
+_TRANSVERSE_MERCATOR, _EQUAL_AREA = 1, (10, 11)  # GeoTIFF codes of methods; Lambert azimuthal and Albers equal-area
+# At this distance from its central meridian, a transverse Mercator projection stretches lengths by 0.3 %.
+_MOST_DISTANCE_M, _MOST_SCALE_ERROR = 500_000.0, 0.005
 
 
 def pixel_size(tags: Mapping[str, Any]) -> float | None:
-    """Side of a pixel on the ground, m; None where the keys do not say it for sure.
+    """Side of a pixel on the ground, m; None if the keys are not conclusive.
 
     Args:
-        tags: the keys and their values, as `tifffile` has them.
+        tags: GeoTIFF keys and their values, as `tifffile` gives them.
 
     Raises:
-        KeyError, TypeError, ValueError: keys that belong together are not all there, or are none.
+        KeyError, TypeError, ValueError: keys are missing or malformed.
     """
     if "ModelTransformation" in tags:
         (a, b, _, x), (d, e, _, y) = np.reshape(tags["ModelTransformation"], (4, 4))[:2]
@@ -79,7 +80,7 @@ def pixel_size(tags: Mapping[str, Any]) -> float | None:
 
 
 def _degree(tags: Mapping[str, Any], latitude: float) -> float | None:
-    """Meters a degree, in the mean of both directions."""
+    """Meters in a degree: the geometric mean of both directions; None if the keys are not conclusive."""
     unit, code = (int(tags.get(key, 0)) for key in ("GeogAngularUnitsGeoKey", "GeographicTypeGeoKey"))
     if unit not in (0, *_DEGREES) or code in _GRADS or not abs(latitude) <= 90:
         return None
@@ -87,33 +88,37 @@ def _degree(tags: Mapping[str, Any], latitude: float) -> float | None:
 
 
 def _length(tags: Mapping[str, Any], x: float, y: float) -> float | None:
-    """Meters on the ground that a unit of a projected system is."""
-    code = int(tags.get("ProjectedCSTypeGeoKey", _OWN))
+    """Meters on the ground in a unit of a projected system; None if the keys are not conclusive."""
+    code = int(tags.get("ProjectedCSTypeGeoKey", _USER_DEFINED))
     unit = _unit(tags, code)
-    if unit is None or code in _STRETCHED or _LAST < code != _OWN:
+    if unit is None or code in _DISTORTED or _LAST_EPSG < code != _USER_DEFINED:
         return None
-    if code in _WEB_MERCATOR:  # which stretches more towards the poles
+    if code in _WEB_MERCATOR:  # its scale grows towards the poles
         return unit / math.cosh(y * unit / _EQUATOR_M)
-    return unit if code != _OWN or _keeps_areas(tags, x, unit) else None
+    return unit if code != _USER_DEFINED or _keeps_areas(tags, x, unit) else None
 
 
 def _unit(tags: Mapping[str, Any], code: int) -> float | None:
+    """Length of a unit of a projected system, m; None = not known."""
     if "ProjLinearUnitsGeoKey" not in tags:
-        return 1.0 if _among(code, _IN_METERS) else None
+        return 1.0 if _in_any(code, _METRIC_SYSTEMS) else None
     unit = int(tags["ProjLinearUnitsGeoKey"])
-    return float(tags["ProjLinearUnitSizeGeoKey"]) if unit == _OWN else _UNITS.get(unit)
+    return float(tags["ProjLinearUnitSizeGeoKey"]) if unit == _USER_DEFINED else _UNITS.get(unit)
 
 
 def _keeps_areas(tags: Mapping[str, Any], x: float, unit: float) -> bool:
-    """Whether a system of the file's own is true to scale at an easting."""
-    if _among(int(tags.get("ProjectionGeoKey", _OWN)), _UTM_ZONES):
-        return abs(x * unit - 500_000.0) <= _FAR_M
+    """Whether a system that the file itself defines is true to scale at the easting `x`."""
+    if _in_any(int(tags.get("ProjectionGeoKey", _USER_DEFINED)), _UTM_ZONES):
+        return abs(x * unit - 500_000.0) <= _MOST_DISTANCE_M
     method = int(tags.get("ProjCoordTransGeoKey", 0))
     if method == _TRANSVERSE_MERCATOR:
         scale = float(tags["ProjScaleAtNatOriginGeoKey"])
-        return abs(scale - 1) <= _NEAR_ONE and abs(x - float(tags["ProjFalseEastingGeoKey"])) * unit <= _FAR_M
+        return (
+            abs(scale - 1) <= _MOST_SCALE_ERROR
+            and abs(x - float(tags["ProjFalseEastingGeoKey"])) * unit <= _MOST_DISTANCE_M
+        )
     return method in _EQUAL_AREA
 
 
-def _among(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+def _in_any(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
     return any(first <= code <= last for first, last in ranges)

@@ -1,8 +1,8 @@
-"""The image files of a directory or a zip archive: for training, tiles without labels and `predict` alike.
+"""Lists and reads the image files of a directory or a zip archive, for training, unlabeled tiles and `predict`.
 
-Hidden files, thumbnails and the folders of operating systems are passed over and counted; files whose names are of no
-image are listed. GDAL's sidecar files (NAME.msk, NAME.aux.xml) are read with their image. An archive is read in
-memory: nothing is extracted.
+Hidden files, thumbnails and the folders of operating systems are ignored and counted; files whose names are not those
+of images are listed. GDAL's sidecar files (NAME.msk, NAME.aux.xml) are read with their image. An archive is read in
+memory; nothing is extracted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kdjax.errors import InputError, listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
-# In lower case. Synology, macOS, Windows, QNAP, Linux and file managers leave these among the images.
+# Names, in lower case, that Synology, macOS, Windows, QNAP, Linux and file managers leave among the images.
 _SYSTEM = frozenset(
     "@eadir __macosx $recycle.bin #recycle @recycle #snapshot lost+found thumbs thumbnails thumbs.db ehthumbs.db "
     "desktop.ini".split()
@@ -37,12 +37,12 @@ class Files(Protocol):
     """A directory or an archive.
 
     Attributes:
-        paths: the images, with '/', ascending.
-        others: files that are no images by their names, ascending.
-        folders: all folders that were looked into, ascending.
-        ignored: what was passed over -> number of files.
-        stamps: one text an image that changes when its content does.
-        identity: what tells it from others with the same stamps.
+        paths: paths of the images, with '/', ascending.
+        others: files whose names are not those of images, ascending.
+        folders: all folders that were searched, ascending.
+        ignored: name or kind of what was ignored -> number of files.
+        stamps: one string per image that changes when its content does.
+        identity: a string that distinguishes this directory or archive from others with the same stamps.
     """
 
     paths: tuple[str, ...]
@@ -52,40 +52,43 @@ class Files(Protocol):
     stamps: tuple[str, ...]
     identity: str
 
-    def read(self, index: int) -> bytes: ...
+    def read(self, index: int) -> bytes:
+        """The bytes of an image, by its index in `paths`, with its sidecar files; raises as `read_file`."""
 
 
 def read_file(path: pathlib.Path) -> bytes:
     """The bytes of one image file, with its sidecar files.
 
     Raises:
-        ReadError: it or a sidecar file is not there, cannot be read, or is not a regular file.
-        DecodeError: one is too large.
+        ReadError: the file or a sidecar file does not exist, cannot be read, or is not a regular file.
+        DecodeError: the file or a sidecar file is too large.
     """
-    beside = {suffix: path.with_name(path.name + suffix) for suffix in _SIDECARS}
-    # A broken link counts: without its mask the image would be read as if it were data everywhere.
+    sidecar_paths = {suffix: path.with_name(path.name + suffix) for suffix in _SIDECARS}
+    # A broken link counts, so that it raises below: an image without its mask would count as data everywhere.
     sidecars = {
-        suffix: place for suffix, place in beside.items() if os.path.lexists(place) and not os.path.isdir(place)
+        suffix: sidecar
+        for suffix, sidecar in sidecar_paths.items()
+        if os.path.lexists(sidecar) and not os.path.isdir(sidecar)
     }
     return _with(_bytes_of(path), sidecars, _bytes_of)
 
 
 def _with(data: bytes, sidecars: Mapping[str, Any], bytes_of: Callable[[Any], bytes]) -> bytes:
-    read = {}
-    for suffix, place in sidecars.items():
+    contents = {}
+    for suffix, sidecar in sidecars.items():
         try:
-            read[suffix] = bytes_of(place)
+            contents[suffix] = bytes_of(sidecar)
         except decode.DecodeError as error:
             raise type(error)(f"its sidecar file {suffix}: {error}") from error
-    return decode.WithSidecars(data, read.get(".msk"), read.get(".aux.xml")) if read else data
+    return decode.WithSidecars(data, contents.get(".msk"), contents.get(".aux.xml")) if contents else data
 
 
 def _bytes_of(path: pathlib.Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        ReadError: it is not there, cannot be read, or is not a regular file.
-        DecodeError: it is too large.
+        ReadError: the file does not exist, cannot be read, or is not a regular file.
+        DecodeError: the file is too large.
     """
     try:
         info = path.stat()
@@ -99,12 +102,12 @@ def _bytes_of(path: pathlib.Path) -> bytes:
 
 
 def stamp(info: os.stat_result) -> str:
-    """A text that changes when a file's content does, or another file takes its place: dates alone may be copied."""
+    """A string that changes when a file's content does or another file replaces it; times alone may be copied."""
     return f"{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
 
 
-def _look_at(path: pathlib.Path) -> tuple[str, bool]:
-    """The stamp of a file, and whether it is regular; a broken link counts as that, so that reading it names it."""
+def _stamp_of(path: pathlib.Path) -> tuple[str, bool]:
+    """The stamp of a file, and whether it is regular; a broken link counts as regular, so that reading it fails."""
     try:
         info = path.stat()
     except OSError:
@@ -112,11 +115,11 @@ def _look_at(path: pathlib.Path) -> tuple[str, bool]:
     return stamp(info), stat.S_ISREG(info.st_mode)
 
 
-def _system(name: str) -> bool:
+def _is_system(name: str) -> bool:
     return name.startswith((".", "SYNOPHOTO_THUMB_")) or name.lower() in _SYSTEM
 
 
-def _refuse(error: OSError) -> None:
+def _refuse_unreadable_folder(error: OSError) -> None:
     raise InputError(f"{error.filename} cannot be listed: {error.strerror}")
 
 
@@ -124,42 +127,44 @@ class _Directory:
     def __init__(self, root: pathlib.Path):
         self._root = root
         self.identity = f"directory {root.resolve()}"
-        found, others, folders = [], [], []
+        images, others, folders = [], [], []
         ignored: collections.Counter[str] = collections.Counter()
-        above: dict[str, tuple[str, ...]] = {}
-        for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
-            real, parents = os.path.realpath(folder), above.get(os.path.dirname(folder), ())
-            if real in parents:  # a link back to a folder above
+        parents_of: dict[str, tuple[str, ...]] = {}
+        for folder, subfolders, files in os.walk(root, onerror=_refuse_unreadable_folder, followlinks=True):
+            real_path, parents = os.path.realpath(folder), parents_of.get(os.path.dirname(folder), ())
+            if real_path in parents:  # a link to a folder above, which would recur forever
                 subfolders.clear()
                 continue
-            above[folder] = (*parents, real)
-            for name in filter(_system, subfolders):
-                ignored[name] += sum(len(inside) for _, _, inside in os.walk(os.path.join(folder, name)))
-            subfolders[:] = sorted(name for name in subfolders if not _system(name))
+            parents_of[folder] = (*parents, real_path)
+            for name in filter(_is_system, subfolders):
+                ignored[name] += sum(len(names) for _, _, names in os.walk(os.path.join(folder, name)))
+            subfolders[:] = sorted(name for name in subfolders if not _is_system(name))
             if folder != str(root):
                 folders.append(pathlib.Path(folder).relative_to(root).as_posix())
             for file in files:
                 path = pathlib.Path(folder, file)
                 relative = path.relative_to(root).as_posix()
-                if _system(file):
+                if _is_system(file):
                     ignored[file if file.lower() in _SYSTEM else "hidden files and thumbnails"] += 1
                     continue
                 if not file.lower().endswith(SUFFIXES):
                     others.append(relative)
                     continue
-                text, regular = _look_at(path)
-                if regular:
-                    found.append((relative, text))
+                image_stamp, is_regular = _stamp_of(path)
+                if is_regular:
+                    images.append((relative, image_stamp))
                 else:
                     ignored["pipes and devices"] += 1
-        found.sort()
+        images.sort()
         self.ignored = dict(sorted(ignored.items()))
         self.folders = tuple(sorted(folders))
-        self.paths = tuple(path for path, _ in found)
+        self.paths = tuple(path for path, _ in images)
         sidecars, self.others = _sidecars(self.paths, others)
         self.stamps = tuple(
-            " ".join((path, text, *(_look_at(root / other)[0] for other in sidecars.get(path, {}).values())))
-            for path, text in found
+            " ".join(
+                (path, image_stamp, *(_stamp_of(root / sidecar)[0] for sidecar in sidecars.get(path, {}).values()))
+            )
+            for path, image_stamp in images
         )
 
     def read(self, index: int) -> bytes:
@@ -167,14 +172,14 @@ class _Directory:
 
 
 def _sidecars(paths: Iterable[str], others: Iterable[str]) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
-    """Sidecar files, as image -> suffix -> file; and the other files that do not."""
-    others, found = set(others), {}
+    """The sidecar files as image -> suffix -> file, and the remaining files of `others`, ascending."""
+    others, sidecars_of = set(others), {}
     for path in paths:
         sidecars = {suffix: path + suffix for suffix in _SIDECARS if path + suffix in others}
         if sidecars:
-            found[path] = sidecars
+            sidecars_of[path] = sidecars
             others.difference_update(sidecars.values())
-    return found, tuple(sorted(others))
+    return sidecars_of, tuple(sorted(others))
 
 
 class _Archive:
@@ -191,17 +196,17 @@ class _Archive:
                     f"{field}: {path} holds the member {member.filename!r}, which points outside the "
                     "archive; pack the archive again"
                 )
-            within = [part for part in parts[:-1] if part not in (".", "")]
-            passed_over = next(filter(_system, within), None)
-            if passed_over is None:
-                folders.update("/".join(within[:depth]) for depth in range(1, len(within) + 1))
+            folder_parts = [part for part in parts[:-1] if part not in (".", "")]
+            ignored_as = next(filter(_is_system, folder_parts), None)
+            if ignored_as is None:
+                folders.update("/".join(folder_parts[:depth]) for depth in range(1, len(folder_parts) + 1))
             if parts[-1] == "":  # a folder
                 continue
-            if passed_over is None and _system(parts[-1]):
-                passed_over = parts[-1] if parts[-1].lower() in _SYSTEM else "hidden files and thumbnails"
-            name = "/".join((*within, parts[-1]))
-            if passed_over is not None:
-                ignored[passed_over] += 1
+            if ignored_as is None and _is_system(parts[-1]):
+                ignored_as = parts[-1] if parts[-1].lower() in _SYSTEM else "hidden files and thumbnails"
+            name = "/".join((*folder_parts, parts[-1]))
+            if ignored_as is not None:
+                ignored[ignored_as] += 1
             elif name in members:
                 raise InputError(f"{field}: {path} holds {name} twice: pack the archive again, with each file once")
             else:
@@ -213,7 +218,7 @@ class _Archive:
         self._members = members
         self.stamps = tuple(
             " ".join(
-                (name, *(f"{one.file_size} {one.CRC:08x}" for one in (members[each] for each in self._files_of(name))))
+                (name, *(f"{file.file_size} {file.CRC:08x}" for file in map(members.__getitem__, self._files_of(name))))
             )
             for name in self.paths
         )
@@ -230,13 +235,13 @@ class _Archive:
         member = self._members[name]
         if member.flag_bits & 1:
             raise decode.DecodeError("is encrypted")
-        # The declared size bounds what zipfile unpacks.
+        # zipfile never unpacks more than the declared size.
         if member.file_size > decode.MAX_FILE_BYTES:
             raise decode.DecodeError(f"would unpack to more than {decode.MAX_FILE_BYTES // 2**20} MiB")
         try:
             return self._archive.read(member)
         except OSError as error:
-            if error.errno is None:  # not the disk: a stream that bzip2 cannot read
+            if error.errno is None:  # not a failure of the disk, but a stream that bzip2 cannot read
                 raise decode.DecodeError(f"damaged in the archive: {error}") from error
             raise decode.ReadError(error.strerror or str(error)) from error
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
@@ -244,13 +249,13 @@ class _Archive:
 
 
 def _parts(member: zipfile.ZipInfo) -> list[str]:
-    """The path of a member; the last part is '' for a folder."""
+    """The parts of a member's path; the last one is '' for a folder."""
     name = member.filename
     if not member.flag_bits & 0x800:
-        # No flag says UTF-8, so zipfile takes IBM's code page 437. macOS writes UTF-8 without that flag.
+        # Without the UTF-8 flag, zipfile assumes IBM's code page 437, but macOS writes UTF-8 without setting the flag.
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
-    # Archives made on Windows may hold backslashes.
+    # Archives made on Windows may contain backslashes.
     return name.replace("\\", "/").split("/")
 
 
@@ -266,53 +271,54 @@ def _check_methods(members: Iterable[zipfile.ZipInfo], where: str) -> None:
 
 @contextlib.contextmanager
 def open_files(path: str, field: str) -> Iterator[Files]:
-    """The image files below a directory or in a zip archive, in the order of their paths.
+    """Opens the image files below a directory or in a zip archive, in the order of their paths.
 
     Args:
         path: the directory or archive.
-        field: what named it, for messages.
+        field: the config field or argument that names it, for messages.
 
     Raises:
-        InputError: it does not exist or cannot be read, is no zip archive, holds one name twice or is packed with a
-            method that Python does not know.
+        InputError: the path does not exist, cannot be read or is not a zip archive; or the archive holds a name twice,
+            a path outside itself, or a compression method unknown to Python.
     """
-    place = pathlib.Path(os.path.expanduser(path))
+    root = pathlib.Path(os.path.expanduser(path))
     try:
-        mode = place.stat().st_mode
+        mode = root.stat().st_mode
     except FileNotFoundError:
-        raise InputError(f"{field}: {place.absolute()} does not exist: correct the path") from None
+        raise InputError(f"{field}: {root.absolute()} does not exist: correct the path") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{field}: {place} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"{field}: {root} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(mode):
-        yield _Directory(place)
+        yield _Directory(root)
         return
     if not stat.S_ISREG(mode):
-        raise InputError(f"{field}: {place} is neither a directory nor a zip archive")
+        raise InputError(f"{field}: {root} is neither a directory nor a zip archive")
     try:
-        archive = zipfile.ZipFile(place)
+        archive = zipfile.ZipFile(root)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{field}: {place} is neither a directory nor a readable zip archive ({error})") from error
+        raise InputError(f"{field}: {root} is neither a directory nor a readable zip archive ({error})") from error
     except OSError as error:
-        raise InputError(f"{field}: {place} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{field}: {root} cannot be read: {error.strerror or error}") from error
     with archive:
-        yield _Archive(archive, field, place)
+        yield _Archive(archive, field, root)
 
 
 def no_images(path: str, field: str) -> InputError:
-    """What to raise where `open_files` found none."""
+    """The error to raise if `open_files` found no images."""
     return InputError(f"{field}: {path} holds no image files ({', '.join(SUFFIXES)})")
 
 
 def notes_on(files: Files) -> list[str]:
-    """Notes on what was left out, as a class may have vanished with it."""
+    """Notes on the files that were left out, because a whole class may be among them."""
     notes = []
     if files.others:
-        kinds = collections.Counter(pathlib.PurePosixPath(path).suffix or "without suffix" for path in files.others)
-        named = listed([f"{count} {kind}" for kind, count in kinds.most_common()])
+        suffixes = collections.Counter(pathlib.PurePosixPath(path).suffix or "without suffix" for path in files.others)
+        summary = listed([f"{count} {kind}" for kind, count in suffixes.most_common()])
         notes.append(
-            f"{len(files.others)} files left out that are not {', '.join(SUFFIXES)}: {named}, such as {files.others[0]}"
+            f"{len(files.others)} files left out that are not {', '.join(SUFFIXES)}: {summary}, such as "
+            f"{files.others[0]}"
         )
     if files.ignored:
-        named = listed([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])
-        notes.append(f"{sum(files.ignored.values())} hidden files, thumbnails and system files left out: {named}")
+        summary = listed([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])
+        notes.append(f"{sum(files.ignored.values())} hidden files, thumbnails and system files left out: {summary}")
     return notes

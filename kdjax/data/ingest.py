@@ -1,4 +1,4 @@
-"""Many encoded images -> rows of one array: taken from the cache, or decoded into it."""
+"""Turns many encoded images into rows of one array, by reading them from the cache or decoding them into it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdjax.data.rows import Rows
 from kdjax.errors import InputError
 from kdjax.runtime import host
 
-_NAMES_SHOWN = 10
+_NAMES_LISTED = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Ingested:
 
     Attributes:
         images: (N, S, S, channels), uint8 or uint16.
-        rows: int64 (N,), the number of each example in the source, which also counts the skipped ones.
+        rows: int64 (N,), the index of each example in the source, where skipped ones count as well.
         labels: int32 (N,).
         names: N names.
         digests: N digests of the pixels before resizing.
-        hashes: uint8 (N, 32) of the images, see `row_hashes`.
-        meaning: what their numbers and sizes were.
+        hashes: uint8 (N, 32), the `row_hashes` of the images.
+        meaning: kind of numbers, bands and size of the images.
         notes: facts worth logging.
     """
 
@@ -48,7 +48,7 @@ class Ingested:
     notes: tuple[str, ...]
 
     def pool(self, name: str, classes: Sequence[str], *, sides: Sequence[str], notes: Sequence[str] = ()) -> Pool:
-        """The examples as a source's Pool; `sides` has one for each, `notes` go before those of decoding."""
+        """The examples as a source's Pool, with a side for each; `notes` come before the notes on decoding."""
         return Pool(
             name,
             tuple(classes),
@@ -68,15 +68,16 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
 
     Args:
         encoded: the examples.
-        section: reads `storage_size`, `value_range` ((low, high) for deep images, () to infer one) and `on_error`.
-        context: its cache and log.
+        section: reads `storage_size`, `value_range` ((low, high) for deep images, () to infer one), `on_error`, and
+            `sensor`, `file_bands` and `bands`.
+        context: cache and log.
 
     Raises:
-        InputError: unreadable images with on_error='refuse', or no readable image at all.
+        InputError: an image is unreadable and on_error='refuse', or no image is readable.
     """
     like = encoded.like
     sensor = SENSORS[section["sensor"]].value_range if section["sensor"] else ()
-    asked = tuple(float(value) for value in (like and like.value_range) or section["value_range"] or sensor)
+    value_range = tuple(float(value) for value in (like and like.value_range) or section["value_range"] or sensor)
     configured = bool(section["value_range"] or sensor)
     bands = like.bands if like else named(section)
     key = cache.key_of(
@@ -85,7 +86,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             encoded.identity,
             list(encoded.stamps),
             section["storage_size"],
-            asked,
+            value_range,
             None if like is None else [like.numbers, configured],
             *([bands.metadata()] if bands else []),
         ]
@@ -97,31 +98,31 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
         threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(max(2, host.cores())))
         stored = None if folder is None else cache.read(folder, threads, context.log)
         if stored is None and folder is not None:
-            with _named(folder):
+            with _naming_cache_folder(folder):
                 waited = stack.enter_context(cache.writer_lock(folder, context.log))
             stored = cache.read(folder, threads, context.log) if waited else None
         if stored is None:
-            # Without a set to agree with, bytes and any numbers that the range fits may come together.
+            # Images that need not agree with a data set may mix bytes with any numbers that the range fits.
             numbers = like.numbers if like else () if bands else (meaning.BYTES,)
-            expected = Meaning(asked, numbers, bands=bands)
-            dtype = _dtype(encoded, bands) if bands and not asked and not like else expected.dtype
+            expected = Meaning(value_range, numbers, bands=bands)
+            dtype = _dtype(encoded, bands) if bands and not value_range and not like else expected.dtype
             filling = cache.ImageBuffer(np.zeros(shape, dtype))
             if folder is not None:
-                with _named(folder):
+                with _naming_cache_folder(folder):
                     filling = stack.enter_context(cache.Writer(folder, shape, dtype, threads))
             decoding = Decoding(encoded, filling, expected, configured, threads, context.log)
             decoding.run()
             stored = cache.CachedImages(filling.images, filling.hashes, decoding.content(), decoding.arrays())
-            # What is refused is not kept, nor what was not read: the disk or the mount may be well next time, and
-            # stamps would not show it.
+            # Refused data sets are not cached, nor those with files that were not read: the disk or the mount may work
+            # again next time, and the stamps would not show it.
             keep = decoding.complete and stored.content["names"]
             if folder is not None and keep and (section["on_error"] == "skip" or not stored.content["failed"]):
-                with _named(folder):
+                with _naming_cache_folder(folder):
                     stored = filling.finish(stored.content, stored.arrays)
     content, arrays = stored.content, stored.arrays
     notes = list(content["notes"])
     if content["failed"]:
-        notes.append(_judge(encoded.field, content["failed"], section["on_error"]))
+        notes.append(_skip_note(encoded.field, content["failed"], section["on_error"]))
     if not content["names"]:
         raise InputError(f"{encoded.field}: no readable image{': ' + notes[-1] if content['failed'] else ''}")
     return Ingested(
@@ -136,23 +137,23 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
     )
 
 
-def _judge(field: str, failed: Sequence[Sequence[str]], on_error: str) -> str:
-    """A note on images that are skipped.
+def _skip_note(field: str, failed: Sequence[Sequence[str]], on_error: str) -> str:
+    """Makes the note on images that are skipped.
 
     Raises:
-        InputError: they are to be refused.
+        InputError: on_error='refuse', so unreadable images are not skipped.
     """
-    listed = "; ".join(f"{name} ({reason})" for name, reason in failed[:_NAMES_SHOWN])
-    more = len(failed) - _NAMES_SHOWN
-    listed += f"; and {more} more" if more > 0 else ""
+    examples = "; ".join(f"{name} ({reason})" for name, reason in failed[:_NAMES_LISTED])
+    unlisted = len(failed) - _NAMES_LISTED
+    examples += f"; and {unlisted} more" if unlisted > 0 else ""
     images = f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}"
     if on_error == "refuse":
-        raise InputError(f"{field}: {images}: {listed}. Repair or remove them, or set dataset.on_error='skip'")
-    return f"{images} skipped: {listed}"
+        raise InputError(f"{field}: {images}: {examples}. Repair or remove them, or set dataset.on_error='skip'")
+    return f"{images} skipped: {examples}"
 
 
 def _dtype(encoded: Encoded, bands: Bands) -> np.dtype:
-    """In which to store images whose range is not known yet: that of bytes, if the first readable image has them."""
+    """The dtype in which to store images whose value range is not known yet; the first readable image decides."""
     with decode.warnings_settled():
         for i in range(len(encoded.stamps)):
             with contextlib.suppress(decode.DecodeError, OSError, MemoryError):
@@ -161,10 +162,10 @@ def _dtype(encoded: Encoded, bands: Bands) -> np.dtype:
 
 
 @contextlib.contextmanager
-def _named(folder: pathlib.Path) -> Iterator[None]:
-    """Errors of writing to the cache name its folder."""
+def _naming_cache_folder(folder: pathlib.Path) -> Iterator[None]:
+    """Turns errors of writing to the cache into an InputError that names its folder."""
     try:
         yield
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"the cache folder {folder.parent} cannot be written: {why}") from error
+        cause = getattr(error, "strerror", None) or error
+        raise InputError(f"the cache folder {folder.parent} cannot be written: {cause}") from error

@@ -1,4 +1,4 @@
-"""Rows of arrays that lie in files: a split of images is a choice of rows, read where they are asked for."""
+"""Rows of arrays in files: a split is a selection of rows, which are read only when they are indexed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 64  # rows
+_ROWS_AT_ONCE = 64
 
 
 class Rows:
-    """Rows (N, …) of one or several arrays, which may be mapped from files.
+    """Selected rows (N, …) of one or several arrays, which may be mapped from files.
 
-    Indexed along the first axis, as an array of NumPy, by an integer, a slice, a mask or integers (…): that reads, and
-    gives an array of its own. `np.asarray` reads all. What is not asked for is not read, and nothing is kept.
+    Indexing works along the first axis like in NumPy, by an integer, a slice, a mask or an array of integers. It reads
+    the rows into a new array. `np.asarray` reads all rows. Other rows are not read, and nothing is cached.
 
     Args:
-        arrays: (n, …) each, of one dtype and with equal rows.
-        places: int (N,), the rows by their numbers through all arrays; None = all in their order.
-        view: how a block (n, …) is changed when it is read, such as a choice of bands; None = not.
+        arrays: arrays (n, …) with the same dtype and row shape.
+        places: int (N,), the selected rows, numbered through all arrays; None = all rows in order.
+        view: function that changes a block (n, …) when it is read, such as a selection of bands; None = unchanged.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Rows:
 
     @classmethod
     def of(cls, images: Images) -> Rows:
-        """The same as rows, where it is not."""
+        """Wraps an array as rows; returns rows unchanged."""
         return images if isinstance(images, Rows) else cls((images,))
 
     @property
@@ -54,7 +54,7 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all rows would take in memory."""
+        """Bytes that all rows take when read into memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -65,10 +65,10 @@ class Rows:
             raise TypeError("rows are indexed along their first axis alone")
         places = self._places[index]
         flat = places.reshape(-1)
-        read = self._read(flat)
+        rows = self._read(flat)
         if self._view is not None:
-            read = np.ascontiguousarray(self._view(read))
-        return read.reshape(*places.shape, *self.shape[1:])
+            rows = np.ascontiguousarray(self._view(rows))
+        return rows.reshape(*places.shape, *self.shape[1:])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[number] for number in range(len(self)))
@@ -79,50 +79,50 @@ class Rows:
         return self[:] if dtype is None else self[:].astype(dtype, copy=False)
 
     def select(self, chosen: np.ndarray | slice) -> Rows:
-        """The rows that an index, mask or slice chooses, in its order; nothing is read."""
+        """Selects rows by integers, a mask or a slice, in that order; nothing is read."""
         return Rows(self._arrays, self._places[chosen], self._view)
 
     def viewed(self, view: Callable[[np.ndarray], np.ndarray]) -> Rows:
         """The same rows, changed by `view` (see the class) when they are read."""
-        before = self._view
-        return Rows(self._arrays, self._places, view if before is None else lambda block: view(before(block)))
+        inner = self._view
+        return Rows(self._arrays, self._places, view if inner is None else lambda block: view(inner(block)))
 
     def followed_by(self, other: Rows) -> Rows:
-        """These rows and then those of another, which no view may change."""
+        """Concatenates these rows and those of `other`; neither may have a view."""
         if self._view is not None or other._view is not None:
             raise ValueError("only rows as they are stored follow each other")
         places = np.concatenate([self._places, self._ends[-1] + other._places])
         return Rows((*self._arrays, *other._arrays), places)
 
     def _read(self, places: np.ndarray) -> np.ndarray:
-        """Copies of rows, by their numbers through all arrays (n,)."""
+        """Copies rows, by their numbers (n,) through all arrays, without the view."""
         if len(self._arrays) == 1:
             return np.asarray(self._arrays[0][places])
-        found = np.empty((len(places), *self._arrays[0].shape[1:]), self._arrays[0].dtype)
+        rows = np.empty((len(places), *self._arrays[0].shape[1:]), self._arrays[0].dtype)
         source = np.searchsorted(self._ends, places, side="right")
         for number in np.unique(source):
-            here, array = source == number, self._arrays[number]
-            found[here] = array[places[here] - (self._ends[number] - len(array))]
-        return found
+            in_array, array = source == number, self._arrays[number]
+            rows[in_array] = array[places[in_array] - (self._ends[number] - len(array))]
+        return rows
 
 
 Images = Rows | np.ndarray
-"""(N, S, S, channels) uint8 or uint16, which may lie in files."""
+"""Images (N, S, S, channels), uint8 or uint16, which may be mapped from files."""
 
 
 def row_hash(row: np.ndarray) -> bytes:
-    """sha256 of the values of a row."""
+    """sha256 of a row's values."""
     return hashlib.sha256(np.ascontiguousarray(row).data).digest()
 
 
 def row_hashes(rows: Images, threads: concurrent.futures.Executor | None = None) -> np.ndarray:
-    """sha256 of the values of every row, uint8 (N, 32), read a row at a time."""
-    found = np.empty((len(rows), 32), np.uint8)
+    """sha256 of each row's values, uint8 (N, 32); rows are read one at a time."""
+    hashes = np.empty((len(rows), 32), np.uint8)
 
-    def block(start: int) -> None:
-        for number in range(start, min(start + _BLOCK, len(rows))):
-            found[number] = np.frombuffer(row_hash(rows[number]), np.uint8)
+    def hash_block(start: int) -> None:
+        for number in range(start, min(start + _ROWS_AT_ONCE, len(rows))):
+            hashes[number] = np.frombuffer(row_hash(rows[number]), np.uint8)
 
-    for _ in (threads.map if threads else map)(block, range(0, len(rows), _BLOCK)):
+    for _ in (threads.map if threads else map)(hash_block, range(0, len(rows), _ROWS_AT_ONCE)):
         pass
-    return found
+    return hashes

@@ -35,8 +35,8 @@ OF_BANDS = (
     Mutant("kdjax/data/decode_all.py", "if len(title_by_order) > 1:", "if False:", DATA),
     Mutant(BANDS, "if keys.count(key) > 1:", "if keys.count(key) > 2:", DATA),
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
-    Mutant("kdjax/data/sentinel2_offset.py", "if many or share > _MOST_BELOW:", "if False:", DATA),
-    Mutant("kdjax/data/sentinel2_offset.py", "elif many:", "elif False:", DATA),
+    Mutant("kdjax/data/sentinel2_offset.py", "if many_against or share > _MOST_BELOW:", "if False:", DATA),
+    Mutant("kdjax/data/sentinel2_offset.py", "elif many_against:", "elif False:", DATA),
     Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
     Mutant(
         "kdjax/inputs/augment.py",

@@ -299,5 +299,7 @@ WIRED = (
         "while seen < total:",
         "tests/stages/test_evaluate.py -k nobody",
     ),
-    Mutant("kdjax/data/sentinel2_offset.py", "if not known.all():", "if False:", "tests/data/test_sentinel2_offset.py"),
+    Mutant(
+        "kdjax/data/sentinel2_offset.py", "if not has_data.all():", "if False:", "tests/data/test_sentinel2_offset.py"
+    ),
 )

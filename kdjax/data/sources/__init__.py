@@ -1,4 +1,4 @@
-"""Where images come from: a source is one file here, and one line in `SOURCES`."""
+"""The sources of images; each is one file in this package and one line in `SOURCES`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,11 +10,11 @@ Source = Callable[[Mapping[str, Any], Context], Pool]
 
 
 def _tfds(section: Mapping[str, Any], context: Context) -> Pool:
-    # tensorflow_datasets takes seconds to import: only those who use it pay.
+    # tensorflow_datasets takes seconds to import, so it is imported only when it is used.
     from kdjax.data.sources import tfds
 
     return tfds.load(section, context)
 
 
 SOURCES: dict[str, Source] = {"demo": demo.load, "folder": folder.load, "tfds": _tfds}
-"""dataset.source -> what reads it, from the fields of config.dataset."""
+"""dataset.source -> the function that reads it, given config.dataset."""

@@ -1,9 +1,9 @@
 """Rendered land-use scenes: a data set that needs no download.
 
 Each scene is drawn from above, three times larger than stored, and averaged down. Orientation, scale, season, light,
-haze, blur, sensor noise and clutter vary. Beside the colors there are infrared bands to be had, see
-`rendering.palette`. These are drawings, not data: they show that a run works and what distillation does to it, not how
-well a network does on real images.
+haze, blur, sensor noise and clutter vary. Infrared bands are available as well, see `rendering.palette`. These are
+drawings, not data: they show that a run works and what distillation does to it, not how well a network does on real
+images.
 """
 
 from collections.abc import Mapping
@@ -30,10 +30,11 @@ def render(data_seed: int, class_name: str, index: int, size: int, infrared: boo
         class_name: a key of SCENES.
         index: number of the scene in its class.
         size: side in pixels.
-        infrared: whether its bands follow the colors, which are the same either way.
+        infrared: whether infrared bands follow the colors, which are the same either way.
 
     Returns:
-        uint8 (size, size, 3), or a channel for each of `palette.BANDS`; a pure function of the arguments.
+        uint8 (size, size, 3), or with infrared one channel for each of `palette.BANDS`; a pure function of the
+        arguments.
     """
     rng = np.random.default_rng([data_seed, list(SCENES).index(class_name), index])
     canvas = Canvas(rng, size, infrared)
@@ -42,7 +43,7 @@ def render(data_seed: int, class_name: str, index: int, size: int, infrared: boo
 
 
 def _channels(bands: Bands | None) -> list[int]:
-    """The places of the bands among the rendered ones."""
+    """The indices of the bands among the rendered ones."""
     if bands is None:
         return list(range(VISIBLE))
     for name in bands.names:
@@ -52,15 +53,15 @@ def _channels(bands: Bands | None) -> list[int]:
 
 
 def load(section: Mapping[str, Any], context: Context) -> Pool:
-    """Renders the demo: the first `demo_classes` kinds of scenes, the counts shared evenly among them.
+    """Renders the demo: the first `demo_classes` classes of `SCENES`, with the images divided evenly among them.
 
     Args:
         section: reads `demo_classes`, `demo_train`, `demo_validation`, `demo_test`, `bands` and `storage_size`.
-        context: its seed draws the scenes.
+        context: its seed determines the scenes.
 
     Raises:
-        InputError: more classes than there are, fewer than two, a split with fewer images than classes, or a band that
-            is not rendered.
+        InputError: there are fewer than two classes or more than exist, a split has fewer images than classes, or a
+            band is not rendered.
     """
     classes, size = section["demo_classes"], section["storage_size"]
     check_whole("dataset.demo_classes", classes, 2, len(SCENES))
@@ -72,23 +73,23 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     channels = _channels(bands)
     names = list(SCENES)[:classes]
     # Class k's scenes are numbered through the three splits, so no scene is in two of them.
-    made = [0] * classes
-    todo: list[tuple[str, int, int]] = []
+    next_index = [0] * classes
+    scenes: list[tuple[str, int, int]] = []
     for side, count in counts.items():
         for j in range(count):
-            todo.append((side, j % classes, made[j % classes]))
-            made[j % classes] += 1
-    # No threads: the drawing is many small calls that hold Python's lock.
+            scenes.append((side, j % classes, next_index[j % classes]))
+            next_index[j % classes] += 1
+    # No threads: drawing consists of many small calls that hold Python's global lock.
     infrared = max(channels) >= VISIBLE
-    images = np.stack([render(context.data_seed, names[k], i, size, infrared)[..., channels] for _, k, i in todo])
+    images = np.stack([render(context.data_seed, names[k], i, size, infrared)[..., channels] for _, k, i in scenes])
     return Pool(
         "demo",
         tuple(names),
         images,
-        np.array([k for _, k, _ in todo], np.int32),
-        tuple(f"{names[k]}/{names[k]}_{i:05d}" for _, k, i in todo),
+        np.array([k for _, k, _ in scenes], np.int32),
+        tuple(f"{names[k]}/{names[k]}_{i:05d}" for _, k, i in scenes),
         tuple(digest(image) for image in images),
-        tuple(side for side, _, _ in todo),
+        tuple(side for side, _, _ in scenes),
         ("scenes are rendered, not photographed",),
         Meaning(numbers=(BYTES,), tile_px=size, bands=bands),
         redrawn=True,

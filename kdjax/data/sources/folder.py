@@ -19,7 +19,7 @@ from kdjax.errors import InputError
 
 
 def load(section: Mapping[str, Any], context: Context) -> Pool:
-    """Reads class folders with their own split where they have one.
+    """Reads class folders, with their own splits if they have any.
 
     Args:
         section: reads `path`, and what `ingest` reads.
@@ -29,7 +29,8 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
         All examples.
 
     Raises:
-        InputError: missing or not a zip; no images; one class only; unreadable images unless skipped; unclear splits.
+        InputError: the path is missing or not a zip archive, there are no images or only one class, images are
+            unreadable and not skipped, or the splits are ambiguous.
     """
     field, path = "dataset.path", section["path"]
     if not path:
@@ -37,42 +38,43 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     with open_files(path, field) as files:
         if not files.paths:
             raise no_images(path, field)
-        found = layout.find(files, f"{field}: {path}")
+        examples = layout.find(files, f"{field}: {path}")
 
         def read(k: int) -> Raw:
-            return Raw(found.names[k], found.labels[k], files.read(found.file_indices[k]))
+            return Raw(examples.names[k], examples.labels[k], files.read(examples.file_indices[k]))
 
-        taken = ingest(
+        ingested = ingest(
             Encoded(
                 field,
-                found.names,
-                [files.stamps[i] for i in found.file_indices],
+                examples.names,
+                [files.stamps[i] for i in examples.file_indices],
                 read,
-                identity=[files.identity, found.classes],
+                identity=[files.identity, examples.classes],
             ),
             section,
             context,
         )
-        notes = (*notes_on(files), *found.notes)
-    empty = set(range(len(found.classes))) - set(taken.labels.tolist())
+        notes = (*notes_on(files), *examples.notes)
+    empty = set(range(len(examples.classes))) - set(ingested.labels.tolist())
     if empty:
-        raise InputError(f"{field}: class {found.classes[min(empty)]!r} has no readable image")
-    place = pathlib.Path(os.path.expanduser(path)).resolve()
-    name = place.name if place.is_dir() else place.stem
-    pool = taken.pool(name, found.classes, sides=[found.sides[row] for row in taken.rows], notes=notes)
-    return dataclasses.replace(pool, skipped=frozenset(found.names) - set(taken.names))
+        raise InputError(f"{field}: class {examples.classes[min(empty)]!r} has no readable image")
+    source = pathlib.Path(os.path.expanduser(path)).resolve()
+    name = source.name if source.is_dir() else source.stem
+    pool = ingested.pool(name, examples.classes, sides=[examples.sides[row] for row in ingested.rows], notes=notes)
+    return dataclasses.replace(pool, skipped=frozenset(examples.names) - set(ingested.names))
 
 
 def load_unlabeled(section: Mapping[str, Any], context: Context, like: Meaning) -> Ingested:
-    """Reads all images below a directory or zip, whatever its folders are called; names start with 'unlabeled:'.
+    """Reads all images below a directory or in a zip archive, whatever its folders; names start with 'unlabeled:'.
 
     Args:
         section: reads `unlabeled_dir`, and what `ingest` reads.
         context: seed, cache and log.
-        like: what the labeled tiles are.
+        like: the properties of the labeled tiles, with which these must agree.
 
     Raises:
-        InputError: missing or not a zip; no images; unreadable images unless skipped.
+        InputError: the path is missing or not a zip archive, there are no images, or images are unreadable and not
+            skipped.
     """
     field, path = "dataset.unlabeled_dir", section["unlabeled_dir"]
     with open_files(path, field) as files:
@@ -80,7 +82,7 @@ def load_unlabeled(section: Mapping[str, Any], context: Context, like: Meaning) 
             raise no_images(path, field)
         layout.check_names(files.paths, field)
         names = [f"unlabeled:{name}" for name in files.paths]
-        taken = ingest(
+        ingested = ingest(
             Encoded(
                 field,
                 names,
@@ -92,14 +94,14 @@ def load_unlabeled(section: Mapping[str, Any], context: Context, like: Meaning) 
             section,
             context,
         )
-        return dataclasses.replace(taken, notes=(*notes_on(files), *taken.notes))
+        return dataclasses.replace(ingested, notes=(*notes_on(files), *ingested.notes))
 
 
 def read_named(path: str, names: Sequence[str]) -> Iterator[bytes]:
-    """The encoded bytes of examples of `load`, by their names, one after the other.
+    """Yields the encoded bytes of examples of `load`, in the order of `names`.
 
     Raises:
-        InputError: as `open_files`, or a file is not there any more or cannot be read.
+        InputError: as `open_files`, or a file no longer exists or cannot be read.
     """
     field = "dataset.path"
     with open_files(path, field) as files:
@@ -108,7 +110,7 @@ def read_named(path: str, names: Sequence[str]) -> Iterator[bytes]:
             if name not in index:
                 raise InputError(f"{field}: {path} no longer holds {name}")
             try:
-                content = files.read(index[name])
+                data = files.read(index[name])
             except DecodeError as error:
                 raise InputError(f"{field}: {path}/{name} can no longer be read ({error}): put it back") from error
-            yield content
+            yield data
