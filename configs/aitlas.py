@@ -1,13 +1,13 @@
-"""Three data sets on the fixed splits of AiTLAS Benchmark Arena, beside whose ten networks the results can be put.
+"""Three data sets on the fixed splits of AiTLAS Benchmark Arena, for comparison with its ten networks.
 
     launch/local.sh --config=configs/aitlas.py:uc_merced --workdir=runs/aitlas/uc_merced-vgg16
     launch/local.sh --config=configs/aitlas.py:uc_merced,efficientnet_lite2 \
         --workdir=runs/aitlas/uc_merced-efficientnet_lite2 --stages=teacher
     launch/local.sh --config=configs/aitlas.py:uc_merced,ensemble --workdir=runs/aitlas/uc_merced-ensemble
 
-and so for eurosat and rsscn7. The argument is NAME[,TEACHER]. The first run is the paper's pair, VGG16 and MobileNetV2,
-with all four arms. The second trains another teacher. In the third, that one and the students alone of the first run
-are an ensemble that teaches students which start anew. Images and splits are looked for in data/ unless
+The same works for eurosat and rsscn7. The argument is NAME[,TEACHER]. The first run is the paper's pair, VGG16 and
+MobileNetV2, with all four arms. The second trains another teacher. In the third, this teacher and the students alone of
+the first run form an ensemble, which teaches new students. Images and splits are read from data/ unless
 `--config.dataset.path` and `--config.dataset.splits` say otherwise. Made for a GPU; results so far:
 docs/results/README.md, "UC Merced at 224 px, on a GPU" and "EuroSAT at 128 px, on a GPU".
 """

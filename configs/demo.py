@@ -2,12 +2,12 @@
 
     launch/local.sh
 
-The teacher and the students' baseline learn from the 30 labeled scenes alone. The distilled students are also shown the
-570 others, with what the teacher says of them. All networks are trained from scratch, in about five minutes on two CPU
+The teacher and the students' baseline learn from the 30 labeled scenes alone. The distilled students also see the 570
+others, with the teacher's outputs as targets. All networks are trained from scratch, in about five minutes on two CPU
 cores.
 
-With the argument `bands` all 600 scenes have labels, and infrared beside their colors: a teacher of six bands teaches
-students that see red, green and blue.
+With the argument `bands` all 600 scenes have labels, and infrared bands in addition to their colors: a teacher that
+sees six bands teaches students that see red, green and blue.
 
     launch/local.sh --config=configs/demo.py:bands --workdir=runs/demo_bands
 
@@ -49,9 +49,9 @@ def _few_labels(config):
     config.dataset.label_fraction = 0.05
     config.teacher.batch_size = 15
     config.teacher.epochs = 150
-    config.teacher.select = "last"  # ten labeled validation images are too few to choose a step by
-    # BatchNorm takes its moments over a batch of 1 x 1 maps in the last blocks: with 16 of them students learned less
-    # from the teacher.
+    config.teacher.select = "last"  # ten labeled validation images are too few to select a step
+    # In the last blocks BatchNorm computes its moments over a batch of 1 x 1 maps. With batches of 16, students learned
+    # less from the teacher.
     config.student.batch_size = 64
     config.student.epochs = 80
     config.student.learning_rate = 4e-3

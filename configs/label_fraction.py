@@ -43,7 +43,7 @@ def get_config(arg=""):
         for family, weights in config.arms.items()
         for number, rate in enumerate(LEARNING_RATES)
     }
-    # With all labels the two baselines are one.
+    # With all labels the two baselines are the same.
     families = ("student_alone", *(("labeled_alone",) if fraction < 1 else ()), "kl_cosine")
     config.distill.arms = tuple(f"{family}_{number}" for family in families for number in range(len(LEARNING_RATES)))
     return config

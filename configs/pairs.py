@@ -39,7 +39,7 @@ RUNS = Path("runs/pairs")
 def get_config(arg=""):
     """`arg` is TEACHER[,STUDENT[,NAME[,ARGUMENT]]]; "" means vgg16,mobilenet_v2 on uc_merced."""
     teacher, student, name, argument = ((arg or "vgg16,mobilenet_v2").split(",", 3) + ["", "", ""])[:4]
-    if teacher == "students":  # who are trained in the runs of others
+    if teacher == "students":  # these are trained in other runs, so there is no run of the teacher alone
         student = student or "mobilenet_v2"
     frozen, model = teacher.startswith("frozen_"), teacher.removeprefix("frozen_")
     for network in (model, student):
@@ -51,9 +51,9 @@ def get_config(arg=""):
     config.distill.arms = ("student_alone", "kl_cosine", "kl_features")
     if student:
         config.student.model, config.student.weights = student, WEIGHTS[student]
-    else:  # nobody starts from them here
+    else:  # the teacher's own run trains no students
         config.student.weights = None
-    if teacher == "students":  # of several networks there are no features in common
+    if teacher == "students":  # a mean of several networks has no features for `kl_features`
         config.teacher.students = str(RUNS / f"{student}-vgg16:student_alone")
         config.distill.arms = ("student_alone", "kl_cosine")
         return config

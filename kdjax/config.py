@@ -1,7 +1,7 @@
-"""The configuration: every field with its default. A file in `configs/` changes what its experiment needs.
+"""The configuration: every field with its default. A file in `configs/` changes the fields that its experiment needs.
 
-Nothing here imports JAX, so that `--help` and a mistake in a flag are answered at once. `run.checks` has the
-checks of values.
+Nothing here imports JAX, so that `--help` and mistakes in flags are answered at once. Values are checked in
+`run.checks`.
 """
 
 import runpy
@@ -36,14 +36,13 @@ FURTHER_ARMS = {
     "relational": {"ce": 1.0, "relational_distance": 25.0},
     "similarity": {"ce": 1.0, "similarity": 3000.0},
 }
-"""The baseline that is shown the labeled tiles only, and objectives of other papers, see `objective.terms`, for
-`distill.arms`. Weights and temperatures are ours, but for the weights of `relational` and `similarity`, which are their
-papers'. An arm may set `temperature`, `learning_rate`, `weight_decay` and
-`class_weights` for itself; `family` makes it one of several trials, of which the results compare the best on
-validation."""
+"""Further arms for `distill.arms`: a baseline that sees the labeled tiles only, and objectives of other papers, see
+`objective.terms`. Weights and temperatures are ours, except the weights of `relational` and `similarity`, which are
+from their papers. An arm may set its own `temperature`, `learning_rate`, `weight_decay` and `class_weights`. Arms with
+the same `family` are trials of one arm, and the results use the one that is best on validation."""
 
 DEFAULT_VIEWS = 8
-"""The most views where `distill.views` is unset. Validation accuracy rises up to here, see docs/results."""
+"""Largest number of views if `distill.views` is unset. Validation accuracy rises up to here, see docs/results."""
 
 
 def base() -> ml_collections.ConfigDict:
@@ -60,8 +59,8 @@ def base() -> ml_collections.ConfigDict:
     config.distill = _distill()
     config.arms = ml_collections.ConfigDict({**ARMS, **FURTHER_ARMS})
     config.run = _run()
-    config.lock()  # a field that there is not raises where it is set
-    config.arms.unlock()  # experiments have arms of their own
+    config.lock()  # setting an unknown field raises
+    config.arms.unlock()  # experiments may add their own arms
     return config
 
 
@@ -73,18 +72,18 @@ def _dataset() -> ml_collections.ConfigDict:
     dataset.image_size = 64  # side of the students' input, px
     dataset.storage_size = 72  # side at which images are decoded and kept, px; crops are taken from it
     dataset.test_fraction = 0.2
-    dataset.validation_fraction = 0.1  # of what the test split leaves
+    dataset.validation_fraction = 0.1  # of the images that are not in the test split
     dataset.tfds_splits = ()  # or three tfds split strings: train, validation, test
     dataset.splits = config_dict.placeholder(str)  # a splits.json of an earlier run to use again
     dataset.split_by = "image"  # what stays on one side: image (identical ones) | place (tiles that lie together)
-    dataset.places = config_dict.placeholder(str)  # CSV or GeoJSON of where tiles lie; unset = as GeoTIFF tiles say
-    dataset.block_km = 1.0  # side of a place
+    dataset.places = config_dict.placeholder(str)  # CSV or GeoJSON with locations of tiles; unset = from GeoTIFF tiles
+    dataset.block_km = 1.0  # side of a place, km
     dataset.group_near_duplicates = False  # images that are nearly the same stay on one side, too
-    dataset.fold = ()  # (number, folds): the test split is one of so many folds
+    dataset.fold = ()  # (number, folds): the test split is that one of so many folds
     dataset.unlabeled_dir = config_dict.placeholder(str)  # tiles without labels for the training split
     dataset.label_fraction = 1.0  # fraction of training and validation images that keep their labels
     dataset.unlabeled = "keep"  # training images without a label: keep (soft losses count them) | drop
-    dataset.class_weights = ()  # of terms that ask for the label: () | 'balanced' | one a class | 'NAME=WEIGHT', …
+    dataset.class_weights = ()  # in terms that use the label: () | 'balanced' | one per class | 'NAME=WEIGHT', …
     dataset.sampling = "uniform"  # draws of an epoch: uniform (each image once) | balanced (classes equally often)
     dataset.on_error = "refuse"  # unreadable images: refuse | skip
     dataset.value_range = ()  # (low, high) of 16-bit and float images; () = the sensor's, or inferred, and logged
@@ -108,17 +107,17 @@ def _dataset() -> ml_collections.ConfigDict:
 
 
 def _network() -> ml_collections.ConfigDict:
-    """What teacher and student have in common."""
+    """The fields that teacher and student share."""
     network = ml_collections.ConfigDict()
-    network.bands = ()  # names of those of dataset.bands that it is shown; () = all
+    network.bands = ()  # names of the dataset.bands that it sees; () = all
     network.width = 1.0
     network.head = "average"  # average: global average pooling; fc: VGG16's own two layers of 4096
     network.weights = config_dict.placeholder(str)  # safetensors file or Hugging Face hub id; unset = scratch
-    network.weights_pixels = "network"  # they were trained on: network (as it takes) | caffe (BGR, 0 to 255 − mean)
+    network.weights_pixels = "network"  # pixels for `weights`: network (its own kind) | caffe (BGR, 0 to 255 − mean)
     network.weight_decay = 0.01
     network.clip = 1.0  # largest global gradient norm; 0 = none
-    network.ema = 0.0  # decay of moving averages, which are then what is evaluated and selected; 0 = none
-    network.select = "best"  # step that is used: best on validation | last, for validation splits that are tiny
+    network.ema = 0.0  # decay of moving averages, which are then evaluated and selected; 0 = none
+    network.select = "best"  # step that is used: best on validation | last, for tiny validation splits
     return network
 
 
@@ -126,18 +125,20 @@ def _teacher() -> ml_collections.ConfigDict:
     teacher = _network()
     teacher.model = "vgg16"
     teacher.image_size = 0  # side of the teacher's input, px; 0 = the students'
-    teacher.fit = "all"  # what is trained of it: all | head (a linear one, on frozen weights) | nothing (not even that)
-    teacher.classes = ()  # names in the order of its logits, if trained elsewhere; () = as its file's metadata say
-    teacher.workdir = config_dict.placeholder(str)  # a run whose trained teacher is taken
-    teacher.students = config_dict.placeholder(str)  # RUN or RUN:ARM: the mean of a finished run's students is taken
-    teacher.ensemble = ()  # several: 'workdir=RUN', 'students=RUN:ARM', 'onnx=FILE', 'logits=FOLDER'; the mean is taken
-    teacher.onnx = config_dict.placeholder(str)  # an ONNX file as teacher, in place of training one
-    teacher.onnx_layout = "NHWC"  # of its input: NHWC | NCHW
+    teacher.fit = "all"  # which part is trained: all | head (a linear one, on frozen weights) | nothing (not even that)
+    teacher.classes = ()  # names in the order of its logits, if trained elsewhere; () = from its file's metadata
+    teacher.workdir = config_dict.placeholder(str)  # a run whose trained teacher is used
+    teacher.students = config_dict.placeholder(str)  # RUN or RUN:ARM: the mean of a finished run's students is used
+    teacher.ensemble = ()  # 'workdir=RUN', 'students=RUN:ARM', 'onnx=FILE', 'logits=FOLDER', …; their mean is used
+    teacher.onnx = config_dict.placeholder(str)  # an ONNX file as teacher, instead of training one
+    teacher.onnx_layout = "NHWC"  # layout of its input: NHWC | NCHW
     teacher.onnx_input = "imagenet"  # its pixels: imagenet (its mean and std) | normalized (as below) | unit | uint8
-    teacher.onnx_mean = ()  # of each channel in 0 to 1, for normalized
+    teacher.onnx_mean = ()  # mean of each channel, in 0 to 1, for normalized
     teacher.onnx_std = ()  # standard deviation of each channel
     teacher.onnx_output = ""  # name of the output to use; "" = the only one
-    teacher.onnx_gives = "logits"  # what it is: logits | probabilities (after a softmax) | sigmoid | embeddings
+    teacher.onnx_gives = (
+        "logits"  # kind of that output: logits | probabilities (after a softmax) | sigmoid | embeddings
+    )
     teacher.seed = 0
     teacher.epochs = 8
     teacher.batch_size = 32
@@ -162,11 +163,11 @@ def _student() -> ml_collections.ConfigDict:
 
 def _distill() -> ml_collections.ConfigDict:
     distill = ml_collections.ConfigDict()
-    distill.views = config_dict.placeholder(int)  # views an example has; unset = min(DEFAULT_VIEWS, epochs); 0 = online
-    distill.target = "view"  # teacher logits of the view that is shown | mean of those of all views
-    distill.logits = ()  # folders of logits made before, in place of a teacher; of several the mean is taken
+    distill.views = config_dict.placeholder(int)  # views per example; unset = min(DEFAULT_VIEWS, epochs); 0 = online
+    distill.target = "view"  # teacher logits: view (those of the view that is shown) | mean (over all views)
+    distill.logits = ()  # folders of logits computed earlier, instead of a teacher; the mean of several is used
     distill.mixup = 0.0  # Beta parameter of mixup, online teacher only (views = 0); 0 = none
-    distill.temperature = 4.0  # ours: the paper's is not public
+    distill.temperature = 4.0  # ours, because the paper's is not public
     distill.arms = tuple(ARMS)  # names of the arms to train
     return distill
 
@@ -175,25 +176,25 @@ def _run() -> ml_collections.ConfigDict:
     """Fields that cannot change results."""
     run = ml_collections.ConfigDict()
     run.cache_dir = config_dict.placeholder(str)  # unset = kdjax in the user's cache directory
-    run.form = "auto"  # layout that networks compute in: examples_last (fast on CPU) | examples_first | auto
+    run.form = "auto"  # layout in which networks compute: examples_last (fast on CPU) | examples_first | auto
     run.images = "auto"  # training images: device (its memory) | host (read ahead) | auto (device if they fit)
-    run.arms_at_once = config_dict.placeholder(int)  # side by side in a step; unset = as memory allows
+    run.arms_at_once = config_dict.placeholder(int)  # arms trained together in a step; unset = as memory allows
     run.profile = ()  # (first, last) step of a jax.profiler trace in the stage's folder
     run.log_seconds = 10.0
-    run.test_symmetries = False  # report as well the mean over the eight symmetries of a test image
-    run.tensorboard = True  # where its packages are installed
+    run.test_symmetries = False  # also report the mean over the eight symmetries of a test image
+    run.tensorboard = True  # if its packages are installed
     run.litert = False  # stage export writes LiteRT (TFLite) files as well; needs the extra `litert`
     run.note = ""  # sentence printed below the closing table
     return run
 
 
 def from_file(path: Path | str, argument: str = "") -> ml_collections.ConfigDict:
-    """The config of another file, for a file that varies it: what its `get_config(argument)` returns.
+    """Returns the config of another file, as a base for variations: the result of its `get_config(argument)`.
 
-    An empty argument is none: `get_config()`.
+    With an empty argument, `get_config()` is called without one.
 
     Raises:
-        InputError: there is no such file, or no such function in it.
+        InputError: the file does not exist or has no such function.
     """
     if not Path(path).is_file():
         raise InputError(f"--config: there is no file {path}")
@@ -204,10 +205,10 @@ def from_file(path: Path | str, argument: str = "") -> ml_collections.ConfigDict
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
-    """Compares a configuration with the defaults, field by field.
+    """Checks the fields of a configuration and their types against the defaults.
 
     Raises:
-        InputError: a field is unknown, missing, or of another type.
+        InputError: a field is unknown or missing, or has another type than its default.
     """
     _compare(config, base(), "")
 

@@ -1,4 +1,4 @@
-"""What the value of one configuration field may be, each kind of check with its one message."""
+"""Checks of the value of a configuration field, each with its one message."""
 
 import math
 import operator
@@ -12,20 +12,20 @@ INT32_MAX = 2**31 - 1
 
 
 def check_choice(field: str, value: Any, choices: Collection[str]) -> None:
-    """Checks that a value is one of a few.
+    """Checks that a value is one of `choices`.
 
     Raises:
-        InputError: it is another.
+        InputError: it is not.
     """
     if value not in choices:
         raise InputError(f"{field} is {value!r}: choose one of {', '.join(choices)}")
 
 
 def check_whole(field: str, value: Any, least: int, most: int = INT32_MAX) -> None:
-    """Checks a whole number, both limits included.
+    """Checks that a value is a whole number from `least` to `most`, both included.
 
     Raises:
-        InputError: it is something else, or out of range.
+        InputError: the value is not a whole number or is out of range.
     """
     if not is_whole(value) or not least <= value <= most:
         limit = f" and at most {most}" if most < INT32_MAX or (is_whole(value) and value > most) else ""
@@ -41,10 +41,10 @@ def check_number(
     below: float | None = None,
     most: float | None = None,
 ) -> None:
-    """Checks a finite number against those limits that are given; `least` and `most` are allowed themselves.
+    """Checks that a value is a finite number within the given limits; `least` and `most` are inclusive.
 
     Raises:
-        InputError: it is something else, or out of range.
+        InputError: the value is not a finite number or is out of range.
     """
     if not is_number(value):
         raise InputError(f"{field} is {value!r}: give a finite number")
@@ -54,21 +54,23 @@ def check_number(
         ("below", operator.lt, below),
         ("at most", operator.le, most),
     )
-    given = [(word, holds, limit) for word, holds, limit in limits if limit is not None]
-    if not all(holds(value, limit) for _, holds, limit in given):
-        raise InputError(f"{field} is {value!r}: must be {' and '.join(f'{word} {limit}' for word, _, limit in given)}")
+    active = [(word, holds, limit) for word, holds, limit in limits if limit is not None]
+    if not all(holds(value, limit) for _, holds, limit in active):
+        raise InputError(
+            f"{field} is {value!r}: must be {' and '.join(f'{word} {limit}' for word, _, limit in active)}"
+        )
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is an int; True and False are none."""
+    """Whether a value is an int; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number; True and False are none."""
+    """Whether a value is a finite number; True and False are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_list(value: Any) -> bool:
-    """Whether it is a list or tuple; a text is none."""
+    """Whether a value is a list, a tuple or another sequence; a string is not."""
     return isinstance(value, Sequence) and not isinstance(value, str)

@@ -21,7 +21,7 @@ STAGES = {
     "export": "kdjax.deploy.export.stage:export",
     "report": "kdjax.report.stage:report",
 }
-"""The stages in the order they run, each with its function, which is imported when it is asked for."""
+"""The stages in the order in which they run, each with its function, which is imported only when the stage runs."""
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.py"
 USAGE = """python -m kdjax.main [--config=FILE[:ARGUMENT]] [--config.FIELD=VALUE …] [other flags]
@@ -33,15 +33,15 @@ continues where it stopped. A config file is Python code, and it is run. Every f
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the flags say.
+    """The values of the flags.
 
     Attributes:
-        config: the configuration, with the overrides of the command line.
+        config: the configuration, with the overrides from the command line.
         workdir: directory of the run.
-        stages: what to run, any of `STAGES`.
+        stages: the stages to run, any of `STAGES`.
         follow: whether to evaluate each new checkpoint of a run that another process trains.
-        coordinator, processes, process: address of the first of several processes, their number, and which this is; or
-            None.
+        coordinator, processes, process: address of the first of several processes, their number, and the index of this
+            one; all None if there is only one.
     """
 
     config: ConfigDict
@@ -54,17 +54,17 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """The options in the arguments of the command, the first of which is its name.
+    """Parses the arguments of the command, the first of which is its name.
 
     Raises:
         InputError: names the flag or field, and what is wrong with it.
-        SystemExit: help was asked for and printed.
+        SystemExit: help was requested and has been printed.
     """
-    asked = any(argument in ("-h", "-help", "--help", "--helpshort", "--helpfull") for argument in argv[1:])
+    wants_help = any(argument in ("-h", "-help", "--help", "--helpshort", "--helpfull") for argument in argv[1:])
     source, rest = _take_config(argv)
     rest = _last_of_each(rest)
-    values = _defined()
-    if asked:
+    values = _define_flags()
+    if wants_help:
         print(f"{USAGE}\n{values.get_help()}")
         raise SystemExit(0)
     config = load_config(source)
@@ -77,35 +77,35 @@ def parse(argv: Sequence[str]) -> Options:
         raise InputError(" ".join(str(error).split())) from error
     if len(extra) > 1:
         raise InputError(f"unexpected argument {extra[1]!r}: flags are written --name=value")
-    given: dict[str, Any] = {name: values[name].value for name in values}
-    config = given["config"]
+    settings: dict[str, Any] = {name: values[name].value for name in values}
+    config = settings["config"]
     options = Options(
         config=config,
-        workdir=_workdir(given["workdir"], str(config.name)),
-        stages=tuple(given["stages"]),
-        **{name: given[name] for name in ("follow", "coordinator", "processes", "process")},
+        workdir=_workdir(settings["workdir"], str(config.name)),
+        stages=tuple(settings["stages"]),
+        **{name: settings[name] for name in ("follow", "coordinator", "processes", "process")},
     )
     _check(options)
     return options
 
 
-def _workdir(given: str | None, name: str) -> Path:
-    if given == "":  # as of a variable that is not set
+def _workdir(value: str | None, name: str) -> Path:
+    if value == "":  # such as an unset variable of the shell
         raise InputError("--workdir: give the directory of the run, as --workdir=runs/mine")
     try:
-        return Path(given or Path("runs") / name).expanduser()
+        return Path(value or Path("runs") / name).expanduser()
     except RuntimeError:
-        raise InputError(f"--workdir: {given}: there is no such home directory: give another path") from None
+        raise InputError(f"--workdir: {value}: there is no such home directory: give another path") from None
 
 
 def load_config(source: str) -> ConfigDict:
-    """The configuration that a file's `get_config(argument)` returns.
+    """Loads the configuration that a file's `get_config(argument)` returns.
 
     Args:
-        source: FILE, for which `get_config` has a default, or FILE:ARGUMENT.
+        source: FILE, whose `get_config` then takes its default argument, or FILE:ARGUMENT.
 
     Raises:
-        InputError: there is no such file, or its code does not end with a configuration; names the line.
+        InputError: there is no such file, its code raises (the message names the line), or it returns no configuration.
     """
     path, argument = re.fullmatch(r"(.*?)(?::(.*))?", source, re.DOTALL).groups()  # type: ignore[union-attr]
     try:
@@ -122,24 +122,24 @@ def load_config(source: str) -> ConfigDict:
 
 
 def _in_file(path: str, error: BaseException) -> str:
-    """One line on what the code of a config file raised."""
+    """A one-line message on what the code of a config file raised."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in traceback.extract_tb(error.__traceback__):
         if frame.filename == path:
             line = frame.lineno
-    said = " ".join(str(error).split()) or "no message"
-    return f"--config: {path}{f', line {line}' if line else ''}: {type(error).__name__}: {said}"
+    message = " ".join(str(error).split()) or "no message"
+    return f"--config: {path}{f', line {line}' if line else ''}: {type(error).__name__}: {message}"
 
 
 def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of --config, the last where it is given several times, and the other arguments."""
-    source, rest, taken = str(DEFAULT_CONFIG), [], iter(argv)
-    for argument in taken:
-        found = re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL)
-        if not found:
+    """The value of --config (the last, if it is given several times) and the other arguments."""
+    source, rest, arguments = str(DEFAULT_CONFIG), [], iter(argv)
+    for argument in arguments:
+        match = re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL)
+        if not match:
             rest.append(argument)
             continue
-        value = found[1] if found[1] is not None else next(taken, "")
+        value = match[1] if match[1] is not None else next(arguments, "")
         if not value:
             raise InputError("--config: give the file of a configuration, as --config=configs/demo.py")
         source = value
@@ -147,23 +147,23 @@ def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _last_of_each(arguments: Sequence[str]) -> list[str]:
-    """The arguments with each field as it is given last: ml_collections would add up the values of a tuple."""
+    """Drops all but the last value of each field, because ml_collections would concatenate the values of a tuple."""
     latest: dict[str, list[str]] = {}
-    taken = list(reversed(arguments))
-    while taken:
-        argument = taken.pop()
+    remaining = list(reversed(arguments))
+    while remaining:
+        argument = remaining.pop()
         field = re.fullmatch(r"--?(config\.[^=]+)(=.*)?", argument, re.DOTALL)
         parts = [argument]
-        if field and field[2] is None and taken and not re.match(r"--?[A-Za-z]", taken[-1]):
-            parts.append(taken.pop())  # --config.FIELD VALUE
-        name = field[1] if field else str(len(latest))  # what is no field stays, in its place
+        if field and field[2] is None and remaining and not re.match(r"--?[A-Za-z]", remaining[-1]):
+            parts.append(remaining.pop())  # --config.FIELD VALUE
+        name = field[1] if field else str(len(latest))  # arguments that are not fields stay where they are
         latest.pop(name, None)
         latest[name] = parts
     return [part for parts in latest.values() for part in parts]
 
 
-def _defined() -> flags.FlagValues:
-    """The flags besides the configuration, for one reading of a command line."""
+def _define_flags() -> flags.FlagValues:
+    """Defines the flags other than the configuration, in a new `FlagValues` for each parse of a command line."""
     values = flags.FlagValues()
     define: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_string("workdir", None, "Directory of the run. Default: runs/NAME, NAME being config.name.", **define)
@@ -183,7 +183,7 @@ def _defined() -> flags.FlagValues:
 
 
 def _check(options: Options) -> None:
-    """What needs neither data nor JAX."""
+    """Checks the options as far as possible without data and JAX."""
     check_fields(options.config)
     if not options.stages:
         raise InputError(f"--stages is empty: choose from {', '.join(STAGES)}")
@@ -208,11 +208,14 @@ def _check(options: Options) -> None:
 
 
 def _unknown_field(argv: Sequence[str], error: Exception) -> str:
-    """One line on a field of the configuration that there is not."""
+    """A one-line message on an unknown field of the configuration."""
     fields = [argument.split("=")[0] for argument in argv if re.match(r"--?(no)?config\.", argument)]
     words = set(re.findall(r"\w+", str(error)))
-    wrong = next((field for field in fields if words & set(field.split(".")[1:])), fields[0] if fields else "--config")
-    near = re.search('Did you mean "(.+?)"', str(error))
-    if re.match(r"--?config\.arms\.\w+\.\w+$", wrong):
-        return f"{wrong}: the arm does not set it; give an arm new fields in a config file"
-    return f"{wrong}: there is no such field; {f'did you mean {near[1]}?' if near else 'kdjax/config.py has all'}"
+    unknown = next(
+        (field for field in fields if words & set(field.split(".")[1:])), fields[0] if fields else "--config"
+    )
+    suggestion = re.search('Did you mean "(.+?)"', str(error))
+    if re.match(r"--?config\.arms\.\w+\.\w+$", unknown):
+        return f"{unknown}: the arm does not set it; give an arm new fields in a config file"
+    hint = f"did you mean {suggestion[1]}?" if suggestion else "kdjax/config.py has all"
+    return f"{unknown}: there is no such field; {hint}"

@@ -291,15 +291,15 @@ def check(section: Mapping[str, Any]) -> None:
         check_names(f"dataset.{field}", section[field])
     if not (sensor or section["file_bands"] or section["bands"]):
         return
-    known = list(section["file_bands"])
+    available = list(section["file_bands"])
     if sensor:
         orders = SENSORS[sensor].orders
-        if known and sorted(map(canonical, known)) != sorted(map(canonical, orders[0])):
+        if available and sorted(map(canonical, available)) != sorted(map(canonical, orders[0])):
             raise InputError(f"dataset.file_bands: give the bands of {sensor}, {' '.join(orders[0])}, in their order")
-        known = known or list(orders[0])
-    for name in section["bands"] if known else ():
-        if canonical(name) not in map(canonical, known):
-            raise InputError(f"dataset.bands: there is no band {name!r} among {', '.join(known)}")
+        available = available or list(orders[0])
+    for name in section["bands"] if available else ():
+        if canonical(name) not in map(canonical, available):
+            raise InputError(f"dataset.bands: there is no band {name!r} among {', '.join(available)}")
 
 
 def check_names(field: str, value: Any) -> None:

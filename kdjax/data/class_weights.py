@@ -83,8 +83,8 @@ def class_weights(
             )
         weights = np.array(parsed)
     draws = (counts > 0).astype(float) if even else counts
-    total = (weights * draws).sum()  # 0 if no example is labeled
-    scaled = np.where((weights > 0) & (total > 0), weights * draws.sum() / (total or 1.0), 1.0)
+    weight_sum = (weights * draws).sum()  # 0 if no example is labeled
+    scaled = np.where((weights > 0) & (weight_sum > 0), weights * draws.sum() / (weight_sum or 1.0), 1.0)
     return tuple(scaled.tolist())
 
 

@@ -156,9 +156,9 @@ def _decode(data: bytes | np.ndarray, stack: contextlib.ExitStack, bands: Bands 
         # Descriptions of fewer than three bands belong to gray images or palette indices, not to these colors.
         descriptions = [sidecars.descriptions.get(k, "") * (len(sidecars.descriptions) >= 3) for k in range(3)]
         if bands:
-            chosen = bands.choose(decoded.pixels, descriptions if bands.orders else with_roles(descriptions, RGB))
-            array = decoded.pixels[..., list(chosen.places)]
-            decoded = dataclasses.replace(decoded, pixels=array, facts=(chosen.fact,), order=chosen.order)
+            choice = bands.choose(decoded.pixels, descriptions if bands.orders else with_roles(descriptions, RGB))
+            array = decoded.pixels[..., list(choice.places)]
+            decoded = dataclasses.replace(decoded, pixels=array, facts=(choice.fact,), order=choice.order)
         elif other_names := tiff.other_names(descriptions, (0, 1, 2)):
             facts = (*decoded.facts, f"bands called {other_names} taken as red, green and blue")
             decoded = dataclasses.replace(decoded, facts=facts, called=other_names)
@@ -178,9 +178,9 @@ def _from_samples(array: np.ndarray, stack: contextlib.ExitStack, bands: Bands |
     height, width, count = array.shape
     _reserve_for(width, height * -(-count // 3), stack)
     if bands:
-        chosen = bands.choose(array, ())
-        array = array[..., list(chosen.places)]
-        return Decoded(array, (chosen.fact,), pixels.is_data(array, None), order=chosen.order)
+        choice = bands.choose(array, ())
+        array = array[..., list(choice.places)]
+        return Decoded(array, (choice.fact,), pixels.is_data(array, None), order=choice.order)
     if count not in (1, 3):
         raise DecodeError(f"{count} bands, and nothing says which are red, green and blue")
     return _from_array(array)

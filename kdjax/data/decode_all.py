@@ -76,7 +76,7 @@ class Decoding:
 
     Args:
         encoded: the examples, one for each row.
-        filling: the buffer; rows that already have notes are not decoded again.
+        buffer: the rows to fill; those that already have notes are not decoded again.
         expected: the properties that the images must have.
         configured: whether the user gave the value range. Only one that was inferred may clip most of an image.
         threads: executor that decodes.
@@ -89,18 +89,15 @@ class Decoding:
     def __init__(
         self,
         encoded: Encoded,
-        filling: ImageBuffer,
+        buffer: ImageBuffer,
         expected: Meaning,
         configured: bool,
         threads: concurrent.futures.Executor,
         log: Callable[[str], None],
     ):
-        self._encoded, self._filling, self._threads, self._log = encoded, filling, threads, log
-        self._like, self._meaning, self._range_source = (
-            encoded.like,
-            expected,
-            _CONFIGURED if configured else _OF_LABELED,
-        )
+        self._encoded, self._buffer, self._threads, self._log = encoded, buffer, threads, log
+        self._like, self._meaning = encoded.like, expected
+        self._range_source = _CONFIGURED if configured else _OF_LABELED
         self._failed: dict[int, tuple[str, str]] = {}
         self._samples: dict[int, np.ndarray] = {}
         self._without_order: list[int] = []
@@ -114,22 +111,22 @@ class Decoding:
         Raises:
             InputError: no value range or band order fits all images, or the configured range fits none of them.
         """
-        count, done = len(self._encoded.stamps), self._filling.notes
+        count, done = len(self._encoded.stamps), self._buffer.notes
         if done:
             self._log(f"decoding {self._encoded.field}: {len(done)} of {count} images were decoded before")
-        if self._filling.settled is not None:
-            self._set_range(*self._filling.settled)
+        if self._buffer.settled is not None:
+            self._set_range(*self._buffer.settled)
         with decode.warnings_settled():
             self._decode_rows([i for i in range(count) if i not in done])
             if self._samples:
-                self._filling.settle(self._find_range())
-                self._set_range(*self._filling.settled)
+                self._buffer.settle(self._find_range())
+                self._set_range(*self._buffer.settled)
                 self._decode_rows(sorted(self._samples))
             self._set_order()
             if self._meaning.bands and self._meaning.bands.order:
                 self._decode_rows(sorted(self._without_order))
-            # Images outside the range are clipped if they are a minority; otherwise they are of another kind.
-            if self._range_source == _OF_LABELED and len(self._outside_range) <= len(self._filling.notes):
+            # Images outside the range are clipped, unless they are the majority: then they are of another kind.
+            if self._range_source == _OF_LABELED and len(self._outside_range) <= len(self._buffer.notes):
                 self._clips = True
                 self._decode_rows(sorted(self._outside_range))
         self._check_range()
@@ -141,7 +138,7 @@ class Decoding:
         deep = sum(count for kind, count in kinds.items() if kind != meaning.BYTES)
         value_range = self._meaning.value_range if deep else ()
         if deep:
-            highest = np.iinfo(self._filling.images.dtype).max
+            highest = np.iinfo(self._buffer.images.dtype).max
             notes.append(
                 f"{deep} 16-bit or float images: values {value_range[0]:g}..{value_range[1]:g} became 0..{highest} "
                 f"({self._range_source})"
@@ -167,13 +164,13 @@ class Decoding:
         image_notes = self._notes()
         digests = b"".join(bytes.fromhex(note.digest) for note in image_notes)
         return {
-            "rows": np.array(sorted(self._filling.notes), np.int64),
+            "rows": np.array(sorted(self._buffer.notes), np.int64),
             "labels": np.array([note.label for note in image_notes], np.int32),
             "digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
         }
 
     def _notes(self) -> list[_ImageNote]:
-        return [_ImageNote(*self._filling.notes[row]) for row in sorted(self._filling.notes)]
+        return [_ImageNote(*self._buffer.notes[row]) for row in sorted(self._buffer.notes)]
 
     def _find_range(self) -> tuple[float, float, str]:
         samples = [self._samples[i] for i in sorted(self._samples)]
@@ -214,8 +211,8 @@ class Decoding:
         if bands is None or bands.order or len(bands.orders) < 2:
             return
         title_by_order: dict[tuple[str, ...], str] = {}
-        for row in sorted(self._filling.notes):
-            if order := tuple(_ImageNote(*self._filling.notes[row]).order):
+        for row in sorted(self._buffer.notes):
+            if order := tuple(_ImageNote(*self._buffer.notes[row]).order):
                 title_by_order.setdefault(order, self._encoded.titles[row])
         if len(title_by_order) > 1:
             (first_order, first), (second_order, second) = list(title_by_order.items())[:2]
@@ -248,7 +245,7 @@ class Decoding:
         try:
             raw = self._encoded.read(i)
             with decode.opened(raw.data, self._meaning.bands) as decoded:
-                images = self._filling.images
+                images = self._buffer.images
                 if self._meaning.bands and decoded.deep != (images.dtype != np.uint8):
                     complaint = "others are of another depth: convert it"
                     if self._meaning.value_range and self._like is None and self._range_source == _CONFIGURED:
@@ -278,7 +275,7 @@ class Decoding:
                     decoded.order,
                 )
                 self._failed.pop(i, None)
-                self._filling.add(i, decode.resize(image, images.shape[1]), note)
+                self._buffer.add(i, decode.resize(image, images.shape[1]), note)
         except (decode.DecodeError, OSError, MemoryError) as error:
             if isinstance(error, OrderError):  # other images may show the order
                 self._without_order.append(i)

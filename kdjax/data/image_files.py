@@ -259,13 +259,13 @@ def _parts(member: zipfile.ZipInfo) -> list[str]:
     return name.replace("\\", "/").split("/")
 
 
-def _check_methods(members: Iterable[zipfile.ZipInfo], where: str) -> None:
-    known = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+def _check_methods(members: Iterable[zipfile.ZipInfo], origin: str) -> None:
+    supported = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
     for member in members:
-        if member.compress_type not in known:
+        if member.compress_type not in supported:
             method = _METHODS.get(member.compress_type, f"number {member.compress_type}")
             raise InputError(
-                f"{where} is packed with a method that Python cannot unpack ({method}): unpack it and give the folder"
+                f"{origin} is packed with a method that Python cannot unpack ({method}): unpack it and give the folder"
             )
 
 

@@ -106,19 +106,19 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
             numbers = like.numbers if like else () if bands else (meaning.BYTES,)
             expected = Meaning(value_range, numbers, bands=bands)
             dtype = _dtype(encoded, bands) if bands and not value_range and not like else expected.dtype
-            filling = cache.ImageBuffer(np.zeros(shape, dtype))
+            buffer = cache.ImageBuffer(np.zeros(shape, dtype))
             if folder is not None:
                 with _naming_cache_folder(folder):
-                    filling = stack.enter_context(cache.Writer(folder, shape, dtype, threads))
-            decoding = Decoding(encoded, filling, expected, configured, threads, context.log)
+                    buffer = stack.enter_context(cache.Writer(folder, shape, dtype, threads))
+            decoding = Decoding(encoded, buffer, expected, configured, threads, context.log)
             decoding.run()
-            stored = cache.CachedImages(filling.images, filling.hashes, decoding.content(), decoding.arrays())
+            stored = cache.CachedImages(buffer.images, buffer.hashes, decoding.content(), decoding.arrays())
             # Refused data sets are not cached, nor those with files that were not read: the disk or the mount may work
             # again next time, and the stamps would not show it.
             keep = decoding.complete and stored.content["names"]
             if folder is not None and keep and (section["on_error"] == "skip" or not stored.content["failed"]):
                 with _naming_cache_folder(folder):
-                    stored = filling.finish(stored.content, stored.arrays)
+                    stored = buffer.finish(stored.content, stored.arrays)
     content, arrays = stored.content, stored.arrays
     notes = list(content["notes"])
     if content["failed"]:

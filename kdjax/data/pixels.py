@@ -127,7 +127,7 @@ def choose_bands(roles: Sequence[str]) -> ColorBands:
 
 
 def is_mask(alpha: np.ndarray) -> bool:
-    """Whether the values of an alpha band look like a mask: most are 0 or full, where full may be 2ⁿ - 1 with n > 7.
+    """Whether an alpha band looks like a mask: nearly all values are 0 or full, or all are 0 or 2ⁿ - 1 with n > 7.
 
     GDAL calls the fourth band of any 8-bit file alpha, even if it is near infrared.
     """
@@ -298,7 +298,6 @@ def blackened(pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
 
 
 def strips(pixels: np.ndarray) -> Iterator[slice]:
-    """Slices of rows to be converted one after the other: a whole image in float64 would take up to eight times its
-    bytes."""
+    """Slices of rows to convert one after the other: a whole image in float64 would take eight times its bytes."""
     height = max(1, _STRIP_VALUES // max(1, pixels[:1].size))
     return (slice(top, top + height) for top in range(0, len(pixels), height))

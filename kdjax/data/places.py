@@ -49,11 +49,11 @@ class Places:
 
         If the bounds cross the antimeridian, west is greater than east, as in RFC 7946, section 5.2.
         """
-        known = self.centers[~np.isnan(self.centers[:, 0])]
-        if not len(known):
+        known_centers = self.centers[~np.isnan(self.centers[:, 0])]
+        if not len(known_centers):
             return ()
-        west, east = _arc(known[:, 0])
-        return west, float(known[:, 1].min()), east, float(known[:, 1].max())
+        west, east = _arc(known_centers[:, 0])
+        return west, float(known_centers[:, 1].min()), east, float(known_centers[:, 1].max())
 
 
 def from_table(path: str, names: Sequence[str], block_km: float) -> Places:

@@ -98,16 +98,16 @@ def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands
             roles = ["" if role in ("undefined", "gray", "grey", "alpha") else role for role in _roles(page, sidecars)]
             descriptions = with_roles(descriptions, roles)
         alpha = [k for k, role in enumerate(_roles(page, sidecars)) if role == "alpha"]
-        chosen = bands.choose(array, descriptions, alpha[0] if len(alpha) == 1 else None)
+        choice = bands.choose(array, descriptions, alpha[0] if len(alpha) == 1 else None)
         masks = _masks(tiff, page, sidecars)
-        if len(alpha) == 1 and alpha[0] not in chosen.places and is_unnamed(alpha[0], descriptions, chosen.order):
+        if len(alpha) == 1 and alpha[0] not in choice.places and is_unnamed(alpha[0], descriptions, choice.order):
             masks.append(pixels.alpha_mask(array[..., alpha[0]]))
-        array = array[..., list(chosen.places)]
-        valid = pixels.is_data(array[..., :1], None, [*masks, *_nodata_masks(array, page, sidecars, chosen.places)])
+        array = array[..., list(choice.places)]
+        valid = pixels.is_data(array[..., :1], None, [*masks, *_nodata_masks(array, page, sidecars, choice.places)])
         if page.photometric == _WHITE_IS_ZERO:
             array = pixels.inverted(array, page.bitspersample)
         array, valid = _to_display(page, array, valid)
-        return Decoded(array, (chosen.fact,), valid, _pixel_size(page), chosen.order)
+        return Decoded(array, (choice.fact,), valid, _pixel_size(page), choice.order)
 
 
 def read_mask(data: bytes, check_size: Callable[[int, int], None], shape: tuple[int, int]) -> np.ndarray | None:

@@ -27,7 +27,7 @@ from kdjax.data.rendering.palette import (
     lighter,
 )
 
-ZOOM = 3  # drawn this many times larger than stored
+ZOOM = 3  # scenes are drawn this many times larger than stored
 
 Points = np.ndarray  # (n, 2) in scene coordinates: the view is -0.5..0.5 before rotation and scaling
 
@@ -35,13 +35,13 @@ Points = np.ndarray  # (n, 2) in scene coordinates: the view is -0.5..0.5 before
 class Canvas:
     """A canvas with a random pose. Lengths are fractions of the view's side; colors are 0..255.
 
-    With infrared, everything is drawn twice: on a layer of colors and on one of infrared. What is chance in infrared
-    alone has a generator of its own, so that the colors are the same with it and without.
+    With infrared, everything is drawn twice: on a layer of colors and on one of infrared. Random effects in infrared
+    alone use a separate generator, so that the colors are the same with and without it.
     """
 
     def __init__(self, rng: np.random.Generator, size: int, infrared: bool = False):
         self.rng = rng
-        (self.unseen,) = rng.spawn(1)
+        (self._infrared_rng,) = rng.spawn(1)
         self.side = size * ZOOM
         self.angle = rng.uniform(0, 2 * np.pi)
         self.scale = float(np.exp(rng.uniform(np.log(0.95), np.log(1.35))))
@@ -50,7 +50,7 @@ class Canvas:
         self.turn = np.array([[c, s], [-s, c]]) * self.scale * self.side
         self._floats = self.turn.tolist()
         self.origin = ((self.shift + 0.5) * self.side).tolist()
-        # The sun: shadows fall one way in a scene.
+        # The sun: all shadows in a scene fall the same way.
         sun = rng.uniform(0, 2 * np.pi)
         self.shadow = np.array([np.cos(sun), np.sin(sun)]) * rng.uniform(0.3, 1.2)
         self._shadow = self.shadow.tolist()
@@ -69,11 +69,11 @@ class Canvas:
         return float(self.rng.uniform(low, high))
 
     def tint(self, color: Color, spread: float = 10) -> Color:
-        """The color, lighter or darker, and a little off in hue."""
+        """The color, randomly lighter or darker and slightly changed in hue."""
         light, *hue = self.rng.normal(0, spread, 4).tolist()
-        seen = (min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(color[:VISIBLE], hue, strict=True))
-        unseen = self.unseen.normal(0, 0.7 * spread, len(color) - VISIBLE).tolist()  # how moist, how vigorous
-        return (*seen, *(c * gain(light + h) for c, h in zip(color[VISIBLE:], unseen, strict=True)))
+        visible = (min(250.0, max(5.0, c + light + 0.35 * h)) for c, h in zip(color[:VISIBLE], hue, strict=True))
+        infrared = self._infrared_rng.normal(0, 0.7 * spread, len(color) - VISIBLE).tolist()  # moisture, vigor
+        return (*visible, *(c * gain(light + h) for c, h in zip(color[VISIBLE:], infrared, strict=True)))
 
     def pick(self, colors: tuple[Color, ...], spread: float = 9) -> Color:
         """One of the colors, tinted."""
@@ -88,7 +88,7 @@ class Canvas:
     # Ground ------------------------------------------------------------------------------------------------------
 
     def fill(self, color: Color, second: Color | None = None, patches: float = 3) -> None:
-        """Covers the view with mottled ground; with a second color in soft-edged patches."""
+        """Covers the view with mottled ground, with soft-edged patches of the second color if there is one."""
         base = self._levels(color)
         ground = np.broadcast_to(base, (self.side, self.side, self.channels)).copy()
         if second is not None:
@@ -116,8 +116,8 @@ class Canvas:
         ground[..., :VISIBLE] += light
         ground[..., VISIBLE:] *= gain(light)
         levels = np.clip(ground, 0, 255).astype(np.uint8)
-        for layer, of_layer in zip(self._layers, np.split(levels, len(self._layers), axis=-1), strict=True):
-            layer.paste(Image.fromarray(np.ascontiguousarray(of_layer)), mask=mask)
+        for layer, layer_levels in zip(self._layers, np.split(levels, len(self._layers), axis=-1), strict=True):
+            layer.paste(Image.fromarray(np.ascontiguousarray(layer_levels)), mask=mask)
 
     # Shapes ------------------------------------------------------------------------------------------------------
 
@@ -145,8 +145,8 @@ class Canvas:
         self.polygon(points, color)
 
     def block(self, x: float, y: float, w: float, h: float, angle: float, color: Color, height: float = 0.0) -> None:
-        """A turned rectangle of length w and breadth h around (x, y), with the shadow of something `height` high."""
-        # Plain floats: a car park has hundreds of these, and NumPy is slow on four points.
+        """A rotated rectangle of length w and width h around (x, y), with the shadow of an object `height` high."""
+        # Plain floats, because a parking lot has hundreds of blocks, and NumPy is slow for four points.
         (a, b), (c, d) = self._floats
         u, v = x * a + y * c + self.origin[0], x * b + y * d + self.origin[1]
         reach = (w + h) * self.scale * self.side
@@ -262,7 +262,7 @@ class Canvas:
         self.block(x, y, length, length * 0.46, angle, self.pick(CARS, 8), 0.008)
 
     def clutter(self, things: str, most: int = 2) -> None:
-        """Up to `most` of the named things ('lane pond ...'), each of which may also be a mark of another class."""
+        """Draws up to `most` of the named things ('lane pond ...'), any of which may be typical of another class."""
         names = things.split()
         for name in self.rng.permutation(names)[: self.rng.integers(0, most + 1)]:
             getattr(self, name)()
@@ -270,23 +270,24 @@ class Canvas:
     # The picture -------------------------------------------------------------------------------------------------
 
     def photograph(self) -> np.ndarray:
-        """Light, haze, optics and noise; float canvas -> uint8 (size, size, channels)."""
-        size, unseen = self.side // ZOOM, self.channels - VISIBLE
+        """Photographs the canvas, with light, haze, optics and noise, as uint8 (size, size, channels)."""
+        size, infrared_bands = self.side // ZOOM, self.channels - VISIBLE
         blur = abs(self.rng.normal(0, 0.2)) * ZOOM * size / 48
         small = np.concatenate([self._reduced(layer, blur) for layer in self._layers], axis=-1)
         if self.chance(0.12):  # the shadow of a cloud, or thin cloud
             veil = np.clip(np.asarray(Image.fromarray(self.noise(2)).resize((size, size))) * 2, 0, 1)[..., None]
             small = small * (1 - 0.45 * veil) if self.chance(0.6) else small + 0.3 * veil * (0.95 - small)
         small = np.maximum(small, 0) ** self.between(0.9, 1.15) * self.between(0.85, 1.15)
-        small = small * np.concatenate([self.rng.normal(1, 0.03, VISIBLE), self.unseen.normal(1, 0.03, unseen)])
+        gains = self.rng.normal(1, 0.03, VISIBLE), self._infrared_rng.normal(1, 0.03, infrared_bands)
+        small = small * np.concatenate(gains)
         visible, infrared = small[..., :VISIBLE], small[..., VISIBLE:]
         gray = visible.mean(-1, keepdims=True)
         visible = gray + (visible - gray) * self.between(0.8, 1.2)
         haze = self.between(0, 0.15) * self.rng.random()
-        visible = visible * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])  # infrared goes through it
+        visible = visible * (1 - haze) + haze * np.array([0.78, 0.82, 0.88])  # infrared penetrates haze
         noise = self.between(0.004, 0.018)
         visible = visible + self.rng.normal(0, noise, visible.shape)
-        infrared = infrared + self.unseen.normal(0, noise, infrared.shape)
+        infrared = infrared + self._infrared_rng.normal(0, noise, infrared.shape)
         return np.rint(np.clip(np.concatenate([visible, infrared], axis=-1), 0, 1) * 255).astype(np.uint8)
 
     @staticmethod
@@ -309,7 +310,7 @@ def ring(x: float, y: float, radius: float, corners: int) -> Points:
 
 
 def box(x: float, y: float, w: float, h: float, angle: float) -> Points:
-    """Corners of a rectangle around (x, y), turned; the side 0-1 is a long one of length w."""
+    """Corners of a rotated rectangle around (x, y); the first two corners span a side of length w."""
     c, s = np.cos(angle), np.sin(angle)
     corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
     return corners @ np.array([[c, s], [-s, c]]) + (x, y)
@@ -327,7 +328,7 @@ def blob(rng: np.random.Generator, x: float, y: float, radius: float, stretch: f
 
 
 def outline(path: Points, width: float | np.ndarray) -> Points:
-    """The polygon around a path (n, 2), of one width or (n,) widths."""
+    """The polygon around a path (n, 2), with one width or (n,) widths."""
     path = np.asarray(path, float)
     tangent = np.gradient(path, axis=0)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)

@@ -1,8 +1,8 @@
-"""Colors of things on the ground, with what a sensor sees of them in infrared.
+"""Colors of things on the ground, with their levels in infrared.
 
 Plants are bright in near infrared and dark at 2.2 µm, where their water absorbs; soil, stone and roofs are brightest in
-short-wave infrared; water is black in both, whatever its color. The levels follow the reflectances that spectral
-libraries give for such surfaces, roughly, at half the gain of the colors: plants would be burnt out otherwise.
+short-wave infrared; water is black in both, whatever its color. The levels roughly follow the reflectances of such
+surfaces in spectral libraries, at half the gain of the colors, because plants would be overexposed otherwise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEEP = (14, 6, 4)
 FOAM = (150, 40, 20)
 SHADE = (28, 20, 16)
 
-# Ground colors: the middle of a range, see `Canvas.tint`.
+# Ground colors, each the middle of a range; see `Canvas.tint`.
 GRASS = (104, 126, 70, *LEAF)
 MEADOW = (130, 146, 84, *LEAF)
 DRY = (166, 150, 108, *STRAW)
@@ -65,12 +65,12 @@ ROOFS = (
 
 
 def lighter(color: Color, factor: float) -> Color:
-    """The color with every level times the factor."""
+    """The color with every level multiplied by the factor."""
     return tuple(level * factor for level in color)
 
 
 def brighter(color: Color, light: float) -> Color:
-    """The color with `light` added to what is visible; infrared grows as a mid gray would."""
+    """The color with `light` added to the visible levels, and infrared scaled by `gain`."""
     return (*(level + light for level in color[:VISIBLE]), *(level * gain(light) for level in color[VISIBLE:]))
 
 
@@ -78,5 +78,5 @@ Light = TypeVar("Light", float, np.ndarray)
 
 
 def gain(light: Light) -> Light:
-    """By how much infrared grows where `light` is added to the visible levels: water stays black in it."""
+    """The factor by which infrared levels grow if `light` is added to the visible ones; it leaves water black."""
     return 1 + light / 128

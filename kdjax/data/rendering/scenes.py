@@ -21,7 +21,7 @@ SCENES: dict[str, Callable[[Canvas], None]] = {
     "storage_tanks": built.storage_tanks,
     "runway": built.runway,
     "beach": land.beach,
-    "harbour": built.harbor,  # the name is in stored scenes and results
+    "harbour": built.harbor,  # British spelling, because existing results use this name
     "golf_course": land.golf_course,
     "solar_park": built.solar_park,
 }

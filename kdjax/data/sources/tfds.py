@@ -58,21 +58,21 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     )
     if len(classes) < 2:
         raise InputError(f"{field}: it has only one class: at least two are needed")
-    chosen, notes = _choose(reader.info.splits, section["tfds_splits"], field)
+    selection, notes = _choose(reader.info.splits, section["tfds_splits"], field)
     try:
         sources = {
             split: reader.as_data_source(split, decoders={} if is_tensor else {image_key: tfds.decode.SkipDecoding()})
-            for split in {split for split, _, _ in chosen}
+            for split in {split for split, _, _ in selection}
         }
     except (NotImplementedError, ValueError) as error:
         raise InputError(
             f"{field}: under {data_dir} it is not prepared as array_record; remove it or take another "
             f"dataset.path, then {_prepare(builder, data_dir)}"
         ) from error
-    titles = [f"{split}/{index:06d}" for split, index, _ in chosen]
+    titles = [f"{split}/{index:06d}" for split, index, _ in selection]
 
     def read(k: int) -> Raw:
-        split, index, _ = chosen[k]
+        split, index, _ = selection[k]
         try:
             record = sources[split][index]
         except ImportError as error:
@@ -93,7 +93,7 @@ def load(section: Mapping[str, Any], context: Context) -> Pool:
     )
     if len(set(ingested.names)) != len(ingested.names):  # file names may repeat across classes or splits; places do not
         ingested = dataclasses.replace(ingested, names=tuple(titles[row] for row in ingested.rows))
-    return ingested.pool(builder, classes, sides=[chosen[row][2] for row in ingested.rows], notes=notes)
+    return ingested.pool(builder, classes, sides=[selection[row][2] for row in ingested.rows], notes=notes)
 
 
 def _open(builder: str, data_dir: str, field: str) -> Any:
@@ -177,7 +177,7 @@ def _check_tensor(feature: Any, section: Mapping[str, Any], subject: str) -> Non
 
 def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[str, int, str]], list[str]]:
     """Chooses the examples to read, as (split, index, side); also returns notes."""
-    chosen: list[tuple[str, int, str]] = []
+    selection: list[tuple[str, int, str]] = []
     notes: list[str] = []
     if not wanted:
         side_of = {split: SIDE_OF.get(split.lower(), "") for split in splits}
@@ -193,8 +193,8 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
             notes.append(f"splits left out: {', '.join(left_out)} (name them in dataset.tfds_splits to use them)")
         for split, side in side_of.items():
             if split not in left_out:
-                chosen += [(split, index, side) for index in range(splits[split].num_examples)]
-        return chosen, notes
+                selection += [(split, index, side) for index in range(splits[split].num_examples)]
+        return selection, notes
     side_by_example: dict[tuple[str, int], str] = {}
     for side, text in zip(("train", "validation", "test"), wanted, strict=True):
         try:
@@ -211,11 +211,11 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
                     raise InputError(
                         f"dataset.tfds_splits: {text!r} ({side}) overlaps with {side_by_example[part.splitname, index]}"
                     )
-                chosen.append((part.splitname, index, side))
+                selection.append((part.splitname, index, side))
                 side_by_example[part.splitname, index] = side
-        if not any(other == side for _, _, other in chosen):
+        if not any(other == side for _, _, other in selection):
             raise InputError(f"dataset.tfds_splits: {text!r} ({side}) has no examples")
-    return chosen, notes
+    return selection, notes
 
 
 def _files(reader: Any) -> list[list[str]]:
