@@ -1,4 +1,4 @@
-"""An exported student, ready to run without JAX: by onnxruntime, or by ai-edge-litert."""
+"""Runs an exported student without JAX: with onnxruntime, or with ai-edge-litert."""
 
 import dataclasses
 import importlib.util
@@ -21,7 +21,13 @@ from kdjax.results.metrics import log_softmax
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """An input or output: its name, its data type as onnxruntime calls it, its dimensions; a free one has a name."""
+    """An input or output of an ONNX graph.
+
+    Attributes:
+        name: in the graph.
+        type: data type, as onnxruntime names it.
+        shape: dimensions; a dynamic one is given by its name.
+    """
 
     name: str
     type: str
@@ -30,16 +36,16 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What an ONNX file says of its tensors and of itself, for those who describe or serve it.
+    """The tensors and the metadata of an ONNX file, for code that describes or serves it.
 
     Attributes:
-        given, result: the tensors.
-        facts: its metadata, in words.
+        input, output: the image tensor and the logit tensor.
+        metadata: the file's custom metadata, see `onnx_graph.metadata`.
     """
 
-    given: Tensor
-    result: Tensor
-    facts: Mapping[str, str]
+    input: Tensor
+    output: Tensor
+    metadata: Mapping[str, str]
 
 
 class Classifier:
@@ -48,9 +54,9 @@ class Classifier:
     Attributes:
         path: of the file.
         classes: class names, in the order of the logits.
-        size: side of the images it reads, px.
-        meaning: what the training tiles were.
-        trust: what validation says of its answers; None in files of earlier versions.
+        size: side of the images that the network takes, px.
+        meaning: what the numbers and the size of the training tiles were.
+        trust: calibration and limits fitted on validation; None for files of earlier versions.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None):
@@ -58,68 +64,70 @@ class Classifier:
 
         Args:
             path: the file.
-            threads: that a call of the network uses; None = as onnxruntime sees fit, and all cores of this process in
-                LiteRT.
+            threads: number of threads for a call of the network. None leaves it to onnxruntime; LiteRT then uses all
+                cores of this process.
 
         Raises:
-            InputError: its runtime is missing; no such file, none of these formats, not exported by kdjax, or class
-                names that do not fit the logits.
+            InputError: the runtime is not installed, or the file does not exist, is in neither format, was not
+                exported by kdjax, or has metadata that do not match its graph.
         """
         if not os.path.isfile(path):
-            held = os.path.join(path, "student.onnx")
-            file = held if os.path.isfile(held) else "student.onnx, or another file of an export"
-            raise InputError(f"artifact: no file {path}: give {file}")
+            student = os.path.join(path, "student.onnx")
+            advice = student if os.path.isfile(student) else "student.onnx, or another file of an export"
+            raise InputError(f"artifact: no file {path}: give {advice}")
         try:
             model = (_litert if litert.recognized(path) else _onnx)(path, threads)
-            self.classes = _class_names(model.facts["classes"])
-            self.size = int(model.facts["storage_size"])
-            self.meaning = Meaning.from_metadata(model.facts)
-            self.trust = Trust.from_metadata(model.facts)
+            self.classes = _class_names(model.metadata["classes"])
+            self.size = int(model.metadata["storage_size"])
+            self.meaning = Meaning.from_metadata(model.metadata)
+            self.trust = Trust.from_metadata(model.metadata)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
                 f"artifact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
             ) from error
         shape = (self.size, self.size, len(self.meaning.names))
-        if model.result != (len(self.classes),) or model.given != shape:
+        if model.logits_shape != (len(self.classes),) or model.image_shape != shape:
             raise InputError(
                 f"artifact {path}: its metadata name {len(self.classes)} classes and images {list(shape)}, "
-                f"its graph has {model.result} logits and images {model.given}: export it again"
+                f"its graph has {model.logits_shape} logits and images {model.image_shape}: export it again"
             )
-        if model.dtype != self.meaning.dtype.name:
+        if model.image_dtype != self.meaning.dtype.name:
             raise InputError(
-                f"artifact {path}: its images are tensor({model.dtype}), those of its run {self.meaning.dtype}: give "
-                "the file that was exported"
+                f"artifact {path}: its images are tensor({model.image_dtype}), those of its run {self.meaning.dtype}: "
+                "give the file that was exported"
             )
         self.path, self._model = path, model
 
     @property
     def signature(self) -> Signature:
-        """The signature of an ONNX file.
+        """The tensors and the metadata of an ONNX file.
 
         Raises:
-            InputError: it is a LiteRT file.
+            InputError: the file is a LiteRT file.
         """
         if self._model.signature is None:
             raise InputError(f"artifact {self.path}: not an ONNX file")
         return self._model.signature
 
     def prepare(
-        self, data: bytes, look: Callable[[Decoded], None] | None = None, *, outside: bool = False
+        self, data: bytes, inspect: Callable[[Decoded], None] | None = None, *, outside: bool = False
     ) -> np.ndarray:
-        """An encoded image file as (size, size, bands), decoded and resized as for training.
+        """Decodes and resizes an encoded image file as for training, to (size, size, bands).
 
         Args:
-            data: the file.
-            look: is given the image as the file has it, where it is of the kind of the training tiles.
-            outside: whether it is one of the data set, see `Meaning.stored`.
+            data: content of the file.
+            inspect: called with the decoded image before it is resized, if its numbers are of the same kind as in
+                training.
+            outside: whether the image belongs to the training data set, whose images may lie outside of the value
+                range; see `Meaning.stored`.
 
         Raises:
-            DecodeError: not an image, or its numbers are of another kind than in training.
+            DecodeError: the file is not an image, or its numbers are of another kind than in training.
         """
         with decode.warnings_settled(), decode.opened(data, self.meaning.bands) as decoded:
             stored = self.meaning.stored(decoded, outside=outside)
-            if look is not None:
-                look(decoded)
+            if inspect is not None:
+                inspect(decoded)
             return decode.resize(stored, self.size)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -130,7 +138,7 @@ class Classifier:
         """Calibrated probabilities (n, classes) float64, and which images are unlike those of validation, (n,) bool.
 
         Raises:
-            InputError: logits that are not finite, as of a damaged file. Nothing would call such an answer unknown.
+            InputError: the logits are not finite, as those of a damaged file. No limit would mark them as unknown.
         """
         logits = self.logits(images).astype(np.float64)
         if not np.isfinite(logits).all():
@@ -142,20 +150,20 @@ class Classifier:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """An opened file.
+    """An opened file of either format.
 
     Attributes:
-        facts: its metadata.
-        given, result: shapes of an image and of its logits.
-        dtype: of an image.
-        logits: from images to logits.
-        signature: of an ONNX file.
+        metadata: see `onnx_graph.metadata`.
+        image_shape, logits_shape: shapes of one image and of its logits.
+        image_dtype: NumPy's name of the data type of the images.
+        logits: maps images to logits.
+        signature: None for a LiteRT file.
     """
 
-    facts: Mapping[str, str]
-    given: tuple[Any, ...]
-    result: tuple[Any, ...]
-    dtype: str
+    metadata: Mapping[str, str]
+    image_shape: tuple[Any, ...]
+    logits_shape: tuple[Any, ...]
+    image_dtype: str
     logits: Callable[[np.ndarray], np.ndarray]
     signature: Signature | None = None
 
@@ -170,13 +178,14 @@ def _onnx(path: str | Path, threads: int | None) -> _Model:
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise InputError(f"artifact {path}: not a readable ONNX or LiteRT file ({reason(error)})") from error
-    (given,), (result,) = map(_tensors, (session.get_inputs(), session.get_outputs()))
-    facts = session.get_modelmeta().custom_metadata_map
-    logits = lambda images: session.run(None, {given.name: images})[0]
-    dtype = given.type.removeprefix("tensor(").removesuffix(")")
-    return _Model(facts, given.shape[1:], result.shape[1:], dtype, logits, Signature(given, result, facts))
+    (images_in,), (logits_out,) = map(_tensors, (session.get_inputs(), session.get_outputs()))
+    metadata = session.get_modelmeta().custom_metadata_map
+    logits = lambda images: session.run(None, {images_in.name: images})[0]
+    dtype = images_in.type.removeprefix("tensor(").removesuffix(")")
+    signature = Signature(images_in, logits_out, metadata)
+    return _Model(metadata, images_in.shape[1:], logits_out.shape[1:], dtype, logits, signature)
 
 
 def _tensors(nodes: list[Any]) -> list[Tensor]:
@@ -186,12 +195,12 @@ def _tensors(nodes: list[Any]) -> list[Tensor]:
 def _litert(path: str | Path, threads: int | None) -> _Model:
     if not litert.installed():
         raise InputError(f"artifact {path}: a LiteRT file needs ai-edge-litert: pip install 'kdjax[litert]'")
-    facts = litert.facts(path)
+    metadata = litert.read_metadata(path)
     try:
         model = litert.Model(path, threads)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"artifact {path}: not a readable LiteRT file ({reason(error)})") from error
-    return _Model(facts, model.given, model.result, "uint8", model)
+    return _Model(metadata, model.image_shape, model.logits_shape, "uint8", model)
 
 
 def _class_names(text: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""LiteRT (TFLite) files of an export: what they say of themselves, and their logits by ai-edge-litert.
+"""LiteRT (TFLite) files of an export: reads and writes their metadata, and runs them with ai-edge-litert.
 
-The facts are a zip archive behind the model, which is where the format keeps files that go with a model: any zip reader
-finds them (`unzip -p student.tflite kdjax.json`), and interpreters do not look there.
+The metadata are in a zip archive appended to the model, where the format keeps the files associated with a model. Any
+zip reader finds them (`unzip -p student.tflite kdjax.json`), and interpreters ignore them.
 """
 
 import importlib.util
@@ -17,69 +17,74 @@ import numpy as np
 from kdjax.runtime import host
 
 MAGIC = b"TFL3"
-FACTS = "kdjax.json"
+METADATA_FILE = "kdjax.json"
 
 
 def recognized(path: str | Path) -> bool:
-    """Whether a file is of this format, by its content."""
+    """Whether a file is in this format, judged by its content."""
     with open(path, "rb") as file:
         return file.read(8)[4:] == MAGIC
 
 
 def installed() -> bool:
-    """Whether such files can be run here."""
+    """Whether ai-edge-litert is installed."""
     return importlib.util.find_spec("ai_edge_litert") is not None
 
 
-def with_facts(content: bytes, facts: Mapping[str, str]) -> bytes:
-    """A model with facts behind it."""
+def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The content of a model file with metadata appended."""
     file = io.BytesIO(content)
-    with zipfile.ZipFile(file, "a") as held:
-        # A ZipInfo by itself is of 1980, so that the same student gives the same bytes.
-        held.writestr(zipfile.ZipInfo(FACTS), json.dumps(facts, ensure_ascii=False, indent=1))
+    with zipfile.ZipFile(file, "a") as archive:
+        # The default date of a ZipInfo is fixed (1980), so the same student gives the same bytes.
+        archive.writestr(zipfile.ZipInfo(METADATA_FILE), json.dumps(metadata, ensure_ascii=False, indent=1))
     return file.getvalue()
 
 
-def facts(path: str | Path) -> dict[str, str]:
-    """What `with_facts` wrote.
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Reads what `with_metadata` appended.
 
     Raises:
-        ValueError: nothing that can be read.
+        ValueError: there are no metadata, or they are not a mapping of strings.
     """
     try:
-        with zipfile.ZipFile(path) as held:
-            found = json.loads(held.read(FACTS))
+        with zipfile.ZipFile(path) as archive:
+            metadata = json.loads(archive.read(METADATA_FILE))
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"no {FACTS} behind the model") from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ValueError(f"{FACTS} holds no facts")
-    return found
+        raise ValueError(f"no {METADATA_FILE} behind the model") from error
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"{METADATA_FILE} is not an object of strings")
+    return metadata
 
 
 class Model:
-    """A file that is ready to run on the CPU.
+    """A model file, ready to run on the CPU.
 
     Attributes:
-        given: shape of an image, (height, width, channels).
-        result: shape of its logits, (classes,).
+        image_shape: shape of an image, (height, width, channels).
+        logits_shape: shape of its logits, (classes,).
     """
 
     def __init__(self, source: str | Path | bytes, threads: int | None = None):
-        """Opens a file or its content; all cores of this process are used where `threads` is not given.
+        """Opens a model, given as a path or as the content of a file.
+
+        Args:
+            source: the path or the content.
+            threads: number of threads; None = one for each core of this process.
 
         Raises:
-            ValueError, RuntimeError: not a model, of other inputs and outputs than an export's, or damaged.
+            ValueError, RuntimeError: this is not a model, it is damaged, or its inputs and outputs are not those of an
+                export.
         """
         from ai_edge_litert.interpreter import Interpreter
 
         threads = threads or host.cores()
-        named = {"model_content": source} if isinstance(source, bytes) else {"model_path": os.fspath(source)}
-        self._interpreter = Interpreter(**named, num_threads=threads)
+        model = {"model_content": source} if isinstance(source, bytes) else {"model_path": os.fspath(source)}
+        self._interpreter = Interpreter(**model, num_threads=threads)
         (self._input,), (output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if self._input["dtype"] is not np.uint8:
             raise ValueError(f"images are {np.dtype(self._input['dtype'])}")
-        self._output, (self._scale, self._zero) = output["index"], output["quantization"]
-        self.given, self.result = (tuple(map(int, one["shape"][1:])) for one in (self._input, output))
+        self._output, (self._scale, self._zero_point) = output["index"], output["quantization"]
+        self.image_shape, self.logits_shape = (tuple(map(int, tensor["shape"][1:])) for tensor in (self._input, output))
         self._batch = 0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -93,4 +98,4 @@ class Model:
         values = self._interpreter.get_tensor(self._output)
         if values.dtype == np.float32:
             return values
-        return (values.astype(np.float32) - self._zero) * np.float32(self._scale)
+        return (values.astype(np.float32) - self._zero_point) * np.float32(self._scale)

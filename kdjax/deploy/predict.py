@@ -1,7 +1,7 @@
-"""Classes of images by an exported student: `python -m kdjax.deploy.predict ARTIFACT IMAGES…|FOLDER|ZIP`.
+"""Classifies images with an exported student: `python -m kdjax.deploy.predict ARTIFACT IMAGES…|FOLDER|ZIP`.
 
-Needs onnxruntime, or ai-edge-litert for LiteRT files, and no JAX. An image is decoded and resized as for training; all
-the rest is in the model file.
+Needs onnxruntime, or ai-edge-litert for LiteRT files, but not JAX. Images are decoded and resized as for training;
+everything else is in the model file.
 """
 
 import csv
@@ -22,7 +22,7 @@ import numpy as np
 from kdjax.data import decode
 from kdjax.data.image_files import no_images, notes_on, open_files, read_file
 from kdjax.deploy.classifier import Classifier
-from kdjax.deploy.input_warnings import Unlike
+from kdjax.deploy.input_warnings import InputCheck
 from kdjax.deploy.trust import LEVELS
 from kdjax.errors import InputError
 from kdjax.results.text import cell, printable
@@ -33,13 +33,13 @@ NAMES_SHOWN = 10
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a classifier says of an image.
+    """A classifier's answer for one image.
 
     Attributes:
         name: of the image.
-        probabilities: (classes,) float64, calibrated where the file knows how.
-        unknown: whether it should not be taken for an answer.
-        members: (classes,) bool, the prediction set, where one was asked for.
+        probabilities: (classes,) float64, calibrated if the file has a calibration.
+        unknown: whether the answer is too uncertain to be used.
+        members: (classes,) bool, the prediction set; None = none was requested.
     """
 
     name: str
@@ -53,31 +53,31 @@ def classify(
     files: Iterable[tuple[str, bytes | decode.DecodeError]],
     batch: int,
     level: float | None = None,
-    seen: Unlike | None = None,
+    input_check: InputCheck | None = None,
 ) -> tuple[list[Answer], list[str]]:
-    """Classifies all images that are readable.
+    """Classifies all readable images.
 
     Args:
         classifier: the model.
-        files: name and encoded bytes, or why they could not be read.
-        batch: images that go through the network together.
-        level: of the prediction sets; None = none.
-        seen: is shown the images.
+        files: the name of each image with its encoded bytes, or with the error that reading it raised.
+        batch: number of images that go through the network together.
+        level: share of images whose true class a prediction set should contain; None = no prediction sets.
+        input_check: inspects the images on the way.
 
     Returns:
-        An answer for every readable image; the others, each with the reason.
+        An answer for every readable image; and a line for every other one, with its name and the reason.
     """
-    results: list[Answer] = []
-    waiting: list[tuple[str, np.ndarray]] = []
-    failed: list[str] = []
-    look = None if seen is None else seen.see
+    answers: list[Answer] = []
+    pending: list[tuple[str, np.ndarray]] = []
+    unreadable: list[str] = []
+    inspect = None if input_check is None else input_check.inspect
 
-    def run() -> None:
-        if waiting:
-            names, images = zip(*waiting, strict=True)
-            waiting.clear()
-            if seen is not None:
-                seen.see_stored(np.stack(images))
+    def run_batch() -> None:
+        if pending:
+            names, images = zip(*pending, strict=True)
+            pending.clear()
+            if input_check is not None:
+                input_check.inspect_stored(np.stack(images))
             probabilities, unknown = classifier.answers(np.stack(images))
             members: Sequence[np.ndarray | None] = [None] * len(names)
             if classifier.trust is not None:
@@ -85,104 +85,107 @@ def classify(
                 if level is not None:
                     members = list(classifier.trust.sets(probabilities, level))
             rows = zip(names, probabilities, unknown.tolist(), members, strict=True)
-            results.extend(itertools.starmap(Answer, rows))
+            answers.extend(itertools.starmap(Answer, rows))
 
     for name, data in files:
         try:
             if isinstance(data, decode.DecodeError):
                 raise data
-            waiting.append((name, classifier.prepare(data, look and functools.partial(look, name))))
+            pending.append((name, classifier.prepare(data, inspect and functools.partial(inspect, name))))
         except decode.DecodeError as error:
-            failed.append(f"{printable(name)} ({error})")
-        if len(waiting) == batch:
-            run()
-    run()
-    return results, failed
+            unreadable.append(f"{printable(name)} ({error})")
+        if len(pending) == batch:
+            run_batch()
+    run_batch()
+    return answers, unreadable
 
 
 def read_all(paths: Sequence[str]) -> Iterator[tuple[str, bytes | decode.DecodeError]]:
-    """Name and bytes of every image that is named, or lies in a directory or zip archive that is named.
+    """Yields the name and the bytes of each image, or the error that reading it raised.
+
+    Args:
+        paths: image files, directories and zip archives.
 
     Raises:
-        InputError: nothing is there, or a directory or archive without images.
+        InputError: a path does not exist, or a directory or archive holds no images.
     """
     for path in paths:
         if not path:
             raise InputError("images: '' is not a path")
-        place = Path(os.path.expanduser(path))
+        expanded = Path(os.path.expanduser(path))
         try:
-            mode = place.stat().st_mode
+            mode = expanded.stat().st_mode
         except (OSError, ValueError):
-            mode = 0  # open_files says what is wrong
-        if stat.S_ISDIR(mode) or place.suffix.lower() == ".zip" or not mode:
+            mode = 0  # open_files raises an error that names the cause
+        if stat.S_ISDIR(mode) or expanded.suffix.lower() == ".zip" or not mode:
             with open_files(path, "images") as files:
                 if not files.paths:
                     raise no_images(path, "images")
                 for note in notes_on(files):
                     print(f"{printable(path)}: {printable(note)}", file=sys.stderr)
                 for index, name in enumerate(files.paths):
-                    yield f"{path.rstrip('/')}/{name}", _attempt(files.read, index)
+                    yield f"{path.rstrip('/')}/{name}", _read_or_error(files.read, index)
         else:
-            yield path, _attempt(read_file, place)
+            yield path, _read_or_error(read_file, expanded)
 
 
-def _attempt(read: Callable[[Any], bytes], what: Any) -> bytes | decode.DecodeError:
+def _read_or_error(read: Callable[[Any], bytes], source: Any) -> bytes | decode.DecodeError:
     try:
-        return read(what)
+        return read(source)
     except decode.DecodeError as error:
         return error
 
 
-def rendered(answers: Sequence[Answer], classes: Sequence[str], *, form: str, top: int) -> str:
-    """The most probable classes of every image as text, without a trailing newline.
+def render(answers: Sequence[Answer], classes: Sequence[str], *, form: str, top: int) -> str:
+    """Formats the most probable classes of every image as text, without a trailing newline.
 
     Args:
-        answers: one for every image; one at least for a table.
-        classes: class names.
-        form: 'table', 'csv' (one row for every image and rank) or 'json' (a list with one object for every image).
-        top: how many, where an answer has no prediction set; no more than there are classes.
+        answers: one per image; at least one if `form` is 'table'.
+        classes: class names, in the order of the probabilities.
+        form: 'table', 'csv' (a row for each image and rank) or 'json' (a list with an object for each image).
+        top: number of classes to list for an answer without a prediction set; all classes if there are fewer.
     """
-    ranked = [(one.name, one.unknown, _named(one, classes, top)) for one in answers]
+    ranked = [(answer.name, answer.unknown, _best_classes(answer, classes, top)) for answer in answers]
     if form == "json":
         document = [
             {
-                "image": name.encode("utf-8", "backslashreplace").decode(),  # names of files need not be UTF-8
+                "image": name.encode("utf-8", "backslashreplace").decode(),  # a file name need not be valid UTF-8
                 "unknown": unknown,
                 "classes": [{"class": label, "probability": round(p, 6)} for label, p in best],
             }
             for name, unknown, best in ranked
         ]
         text = json.dumps(document, indent=1, ensure_ascii=False)
-        harmless = _unicode() and printable(text, keep="\n") == text
-        return text if harmless else json.dumps(document, indent=1)
+        is_safe = _stdout_is_unicode() and printable(text, keep="\n") == text
+        return text if is_safe else json.dumps(document, indent=1)
     if form == "csv":
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(("image", "rank", "class", "probability", "unknown"))
         writer.writerows(
             (cell(name), rank, cell(label), f"{p:.6f}", "yes" if unknown else "no")
             for name, unknown, best in ranked
             for rank, (label, p) in enumerate(best, 1)
         )
-        return table.getvalue().rstrip("\n")
-    wide = max(len(printable(name)) for name, _, _ in ranked)
-    wider = max(len(printable(label)) for label in classes)
+        return buffer.getvalue().rstrip("\n")
+    name_width = max(len(printable(name)) for name, _, _ in ranked)
+    label_width = max(len(printable(label)) for label in classes)
     mark = "unknown: " if any(unknown for _, unknown, _ in ranked) else ""
     return "\n".join(
-        f"{printable(name):{wide}}  {mark if unknown else ' ' * len(mark)}"
-        + "  ".join(f"{printable(label):{wider}} {100 * p:5.1f} %" for label, p in best)
+        f"{printable(name):{name_width}}  {mark if unknown else ' ' * len(mark)}"
+        + "  ".join(f"{printable(label):{label_width}} {100 * p:5.1f} %" for label, p in best)
         for name, unknown, best in ranked
     )
 
 
-def _named(answer: Answer, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
-    """The classes to name, the most probable first, with their probabilities."""
+def _best_classes(answer: Answer, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """The classes to list, the most probable first, with their probabilities."""
     order = np.argsort(-answer.probabilities, kind="stable")
-    shown = order[:top] if answer.members is None else order[answer.members[order]]
-    return [(classes[k], float(answer.probabilities[k])) for k in shown]
+    best = order[:top] if answer.members is None else order[answer.members[order]]
+    return [(classes[k], float(answer.probabilities[k])) for k in best]
 
 
-def _unicode() -> bool:
+def _stdout_is_unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
@@ -190,16 +193,16 @@ def main(argv: Sequence[str]) -> None:
     """Prints the classes of the images that `argv` names.
 
     Raises:
-        InputError: anything in `argv` or the model file that a person can correct. Nothing was printed then.
-        SystemExit: status 1, after all others were printed: images that are not readable.
+        InputError: the user can correct `argv` or the model file. Nothing is printed in that case.
+        SystemExit: with status 1, after all answers were printed: some images are not readable.
     """
     parser = Parser(prog="python -m kdjax.deploy.predict", description="Classifies images with an exported student.")
     parser.add_argument("artifact", metavar="ARTIFACT", help="student.onnx, student.int8.onnx or a .tflite")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, directories or zip archives")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    named = parser.add_mutually_exclusive_group()
-    named.add_argument("--top", type=positive, default=1, help="classes to name for every image")
-    named.add_argument(
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument("--top", type=positive, default=1, help="classes to name for every image")
+    selection.add_argument(
         "--set",
         type=float,
         choices=LEVELS,
@@ -211,19 +214,19 @@ def main(argv: Sequence[str]) -> None:
     classifier = Classifier(options.artifact)
     if options.set is not None and (classifier.trust is None or options.set not in classifier.trust.limits):
         raise InputError(f"--set: {options.artifact} was exported by an earlier version and has none: export it again")
-    seen = Unlike.by(classifier.meaning)
-    results, failed = classify(classifier, read_all(options.images), options.batch, options.set, seen)
+    input_check = InputCheck.for_model(classifier.meaning)
+    answers, unreadable = classify(classifier, read_all(options.images), options.batch, options.set, input_check)
     if options.answer_all:
-        results = [dataclasses.replace(one, unknown=False) for one in results]
-    if results or options.format != "table":
-        say(rendered(results, classifier.classes, form=options.format, top=options.top))
-    rough = classifier.trust and classifier.trust.warning
-    for warning in (*seen.warnings(), *([f"{options.artifact}: {rough}"] if rough else [])):
+        answers = [dataclasses.replace(answer, unknown=False) for answer in answers]
+    if answers or options.format != "table":
+        say(render(answers, classifier.classes, form=options.format, top=options.top))
+    trust_warning = classifier.trust and classifier.trust.warning
+    for warning in (*input_check.warnings(), *([f"{options.artifact}: {trust_warning}"] if trust_warning else [])):
         print(f"warning: {warning}", file=sys.stderr)
-    if failed:
-        more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
-        images = f"{len(failed)} unreadable image{'s' * (len(failed) > 1)}"
-        print(f"error: {images}: {'; '.join(failed[:NAMES_SHOWN])}{more}", file=sys.stderr)
+    if unreadable:
+        rest = f"; and {len(unreadable) - NAMES_SHOWN} more" if len(unreadable) > NAMES_SHOWN else ""
+        images = f"{len(unreadable)} unreadable image{'s' * (len(unreadable) > 1)}"
+        print(f"error: {images}: {'; '.join(unreadable[:NAMES_SHOWN])}{rest}", file=sys.stderr)
         sys.exit(1)
 
 

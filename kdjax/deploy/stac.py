@@ -188,11 +188,11 @@ def _input(classifier: Classifier) -> dict[str, Any]:
             f" Of 16-bit and float images, {low:g} to {high:g} become 0 to {np.iinfo(classifier.meaning.dtype).max}."
         )
     return {
-        "name": signature.given.name,
-        "description": f"{signature.facts['input']}. Before that: {signature.facts['resize']}.{mapped}",
+        "name": signature.input.name,
+        "description": f"{signature.metadata['input']}. Before that: {signature.metadata['resize']}.{mapped}",
         "bands": list(classifier.meaning.names),
         "input": {
-            "shape": [-1, *signature.given.shape[1:]],
+            "shape": [-1, *signature.input.shape[1:]],
             "dim_order": ["batch", "height", "width", "bands"],
             "data_type": classifier.meaning.dtype.name,
         },
@@ -211,8 +211,8 @@ def _outputs(classifier: Classifier) -> list[dict[str, Any]]:
         for (value, title, color), name in zip(legend.entries(classifier.classes)[:-1], names, strict=True)
     ]
     logits = {
-        "name": classifier.signature.result.name,
-        "description": classifier.signature.facts["output"],
+        "name": classifier.signature.output.name,
+        "description": classifier.signature.metadata["output"],
         "tasks": TASKS,
         "result": {"shape": [-1, len(classes)], "dim_order": ["batch", "class"], "data_type": "float32"},
         "classification:classes": classes,

@@ -1,12 +1,12 @@
 """A Triton model repository of an exported student: `python -m kdjax.deploy.triton ARTIFACT REPOSITORY`.
 
-REPOSITORY/NAME/config.pbtxt     inputs and outputs as they are in the file, any batch up to --max-batch
-REPOSITORY/NAME/labels.txt       class names, one a line: Triton names the best classes to clients that ask for them
+REPOSITORY/NAME/config.pbtxt     inputs and outputs as in the file, batches of up to --max-batch images
+REPOSITORY/NAME/labels.txt       class names, one per line: Triton returns the best classes by name on request
 REPOSITORY/NAME/1/model.onnx     a copy of the file
 
-A command, and no part of every export: it needs nothing but one file of the export, few students are served by Triton,
-and the folder would hold the same network twice. The copy is none of the export's files, so that another export changes
-no model that a server has loaded. Needs onnxruntime, and no JAX.
+This is a command of its own and not part of every export: it needs only one file of the export, few students are served
+by Triton, and an export folder would otherwise hold the same network twice. The repository gets a copy of the file, so
+that a later export does not change a model that a server has loaded. Needs onnxruntime, but not JAX.
 
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
 """
@@ -25,7 +25,7 @@ from kdjax.results.text import printable
 from kdjax.runtime.command import Parser, positive, run_command, say
 
 TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(uint16)": "TYPE_UINT16", "tensor(float)": "TYPE_FP32"}
-"""Names of data types in Triton, by onnxruntime's."""
+"""onnxruntime's name of a data type -> Triton's."""
 
 LABELS = "labels.txt"
 
@@ -34,17 +34,17 @@ def config(signature: Signature, name: str, max_batch: int) -> str:
     """The text of config.pbtxt, a ModelConfig of Triton's model_config.proto.
 
     Args:
-        signature: of the file that is to be served.
-        name: of the model, which is that of its folder.
-        max_batch: the most images that go through the network together; Triton puts those of several clients together.
+        signature: of the file to serve.
+        name: of the model, which is also the name of its folder.
+        max_batch: largest batch; Triton combines the images of several clients up to this size.
 
     Raises:
-        InputError: the file takes a batch of one size only, or a tensor is of a type that no export has.
+        InputError: the file takes batches of one size only, or a tensor has a type that no export has.
     """
-    given, result = signature.given, signature.result
-    if isinstance(given.shape[0], int):
-        raise InputError(f"its graph takes {given.shape[0]} images at a time and no other number: export it again")
-    for tensor in (given, result):
+    images, logits = signature.input, signature.output
+    if isinstance(images.shape[0], int):
+        raise InputError(f"its graph takes {images.shape[0]} images at a time and no other number: export it again")
+    for tensor in (images, logits):
         if tensor.type not in TYPES:
             raise InputError(f"its tensor {printable(tensor.name)} is a {tensor.type}: export it again")
     return f"""name: {_text(name)}
@@ -52,16 +52,16 @@ backend: "onnxruntime"
 max_batch_size: {max_batch}
 input [
   {{
-    name: {_text(given.name)}
-    data_type: {TYPES[given.type]}
-    dims: {list(given.shape[1:])}
+    name: {_text(images.name)}
+    data_type: {TYPES[images.type]}
+    dims: {list(images.shape[1:])}
   }}
 ]
 output [
   {{
-    name: {_text(result.name)}
-    data_type: {TYPES[result.type]}
-    dims: {list(result.shape[1:])}
+    name: {_text(logits.name)}
+    data_type: {TYPES[logits.type]}
+    dims: {list(logits.shape[1:])}
     label_filename: "{LABELS}"
   }}
 ]
@@ -70,7 +70,7 @@ dynamic_batching {{ }}
 
 
 def _text(value: str) -> str:
-    """A string of protobuf's text format, which shares its escapes with JSON as long as all is printable."""
+    """A quoted string in protobuf's text format, whose escapes equal JSON's as long as all characters are printable."""
     return json.dumps(printable(value), ensure_ascii=False)
 
 
@@ -81,10 +81,10 @@ def _name(text: str) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the model that `argv` asks for.
+    """Writes the model repository that `argv` describes.
 
     Raises:
-        InputError: anything in `argv` or the model file that a person can correct. Nothing was written then.
+        InputError: the user can correct `argv` or the model file. Nothing is written in that case.
     """
     parser = Parser(prog="python -m kdjax.deploy.triton", description="A Triton model repository of a student.")
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="student.onnx or student.int8.onnx")
@@ -98,24 +98,26 @@ def main(argv: Sequence[str]) -> None:
         text = config(signature, options.name, options.max_batch)
     except InputError as error:
         raise InputError(f"artifact {options.artifact}: {error}") from error
-    repository, place = options.repository, options.repository / options.name
+    repository, model_dir = options.repository, options.repository / options.name
     if not repository.is_dir() and (repository.exists() or not repository.parent.is_dir()):
         raise InputError(f"REPOSITORY {repository}: neither a folder nor the name of a new one")
-    if place.exists():
+    if model_dir.exists():
         raise InputError(f"REPOSITORY {repository}: it has a model {options.name}; remove that or give another --name")
     try:
         repository.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{options.name}-", dir=repository) as beside:
-            new = Path(beside) / options.name
+        with tempfile.TemporaryDirectory(prefix=f".{options.name}-", dir=repository) as temporary:
+            new = Path(temporary) / options.name
             (new / "1").mkdir(parents=True)
             (new / "config.pbtxt").write_text(text, encoding="utf-8")
             labels = "".join(f"{printable(label)}\n" for label in classifier.classes)
             (new / LABELS).write_text(labels, encoding="utf-8")
             shutil.copyfile(options.artifact, new / "1" / "model.onnx")
-            new.rename(place)
+            new.rename(model_dir)
     except OSError as error:
         raise InputError(f"REPOSITORY {repository}: cannot be written ({reason(error)}): give another") from error
-    say(f"{place}: {options.artifact.name}, {len(classifier.classes)} classes, batches of up to {options.max_batch}")
+    say(
+        f"{model_dir}: {options.artifact.name}, {len(classifier.classes)} classes, batches of up to {options.max_batch}"
+    )
 
 
 if __name__ == "__main__":

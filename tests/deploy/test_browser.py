@@ -27,7 +27,7 @@ from kdjax.data.pixels import Decoded, DecodeError, is_mask
 from kdjax.deploy import trust
 from kdjax.deploy.browser import __main__ as browser
 from kdjax.deploy.browser import page
-from kdjax.deploy.input_warnings import Unlike
+from kdjax.deploy.input_warnings import InputCheck
 from kdjax.errors import InputError
 
 FITTED = trust.Trust(0.7, {0.9: 0.6, 0.95: 0.9, 0.99: 1.0}, 0.5, -1.0)
@@ -113,8 +113,8 @@ def test_the_page_warns_of_the_images_that_predict_warns_of(tmp_path):
     sizes = [(64, 64), (16, 16), (15, 16), (256, 256), (257, 256), (1000, 64), (1100, 64), (4, 250)]
     said = []
     for width, height in sizes:
-        seen = Unlike.by(Meaning(tile_px=64.0))
-        seen.see("tile.png", Decoded(np.zeros((height, width, 3), np.uint8), ()))
+        seen = InputCheck.for_model(Meaning(tile_px=64.0))
+        seen.inspect("tile.png", Decoded(np.zeros((height, width, 3), np.uint8), ()))
         said.append(bool(seen.warnings()))
     assert set(said) == {True, False}
     found = run_node(

@@ -61,8 +61,8 @@ def export(tmp_path_factory):
         patch.setattr(trusting, "UNLIKE", 0.3)
         patch.setattr(quantize, "CANDIDATES", quantize.CANDIDATES[:1])
         patch.setattr(litert_quantize, "CANDIDATES", litert_quantize.CANDIDATES[:1])
-        stage._onnx_files(run, folder, network, metadata)
-        stage._litert_files(run, folder, network, metadata)
+        stage._write_onnx(run, folder, network, metadata)
+        stage._write_litert(run, folder, network, metadata)
     return folder
 
 

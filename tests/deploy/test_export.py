@@ -142,7 +142,7 @@ def test_an_average_over_few_cells_joins_the_layer_that_reads_it():
 @pytest.mark.parametrize(("source", "target"), [(72, 64), (36, 32), (50, 21), (24, 34)])
 def test_bands_are_the_whole_resize_in_less_arithmetic(source, target):
     matrix, image = resize_matrix(source, target), pixels(1, source)[0].reshape(source, -1).astype(np.float32)
-    read, weights = onnx_graph.bands(matrix)
+    read, weights = onnx_graph.row_bands(matrix)
     assert len(read) == np.gcd(target, 4) and (read >= 0).all() and (read < source).all()
     assert weights.size == matrix.size if len(read) == 1 else weights.size < 0.6 * matrix.size
     np.testing.assert_allclose((weights @ image[read]).reshape(target, -1), matrix @ image, rtol=1e-5)

@@ -47,7 +47,7 @@ def test_the_bottlenecks_of_mobilenet_are_found_in_its_graph(width, first):
 
     At width 0.25 the first block adds to the stem's output, which has a ceiling.
     """
-    found = list(equalize.tied(folded("mobilenet_v2", width, 32, 32)))
+    found = list(equalize.tied_groups(folded("mobilenet_v2", width, 32, 32)))
     rows = [[1], [2, 3], [4, 5, 6], [7, 8, 9, 10], [11, 12, 13], [14, 15, 16], [17]][first:]
     for group, blocks in zip(found, rows, strict=True):
         places = {block: f"features.{block}.conv" for block in [*blocks, blocks[-1] + 1]}
@@ -60,7 +60,7 @@ def test_the_bottlenecks_of_mobilenet_are_found_in_its_graph(width, first):
 @pytest.mark.slow
 def test_equalization_goes_around_gates_and_not_through_hard_swish():
     network, images = folded("mobilenet_v3_small", 0.25, 36, 33), pixels(9, 36)
-    found = {group.writers[0]: group for group in equalize.tied(network)}
+    found = {group.writers[0]: group for group in equalize.tied_groups(network)}
     gated = found["features.1.block.0.0"]  # a filter with ReLU
     assert gated.writers == ("features.1.block.0.0",)
     assert set(gated.readers) == {"features.1.block.1.fc1", "features.1.block.2.0"}
@@ -84,7 +84,7 @@ def test_hard_activations_waste_no_integers(calibration):
     network, images = folded("mobilenet_v3_small", 0.25, 36, 33), pixels(24, 36)
     floats = onnx_graph.build(network, {})
     expected = run_onnx(floats, images)
-    assert_close(run_onnx(quantize._limited(floats), images), expected)
+    assert_close(run_onnx(quantize._clip_inputs(floats), images), expected)
     model = quantize.quantize(network, images, quantize.Settings(calibration=calibration), {})
     constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
     made = {output: one for one in model.graph.node for output in one.output}
@@ -108,7 +108,7 @@ def test_hard_activations_waste_no_integers(calibration):
 @pytest.mark.parametrize(("name", "head"), [("vgg16", "average"), ("vgg16_bn", "fc")])
 def test_equalization_goes_through_relu_and_maxima(name, head):
     network, images = folded(name, 0.05, 36, 64, head), pixels(9, 36)
-    found = list(equalize.tied(network))
+    found = list(equalize.tied_groups(network))
     # Between each two of thirteen convolutions and one or three dense layers.
     assert len(found) == (13 if head == "average" else 15)
     assert all(len(group.writers) == len(group.readers) == 1 for group in found)

@@ -231,7 +231,7 @@ def test_what_is_trusted_is_what_the_file_says(tmp_path, monkeypatch):
     run = SimpleNamespace(dataset=SimpleNamespace(train=split, validation=split), log=lambda line: None)
     network = folded("mobilenet_v2", 0.25, 36, 32)
     metadata = stage.onnx_graph.metadata(network, CLASSES, Meaning())
-    trusts, _ = stage._onnx_files(run, tmp_path, network, metadata)
+    trusts, _ = stage._write_onnx(run, tmp_path, network, metadata)
     for name, trust in trusts.items():
         classifier = Classifier(tmp_path / name)
         assert classifier.trust == trust and classifier.classes == CLASSES

@@ -24,7 +24,7 @@ from kdjax.deploy import predict  # noqa: E402
 from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.export import onnx_graph, stablehlo  # noqa: E402
 from kdjax.deploy.export.fold import fold  # noqa: E402
-from kdjax.deploy.input_warnings import Unlike  # noqa: E402
+from kdjax.deploy.input_warnings import InputCheck  # noqa: E402
 from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
 from kdjax.inputs.augment import eval_view  # noqa: E402
@@ -221,15 +221,15 @@ def test_false_color_is_told(tmp_path, exported, capsys):
     values = np.random.default_rng(0).integers(20, 200, (40, 50, 3)).astype(np.uint8)
     false = written(tmp_path / "false.tif", values, names=("B8", "B4", "B3"))
     raster = Raster(false, None, None, Meaning(numbers=("8-bit",)))
-    assert raster.called == "B8, B4, B3"
+    assert raster.other_names == "B8, B4, B3"
     raster.close()
     partly = written(tmp_path / "partly.tif", values, names=("blue", "green", ""))
     with pytest.raises(InputError, match="partly.tif: .* it has blue where red is taken from, .* or give --bands"):
         Raster(partly, None, None, Meaning(numbers=("8-bit",)))
     Raster(partly, (3, 2, 1), None, Meaning(numbers=("8-bit",))).close()
-    seen = Unlike.by(Meaning(numbers=("8-bit",)))
-    seen.see("false.tif", decode.decode(false.read_bytes()))
-    (said,) = seen.warnings()
+    check = InputCheck.for_model(Meaning(numbers=("8-bit",)))
+    check.inspect("false.tif", decode.decode(false.read_bytes()))
+    (said,) = check.warnings()
     assert said.startswith(
         "1 of 1 images describe the bands taken as red, green and blue as other bands: false.tif calls"
     )

@@ -82,7 +82,7 @@ def test_ranges_are_those_of_all_calibration_images():
 def test_ranges_end_where_hard_activations_are_constant(reader):
     nodes = (g.Rectify("x", (g.IMAGE,), 6.0), g.Rectify("y", (g.IMAGE,), 6.0), reader("a", ("x",)), reader("b", ("y",)))
     network = g.Graph("made up", 8, 8, None, np.zeros(3, np.float32), (*nodes, g.Add("sum", ("a", "y"))))
-    found = litert_quantize._limited(network, {"x": (-9.0, 8.0), "y": (-9.0, 8.0), "a": (-9.0, 8.0)})
+    found = litert_quantize._clip_ranges(network, {"x": (-9.0, 8.0), "y": (-9.0, 8.0), "a": (-9.0, 8.0)})
     assert found["x"] == (-3.0, 8.0 if reader is g.HardSwish else 3.0)
     assert found["y"] == found["a"] == (-9.0, 8.0)  # others read them, too
 
@@ -116,7 +116,9 @@ def exported(tmp_path_factory):
     """A file as an export writes it."""
     network = folded("mobilenet_v2", 0.25, 36, 32)
     path = tmp_path_factory.mktemp("export") / "student.tflite"
-    path.write_bytes(litert.with_facts(litert_graph.build(network), onnx_graph.metadata(network, CLASSES, Meaning())))
+    path.write_bytes(
+        litert.with_metadata(litert_graph.build(network), onnx_graph.metadata(network, CLASSES, Meaning()))
+    )
     return path
 
 
@@ -159,22 +161,22 @@ def test_the_facts_are_in_a_zip_that_any_reader_finds(exported):
     with zipfile.ZipFile(io.BytesIO(exported.read_bytes())) as held:
         facts = json.loads(held.read("kdjax.json"))
     assert json.loads(facts["classes"]) == list(CLASSES) and "normalization are inside" in facts["input"]
-    assert exported.read_bytes() == litert.with_facts(
+    assert exported.read_bytes() == litert.with_metadata(
         litert_graph.build(folded("mobilenet_v2", 0.25, 36, 32)), facts
     )  # the same student gives the same bytes
 
 
 @pytest.mark.parametrize("kind", ["no facts", "half", "foreign", "labels", "size", "not a model", "no package"])
 def test_bad_files_end_in_one_line(exported, tile, tmp_path, capfd, monkeypatch, kind):
-    whole, facts = exported.read_bytes(), litert.facts(exported)
+    whole, facts = exported.read_bytes(), litert.read_metadata(exported)
     model = whole[: whole.index(b"PK\3\4")]
     changed = {"labels": {"classes": '["one"]'}, "size": {"storage_size": "99"}}.get(kind, {})
     content = {
         "no facts": model,
         "half": whole[: len(whole) // 2],
-        "foreign": litert.with_facts(model, {"title": "another's"}),
-        "not a model": litert.with_facts(model[:8] + b"\0" * 400, facts),
-    }.get(kind, litert.with_facts(model, facts | changed))
+        "foreign": litert.with_metadata(model, {"title": "another's"}),
+        "not a model": litert.with_metadata(model[:8] + b"\0" * 400, facts),
+    }.get(kind, litert.with_metadata(model, facts | changed))
     path = tmp_path / "student.tflite"
     path.write_bytes(content)
     if kind == "no package":

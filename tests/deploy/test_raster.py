@@ -240,7 +240,7 @@ def test_the_values_that_are_kept_do_not_grow_with_the_raster(tmp_path, monkeypa
     """And they are still values of all of it: the first half is as in training, the second is not."""
     from kdjax.deploy.landuse_map import raster as module
 
-    monkeypatch.setattr(module, "_SEEN", 500)
+    monkeypatch.setattr(module, "_MAX_SAMPLES", 500)
     pixels = np.full((64, 9000, 3), 5000, np.uint16)
     pixels[10:50, 5000:] = 30000
     pixels[:, 4000:4900] = 9000
@@ -249,15 +249,15 @@ def test_the_values_that_are_kept_do_not_grow_with_the_raster(tmp_path, monkeypa
     for start, stop in ((0, 4000), (5000, 9000)):
         for column in range(start, stop, 40):
             raster.read(16, column, 32, 32)
-            assert sum(map(len, raster._seen)) <= 500
-    values = np.concatenate(raster._seen)
+            assert sum(map(len, raster._samples)) <= 500
+    values = np.concatenate(raster._samples)
     raster.close()
     assert 0.4 < (values == 30000).mean() < 0.6
     bad = module.Raster(path, None, None, Meaning((0, 10000), ("16-bit",)))
     for column in range(5000, 9000, 8):
         bad.read(16, column, 32, 32)
     with pytest.raises(InputError, match="of its values"):
-        bad.check_seen()
+        bad.check_samples()
     bad.close()
 
 

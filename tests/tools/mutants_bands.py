@@ -65,14 +65,14 @@ OF_BANDS = (
     ),
     Mutant(
         "kdjax/deploy/export/fold.py",
-        "most, known = float(np.iinfo(dtype).max), bands or",
-        "most, known = 255.0, bands or",
+        "largest, bands = float(np.iinfo(dtype).max), bands or",
+        "largest, bands = 255.0, bands or",
         DEPLOY,
     ),
     Mutant(
         "kdjax/deploy/landuse_map/raster.py",
-        "return tuple(place + 1 for place in places)",
-        "return tuple(sorted(place + 1 for place in places))",
+        "return tuple(index + 1 for index in indices)",
+        "return tuple(sorted(index + 1 for index in indices))",
         DEPLOY,
     ),
 )

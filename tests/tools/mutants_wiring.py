@@ -237,7 +237,7 @@ WIRED = (
     ),
     Mutant(
         "kdjax/deploy/export/stage.py",
-        "quantize.quantize(network, images, settings, metadata",
+        "quantize.quantize(network, calibration_images, settings, metadata",
         "quantize.quantize(network, run.dataset.test.images, settings, metadata",
         f"{FINISHED} -k int8",
         True,

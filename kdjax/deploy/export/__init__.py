@@ -1,4 +1,4 @@
-"""A finished student as files for deployment: safetensors, ONNX, LiteRT and StableHLO; each measured."""
+"""Exports a finished student for deployment, as safetensors, ONNX, LiteRT and StableHLO, and measures each file."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ LITERT_PACKAGES = ("ai_edge_litert", "ai_edge_quantizer")
 
 
 def check(*, litert: bool) -> None:
-    """Whether students can be exported here; to be asked before they are trained.
+    """Checks that the packages for an export are installed. To be called before students are trained.
 
     Args:
-        litert: as LiteRT files, too.
+        litert: whether LiteRT files are requested too.
 
     Raises:
-        InputError: an optional package is missing (names the extra to install).
+        InputError: an optional package is missing; the message names the extra to install.
     """
     _check("export", PACKAGES, "export")
     if litert:
@@ -24,14 +24,14 @@ def check(*, litert: bool) -> None:
 
 
 def check_images(*, litert: bool, bands: bool) -> None:
-    """Whether a run's images can be exported so; to be asked before its students are trained.
+    """Checks that the requested formats can take a run's images. To be called before its students are trained.
 
     Args:
-        litert: as LiteRT files, too.
+        litert: whether LiteRT files are requested.
         bands: whether the images have other bands than red, green and blue.
 
     Raises:
-        InputError: they cannot.
+        InputError: LiteRT files are requested for images with other bands.
     """
     if litert and bands:
         raise InputError(
@@ -39,7 +39,7 @@ def check_images(*, litert: bool, bands: bool) -> None:
         )
 
 
-def _check(what: str, packages: Sequence[str], extra: str) -> None:
+def _check(subject: str, packages: Sequence[str], extra: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{what} needs {', '.join(missing)}: pip install 'kdjax[{extra}]'")
+        raise InputError(f"{subject} needs {', '.join(missing)}: pip install 'kdjax[{extra}]'")

@@ -10,14 +10,14 @@ from kdjax.runtime import files, host
 from kdjax.runtime.command import Parser, run_command
 
 SECTIONS = ("dataset", "teacher", "student", "distill", "arms", "run")
-"""Of a configuration, whichever version wrote it."""
+"""Sections of a configuration in every version of kdjax."""
 
 
 def main(argv: list[str]) -> None:
     """Exports a student of a finished run.
 
     Raises:
-        InputError: what a person can put right.
+        InputError: the user can correct the arguments, the run or the installation.
     """
     parser = Parser(prog="python -m kdjax.deploy.export", description="Writes WORKDIR/export from a finished run.")
     parser.add_argument("--workdir", type=Path, required=True, help="directory of the run")
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     litert = options.litert or bool(document["run"].get("litert"))
     export.check(litert=litert)
     host.prepare()
-    # After the arguments are known to be right: JAX takes seconds.
+    # Imported after the arguments were checked, because importing JAX takes seconds.
     from kdjax.deploy.export.stage import export as export_student
     from kdjax.run.opening import opened
     from kdjax.run.record import completed

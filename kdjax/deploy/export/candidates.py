@@ -1,4 +1,4 @@
-"""The one of several 8-bit models to keep: chosen on validation, by its logits."""
+"""Chooses one of several 8-bit models by its logits on validation."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +10,10 @@ from kdjax.data.dataset import Split
 from kdjax.results import metrics
 
 IMAGES = 256
+"""Number of training images to calibrate with."""
 
 LOSS = 0.005
-"""Validation top-1, as a fraction, that 8 bits may cost without a word."""
+"""Largest loss of validation top-1, as a fraction, that 8 bits may cause without a warning."""
 
 Settings = TypeVar("Settings")
 Model = TypeVar("Model")
@@ -21,7 +22,7 @@ Model = TypeVar("Model")
 def calibration(train: Split) -> np.ndarray:
     """Training images to calibrate with, (n, S, S, bands), not augmented.
 
-    The examples are ordered by class, so an even choice takes of all classes.
+    The examples are ordered by class, so evenly spaced ones cover all classes.
     """
     return train.images[np.linspace(0, len(train) - 1, min(len(train), IMAGES)).astype(int)]
 
@@ -33,44 +34,44 @@ def nearest(
     labels: np.ndarray,
     say: Callable[[str], None],
 ) -> tuple[Model, np.ndarray, list[dict[str, Any]]]:
-    """The model with the validation logits nearest to the float network's (root mean square).
+    """The model whose validation logits are nearest to the float network's (root mean square).
 
-    Top-1 would be a coarse judge: candidates differ by one or two validation images, which is chance.
+    Top-1 would be too coarse: candidates differ by one or two validation images, which is chance.
 
     Args:
         settings: dataclasses, one for each candidate.
-        make: gives the candidate and its validation logits (n, classes).
-        expected: the float network's, (n, classes).
+        make: builds a candidate and returns it with its validation logits (n, classes).
+        expected: validation logits of the float network, (n, classes).
         labels: of the validation images, (n,).
-        say: takes a sentence on each candidate, and one where the model costs more than `LOSS`.
+        say: called with a line on each candidate, and with a warning if the chosen one loses more than `LOSS`.
 
     Returns:
         The model, its validation logits, and the figures of all candidates.
     """
-    unquantized = metrics.classification(expected, labels)["top1"]
-    found: list[tuple[Model, np.ndarray]] = []
-    tried: list[dict[str, Any]] = []
-    for one in settings:
-        model, logits = make(one)
-        found.append((model, logits))
+    float_top1 = metrics.classification(expected, labels)["top1"]
+    models: list[tuple[Model, np.ndarray]] = []
+    figures: list[dict[str, Any]] = []
+    for candidate in settings:
+        model, logits = make(candidate)
+        models.append((model, logits))
         top1 = metrics.classification(logits, labels)["top1"]
         error = float(np.sqrt(np.mean(np.square(logits - expected))))
-        held = dataclasses.asdict(one)  # type: ignore[call-overload]
-        measured = {"validation_top1": top1, "validation_top1_lost": unquantized - top1, "logit_rms_error": error}
-        tried.append({**held, **measured, "chosen": False})
-        say(f"{one}: validation top-1 {100 * top1:.2f} %, logits off by {error:.3f} (rms)")
-    best = min(range(len(tried)), key=lambda number: tried[number]["logit_rms_error"])
-    tried[best]["chosen"] = True
-    if (words := loss(tried[best], len(labels))) is not None:
-        say(f"warning: {words}")
-    return *found[best], tried
+        fields = dataclasses.asdict(candidate)  # type: ignore[call-overload]
+        measured = {"validation_top1": top1, "validation_top1_lost": float_top1 - top1, "logit_rms_error": error}
+        figures.append({**fields, **measured, "chosen": False})
+        say(f"{candidate}: validation top-1 {100 * top1:.2f} %, logits off by {error:.3f} (rms)")
+    best = min(range(len(figures)), key=lambda index: figures[index]["logit_rms_error"])
+    figures[best]["chosen"] = True
+    if (warning := loss_warning(figures[best], len(labels))) is not None:
+        say(f"warning: {warning}")
+    return *models[best], figures
 
 
-def loss(chosen: Mapping[str, Any], images: int) -> str | None:
-    """What 8 bits cost, where that is more than `LOSS`.
+def loss_warning(chosen: Mapping[str, Any], images: int) -> str | None:
+    """A warning if 8 bits cost more validation top-1 than `LOSS`; otherwise None.
 
     Args:
-        chosen: the figures of the candidate that was kept.
+        chosen: figures of the candidate that was chosen.
         images: number of validation images.
     """
     lost = chosen["validation_top1_lost"]

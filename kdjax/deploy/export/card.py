@@ -1,4 +1,4 @@
-"""The model card: what an exported student is, for people, in Markdown; its head is for the Hugging Face hub."""
+"""Writes the model card of an exported student, in Markdown; its head for the Hugging Face hub is in `card_head`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from kdjax.data import Dataset
 from kdjax.deploy import trust
-from kdjax.deploy.export.candidates import loss
+from kdjax.deploy.export.candidates import loss_warning
 from kdjax.deploy.export.card_head import INT8, head
 from kdjax.networks import MODELS
 from kdjax.objective.arms import Arm
@@ -24,21 +24,21 @@ FILES = {
 }
 
 INTEGERS = {INT8: "int8_candidates", "student_int8.tflite": "litert_int8_candidates"}
-"""Where parity.json says what was tried for the 8-bit files."""
+"""8-bit file -> field of parity.json with the figures of its candidates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a card tells.
+    """The contents of a card.
 
     Attributes:
         document: the content of parity.json.
-        arm: what the student was asked for.
+        arm: of the student.
         config: the run's configuration.
-        dataset: what it was trained on.
-        teacher, student: as `run.network_facts` gives them.
-        teacher_weights: what the teacher's training started from; None = from scratch.
-        metadata: what the ONNX files say of themselves.
+        dataset: that the student was trained on.
+        teacher, student: from `run.network_facts`.
+        teacher_weights: source of the weights from which the teacher's training started; None = from scratch.
+        metadata: of the ONNX files, see `onnx_graph.metadata`.
     """
 
     document: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Facts:
 
 
 def text(facts: Facts) -> str:
-    """The card."""
+    """The card as Markdown."""
     names, student = facts.dataset.classes, facts.student
     lines = [
         head(facts.document, facts.arm.needs_teacher),
@@ -75,12 +75,13 @@ def text(facts: Facts) -> str:
 
 def _files(facts: Facts) -> list[str]:
     model = MODELS[facts.student["model"]]
-    names = f"{next(iter(model.names))}'s names" + "".join(f" (`{one}_names.json`: {one}'s)" for one in model.aliases)
+    names = f"{next(iter(model.names))}'s names"
+    names += "".join(f" (`{package}_names.json`: {package}'s)" for package in model.aliases)
     rows = [
-        f"| `{name}` | {what.format(names=names)} | {one['bytes'] / 1e6:.2f} MB | {formats.percent(one['top1'])} "
-        f"| {formats.percent(one['agreement'])} |"
-        for name, what in FILES.items()
-        if (one := facts.document["artifacts"].get(name))
+        f"| `{name}` | {description.format(names=names)} | {figures['bytes'] / 1e6:.2f} MB "
+        f"| {formats.percent(figures['top1'])} | {formats.percent(figures['agreement'])} |"
+        for name, description in FILES.items()
+        if (figures := facts.document["artifacts"].get(name))
     ]
     metadata = facts.metadata
     return [
@@ -95,12 +96,12 @@ def _files(facts: Facts) -> list[str]:
 
 
 def _figures(facts: Facts) -> list[str]:
-    chosen = facts.document["student"]
+    student = facts.document["student"]
     rows = [
-        f"| {side} | {chosen[side]['count']} | {formats.percent(chosen[side]['top1'])} "
-        f"| {formats.percent(chosen[side]['macro_f1'])} "
-        f"| {formats.number(chosen[side]['nll'])} | {formats.percent(chosen[side]['ece'])} |"
-        for side in ("validation", "test")
+        f"| {split} | {student[split]['count']} | {formats.percent(student[split]['top1'])} "
+        f"| {formats.percent(student[split]['macro_f1'])} "
+        f"| {formats.number(student[split]['nll'])} | {formats.percent(student[split]['ece'])} |"
+        for split in ("validation", "test")
     ]
     return [
         "| split | images | top-1 % | macro-F1 % | NLL | ECE % |",
@@ -111,26 +112,28 @@ def _figures(facts: Facts) -> list[str]:
 
 
 def _trust(facts: Facts) -> list[str]:
-    rough, chosen = trust.rough(len(facts.dataset.validation)), " and ".join(_chosen_on_validation(facts))
+    warning = trust.few_images_warning(len(facts.dataset.validation))
+    choices = " and ".join(_chosen_on_validation(facts))
     lines = [
         '`predict` gives calibrated probabilities, prediction sets and the answer "unknown"; `landuse_map` compares '
         "the mean over the windows of a cell with the same limits. All of this was fitted on validation images"
-        f"{f', which also chose {chosen}' if chosen else ''}, so no share is guaranteed; the figures are from the test "
-        "images. `student.safetensors` has the temperature and limits of `student.onnx`.",
-        *([f"\nWarning: {rough}."] if rough else []),
+        f"{f', which also chose {choices}' if choices else ''}, so no share is guaranteed; the figures are from the "
+        "test images. `student.safetensors` has the temperature and limits of `student.onnx`.",
+        *([f"\nWarning: {warning}."] if warning else []),
         "",
         "| file | temperature | NLL before, after | ECE % before, after | sets that contain the class, % (mean size) "
         "| unknown % | top-1 % of the answered | of the unknown |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, one in facts.document["trust"].items():
-        before, after, unknown = one["before"], one["after"], one["unknown"]
+    for name, figures in facts.document["trust"].items():
+        before, after, unknown = figures["before"], figures["after"], figures["unknown"]
         sets = "; ".join(
-            f"{100 * float(level):g} asked: {formats.percent(found['coverage'])} ({found['size']:.2f})"
-            for level, found in one["sets"].items()
+            f"{100 * float(level):g} asked: {formats.percent(statistics['coverage'])} ({statistics['size']:.2f})"
+            for level, statistics in figures["sets"].items()
         )
         lines.append(
-            f"| `{name}` | {one['temperature']:.3f} | {formats.number(before['nll'])}, {formats.number(after['nll'])} "
+            f"| `{name}` | {figures['temperature']:.3f} "
+            f"| {formats.number(before['nll'])}, {formats.number(after['nll'])} "
             f"| {formats.percent(before['ece'])}, {formats.percent(after['ece'])} | {sets} "
             f"| {formats.percent(unknown['share'])} | {formats.percent(unknown['answered_top1'])} "
             f"| {formats.percent(unknown['unknown_top1'])} |"
@@ -151,17 +154,21 @@ def _data(facts: Facts) -> list[str]:
 
 
 def _recipe(facts: Facts) -> list[str]:
-    chosen, arm, student, section = facts.document["student"], facts.arm, facts.student, facts.config["student"]
+    choice, arm, student, section = facts.document["student"], facts.arm, facts.student, facts.config["student"]
     weights = ", ".join(f"{term} {weight:g}" for term, weight in arm.weights.items() if weight)
-    taught = arm.needs_teacher
-    alone = "No teacher: this student learned only from labels."
+    temperature = f"; temperature {arm.temperature:g}" if arm.needs_teacher else ""
+    teacher = (
+        markdown(_teacher(facts.teacher, facts.teacher_weights))
+        if arm.needs_teacher
+        else "No teacher: this student learned only from labels."
+    )
     return [
-        f"Arm `{chosen['arm']}`, seed {chosen['seed']}, step {chosen['step']} ({chosen['chosen']}). "
-        f"Loss weights: {weights}{f'; temperature {arm.temperature:g}' if taught else ''}. "
+        f"Arm `{choice['arm']}`, seed {choice['seed']}, step {choice['step']} ({choice['chosen']}). "
+        f"Loss weights: {weights}{temperature}. "
         f"{section['epochs']} epochs at {student['image_size']} px, batch {section['batch_size']}, "
         f"width {student['width']:g}, {_start(section['weights'])}.",
         "",
-        markdown(_teacher(facts.teacher, facts.teacher_weights)) if taught else alone,
+        teacher,
         "",
         "Chosen on validation images: "
         f"{', '.join((*_chosen_on_validation(facts), 'the settings of the 8-bit files'))}.",
@@ -169,15 +176,15 @@ def _recipe(facts: Facts) -> list[str]:
 
 
 def _chosen_on_validation(facts: Facts) -> list[str]:
-    """What of the student validation images decided."""
+    """The parts of the student that were chosen on validation images."""
     step = ["the step"] if facts.config["student"]["select"] == "best" else []
     return step + ["the student"] * ("validation" in facts.document["student"]["chosen"])
 
 
 def _limits(facts: Facts) -> list[str]:
     size, images = facts.student["image_size"], len(facts.dataset.validation)
-    kept = {
-        name: next(one for one in facts.document[field] if one["chosen"])
+    chosen = {
+        name: next(candidate for candidate in facts.document[field] if candidate["chosen"])
         for name, field in INTEGERS.items()
         if field in facts.document
     }
@@ -189,10 +196,14 @@ def _limits(facts: Facts) -> list[str]:
         "- The 8-bit file's figures are from the CPU it was exported on. On x86 CPUs without VNNI "
         + (
             "they should hold: its weights have 7 bits."
-            if kept[INT8]["reduce_range"]
+            if chosen[INT8]["reduce_range"]
             else "sums of 8-bit products can saturate: measure it there before use."
         ),
-        *[f"- `{name}`: {words}." for name, one in kept.items() if (words := loss(one, images)) is not None],
+        *[
+            f"- `{name}`: {warning}."
+            for name, figures in chosen.items()
+            if (warning := loss_warning(figures, images)) is not None
+        ],
         *[
             "- The integer LiteRT file resizes in 8 bits as well. Its figures are from this CPU: other chips may round "
             "differently."

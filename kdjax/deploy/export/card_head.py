@@ -1,7 +1,7 @@
-"""The head of a model card: what the Hugging Face hub reads of it, in YAML.
+"""The head of a model card: the YAML that the Hugging Face hub reads.
 
-https://huggingface.co/docs/hub/model-cards. What a run cannot know is not guessed: the license is "unknown", and a data
-set is named among the results, but not as one of the hub's. `kdjax.deploy.catalog` fills these in.
+See https://huggingface.co/docs/hub/model-cards. Nothing is guessed that a run cannot know: the license is "unknown",
+and the data set appears in the results but not as a data set of the hub. `kdjax.deploy.catalog` fills these in.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ INT8 = "student.int8.onnx"
 
 
 def head(document: Mapping[str, Any], distilled: bool) -> str:
-    """The head, between its two lines of dashes, with the figures of the test images.
+    """The head with its two lines of dashes and the figures of the test images.
 
     Args:
         document: the content of parity.json.
@@ -23,7 +23,7 @@ def head(document: Mapping[str, Any], distilled: bool) -> str:
     """
     student, data, network = document["student"], document["data"], document["network"]
     weights = network["weights"]
-    # A file of the hub has a commit; any other source is a path of the machine that trained.
+    # Weights from the hub have a commit; any other source is a local path on the machine that trained.
     base = weights["source"].split("@")[0].split(":")[0] if weights and weights["commit"] else None
     figures = [
         ("accuracy", student["test"]["top1"], "top-1"),

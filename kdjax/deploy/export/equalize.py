@@ -1,13 +1,13 @@
-"""Channels of like sizes before a network is quantized: cross-layer equalization over any graph.
+"""Cross-layer equalization: brings the channels of tensors to similar ranges before a network is quantized.
 
-A positive factor for each channel passes through sums, ReLU, maxima and averages, and through the map that a gate
-scales. The tensors that such operations tie together, what writes them and what reads them can therefore be scaled, and
-the function stays the same (Nagel et al., arXiv 1906.04721, equation 11). In the MobileNets these are the linear
-bottlenecks, in MobileNetV3 also what lies between a filter with ReLU, its gate and the projection; in VGG16 all between
-two convolutions.
+Sums, ReLU, maxima, averages and the map that a gate scales commute with a positive factor for each channel. The tensors
+that such operations connect can therefore be scaled together, with the layers that write and read them, without
+changing the function (Nagel et al., arXiv 1906.04721, equation 11). In the MobileNets these tensors are the linear
+bottlenecks; in MobileNetV3 also the tensors between a filter with ReLU, its gate and the projection; in VGG16 all
+tensors between two convolutions.
 
-The pairs of layers around a ReLU6 or a hard swish are left alone: scaled, each channel would need a ceiling of its own,
-for which there is no integer kernel, or a swish of its own.
+Layers around a ReLU6 or a hard swish are not equalized: after scaling, each channel would need its own ceiling, for
+which there is no integer kernel, or its own swish.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from kdjax.networks import graph as g
 
 
 @dataclasses.dataclass(frozen=True)
-class Tied:
+class TiedTensors:
     """Tensors whose channels can only be scaled together.
 
     Attributes:
-        writers, readers: names of the convolutions and dense layers that write and read them.
-        tensors: their names; those that only a ReLU reads are left out.
+        writers, readers: names of the convolutions and dense layers that write and read the tensors.
+        tensors: names of the tensors, without those that only a ReLU reads.
     """
 
     writers: tuple[str, ...]
@@ -36,25 +36,27 @@ class Tied:
 
 
 def equalize(network: g.Graph, images: np.ndarray) -> g.Graph:
-    """The same function with the channels of tied tensors brought to like sizes.
+    """The same function with similar channel ranges within each group of tied tensors.
 
-    The writers' weights have a scale for each of these channels anyway, so the size of the activations takes their
-    place, as in SmoothQuant (Xiao et al., arXiv 2211.10438, equation 4 with alpha = 1/2).
+    The quantized weights of a writer have a scale for each of these channels anyway. The factors are therefore computed
+    from the activations instead of the writer's weights, as in SmoothQuant (Xiao et al., arXiv 2211.10438, equation 4
+    with alpha = 1/2).
 
     Args:
         network: see `fold.fold`.
-        images: (n, *network.image_shape), whose activations are measured.
+        images: (n, *network.image_shape), over which the activations are measured.
     """
     layers: dict[str, Any] = {node.name: node for node in network.nodes}
-    groups = list(tied(network))
+    groups = list(tied_groups(network))
     if not groups:
         return network
     largest = activations.largest(network, images, [tensor for group in groups for tensor in group.tensors])
     for group in groups:
-        written = np.max([largest[tensor] for tensor in group.tensors], axis=0)
-        read = np.max([activations.sizes(layers[name].kernel, axis=1) for name in group.readers], axis=0)
-        # A channel that is dead on one side stays as it is.
-        scale = np.sqrt(np.divide(written, read, out=np.ones_like(read), where=(written > 0) & (read > 0)))
+        activation_sizes = np.max([largest[tensor] for tensor in group.tensors], axis=0)
+        weight_sizes = np.max([activations.sizes(layers[name].kernel, axis=1) for name in group.readers], axis=0)
+        # A channel that is zero on one side keeps its scale.
+        nonzero = (activation_sizes > 0) & (weight_sizes > 0)
+        scale = np.sqrt(np.divide(activation_sizes, weight_sizes, out=np.ones_like(weight_sizes), where=nonzero))
         for name in group.writers:
             layer = layers[name]
             kernel = layer.kernel / scale.reshape(-1, *[1] * (layer.kernel.ndim - 1))
@@ -66,35 +68,38 @@ def equalize(network: g.Graph, images: np.ndarray) -> g.Graph:
     return dataclasses.replace(network, nodes=tuple(layers.values()))
 
 
-def tied(network: g.Graph) -> Iterator[Tied]:
-    """The groups of tensors whose channels can be scaled, in the order of the graph."""
+def tied_groups(network: g.Graph) -> Iterator[TiedTensors]:
+    """Yields the groups of tensors whose channels can be scaled, in the order of the graph."""
     groups: dict[str, list[str]] = {g.IMAGE: [g.IMAGE]}
     for node in network.nodes:
-        together = [node.name]
-        for name in _passed(node):
-            if groups[name] is not together:
-                together = groups[name] + together
-                for member in together:
-                    groups[member] = together
-        groups[node.name] = together
+        merged = [node.name]
+        for name in _scalable_inputs(node):
+            if groups[name] is not merged:
+                merged = groups[name] + merged
+                for member in merged:
+                    groups[member] = merged
+        groups[node.name] = merged
     nodes = {node.name: node for node in network.nodes}
     unique = {id(group): group for group in groups.values()}
     for group in unique.values():
-        writers = [name for name in group if not (name in nodes and _passed(nodes[name]))]
+        writers = [name for name in group if not (name in nodes and _scalable_inputs(nodes[name]))]
         consumers = {name: [node for node in network.nodes if name in node.inputs] for name in group}
         readers = {
-            node.name: node for name, nodes_ in consumers.items() for node in nodes_ if name not in _passed(node)
+            consumer.name: consumer
+            for name, nodes_reading in consumers.items()
+            for consumer in nodes_reading
+            if name not in _scalable_inputs(consumer)
         }
         scalable = all(_has_weights(nodes.get(name)) for name in writers) and all(
             _has_weights(node) and getattr(node, "groups", 1) == 1 for node in readers.values()
         )
         if scalable and network.nodes[-1].name not in group:
             only_rectified = lambda name: all(isinstance(node, g.Rectify) for node in consumers[name])  # noqa: B023
-            yield Tied(tuple(writers), tuple(readers), tuple(name for name in group if not only_rectified(name)))
+            yield TiedTensors(tuple(writers), tuple(readers), tuple(name for name in group if not only_rectified(name)))
 
 
-def _passed(node: g.Node) -> tuple[str, ...]:
-    """The inputs whose positive factors, one for each channel, come out as they went in."""
+def _scalable_inputs(node: g.Node) -> tuple[str, ...]:
+    """The inputs whose channels can be scaled by positive factors with the effect that the output is scaled alike."""
     if isinstance(node, g.Rectify):
         return node.inputs if math.isinf(node.ceiling) else ()
     if isinstance(node, g.Scale):

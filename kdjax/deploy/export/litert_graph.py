@@ -1,6 +1,6 @@
-"""A folded network as a LiteRT (TFLite) flatbuffer: NHWC, a rectifier within the operator that it follows.
+"""Writes a folded network as a LiteRT (TFLite) flatbuffer: NHWC, with rectifiers fused into the preceding operators.
 
-The classes of the schema come with ai-edge-litert, so that it takes neither a converter nor TensorFlow.
+The classes of the schema come with ai-edge-litert, so neither a converter nor TensorFlow is needed.
 """
 
 import math
@@ -17,7 +17,7 @@ from kdjax.networks.padding import Padding, same
 VERSION, IDENTIFIER = 3, b"TFL3"
 INPUT, OUTPUT = g.INPUT, g.OUTPUT
 CEILINGS = {math.inf: "RELU", 6.0: "RELU6"}
-NOTHING: Padding = ((0, 0), (0, 0))
+NO_PADDING: Padding = ((0, 0), (0, 0))
 
 Shape = tuple[int, ...]
 
@@ -27,29 +27,29 @@ def build(network: g.Graph, dtype: type = np.uint8) -> bytes:
 
     Args:
         network: see `fold.fold`.
-        dtype: of the images, uint8; or float32, which a quantizer asks for.
+        dtype: of the images: uint8, or float32 for a model to be quantized.
 
     Returns:
-        A model from images (batch, storage_size, storage_size, 3), 0 to 255, to logits (batch, classes) float32. The
-        batch is 1 until the interpreter is told another. The tensor of each node is called by its name; that of the
-        last one OUTPUT, and that of a layer that is rectified at once by the name of the rectifier.
+        A model that maps images (batch, storage_size, storage_size, 3), 0 to 255, to logits (batch, classes) float32.
+        The batch size is 1 until the interpreter resizes its input. Each tensor has the name of its node, except that
+        the last one is called `OUTPUT`, and that the output of a layer with a fused rectifier has the rectifier's name.
 
     Raises:
-        ValueError: an operation that the format does not have.
+        ValueError: the format lacks an operation.
     """
     draw = _Drawing(network)
     _draw_image(draw, network, dtype)
     for node in network.nodes:
-        if node.name not in draw.shapes:  # a rectifier was drawn with the layer before it
+        if node.name not in draw.shapes:  # otherwise it is a rectifier, fused into the layer before it
             WRITERS[type(node)](draw, node)
     return draw.content()
 
 
 class _Drawing:
-    """A model that is being written.
+    """A LiteRT model under construction.
 
     Attributes:
-        shapes: of the tensors that hang on the images, without the batch: (height, width, channels) or (channels,).
+        shapes: of the tensors computed from the images, without the batch: (height, width, channels) or (channels,).
     """
 
     def __init__(self, network: g.Graph):
@@ -60,33 +60,36 @@ class _Drawing:
                 self._readers.setdefault(name, []).append(node)
         self._writers = {node.name: node for node in network.nodes}
         self._last = network.nodes[-1].name
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
         self._graph, self._model = schema.SubGraphT(), schema.ModelT()
         self._graph.name, self._graph.tensors, self._graph.operators = "main", [], []
         self._model.version, self._model.description, self._model.subgraphs = VERSION, "kdjax", [self._graph]
-        self._model.buffers, self._model.operatorCodes = [schema.BufferT()], []  # the first is that of no constant
+        self._model.buffers, self._model.operatorCodes = (
+            [schema.BufferT()],
+            [],
+        )  # by convention, buffer 0 is empty: that of tensors without data
 
     def content(self) -> bytes:
-        """The file."""
-        self._graph.inputs, self._graph.outputs = [self._places[INPUT]], [self._places[OUTPUT]]
+        """The content of the file."""
+        self._graph.inputs, self._graph.outputs = [self._indices[INPUT]], [self._indices[OUTPUT]]
         signature = schema.SignatureDefT()
         signature.signatureKey = "serving_default"
         for name, maps in ((INPUT, "inputs"), (OUTPUT, "outputs")):
-            one = schema.TensorMapT()
-            one.name, one.tensorIndex = name, self._places[name]
-            setattr(signature, maps, [one])
+            tensor_map = schema.TensorMapT()
+            tensor_map.name, tensor_map.tensorIndex = name, self._indices[name]
+            setattr(signature, maps, [tensor_map])
         self._model.signatureDefs = [signature]
         builder = flatbuffers.Builder(0)
         builder.Finish(self._model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
 
     def images(self, side: int, dtype: type) -> str:
-        """The input."""
+        """Adds the input and returns its name."""
         return self._activation(INPUT, (side, side, 3), dtype)
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        """A constant, once for each name."""
-        if name not in self._places:
+        """Adds a constant, unless its name exists already, and returns the name."""
+        if name not in self._indices:
             buffer = schema.BufferT()
             buffer.data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             self._model.buffers.append(buffer)
@@ -94,36 +97,43 @@ class _Drawing:
         return name
 
     def operator(self, kind: str, inputs: Sequence[str], name: str, shape: Shape, **options: Any) -> str:
-        """An operator and its output, called as it is.
+        """Adds an operator and its output tensor, and returns the name of that tensor.
 
         Args:
-            kind: as the schema calls it.
+            kind: a name in `schema.BuiltinOperator`.
             inputs: names of tensors.
-            name: of the output.
+            name: of the output; the network's last one gets the name `OUTPUT` instead.
             shape: of the output, without the batch.
-            options: of the operator, as the schema calls them; `kind_` overrides the name of their class.
+            options: fields of the operator's class in `OPTIONS`.
         """
-        one = schema.OperatorT()
-        one.opcodeIndex = self._code(getattr(schema.BuiltinOperator, kind))
-        one.inputs = [self._places[given] for given in inputs]
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._opcode_index(getattr(schema.BuiltinOperator, kind))
+        operator.inputs = [self._indices[tensor] for tensor in inputs]
         name = self._activation(OUTPUT if name == self._last else name, shape, np.float32)
-        one.outputs = [self._places[name]]
+        operator.outputs = [self._indices[name]]
         if kind in OPTIONS:
-            one.builtinOptionsType = getattr(schema.BuiltinOptions, OPTIONS[kind])
-            one.builtinOptions = getattr(schema, f"{OPTIONS[kind]}T")(**options)
-        self._graph.operators.append(one)
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, OPTIONS[kind])
+            operator.builtinOptions = getattr(schema, f"{OPTIONS[kind]}T")(**options)
+        self._graph.operators.append(operator)
         return name
 
-    def rectified(self, node: g.Node) -> tuple[str, int]:
-        """The name of what a layer gives and the code of the rectifier in it, if nothing else reads the layer."""
+    def fused_rectifier(self, node: g.Node) -> tuple[str, int]:
+        """The name of a layer's output and the code of the rectifier fused into it.
+
+        A rectifier is fused if nothing else reads the layer; its name is then that of the output.
+        """
         readers = self._readers.get(node.name, [])
         if len(readers) == 1 and isinstance(readers[0], g.Rectify):
-            return readers[0].name, getattr(schema.ActivationFunctionType, _ceiling(readers[0]))
+            return readers[0].name, getattr(schema.ActivationFunctionType, _rectifier_kind(readers[0]))
         return node.name, schema.ActivationFunctionType.NONE
 
     def padded(self, x: str, padding: Padding, size: int, stride: int) -> tuple[str, int]:
-        """A map with zeros beyond its edges, and what the operator that reads it calls its padding."""
-        if padding == NOTHING:
+        """Pads the map `x` with zeros if needed.
+
+        Returns:
+            The name of the map to read, and the schema's code of the padding for the operator that reads it.
+        """
+        if padding == NO_PADDING:
             return x, schema.Padding.VALID
         height, width, channels = self.shapes[x]
         if padding == same((height, width), size, stride):
@@ -134,8 +144,8 @@ class _Drawing:
             self.operator("PAD", [x, edges], name, (height + sum(padding[0]), width + sum(padding[1]), channels))
         return name, schema.Padding.VALID
 
-    def least(self, x: str) -> float:
-        """A number that no cell of x is below."""
+    def lower_bound(self, x: str) -> float:
+        """A lower bound of the values of the tensor `x`."""
         return 0.0 if isinstance(self._writers.get(x), g.Rectify) else -math.inf
 
     def _activation(self, name: str, shape: Shape, dtype: type) -> str:
@@ -144,25 +154,26 @@ class _Drawing:
         return name
 
     def _tensor(self, name: str, shape: Shape, dtype: np.dtype) -> Any:
-        one = schema.TensorT()
-        one.name, one.shape, one.type = name, list(shape), getattr(schema.TensorType, dtype.name.upper())
-        self._places[name] = len(self._graph.tensors)
-        self._graph.tensors.append(one)
-        return one
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.type = name, list(shape), getattr(schema.TensorType, dtype.name.upper())
+        self._indices[name] = len(self._graph.tensors)
+        self._graph.tensors.append(tensor)
+        return tensor
 
-    def _code(self, kind: int) -> int:
-        codes = self._model.operatorCodes
-        known = [one.builtinCode for one in codes]
-        if kind not in known:
-            code = schema.OperatorCodeT()
-            code.builtinCode = code.deprecatedBuiltinCode = kind
-            codes.append(code)
-            return len(known)
-        return known.index(kind)
+    def _opcode_index(self, kind: int) -> int:
+        """The index of an operator kind in the model's table, to which it is added if it is not in it."""
+        opcodes = self._model.operatorCodes
+        kinds = [opcode.builtinCode for opcode in opcodes]
+        if kind not in kinds:
+            opcode = schema.OperatorCodeT()
+            opcode.builtinCode = opcode.deprecatedBuiltinCode = kind
+            opcodes.append(opcode)
+            return len(kinds)
+        return kinds.index(kind)
 
 
 def _draw_image(draw: _Drawing, network: g.Graph, dtype: type) -> None:
-    """From the bytes to the node g.IMAGE."""
+    """Draws the resize and the subtraction of the mean, from the input to the tensor g.IMAGE."""
     x = draw.images(network.storage_size, dtype)
     if dtype != np.float32:
         x = draw.operator("CAST", [x], "pixels", draw.shapes[x])
@@ -173,7 +184,7 @@ def _draw_image(draw: _Drawing, network: g.Graph, dtype: type) -> None:
 
 
 def _resampled(draw: _Drawing, x: str, name: str, rows: np.ndarray, columns: np.ndarray) -> str:
-    """Two layers along the last axis, to which rows and columns are brought in turn."""
+    """Resizes a map with two dense layers along the last axis, to which the rows and then the columns are moved."""
     height, width, channels = draw.shapes[x]
     low, narrow = len(rows), len(columns)
     x = _transposed(draw, x, f"{name}.rows_last", (0, 2, 3, 1), (width, channels, height))
@@ -198,7 +209,7 @@ def _along(draw: _Drawing, x: str, name: str, matrix: np.ndarray, shape: Shape) 
 
 def _convolution(draw: _Drawing, node: g.Convolution) -> None:
     (x,), size = node.inputs, node.kernel.shape[-1]
-    name, rectifier = draw.rectified(node)
+    name, rectifier = draw.fused_rectifier(node)
     x, padding = draw.padded(x, node.padding, size, node.stride)
     sides = draw.shapes[x][:2]
     if padding == schema.Padding.SAME:
@@ -220,10 +231,10 @@ def _convolution(draw: _Drawing, node: g.Convolution) -> None:
 
 
 def _rectify(draw: _Drawing, node: g.Rectify) -> None:
-    draw.operator(_ceiling(node), node.inputs, node.name, draw.shapes[node.inputs[0]])
+    draw.operator(_rectifier_kind(node), node.inputs, node.name, draw.shapes[node.inputs[0]])
 
 
-def _ceiling(node: g.Rectify) -> str:
+def _rectifier_kind(node: g.Rectify) -> str:
     if node.ceiling not in CEILINGS:
         raise ValueError(f"{node.name}: a ceiling of {node.ceiling:g}")
     return CEILINGS[node.ceiling]
@@ -231,9 +242,9 @@ def _ceiling(node: g.Rectify) -> str:
 
 def _max_pool(draw: _Drawing, node: g.MaxPool) -> None:
     (x,), edge = node.inputs, node.padding
-    if edge and draw.least(x) < 0:
+    if edge and draw.lower_bound(x) < 0:
         raise ValueError(f"{node.name}: the maximum of a map that may be below the zeros around it")
-    x, _ = draw.padded(x, ((edge, edge), (edge, edge)), 1, 1)  # never SAME, for a cell alone has no edges
+    x, _ = draw.padded(x, ((edge, edge), (edge, edge)), 1, 1)  # with a window of 1 the padding is never SAME
     *sides, channels = draw.shapes[x]
     shape = (*((side - node.size) // node.stride + 1 for side in sides), channels)
     window = {"filterHeight": node.size, "filterWidth": node.size, "strideH": node.stride, "strideW": node.stride}
@@ -250,7 +261,7 @@ def _mean(draw: _Drawing, node: g.Mean) -> None:
 
 
 def _add(draw: _Drawing, node: g.Add) -> None:
-    name, rectifier = draw.rectified(node)
+    name, rectifier = draw.fused_rectifier(node)
     draw.operator("ADD", node.inputs, name, draw.shapes[node.inputs[0]], fusedActivationFunction=rectifier)
 
 
@@ -276,8 +287,10 @@ def _scale(draw: _Drawing, node: g.Scale) -> None:
 def _dense(draw: _Drawing, node: g.Dense) -> None:
     kernel = node.kernel
     if kernel.ndim == 4:
-        kernel = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)  # the operator flattens the map
-    name, rectifier = draw.rectified(node)
+        kernel = kernel.transpose(0, 2, 3, 1).reshape(
+            len(kernel), -1
+        )  # the operator flattens its input as (height, width, channels)
+    name, rectifier = draw.fused_rectifier(node)
     weights = [draw.constant(f"{node.name}.weight", kernel), draw.constant(f"{node.name}.bias", node.bias)]
     shape = (len(node.bias),)
     draw.operator("FULLY_CONNECTED", [*node.inputs, *weights], name, shape, fusedActivationFunction=rectifier)
@@ -298,7 +311,7 @@ OPTIONS = {
     "RESHAPE": "ReshapeOptions",
     "CAST": "CastOptions",
 }
-"""Classes of the schema for the options of operators."""
+"""Operator -> class of its options in the schema."""
 
 WRITERS: dict[type, Callable[[_Drawing, Any], None]] = {
     g.Convolution: _convolution,

@@ -1,10 +1,10 @@
-"""A folded network as a LiteRT file of integers alone: bytes in, int8 weights and activations, int8 logits out.
+"""Quantizes a folded network to an integer-only LiteRT file: uint8 images, int8 weights, activations and logits.
 
-Google's ai-edge-quantizer turns the float file into it. Its own calibration takes a moving average over batches, which
-depends on their order; it is given the ranges of all calibration images instead.
+Google's ai-edge-quantizer converts the float file. Its own calibration uses a moving average over batches, which
+depends on their order, so the ranges over all calibration images are computed here and passed to it.
 
-Unlike in the ONNX file the resize is in integers, too: the accelerators and microcontrollers that such files are for
-have nothing else. Its weights and its two results have 8 bits.
+Unlike in the ONNX file, the resize is computed in integers too, because the accelerators and microcontrollers that such
+files are for compute in nothing else. Its weights and its two products have 8 bits.
 """
 
 import contextlib
@@ -33,51 +33,53 @@ class Settings:
     """One way to quantize.
 
     Attributes:
-        equalized: `equalize` first.
-        rare: the share of an activation's values in a batch, at either end, that its range leaves out.
+        equalized: whether to apply `equalize` first.
+        rare: share of an activation's values in a batch that its range leaves out, at either end.
     """
 
     equalized: bool = False
     rare: float = 0.0
 
     def __str__(self) -> str:
-        kept = f"without {100 * self.rare:g} % at either end" if self.rare else "all values"
-        return ", ".join([*["equalized"] * self.equalized, kept])
+        values = f"without {100 * self.rare:g} % at either end" if self.rare else "all values"
+        return ", ".join([*["equalized"] * self.equalized, values])
 
 
 CANDIDATES = tuple(Settings(equalized, rare) for equalized in (False, True) for rare in (0.0, 1e-4, 5e-4))
 
 
 def quantize(network: Graph, images: np.ndarray, settings: Settings) -> bytes:
-    """The content of a .tflite file; weights have a scale for each output channel, and biases are corrected.
+    """The network in 8 bits, as the content of a .tflite file.
+
+    The weights have a scale for each output channel, and the biases are corrected.
 
     Args:
         network: see `fold.fold`.
         images: (n, storage_size, storage_size, 3) uint8 to calibrate with.
-        settings: how.
+        settings: how to quantize.
 
     Raises:
-        ValueError: something was left in floats.
+        ValueError: ai-edge-quantizer gave no model, or left a tensor in floats.
     """
     network = correct(equalize(network, images) if settings.equalized else network, images)
-    floats = litert_graph.build(network, np.float32)
-    work = quantizer.Quantizer(bytearray(floats), recipe.static_wi8_ai8())
-    work.update_quantization_recipe(".*", qtyping.TFLOperationName.INPUT, _BYTES)
+    float_model = litert_graph.build(network, np.float32)
+    converter = quantizer.Quantizer(bytearray(float_model), recipe.static_wi8_ai8())
+    converter.update_quantization_recipe(".*", qtyping.TFLOperationName.INPUT, _BYTES)
     ranges = {
         name: {"min": np.full((1, 1, 1, 1), low, np.float32), "max": np.full((1, 1, 1, 1), high, np.float32)}
-        for name, (low, high) in _limited(network, _ranges(floats, images, settings.rare)).items()
+        for name, (low, high) in _clip_ranges(network, _ranges(float_model, images, settings.rare)).items()
     }
-    # One of its progress bars cannot be turned off, and it opens models in a way that interpreters warn of.
+    # One of its progress bars cannot be turned off, and the way it opens models makes interpreters warn.
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Warning: Enabling `experimental_preserve_all_tensors`")
-        result = work.quantize(ranges, enable_progress_report=False)
+        result = converter.quantize(ranges, enable_progress_report=False)
     if result.quantized_model is None:
         raise ValueError("ai-edge-quantizer gave no model")
     content = bytes(result.quantized_model)
     tensors = Interpreter(model_content=content).get_tensor_details()
-    left = [one["name"] for one in tensors if one["dtype"] == np.float32]
-    if left:
-        raise ValueError(f"in floats: {', '.join(left)}")
+    float_tensors = [tensor["name"] for tensor in tensors if tensor["dtype"] == np.float32]
+    if float_tensors:
+        raise ValueError(f"in floats: {', '.join(float_tensors)}")
     return content
 
 
@@ -88,44 +90,48 @@ _BYTES = qtyping.OpQuantizationConfig(
     weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8),
     compute_precision=qtyping.ComputePrecision.INTEGER,
 )
-"""Of the images: with the range of the bytes, their scale is 1 and their zero 0."""
+"""Quantization of the input: its range is that of bytes, so the scale is 1 and the zero point 0."""
 
 
-def _limited(network: Graph, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """The ranges with those of tensors that only hard activations read cut to `LIMITS`."""
-    found = dict(ranges)
+def _clip_ranges(network: Graph, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Clips the ranges of tensors that only one kind of hard activation reads to its `LIMITS`."""
+    clipped = dict(ranges)
     for node in network.nodes:
         readers = {type(other).__name__ for other in network.nodes if node.name in other.inputs}
-        if len(readers) == 1 and (reader := readers.pop()) in LIMITS and node.name in found:
-            least, most = LIMITS[reader]
-            low, high = found[node.name]
-            found[node.name] = (max(low, least), high if most is None else min(high, most))
-    return found
+        if len(readers) == 1 and (reader := readers.pop()) in LIMITS and node.name in clipped:
+            least_input, most_input = LIMITS[reader]
+            low, high = clipped[node.name]
+            clipped[node.name] = (max(low, least_input), high if most_input is None else min(high, most_input))
+    return clipped
 
 
 def _ranges(model: bytes, images: np.ndarray, rare: float) -> dict[str, tuple[float, float]]:
-    """Least and largest value of each activation, by name: the widest range of a batch without what is rare in it."""
+    """Smallest and largest value of each activation, by name.
+
+    They span the ranges of all batches, each without the share `rare` of its values at either end.
+    """
     interpreter = Interpreter(
         model_content=model,
         experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,  # which would not preserve them
+        # The default delegates would not preserve all tensors.
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         num_threads=host.cores(),
     )
-    (given,) = interpreter.get_input_details()
-    found: dict[str, list[np.ndarray]] = {}
+    (input_details,) = interpreter.get_input_details()
+    batch_ranges: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].astype(np.float32)
-        interpreter.resize_tensor_input(given["index"], batch.shape)
+        interpreter.resize_tensor_input(input_details["index"], batch.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], batch)
+        interpreter.set_tensor(input_details["index"], batch)
         interpreter.invoke()
         for tensor in interpreter.get_tensor_details():
             if tensor["shape_signature"][:1] == [-1]:
                 values = interpreter.get_tensor(tensor["index"]).ravel()
                 ends = (int(rare * len(values)), len(values) - 1 - int(rare * len(values)))
-                found.setdefault(tensor["name"], []).append(np.partition(values, ends)[[*ends]])
+                batch_ranges.setdefault(tensor["name"], []).append(np.partition(values, ends)[[*ends]])
     ranges = {litert_graph.INPUT: (0.0, 255.0)}
-    for name, each in found.items():
-        lows, highs = np.transpose(each)
+    for name, ends_by_batch in batch_ranges.items():
+        lows, highs = np.transpose(ends_by_batch)
         ranges.setdefault(name, (float(lows.min()), float(highs.max())))
     return ranges

@@ -1,4 +1,4 @@
-"""What each file of an export comes to on the test images: accuracy, trust, size and latency."""
+"""Measures each file of an export: accuracy and trust on the test images, size and latency."""
 
 import dataclasses
 import functools
@@ -20,10 +20,10 @@ import onnxruntime
 from kdjax.data import decode
 from kdjax.data.sources import folder
 from kdjax.deploy import litert
-from kdjax.deploy import trust as trusting
 from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.export import onnx_graph, parity
 from kdjax.deploy.trust import Trust
+from kdjax.deploy.trust import measure as measure_trust
 from kdjax.errors import InputError
 from kdjax.networks import pretrained
 from kdjax.networks.graph import Graph
@@ -32,120 +32,123 @@ from kdjax.run.run import Run
 from kdjax.training.step import eval_step
 
 BATCH = 64
-"""Test images that are looked at together."""
+"""Number of test images that go through the networks together."""
 
 BATCHES = (1, 32)
-"""Those of which the time is taken."""
+"""Batch sizes whose latency is measured."""
 
 
 def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """What is told of logits (n, classes) and labels (n,)."""
-    found = metrics.classification(logits, labels)
-    return {name: found[name] for name in ("count", "top1", "macro_f1", "nll", "ece")}
+    """The figures for parity.json from logits (n, classes) and labels (n,)."""
+    statistics = metrics.classification(logits, labels)
+    return {name: statistics[name] for name in ("count", "top1", "macro_f1", "nll", "ece")}
 
 
-def measured(
+def measure(
     run: Run,
-    place: Path,
+    directory: Path,
     network: Graph,
     variables: dict[str, Any],
     reference: np.ndarray,
     trusts: dict[str, Trust],
 ) -> dict[str, Any]:
-    """Accuracy on the test images, size and speed of each file.
+    """Measures accuracy and trust on the test images, size and latency of each file.
 
     Args:
-        run: for its images, and how its student is evaluated.
-        place: folder of the files.
-        network, variables: the student, folded and as it was trained.
-        reference: its logits of the test images, (n, classes).
-        trusts: by the name of each file that tells its classes itself.
+        run: gives the images and the way to evaluate its student.
+        directory: folder of the files.
+        network, variables: the student, folded and as trained.
+        reference: logits of the test images from training's evaluation, (n, classes).
+        trusts: by the name of each file that a `Classifier` can open.
 
     Returns:
         The fields of parity.json from `test_images` to `machine`.
     """
     test = run.dataset.test
-    classifiers = {name: Classifier(place / name) for name in trusts}
-    loaded = pretrained.load_imagenet(place / "student.safetensors", run.config.student.model, variables, "whole")
-    program = jax.export.deserialize(bytearray((place / "student.stablehlo").read_bytes()))
-    evaluated = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
-    placed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded.variables)
+    classifiers = {name: Classifier(directory / name) for name in trusts}
+    loaded = pretrained.load_imagenet(directory / "student.safetensors", run.config.student.model, variables, "whole")
+    program = jax.export.deserialize(bytearray((directory / "student.stablehlo").read_bytes()))
+    evaluate = jax.jit(functools.partial(eval_step, network=run.student.network, size=run.student.size))
+    variables_on_device = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], loaded.variables)
     outputs = {
-        "student.safetensors": lambda batch: np.asarray(evaluated(placed, batch))[0, 0],
+        "student.safetensors": lambda batch: np.asarray(evaluate(variables_on_device, batch))[0, 0],
         "student.stablehlo": lambda batch: np.asarray(program.call(batch)),
         **{name: classifier.logits for name, classifier in classifiers.items()},
     }
-    pieces: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
-    equal, first = 0, None
+    batch_logits: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    equal_images, first_batch = 0, None
     for start, images in _test_batches(run, classifiers["student.onnx"]):
-        first = images if first is None else first
-        equal += int((images == test.images[start : start + len(images)]).all((1, 2, 3)).sum())
+        first_batch = images if first_batch is None else first_batch
+        equal_images += int((images == test.images[start : start + len(images)]).all((1, 2, 3)).sum())
         for name, function in outputs.items():
-            pieces[name].append(function(images))
-    said = {name: np.concatenate(logits) for name, logits in pieces.items()}
-    litert_files = [name for name in trusts if litert.recognized(place / name)]
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    assert first is not None
-    times = _latencies(place, network, first, litert_files)
+            batch_logits[name].append(function(images))
+    logits = {name: np.concatenate(batches) for name, batches in batch_logits.items()}
+    litert_files = [name for name in trusts if litert.recognized(directory / name)]
+    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    assert first_batch is not None
+    latencies = _latencies(directory, network, first_batch, litert_files)
     return {
         "test_images": {
             "count": len(test),
             "read_from": "files" if _from_files(run) else "stored images",
-            "equal_to_the_stored_ones": equal,
+            "equal_to_the_stored_ones": equal_images,
         },
         "artifacts": {
             name: {
                 **parity.compare(values, reference, test.labels),
-                "bytes": (place / name).stat().st_size,
-                "sha256": hashlib.sha256((place / name).read_bytes()).hexdigest(),
-                "latency_ms": times.get(name),
+                "bytes": (directory / name).stat().st_size,
+                "sha256": hashlib.sha256((directory / name).read_bytes()).hexdigest(),
+                "latency_ms": latencies.get(name),
             }
-            for name, values in said.items()
+            for name, values in logits.items()
         },
         "trust": {
-            name: trusting.measure(trust, said[name], test.labels)
+            name: measure_trust(trust, logits[name], test.labels)
             for name, trust in {"student.safetensors": trusts["student.onnx"], **trusts}.items()
         },
-        "torchvision_shaped_latency_ms": times["torchvision_shaped"],
+        "torchvision_shaped_latency_ms": latencies["torchvision_shaped"],
         "machine": {
             "onnxruntime": onnxruntime.__version__,
             **({"ai_edge_litert": importlib.metadata.version("ai-edge-litert")} if litert_files else {}),
             "latency_threads": 1,
             "machine": platform.machine(),
             "cpu_count": os.cpu_count(),
-            "load_average_before": load,
+            "load_average_before": load_average,
         },
     }
 
 
 def _latencies(
-    place: Path, network: Graph, images: np.ndarray, litert_files: Sequence[str]
+    directory: Path, network: Graph, images: np.ndarray, litert_files: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds by model and batch, on one thread: the idle threads of several sessions take each other's cores."""
-    # What others export: the same layers, on images of the right size.
+    """Median latency in milliseconds by model and batch size.
+
+    On one thread, because the idle threads of several sessions would take each other's cores.
+    """
+    # For comparison, the network as others export it: the same layers, for images that already have its size.
     unresized = dataclasses.replace(network, storage_size=network.image_size, resize=None)
     models = {
-        "student.onnx": (place / "student.onnx").read_bytes(),
-        "student.int8.onnx": (place / "student.int8.onnx").read_bytes(),
+        "student.onnx": (directory / "student.onnx").read_bytes(),
+        "student.int8.onnx": (directory / "student.int8.onnx").read_bytes(),
         "torchvision_shaped": onnx_graph.build(unresized, {}).SerializeToString(),
     }
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     sessions = {
-        name: onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        for name, model in models.items()
+        name: onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        for name, content in models.items()
     }
-    interpreters = {name: litert.Model(place / name, threads=1) for name in litert_files}
-    times: dict[str, dict[str, float]] = {name: {} for name in (*sessions, *interpreters)}
+    litert_models = {name: litert.Model(directory / name, threads=1) for name in litert_files}
+    times: dict[str, dict[str, float]] = {name: {} for name in (*sessions, *litert_models)}
     for batch in BATCHES:
         calls: dict[str, Callable[[], Any]] = {}
         for name, session in sessions.items():
-            shown = {onnx_graph.INPUT: np.resize(images, (batch, *session.get_inputs()[0].shape[1:]))}
-            calls[name] = functools.partial(session.run, None, shown)
-        for name, interpreter in interpreters.items():
-            calls[name] = functools.partial(interpreter, np.resize(images, (batch, *interpreter.given)))
-        for name, taken in parity.latencies(calls).items():
-            times[name][str(batch)] = round(taken, 3)
+            inputs = {onnx_graph.INPUT: np.resize(images, (batch, *session.get_inputs()[0].shape[1:]))}
+            calls[name] = functools.partial(session.run, None, inputs)
+        for name, model in litert_models.items():
+            calls[name] = functools.partial(model, np.resize(images, (batch, *model.image_shape)))
+        for name, milliseconds in parity.latencies(calls).items():
+            times[name][str(batch)] = round(milliseconds, 3)
     return times
 
 
@@ -154,19 +157,19 @@ def _from_files(run: Run) -> bool:
 
 
 def _test_batches(run: Run, classifier: Classifier) -> Iterator[tuple[int, np.ndarray]]:
-    """The test images (n, storage_size, storage_size, bands), a batch at a time, each with the number of its first.
+    """Yields batches of test images (n, storage_size, storage_size, bands), each with the index of its first image.
 
-    They are read from the files as `kdjax.deploy.predict` does, where there are files.
+    If the data set is a folder, the images are read from its files, as `kdjax.deploy.predict` reads them.
     """
     test, config = run.dataset.test, run.config.dataset
     starts = range(0, len(test), BATCH)
     if not _from_files(run):
         yield from ((start, test.images[start : start + BATCH]) for start in starts)
         return
-    read = folder.read_named(config.path, test.names)
+    encoded = folder.read_named(config.path, test.names)
     try:
         for start in starts:
-            yield start, np.stack([classifier.prepare(data, outside=True) for data in itertools.islice(read, BATCH)])
+            yield start, np.stack([classifier.prepare(data, outside=True) for data in itertools.islice(encoded, BATCH)])
     except decode.DecodeError as error:
         raise InputError(
             f"dataset.path: a test image of {config.path} can no longer be read ({error}): put it back"

@@ -1,4 +1,4 @@
-"""A folded network as an ONNX graph, shaped as PyTorch would write it: NCHW, one node an operation."""
+"""Writes a folded network as an ONNX graph of the form that PyTorch would export: NCHW, one node per operation."""
 
 import json
 import math
@@ -14,19 +14,20 @@ from kdjax.data.meaning import Meaning
 from kdjax.deploy.trust import PROBABILITIES
 from kdjax.networks import graph as g
 
-# Old enough for the runtimes of some years ago, new enough for quantization by channel.
+# Old enough for runtimes that are a few years old, new enough for quantization per channel.
 OPSET, IR_VERSION = 17, 8
 INPUT, OUTPUT = g.INPUT, g.OUTPUT
-BANDS = 4
+ROW_BANDS = 4
+"""Number of bands into which `row_bands` divides a resize."""
 
 
 def metadata(network: g.Graph, classes: Sequence[str], meaning: Meaning) -> dict[str, str]:
-    """What the model files say of themselves: for `kdjax.deploy.predict`, and in words for people.
+    """The metadata of the model files: fields for `kdjax.deploy.predict`, and descriptions for people.
 
     Args:
-        network: for its sizes.
+        network: gives the sizes and the data type of the images.
         classes: class names, in the order of the logits.
-        meaning: what the training tiles were.
+        meaning: what the numbers and the size of the training tiles were.
     """
     side, size = network.storage_size, network.image_size
     return {
@@ -50,29 +51,29 @@ def metadata(network: g.Graph, classes: Sequence[str], meaning: Meaning) -> dict
 def _channels(network: g.Graph, meaning: Meaning) -> str:
     if meaning.bands is None:
         return "RGB, 0 to 255"
-    said = f"the bands {' '.join(meaning.names)}, 0 to {np.iinfo(network.dtype).max}"
-    return said + (" for the values {:g} to {:g}".format(*meaning.value_range) if meaning.value_range else "")
+    description = f"the bands {' '.join(meaning.names)}, 0 to {np.iinfo(network.dtype).max}"
+    return description + (" for the values {:g} to {:g}".format(*meaning.value_range) if meaning.value_range else "")
 
 
-def bands(resize: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A resize of rows as products of a few small matrices, each with the rows that its band of the result needs.
+def row_bands(resize: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Splits a resize of rows into a few small products, each for a band of the result and the rows that it needs.
 
-    A row of the result reads a few neighboring rows, so most of the one large matrix is 0; and bytes are quick to
-    gather. Measured with onnxruntime, four bands take a third less than the whole matrix.
+    A row of the result depends on a few neighboring rows only, so most of the large matrix is 0, and gathering bytes is
+    fast. Measured with onnxruntime, four bands take a third less time than the whole matrix.
 
     Args:
         resize: (target, source) float32.
 
     Returns:
-        Rows to read, (bands, rows) int64, and their weights, (bands, target / bands, rows) float32.
+        The rows that each band reads, (bands, rows) int64, and their weights, (bands, target / bands, rows) float32.
     """
     target, source = resize.shape
-    parts = resize.reshape(math.gcd(target, BANDS), -1, source)
-    used = [np.flatnonzero(part.any(axis=0)) for part in parts]
-    rows = max(one[-1] - one[0] for one in used) + 1
-    first = np.minimum([one[0] for one in used], source - rows)
-    read = first[:, None] + np.arange(rows)
-    return read, np.take_along_axis(parts, read[:, None, :], axis=2)
+    bands = resize.reshape(math.gcd(target, ROW_BANDS), -1, source)
+    used_rows = [np.flatnonzero(band.any(axis=0)) for band in bands]
+    count = max(rows[-1] - rows[0] for rows in used_rows) + 1
+    first = np.minimum([rows[0] for rows in used_rows], source - count)
+    read_rows = first[:, None] + np.arange(count)
+    return read_rows, np.take_along_axis(bands, read_rows[:, None, :], axis=2)
 
 
 def build(network: g.Graph, properties: dict[str, str]) -> onnx.ModelProto:
@@ -80,11 +81,11 @@ def build(network: g.Graph, properties: dict[str, str]) -> onnx.ModelProto:
 
     Args:
         network: see `fold.fold`.
-        properties: go into the model's metadata_props, such as `metadata`.
+        properties: for the model's metadata_props, such as those of `metadata`.
 
     Returns:
-        A model from images (batch, *network.image_shape) of network.dtype to logits (batch, classes) float32; the batch
-        is free. The tensor of each node is called by its name, only that of the last one OUTPUT.
+        A model that maps images (batch, *network.image_shape) of network.dtype to logits (batch, classes) float32, for
+        any batch size. Each tensor has the name of its node, except that the last one is called `OUTPUT`.
     """
     draw = _Drawing()
     _draw_image(draw, network)
@@ -92,12 +93,12 @@ def build(network: g.Graph, properties: dict[str, str]) -> onnx.ModelProto:
         WRITERS[type(node)](draw, node, OUTPUT if node is network.nodes[-1] else node.name)
     shape: list[str | int | None] = ["batch", *network.image_shape]
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(network.dtype))
-    last: Any = network.nodes[-1]  # the logits' dense layer
+    logits_layer: Any = network.nodes[-1]  # a g.Dense
     graph = helper.make_graph(
         draw.nodes,
         network.model,
         [helper.make_tensor_value_info(INPUT, dtype, shape)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(last.bias)])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(logits_layer.bias)])],
         list(draw.constants.values()),
     )
     model = helper.make_model(
@@ -109,44 +110,45 @@ def build(network: g.Graph, properties: dict[str, str]) -> onnx.ModelProto:
 
 
 class _Drawing:
-    """Nodes and constants of a graph that is being written."""
+    """The nodes and constants of an ONNX graph under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        """A constant, once for each name."""
+        """Adds a constant, unless its name exists already, and returns the name."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(values, name)
         return name
 
     def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """A node with one output, called as it is."""
+        """Adds a node whose only output has the node's name, and returns the name."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
 
 def _draw_image(draw: _Drawing, network: g.Graph) -> None:
-    """From the images to the node g.IMAGE."""
+    """Draws the resize and the subtraction of the mean, from the input to the tensor g.IMAGE."""
     (source, _, channels), size = network.image_shape, network.image_size
     if network.resize is None:
         x = draw.node("Transpose", [INPUT], "nchw", perm=[0, 3, 1, 2])
         x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
         draw.node("Sub", [x, draw.constant("mean", network.mean.reshape(-1, 1, 1))], g.IMAGE)
     else:
-        read, weights = bands(network.resize)
+        rows, weights = row_bands(network.resize)
         x = draw.node("Reshape", [INPUT, draw.constant("rows.shape", np.array([0, source, channels * source]))], "rows")
-        x = draw.node("Gather", [x, draw.constant("bands.rows", read)], "bands", axis=1)
+        x = draw.node("Gather", [x, draw.constant("bands.rows", rows)], "bands", axis=1)
         x = draw.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
         x = draw.node("MatMul", [draw.constant("bands.weights", weights), x], "lower")
-        # The weights of a resize sum to 1, so the mean may go before its last product. After it, OpenVINO 2026.4 would
-        # join the two, take the mean of each channel for one of each column, and refuse the file. Over whole rows, as
-        # onnxruntime takes 20 times as long where a constant is as short as the channels.
+        # The weights of a resize sum to 1, so the mean can be subtracted before the last product. If it came after it,
+        # OpenVINO 2026.4 would fuse the two, take the means of the channels for means of the columns, and refuse the
+        # file. The mean is repeated over whole rows, because onnxruntime takes 20 times as long to subtract a constant
+        # that is only as long as the channels.
         x = draw.node("Sub", [x, draw.constant("mean", np.tile(network.mean, source))], "centered")
         x = draw.node("Reshape", [x, draw.constant("lower.shape", np.array([0, size, source, channels]))], "lower.nhwc")
         x = draw.node("Transpose", [x], "nchw", perm=[0, 3, 1, 2])
-        # A product with a matrix on the right is one product for the whole batch.
+        # With the matrix on the right, onnxruntime computes one product for the whole batch.
         columns = draw.constant("resize.columns", np.ascontiguousarray(network.resize.T))
         draw.node("MatMul", [x, columns], g.IMAGE)
 

@@ -1,17 +1,19 @@
-"""A folded network in 8 bits: candidates, calibrated on training images; the caller chooses among them on validation.
+"""Quantizes a folded network to 8 bits for onnxruntime.
+
+There are several candidate settings, calibrated on training images; the caller chooses one on validation.
 
 Weights are int8 and activations uint8, as QuantizeLinear/DequantizeLinear pairs that onnxruntime turns into integer
-kernels: after ReLU6 there are no negative values to keep a bit for, and unsigned times signed is what x86 multiplies
-fastest. ReLU6 itself costs nothing: it is the range of the integers. The resize stays in floats.
+kernels. Activations are unsigned because there are no negative values after ReLU6, and because x86 multiplies unsigned
+by signed bytes fastest. ReLU6 itself costs nothing: it becomes the range of the integers. The resize stays in floats.
 
-MobileNetV2 is the network that naive 8 bits harm: after folding, the filters of one layer differ in size by orders of
-magnitude (Nagel et al., arXiv 1906.04721). A scale for each output channel of the weights helps. What is left are
-the activations, which share one scale for all channels; `equalize` and the percentile calibration are for them.
-`bias_correction` takes back what rounding the weights moves the mean of an output by.
+Naive quantization harms MobileNetV2 in particular: after folding, the filters of one layer differ in size by orders of
+magnitude (Nagel et al., arXiv 1906.04721). A scale for each output channel of the weights solves that. The activations
+still share one scale for all channels; `equalize` and percentile calibration reduce the damage there.
+`bias_correction` removes the shift of a layer's mean output that rounding the weights causes.
 
-onnxruntime has no integer kernel for MobileNetV3's hard swish: it is computed in floats between two conversions, so
-that 8 bits make the file smaller but need not make it faster. In integers it would be a minimum and a product; tried,
-that took about as long.
+onnxruntime has no integer kernel for MobileNetV3's hard swish. It is computed in floats between two conversions, so 8
+bits make the file smaller but not necessarily faster. We tried to express it in integers, as a minimum and a product,
+and that took about as long.
 """
 
 import contextlib
@@ -44,11 +46,12 @@ class Settings:
     """One way to quantize.
 
     Attributes:
-        equalized: `equalize` first.
-        per_channel: a scale for each output channel of the weights and corrected biases; else one scale for the whole
-            tensor, and the biases as they are.
-        calibration: 'minmax' or 'percentile' (99.99 % of an activation's values) of the calibration images.
-        reduce_range: weights of 7 bits. On x86 CPUs without VNNI the sums of 8-bit products can saturate.
+        equalized: whether to apply `equalize` first.
+        per_channel: whether each output channel of the weights has a scale, and biases are corrected. Otherwise the
+            whole tensor has one scale, and biases stay as they are.
+        calibration: range of an activation over the calibration images: 'minmax', or 'percentile' for 99.99 % of its
+            values.
+        reduce_range: whether weights have 7 bits. On x86 CPUs without VNNI, sums of 8-bit products can saturate.
     """
 
     equalized: bool = False
@@ -75,8 +78,11 @@ CANDIDATES = (
     Settings(equalized=True, calibration="percentile"),
     Settings(equalized=True, reduce_range=True),
 )
-"""The first is the naive one. Entropy calibration chose what 'minmax' did, int8 activations gave the same accuracy more
-slowly, and a stem or head in floats changed nothing (all seen on UC Merced), so these are not tried each time."""
+"""The first is naive quantization.
+
+Other settings were tried on UC Merced and are left out: entropy calibration chose the same ranges as 'minmax', int8
+activations gave the same accuracy more slowly, and a stem or head in floats changed nothing.
+"""
 
 
 def quantize(network: Graph, images: np.ndarray, settings: Settings, properties: dict[str, str]) -> onnx.ModelProto:
@@ -84,18 +90,18 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
 
     Args:
         network: see `fold.fold`.
-        images: (n, *network.image_shape) to calibrate with; a multiple of CALIBRATION_BATCH counts.
-        settings: how.
-        properties: go into the model's metadata_props.
+        images: (n, *network.image_shape) to calibrate with, in batches of `CALIBRATION_BATCH`.
+        settings: how to quantize.
+        properties: for the model's metadata_props.
     """
-    # onnxruntime asks for models it has prepared itself; there is nothing left to prepare in this one.
-    prepared = {"onnx.quant.pre_process": "onnxruntime.quant"}
-    graph = _limited(onnx_graph.build(_in_floats(network, images, settings), prepared))
+    # Without this mark onnxruntime warns that it has not preprocessed the model, which needs no preprocessing.
+    preprocessed = {"onnx.quant.pre_process": "onnxruntime.quant"}
+    model = _clip_inputs(onnx_graph.build(_before_rounding(network, images, settings), preprocessed))
     method = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}[settings.calibration]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "model.onnx"
         quantize_static(
-            graph,
+            model,
             path,
             _Batches(images),
             quant_format=QuantFormat.QDQ,
@@ -105,7 +111,7 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=method,
-            # Stride: one batch after the other, for both methods.
+            # The stride makes both methods process one batch after another.
             extra_options={"CalibStridedMinMax": 1, "CalibPercentile": 99.99},
         )
         model = onnx.load(path)
@@ -114,8 +120,8 @@ def quantize(network: Graph, images: np.ndarray, settings: Settings, properties:
     return model
 
 
-def _in_floats(network: Graph, images: np.ndarray, settings: Settings) -> Graph:
-    """The network that is rounded."""
+def _before_rounding(network: Graph, images: np.ndarray, settings: Settings) -> Graph:
+    """The network in floats, equalized and with corrected biases as `settings` say."""
     if settings.equalized:
         network = equalize(network, images)
     if settings.per_channel:
@@ -123,31 +129,31 @@ def _in_floats(network: Graph, images: np.ndarray, settings: Settings) -> Graph:
     return network
 
 
-def _limited(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the inputs of hard activations cut to `LIMITS`, in place: the function stays the same.
+def _clip_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Clips the inputs of hard activations to `LIMITS`, in place, which does not change the function.
 
-    The quantizer makes such a cut the range of the integers, as it does with ReLU6, so that none of them is spent on
-    values that all become 0.
+    The quantizer makes the limits the range of the integers, as it does for ReLU6, so no integers are wasted on inputs
+    whose outputs are all the same.
     """
     nodes = list(model.graph.node)
     values = {value for node in nodes for value in LIMITS.get(node.op_type, ()) if value is not None}
-    name = lambda value: "" if value is None else f"hard.{value:g}"
+    constant_name = lambda value: "" if value is None else f"hard.{value:g}"
     model.graph.initializer.extend(
-        numpy_helper.from_array(np.array(value, np.float32), name(value)) for value in sorted(values)
+        numpy_helper.from_array(np.array(value, np.float32), constant_name(value)) for value in sorted(values)
     )
     del model.graph.node[:]
     for node in nodes:
         if node.op_type in LIMITS:
-            limited = f"{node.input[0]}.limited"
-            inputs = [node.input[0], *map(name, LIMITS[node.op_type])]
-            model.graph.node.append(helper.make_node("Clip", inputs, [limited], name=limited))
-            node.input[0] = limited
+            clipped = f"{node.input[0]}.limited"
+            inputs = [node.input[0], *map(constant_name, LIMITS[node.op_type])]
+            model.graph.node.append(helper.make_node("Clip", inputs, [clipped], name=clipped))
+            node.input[0] = clipped
         model.graph.node.append(node)
     return model
 
 
 class _Batches(CalibrationDataReader):
-    """Images in batches, to be read in ranges of batches."""
+    """Gives the calibration images in batches; onnxruntime can ask for a range of batches."""
 
     def __init__(self, images: np.ndarray):
         self._images = images
@@ -157,10 +163,10 @@ class _Batches(CalibrationDataReader):
         return -(-len(self._images) // CALIBRATION_BATCH)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        self._left = iter(range(start_index, end_index))
+        self._remaining = iter(range(start_index, end_index))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._left, None)
+        batch = next(self._remaining, None)
         if batch is None:
             return None
         return {onnx_graph.INPUT: self._images[batch * CALIBRATION_BATCH : (batch + 1) * CALIBRATION_BATCH]}

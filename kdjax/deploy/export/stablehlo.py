@@ -1,9 +1,9 @@
-"""A folded network as a portable StableHLO program, to be reloaded with `jax.export.deserialize` and without kdjax."""
+"""Writes a folded network as a portable StableHLO program, which `jax.export.deserialize` loads without kdjax."""
 
 from collections.abc import Callable
 
 import jax
-import jax.export  # not imported by jax itself
+import jax.export  # `import jax` does not import it
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -14,20 +14,20 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def serialize(network: g.Graph) -> bytes:
-    """The program from images (batch, *network.image_shape) of network.dtype to logits (batch, classes) float32.
+    """Serializes the program that maps images (batch, *network.image_shape) of network.dtype to logits.
 
-    The batch is free; it runs on the CPU, NVIDIA GPUs and TPUs.
+    The logits are (batch, classes) float32. The program takes any batch size and runs on CPUs, NVIDIA GPUs and TPUs.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *network.image_shape), jnp.dtype(network.dtype))
-    # Accelerators would else multiply in fewer bits: these are the products whose results were measured.
+    # By default accelerators multiply in fewer bits, which would not be the program that was measured.
     with jax.default_matmul_precision("highest"):
         exported = jax.export.export(jax.jit(lambda x: logits(network, x)), platforms=PLATFORMS)(images)
     return bytes(exported.serialize())
 
 
 def logits(network: g.Graph, images: jax.Array) -> jax.Array:
-    """Logits (b, classes) float32 of images (b, *network.image_shape), in plain convolutions."""
+    """Computes logits (b, classes) float32 of images (b, *network.image_shape) with plain XLA convolutions."""
     x = images.astype(jnp.float32)
     if network.resize is not None:
         x = jnp.einsum("hr,brcx->bhcx", network.resize, x)

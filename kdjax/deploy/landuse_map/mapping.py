@@ -141,8 +141,8 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
         )
     if raster.bands not in ((1, 2, 3), (1,)):
         note(f"bands: {', '.join(map(str, raster.bands))}")
-    if raster.called:
-        note(f"colors: the bands called {raster.called} are taken as red, green and blue, as if in training")
+    if raster.other_names:
+        note(f"colors: the bands called {raster.other_names} are taken as red, green and blue, as if in training")
     if raster.unused_alpha:
         note(f"alpha: band {raster.unused_alpha} is no mask by its values and is not used: where it is 0, pixels count")
     if raster.scaled:

@@ -80,7 +80,7 @@ def write_map(
                 layers.write(number, best, confidence, row[:, :-1])
                 areas.add(best, confidence, hectares(grid, number, (height, width)))
                 _progress(number + 1, grid.height)
-            raster.check_seen()
+            raster.check_samples()
             if not areas.counts.any():
                 why = (
                     "less than half of every window is data; a smaller --tile may help"
