@@ -1,10 +1,10 @@
-"""An exported student for a catalog of models: `python -m kdjax.deploy.catalog EXPORT --license=… --bbox=… --time=…`.
+"""Describes a student for catalogs of models: `python -m kdjax.deploy.catalog EXPORT --license=… --bbox=… --time=…`.
 
-Writes EXPORT/stac_item.json (see `stac`), and puts the license and the hub's data sets into the head of
-EXPORT/README.md, which the Hugging Face hub reads. The rest of the card stays, also what a person has written there.
+Writes EXPORT/stac_item.json (see `stac`). Also writes the license and the hub's data sets to the head of
+EXPORT/README.md, which the Hugging Face hub reads. The rest of the model card stays, including what people have added.
 
-A command, and no part of every export: license, place and time are what a run does not know, they may change without a
-new export, and who deploys to a drone needs no catalog. Needs onnxruntime, and no JAX.
+This is a command of its own and not part of every export: a run does not know license, place and time, these may change
+without a new export, and a model for a drone needs no catalog. Needs onnxruntime, but not JAX.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from kdjax.runtime import files
 from kdjax.runtime.command import Parser, run_command, say
 
 ITEM, CARD, FIGURES, MODEL, LABELS = "stac_item.json", "README.md", "parity.json", "student.onnx", "labels.json"
-ALSO = ("try.html", "timm_names.json")
-"""Files that some exports have."""
-AGAIN = "export it again"
+OPTIONAL_FILES = ("try.html", "timm_names.json")
+"""Files that only some exports have."""
+EXPORT_AGAIN = "export it again"
 
 HUB_LICENSES = {
     name.lower(): name
@@ -35,9 +35,7 @@ HUB_LICENSES = {
     + ("CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "CC-BY-3.0", "CC-BY-SA-3.0")
     + ("MPL-2.0", "Unlicense")
 }
-"""SPDX identifiers by their spelling on the hub, in small letters; one that is not here is `other` there, with its
-name."""
-
+"""License on the hub, in lower case -> SPDX identifier. Any other license is `other` on the hub, with its name."""
 
 SPDX = re.compile(r"[A-Za-z0-9.+-]+")
 
@@ -53,8 +51,11 @@ def _bbox(text: str) -> tuple[float, ...]:
         west, south, east, north = map(float, text.split(","))
     except ValueError:
         west = south = east = north = math.nan
-    across = 0 < west - east and (east - west) % 360 <= 180  # 180 degrees, as RFC 7946 writes it; wider is a mistake
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and (west < east or across)):
+    # As in RFC 7946, west is larger than east if the box crosses 180 degrees. A box wider than that is a mistake.
+    crosses_180 = 0 < west - east and (east - west) % 360 <= 180
+    if not (
+        -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and (west < east or crosses_180)
+    ):
         raise argparse.ArgumentTypeError(f"{text!r} is not WEST,SOUTH,EAST,NORTH in degrees, as 5.9,45.8,10.5,47.8")
     return west, south, east, north
 
@@ -76,18 +77,18 @@ def _dataset(text: str) -> str:
 
 
 def card_with(text: str, license: str | None, datasets: Sequence[str]) -> tuple[str, str | None]:
-    """A model card with the license and the data sets in its head.
+    """Writes a license and data sets to the head of a model card.
 
     Args:
         text: the card.
-        license: an SPDX identifier; None leaves what is there.
-        datasets: ids of the hub; () leaves what is there.
+        license: an SPDX identifier; None keeps the card's.
+        datasets: ids of data sets on the hub; () keeps the card's.
 
     Returns:
-        The card, and the license that it names now: None where it names none, `other` where that is no identifier.
+        The card; and the license that it names now: None if it names none, `other` if that is not an SPDX identifier.
 
     Raises:
-        ValueError: it has no head, or one that is damaged.
+        ValueError: the card has no head, or its head is damaged.
     """
     from huggingface_hub import ModelCard
 
@@ -98,45 +99,47 @@ def card_with(text: str, license: str | None, datasets: Sequence[str]) -> tuple[
     except yaml.YAMLError as error:
         raise ValueError(f"its head is not YAML: {reason(error)}") from error
     if license:
-        known = license.lower() in HUB_LICENSES
-        card.data["license"] = license.lower() if known else "other"
-        card.data["license_name"] = None if known else license
+        on_hub = license.lower() in HUB_LICENSES
+        card.data["license"] = license.lower() if on_hub else "other"
+        card.data["license_name"] = None if on_hub else license
     if datasets:
         card.data["datasets"] = list(datasets)
-    named = license or card.data.get("license_name") or card.data.get("license")
-    if named in (None, "unknown"):
+    license = license or card.data.get("license_name") or card.data.get("license")
+    if license in (None, "unknown"):
         return str(card), None
-    if not isinstance(named, str) or not SPDX.fullmatch(named):
+    if not isinstance(license, str) or not SPDX.fullmatch(license):
         return str(card), "other"
-    return str(card), HUB_LICENSES.get(named.lower(), named)
+    return str(card), HUB_LICENSES.get(license.lower(), license)
 
 
 def _document(export: Path) -> dict[str, Any]:
-    document = files.read_json(export / FIGURES, f"EXPORT: give the folder of an export, or {AGAIN}")
-    needed = ("student", "network", "data", "artifacts")
-    lacking = [name for name in needed if not isinstance(document, dict) or not isinstance(document.get(name), dict)]
-    if lacking:
-        raise InputError(f"{export / FIGURES} lacks {', '.join(lacking)}, as those of earlier versions do: {AGAIN}")
+    document = files.read_json(export / FIGURES, f"EXPORT: give the folder of an export, or {EXPORT_AGAIN}")
+    required = ("student", "network", "data", "artifacts")
+    missing = [name for name in required if not isinstance(document, dict) or not isinstance(document.get(name), dict)]
+    if missing:
+        raise InputError(
+            f"{export / FIGURES} lacks {', '.join(missing)}, as those of earlier versions do: {EXPORT_AGAIN}"
+        )
     return document
 
 
-def _files(export: Path, names: Sequence[str]) -> list[stac.File]:
-    found = []
+def _describe_files(export: Path, names: Sequence[str]) -> list[stac.File]:
+    described = []
     for name in names:
         try:
             with (export / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found.append(stac.File(name, (export / name).stat().st_size, digest))
+            described.append(stac.File(name, (export / name).stat().st_size, digest))
         except OSError as error:
-            raise InputError(f"{export / name} cannot be read ({reason(error)}): {AGAIN}") from error
-    return found
+            raise InputError(f"{export / name} cannot be read ({reason(error)}): {EXPORT_AGAIN}") from error
+    return described
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes what `argv` asks for.
+    """Writes the item and the head of the card as `argv` requests.
 
     Raises:
-        InputError: anything in `argv` or the folder that a person can correct. Nothing was written then.
+        InputError: the user can correct `argv` or the folder. Nothing is written in that case.
     """
     parser = Parser(prog="python -m kdjax.deploy.catalog", description="Describes an exported student for catalogs.")
     parser.add_argument("export", metavar="EXPORT", type=Path, help="folder of the export, WORKDIR/export")
@@ -152,28 +155,34 @@ def main(argv: Sequence[str]) -> None:
     export: Path = options.export
     document = _document(export)
     classifier = Classifier(export / MODEL)
-    also = [name for name in ALSO if (export / name).is_file()]
-    exported = _files(export, [*document["artifacts"], LABELS, FIGURES, *also])
-    for one in exported:
-        measured = document["artifacts"].get(one.name)
-        if isinstance(measured, dict) and (
-            measured.get("bytes", one.size) != one.size or measured.get("sha256", one.sha256) != one.sha256
+    optional = [name for name in OPTIONAL_FILES if (export / name).is_file()]
+    exported = _describe_files(export, [*document["artifacts"], LABELS, FIGURES, *optional])
+    for file in exported:
+        figures = document["artifacts"].get(file.name)
+        if isinstance(figures, dict) and (
+            figures.get("bytes", file.size) != file.size or figures.get("sha256", file.sha256) != file.sha256
         ):
-            raise InputError(f"{export / one.name} is not the file measured in {FIGURES}: put that back, or {AGAIN}")
+            raise InputError(
+                f"{export / file.name} is not the file measured in {FIGURES}: put that back, or {EXPORT_AGAIN}"
+            )
     try:
         card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)
     except (OSError, ValueError) as error:
-        raise InputError(f"{export / CARD} is not the model card of an export ({reason(error)}): {AGAIN}") from error
+        raise InputError(
+            f"{export / CARD} is not the model card of an export ({reason(error)}): {EXPORT_AGAIN}"
+        ) from error
     written = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    bounds, bounds_are = options.bbox or (), "what the model was said to be for"
+    bounds, bounds_source = options.bbox or (), "what the model was said to be for"
     if not bounds and document["data"].get("bounds"):
-        bounds, bounds_are = tuple(document["data"]["bounds"]), "that of the middles of its tiles"
+        bounds, bounds_source = tuple(document["data"]["bounds"]), "that of the middles of its tiles"
     exported.append(stac.File(CARD, len(card.encode()), hashlib.sha256(card.encode()).hexdigest()))
-    context = stac.Context(written, options.time or (), bounds, bounds_are, license)
+    context = stac.Context(written, options.time or (), bounds, bounds_source, license)
     try:
         item = stac.item(document, classifier, exported, context)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{export}: {FIGURES} and {MODEL} lack what is needed ({reason(error)}): {AGAIN}") from error
+        raise InputError(
+            f"{export}: {FIGURES} and {MODEL} lack what is needed ({reason(error)}): {EXPORT_AGAIN}"
+        ) from error
     files.write_text(export / CARD, card)
     files.write_json(export / ITEM, item)
     say(f"{export / ITEM}: {item['properties']['description']}")

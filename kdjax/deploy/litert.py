@@ -50,7 +50,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             metadata = json.loads(archive.read(METADATA_FILE))
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"no {METADATA_FILE} behind the model") from error
+        raise ValueError(f"no {METADATA_FILE} appended to the model") from error
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError(f"{METADATA_FILE} is not an object of strings")
     return metadata

@@ -1,7 +1,7 @@
-"""A STAC item of an exported student, by the Machine Learning Model extension: what a catalog of models lists.
+"""Builds the STAC item of an exported student for catalogs of models, with the Machine Learning Model extension.
 
-https://stac-extensions.github.io/mlm/ and, of its fields that are not `mlm:`, the common metadata of STAC 1.1. Figures
-have no field there and are `kdjax:metrics`. No I/O.
+Fields without the prefix `mlm:` (https://stac-extensions.github.io/mlm/) are common metadata of STAC 1.1. Neither has a
+field for accuracy, which is in `kdjax:metrics`. This module does no I/O.
 """
 
 import dataclasses
@@ -51,27 +51,28 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".md": {"type": "text/markdown", "roles": ["metadata"]},
     ".json": {"type": "application/json", "roles": ["metadata"]},
 }
-"""What the asset of a file says, by the suffix of the file. Tensors alone are no model: code has to hold them."""
+"""Suffix of a file -> fields of its asset. A file of tensors is not a model, because it needs code to run."""
 
 OTHER = {"type": "application/octet-stream", "roles": ["data"]}
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What no file of the export knows.
+    """Facts that are in no file of the export.
 
     Attributes:
         written: when the item is written, RFC 3339, UTC.
         time: when the images were taken, first and last moment, RFC 3339; () = not known.
-        bounds: west, south, east, north that the model is for, degrees, west above east across 180; () = not known.
-        bounds_are: what these are, in words.
+        bounds: west, south, east and north, degrees, of the area that the model is for; west > east if it crosses 180
+            degrees; () = not known.
+        bounds_source: what these bounds are, in words.
         license: an SPDX identifier; None = not known.
     """
 
     written: str
     time: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
-    bounds_are: str = ""
+    bounds_source: str = ""
     license: str | None = None
 
 
@@ -90,17 +91,17 @@ def item(
     exported: Sequence[File],
     context: Context,
 ) -> dict[str, Any]:
-    """The item, plain JSON data.
+    """The item, as plain JSON data.
 
-    Where the tiles lie and when they were taken is said only where that is known. Without a place the geometry is
-    null, which STAC has for what lies nowhere; the whole earth would be a claim. STAC demands a time: without that of
-    the images it is the one at which the item was written. The description says which of this holds.
+    Without bounds the geometry is null, which in STAC means that there is no location; the whole earth would be a false
+    claim. STAC requires a time: if that of the images is not known, it is the time at which the item is written. The
+    description tells which of these cases applies.
 
     Args:
         document: the content of parity.json.
         classifier: student.onnx.
-        exported: the files that become assets, beside which the item lies.
-        context: what they do not know.
+        exported: the files that become assets; they must lie beside the item.
+        context: facts that are in none of these files.
     """
     student, network = document["student"], document["network"]
     name = f"kdjax-{_slug(student['run'])}"
@@ -109,7 +110,7 @@ def item(
         "stac_version": VERSION,
         "stac_extensions": [MLM, FILE],
         "id": f"{name}-{_slug(student['arm'])}-{student['seed']}",
-        **_place(context.bounds),
+        **_geometry(context.bounds),
         "properties": {
             "title": f"{printable(student['run'])}: {network['model']} for {len(classifier.classes)} land-use classes",
             "description": _description(document, context),
@@ -130,17 +131,17 @@ def item(
             "kdjax:metrics": {side: student[side] for side in ("validation", "test")},
         },
         "links": [],
-        "assets": {one.name: _asset(one, document["artifacts"], classifier.meaning.names) for one in exported},
+        "assets": {file.name: _asset(file, document["artifacts"], classifier.meaning.names) for file in exported},
     }
 
 
 def _slug(text: str) -> str:
-    """Plain letters, digits, '_' and '-' only, as names of models and classes are; never empty."""
-    plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    """A name of ASCII letters, digits, '_' and '-' for a model or a class; never empty."""
+    plain = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
     return re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_") or "unnamed"
 
 
-def _place(bounds: tuple[float, ...]) -> dict[str, Any]:
+def _geometry(bounds: tuple[float, ...]) -> dict[str, Any]:
     if not bounds:
         return {"geometry": None}
     west, south, east, north = bounds
@@ -160,8 +161,8 @@ def _time(context: Context) -> dict[str, Any]:
 
 
 def _description(document: Mapping[str, Any], context: Context) -> str:
-    where = f"The area is {context.bounds_are}." if context.bounds else "Where its images lie is not known."
-    when = (
+    location = f"The area is {context.bounds_source}." if context.bounds else "Where its images lie is not known."
+    time = (
         "The time is that of its images."
         if context.time
         else "When its images were taken is not known: the time is that at which this item was written."
@@ -169,7 +170,7 @@ def _description(document: Mapping[str, Any], context: Context) -> str:
     data, test = document["data"], document["student"]["test"]
     return (
         f"Trained on {printable(data['name'])}; {100 * test['top1']:.2f} % of {test['count']} test images right. "
-        f"{where} {when}"
+        f"{location} {time}"
     )
 
 
@@ -181,22 +182,22 @@ def _pretrained(weights: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _input(classifier: Classifier) -> dict[str, Any]:
-    signature, mapped = classifier.signature, ""
+    signature, value_mapping = classifier.signature, ""
     if classifier.meaning.value_range:
         low, high = classifier.meaning.value_range
-        mapped = (
+        value_mapping = (
             f" Of 16-bit and float images, {low:g} to {high:g} become 0 to {np.iinfo(classifier.meaning.dtype).max}."
         )
     return {
         "name": signature.input.name,
-        "description": f"{signature.metadata['input']}. Before that: {signature.metadata['resize']}.{mapped}",
+        "description": f"{signature.metadata['input']}. Before that: {signature.metadata['resize']}.{value_mapping}",
         "bands": list(classifier.meaning.names),
         "input": {
             "shape": [-1, *signature.input.shape[1:]],
             "dim_order": ["batch", "height", "width", "bands"],
             "data_type": classifier.meaning.dtype.name,
         },
-        # Both are in the file, or in the function: Pillow's Lanczos filter is none of the names that there are.
+        # The file or the function below does both; the extension has no name for Pillow's Lanczos filter.
         "value_scaling": None,
         "resize_type": None,
         "pre_processing_function": {"format": "python", "expression": "kdjax.deploy.classifier:Classifier.prepare"},
@@ -204,7 +205,7 @@ def _input(classifier: Classifier) -> dict[str, Any]:
 
 
 def _outputs(classifier: Classifier) -> list[dict[str, Any]]:
-    """The logits; and a map, whose cells may also be unknown or without data, where it can hold so many classes."""
+    """The logits and, if a map can hold so many classes, the map, whose cells may also be unknown or without data."""
     names = _class_names(classifier.classes)
     classes = [
         {"value": value, "name": name, "description": title, "color_hint": "{:02X}{:02X}{:02X}".format(*color)}
@@ -220,57 +221,57 @@ def _outputs(classifier: Classifier) -> list[dict[str, Any]]:
     }
     if len(classes) > legend.UNKNOWN:
         return [logits]
-    neither = [
+    other_values = [
         {"value": legend.UNKNOWN, "name": "unknown", "description": "no answer that should be relied on"},
         {"value": legend.NODATA, "name": "nodata", "description": "no data"},
     ]
-    drawn = {
+    map_output = {
         "name": "map",
         "description": "of a raster, by kdjax.deploy.landuse_map; not an output of the model files themselves",
         "tasks": TASKS,
         "result": {"shape": [-1, -1], "dim_order": ["height", "width"], "data_type": "uint8"},
-        "classification:classes": [*classes, *neither],
+        "classification:classes": [*classes, *other_values],
         "post_processing_function": {"format": "python", "expression": "kdjax.deploy.landuse_map.__main__:main"},
     }
-    return [logits, drawn]
+    return [logits, map_output]
 
 
 def _class_names(classes: Sequence[str]) -> list[str]:
-    """A name of plain letters for each class, no two alike and none that the map has for itself."""
-    taken = {"unknown", "nodata"}
+    """A `_slug` for each class; all names are different, and none is one of the map's other values."""
+    used = {"unknown", "nodata"}
     names = []
     for k, title in enumerate(classes):
         name = _slug(title)
-        while name in taken:
+        while name in used:
             name = f"{name}-{k}"
-        taken.add(name)
+        used.add(name)
         names.append(name)
     return names
 
 
 def _hyperparameters(classifier: Classifier, student: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the student comes from, and by what its answers are judged: one file's limits; others have their own."""
-    known = {"arm": printable(student["arm"]), "seed": student["seed"], "step": student["step"]}
+    """The student's origin, and the limits of student.onnx for its answers; other files have their own limits."""
+    parameters = {"arm": printable(student["arm"]), "seed": student["seed"], "step": student["step"]}
     trust = classifier.trust
     if trust is not None:
-        known |= {
+        parameters |= {
             "limits_of": PurePosixPath(classifier.path).name,
             "temperature": trust.temperature,
             "least_confidence": trust.least_confidence,
             "most_energy": trust.most_energy,
         }
-    return known
+    return parameters
 
 
 def _asset(file: File, artifacts: Mapping[str, Any], bands: Sequence[str]) -> dict[str, Any]:
-    measured, kind = artifacts.get(file.name), FORMATS.get(PurePosixPath(file.name).suffix, OTHER)
+    figures, fields = artifacts.get(file.name), FORMATS.get(PurePosixPath(file.name).suffix, OTHER)
     return {
         "href": f"./{file.name}",
         "title": file.name,
-        **kind,
-        # STAC takes bands of an item only where an asset has some, too.
-        **({"bands": [{"name": band} for band in bands]} if "mlm:model" in kind["roles"] else {}),
+        **fields,
+        # STAC allows bands in an item only if an asset has bands too.
+        **({"bands": [{"name": band} for band in bands]} if "mlm:model" in fields["roles"] else {}),
         "file:size": file.size,
-        "file:checksum": f"1220{file.sha256}",  # as a multihash: SHA-256, 32 bytes
-        **({"kdjax:test_top1": measured["top1"]} if measured else {}),
+        "file:checksum": f"1220{file.sha256}",  # a multihash: 12 = SHA-256, 20 = 32 bytes
+        **({"kdjax:test_top1": figures["top1"]} if figures else {}),
     }

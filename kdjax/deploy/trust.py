@@ -125,8 +125,8 @@ def few_images_warning(images: int) -> str | None:
     if images >= FEW:
         return None
     return (
-        f"with {images} validation images probabilities, sets and the answer unknown are rough: give validation {FEW} "
-        "or more"
+        f"with {images} validation images, probabilities, prediction sets and unknown answers are rough: give "
+        f"validation {FEW} or more"
     )
 
 

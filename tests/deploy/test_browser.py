@@ -38,7 +38,9 @@ def run_node(code, folder):
     """What a script says that has all of answer.mjs; its answer is its last line, JSON."""
     script = folder / "script.mjs"
     names = "lanczos, resized, isMask, unfit, refusal, unlike, isOwn, answered"
-    script.write_text(f'import {{ {names} }} from "{page.HERE / "answer.mjs"}";\nimport fs from "node:fs";\n{code}')
+    script.write_text(
+        f'import {{ {names} }} from "{page.PARTS_DIR / "answer.mjs"}";\nimport fs from "node:fs";\n{code}'
+    )
     done = subprocess.run(["node", script], capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -157,7 +159,7 @@ def test_an_image_of_no_pixel_is_refused_as_predict_does(tmp_path):
         f"const facts = {json.dumps({'size': 4, 'tile_px': None, 'deep': False, 'trust': trusted})};\n"
         "let alpha; const logits = async () => [1, 2];\n"
         "const pixels = async () => ({ data: alpha.flatMap((one) => [1, 2, 3, one]), width: 6, height: 6 });\n"
-        f"const text = fs.readFileSync({json.dumps(str(page.HERE / 'page.mjs'))}, 'utf8');\n"
+        f"const text = fs.readFileSync({json.dumps(str(page.PARTS_DIR / 'page.mjs'))}, 'utf8');\n"
         "const classified = eval('(' + text.match(/async function classified[^]*?\\n}\\n/)[0] + ')');\n"
         f"const all = {json.dumps(alphas)}, found = [];\n"
         "for (alpha of all) found.push(await classified(new Blob([])).then(() => null, (error) => error.message));\n"
@@ -190,7 +192,7 @@ def test_the_facts_of_a_page_are_those_of_the_file():
 @pytest.mark.parametrize(("images", "warned"), [(None, 0), (trust.FEW, 0), (12, 1)])
 def test_a_page_warns_of_few_validation_images(images, warned):
     text = page.document("a", "ab", 8, Meaning(), dataclasses.replace(FITTED, images=images), "")
-    assert text.count("Warning: with 12 validation images probabilities") == text.count("Warning") == warned
+    assert text.count("Warning: with 12 validation images, probabilities") == text.count("Warning") == warned
 
 
 @pytest.fixture
@@ -206,7 +208,7 @@ def folders(tmp_path):
 
 
 def test_what_is_served_is_what_the_page_needs(folders):
-    files = browser.served(folders / "export", folders / "dist")
+    files = browser.served_files(folders / "export", folders / "dist")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(browser.Handler, files)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
@@ -233,10 +235,10 @@ def test_what_is_served_is_what_the_page_needs(folders):
 def test_a_model_of_another_export_is_not_served(folders):
     (folders / "export" / "student.onnx").write_bytes(b"of another run")
     with pytest.raises(InputError, match="student.onnx is not the file that try.html beside it was written for"):
-        browser.served(folders / "export", folders / "dist")
+        browser.served_files(folders / "export", folders / "dist")
     old = (folders / "export" / "try.html").read_text().replace('"sha256"', '"unsaid"')
     (folders / "export" / "try.html").write_text(old)  # pages of earlier versions do not know
-    assert browser.served(folders / "export", folders / "dist")
+    assert browser.served_files(folders / "export", folders / "dist")
 
 
 @in_node
@@ -249,7 +251,7 @@ def test_the_page_knows_its_model(tmp_path):
 
 @pytest.mark.parametrize("asked", [b"GET /student.onnx HTTP/1.1\r\n\r\n", b"GET /none HTTP/1.1\r\n\r\n", b"GET"])
 def test_a_closed_tab_is_not_worth_a_word(folders, capfd, asked):
-    files = browser.served(folders / "export", folders / "dist")
+    files = browser.served_files(folders / "export", folders / "dist")
     (folders / "export" / "student.onnx").write_bytes(bytes(10**7))
     with HTTPServer(("127.0.0.1", 0), partial(browser.Handler, files)) as server:
         with socket.create_connection(server.server_address) as tab:

@@ -34,7 +34,7 @@ def export(tmp_path):
 @pytest.fixture
 def page(export, tmp_path):
     """A tab with the page, not yet ready, as the command serves it."""
-    files = browser.served(export, RUNTIME)
+    files = browser.served_files(export, RUNTIME)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(browser.Handler, files)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

@@ -167,7 +167,7 @@ def test_the_page(asked, tiles, tmp_path):
     """Its facts and its code, from pixels as a browser gives them; only the network runs elsewhere."""
     facts = page.facts(page.document("", CLASSES, STORED, Meaning(), asked.trust, ""))
     script = f"""
-        import {{ resized, answered }} from "{page.HERE / "answer.mjs"}";
+        import {{ resized, answered }} from "{page.PARTS_DIR / "answer.mjs"}";
         import fs from "node:fs";
         const facts = {json.dumps(facts)}, logits = {json.dumps(asked.logits.tolist())};
         const all = fs.readFileSync("{tiles}/all.rgba"), bytes = {4 * TILE * TILE};

@@ -285,7 +285,7 @@ def test_cells_that_the_model_does_not_know_are_unknown(tmp_path, capsys):
     assert " 66.7 %  unknown" in said.out and not said.err
     few = write_model(tmp_path / "few.onnx", SIDE, CLASSES, **dataclasses.replace(found, images=12).metadata())
     run(few, raster, tmp_path / "few.tif", *flags)
-    assert capsys.readouterr().err.startswith(f"warning: {few}: with 12 validation images ")
+    assert capsys.readouterr().err.startswith(f"warning: {few}: with 12 validation images, ")
     shown = set(Image.open(tmp_path / "map_legend.png").convert("RGB").get_flattened_data())
     assert legend.GRAY in shown
     run(artifact, raster, tmp_path / "all.tif", *flags, "--answer-all")

@@ -106,7 +106,7 @@ def test_an_href_may_be_escaped_or_as_the_file_is_called(tmp_path):
     write(tmp_path / "a%20b.tif", scene(40, 50))
     for href, found in (("./my%20scenes/one.tif", "my scenes/one.tif"), ("a%20b.tif", "a%20b.tif")):
         (tmp_path / "item.json").write_text(item({"data": {"href": href}}))
-        assert os.path.normpath(inputs.place(f"{tmp_path}/item.json#data")) == str(tmp_path / found)
+        assert os.path.normpath(inputs.gdal_path(f"{tmp_path}/item.json#data")) == str(tmp_path / found)
 
 
 @pytest.mark.parametrize("href", ["./a.tif", "a/b.tif", "../a.tif", "/data/a.tif", "https://example.org/x/a.tif?sig=1"])
@@ -119,7 +119,7 @@ def test_hrefs_are_those_of_pystac(tmp_path, href):
     made.add_asset("visual", pystac.Asset(href))
     made.save_object(include_self_link=False, dest_href=str(path))
     expected = pystac.Item.from_file(str(path)).assets["visual"].get_absolute_href()
-    found = inputs.place(f"{path}#visual")
+    found = inputs.gdal_path(f"{path}#visual")
     assert found == expected or os.path.normpath(found) == expected
 
 
@@ -173,7 +173,7 @@ def test_an_item_that_breaks_off_is_one_line_and_the_others_are_mapped(artifact,
     assert (tmp_path / "maps" / "scene.tif").exists()
 
 
-@pytest.mark.parametrize("function", [inputs.stem, inputs.place])
+@pytest.mark.parametrize("function", [inputs.stem, inputs.gdal_path])
 def test_an_address_of_no_server_is_refused(function):
     with pytest.raises(InputError, match=r"INPUT https://\[a/b.tif: it is not a URL"):
         function("https://[a/b.tif")
@@ -181,9 +181,9 @@ def test_an_address_of_no_server_is_refused(function):
 
 def test_an_href_of_no_server_is_refused(tmp_path, monkeypatch):
     document = json.loads(item({"visual": {"href": "//[a/b.tif"}}))
-    monkeypatch.setattr(inputs, "_read", lambda item: document)
+    monkeypatch.setattr(inputs, "_read_item", lambda item: document)
     with pytest.raises(InputError, match="the href of its asset 'visual' is not a URL"):
-        inputs.place("https://example.org/one.json#visual")
+        inputs.gdal_path("https://example.org/one.json#visual")
 
 
 @pytest.mark.parametrize(

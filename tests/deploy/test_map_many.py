@@ -86,10 +86,10 @@ def test_a_bad_raster_is_one_line_and_the_others_are_mapped_alike_by_several_pro
 def test_workers_divide_the_cores(artifact, scenes, tmp_path, monkeypatch):
     asked = []
 
-    def alone(begin, jobs, count, done):
-        asked.append((begin.args[-1], count))
+    def alone(make_worker, jobs, count, report):
+        asked.append((make_worker.args[-1], count))
         for job in jobs:
-            done(job, begin()(job))
+            report(job, make_worker()(job))
 
     monkeypatch.setattr(workers, "share", alone)
     monkeypatch.setattr(host, "cores", lambda: 7)

@@ -134,7 +134,7 @@ def test_coordinates_are_the_same_where_they_lie_at_the_same_place(read_back, sa
     place = rasterio.Affine(10, 0, 500_000, 0, -10, 4_600_000)
     grid = layers.Grid(16, 16, rasterio.CRS.from_epsg(32631), place)
     assert rasterio.CRS.from_user_input(read_back) != grid.crs
-    assert layers._same_place(rasterio.CRS.from_user_input(read_back), grid) is same
+    assert layers._same_location(rasterio.CRS.from_user_input(read_back), grid) is same
 
 
 def contents(folder):

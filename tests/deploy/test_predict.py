@@ -101,7 +101,7 @@ def test_probabilities_are_calibrated_and_sets_and_unknown_are_told(trusted, art
     assert "unknown" not in said.out and not said.err
     few = write_model(tmp_path / "few.onnx", SIDE, CLASSES, **dataclasses.replace(TRUST, images=12).metadata())
     predict.main([str(few), str(tiles)])
-    assert capsys.readouterr().err.startswith(f"warning: {few}: with 12 validation images ")
+    assert capsys.readouterr().err.startswith(f"warning: {few}: with 12 validation images, ")
 
 
 def test_json_and_csv_of_nothing_are_still_json_and_csv(artifact, tmp_path, capsys):

@@ -98,7 +98,7 @@ def test_few_images_that_are_all_right_do_not_make_a_network_boast():
 
 
 def test_few_images_are_told():
-    assert fit(*made(99, 5)).warning.startswith("with 99 validation images ")
+    assert fit(*made(99, 5)).warning.startswith("with 99 validation images, ")
     assert fit(*made(100, 5)).warning is None
     document = json.loads(fit(*made(12, 5)).metadata()["trust"])
     del document["images"]  # of an earlier version

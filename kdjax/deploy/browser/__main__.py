@@ -20,17 +20,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serves the files that the page needs, and no others."""
 
     def __init__(self, served: dict[str, Path], *connection: object):
-        """Answers one connection with these files, by their path in the address."""
+        """Answers one connection with these files, which are given by their path in the address."""
         self.served = served
         super().__init__(*connection)  # type: ignore[arg-type]
 
     def handle(self) -> None:
-        """Answers the requests of a connection, as far as the tab stays open."""
+        """Answers the requests of a connection, and ends quietly if the tab is closed."""
         with contextlib.suppress(ConnectionError):
             super().handle()
 
     def do_GET(self) -> None:
-        """Answers with a file."""
+        """Sends the requested file."""
         path = self.served.get(self.path.partition("?")[0])
         try:
             content = None if path is None else path.read_bytes()
@@ -47,23 +47,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing of each request."""
+        """Logs no requests."""
 
 
-def served(export: Path, runtime: Path) -> dict[str, Path]:
-    """The files of the page by their path in its address.
+def served_files(export: Path, runtime: Path) -> dict[str, Path]:
+    """The files to serve, by their path in the address.
 
     Raises:
-        InputError: one of them is missing, empty or of another export; says how to get it.
+        InputError: a file is missing, empty or from another export; the message says how to get it.
     """
     for name in PAGE_FILES:
-        if not _holds_something(export / name):
+        if not _is_nonempty(export / name):
             raise InputError(
                 f"EXPORT: no {name} in {export}: give the folder that --stages=export wrote, or export again; only "
                 "students of red, green and blue have a page"
             )
     for name in RUNTIME_FILES:
-        if not _holds_something(runtime / name):
+        if not _is_nonempty(runtime / name):
             raise InputError(
                 f"--runtime: no {name} in {runtime}: `npm install onnxruntime-web` here, or give the folder dist of it"
             )
@@ -72,34 +72,34 @@ def served(export: Path, runtime: Path) -> dict[str, Path]:
     return {"/": export / "try.html", **files, **{f"/ort/{name}": runtime / name for name in RUNTIME_FILES}}
 
 
-def _holds_something(path: Path) -> bool:
+def _is_nonempty(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _check_pair(written: Path, model: Path) -> None:
-    """Whether the page was written for this model; an earlier version's does not say."""
+def _check_pair(page_path: Path, model: Path) -> None:
+    """Refuses a page that was written for another model; pages of earlier versions are not checked."""
     try:
-        expected = page.facts(written.read_text(encoding="utf-8")).get("sha256")
+        expected = page.facts(page_path.read_text(encoding="utf-8")).get("sha256")
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{written} is not the page of an export ({reason(error)}): export again") from error
+        raise InputError(f"{page_path} is not the page of an export ({reason(error)}): export again") from error
     with model.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if expected not in (None, found):
-        raise InputError(f"{model} is not the file that {written.name} beside it was written for: export again")
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected not in (None, sha256):
+        raise InputError(f"{model} is not the file that {page_path.name} beside it was written for: export again")
 
 
 def main(argv: list[str]) -> None:
     """Serves the page on this machine until it is interrupted.
 
     Raises:
-        InputError: what a person can put right.
+        InputError: the user can correct the arguments or the folder.
     """
     parser = Parser(prog="python -m kdjax.deploy.browser", description="Serves the page of an export on this machine.")
     parser.add_argument("export", metavar="EXPORT", type=Path, help="folder that --stages=export wrote")
     parser.add_argument("--runtime", type=Path, default=RUNTIME, help=f"files of onnxruntime-web; default: {RUNTIME}")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 = any free port")
     options = parser.parse_args(argv)
-    files = served(options.export.expanduser(), options.runtime.expanduser())
+    files = served_files(options.export.expanduser(), options.runtime.expanduser())
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", options.port), functools.partial(Handler, files))
     except (OSError, OverflowError) as error:

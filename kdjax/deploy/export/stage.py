@@ -89,9 +89,9 @@ def choose(
     Raises:
         InputError: the arm or seed is unknown, or the student failed in training.
     """
-    for field, value, known in (("arm", arm, arms), ("seed", seed, seeds)):
-        if value is not None and value not in known:
-            raise InputError(f"--{field}: the run has no {field} {value!r}; it has {', '.join(map(str, known))}")
+    for field, value, available in (("arm", arm, arms), ("seed", seed, seeds)):
+        if value is not None and value not in available:
+            raise InputError(f"--{field}: the run has no {field} {value!r}; it has {', '.join(map(str, available))}")
     rows = [row for row, candidate in enumerate(seeds) if seed in (None, candidate)]
     columns = [
         column
@@ -138,7 +138,9 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
     check_images(litert=run.config.run.litert, bands=run.dataset.meaning.bands is not None)
     finished = student.finished()
     best = finished.best
-    choice = choose(best, finished.usable, tuple(each.name for each in student.arms), student.seeds, arm, seed)
+    choice = choose(
+        best, finished.usable, tuple(student_arm.name for student_arm in student.arms), student.seeds, arm, seed
+    )
     step = int(best.step[choice.row, choice.column])
     score = float(best.score[choice.row, choice.column])
     name = f"student {choice.arm}/{choice.seed} of step {step}"

@@ -1,4 +1,4 @@
-"""The command."""
+"""The command `python -m kdjax.deploy.landuse_map`."""
 
 import argparse
 import dataclasses
@@ -72,51 +72,53 @@ def _parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the maps that `argv` asks for.
+    """Writes the maps that `argv` requests.
 
     Raises:
-        InputError: anything in `argv`, the model file or the raster that a person can correct. Nothing was written
-            then.
-        SystemExit: status 1, after all others were mapped: rasters of `--output` that were not.
+        InputError: the user can correct `argv`, the model file or the raster. Nothing is written in that case.
+        SystemExit: with status 1, after all others were mapped: some rasters of `--output` could not be.
     """
-    given = _parser().parse_intermixed_args(argv)
-    _check(given)
+    arguments = _parser().parse_intermixed_args(argv)
+    _check(arguments)
     if importlib.util.find_spec("rasterio") is None:
         raise InputError("landuse_map needs rasterio: pip install 'kdjax[geo]'")
     from kdjax.deploy.landuse_map import many, mapping
 
-    options = mapping.Options(**{one.name: getattr(given, one.name) for one in dataclasses.fields(mapping.Options)})
+    options = mapping.Options(
+        **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(mapping.Options)}
+    )
     if options.tile and options.stride:
         mapping.check_stride(options.stride, options.tile)
-    classifier = mapping.load(given.artifact)
+    classifier = mapping.load(arguments.artifact)
     failed: list[str] = []
-    if given.output is None:
-        raster, out = given.inputs
+    if arguments.output is None:
+        raster, out = arguments.inputs
         counts = mapping.map_raster(classifier, raster, Path(out), options, _note) or []
     else:
-        jobs = many.plan(given.inputs, given.output)
-        areas, failed = many.map_all(classifier, jobs, options, given.workers)
+        jobs = many.plan(arguments.inputs, arguments.output)
+        areas, failed = many.map_all(classifier, jobs, options, arguments.workers)
         counts = areas.counts.tolist()
     _say_shares(counts, classifier.classes)
-    if classifier.trust and (rough := classifier.trust.warning):
-        _note(f"warning: {given.artifact}: {rough}")
+    if classifier.trust and (warning := classifier.trust.warning):
+        _note(f"warning: {arguments.artifact}: {warning}")
     if failed:
-        more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
+        rest = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         listed = printable("; ".join(failed[:NAMES_SHOWN]))
-        print(f"error: {len(failed)} of {len(jobs)} rasters were not mapped: {listed}{more}", file=sys.stderr)
+        print(f"error: {len(failed)} of {len(jobs)} rasters were not mapped: {listed}{rest}", file=sys.stderr)
         sys.exit(1)
 
 
-def _check(given: argparse.Namespace) -> None:
-    if given.output is None and len(given.inputs) != 2:
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.output is None and len(arguments.inputs) != 2:
         raise InputError(
-            f"arguments: {len(given.inputs)} after ARTIFACT; give RASTER and OUT.tif, or rasters and --output=FOLDER"
+            f"arguments: {len(arguments.inputs)} after ARTIFACT; give RASTER and OUT.tif, or rasters and "
+            "--output=FOLDER"
         )
-    if given.output is None and given.workers > 1:
+    if arguments.output is None and arguments.workers > 1:
         raise InputError(
             "--workers: processes share the rasters of --output=FOLDER, but there is only one raster: leave it out"
         )
-    for text in given.inputs:
+    for text in arguments.inputs:
         if not text:
             raise InputError("INPUT: '' is not a path")
 

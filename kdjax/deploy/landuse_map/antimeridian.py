@@ -1,7 +1,7 @@
-"""Polygons that cross 180 degrees of longitude or hold a pole, cut there, as GeoJSON asks (RFC 7946, section 3.1.9).
+"""Cuts polygons that cross 180 degrees of longitude or contain a pole, as GeoJSON requires (RFC 7946, section 3.1.9).
 
-GDAL cuts rings that merely jump, and neither it nor the package antimeridian (0.4.9) knows which pole a polygon of
-cells holds: that one drew 7 of the 36 maps of the tests wrongly.
+GDAL cuts only rings whose longitudes jump. Neither GDAL nor the package antimeridian (0.4.9) knows which pole a polygon
+of cells contains: the package drew 7 of the 36 maps of the tests wrongly.
 """
 
 import functools
@@ -11,109 +11,115 @@ from typing import Any
 
 import numpy as np
 
-_NEAR = 1e-9  # degrees, a tenth of a millimeter: so close to the antimeridian is on it
-_FINE = 2.0**43  # parts of a degree: turns can be added to them and taken off without rounding
+_NEAR = 1e-9  # degrees, a tenth of a millimeter; a point this close to the antimeridian or a pole is on it
+_FINE = 2.0**43  # steps in a degree; turns can be added to multiples of a step and subtracted without rounding
 
 Ring = np.ndarray
-"""(n, 2) longitudes and latitudes of corners, the first again as the last."""
+"""(n, 2) longitudes and latitudes of the corners; the last corner repeats the first."""
 
 
 def geometry(rings: Sequence[Ring], has_pole: Callable[[float], bool]) -> dict[str, Any]:
-    """A Polygon, or a MultiPolygon of its parts on both sides of the antimeridian.
+    """The GeoJSON geometry: a Polygon, or a MultiPolygon of the parts on both sides of the antimeridian.
 
     Args:
-        rings: the outline and the holes of a polygon. A step from corner to corner goes the shorter way around.
-        has_pole: whether the pole of that latitude, 90 or -90, lies within the polygon; asked where one must.
+        rings: the outline and the holes of a polygon. From corner to corner, a side takes the shorter way around.
+        has_pole: whether the pole of a latitude, 90 or -90, lies within the polygon; called only if one of them must.
     """
-    unwrapped = [_unwrapped(ring) for ring in _parted(rings)]
-    whole = [ring - [360.0 * sheet, 0] for ring in unwrapped if (sheet := _sheet(ring)) is not None]
-    if len(whole) == len(unwrapped):
-        return _polygon(whole)
-    joined = _joined(_cut(_turned(unwrapped, has_pole)))
-    outlines, holes = ([ring for ring in joined if (_area(ring) > 0) == outer] for outer in (True, False))
+    unwrapped = [_unwrap(ring) for ring in _split_at_pole(rings)]
+    uncut = [ring - [360.0 * sheet, 0] for ring in unwrapped if (sheet := _sheet(ring)) is not None]
+    if len(uncut) == len(unwrapped):
+        return _polygon(uncut)
+    cut_rings = _join(_cut_sides(_orient(unwrapped, has_pole)))
+    outlines, holes = ([ring for ring in cut_rings if (_area(ring) > 0) == outer] for outer in (True, False))
     if len(outlines) == 1:
         return _polygon([*outlines, *holes])
-    parts = [[one, *(hole for hole in holes if holds([one], hole[:2].mean(0)))] for one in outlines]
+    parts = [[outline, *(hole for hole in holes if contains([outline], hole[:2].mean(0)))] for outline in outlines]
     return {"type": "MultiPolygon", "coordinates": [_polygon(part)["coordinates"] for part in parts]}
 
 
 def _polygon(rings: Sequence[Ring]) -> dict[str, Any]:
-    """The outline goes to the left around it and the holes to the right, as RFC 7946 asks in section 3.1.6."""
-    turned = [ring if (_area(ring) > 0) == (place == 0) else ring[::-1] for place, ring in enumerate(rings)]
-    return {"type": "Polygon", "coordinates": [ring.tolist() for ring in turned]}
+    """A Polygon with a counterclockwise outline and clockwise holes, as RFC 7946 requires in section 3.1.6."""
+    oriented = [ring if (_area(ring) > 0) == (k == 0) else ring[::-1] for k, ring in enumerate(rings)]
+    return {"type": "Polygon", "coordinates": [ring.tolist() for ring in oriented]}
 
 
-def _parted(rings: Sequence[Ring]) -> list[Ring]:
-    """The rings with a side along the pole in place of a corner on it, whose longitude PROJ chooses.
+def _split_at_pole(rings: Sequence[Ring]) -> list[Ring]:
+    """Replaces each corner on a pole, where PROJ chooses an arbitrary longitude, by a side along the pole.
 
-    The side goes from the meridian on which a ring comes to that on which it leaves, through the polygon. Rings that
-    meet at the pole become one, so that their sides there do not overlap.
+    The side leads through the polygon, from the meridian on which a ring reaches the pole to that on which it leaves.
+    Rings that meet at the pole become one, so that their sides there do not overlap.
     """
-    touching = [number for number, ring in enumerate(rings) if _on_pole(ring[:-1]).size]
-    if not touching:
+    polar_rings = [k for k, ring in enumerate(rings) if _pole_corners(ring[:-1]).size]
+    if not polar_rings:
         return list(rings)
     parts = []
-    for number in touching:
-        ring = rings[number]
-        radii, angles = 90 - np.abs(ring[:, 1]), np.radians(ring[:, 0])  # seen from the pole
-        to_the_left = _area(np.column_stack([radii * np.cos(angles), radii * np.sin(angles)])) > 0
-        corners = ring[:-1] if to_the_left == (number == 0) else ring[:0:-1]
-        parts.append(np.roll(corners, -_on_pole(corners)[0], 0))
+    for k in polar_rings:
+        ring = rings[k]
+        radii, angles = 90 - np.abs(ring[:, 1]), np.radians(ring[:, 0])  # polar coordinates around the pole
+        counterclockwise = _area(np.column_stack([radii * np.cos(angles), radii * np.sin(angles)])) > 0
+        corners = ring[:-1] if counterclockwise == (k == 0) else ring[:0:-1]
+        parts.append(np.roll(corners, -_pole_corners(corners)[0], 0))
     corners = np.concatenate(parts)
-    at = _on_pole(corners)
-    comes, leaves = corners[at - 1, 0], corners[(at + 1) % len(corners), 0]
-    turns = (comes - leaves) % 360  # the polygon lies to the left
-    joined = np.repeat(corners, 1 + 2 * np.isin(np.arange(len(corners)), at), 0)
-    first = at + 2 * np.arange(len(at))
-    # By way of the middle, as half of a turn is less than 180 degrees.
-    for place, longitudes in enumerate((comes, comes - turns / 2, leaves)):
-        joined[first + place] = np.column_stack([longitudes, np.copysign(np.full(len(at), 90.0), corners[at, 1])])
-    others = [ring for number, ring in enumerate(rings) if number not in touching]
-    return [np.concatenate([joined, joined[:1]]), *others]  # the outline, or a ring that is cut, as that around it is
+    at_pole = _pole_corners(corners)
+    arrivals, departures = corners[at_pole - 1, 0], corners[(at_pole + 1) % len(corners), 0]
+    turns = (arrivals - departures) % 360  # the polygon lies to the left
+    merged = np.repeat(corners, 1 + 2 * np.isin(np.arange(len(corners)), at_pole), 0)
+    first = at_pole + 2 * np.arange(len(at_pole))
+    # With a corner in the middle, so that each side spans less than 180 degrees.
+    for k, longitudes in enumerate((arrivals, arrivals - turns / 2, departures)):
+        merged[first + k] = np.column_stack([longitudes, np.copysign(np.full(len(at_pole), 90.0), corners[at_pole, 1])])
+    others = [ring for k, ring in enumerate(rings) if k not in polar_rings]
+    # The merged ring may come first: it is the outline, or it will be cut, and so will the outline around it.
+    return [np.concatenate([merged, merged[:1]]), *others]
 
 
-def _on_pole(corners: np.ndarray) -> np.ndarray:
-    """Which corners are on a pole. In degrees a ring goes along it, by several with longitudes of their own."""
+def _pole_corners(corners: np.ndarray) -> np.ndarray:
+    """Indices of single corners on a pole.
+
+    Consecutive corners on it are left out: in a raster in degrees, a ring follows the pole with true longitudes.
+    """
     polar = np.abs(corners[:, 1]) > 90 - _NEAR
     return np.flatnonzero(polar & ~np.roll(polar, 1) & ~np.roll(polar, -1))
 
 
-def _unwrapped(ring: Ring) -> Ring:
-    """The ring with longitudes that do not jump; they may leave -180 to 180."""
-    turns = np.rint((np.unwrap(ring[:, 0], period=360.0) - ring[:, 0]) / 360.0)  # its sums are rounded
+def _unwrap(ring: Ring) -> Ring:
+    """The ring with longitudes that do not jump, and may therefore lie outside of -180 to 180."""
+    # `np.unwrap` rounds its sums, so it only gives the number of turns.
+    turns = np.rint((np.unwrap(ring[:, 0], period=360.0) - ring[:, 0]) / 360.0)
     longitudes = np.rint(ring[:, 0] * _FINE) / _FINE + 360.0 * turns
-    lines = 180.0 + 360.0 * np.rint((longitudes - 180.0) / 360.0)
-    return np.column_stack([np.where(np.abs(longitudes - lines) < _NEAR, lines, longitudes), ring[:, 1]])
+    antimeridians = 180.0 + 360.0 * np.rint((longitudes - 180.0) / 360.0)
+    is_on = np.abs(longitudes - antimeridians) < _NEAR
+    return np.column_stack([np.where(is_on, antimeridians, longitudes), ring[:, 1]])
 
 
 def _sheet(ring: Ring) -> int | None:
-    """How often 360 degrees have to be taken off an unwrapped ring; None = it crosses the antimeridian."""
-    if abs(ring[-1, 0] - ring[0, 0]) > 180:  # it goes around a pole
+    """How many turns to subtract from an unwrapped ring to get -180 to 180; None = it crosses the antimeridian."""
+    if abs(ring[-1, 0] - ring[0, 0]) > 180:  # the ring goes around a pole
         return None
     sheet = int(np.floor((ring[:, 0].min() + 180) / 360))
     return sheet if ring[:, 0].max() <= 180 + 360 * sheet else None
 
 
-def _turned(rings: Sequence[Ring], has_pole: Callable[[float], bool]) -> list[Ring]:
-    """Unwrapped rings with the polygon to their left."""
+def _orient(rings: Sequence[Ring], has_pole: Callable[[float], bool]) -> list[Ring]:
+    """Turns unwrapped rings so that the polygon lies to their left."""
     turns = [ring[-1, 0] - ring[0, 0] for ring in rings]
-    around = [number for number, turn in enumerate(turns) if abs(turn) > 180]
-    to_east = dict.fromkeys(around, True)
-    if len(around) == 1:
-        every = np.concatenate(rings)[:, 1]
-        nearest = 90.0 if every.max() > -every.min() else -90.0
-        pole = next(filter(has_pole, (nearest, -nearest)), nearest)  # on a border it is held by neither
-        to_east[around[0]] = pole > 0
-    elif around:  # a strip: the polygon is to the south of the ring that comes first from the north
-        to_east[max(around, key=lambda number: _on_line(rings[number]))] = False
-    result = []
-    for number, ring in enumerate(rings):
-        right = (turns[number] > 0) == to_east[number] if number in to_east else (_area(ring) > 0) == (number == 0)
-        result.append(ring if right else ring[::-1])
-    return result
+    around_pole = [k for k, turn in enumerate(turns) if abs(turn) > 180]
+    goes_east = dict.fromkeys(around_pole, True)
+    if len(around_pole) == 1:
+        latitudes = np.concatenate(rings)[:, 1]
+        nearest = 90.0 if latitudes.max() > -latitudes.min() else -90.0
+        pole = next(filter(has_pole, (nearest, -nearest)), nearest)  # neither is inside if it lies on the border
+        goes_east[around_pole[0]] = pole > 0
+    elif around_pole:  # a strip around the earth: the polygon lies to the south of the northernmost of these rings
+        goes_east[max(around_pole, key=lambda k: _antimeridian_latitudes(rings[k]))] = False
+    oriented = []
+    for k, ring in enumerate(rings):
+        correct = (turns[k] > 0) == goes_east[k] if k in goes_east else (_area(ring) > 0) == (k == 0)
+        oriented.append(ring if correct else ring[::-1])
+    return oriented
 
 
-def _on_line(ring: Ring) -> tuple[float, float]:
+def _antimeridian_latitudes(ring: Ring) -> tuple[float, float]:
     """The highest and the lowest latitude at which an unwrapped ring is on the antimeridian."""
     ends = _sides(ring).reshape(-1, 2)
     latitudes = ends[np.abs(ends[:, 0]) == 180, 1]
@@ -121,15 +127,16 @@ def _on_line(ring: Ring) -> tuple[float, float]:
 
 
 def _sides(ring: Ring) -> np.ndarray:
-    """The sides (n, 2, 2) of an unwrapped ring, cut at the antimeridian, from -180 to 180.
+    """The sides (n, 2, 2) of an unwrapped ring, cut at the antimeridian, with longitudes from -180 to 180.
 
-    One along the antimeridian is on that side of it on which the polygon lies, to the left.
+    A side along the antimeridian gets the longitude, 180 or -180, on whose side of it the polygon lies, to the left.
     """
     (x0, y0), (x1, y1) = ring[:-1].T, ring[1:].T
-    lines = 180.0 + 360.0 * np.floor((np.minimum(x0, x1) + 180.0) / 360.0)
-    at = np.flatnonzero(np.maximum(x0, x1) > lines)
-    latitudes = y0[at] + (lines[at] - x0[at]) / (x1[at] - x0[at]) * (y1[at] - y0[at])
-    ring = np.insert(ring, at + 1, np.column_stack([lines[at], latitudes]), 0)
+    lines = 180.0 + 360.0 * np.floor((np.minimum(x0, x1) + 180.0) / 360.0)  # the next antimeridian to the east
+    crossing = np.flatnonzero(np.maximum(x0, x1) > lines)
+    x0, y0, x1, y1, lines = (values[crossing] for values in (x0, y0, x1, y1, lines))
+    latitudes = y0 + (lines - x0) / (x1 - x0) * (y1 - y0)
+    ring = np.insert(ring, crossing + 1, np.column_stack([lines, latitudes]), 0)
     starts, ends = ring[:-1], ring[1:]
     sheets = np.floor(((starts[:, 0] + ends[:, 0]) / 2 + 180.0) / 360.0)
     along = (starts[:, 0] == ends[:, 0]) & ((starts[:, 0] - 180.0) % 360.0 == 0)
@@ -139,83 +146,89 @@ def _sides(ring: Ring) -> np.ndarray:
     return sides[(starts != ends).any(1)]
 
 
-def _cut(rings: Sequence[Ring]) -> np.ndarray:
-    """The sides (n, 2, 2) of what the antimeridian makes of a polygon to the left of unwrapped rings.
+def _cut_sides(rings: Sequence[Ring]) -> np.ndarray:
+    """Cuts the polygon to the left of unwrapped rings at the antimeridian; returns the sides (n, 2, 2) of its parts.
 
-    Where more sides come to it at 180 degrees than leave it, the polygon goes on beyond it, up to where one leaves.
+    Going north along the antimeridian, each side that arrives at 180 degrees and each that departs from there is where
+    the polygon starts or stops crossing it. In between, both parts get a side along it.
     """
     sides = np.concatenate([_sides(ring) for ring in rings])
-    change: dict[float, int] = {}
+    change: dict[float, int] = {}  # by latitude: sides that arrive at 180 degrees, minus those that depart
     for starts_or_ends, sign in ((sides[:, 0], -1), (sides[:, 1], 1)):
         for longitude, latitude in starts_or_ends.tolist():
             if abs(longitude) == 180:
                 change[latitude] = change.get(latitude, 0) + sign * (longitude == 180)
     added = []
-    if turns := sum(change.values()):  # to the east around the north pole, or to the west around the south pole
+    if turns := sum(change.values()):  # 1 = the rings go east around the north pole, -1 = west around the south pole
         pole = 90.0 * turns
         change[pole] = change.get(pole, 0) - turns
         added.append([[2 * pole, pole], [-2 * pole, pole]])
-    latitudes, through = sorted(change), 0
+    latitudes, crossings = sorted(change), 0
     for low, high in zip(latitudes, latitudes[1:], strict=False):
-        through += change[low]
-        if through:
+        crossings += change[low]
+        if crossings:
             added += [[[180.0, low], [180.0, high]], [[-180.0, high], [-180.0, low]]]
     return np.concatenate([sides, np.reshape(added, (-1, 2, 2))])
 
 
-def _joined(sides: np.ndarray) -> list[Ring]:
-    """The rings that sides make: none passes a point twice, or crosses another."""
+def _join(sides: np.ndarray) -> list[Ring]:
+    """Joins sides to rings, none of which passes through a point twice or crosses another ring."""
     leaving: dict[tuple[float, ...], list[tuple[float, ...]]] = {}
     for start, end in (map(tuple, side) for side in sides.tolist()):
-        if start in leaving.get(end, ()):  # both ways: the edges of a raster around the earth, with the polygon beyond
+        if start in leaving.get(
+            end, ()
+        ):  # opposite sides cancel: the edges of a raster around the earth, across which the polygon continues
             leaving[end].remove(start)
         else:
             leaving.setdefault(start, []).append(end)
     leaving = {start: ends for start, ends in leaving.items() if ends}
-    found = []
+    rings = []
     while leaving:
         start = next(iter(leaving))
-        path, place = [start], {start: 0}
+        path, index = [start], {start: 0}  # points visited, and the index of each in `path`
         while path:
-            here = path[-1]
-            following = leaving[here]
-            before = path[-2] if len(path) > 1 else None
-            point = min(following, key=functools.partial(_turn, before, here)) if before else following[0]
-            following.remove(point)
-            if not following:
-                del leaving[here]
-            if point in place:  # a ring is complete; what leads to it goes on
-                first = place[point]
-                found.append(np.array([*path[first:], point]))
-                for one in path[first + 1 :]:
-                    del place[one]
+            current = path[-1]
+            candidates = leaving[current]
+            previous = path[-2] if len(path) > 1 else None
+            point = min(candidates, key=functools.partial(_turn, previous, current)) if previous else candidates[0]
+            candidates.remove(point)
+            if not candidates:
+                del leaving[current]
+            if point in index:  # this completes a ring; the path that led to it continues
+                first = index[point]
+                rings.append(np.array([*path[first:], point]))
+                for visited in path[first + 1 :]:
+                    del index[visited]
                 del path[first + 1 :]
                 if first == 0 and point not in leaving:
                     break
             else:
-                place[point] = len(path)
+                index[point] = len(path)
                 path.append(point)
-    return found
+    return rings
 
 
-def _turn(before: Sequence[float], here: Sequence[float], then: Sequence[float]) -> float:
-    """By how much the way back lies to the left of the way on: the least is around the part of the polygon there."""
-    back, on = (math.atan2(other[1] - here[1], other[0] - here[0]) for other in (before, then))
+def _turn(previous: Sequence[float], current: Sequence[float], following: Sequence[float]) -> float:
+    """The angle by which the way back lies to the left of the way on.
+
+    The smallest angle leads around that part of the polygon that lies to the left of the path.
+    """
+    back, on = (math.atan2(point[1] - current[1], point[0] - current[0]) for point in (previous, following))
     return (back - on) % math.tau
 
 
-def holds(rings: Sequence[Ring], point: Sequence[float] | np.ndarray) -> bool:
-    """Whether a point lies within a polygon of an outline and holes, in any flat coordinates."""
-    crossed = 0
+def contains(rings: Sequence[Ring], point: Sequence[float] | np.ndarray) -> bool:
+    """Whether a polygon of an outline and holes contains a point, in any plane coordinates."""
+    crossings = 0
     for ring in rings:
         (x0, y0), (x1, y1) = ring[:-1].T, ring[1:].T
-        across = (y0 > point[1]) != (y1 > point[1])
-        x0, y0, x1, y1 = x0[across], y0[across], x1[across], y1[across]
-        crossed += int(np.count_nonzero(x0 + (point[1] - y0) / (y1 - y0) * (x1 - x0) > point[0]))
-    return bool(crossed % 2)
+        spans_y = (y0 > point[1]) != (y1 > point[1])
+        x0, y0, x1, y1 = x0[spans_y], y0[spans_y], x1[spans_y], y1[spans_y]
+        crossings += int(np.count_nonzero(x0 + (point[1] - y0) / (y1 - y0) * (x1 - x0) > point[0]))
+    return bool(crossings % 2)
 
 
 def _area(ring: Ring) -> float:
-    """Positive where it goes to the left."""
+    """The signed area of a ring, positive if it runs counterclockwise."""
     x, y = (ring - ring[0]).T
     return float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2

@@ -1,7 +1,7 @@
-"""The rasters of a map, written a row at a time, and then laid out as Cloud Optimized GeoTIFF.
+"""Writes the rasters of a map row by row, and then converts them to Cloud Optimized GeoTIFF.
 
-That layout has tiles and overviews inside, so that GIS and web maps read only what they show. GDAL writes it in one go
-from a whole file, so each raster is first an ordinary one.
+That format has internal tiles and overviews, so that GIS and web maps read only what they show. GDAL can write it only
+from a complete file, so each raster is written as an ordinary GeoTIFF first.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from kdjax.results.text import printable
 
 NO_CONFIDENCE = -1.0
 STEPS = 250
-"""Probabilities are bytes: so many steps from 0 to 1, and `NODATA`. The file's scale says so to those who read it."""
+"""Number of steps from 0 to 1 in which probabilities are stored, as bytes; the file's scale tells readers."""
 
 _TILE = 512
 """Side of the tiles of a Cloud Optimized GeoTIFF."""
@@ -39,7 +39,7 @@ class Grid:
 
     Attributes:
         height, width: number of cells.
-        crs, transform: where they lie, as rasterio has them.
+        crs, transform: rasterio's coordinate reference system and geotransform.
     """
 
     height: int
@@ -49,112 +49,115 @@ class Grid:
 
 
 def check(path: Path | str, grid: Grid) -> None:
-    """Refuses coordinates that a GeoTIFF cannot hold: GDAL would put them into another file, which a map has not.
+    """Refuses a coordinate reference system that a GeoTIFF cannot hold.
+
+    GDAL would write it to a second file, which a map does not have.
 
     Args:
         path: the raster, for the message.
         grid: its pixels.
 
     Raises:
-        InputError: a GeoTIFF of one pixel is not read back as lying there.
+        InputError: a GeoTIFF of one pixel, written with this system and read back, lies elsewhere.
     """
     options = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
-    with rasterio.MemoryFile() as held:
-        with held.open(**options, crs=grid.crs, transform=grid.transform):
+    with rasterio.MemoryFile() as memory_file:
+        with memory_file.open(**options, crs=grid.crs, transform=grid.transform):
             pass
-        content = held.read()
+        content = memory_file.read()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused below
-        with rasterio.MemoryFile(content) as alone, alone.open() as file:  # without what GDAL put beside it
-            same = file.transform.almost_equals(grid.transform, 1e-9 * max(map(abs, grid.transform[:6])))
-            if same and _same_place(file.crs, grid):
+        # A new memory file, without the sidecar that GDAL may have written beside the first.
+        with rasterio.MemoryFile(content) as copy, copy.open() as file:
+            same_transform = file.transform.almost_equals(grid.transform, 1e-9 * max(map(abs, grid.transform[:6])))
+            if same_transform and _same_location(file.crs, grid):
                 return
     raise InputError(
         f"raster {path}: a map is a GeoTIFF, which cannot hold the raster's coordinate reference system "
-        f"({_short(grid.crs)}): reproject it, as with gdalwarp -t_srs EPSG:4326"
+        f"({_abbreviated(grid.crs)}): reproject it, as with gdalwarp -t_srs EPSG:4326"
     )
 
 
-def _same_place(crs: Any, grid: Grid) -> bool:
-    """Whether a system puts the corners of a grid where its own does; names may differ."""
+def _same_location(crs: Any, grid: Grid) -> bool:
+    """Whether `crs` places the corners of a grid where the grid's own system does; the names may differ."""
     if crs is None or crs == grid.crs:
         return crs is not None
     columns, rows = np.array([0, grid.width, grid.width, 0]), np.array([0, 0, grid.height, grid.height])
     a, b, c, d, e, f = grid.transform[:6]
     corners = np.array([a * columns + b * rows + c, d * columns + e * rows + f])
     try:
-        found = np.array(transform(grid.crs, crs, *corners))
+        transformed = np.array(transform(grid.crs, crs, *corners))
     except CPLE_BaseError:
         return False
-    return bool(np.abs(found - corners).max() < 0.1 * math.sqrt(abs(grid.transform.determinant)))
+    return bool(np.abs(transformed - corners).max() < 0.1 * math.sqrt(abs(grid.transform.determinant)))
 
 
-def _short(crs: Any) -> str:
+def _abbreviated(crs: Any) -> str:
     try:
-        said = crs.to_proj4()
+        text = crs.to_proj4()
     except (CRSError, CPLE_BaseError):
-        said = ""
-    return " ".join((said or crs.to_wkt()).split())[:120]
+        text = ""
+    return " ".join((text or crs.to_wkt()).split())[:120]
 
 
 class Layers:
-    """The rasters of a map in a folder: classes, their confidence and, where asked for, every class's probability.
+    """The rasters of a map while they are written: classes, confidence and, if requested, all probabilities.
 
     Args:
-        folder: where they are written.
-        names: of the files, in that order; two or three.
+        folder: the folder to write to.
+        names: of the two or three files, in that order.
         grid: the cells.
         classes: class names.
-        tags: what to note in every file.
+        tags: GeoTIFF tags for every file.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], grid: Grid, classes: Sequence[str], tags: dict[str, Any]):
         self._folder, self._names, self._grid, self._classes = folder, names, grid, classes
-        self._open = contextlib.ExitStack()
-        self._indices = self._new(names[0], tags, dtype="uint8", nodata=NODATA)
-        self._indices.write_colormap(1, {value: color for value, _, color in entries(classes)})
-        self._indices.set_band_description(1, "land-use class")
-        self._indices.update_tags(1, **{f"class_{value}": name for value, name, _ in entries(classes)})
-        self._confidences = self._new(names[1], tags, dtype="float32", nodata=NO_CONFIDENCE)
-        self._confidences.set_band_description(1, "probability of the land-use class")
-        self._probabilities = None
+        self._open_files = contextlib.ExitStack()
+        self._classes_file = self._create(names[0], tags, dtype="uint8", nodata=NODATA)
+        self._classes_file.write_colormap(1, {value: color for value, _, color in entries(classes)})
+        self._classes_file.set_band_description(1, "land-use class")
+        self._classes_file.update_tags(1, **{f"class_{value}": name for value, name, _ in entries(classes)})
+        self._confidence_file = self._create(names[1], tags, dtype="float32", nodata=NO_CONFIDENCE)
+        self._confidence_file.set_band_description(1, "probability of the land-use class")
+        self._probabilities_file = None
         if len(names) > 2:
-            self._probabilities = self._new(
+            self._probabilities_file = self._create(
                 names[2], tags, dtype="uint8", nodata=NODATA, count=len(classes), interleave="pixel"
             )
-            self._probabilities.scales = (1 / STEPS,) * len(classes)
+            self._probabilities_file.scales = (1 / STEPS,) * len(classes)
             for band, name in enumerate(classes, 1):
-                self._probabilities.set_band_description(band, printable(name))
+                self._probabilities_file.set_band_description(band, printable(name))
 
     def write(self, number: int, best: np.ndarray, confidence: np.ndarray, probabilities: np.ndarray) -> None:
         """Writes a row of cells.
 
         Args:
-            number: of the row.
+            number: index of the row.
             best: values (n,) uint8.
             confidence: (n,) float32.
-            probabilities: (n, classes), NaN where there are no data.
+            probabilities: (n, classes), NaN for cells without a class.
         """
         window = Window(0, number, self._grid.width, 1)
-        self._indices.write(best[None, None], window=window)
-        self._confidences.write(confidence[None, None], window=window)
-        if self._probabilities is not None:
+        self._classes_file.write(best[None, None], window=window)
+        self._confidence_file.write(confidence[None, None], window=window)
+        if self._probabilities_file is not None:
             steps = np.where(np.isnan(probabilities), NODATA, np.rint(STEPS * np.nan_to_num(probabilities)))
-            self._probabilities.write(steps.T[:, None].astype(np.uint8), window=window)
+            self._probabilities_file.write(steps.T[:, None].astype(np.uint8), window=window)
 
     def finish(self) -> None:
-        """Closes the files and lays them out; afterwards they have their names.
+        """Closes the files and converts them to Cloud Optimized GeoTIFFs under their final names.
 
         Raises:
-            OSError: one cannot be written, as where the disk is full.
+            OSError: a file cannot be written, for example because the disk is full.
         """
-        self._open.close()
-        for place, name in enumerate(self._names):
-            whole = self._folder / f"{name}.rows"
+        self._open_files.close()
+        for k, name in enumerate(self._names):
+            plain = self._folder / f"{name}.rows"
             try:
-                levels = _add_overviews(whole, Resampling.average if place else Resampling.mode)
+                levels = _add_overviews(plain, Resampling.average if k else Resampling.mode)
                 rasterio.shutil.copy(
-                    whole,
+                    plain,
                     self._folder / name,
                     driver="COG",
                     COMPRESS="DEFLATE",
@@ -162,7 +165,7 @@ class Layers:
                     BLOCKSIZE=_TILE,
                     OVERVIEWS="FORCE_USE_EXISTING",
                 )
-                # GDAL does not say that an overview, or the last bytes, found no place.
+                # GDAL reports no error if the disk has no room for an overview or for the last bytes.
                 with rasterio.open(self._folder / name) as file:
                     if len(file.overviews(1)) != levels:
                         raise OSError(f"{name}: an overview cannot be written")
@@ -170,15 +173,15 @@ class Layers:
                     pass
             except (RasterioError, CPLE_BaseError) as error:
                 raise OSError(f"{name}: {reason(error.__cause__ or error)}") from error
-            whole.unlink()
+            plain.unlink()
 
     def close(self) -> None:
-        """Closes the files."""
-        self._open.close()
+        """Closes the files without converting them."""
+        self._open_files.close()
 
-    def _new(self, name: str, tags: dict[str, Any], *, count: int = 1, **options: Any) -> Any:
+    def _create(self, name: str, tags: dict[str, Any], *, count: int = 1, **options: Any) -> Any:
         grid = self._grid
-        file = self._open.enter_context(
+        file = self._open_files.enter_context(
             rasterio.open(
                 self._folder / f"{name}.rows", "w", driver="GTiff", height=grid.height, width=grid.width, count=count,
                 crs=grid.crs, transform=grid.transform, compress="deflate", BIGTIFF="IF_SAFER", **options,
@@ -189,21 +192,21 @@ class Layers:
 
 
 def _add_overviews(path: Path, resampling: Resampling) -> int:
-    """Adds overviews of a half, a quarter and so on, down to one tile. Returns their number."""
+    """Adds overviews of a half, a quarter and so on, down to one tile, and returns their number."""
     with rasterio.open(path, "r+") as file:
         levels = max(0, math.ceil(math.log2(max(file.shape) / _TILE)))
         for level in range(levels):
-            # A call for each: of several GDAL makes one from another, and the mode of modes is not that of the cells,
-            # nor is the mean of means where some have no data.
+            # One call for each overview. In a single call, GDAL would make each from the previous one; but the mode of
+            # modes is not the mode of the cells, nor is a mean of means their mean if some have no data.
             file.build_overviews([2 ** (level + 1)], resampling)
     return levels
 
 
 def blocks(path: Path) -> Iterator[np.ndarray]:
-    """All values of a raster, a tile (bands, height, width) at a time.
+    """Yields all values of a raster, one tile (bands, height, width) at a time.
 
     Raises:
-        RasterioError: it is damaged.
+        RasterioError: the raster is damaged.
     """
     with rasterio.open(path) as file:
         for _, window in file.block_windows(1):

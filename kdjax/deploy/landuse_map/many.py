@@ -1,4 +1,4 @@
-"""The maps of several rasters in a folder. What is finished stays; what cannot be mapped does not stop the rest."""
+"""Maps several rasters to a folder. Finished maps are kept, and a raster that cannot be mapped does not stop others."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from kdjax.runtime import files, host, temporary
 from kdjax.runtime.command import say
 
 ALL_AREAS = "areas.csv"
-"""In the folder: the sums over the maps of a call."""
+"""File in the folder with the sums over all maps of a call."""
 
 _LOCK = ".lock"
 
@@ -29,7 +29,7 @@ class Job:
 
     Attributes:
         text: the input; see `inputs`.
-        out: its map.
+        out: path of its map.
     """
 
     text: str
@@ -38,11 +38,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a job.
+    """The outcome of a job.
 
     Attributes:
-        resumed: whether the map was there already.
-        error: why there is none; None = there is one.
+        resumed: whether a finished map was kept.
+        error: why there is no map; None = there is one.
     """
 
     resumed: bool = False
@@ -53,18 +53,19 @@ _DIED = Outcome(error="its worker process was killed; if memory was short, give 
 
 
 def plan(texts: Sequence[str], folder: Path) -> list[Job]:
-    """The rasters to map and where to; nothing is opened yet.
+    """Plans which rasters to map and to which paths, without opening any.
 
     Args:
-        texts: inputs, folders among them.
-        folder: for the maps.
+        texts: inputs, which may be folders.
+        folder: folder for the maps.
 
     Raises:
-        InputError: two maps would have a file of the same name, `folder` is none, or a raster to map lies in it.
+        InputError: two maps would have a file of the same name, `folder` cannot be a folder, or a raster to map lies in
+            it.
     """
     check_name(folder, "--output")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder} is a file; give a folder for the maps, a file OUT is for a single raster")
+        raise InputError(f"--output {folder} is a file; give a folder for the maps (a file OUT is for a single raster)")
     if not folder.parent.is_dir():
         raise InputError(f"--output {folder}: there is no folder {folder.parent}")
     jobs: list[Job] = []
@@ -84,22 +85,23 @@ def plan(texts: Sequence[str], folder: Path) -> list[Job]:
 
 
 def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count: int) -> tuple[Areas, list[str]]:
-    """Maps all rasters of a plan, says what came of each, and writes the sums of their areas.
+    """Maps all rasters of a plan, prints the outcome of each, and writes the sums of their areas.
 
-    A worker process maps a whole raster: windows of one raster share sums, rasters share nothing, so that the maps are
-    those of a single process bit by bit, and a process that is killed costs one raster.
+    A worker process maps a whole raster. The windows of a raster share sums, but rasters share nothing; so the maps
+    equal those of a single process bit for bit, and only one raster is lost if a process is killed.
 
     Args:
-        classifier: what classifies.
-        jobs: what to map, all to one folder.
-        options: how.
-        count: of worker processes; 1 = this one does it.
+        classifier: classifies the windows.
+        jobs: the rasters to map, all to one folder.
+        options: how to map them.
+        count: number of worker processes; 1 = this process maps all.
 
     Returns:
         The sums, and the inputs that were not mapped.
 
     Raises:
-        InputError: the folder cannot be written, another command writes to it, or its `ALL_AREAS` is of another kind.
+        InputError: the folder cannot be written, another command writes to it, or its `ALL_AREAS` is not a table of
+            areas.
     """
     folder = jobs[0].out.parent
     try:
@@ -111,42 +113,44 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
         raise InputError(f"--output {folder}: cannot be written ({reason(error)})") from error
     outcomes: dict[Job, Outcome] = {}
 
-    def done(job: Job, outcome: Outcome | None) -> None:
+    def report(job: Job, outcome: Outcome | None) -> None:
         outcomes[job] = outcome = outcome or _DIED
         if outcome.error is None:
             say(f"{printable(job.text)}: {'already mapped' if outcome.resumed else 'mapped'}")
         else:
-            where = "" if job.text in outcome.error else f"{job.text}: "
-            older = f"; {job.out} is still the map of an earlier call" if outputs.is_map(job.out) else ""
-            print(printable(f"error: {where}{outcome.error}{older}"), file=sys.stderr, flush=True)
+            source = "" if job.text in outcome.error else f"{job.text}: "
+            older_map = f"; {job.out} is still the map of an earlier call" if outputs.is_map(job.out) else ""
+            print(printable(f"error: {source}{outcome.error}{older_map}"), file=sys.stderr, flush=True)
 
     try:
-        if (folder / ALL_AREAS).exists() and not outputs.begins(folder / ALL_AREAS, outputs.AREAS.begins):
+        if (folder / ALL_AREAS).exists() and not outputs.starts_with(folder / ALL_AREAS, outputs.AREAS.text_start):
             raise InputError(
                 f"--output {folder}: {ALL_AREAS} exists and does not belong to a kdjax map; choose another folder, or "
                 "remove it"
             )
-        (folder / ALL_AREAS).unlink(missing_ok=True)  # where this call is ended, no older sums stand beside its maps
+        (folder / ALL_AREAS).unlink(
+            missing_ok=True
+        )  # so that old sums do not stay beside new maps if this call is interrupted
         count = min(count, len(jobs))
         if count == 1:
             for job in jobs:
-                done(job, _outcome(classifier, options, job))
+                report(job, _map_job(classifier, options, job))
         else:
             threads = max(1, host.cores() // count)
-            workers.share(functools.partial(_begin, str(classifier.path), options, threads), jobs, count, done)
+            workers.share(functools.partial(_make_worker, str(classifier.path), options, threads), jobs, count, report)
         mapped = [job for job in jobs if outcomes[job].error is None]
-        areas = _sums(classifier, mapped, folder / ALL_AREAS)
+        areas = _sum_areas(classifier, mapped, folder / ALL_AREAS)
     finally:
-        temporary.sweep(folder)  # what a worker that was killed had begun
+        temporary.sweep(folder)  # the leftovers of workers that were killed
         os.close(lock)
     return areas, [job.text for job in jobs if job not in mapped]
 
 
-def _begin(artifact: str, options: Options, threads: int) -> Callable[[Job], Outcome]:
-    return functools.partial(_outcome, mapping.load(artifact, threads), options)
+def _make_worker(artifact: str, options: Options, threads: int) -> Callable[[Job], Outcome]:
+    return functools.partial(_map_job, mapping.load(artifact, threads), options)
 
 
-def _outcome(classifier: Classifier, options: Options, job: Job) -> Outcome:
+def _map_job(classifier: Classifier, options: Options, job: Job) -> Outcome:
     def note(text: str) -> None:
         print(f"{printable(job.text)}: {text}", file=sys.stderr, flush=True)
 
@@ -159,15 +163,15 @@ def _outcome(classifier: Classifier, options: Options, job: Job) -> Outcome:
     return Outcome(resumed=counts is None)
 
 
-def _sums(classifier: Classifier, jobs: Sequence[Job], path: Path) -> Areas:
-    """The areas of all maps together, written to `path`."""
+def _sum_areas(classifier: Classifier, jobs: Sequence[Job], path: Path) -> Areas:
+    """Sums the areas of all maps and writes them to `path`, if there are maps."""
     areas = Areas(classifier.classes)
     for job in jobs:
-        part = job.out.with_name(outputs.AREAS.name(job.out))
+        table_path = job.out.with_name(outputs.AREAS.name(job.out))
         try:
-            areas.add_table(part.read_text(encoding="utf-8"))
+            areas.add_table(table_path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{part} cannot be read ({reason(error)}): remove it, and map again") from error
+            raise InputError(f"{table_path} cannot be read ({reason(error)}): remove it, and map again") from error
     if jobs:
         files.write_text(path, areas.table())
     return areas

@@ -1,4 +1,4 @@
-"""The map of one raster: opened, checked, and written where it is not there yet."""
+"""Maps one raster: opens and checks it, and writes its map unless that is finished already."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import areas, inputs, layers, outputs, polygons
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import UNKNOWN
-from kdjax.deploy.landuse_map.outputs import Wanted
+from kdjax.deploy.landuse_map.outputs import MapSettings
 from kdjax.deploy.landuse_map.raster import Raster, check_name
 from kdjax.deploy.landuse_map.writer import write_map
 from kdjax.errors import InputError, reason
@@ -25,25 +25,26 @@ from kdjax.results.text import printable
 CACHE_BYTES = 64 * 2**20
 
 STAMP = "made_of"
-"""The tag of a map that says what it was made of."""
+"""The tag of a map that identifies everything it was made from; see `_stamp`."""
 
-_GDAL_SAYS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_BaseError)
+_GDAL_ERRORS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_BaseError)
 
-_SQUARE = 1.5  # the most that sides of a pixel differ on the ground without a word
+_SQUARE = 1.5  # largest ratio of the sides of a pixel on the ground that causes no warning
 
-_MAKER = 7
-"""Counts the changes of this package that give other maps of the same raster."""
+_MAPPER_VERSION = 7
+"""To be raised by every change of this package that changes the maps of a raster."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How rasters are mapped.
+    """The user's options for mapping rasters.
 
     Attributes:
-        bands: red, green and blue, or one gray band, or one for each of the model; None = what the raster says.
+        bands: numbers of red, green and blue, of one gray band, or of each of the model's bands; None = chosen by the
+            raster's descriptions and color interpretation.
         value_range: the values that become black and white; None = as in training.
-        tile, stride: see `Wanted`; None = by the training tiles, and half of the window.
-        batch, answer_all, probabilities, polygons: see `Wanted`.
+        tile, stride: see `MapSettings`; None = the ground of a training tile, and half of the window.
+        batch, answer_all, probabilities, polygons: see `MapSettings`.
     """
 
     bands: tuple[int, ...] | None = None
@@ -57,12 +58,12 @@ class Options:
 
 
 def load(artifact: str, threads: int | None = None) -> Classifier:
-    """The classifier of an exported file; see `Classifier`.
+    """Opens the classifier of an exported file; see `Classifier` for the arguments.
 
     Raises:
-        InputError: it is none, or it has more classes than a map can hold.
+        InputError: the file is not a classifier, or it has more classes than a map can hold.
     """
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it logs what it then also raises
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # rasterio logs errors that it also raises
     classifier = Classifier(artifact, threads)
     if len(classifier.classes) > UNKNOWN:
         raise InputError(f"artifact {artifact}: a map holds {UNKNOWN} classes, not {len(classifier.classes)}")
@@ -70,10 +71,10 @@ def load(artifact: str, threads: int | None = None) -> Classifier:
 
 
 def check_stride(stride: int, tile: int) -> None:
-    """Refuses windows with gaps between them.
+    """Refuses a step that would leave gaps between windows.
 
     Raises:
-        InputError: `stride` is more than `tile`.
+        InputError: `stride` is larger than `tile`.
     """
     if stride > tile:
         raise InputError(f"--stride is {stride}, more than the window of {tile} px: it would leave gaps")
@@ -85,22 +86,23 @@ def map_raster(
     """Maps a raster.
 
     Args:
-        classifier: what classifies.
+        classifier: classifies the windows.
         text: an input; see `inputs`.
         out: the GeoTIFF to write.
-        options: how.
-        note: is told what the raster and the training tiles decided, and of cells with data that have no class.
-        resume: whether a map that is there already, of the same model, options and raster, is left as it is. A map
-            that is to be known again so has a stamp of them.
+        options: how to map it.
+        note: called with lines on what was decided by the raster and the training tiles, and on cells with data that
+            have no class.
+        resume: whether to keep a finished map of the same model, options and raster. To be recognized, a map then gets
+            a stamp of these.
 
     Returns:
-        The number of cells of each of `legend.entries`; None where the map was there.
+        The number of cells of each of `legend.entries`; None if a finished map was kept.
 
     Raises:
-        InputError: something about the raster, the options or `out` that a person can correct. Nothing was written.
+        InputError: the user can correct the raster, the options or `out`. Nothing is written in that case.
     """
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        raster = Raster(inputs.place(text), options.bands, options.value_range, classifier.meaning)
+        raster = Raster(inputs.gdal_path(text), options.bands, options.value_range, classifier.meaning)
         with contextlib.closing(raster):
             try:
                 check_name(out, "OUT")
@@ -108,28 +110,28 @@ def map_raster(
                 grid = Grid(height, width, raster.crs, raster.transform)
                 layers.check(raster.path, grid)
                 areas.check(raster.path, grid)
-                wanted = _wanted(classifier, raster, options, note)
-                tags = {outputs.MADE_BY: printable(Path(classifier.path).name)}
-                tags |= {"tile": str(wanted.tile), "stride": str(wanted.stride)}
+                settings = _settings(classifier, raster, options, note)
+                tags = {outputs.MODEL_TAG: printable(Path(classifier.path).name)}
+                tags |= {"tile": str(settings.tile), "stride": str(settings.stride)}
                 if resume:
-                    tags[STAMP] = _stamp(classifier, raster, options, wanted)
-                    if _is_there(out, wanted, tags[STAMP]):
+                    tags[STAMP] = _stamp(classifier, raster, options, settings)
+                    if _is_finished(out, settings, tags[STAMP]):
                         return None
                 outputs.check(out, raster.files)
-                return write_map(classifier, raster, out, wanted, tags, note)
+                return write_map(classifier, raster, out, settings, tags, note)
             except BlockingIOError as error:
                 raise InputError(f"OUT {out}: another command writes this map; wait for it") from error
             except OSError as error:
                 raise InputError(f"OUT {out}: cannot be written ({reason(error)})") from error
-            except _GDAL_SAYS as error:
+            except _GDAL_ERRORS as error:
                 raise InputError(f"raster {text}: GDAL cannot map it ({reason(error.__cause__ or error)})") from error
 
 
-def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Callable[[str], None]) -> Wanted:
-    """The options with the window settled."""
-    tile, why = options.tile, None
+def _settings(classifier: Classifier, raster: Raster, options: Options, note: Callable[[str], None]) -> MapSettings:
+    """Chooses the window, checks it against the raster, and notes what else was decided."""
+    tile, extent = options.tile, None
     if tile is None:
-        tile, why = _window(classifier, raster) or (classifier.size, None)
+        tile, extent = _window(classifier, raster) or (classifier.size, None)
     stride = options.stride or max(tile // 2, 1)
     check_stride(stride, tile)
     if options.polygons:
@@ -154,24 +156,28 @@ def _wanted(classifier: Classifier, raster: Raster, options: Options, note: Call
         )
     if raster.pixel_size_m is None:
         note("areas: none, as the raster's coordinates do not say how much ground a pixel covers; area_ha stays empty")
-    if why:
-        note(f"window: {tile} px, the {why} of the training tiles (median)")
-    return Wanted(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)
+    if extent:
+        note(f"window: {tile} px, the {extent} of the training tiles (median)")
+    return MapSettings(tile, stride, options.batch, options.answer_all, options.probabilities, options.polygons)
 
 
 def _window(classifier: Classifier, raster: Raster) -> tuple[int, str] | None:
-    """Side of the window, raster px, that shows as much ground as a training tile, and why; None = not known.
+    """The side, raster px, of a window that shows as much as a training tile, and that tile's side; None = not known.
 
     Raises:
-        InputError: the raster is so coarse that the model would see less than half of what it saw in training.
+        InputError: the raster is so coarse that a window would have less than half as many pixels along a side as the
+            model saw in training.
     """
     meaning = classifier.meaning
     if meaning.ground_size_m and raster.pixel_size_m:
-        tile, seen = meaning.ground_size_m / raster.pixel_size_m, min(meaning.tile_px or math.inf, classifier.size)
-        if 2 * tile < seen:
+        tile, trained_px = (
+            meaning.ground_size_m / raster.pixel_size_m,
+            min(meaning.tile_px or math.inf, classifier.size),
+        )
+        if 2 * tile < trained_px:
             raise InputError(
                 f"raster {raster.path}: its pixels are {raster.pixel_size_m:.3g} m: {tile:.2g} of them show the "
-                f"{meaning.ground_size_m:.4g} m of a training tile, of which the model sees {seen:.4g} px; "
+                f"{meaning.ground_size_m:.4g} m of a training tile, of which the model sees {trained_px:.4g} px; "
                 "give a finer raster, or --tile to map it all the same"
             )
         return max(1, round(tile)), f"{meaning.ground_size_m:.4g} m"
@@ -180,21 +186,21 @@ def _window(classifier: Classifier, raster: Raster) -> tuple[int, str] | None:
     return None
 
 
-def _stamp(classifier: Classifier, raster: Raster, options: Options, wanted: Wanted) -> str:
-    """SHA-256 of all that decides a map: content, not names and dates."""
-    made_of = {
-        "maker": _MAKER,
+def _stamp(classifier: Classifier, raster: Raster, options: Options, settings: MapSettings) -> str:
+    """SHA-256 of everything that decides a map: contents, not names and dates."""
+    parts = {
+        "maker": _MAPPER_VERSION,
         "model": hashlib.sha256(Path(classifier.path).read_bytes()).hexdigest(),
         "raster": raster.digest(),
         "value_range": options.value_range,
-        **dataclasses.asdict(wanted),
+        **dataclasses.asdict(settings),
     }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _is_there(out: Path, wanted: Wanted, stamp: str) -> bool:
-    """Whether the map of that stamp is there with all its files."""
+def _is_finished(out: Path, settings: MapSettings, stamp: str) -> bool:
+    """Whether the map with this stamp exists with all its files."""
     try:
-        return outputs.tags(out).get(STAMP) == stamp and outputs.are_whole(out, wanted)
+        return outputs.tags(out).get(STAMP) == stamp and outputs.are_complete(out, settings)
     except rasterio.errors.RasterioError:
         return False

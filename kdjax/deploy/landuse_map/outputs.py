@@ -1,4 +1,4 @@
-"""The files of a map: which there are, whether they may be written, and how they come to their place together."""
+"""The files of a map: their names, checks before they are written, and how they are put in place together."""
 
 import dataclasses
 import os
@@ -14,30 +14,30 @@ from kdjax.deploy.landuse_map import areas, layers, legend, polygons
 from kdjax.errors import InputError
 from kdjax.runtime import preemption
 
-MADE_BY = "artifact"
-"""The tag that every raster of a map has: the name of the model."""
+MODEL_TAG = "artifact"
+"""The tag with the name of the model, which every raster of a map has."""
 
-MADE_BY_BEFORE = "artefact"
-"""What earlier versions called it: their maps are replaced like others."""
+OLD_MODEL_TAG = "artefact"
+"""Its name in earlier versions, whose maps are replaced like others."""
 
 _SIDECARS = (".ovr", ".msk", ".msk.ovr", ".aux.xml")
-"""What GDAL puts beside a raster or a picture: overviews, masks and statistics."""
+"""Suffixes of the files that GDAL writes beside a raster or a picture: overviews, masks and statistics."""
 
-_LAID_OUT = b"GDAL_STRUCTURAL_METADATA_SIZE="
-"""Stands near the beginning of every Cloud Optimized GeoTIFF of GDAL's."""
+_COG_MARK = b"GDAL_STRUCTURAL_METADATA_SIZE="
+"""Appears near the start of every Cloud Optimized GeoTIFF that GDAL writes."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What is asked of a map.
+class MapSettings:
+    """How to make a map, and which files.
 
     Attributes:
         tile: side of the window, px.
         stride: side of a cell and step of the window, px.
-        batch: windows that are read and classified together.
-        answer_all: whether a cell that the model does not know is given a class all the same.
-        probabilities: whether every class's probability is written as well.
-        polygons: whether the map is written as polygons as well.
+        batch: number of windows that are read and classified together.
+        answer_all: whether cells get a class even if the answer should be "unknown".
+        probabilities: whether to write the probability of every class too.
+        polygons: whether to write the map as polygons too.
     """
 
     tile: int
@@ -50,188 +50,193 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """A file of a map.
+    """One of the files of a map.
 
     Attributes:
-        ending: what its name has after the stem of OUT; `{suffix}` is the suffix of OUT.
+        ending: part of its name after the stem of OUT; `{suffix}` stands for the suffix of OUT.
         raster: whether it is a GeoTIFF of the cells.
-        option: the flag of `Wanted` that asks for it; None = every map has it.
-        begins, ends: what its text begins and ends with; "" = it is not text.
+        option: the field of `MapSettings` that requests it; None = every map has it.
+        text_start, text_end: how its text starts and ends; "" = it is not text.
     """
 
     ending: str
     raster: bool = False
     option: str | None = None
-    begins: str = ""
-    ends: str = ""
+    text_start: str = ""
+    text_end: str = ""
 
     def name(self, out: Path) -> str:
-        """Its name beside the map `out`."""
+        """The name of this file for the map `out`."""
         return out.stem + self.ending.format(suffix=out.suffix)
 
-    def wanted(self, wanted: Wanted) -> bool:
-        """Whether a map that is made so has it."""
-        return self.option is None or getattr(wanted, self.option)
+    def is_requested(self, settings: MapSettings) -> bool:
+        """Whether a map with these settings has this file."""
+        return self.option is None or getattr(settings, self.option)
 
 
 MAP = Output("{suffix}", raster=True)
 CONFIDENCE = Output("_confidence{suffix}", raster=True)
 PROBABILITIES = Output("_probabilities{suffix}", raster=True, option="probabilities")
 LEGEND = Output("_legend.png")
-AREAS = Output("_areas.csv", begins=areas.BEGINS, ends="\n")
-ATTRIBUTES = Output("{suffix}.aux.xml", begins=legend.BEGINS, ends=legend.ENDS)
-POLYGONS = Output("_polygons.geojson", option="polygons", begins=polygons.BEGINS, ends=polygons.ENDS)
+AREAS = Output("_areas.csv", text_start=areas.TEXT_START, text_end="\n")
+ATTRIBUTES = Output("{suffix}.aux.xml", text_start=legend.TEXT_START, text_end=legend.TEXT_END)
+POLYGONS = Output("_polygons.geojson", option="polygons", text_start=polygons.TEXT_START, text_end=polygons.TEXT_END)
 
 OUTPUTS = (MAP, CONFIDENCE, PROBABILITIES, LEGEND, AREAS, ATTRIBUTES, POLYGONS)
 
 
-def rasters(out: Path, wanted: Wanted) -> list[str]:
+def raster_names(out: Path, settings: MapSettings) -> list[str]:
     """Names of the rasters of a map, in the order of `OUTPUTS`."""
-    return [one.name(out) for one in OUTPUTS if one.raster and one.wanted(wanted)]
+    return [output.name(out) for output in OUTPUTS if output.raster and output.is_requested(settings)]
 
 
 def check(out: Path, sources: Iterable[str]) -> None:
-    """Refuses to write a map over what is none: an older map is replaced, also where it had more files.
+    """Refuses to overwrite files that do not belong to an older map.
+
+    An older map is replaced completely, even if it has more files than the new one.
 
     Args:
         out: the map.
-        sources: the files that it is made of.
+        sources: the files from which it is made.
 
     Raises:
-        InputError: OUT cannot be a map, or one of its files is there and is none of an older map.
+        InputError: OUT cannot be a map, or one of its files exists and does not belong to an older map.
     """
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(f"OUT {out}: the map is a GeoTIFF; give it the suffix .tif")
     if not out.parent.is_dir():
         raise InputError(f"OUT {out}: there is no folder {out.parent}")
-    older = is_map(out) or begins(out.with_name(AREAS.name(out)), AREAS.begins)
+    has_older_map = is_map(out) or starts_with(out.with_name(AREAS.name(out)), AREAS.text_start)
     for output in OUTPUTS:
-        place = out.with_name(output.name(out))
-        if place.exists():
-            _check_place(out, place, sources)
-            _check_ours(output, out, place, older)
-        for sidecar in filter(Path.exists, _sidecars(place)):
-            _check_place(out, sidecar, sources)
-            # GDAL and QGIS put sidecars beside a map, and write its attribute table anew.
-            if not older and not begins(sidecar, ATTRIBUTES.begins):
-                raise _foreign(out, sidecar)
+        path = out.with_name(output.name(out))
+        if path.exists():
+            _check_replaceable(out, path, sources)
+            _check_belongs_to_map(output, out, path, has_older_map)
+        for sidecar in filter(Path.exists, _sidecars(path)):
+            _check_replaceable(out, sidecar, sources)
+            # GDAL and QGIS write sidecars beside a map, and rewrite its attribute table.
+            if not has_older_map and not starts_with(sidecar, ATTRIBUTES.text_start):
+                raise _foreign_file_error(out, sidecar)
 
 
-def _sidecars(place: Path) -> list[Path]:
-    return [place.with_name(place.name + suffix) for suffix in _SIDECARS]
+def _sidecars(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in _SIDECARS]
 
 
-def _check_place(out: Path, place: Path, sources: Iterable[str]) -> None:
-    if not place.is_file():
-        raise InputError(f"OUT {out}: {place} exists and is not a file; choose another name")
-    if any(place.samefile(source) for source in sources):
-        raise InputError(f"OUT {out}: {place.name} is the raster itself; choose another name")
+def _check_replaceable(out: Path, path: Path, sources: Iterable[str]) -> None:
+    if not path.is_file():
+        raise InputError(f"OUT {out}: {path} exists and is not a file; choose another name")
+    if any(path.samefile(source) for source in sources):
+        raise InputError(f"OUT {out}: {path.name} is the raster itself; choose another name")
 
 
-def _check_ours(output: Output, out: Path, place: Path, older: bool) -> None:
+def _check_belongs_to_map(output: Output, out: Path, path: Path, has_older_map: bool) -> None:
     if output.raster:
-        if _precious(place, older):
+        if _is_foreign_raster(path, has_older_map):
             raise InputError(
-                f"OUT {out}: {place.name} exists and is not a kdjax map; choose another name, or remove it "
+                f"OUT {out}: {path.name} exists and is not a kdjax map; choose another name, or remove it "
                 "(several rasters are mapped with --output FOLDER)"
             )
-    elif output is LEGEND:  # it comes after its areas, also where a process was killed between them
+    elif output is LEGEND:  # put in place after the areas, so these exist even if the process was killed in between
         if not out.with_name(AREAS.name(out)).exists():
-            raise _foreign(out, place)
-    elif output is not ATTRIBUTES:  # which is a sidecar of the map
-        # Of an older map there may be less, where the machine stopped.
-        expected = output.begins[: place.stat().st_size] if older else output.begins
-        if not begins(place, expected):
-            raise _foreign(out, place)
+            raise _foreign_file_error(out, path)
+    elif output is not ATTRIBUTES:  # the attribute table is checked as a sidecar of the map
+        # A file of an older map may be cut off if the machine stopped.
+        expected = output.text_start[: path.stat().st_size] if has_older_map else output.text_start
+        if not starts_with(path, expected):
+            raise _foreign_file_error(out, path)
 
 
-def _foreign(out: Path, place: Path) -> InputError:
+def _foreign_file_error(out: Path, path: Path) -> InputError:
     return InputError(
-        f"OUT {out}: {place.name} exists and does not belong to a kdjax map; choose another name, or remove it"
+        f"OUT {out}: {path.name} exists and does not belong to a kdjax map; choose another name, or remove it"
     )
 
 
-def begins(path: Path, text: str) -> bool:
-    """Whether it is a file that begins with `text`."""
+def starts_with(path: Path, text: str) -> bool:
+    """Whether `path` is a file whose content starts with `text`."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(len(text.encode())) == text.encode()
 
 
-def are_whole(out: Path, wanted: Wanted) -> bool:
-    """Whether all files of a map are there to their end: a machine that stops may leave names of files without content.
+def are_complete(out: Path, settings: MapSettings) -> bool:
+    """Whether all files of a map are complete, and its table of areas counts the cells of the map.
 
-    The table of areas is that of the map's cells.
+    A machine that stops may leave file names without content.
 
     Args:
         out: the map.
-        wanted: how it was made.
+        settings: how it was made.
 
     Raises:
-        RasterioError: a raster is none, or damaged.
+        RasterioError: a file that should be a raster is not, or is damaged.
     """
-    places = {one: out.with_name(one.name(out)) for one in OUTPUTS if one.wanted(wanted)}
+    paths = {output: out.with_name(output.name(out)) for output in OUTPUTS if output.is_requested(settings)}
     counts = np.zeros(256, int)
     try:
-        for output, place in places.items():
+        for output, path in paths.items():
             if output.raster:
-                for values in layers.blocks(place):
+                for values in layers.blocks(path):
                     if output is MAP:
                         counts += np.bincount(values.ravel(), minlength=256)
-            elif not place.read_bytes().endswith(output.ends.encode()):
+            elif not path.read_bytes().endswith(output.text_end.encode()):
                 return False
-        with Image.open(places[LEGEND]) as picture:
+        with Image.open(paths[LEGEND]) as picture:
             picture.load()
-        noted = {value: cells for value, cells, *_ in areas.rows(places[AREAS].read_text(encoding="utf-8"))}
+        table_counts = {value: cells for value, cells, *_ in areas.rows(paths[AREAS].read_text(encoding="utf-8"))}
     except (OSError, ValueError):
         return False
-    return noted == {value: cells for value, cells in enumerate(counts.tolist()) if cells and value != legend.NODATA}
+    return table_counts == {
+        value: cells for value, cells in enumerate(counts.tolist()) if cells and value != legend.NODATA
+    }
 
 
 def is_map(path: Path) -> bool:
-    """Whether a map of kdjax is there."""
+    """Whether `path` is a raster of a kdjax map."""
     try:
-        return _is_marked(path)
+        return _has_model_tag(path)
     except rasterio.errors.RasterioError:
         return False
 
 
 def tags(path: Path) -> dict[str, str]:
-    """What is noted in a raster, a map or none.
+    """The tags of any raster.
 
     Raises:
         RasterioError: GDAL cannot open it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # then it is none
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # then it is no map
         with rasterio.open(path) as file:
             return dict(file.tags())
 
 
-def _is_marked(path: Path) -> bool:
-    return not tags(path).keys().isdisjoint((MADE_BY, MADE_BY_BEFORE))
+def _has_model_tag(path: Path) -> bool:
+    return not tags(path).keys().isdisjoint((MODEL_TAG, OLD_MODEL_TAG))
 
 
-def _precious(path: Path, older: bool) -> bool:
-    """Whether it is no raster of a map, nor one of an older map that is damaged."""
+def _is_foreign_raster(path: Path, has_older_map: bool) -> bool:
+    """Whether a file is neither a raster of a map, nor a damaged or empty raster of an older map."""
     try:
-        return not _is_marked(path)
+        return not _has_model_tag(path)
     except rasterio.errors.RasterioError:  # damaged, or a TIFF that this GDAL cannot read
         with path.open("rb") as file:
             head = file.read(64)
-        return bool(head) and not (older and _LAID_OUT in head)
+        return bool(head) and not (has_older_map and _COG_MARK in head)
 
 
-def put(building: Path, out: Path, wanted: Wanted) -> None:
-    """Moves the files of a map from the folder `building` to their place. No signal comes between them.
+def install(build_dir: Path, out: Path, settings: MapSettings) -> None:
+    """Moves the files of a map from the folder `build_dir` to their final paths. Signals wait until all are moved.
 
-    The map is removed first and comes last: where it is, the rest is of the same map, whatever ends the process. All of
-    it is on the disk before: a name may outlive a loss of power, and the content that was not yet written does not.
+    The old map is removed first and the new one is moved last. If the map exists, all other files therefore belong to
+    it, whatever ended the process. All contents are flushed to the disk before: after a loss of power, a name may exist
+    whose content was not written yet.
     """
     for output in OUTPUTS:
-        if output.wanted(wanted):
-            descriptor = os.open(building / output.name(out), os.O_RDONLY)
+        if output.is_requested(settings):
+            descriptor = os.open(build_dir / output.name(out), os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
@@ -239,12 +244,12 @@ def put(building: Path, out: Path, wanted: Wanted) -> None:
     with preemption.shielded():
         out.unlink(missing_ok=True)
         for output in OUTPUTS:
-            place = out.with_name(output.name(out))
-            if not output.wanted(wanted):
-                place.unlink(missing_ok=True)
-            # Overviews, masks and statistics of an older file would be taken for this one's.
-            for sidecar in _sidecars(place):
+            path = out.with_name(output.name(out))
+            if not output.is_requested(settings):
+                path.unlink(missing_ok=True)
+            # GDAL would take overviews, masks and statistics of an older file for those of the new one.
+            for sidecar in _sidecars(path):
                 sidecar.unlink(missing_ok=True)
         for output in reversed(OUTPUTS):
-            if output.wanted(wanted):
-                (building / output.name(out)).replace(out.with_name(output.name(out)))
+            if output.is_requested(settings):
+                (build_dir / output.name(out)).replace(out.with_name(output.name(out)))

@@ -17,7 +17,7 @@ from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_un
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
-from kdjax.deploy.landuse_map.areas import pixel
+from kdjax.deploy.landuse_map.areas import middle_pixel
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.errors import InputError, reason
 
@@ -100,7 +100,7 @@ class Raster:
         elif file.crs is None:
             missing = "coordinate reference system"
         else:
-            self.pixel_size_m, self.aspect = pixel(Grid(file.height, file.width, file.crs, file.transform))
+            self.pixel_size_m, self.aspect = middle_pixel(Grid(file.height, file.width, file.crs, file.transform))
             return
         raise InputError(f"raster {self.path}: it has no {missing}; gdal_translate -a_srs … -a_ullr … gives it one")
 

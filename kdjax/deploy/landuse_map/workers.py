@@ -1,5 +1,6 @@
-"""Worker processes that share a list of jobs. What ends one of them costs the job at hand; what ends this process
-ends all of them.
+"""Worker processes that share a list of jobs.
+
+If a worker dies, only its current job is lost. If this process ends, all workers end.
 """
 
 import contextlib
@@ -20,32 +21,33 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _SECONDS_TO_END = 20.0
-"""For a worker that was asked to: calls of GDAL and onnxruntime end first."""
+"""Time for a worker to end after SIGTERM, because calls of GDAL and onnxruntime finish first."""
 
 
 def share(
-    begin: Callable[[], Callable[[Job], Result]],
+    make_worker: Callable[[], Callable[[Job], Result]],
     jobs: Sequence[Job],
     count: int,
-    done: Callable[[Job, Result | None], None],
+    report: Callable[[Job, Result | None], None],
 ) -> None:
     """Does all jobs in `count` new processes, each of which takes the next job when it has done one.
 
     Args:
-        begin: called once in each process; gives what does a job. It, the jobs and the results can be pickled.
-        jobs: what is to be done.
-        count: of processes.
-        done: told in this process of each job with its result, or None where the process ended before.
+        make_worker: called once in each process; returns the function that does a job. It must be possible to pickle
+            `make_worker`, the jobs and the results.
+        jobs: the jobs to do.
+        count: number of processes.
+        report: called in this process with each job and its result, or with None if the worker died first.
     """
-    waiting = deque(jobs)
+    pending = deque(jobs)
     busy: dict[Connection, tuple[SpawnProcess, Job]] = {}
     processes: list[SpawnProcess] = []
     try:
-        while waiting or busy:
-            while waiting and len(busy) < count:
-                connection, process = _start(begin)
+        while pending or busy:
+            while pending and len(busy) < count:
+                connection, process = _start(make_worker)
                 processes.append(process)
-                busy[connection] = process, waiting.popleft()
+                busy[connection] = process, pending.popleft()
                 _send(connection, busy[connection][1])
             for connection in cast(list[Connection], wait(list(busy))):
                 process, job = busy.pop(connection)
@@ -53,14 +55,14 @@ def share(
                     result = connection.recv()
                 except (EOFError, ConnectionResetError):
                     connection.close()
-                    done(job, None)
+                    report(job, None)
                     continue
-                if waiting:
-                    busy[connection] = process, waiting.popleft()
+                if pending:
+                    busy[connection] = process, pending.popleft()
                     _send(connection, busy[connection][1])
                 else:
-                    connection.close()  # which the worker takes for the end
-                done(job, result)
+                    connection.close()  # tells the worker to end
+                report(job, result)
     except BaseException:
         for process in processes:
             process.terminate()
@@ -73,31 +75,31 @@ def share(
                 process.join()
 
 
-def _start(begin: Callable[[], Callable[[Job], Result]]) -> tuple[Connection, SpawnProcess]:
-    context = multiprocessing.get_context("spawn")  # GDAL and onnxruntime have threads, which a fork would lose
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, begin), daemon=True)
-    # Ctrl-C in a terminal reaches all processes of the command. This one ends the others: they are born deaf to it.
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start(make_worker: Callable[[], Callable[[Job], Result]]) -> tuple[Connection, SpawnProcess]:
+    context = multiprocessing.get_context("spawn")  # a fork would lose the threads of GDAL and onnxruntime
+    parent_end, worker_end = context.Pipe()
+    process = context.Process(target=_serve, args=(worker_end, make_worker), daemon=True)
+    # Ctrl-C in a terminal reaches all processes of the command. Workers ignore it, because this process ends them.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, heard)
-    theirs.close()
-    return ours, process
+        signal.signal(signal.SIGINT, handler)
+    worker_end.close()
+    return parent_end, process
 
 
 def _send(connection: Connection, job: Job) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it has ended: `recv` will say so
+    with contextlib.suppress(BrokenPipeError):  # it has died, which `recv` will report
         connection.send(job)
 
 
-def _serve(connection: Connection, begin: Callable[[], Callable[[Job], Result]]) -> None:
+def _serve(connection: Connection, make_worker: Callable[[], Callable[[Job], Result]]) -> None:
     preemption.install()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(Preempted, EOFError, BrokenPipeError, ConnectionResetError):
-        work = begin()
+        work = make_worker()
         while True:
             connection.send(work(connection.recv()))
 
