@@ -1,1 +1,1 @@
-"""A finished student leaves the house: export, prediction, maps."""
+"""Deployment of a finished student: export, prediction and maps."""

@@ -169,7 +169,7 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Trust:
 
 
 def measure(trust: Trust, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Evaluates `trust` on other images than it was fitted on.
+    """Evaluates `trust` on images other than those it was fitted on.
 
     Args:
         trust: what to evaluate.
@@ -207,7 +207,7 @@ def measure(trust: Trust, logits: np.ndarray, labels: np.ndarray) -> dict[str, A
 
 
 def _probability_before(probabilities: np.ndarray) -> np.ndarray:
-    """For each class, the total probability of the classes ranked totals it, (n, classes).
+    """For each class, the total probability of the classes ranked before it, (n, classes).
 
     Of classes with equal probabilities, the one with the lower index ranks first.
     """

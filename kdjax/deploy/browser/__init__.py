@@ -1,1 +1,1 @@
-"""An exported student on a page: `try.html` runs student.onnx in the browser, with onnxruntime-web."""
+"""The page `try.html`, which runs student.onnx in a browser with onnxruntime-web."""

@@ -99,7 +99,7 @@ def tied_groups(network: g.Graph) -> Iterator[TiedTensors]:
 
 
 def _scalable_inputs(node: g.Node) -> tuple[str, ...]:
-    """The inputs whose channels can be scaled by positive factors with the effect that the output is scaled alike."""
+    """The inputs for which a positive factor on a channel becomes the same factor on that channel of the output."""
     if isinstance(node, g.Rectify):
         return node.inputs if math.isinf(node.ceiling) else ()
     if isinstance(node, g.Scale):

@@ -64,10 +64,8 @@ class _Drawing:
         self._graph, self._model = schema.SubGraphT(), schema.ModelT()
         self._graph.name, self._graph.tensors, self._graph.operators = "main", [], []
         self._model.version, self._model.description, self._model.subgraphs = VERSION, "kdjax", [self._graph]
-        self._model.buffers, self._model.operatorCodes = (
-            [schema.BufferT()],
-            [],
-        )  # by convention, buffer 0 is empty: that of tensors without data
+        self._model.operatorCodes = []
+        self._model.buffers = [schema.BufferT()]  # by convention, buffer 0 is empty: that of tensors without data
 
     def content(self) -> bytes:
         """The content of the file."""
@@ -287,9 +285,8 @@ def _scale(draw: _Drawing, node: g.Scale) -> None:
 def _dense(draw: _Drawing, node: g.Dense) -> None:
     kernel = node.kernel
     if kernel.ndim == 4:
-        kernel = kernel.transpose(0, 2, 3, 1).reshape(
-            len(kernel), -1
-        )  # the operator flattens its input as (height, width, channels)
+        # The operator flattens its input as (height, width, channels).
+        kernel = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)
     name, rectifier = draw.fused_rectifier(node)
     weights = [draw.constant(f"{node.name}.weight", kernel), draw.constant(f"{node.name}.bias", node.bias)]
     shape = (len(node.bias),)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kdjax.results.text import printable
 
 UNKNOWN, NODATA = 254, 255
-"""Values of the map that are not classes: the answer is unknown, and the cell has no data or no classified window."""
+"""Values of the map that are not classes: unknown answers, and cells without data or without a classified window."""
 
 GRAY = (170, 170, 170)
 

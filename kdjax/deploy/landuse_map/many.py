@@ -128,9 +128,8 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
                 f"--output {folder}: {ALL_AREAS} exists and does not belong to a kdjax map; choose another folder, or "
                 "remove it"
             )
-        (folder / ALL_AREAS).unlink(
-            missing_ok=True
-        )  # so that old sums do not stay beside new maps if this call is interrupted
+        # First of all, so that old sums do not stay beside new maps if this call is interrupted.
+        (folder / ALL_AREAS).unlink(missing_ok=True)
         count = min(count, len(jobs))
         if count == 1:
             for job in jobs:

@@ -79,7 +79,7 @@ def _start(make_worker: Callable[[], Callable[[Job], Result]]) -> tuple[Connecti
     context = multiprocessing.get_context("spawn")  # a fork would lose the threads of GDAL and onnxruntime
     parent_end, worker_end = context.Pipe()
     process = context.Process(target=_serve, args=(worker_end, make_worker), daemon=True)
-    # Ctrl-C in a terminal reaches all processes of the command. Workers ignore it, because this process ends them.
+    # Ctrl-C in a terminal reaches all processes of the command. They start with it ignored: this process ends them.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
