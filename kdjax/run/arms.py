@@ -1,4 +1,4 @@
-"""The arms of a run: those of the configuration, the fair baseline, and what an example of a class counts for."""
+"""The arms of a run: those of the configuration, the fair baseline, and their class weights."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,41 +16,41 @@ from kdjax.objective.terms import TERMS
 
 TEACHER_ARM = {"teacher": {"ce": 1.0}}
 BASELINE = "labeled_alone"
-"""The arm that is added where training tiles lack labels: students that are shown the labeled tiles only."""
+"""The arm that is added if training tiles lack labels: its students see the labeled tiles only."""
 
 
 def teacher_arms(section: ml_collections.ConfigDict, weights: tuple[float, ...] = ()) -> tuple[Arm, ...]:
-    """The only arm of a teacher, from its section of the configuration and the class weights."""
+    """Returns the only arm of a teacher, from its section of the configuration and the class weights."""
     rates = {"learning_rate": section.learning_rate, "weight_decay": section.weight_decay}
     (arm,) = resolve(("teacher",), TEACHER_ARM, temperature=1.0, **rates)
     return (dataclasses.replace(arm, class_weights=weights),)
 
 
 def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Arm, ...]:
-    """The arms of the students, with the fair baseline where training tiles lack labels.
+    """Returns the arms of the students, with the fair baseline if training tiles lack labels.
 
-    A student that learns from labels alone sees a handful of them in a batch of tiles that mostly have none. Its fair
-    counterpart is shown the labeled tiles only, for as many steps. It joins where arms with and without a teacher are
-    compared and none is it already.
+    If most tiles have no label, a student that learns from labels alone sees only a few labels in a batch. The fair
+    baseline sees the labeled tiles only, for as many steps. It is added if arms with and without a teacher are compared
+    and none of those without one is such a baseline already.
 
     Raises:
-        InputError: class weights do not fit the classes, or a term does nothing for two of them.
+        InputError: class weights do not fit the classes, or a term has no effect with two classes.
     """
     weights = common_weights(config, dataset)
 
-    def weighed(arm: Arm, own: Any) -> Arm:
-        found = weights if own is None else _weights(config, dataset, f"arms.{arm.name}.class_weights", own)
-        return dataclasses.replace(arm, class_weights=found)
+    def with_class_weights(arm: Arm, own: Any) -> Arm:
+        values = weights if own is None else _weights(config, dataset, f"arms.{arm.name}.class_weights", own)
+        return dataclasses.replace(arm, class_weights=values)
 
-    def resolved(names: tuple[str, ...], settings: Any) -> tuple[Arm, ...]:
+    def resolved(names: tuple[str, ...], settings_by_arm: Any) -> tuple[Arm, ...]:
         arms = resolve(
             names,
-            settings,
+            settings_by_arm,
             temperature=config.distill.temperature,
             learning_rate=config.student.learning_rate,
             weight_decay=config.student.weight_decay,
         )
-        return tuple(weighed(arm, settings[arm.name].get("class_weights")) for arm in arms)
+        return tuple(with_class_weights(arm, settings_by_arm[arm.name].get("class_weights")) for arm in arms)
 
     arms = resolved(tuple(config.distill.arms), config.arms)
     for arm in arms if len(dataset.classes) == 2 else ():
@@ -59,28 +59,28 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
             raise InputError(
                 f"arms.{arm.name}.{idle[0]} has no effect with two classes: set it to 0, or leave the arm out"
             )
-    compared = len({arm.needs_teacher for arm in arms}) == 2
-    fair = any(arm.labeled_only and not arm.needs_teacher for arm in arms)
-    if compared and (dataset.train.labels < 0).any() and not fair:
+    both_kinds = len({arm.needs_teacher for arm in arms}) == 2
+    has_baseline = any(arm.labeled_only and not arm.needs_teacher for arm in arms)
+    if both_kinds and (dataset.train.labels < 0).any() and not has_baseline:
         arms += resolved((BASELINE,), arm_settings(config.arms))
     return arms
 
 
 def check_comparison(config: ml_collections.ConfigDict) -> None:
-    """Whether what is compared as learning from labels alone does so, and a teacher's targets have a use.
+    """Checks that all arms of a family, and the baseline, agree on using the teacher, and that its targets are used.
 
     Raises:
-        InputError: names the field that is wrong.
+        InputError: they do not; the message names the field.
     """
-    taught = {name: has_term(config.arms[name], "needs_teacher") for name in config.distill.arms}
-    if config.distill.target == "mean" and not any(taught.values()):
+    uses_teacher = {name: has_term(config.arms[name], "needs_teacher") for name in config.distill.arms}
+    if config.distill.target == "mean" and not any(uses_teacher.values()):
         raise InputError("distill.target='mean' does nothing: no arm of distill.arms has a teacher; leave it out")
-    first: dict[str, str] = {}
-    compared = {BASELINE: False, **taught}  # which may join
-    for name in compared:
+    first_of_family: dict[str, str] = {}
+    learns_from_teacher = {BASELINE: False, **uses_teacher}  # the baseline may be added later
+    for name in learns_from_teacher:
         family = arm_settings(config.arms)[name].get("family", name)
-        other = first.setdefault(family, name)
-        if compared[name] != compared[other]:
+        other = first_of_family.setdefault(family, name)
+        if learns_from_teacher[name] != learns_from_teacher[other]:
             raise InputError(
                 f"arms.{name}.family is {family!r}, that of {other}, but only one of the two learns from the teacher: "
                 "give it another"
@@ -94,17 +94,17 @@ def check_comparison(config: ml_collections.ConfigDict) -> None:
 
 
 def has_term(arm: Mapping[str, Any], kind: str) -> bool:
-    """Whether the settings of an arm give a weight to a term of a kind, named as a property of `Term`."""
+    """Whether an arm's settings give weight to a term whose property `kind` (of `Term`) is true."""
     return any(getattr(term, kind) and arm.get(name) for name, term in TERMS.items())
 
 
 def arm_settings(arms: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of arms by name, with those of the baseline, which also joins where a configuration has none."""
+    """Returns the settings of the arms by name; the baseline has its default ones if the configuration omits it."""
     return {BASELINE: base().arms[BASELINE], **arms}
 
 
 def common_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[float, ...]:
-    """The class weights of the teacher, and of each arm that sets none for itself; () = none.
+    """Returns the class weights of the teacher, and of each arm that does not set its own; () = none.
 
     Raises:
         InputError: they do not fit the classes.
@@ -113,15 +113,16 @@ def common_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple
 
 
 def head_weights(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[float, ...]:
-    """The class weights for a head that is fitted to every labeled image once.
+    """Returns the class weights for a head that is fitted to every labeled image once.
 
-    Where classes are drawn equally often in training, that is a weight here: both have one mean.
+    Balanced sampling becomes a weight here, since the head sees every image equally often; both give the same expected
+    loss.
     """
-    given = common_weights(config, dataset)
+    weights = common_weights(config, dataset)
     if config.dataset.sampling != "balanced":
-        return given
-    drawn = class_weights("dataset.sampling", BALANCED, dataset.classes, dataset.train.labels)
-    return tuple((np.array(given or 1.0) * np.array(drawn)).tolist())
+        return weights
+    sampling_weights = class_weights("dataset.sampling", BALANCED, dataset.classes, dataset.train.labels)
+    return tuple((np.array(weights or 1.0) * np.array(sampling_weights)).tolist())
 
 
 def _weights(config: ml_collections.ConfigDict, dataset: Dataset, field: str, value: Any) -> tuple[float, ...]:

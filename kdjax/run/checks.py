@@ -1,4 +1,4 @@
-"""Every check of a configuration that needs no data, once, with its one message."""
+"""All checks of a configuration that need no data."""
 
 import os
 import re
@@ -27,17 +27,17 @@ from kdjax.teacher import onnx
 from kdjax.teacher.store import read_parts
 
 FITS = ("all", "head", "nothing")
-"""What is trained of the teacher."""
+"""Which part of the teacher is trained."""
 
 LARGEST_TEMPERATURE = 1000
-"""Beyond it softened probabilities differ in the last digits of float32 alone, and their T² loses these."""
+"""At higher temperatures, softened probabilities differ only in the last digits of float32, which T² then loses."""
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks all that can be checked without data.
+    """Checks everything that can be checked without data.
 
     Raises:
-        InputError: names the first field that is wrong.
+        InputError: a field is wrong; the message names the first one.
     """
     check_fields(config)
     _check_top(config)
@@ -55,10 +55,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def check_splits(config: ml_collections.ConfigDict) -> None:
-    """Whether the other fields go together with several splits. The run of one of them cannot tell: it has one split.
+    """Checks that the other fields are compatible with several splits.
+
+    The run of a single split cannot check this, because its own configuration has splits=1.
 
     Raises:
-        InputError: names the field that belongs to one split.
+        InputError: a field is not; the message names it.
     """
     one_split = {
         "dataset.splits": config.dataset.splits,
@@ -91,7 +93,7 @@ def check_splits(config: ml_collections.ConfigDict) -> None:
 
 
 def expand_paths(config: ml_collections.ConfigDict) -> None:
-    """Replaces a leading ~ in paths, in place: after --config.field= the shell leaves it as it is."""
+    """Expands a leading ~ in paths, in place, because the shell does not expand it after --config.field=."""
     fields = (
         (config.teacher, ("weights", "workdir", "students", "onnx")),
         (config.student, ("weights",)),
@@ -104,11 +106,11 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
     config.distill.logits = tuple(
         os.path.expanduser(folder) if isinstance(folder, str) else folder for folder in config.distill.logits
     )
-    config.teacher.ensemble = tuple(map(_expanded, config.teacher.ensemble))
+    config.teacher.ensemble = tuple(map(_expand_member, config.teacher.ensemble))
 
 
-def _expanded(member: Any) -> Any:
-    """KIND=PLACE with the place expanded; what is no text is refused later."""
+def _expand_member(member: Any) -> Any:
+    """Returns KIND=PLACE with ~ expanded in PLACE. Anything but a string is left as it is and refused later."""
     if not isinstance(member, str):
         return member
     kind, sign, place = member.partition("=")
@@ -177,7 +179,7 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
 
 
 def _check_teacher(config: ml_collections.ConfigDict) -> None:
-    """How the teacher is trained, or where it comes from."""
+    """Checks how the teacher is trained, or where it comes from."""
     teacher, field = config.teacher, given_field(config)
     check_choice("teacher.fit", teacher.fit, FITS)
     if teacher.fit != "all" and field not in (None, "teacher.workdir"):
@@ -188,26 +190,26 @@ def _check_teacher(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"teacher.fit='head' fits one layer, but teacher.head is {teacher.head!r}: set it to 'average'"
         )
-    files = [one for one in given_teachers(config) if one.kind == "onnx"]
-    if teacher.bands and field not in (None, "teacher.workdir") and not files:
+    onnx_files = [given for given in given_teachers(config) if given.kind == "onnx"]
+    if teacher.bands and field not in (None, "teacher.workdir") and not onnx_files:
         raise InputError(f"teacher.bands is {tuple(teacher.bands)}, but {field} has its own: leave it out")
-    if teacher.classes and teacher.fit != "nothing" and not files:
+    if teacher.classes and teacher.fit != "nothing" and not onnx_files:
         raise InputError(
             "teacher.classes names the logits of a network that was trained elsewhere: give teacher.onnx, or "
             "teacher.fit='nothing' and teacher.weights"
         )
     for name, default in base().teacher.items():
-        same = list(teacher[name]) == list(default) if isinstance(default, tuple) else teacher[name] == default
-        if name.startswith("onnx_") and not same and not files:
+        is_default = list(teacher[name]) == list(default) if isinstance(default, tuple) else teacher[name] == default
+        if name.startswith("onnx_") and not is_default and not onnx_files:
             raise InputError(
                 f"teacher.{name} is {teacher[name]!r}, but no ONNX file is given: set teacher.onnx, or leave it"
             )
     _check_onnx(config)
-    for one in given_teachers(config):
-        if one.kind == "onnx" and not Path(one.place).is_file():
-            raise InputError(f"{one.field}: no file {one.place}: give an ONNX file")
-        if one.kind == "logits":
-            read_parts(one.place, one.field)
+    for given in given_teachers(config):
+        if given.kind == "onnx" and not Path(given.place).is_file():
+            raise InputError(f"{given.field}: no file {given.place}: give an ONNX file")
+        if given.kind == "logits":
+            read_parts(given.place, given.field)
     if config.distill.views == 0 and field in ("teacher.onnx", "teacher.ensemble", "distill.logits"):
         raise InputError(
             f"distill.views is 0 (online), but {field} is set: only a kdjax network can run inside the step; set "
@@ -256,21 +258,21 @@ def _check_distill(config: ml_collections.ConfigDict) -> None:
         raise InputError(f"distill.arms {tuple(distill.arms)} repeat: give each once")
     for name in distill.arms:
         check_choice("distill.arms", name, tuple(config.arms))
-        featured = [term for term in TERMS if TERMS[term].needs_features and config.arms[name].get(term)]
-        if featured and not gives_features(config):
+        feature_terms = [term for term in TERMS if TERMS[term].needs_features and config.arms[name].get(term)]
+        if feature_terms and not gives_features(config):
             raise InputError(
-                f"arms.{name}.{featured[0]} compares features, and {given_field(config)} gives only logits: take a "
-                "single kdjax network or an ONNX file of embeddings, or leave the arm out"
+                f"arms.{name}.{feature_terms[0]} compares features, and {given_field(config)} gives only logits: take "
+                "a single kdjax network or an ONNX file of embeddings, or leave the arm out"
             )
 
 
 def _check_arm(name: str, arm: Any, sampling: str) -> None:
     if not isinstance(arm, Mapping | ml_collections.ConfigDict):
         raise InputError(f"arms.{name} is {arm!r}: give weights of terms, as {{'ce': 1.0, 'kl': 1.0}}")
-    if "/" in name or ":" in name or not name.strip():  # which part a seed, and a run, from an arm
+    if "/" in name or ":" in name or not name.strip():  # "/" separates an arm from a seed, ":" from a run
         raise InputError(f"arms: {name!r} is not a name for an arm: leave out '/' and ':'")
-    for where, one in (("arms", name), (f"arms.{name}.family", arm.get("family"))):
-        if one == "teacher":  # of tables, the report and results.csv
+    for where, label in (("arms", name), (f"arms.{name}.family", arm.get("family"))):
+        if label == "teacher":  # the teacher's name in tables, the report and results.csv
             raise InputError(f"{where}: 'teacher' is the teacher's own name: choose another")
     for field, value in arm.items():
         where = f"arms.{name}.{field}"

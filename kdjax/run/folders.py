@@ -1,4 +1,4 @@
-"""The folders of a run: its cache, and its directory, which one run at a time writes and all of its processes see."""
+"""Checks a run's folders: the cache must be writable; the workdir must be unlocked and shared by all its processes."""
 
 import secrets
 import tempfile
@@ -11,11 +11,11 @@ from kdjax.errors import InputError
 from kdjax.runtime import devices, files
 
 APPEARS_SECONDS = 60.0
-"""So long a network disk may keep from one host what another has written: NFS looks again after a minute."""
+"""How long one host may not see what another has written to a network disk: NFS refreshes within a minute."""
 
 
 def make_cache(cache_dir: Path) -> None:
-    """Makes the cache.
+    """Creates the cache folder.
 
     Raises:
         InputError: it cannot be written.
@@ -30,33 +30,34 @@ def make_cache(cache_dir: Path) -> None:
 
 
 def lock(workdir: Path) -> None:
-    """Makes the working directory, and holds its lock in the first process until that ends.
+    """Creates the working directory and locks it; the first process holds the lock until it ends.
 
     Raises:
-        InputError: another run holds it, it cannot be written, or another process of this run does not see it.
+        InputError: another run holds the lock, the directory cannot be written, or not every process of this run sees
+            the same directory.
     """
     first = jax.process_index() == 0
-    if not devices.first_process_says(first and _locked(workdir)):
+    if not devices.first_process_says(first and _acquire_lock(workdir)):
         raise InputError(
             f"workdir {workdir} is in use: another run writes to it; wait for it or choose another workdir"
         )
     if jax.process_count() == 1:
         return
-    mark = workdir / f"seen-{devices.first_process_says(secrets.randbits(31))}{files.TEMPORARY}"
+    marker = workdir / f"seen-{devices.first_process_says(secrets.randbits(31))}{files.TEMPORARY}"
     if first:
-        mark.touch()
+        marker.touch()
     devices.barrier("the mark of the workdir is there")
-    seen = devices.least(_appears(mark))
+    visible = devices.least(_wait_for(marker))
     if first:
-        mark.unlink()
-    if not seen:
+        marker.unlink()
+    if not visible:
         raise InputError(
             f"workdir {workdir} is not the same folder for all processes of this run: give one on a disk they share"
         )
 
 
-def _locked(workdir: Path) -> bool:
-    """Whether this process got the lock of the working directory, until it ends."""
+def _acquire_lock(workdir: Path) -> bool:
+    """Tries to lock the working directory until this process ends, and returns whether that succeeded."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         files.lock(workdir / ".lock")
@@ -67,8 +68,8 @@ def _locked(workdir: Path) -> bool:
     return True
 
 
-def _appears(path: Path) -> bool:
-    """Whether a file is there, or comes in time."""
+def _wait_for(path: Path) -> bool:
+    """Waits up to `APPEARS_SECONDS` for a file, and returns whether it exists."""
     end = time.monotonic() + APPEARS_SECONDS
     while not path.exists():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Which bands of the images a network takes, and by which statistics they are normalized."""
+"""Which bands of the images a network takes, and the statistics that normalize them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from kdjax.training.checkpoint import begun
 from kdjax.training.learner import WEIGHTS
 
 NAME = "bands.json"
-"""In the directory of a run whose images are not plain red, green and blue: their bands and statistics."""
+"""File in a run's directory with the bands and statistics of its images, unless these are plain red, green and blue."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TakenBands:
-    """Bands that a network takes.
+    """The bands that a network takes.
 
     Attributes:
-        names: in the order of its channels.
-        input: the same as places among the data's bands, with their statistics.
+        names: their names, in the order of the network's channels.
+        input: their indices among the data's bands, and their statistics.
     """
 
     names: tuple[str, ...]
@@ -35,7 +35,7 @@ class TakenBands:
 
 
 def document(dataset: Dataset) -> dict[str, Any] | None:
-    """The content of `NAME`; None for plain red, green and blue."""
+    """Returns the content of `NAME`; None for plain red, green and blue."""
     if dataset.statistics is None:
         return None
     return {
@@ -47,111 +47,119 @@ def document(dataset: Dataset) -> dict[str, Any] | None:
 
 
 def as_begun(workdir: Path, dataset: Dataset) -> Dataset:
-    """The data of a run that has begun, with the statistics by which its networks have learned.
+    """Returns the data of a run that has begun, with the statistics that its networks were trained with.
 
-    Those of the images now are others where an image, or a library that decodes it, has changed.
+    The statistics of the current images differ if an image, or a library that decodes it, has changed.
 
     Raises:
-        InputError: the record of the statistics cannot be read, or is of other bands.
+        InputError: the recorded statistics cannot be read, or are of other bands.
     """
-    now, path = document(dataset), workdir / NAME
-    if now is None or not path.is_file():  # earlier versions wrote none
+    current, path = document(dataset), workdir / NAME
+    if current is None or not path.is_file():  # earlier versions did not write the file
         return dataset
-    kept = files.read_json(path, FIX)
-    if not isinstance(kept, dict) or kept.keys() != now.keys() or kept["names"] != now["names"]:
+    recorded = files.read_json(path, FIX)
+    if not isinstance(recorded, dict) or recorded.keys() != current.keys() or recorded["names"] != current["names"]:
         raise InputError(f"{path} is not of the bands of this run: {FIX}")
-    return dataclasses.replace(dataset, statistics=Statistics(tuple(kept["mean"]), tuple(kept["std"])))
+    return dataclasses.replace(dataset, statistics=Statistics(tuple(recorded["mean"]), tuple(recorded["std"])))
 
 
-def taken(where: str, names: Sequence[str], dataset: Dataset, other: OtherRun | None = None) -> TakenBands | None:
-    """The bands that a network takes of the images; None = red, green and blue, as its weights were trained.
+def taken(
+    section_name: str, names: Sequence[str], dataset: Dataset, other: OtherRun | None = None
+) -> TakenBands | None:
+    """Returns the bands of the images that a network takes; None = red, green and blue, as its weights were trained.
 
     Args:
-        where: its section of the configuration, for messages.
-        names: of the bands, () = all.
+        section_name: the network's section of the configuration, for messages.
+        names: names of the bands; () = all.
         dataset: the data.
-        other: the run that trained it, whose statistics it keeps; None = this one.
+        other: the run that trained the network, whose statistics it keeps; None = this run.
 
     Raises:
-        InputError: the data have not these bands, or the other run's bands were read otherwise.
+        InputError: the data or the other run lack a band, or the other run maps other values to black and white.
     """
     ours = document(dataset)
     theirs = ours if other is None else _document_of(other)
     if other is not None and (ours is None) != (theirs is None):
-        has = "has bands of its own" if ours is None else "was trained on plain red, green and blue"
-        raise InputError(f"{other.field}: {other.workdir} {has}: give a run on data of the same kind")
+        description = "has bands of its own" if ours is None else "was trained on plain red, green and blue"
+        raise InputError(f"{other.field}: {other.workdir} {description}: give a run on data of the same kind")
     if ours is None or theirs is None:
         if names:
             raise InputError(
-                f"{where}.bands is {tuple(names)}, but the images are plain red, green and blue: set dataset.sensor "
-                "or dataset.bands"
+                f"{section_name}.bands is {tuple(names)}, but the images are plain red, green and blue: set "
+                "dataset.sensor or dataset.bands"
             )
         return None
-    keys, their_keys = ([canonical(name) for name in one["names"]] for one in (ours, theirs))
+    keys, their_keys = ([canonical(name) for name in record["names"]] for record in (ours, theirs))
     names = tuple(names) or tuple(theirs["names"])
     for name in names:
         if canonical(name) not in keys or canonical(name) not in their_keys:
-            raise InputError(f"{where}.bands: there is no band {name!r} among {', '.join(ours['names'])}")
+            raise InputError(f"{section_name}.bands: there is no band {name!r} among {', '.join(ours['names'])}")
     if other is not None and ranges_differ(theirs["value_range"], ours["value_range"], named=True):
         raise InputError(
             f"{other.field}: {other.workdir} maps the values {theirs['value_range']}, this run {ours['value_range']}: "
             "set dataset.value_range to the first"
         )
     places = tuple(keys.index(canonical(name)) for name in names)
-    known = [their_keys.index(canonical(name)) for name in names]
-    mean, std = (tuple(theirs[kind][place] for place in known) for kind in ("mean", "std"))
+    their_places = [their_keys.index(canonical(name)) for name in names]
+    mean, std = (tuple(theirs[kind][place] for place in their_places) for kind in ("mean", "std"))
     return TakenBands(tuple(ours["names"][place] for place in places), InputBands(mean, std, places))
 
 
 def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Dataset) -> TakenBands | None:
-    """The bands of a network whose weights stay as their file has them: normalized as that file says.
+    """Returns a network's bands; if its weights stay frozen, with the statistics that the weights file declares.
 
     Args:
-        section: of the configuration. Where its network is trained, `bands` are returned.
-        folder: the network's. Once it has a checkpoint, its record of the file counts: that may be gone by now.
-        bands: as `taken` says.
+        section: the network's section of the configuration. For a network that is trained, `bands` is returned.
+        folder: the network's folder. Once it has a checkpoint, its record of the weights file is read in place of the
+            file, which may no longer exist.
+        bands: the bands from `taken`.
         dataset: the data.
 
     Raises:
-        InputError: the file names bands and not their statistics, or its images were mapped by other values.
+        InputError: the file names bands but not their statistics, or was made for another range of values.
     """
-    plain = bands is None and not dataset.value_range  # there is nothing to ask the file, which may lie on a hub
+    plain = bands is None and not dataset.value_range  # nothing to read from the file, which may be on the hub
     if section.get("fit", "all") == "all" or not section.weights or plain:
         return bands
     if begun(folder):
         record = folder / WEIGHTS
-        said = files.read_json(record, "it says where the weights came from: put it back") if record.is_file() else {}
+        statistics = (
+            files.read_json(record, "it says where the weights came from: put it back") if record.is_file() else {}
+        )
     else:
         try:
-            said = _said(section.weights, bands, dataset)
+            statistics = _file_statistics(section.weights, bands, dataset)
         except InputError as error:
             raise InputError(f"teacher.{error}") from None
-    if bands is None or said.get("bands") != list(bands.names):
+    if bands is None or statistics.get("bands") != list(bands.names):
         return bands
-    mean, std = tuple(said["mean"]), tuple(said["std"])
+    mean, std = tuple(statistics["mean"]), tuple(statistics["std"])
     return dataclasses.replace(bands, input=dataclasses.replace(bands.input, mean=mean, std=std))
 
 
-def _said(source: str, bands: TakenBands | None, dataset: Dataset) -> dict[str, Any]:
-    """What a file of weights says of the bands that are taken, where its images were made as those of the data set."""
-    named, theirs, ours = (
-        weights_metadata.band_names(source),
-        weights_metadata.value_range(source),
-        list(dataset.value_range),
-    )
-    if named != (list(bands.names) if bands else None):  # of red, green and blue, and widened; or refused later
+def _file_statistics(source: str, bands: TakenBands | None, dataset: Dataset) -> dict[str, Any]:
+    """Reads the input statistics of a weights file (see `pretrained.input_statistics`) if it names just these bands.
+
+    Returns {} if it names other bands: an RGB file is widened, and others are refused later.
+
+    Raises:
+        InputError: see `frozen`.
+    """
+    band_names = weights_metadata.band_names(source)
+    theirs, ours = weights_metadata.value_range(source), list(dataset.value_range)
+    if band_names != (list(bands.names) if bands else None):
         return {}
-    if ranges_differ(theirs, ours, named=bool(named)):
+    if ranges_differ(theirs, ours, named=bool(band_names)):
         raise InputError(
             f"weights {source}: made for the values {theirs}, not {ours}: set dataset.value_range to the first"
         )
-    said = pretrained.input_statistics(source)
-    if named and not said:
+    statistics = pretrained.input_statistics(source)
+    if band_names and not statistics:
         raise InputError(
             f"weights {source}: names its bands, but not the mean and std that its pixels are normalized by: export it "
             "again, or write them into its metadata"
         )
-    return said
+    return statistics
 
 
 def _document_of(other: OtherRun) -> dict[str, Any] | None:

@@ -1,38 +1,39 @@
-"""What the networks of a run are and cost, as results.json has it."""
+"""What the networks of a run are and cost, in the form that results.json holds."""
 
 from typing import Any
 
 from kdjax.networks import MODELS, cost_by_head
 from kdjax.run import other_run
 from kdjax.run.run import Run, other_networks
-from kdjax.run.teacher_source import Given, given_teachers
+from kdjax.run.teacher_source import GivenTeacher, given_teachers
 from kdjax.teacher.store import read_parts
 from kdjax.training.learner import Learner
 
 SUMS = ("params", "macs")
-"""What the networks of an ensemble cost together."""
+"""Costs that are added up over the networks of an ensemble."""
 
 
 def teacher_facts(run: Run) -> dict[str, Any]:
-    """Of the teacher; of one that is no network of kdjax's, its name.
+    """Returns the model and the cost of the teacher.
 
-    Of the networks of other runs the parameters and multiply-adds of all together, and the activations of the largest.
+    Networks of other runs count together: the sum of their parameters and multiply-adds, and the activations of the
+    largest. The costs are None if any teacher is not a kdjax network.
     """
     if run.teacher is not None:
         return network_facts(run.teacher)
-    given = given_teachers(run.config)
-    names = [_stored(one) if one.kind == "logits" else one.words for one in given]
-    costs = [_cost(run, one) for one in given]
-    known = [one for one in costs if one]
-    together: dict[str, Any] = dict.fromkeys(SUMS)
-    if len(known) == len(costs):
-        together = {key: sum(one[key] for one in known) for key in SUMS}
-        together["activation_bytes"] = max(one["activation_bytes"] for one in known)
-    return {"model": names[0] if len(names) == 1 else f"mean of {len(names)} teachers", **together}
+    teachers = given_teachers(run.config)
+    names = [_logits_name(teacher) if teacher.kind == "logits" else teacher.title for teacher in teachers]
+    costs = [_cost(run, teacher) for teacher in teachers]
+    known_costs = [cost for cost in costs if cost]
+    totals: dict[str, Any] = dict.fromkeys(SUMS)
+    if len(known_costs) == len(costs):
+        totals = {key: sum(cost[key] for cost in known_costs) for key in SUMS}
+        totals["activation_bytes"] = max(cost["activation_bytes"] for cost in known_costs)
+    return {"model": names[0] if len(names) == 1 else f"mean of {len(names)} teachers", **totals}
 
 
 def network_facts(learner: Learner) -> dict[str, Any]:
-    """Of a network of kdjax's."""
+    """Returns the model, the settings and the cost of a kdjax network."""
     section = learner.section
     heads = cost_by_head(learner.network, MODELS[section.model].heads, learner.size)
     return {
@@ -45,20 +46,20 @@ def network_facts(learner: Learner) -> dict[str, Any]:
     }
 
 
-def _stored(one: Given) -> str:
-    """What a folder of logits is called: by the model that made them, where it is known."""
-    parts = read_parts(one.place, one.field)
+def _logits_name(teacher: GivenTeacher) -> str:
+    """Returns the name of a folder of logits: by the model that made them, if that is known."""
+    parts = read_parts(teacher.place, teacher.field)
     model, size = parts.get("model"), parts.get("size")
     return f"stored logits of {model}{f' at {size} px' if size else ''}" if model else "stored logits"
 
 
-def _cost(run: Run, one: Given) -> dict[str, int] | None:
-    """What the networks of another run cost that are one teacher; None of what is no network of kdjax's."""
-    other = other_run.of(one)
+def _cost(run: Run, teacher: GivenTeacher) -> dict[str, int] | None:
+    """Returns the cost of the other run's networks that form one teacher; None if they are not kdjax networks."""
+    other = other_run.source_run(teacher)
     if other is None:
         return None
     learner = other_networks(run, other)
-    asked = [other.arm in ("", arm.name) for arm in learner.arms]
-    networks = int(learner.finished().usable[:, asked].sum())  # those that failed are in no mean
+    in_mean = [other.arm in ("", arm.name) for arm in learner.arms]
+    networks = int(learner.finished().usable[:, in_mean].sum())  # the mean leaves out those that failed
     each = learner.cost
     return {**{key: networks * each[key] for key in SUMS}, "activation_bytes": each["activation_bytes"]}

@@ -1,4 +1,4 @@
-"""What the configuration says of an ONNX file that is the teacher."""
+"""What the configuration declares about an ONNX teacher, and the check against the file's own metadata."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,19 @@ from kdjax.teacher.onnx import Declared, OnnxFile
 
 
 def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
-    """What the configuration of the teacher says of an ONNX file, for these data.
+    """Returns what the teacher's configuration declares about an ONNX file, for these data.
 
     Raises:
-        InputError: it names a band that they do not have, or pixels that do not go with its bands.
+        InputError: it names a band that the data lack, or a form of pixels that does not fit the bands.
     """
     bands = taken("teacher", section.bands, dataset)
     if bands is not None:
         _check_bands(section, bands.names)
-    normalized = {"mean": tuple(section.onnx_mean), "std": tuple(section.onnx_std)} if section.onnx_mean else {}
+    statistics = {"mean": tuple(section.onnx_mean), "std": tuple(section.onnx_std)} if section.onnx_mean else {}
     pixels = section.onnx_input
     if pixels == "imagenet" and bands is not None and (order := colors(bands.names)) != (0, 1, 2):
         pixels = "normalized"  # by ImageNet's statistics of each channel's color
-        normalized = {
+        statistics = {
             "mean": tuple(IMAGENET_MEAN[order.index(channel)] for channel in range(3)),
             "std": tuple(IMAGENET_STD[order.index(channel)] for channel in range(3)),
         }
@@ -37,21 +37,21 @@ def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
         section.onnx_output,
         section.onnx_gives,
         bands=bands.input.chosen if bands else (),
-        **normalized,
+        **statistics,
     )
 
 
-def check_said(file: OnnxFile, section: ml_collections.ConfigDict, dataset: Dataset) -> None:
-    """Holds the data against what a file says of itself, as exported students do.
+def check_metadata(file: OnnxFile, section: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Compares the data with the metadata of an ONNX file; students that kdjax exported have such metadata.
 
     Raises:
-        InputError: it takes other bands than it is given, or its images were mapped by other values.
+        InputError: the file takes other bands than it is given, or was made for another range of values.
     """
     bands = taken("teacher", section.bands, dataset)
-    given = bands.names if bands else ("red", "green", "blue")
-    if file.bands is not None and list(map(canonical, file.bands)) != list(map(canonical, given)):
+    names = bands.names if bands else ("red", "green", "blue")
+    if file.bands is not None and list(map(canonical, file.bands)) != list(map(canonical, names)):
         raise InputError(
-            f"teacher.onnx: {file.path} takes the bands {' '.join(file.bands)}, and is given {' '.join(given)}: name "
+            f"teacher.onnx: {file.path} takes the bands {' '.join(file.bands)}, and is given {' '.join(names)}: name "
             "its bands in teacher.bands"
         )
     theirs, ours = file.value_range, list(dataset.value_range)

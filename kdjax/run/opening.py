@@ -1,4 +1,4 @@
-"""Opens a run for a command: sets the process up, finds the cache, and says what happens."""
+"""Opens a run for a command: chooses the cache, sets up JAX's cache of compiled programs, and logs to the screen."""
 
 import os
 import time
@@ -15,21 +15,21 @@ from kdjax.run.run import Run, open_run
 
 
 def log(line: str) -> None:
-    """Prints a line with the time."""
+    """Prints a line with the time of day."""
     print(time.strftime("%H:%M:%S ") + line, flush=True)
 
 
 def _user_cache() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:  # a container's user may have no home
+    except RuntimeError:  # a user in a container may have no home
         raise InputError("run.cache_dir: this user has no home directory to keep a cache in: name a folder") from None
 
 
 def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
-    """The run of a configuration in a directory, with the options of `run.open_run`.
+    """Opens the run of a configuration in a directory, with the options of `run.open_run`.
 
-    Compiled programs are kept in the cache, so that a second start is quick. Of several processes the first one speaks.
+    Compiled programs are kept in the cache, so a second start is quick. Of several processes only the first one logs.
 
     Raises:
         InputError: see `run.open_run`.
@@ -37,10 +37,10 @@ def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     check_fields(config)
     expand_paths(config)
     cache = Path(config.run.cache_dir or _user_cache() / "kdjax")
-    # Resolved, as JAX makes the name of the folder a part of what a program is found by.
+    # Resolved, because the name of the folder is part of the key under which JAX finds a program.
     jax.config.update("jax_compilation_cache_dir", str((cache / "programs").resolve()))
-    # One that cannot be written (a full disk) or read (a run was killed as it wrote) is compiled again.
+    # A program is compiled again if it cannot be written (full disk) or read (a run was killed while it wrote).
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # many small ones add up to seconds
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # many small programs add up to seconds
     say = log if jax.process_index() == 0 else lambda line: None
     return open_run(config, workdir, cache, say, **options)

@@ -1,4 +1,4 @@
-"""Networks of other runs as teacher, their own teachers or their students: whether they fit this one."""
+"""Networks of another run as this run's teacher, and the checks that they fit its config and data."""
 
 import dataclasses
 import json
@@ -14,24 +14,24 @@ from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.run import record
 from kdjax.run.arms import has_term
-from kdjax.run.teacher_source import Given, given_teachers
+from kdjax.run.teacher_source import GivenTeacher, given_teachers
 
 FREE = ("workdir", "students", "ensemble", "weights", "weights_pixels")
-"""Fields of `config.teacher` that may differ from that run's: where it was read from, and where it began."""
+"""Fields of `config.teacher` that may differ from the other run's: where a teacher comes from or started from."""
 
 TRAINED_BY = ("class_weights", "sampling")
-"""Fields of `config.dataset` that shape a teacher's training."""
+"""Fields of `config.dataset` that affect a teacher's training."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OtherRun:
-    """A run whose networks are this one's teacher.
+    """A run whose networks are this run's teacher.
 
     Attributes:
-        field: of the configuration, that names it.
+        field: the field of this run's configuration that names it.
         workdir: its directory.
-        section: of its configuration, that its networks were trained by.
-        arm: which of its students; '' = all, or its teacher.
+        section: the section of its configuration that its networks were trained by, "teacher" or "student".
+        arm: the arm of its students; '' = all arms, or its teacher.
     """
 
     field: str
@@ -41,14 +41,14 @@ class OtherRun:
 
     @property
     def folder(self) -> Path:
-        """Of its networks."""
+        """The folder of its networks."""
         return self.workdir / ("teacher" if self.section == "teacher" else "distill")
 
     def read(self, name: str, *keys: str) -> Mapping[str, Any]:
-        """A JSON file of it, with these keys.
+        """Reads one of its JSON files, which must have these keys.
 
         Raises:
-            InputError: it is not there, or lacks a key.
+            InputError: the file cannot be read, or lacks a key.
         """
         path = self.workdir / name
         try:
@@ -63,40 +63,41 @@ class OtherRun:
         return document
 
     def config(self) -> dict[str, Any]:
-        """Its configuration as this version writes it."""
+        """Reads its configuration, in the form that this version writes."""
         return record.completed(self.read("config.json", "teacher", "student", "dataset", "arms", "distill"))
 
 
 def named(config: Any) -> tuple[OtherRun, ...]:
-    """The runs that a configuration takes teachers from."""
-    return tuple(found for one in given_teachers(config) if (found := of(one)))
+    """Returns the runs that a configuration takes teachers from."""
+    return tuple(run for teacher in given_teachers(config) if (run := source_run(teacher)))
 
 
-def of(one: Given) -> OtherRun | None:
-    """The run that a teacher is taken from, or None."""
-    if one.kind == "workdir":
-        return OtherRun(one.field, Path(one.place), "teacher")
-    if one.kind == "students":
-        place, arm = one.run_and_arm
-        return OtherRun(one.field, Path(place), "student", arm)
+def source_run(teacher: GivenTeacher) -> OtherRun | None:
+    """Returns the run that a teacher is taken from; None if it is not taken from a run."""
+    if teacher.kind == "workdir":
+        return OtherRun(teacher.field, Path(teacher.place), "teacher")
+    if teacher.kind == "students":
+        place, arm = teacher.run_and_arm
+        return OtherRun(teacher.field, Path(place), "student", arm)
     return None
 
 
 def check_config(config: Any) -> None:
-    """Compares this run's teacher, as configured, with the networks of the runs it names.
+    """Compares the teacher that this run's configuration describes with the networks of the runs it names.
 
     Raises:
-        InputError: no such run, training that is not at its end, or the first field that differs.
+        InputError: a run is missing or has trained no such networks, a field differs (the message names the first one),
+            or a member of the ensemble takes larger images than this run stores.
     """
     for other in named(config):
         if other.section == "teacher":
             total_steps(other)
         else:
             trained_students(other)
-        there = other.config()
-        theirs = dict(there["teacher"]) if other.section == "teacher" else {}
-        theirs["image_size"] = theirs.get("image_size") or there["dataset"]["image_size"]
-        if other.field == "teacher.ensemble":  # each member is as its own run says
+        other_config = other.config()
+        theirs = dict(other_config["teacher"]) if other.section == "teacher" else {}
+        theirs["image_size"] = theirs.get("image_size") or other_config["dataset"]["image_size"]
+        if other.field == "teacher.ensemble":  # each member keeps the settings of its own run
             if theirs["image_size"] > config.dataset.storage_size:
                 raise InputError(
                     f"{other.field}: {other.workdir} takes images of {theirs['image_size']} px, but "
@@ -112,11 +113,11 @@ def check_config(config: Any) -> None:
                         f"{other.workdir}: set teacher.{field} to what it was"
                     )
             if other.section == "teacher" and config.teacher.fit != "nothing":
-                _check_training(other, there["dataset"], json.loads(config.dataset.to_json()))
+                _check_training(other, other_config["dataset"], json.loads(config.dataset.to_json()))
 
 
 def _check_training(other: OtherRun, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Compares how the classes counted: results.json would else claim it of a teacher that was trained otherwise."""
+    """Compares how classes were weighted and sampled, because results.json states it for the teacher as well."""
     for field in TRAINED_BY:
         both_balanced = class_weights.is_balanced(theirs[field]) and class_weights.is_balanced(ours[field])
         if theirs[field] != ours[field] and not both_balanced:
@@ -128,31 +129,33 @@ def _check_training(other: OtherRun, theirs: Mapping[str, Any], ours: Mapping[st
 
 
 def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> None:
-    """Makes sure that the teacher names the same classes, and saw none of this run's validation and test images.
+    """Makes sure that the teacher has the same classes and saw none of this run's validation and test images.
 
-    A teacher whose best step, or the penalty of whose head, was chosen on validation images saw these too: they may not
-    be this run's test images. Students saw what their own teacher saw, and the teacher of that.
-    Images are known by their names and by their content, but for runs of earlier versions, which kept names only. How
-    many test images are not known is told, and how many labels that teacher knew which are hidden here.
+    If validation images chose a teacher's best step or the penalty of its head, it has seen these images too, so they
+    may not be among this run's test images. Students have also seen what their teacher saw, and what the teacher of
+    that teacher saw, and so on.
+
+    Images are recognized by name and by content; earlier versions recorded names only. The log says how many test
+    images the other run does not know, and how many labels its teacher was trained with that are hidden in this run.
 
     Raises:
-        InputError: other classes, images on another side, or values that were mapped to other pixels.
+        InputError: the classes differ, an image is on another side of the split, or the value ranges differ.
     """
     for other in named(config):
         _check_data(other, dataset, log)
 
 
 def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -> None:
-    there = other.read("splits.json", "classes", "train", "validation", "test")
-    if there["classes"] != list(dataset.classes):
+    splits = other.read("splits.json", "classes", "train", "validation", "test")
+    if splits["classes"] != list(dataset.classes):
         raise InputError(f"{other.field}: {other.workdir} has not the classes of this data set, or not in their order")
-    theirs, ours = there.get("value_range"), list(dataset.value_range)
+    theirs, ours = splits.get("value_range"), list(dataset.value_range)
     if ranges_differ(theirs, ours, named=False):
         raise InputError(
             f"{other.field}: {other.workdir} maps the values {theirs}, this run {ours}: set dataset.value_range to the "
             "first"
         )
-    unknown = set(dataset.test.names) - _shared(there, record.IMAGES, dataset, dataset.test.names)
+    unknown = set(dataset.test.names) - _shared(splits, record.IMAGES, dataset, dataset.test.names)
     if unknown:
         log(
             f"{other.field}: {len(unknown)} of {len(dataset.test.names)} test images of this run are not known in "
@@ -160,74 +163,77 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
         )
     if hidden := hidden_labels([other], dataset):
         log(f"{other.field}: the teacher of {other.workdir} was trained with {hidden} labels that are hidden here")
-    for one in _with_teachers(other, log):
-        _check_seen(one, dataset)
+    for run in _with_teachers(other, log):
+        _check_seen(run, dataset)
 
 
 def _check_seen(other: OtherRun, dataset: Dataset) -> None:
-    there = other.read("splits.json", "train", "validation")
-    trained = ("train", "unlabeled", "unlabelled")  # as earlier versions called them
-    chosen = ("validation",) if _selected(other) else ()
-    for did, theirs, side in (
-        ("trained on", trained, "validation"),
-        ("trained on", trained, "test"),
-        ("was selected on", chosen, "test"),
+    splits = other.read("splits.json", "train", "validation")
+    training_sides = ("train", "unlabeled", "unlabelled")  # the last is the spelling of earlier versions
+    selection_sides = ("validation",) if _selected(other) else ()
+    for usage, their_sides, side in (
+        ("trained on", training_sides, "validation"),
+        ("trained on", training_sides, "test"),
+        ("was selected on", selection_sides, "test"),
     ):
-        if both := _shared(there, theirs, dataset, getattr(dataset, side).names):
+        if shared := _shared(splits, their_sides, dataset, getattr(dataset, side).names):
             raise InputError(
-                f"{other.field}: {other.workdir} {did} {len(both)} of this run's {side} images, such as "
-                f"{min(both)}: set dataset.splits={other.workdir}/splits.json or data_seed to that run's"
+                f"{other.field}: {other.workdir} {usage} {len(shared)} of this run's {side} images, such as "
+                f"{min(shared)}: set dataset.splits={other.workdir}/splits.json or data_seed to that run's"
             )
 
 
-def _shared(there: Mapping[str, Any], theirs: Sequence[str], dataset: Dataset, names: Sequence[str]) -> set[str]:
-    """Those of these names in `dataset` whose images are under `theirs` in another run's splits.json."""
-    listed = {name for side in theirs for name in there.get(side, ())}
-    contents = {digest for side in theirs for digest in there.get("digests", {}).get(side, ())}
-    known = lambda name: name in listed or dataset.digests.get(name, "")[: record.DIGITS] in contents
-    return {name for name in names if known(name)}
+def _shared(splits: Mapping[str, Any], their_sides: Sequence[str], dataset: Dataset, names: Sequence[str]) -> set[str]:
+    """Returns the names in `dataset` whose images another run's splits.json lists on the sides `their_sides`."""
+    listed_names = {name for side in their_sides for name in splits.get(side, ())}
+    listed_digests = {digest for side in their_sides for digest in splits.get("digests", {}).get(side, ())}
+    return {
+        name
+        for name in names
+        if name in listed_names or dataset.digests.get(name, "")[: record.DIGITS] in listed_digests
+    }
 
 
 def hidden_labels(others: Iterable[OtherRun], dataset: Dataset) -> int:
-    """How many images these teachers, or theirs, were trained on with labels that this run's students are not shown.
+    """Counts the images whose label is hidden from this run's students, but not from these teachers or their teachers.
 
     Raises:
-        InputError: no such run.
+        InputError: a file of a run cannot be read.
     """
-    known: set[str] = set()
+    labeled: set[str] = set()
     for other in others:
-        for one in _with_teachers(other):
-            if one.section == "student" or one.config()["teacher"]["fit"] != "nothing":
-                there = one.read("splits.json", "train")
-                known |= set(there["train"]) - set(there.get("label_hidden", ()))
-    return len(known.intersection(dataset.members.get("label_hidden", ())))
+        for run in _with_teachers(other):
+            if run.section == "student" or run.config()["teacher"]["fit"] != "nothing":
+                splits = run.read("splits.json", "train")
+                labeled |= set(splits["train"]) - set(splits.get("label_hidden", ()))
+    return len(labeled.intersection(dataset.members.get("label_hidden", ())))
 
 
 def _with_teachers(other: OtherRun, log: Callable[[str], None] = lambda line: None) -> list[OtherRun]:
-    """A run whose networks are a teacher, and those whose networks taught these, and so on.
+    """Returns a run whose networks are a teacher, the runs whose networks taught these, and so on.
 
     Args:
         other: the run.
-        log: is told of one that is not where that run found it, of which nothing can be known.
+        log: takes a line for each run that is no longer where it was, so that nothing is known of it.
     """
-    found = [other]
-    for one in found:  # which grows
-        for teacher in named(ml_collections.ConfigDict(one.config())) if _taught(one) else ():
+    runs = [other]
+    for run in runs:  # grows within the loop
+        for teacher in named(ml_collections.ConfigDict(run.config())) if _taught(run) else ():
             teacher = dataclasses.replace(teacher, field=other.field)
-            if teacher in found:
+            if teacher in runs:
                 continue
             if (teacher.workdir / "config.json").is_file() and (teacher.workdir / "splits.json").is_file():
-                found.append(teacher)
+                runs.append(teacher)
             else:
                 log(
-                    f"{other.field}: {one.workdir} learned from {teacher.workdir}, which is not there: make sure that "
+                    f"{other.field}: {run.workdir} learned from {teacher.workdir}, which is not there: make sure that "
                     "none of this run's test images were used for it"
                 )
-    return found
+    return runs
 
 
 def _taught(other: OtherRun) -> bool:
-    """Whether its networks learned from a teacher."""
+    """Whether the networks of a run learned from a teacher."""
     if other.section == "teacher":
         return False
     arms = other.config()["arms"]
@@ -236,43 +242,48 @@ def _taught(other: OtherRun) -> bool:
 
 
 def _selected(other: OtherRun) -> bool:
-    """Whether validation chose anything of these networks, or of the teacher that they learned from.
+    """Whether validation images chose anything about these networks, or about the teacher that they learned from.
 
-    Students of other runs, and logits, are no teacher of that run: see `_with_teachers`.
+    Students of other runs and stored logits do not count as the run's teacher here: `_with_teachers` finds such
+    students, and nothing is known of logits.
     """
     config = other.config()
     if _chooses(config[other.section]) or not _taught(other):
         return _chooses(config[other.section])
-    given = given_teachers(ml_collections.ConfigDict(config))
-    own = not given or any(one.kind not in ("students", "logits") for one in given)
-    return own and _chooses(config["teacher"])
+    teachers = given_teachers(ml_collections.ConfigDict(config))
+    own_teacher = not teachers or any(teacher.kind not in ("students", "logits") for teacher in teachers)
+    return own_teacher and _chooses(config["teacher"])
 
 
 def _chooses(section: Mapping[str, Any]) -> bool:
     if section.get("onnx"):
-        return section["onnx_gives"] == "embeddings"  # a head is fitted to these; other files are taken as they are
+        return section["onnx_gives"] == "embeddings"  # only embeddings need a head, which is fitted
     return section["select"] == "best" or section.get("fit") == "head"
 
 
 def weights(other: OtherRun) -> str | None:
-    """What that teacher's training started from; None = from scratch. Raises InputError as `check_config`."""
+    """Returns the weights that the teacher's training started from; None = from scratch.
+
+    Raises:
+        InputError: the configuration of that run cannot be read.
+    """
     return other.read("config.json", "teacher")["teacher"]["weights"]
 
 
 def total_steps(other: OtherRun) -> int:
-    """Updates of that teacher's whole training.
+    """Returns the number of updates in the teacher's whole training.
 
     Raises:
-        InputError: no teacher was trained there.
+        InputError: that run has trained no teacher.
     """
     return other.read("teacher/program.json", "steps")["steps"]
 
 
 def trained_students(other: OtherRun) -> Mapping[str, Any]:
-    """The population of that run, as `record.program` has it.
+    """Returns the steps, seeds, arms and projection of that run's students, from its distill/program.json.
 
     Raises:
-        InputError: none was trained there, or it has no such arm.
+        InputError: that run has trained no students, or has no such arm.
     """
     document = other.read("distill/program.json", "steps", "seeds", "arms", "projection")
     if other.arm and other.arm not in document["arms"]:

@@ -1,4 +1,4 @@
-"""What a run has written down of itself, and whether it is still the same run."""
+"""The record that a run keeps of its config and data, and the checks that a later start is still the same run."""
 
 import hashlib
 import json
@@ -22,82 +22,84 @@ REMOVED: dict[tuple[str, str], Any] = {
     ("teacher", "onnx_classes"): [],
     ("distill", "cosine_on"): "logits",
 }
-"""Fields of earlier versions, and the value with which they meant what this version does; None: any."""
+"""Fields that were removed, each with the value that meant what kdjax does now; None = any value."""
 
 RENAMED = {
     ("dataset", "unlabelled"): "unlabeled",
     ("dataset", "unlabelled_dir"): "unlabeled_dir",
 }
-"""Fields of earlier versions that have another name now."""
+"""Fields that were renamed, with their current names."""
 
 IMAGES = ("train", "validation", "test", "unlabeled")
-"""Entries of splits.json that name images, each in one of them."""
+"""Entries of splits.json that list images; no image is in two of them."""
 
 DIGITS = 16
-"""Of the digest of an image in splits.json. Two of ten million images share these with a chance of 1 in 400 000."""
+"""Hexadecimal digits of an image's digest in splits.json. The chance that any two of ten million images share them is
+1 in 400 000."""
 
 FIX = "it says which run the checkpoints here belong to: restore it or choose another workdir"
 
 
 def completed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a config.json as this version writes it.
+    """Returns the content of a config.json as this version would write it.
 
-    Fields that it is too old to have get their defaults; fields that are gone are dropped where their value meant what
-    kdjax does now, and kept, so that they are refused, where it did not.
+    Fields that an older file lacks get their defaults. Removed fields are dropped if their value meant what kdjax does
+    now; otherwise they stay, and the comparison with the current config refuses them.
     """
     defaults = json.loads(base().to_json())
-    sections = ("dataset", "teacher", "student", "distill", "run")  # of arms each run has its own
-    held = {
+    section_names = ("dataset", "teacher", "student", "distill", "run")  # not the arms: each run defines its own
+    sections = {
         name: {RENAMED.get((name, field), field): value for field, value in document[name].items()}
-        for name in sections
+        for name in section_names
         if isinstance(document.get(name), dict)
     }
-    full = {**document, **{name: {**defaults[name], **section} for name, section in held.items()}}
-    for (section, field), meant in REMOVED.items():
-        if section in held and field in full[section] and meant in (None, full[section][field]):
+    full = {**document, **{name: {**defaults[name], **section} for name, section in sections.items()}}
+    for (section, field), equivalent in REMOVED.items():
+        if section in sections and field in full[section] and equivalent in (None, full[section][field]):
             del full[section][field]
     return full
 
 
 def first_difference(new: Any, old: Any, path: str = "") -> str | None:
-    """Where two JSON documents first differ, as "field: new (was old)", or None where they agree."""
+    """Returns where two JSON documents first differ, as "field is new, was old"; None if they are equal."""
     if isinstance(new, dict) and isinstance(old, dict):
         for key in sorted({*new, *old}):
-            found = first_difference(new.get(key), old.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
+            difference = first_difference(new.get(key), old.get(key), f"{path}.{key}" if path else key)
+            if difference:
+                return difference
         return None
     return None if new == old else f"{path} is {new!r}, was {old!r}"
 
 
 def begun(workdir: Path) -> bool:
-    """Whether a run has checkpoints. Until it has one, its directory may change its mind."""
+    """Whether a run has checkpoints. Before the first one, the config and data of its directory may still change."""
     return any(map(checkpoint.begun, workdir.glob("*")))
 
 
 def with_dtype(
     config: ConfigDict, workdir: Path, *, goes_on: bool, follows: bool = False
 ) -> tuple[ConfigDict, dict[str, Any]]:
-    """A configuration whose dtype is the one that the run computes in, and the content of its config.json.
+    """Returns a copy of the config with the dtype that the run computes in, and the content of its config.json.
 
-    dtype=auto is decided where a run begins and written into its config.json: its teacher's outputs, checkpoints and
-    figures are then of one precision, on whatever machine the later stages run. Runs of earlier versions wrote "auto",
-    which does not say where they began: they compute as the backend says, and keep it.
+    dtype=auto is decided when a run begins, and the decision is written into its config.json. Its teacher outputs,
+    checkpoints and figures then have one precision, on whatever machine the later stages run. Earlier versions wrote
+    "auto", which does not say where the run began: such a run uses the dtype of the current backend, and its file
+    keeps "auto".
 
     Args:
-        config: as asked for; left as it is.
+        config: the configuration as the user gave it; it is not changed.
         workdir: the run's directory.
-        goes_on: whether it holds a run with checkpoints.
-        follows: whether another process writes it, which may have none yet.
+        goes_on: whether the directory holds a run with checkpoints.
+        follows: whether another process writes the run; that process may not have written a checkpoint yet.
 
     Raises:
-        InputError: that file cannot be read, or holds something else.
+        InputError: config.json cannot be read, or is not the record of a run.
     """
     config = config.copy_and_resolve_references()
     goes_on = goes_on or (follows and (workdir / "config.json").is_file())
-    kept = read(workdir, "config.json").get("dtype") if goes_on else None
-    if config.dtype == "auto" and kept in ("float32", "bfloat16"):
-        config.dtype = kept
+    recorded_dtype = read(workdir, "config.json").get("dtype") if goes_on else None
+    if config.dtype == "auto" and recorded_dtype in ("float32", "bfloat16"):
+        config.dtype = recorded_dtype
     document = json.loads(config.to_json())
     if config.dtype == "auto":
         config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -107,34 +109,35 @@ def with_dtype(
 
 
 def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
-    """Makes sure that a run with checkpoints goes on with its configuration.
+    """Makes sure that a run with checkpoints continues with the configuration that it began with.
 
-    Images may have moved, and each process may have its own: `check_same_data` looks at what they are.
+    The path of the images is not compared: they may have moved, and each process may have its own copy.
+    `check_same_data` compares their content.
 
     Args:
-        workdir: its directory.
-        document: the configuration now, as JSON.
+        workdir: the run's directory.
+        document: the current configuration, as JSON.
 
     Raises:
-        InputError: names the first field that differs.
+        InputError: a field differs; the message names the first one.
     """
-    before = read(workdir, "config.json")
-    if not all(isinstance(before.get(name), dict) for name in ("dataset", "student", "distill", "arms")):
+    recorded = read(workdir, "config.json")
+    if not all(isinstance(recorded.get(name), dict) for name in ("dataset", "student", "distill", "arms")):
         raise InputError(f"{workdir / 'config.json'} is not the record of a run: {FIX}")
-    before = completed(before)
-    joined = _baseline_joined(workdir)
-    found = first_difference(_deciding(document, joined), _deciding(before, joined))
-    if found:
+    recorded = completed(recorded)
+    baseline_joined = _baseline_joined(workdir)
+    difference = first_difference(_result_fields(document, baseline_joined), _result_fields(recorded, baseline_joined))
+    if difference:
         raise InputError(
-            f"workdir {workdir} holds a run of another config: {found}; set it back or choose another workdir"
+            f"workdir {workdir} holds a run of another config: {difference}; set it back or choose another workdir"
         )
 
 
 def splits_document(dataset: Dataset) -> dict[str, Any]:
-    """The content of splits.json: the splits, and what tells whether their names still mean the same images.
+    """Returns the content of splits.json: the splits, and what identifies their images and labels.
 
-    With the digests of the images of each split, by which other runs know them under other names; and the values that
-    became black and white, () of bytes: a data set that says nothing of them chose its own.
+    The digests let other runs recognize an image under another name. `value_range` holds the values that became black
+    and white, () for images of bytes; kdjax chooses them from the images if the user does not, so they are recorded.
     """
     return {
         **dataset.splits_document(),
@@ -148,69 +151,70 @@ def splits_document(dataset: Dataset) -> dict[str, Any]:
 
 
 def _labels_digest(dataset: Dataset) -> str:
-    """SHA-256 of which class each image of the splits has."""
+    """Returns the SHA-256 of the class of every image, in hexadecimal."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    labels = {side: dict(zip(one.names, one.labels.tolist(), strict=True)) for side, one in splits.items()}
+    labels = {side: dict(zip(split.names, split.labels.tolist(), strict=True)) for side, split in splits.items()}
     return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()
 
 
 def check_same_data(workdir: Path, dataset: Dataset, path: str, log: Callable[[str], None]) -> None:
-    """Refuses data of other names, classes or labels than the run's, and logs other pixels under the same names.
+    """Refuses data whose names, classes or labels differ from the run's, and logs pixels that differ.
 
-    Other versions of the decoding libraries may change the last bit of a pixel. Other names would put images that were
-    trained on among those that measure.
+    Different names could put images that were trained on into validation or test. Different pixels under the same names
+    are allowed, because another version of a decoding library may change the last bit of a pixel.
 
     Args:
         workdir: the run's directory.
-        dataset: the data now.
-        path: where they were read, `dataset.path`.
-        log: takes lines.
+        dataset: the current data.
+        path: where the data were read from, `dataset.path`.
+        log: takes lines for the user.
 
     Raises:
-        InputError: names, the order of the classes, labels, or the values of black and white differ; or pixels do that
-            are read elsewhere than before.
+        InputError: names, the order of the classes, labels, or the values of black and white differ; or the pixels
+            differ and were read from another path than before.
     """
-    before, now = read(workdir, "splits.json"), splits_document(dataset)
-    sides = sorted(now.keys() - {"fingerprint", "labels", "digests", "value_range"})
-    listed = (before.get(side, []) for side in sides)
+    recorded, current = read(workdir, "splits.json"), splits_document(dataset)
+    sides = sorted(current.keys() - {"fingerprint", "labels", "digests", "value_range"})
+    listed = (recorded.get(side, []) for side in sides)
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed):
         raise InputError(f"{workdir / 'splits.json'} is not the record of a run: {FIX}")
     for side in sides:
-        differing = set(before.get(side, ())) ^ set(now[side])
+        differing = set(recorded.get(side, ())) ^ set(current[side])
         if differing:
             raise InputError(
                 f"workdir {workdir} holds a run on other data: {len(differing)} names under {side!r} of its "
                 f"splits.json differ, such as {min(differing)}: put the data back or choose another workdir"
             )
-    if before.get("classes", now["classes"]) != now["classes"]:
+    if recorded.get("classes", current["classes"]) != current["classes"]:
+        old_classes, new_classes = (", ".join(document["classes"][:3]) for document in (recorded, current))
         raise InputError(
-            f"workdir {workdir} holds a run whose classes have another order, {', '.join(before['classes'][:3])}, … in "
-            f"its splits.json, now {', '.join(now['classes'][:3])}, …: put the data back or choose another workdir"
+            f"workdir {workdir} holds a run whose classes have another order, {old_classes}, … in its splits.json, "
+            f"now {new_classes}, …: put the data back or choose another workdir"
         )
-    if before.get("labels", now["labels"]) != now["labels"]:
+    if recorded.get("labels", current["labels"]) != current["labels"]:
         raise InputError(
             f"workdir {workdir} holds a run on images with other labels: put the data back or choose another workdir"
         )
-    if before.get("value_range", now["value_range"]) != now["value_range"]:
+    if recorded.get("value_range", current["value_range"]) != current["value_range"]:
         raise InputError(
-            f"workdir {workdir} holds a run for which the values {before['value_range']} became black and white, now "
-            f"{now['value_range']}, as the images have changed: put them back or choose another workdir"
+            f"workdir {workdir} holds a run for which the values {recorded['value_range']} became black and white, now "
+            f"{current['value_range']}, as the images have changed: put them back or choose another workdir"
         )
-    if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
-        was = read(workdir, "config.json")["dataset"].get("path", path)
-        if was != path:
+    if recorded.get("fingerprint", current["fingerprint"]) != current["fingerprint"]:
+        recorded_path = read(workdir, "config.json")["dataset"].get("path", path)
+        if recorded_path != path:
             raise InputError(
                 f"workdir {workdir} holds a run on other images of the same names: dataset.path is {path!r}, was "
-                f"{was!r}; set it back or choose another workdir"
+                f"{recorded_path!r}; set it back or choose another workdir"
             )
         log("data: the images are not those that this run began with: decoded by other versions, or changed")
 
 
 def read(workdir: Path, name: str) -> dict[str, Any]:
-    """A file in which a run with checkpoints says which run it is.
+    """Reads a JSON file that identifies a run with checkpoints.
 
     Raises:
-        InputError: it cannot be read, or holds something else.
+        InputError: the file cannot be read, or is not the record of a run.
     """
     document = files.read_json(workdir / name, FIX)
     if not isinstance(document, dict):
@@ -219,7 +223,7 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
 
 
 def _baseline_joined(workdir: Path) -> bool:
-    """Whether the students that have been trained are also those of the arm that no field names."""
+    """Whether the trained students include the baseline arm, which kdjax adds without a field that names it."""
     program = workdir / "distill" / "program.json"
     if not program.exists():
         return False
@@ -227,8 +231,8 @@ def _baseline_joined(workdir: Path) -> bool:
     return isinstance(document, dict) and BASELINE in document.get("arms", ())
 
 
-def _deciding(document: Mapping[str, Any], baseline_joined: bool) -> dict[str, Any]:
-    """What decides the results of a run: all but where the images lie, `run` and the arms that are not trained."""
+def _result_fields(document: Mapping[str, Any], baseline_joined: bool) -> dict[str, Any]:
+    """Returns the fields that determine results: all but the images' path, the section `run` and untrained arms."""
     used = (*document["distill"].get("arms", ()), *[BASELINE] * baseline_joined)
     arms = {BASELINE: json.loads(base().to_json())["arms"][BASELINE], **document["arms"]}
     dataset = {**document["dataset"], "path": None}

@@ -1,4 +1,4 @@
-"""The teachers of a run, whatever kind they are, and the soft targets that they make."""
+"""Opens the teachers of a run, of whatever kind, and their soft targets."""
 
 import dataclasses
 import itertools
@@ -11,9 +11,9 @@ import numpy as np
 from kdjax.errors import InputError
 from kdjax.run import other_run
 from kdjax.run.arms import head_weights
-from kdjax.run.onnx_teacher import check_said, declared
+from kdjax.run.onnx_teacher import check_metadata, declared
 from kdjax.run.run import Run, other_networks
-from kdjax.run.teacher_source import Given, given_teachers
+from kdjax.run.teacher_source import GivenTeacher, given_teachers
 from kdjax.runtime.devices import DeviceMapping, barrier, first_process_says
 from kdjax.teacher import store
 from kdjax.teacher.fitted_head import NAME, Head, read_head, write_head
@@ -26,12 +26,12 @@ from kdjax.training.probe import Probe, probe
 
 
 def open_targets(run: Run) -> Targets:
-    """The soft targets of a run; those that it began with, if it has begun.
+    """Opens the soft targets of a run.
 
     Raises:
-        InputError: there is no trained teacher, what was given does not fit, or it is another than the run began with.
+        InputError: no teacher has been trained, a given teacher does not fit, or the run began with another teacher.
     """
-    shown = _shown(run)
+    view_settings = _view_settings(run)
     parts = {
         "examples": run.dataset.fingerprint,
         "augmentation": run.augmentation.describe(),
@@ -39,56 +39,61 @@ def open_targets(run: Run) -> Targets:
     }
     classes = len(run.dataset.classes)
 
-    def made(teacher: Teacher) -> Source:
+    def source_of(teacher: Teacher) -> Source:
         return Source(store.cached(run.cache_dir, {**parts, **teacher.parts}, classes, run.log), teacher)
 
-    def found(one: Given) -> Source:
-        if one.kind == "logits":  # arrays made before take the place of a teacher
-            return Source(store.named(one.place, one.field, parts, classes, run.log), None)
-        return made(_onnx(run, one, shown) if one.kind == "onnx" else _of_another_run(run, one, shown))
+    def given_source(given: GivenTeacher) -> Source:
+        if given.kind == "logits":  # existing arrays replace the teacher
+            return Source(store.named(given.place, given.field, parts, classes, run.log), None)
+        make = _onnx_teacher if given.kind == "onnx" else _teacher_of_other_run
+        return source_of(make(run, given, view_settings))
 
-    given = given_teachers(run.config)
-    sources = tuple(map(found, given)) or (made(_own(run, shown)),)
-    _refuse_one_twice(given, sources)
+    teachers = given_teachers(run.config)
+    sources = tuple(map(given_source, teachers)) or (source_of(_own_teacher(run, view_settings)),)
+    _refuse_duplicates(teachers, sources)
     targets = Targets(sources, run.workdir, run.results_dir, run.log)
     targets.check(ended=run.student.has_ended)
     return targets
 
 
 def has_teacher(run: Run) -> bool:
-    """Whether a run has one: its arms learn from it, it was given, or trained here; the same in every process."""
+    """Whether a run has a teacher: an arm learns from it, it was given, or it was trained in this run.
+
+    The answer is the same in every process.
+    """
     taught = any(arm.needs_teacher for arm in run.student.arms)
     return taught or run.teacher is None or bool(first_process_says(run.teacher.has_checkpoints))
 
 
-def _refuse_one_twice(given: tuple[Given, ...], sources: tuple[Source, ...]) -> None:
-    """One teacher may have two names, as that of a run and the folder of its logits."""
-    for (before, its), (one, own) in itertools.combinations(zip(given, sources, strict=False), 2):
-        # Arrays that were made elsewhere may say nothing of who made them.
-        if own.folder.fingerprint == its.folder.fingerprint and "teacher" in own.folder.parts:
+def _refuse_duplicates(teachers: tuple[GivenTeacher, ...], sources: tuple[Source, ...]) -> None:
+    """Refuses a teacher that is given under two names, such as a run and the folder of its logits."""
+    pairs = zip(teachers, (source.folder for source in sources), strict=False)
+    for (first, first_folder), (second, second_folder) in itertools.combinations(pairs, 2):
+        # Logits that were made elsewhere may not record their teacher.
+        if second_folder.fingerprint == first_folder.fingerprint and "teacher" in second_folder.parts:
             raise InputError(
-                f"{one.field}: {before.place} and {one.place} are one teacher, whose logits would count twice: leave "
-                "one of them out"
+                f"{second.field}: {first.place} and {second.place} are one teacher, whose logits would count twice: "
+                "leave one of them out"
             )
 
 
 def fit_encoder_heads(run: Run) -> list[tuple[str, Probe]]:
-    """Fits a linear head to each encoder that the run names and has none for; they are kept in its directory.
+    """Fits a linear head to each encoder that the run names and has no head for, and stores it in the run's directory.
 
     Returns:
-        The files and their fits; of several processes the first one fits.
+        The encoder files and their fits. Only the first of several processes fits; the others return an empty list.
     """
     fitted = []
-    for one in given_teachers(run.config):
-        if one.kind == "onnx" and run.config.teacher.onnx_gives == "embeddings":
-            file, _ = _opened(run, one, run.teacher_size)
-            parts = _fitted_to(run, file)
+    for teacher in given_teachers(run.config):
+        if teacher.kind == "onnx" and run.config.teacher.onnx_gives == "embeddings":
+            file, _ = _open_onnx(run, teacher, run.teacher_size)
+            parts = _head_parts(run, file)
             folder = run.workdir / "teacher" / parts["teacher"][:16]
             if first_process_says(read_head(folder, parts) is None):
                 if jax.process_index() == 0:
                     fit = _fit_head(run, file)
                     write_head(folder, Head(fit.kernel, fit.bias, parts, fit.figures))
-                    fitted.append((one.place, fit))
+                    fitted.append((teacher.place, fit))
                 barrier("the head is stored")
     return fitted
 
@@ -101,44 +106,48 @@ def _fit_head(run: Run, file: OnnxFile) -> Probe:
 
 
 def check_files(run: Run) -> None:
-    """Opens the ONNX files that the run names, as they will be opened when their outputs are needed.
+    """Opens the ONNX files that the run names, in the same way as when their outputs are needed.
 
     Raises:
-        InputError: one cannot be used.
+        InputError: a file cannot be used.
     """
-    shown = _shown(run)
-    for one in given_teachers(run.config):
-        if one.kind == "onnx":
-            _onnx(run, one, shown)
+    view_settings = _view_settings(run)
+    for teacher in given_teachers(run.config):
+        if teacher.kind == "onnx":
+            _onnx_teacher(run, teacher, view_settings)
 
 
-def _shown(run: Run) -> Shown:
+def _view_settings(run: Run) -> Shown:
     return Shown(run.teacher_size, run.config.data_seed, run.augmentation)
 
 
-def _fitted_to(run: Run, file: OnnxFile) -> dict[str, Any]:
+def _head_parts(run: Run, file: OnnxFile) -> dict[str, Any]:
     weights = head_weights(run.config, run.dataset)
-    weighed = {"class_weights": list(weights)} if weights else {}
+    weighting = {"class_weights": list(weights)} if weights else {}
     measure = run.student.selected_by
-    chosen = {"selected_by": measure} if measure != "top1" else {}
-    return {**file.parts, "examples": run.dataset.fingerprint, **weighed, **chosen}
+    selection = {"selected_by": measure} if measure != "top1" else {}
+    return {**file.parts, "examples": run.dataset.fingerprint, **weighting, **selection}
 
 
-def _own(run: Run, shown: Shown) -> Teacher:
-    """The network that this run has trained, or taken as it is."""
+def _own_teacher(run: Run, view_settings: Shown) -> Teacher:
+    """Returns the network that this run has trained, or uses as it is, as its teacher."""
     assert run.teacher is not None
-    return _network(run, run.teacher, run.teacher.finished().one(0, 0), shown)
+    return _network_teacher(run, run.teacher, run.teacher.finished().one(0, 0), view_settings)
 
 
-def _of_another_run(run: Run, one: Given, shown: Shown) -> Teacher:
-    """The teacher of another run, or the mean of its students: those of one arm, or all."""
-    other = other_run.of(one)
+def _teacher_of_other_run(run: Run, teacher: GivenTeacher, view_settings: Shown) -> Teacher:
+    """Returns the teacher of another run, or the mean of its students of one arm or of all arms.
+
+    Raises:
+        InputError: all of these students failed.
+    """
+    other = other_run.source_run(teacher)
     assert other is not None
     learner = other_networks(run, other)
-    shown = dataclasses.replace(shown, size=learner.size)
+    view_settings = dataclasses.replace(view_settings, size=learner.size)
     finished = learner.finished()
     if other.section == "teacher":
-        return _network(run, learner, finished.one(0, 0), shown)
+        return _network_teacher(run, learner, finished.one(0, 0), view_settings)
     chosen = [
         finished.one(row, column)
         for row, column in np.argwhere(finished.usable)
@@ -151,42 +160,42 @@ def _of_another_run(run: Run, one: Given, shown: Shown) -> Teacher:
         f"mean of {len(chosen)} {learner.section.model}",
         Mean(learner.network, len(chosen)),
         {kind: {"network": leaves} for kind, leaves in stacked.items()},
-        shown,
+        view_settings,
         dtype=str(jnp.dtype(learner.network.dtype)),
         on_device=run.on_device(run.dataset.train.images),
         mapping=DeviceMapping(),
     )
 
 
-def _network(run: Run, learner: Learner, variables: dict[str, Any], shown: Shown) -> Teacher:
+def _network_teacher(run: Run, learner: Learner, variables: dict[str, Any], view_settings: Shown) -> Teacher:
     return from_network(
         learner.section.model,
         learner.network,
         variables,
-        shown,
+        view_settings,
         dtype=str(jnp.dtype(learner.network.dtype)),
         on_device=run.on_device(run.dataset.train.images),
         mapping=learner.mapping,
     )
 
 
-def _opened(run: Run, one: Given, size: int) -> tuple[OnnxFile, Declared]:
-    said = declared(run.config.teacher, run.dataset)
-    file = opened(one.place, said, size)
-    check_said(file, run.config.teacher, run.dataset)
-    return file, said
+def _open_onnx(run: Run, teacher: GivenTeacher, size: int) -> tuple[OnnxFile, Declared]:
+    declaration = declared(run.config.teacher, run.dataset)
+    file = opened(teacher.place, declaration, size)
+    check_metadata(file, run.config.teacher, run.dataset)
+    return file, declaration
 
 
-def _onnx(run: Run, one: Given, shown: Shown) -> Teacher:
-    file, said = _opened(run, one, shown.size)
-    if said.gives != "embeddings":
-        return from_onnx(file, said, run.dataset.classes, shown)
-    parts = _fitted_to(run, file)
+def _onnx_teacher(run: Run, teacher: GivenTeacher, view_settings: Shown) -> Teacher:
+    file, declaration = _open_onnx(run, teacher, view_settings.size)
+    if declaration.gives != "embeddings":
+        return from_onnx(file, declaration, run.dataset.classes, view_settings)
+    parts = _head_parts(run, file)
     folder = run.workdir / "teacher" / parts["teacher"][:16]
     head = read_head(folder, parts)
     if head is None:
         raise InputError(
-            f"{one.field}: {folder / NAME}, the head of {one.place} for these images, is not there: run "
+            f"{teacher.field}: {folder / NAME}, the head of {teacher.place} for these images, is not there: run "
             "--stages=teacher first"
         )
-    return from_encoder(file, head, shown)
+    return from_encoder(file, head, view_settings)

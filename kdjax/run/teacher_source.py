@@ -1,4 +1,4 @@
-"""What gives a run its teacher, by the configuration: a network that it trains itself, or networks from elsewhere."""
+"""Where a run's teacher comes from, by its configuration: the run trains it, or the user gives one from elsewhere."""
 
 import dataclasses
 import itertools
@@ -11,17 +11,17 @@ import ml_collections
 from kdjax.errors import InputError
 
 KINDS = ("workdir", "students", "onnx", "logits")
-"""Members of `teacher.ensemble`: the teacher of a run, the students of one, an ONNX file, a folder of stored logits."""
+"""Kinds of given teachers: a run's teacher, a run's students, an ONNX file, or a folder of stored logits."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
-    """A teacher from elsewhere.
+class GivenTeacher:
+    """A teacher that the run does not train itself.
 
     Attributes:
         kind: one of `KINDS`.
-        place: where it is: RUN, RUN[:ARM], FILE or FOLDER.
-        field: that names it, for messages.
+        place: its location: RUN, RUN[:ARM], FILE or FOLDER, by its kind.
+        field: the configuration field that gives it, for messages.
     """
 
     kind: str
@@ -29,18 +29,18 @@ class Given:
     field: str
 
     @property
-    def words(self) -> str:
-        """What the teacher is called in tables."""
+    def title(self) -> str:
+        """The name of the teacher in tables."""
         if self.kind == "workdir":
             return f"teacher of {self.place}"
         return f"students of {self.place}" if self.kind == "students" else Path(self.place).name
 
     @property
     def run_and_arm(self) -> tuple[str, str]:
-        """Of students, named as RUN or RUN:ARM, the run and the arm, '' = all; of others the place and ''.
+        """The directory of the run and the arm; the arm is '' for all arms, and for teachers that are not students.
 
         Raises:
-            InputError: there is no arm behind the colon.
+            InputError: no arm follows the colon.
         """
         run, colon, arm = self.place.rpartition(":")
         if self.kind != "students" or not colon or "/" in arm:
@@ -51,10 +51,10 @@ class Given:
 
 
 def given_field(config: ml_collections.ConfigDict) -> str | None:
-    """The field that gives the teacher, in place of training one; None where the run trains its own.
+    """Returns the configuration field that gives the teacher; None if the run trains its own.
 
     Raises:
-        InputError: several do.
+        InputError: several fields give one.
     """
     fields = {
         "teacher.workdir": config.teacher.workdir,
@@ -69,11 +69,12 @@ def given_field(config: ml_collections.ConfigDict) -> str | None:
     return chosen[0] if chosen else None
 
 
-def given_teachers(config: ml_collections.ConfigDict) -> tuple[Given, ...]:
-    """The teachers that the configuration names, of whose logits the mean is taken; () where the run trains its own.
+def given_teachers(config: ml_collections.ConfigDict) -> tuple[GivenTeacher, ...]:
+    """Returns the teachers that the configuration gives; () if the run trains its own. Their logits are averaged.
 
     Raises:
-        InputError: several fields name some, or a member of the ensemble is not KIND=PLACE.
+        InputError: several fields give teachers, one is given twice, a folder of logits is not a string, or a member of
+            the ensemble is not KIND=PLACE.
     """
     field = given_field(config)
     if field is None:
@@ -82,19 +83,19 @@ def given_teachers(config: ml_collections.ConfigDict) -> tuple[Given, ...]:
         for folder in config.distill.logits:
             if not isinstance(folder, str):
                 raise InputError(f"distill.logits: {folder!r} names no folder: give texts, as ('FOLDER',)")
-        folders = tuple(Given("logits", folder, field) for folder in config.distill.logits)
+        folders = tuple(GivenTeacher("logits", folder, field) for folder in config.distill.logits)
         _refuse_repeats(folders)
         return folders
     if field != "teacher.ensemble":
         kind = field.rpartition(".")[2]
-        return (Given(kind, config.teacher[kind], field),)
+        return (GivenTeacher(kind, config.teacher[kind], field),)
     members = tuple(_member(text) for text in config.teacher.ensemble)
     _refuse_repeats(members)
     return members
 
 
 def gives_features(config: ml_collections.ConfigDict) -> bool:
-    """Whether the teacher has features beside its logits: of several there are none in common."""
+    """Whether the teacher provides features besides logits. Several teachers have no features in common."""
     teachers = given_teachers(config)
     if not teachers:
         return True
@@ -104,25 +105,25 @@ def gives_features(config: ml_collections.ConfigDict) -> bool:
     return teachers[0].kind == "workdir" or encoder
 
 
-def _refuse_repeats(teachers: tuple[Given, ...]) -> None:
-    for before, one in itertools.combinations(teachers, 2):
-        (there, its_arm), (here, arm) = before.run_and_arm, one.run_and_arm
-        if one.kind != before.kind or os.path.realpath(here) != os.path.realpath(there):
+def _refuse_repeats(teachers: tuple[GivenTeacher, ...]) -> None:
+    for first, second in itertools.combinations(teachers, 2):
+        (first_run, first_arm), (second_run, second_arm) = first.run_and_arm, second.run_and_arm
+        if second.kind != first.kind or os.path.realpath(second_run) != os.path.realpath(first_run):
             continue
-        if arm == its_arm:
-            raise InputError(f"{one.field} names {one.place} twice: its logits would count twice")
-        if not (arm and its_arm):
+        if second_arm == first_arm:
+            raise InputError(f"{second.field} names {second.place} twice: its logits would count twice")
+        if not (second_arm and first_arm):
             raise InputError(
-                f"{one.field} names {before.place} and {one.place}: the students of both would count twice: leave one "
-                "of them out"
+                f"{second.field} names {first.place} and {second.place}: the students of both would count twice: leave "
+                "one of them out"
             )
 
 
-def _member(text: object) -> Given:
-    found = re.fullmatch(rf"({'|'.join(KINDS)})=(.+)", text) if isinstance(text, str) else None
-    if not found:
+def _member(text: object) -> GivenTeacher:
+    match = re.fullmatch(rf"({'|'.join(KINDS)})=(.+)", text) if isinstance(text, str) else None
+    if not match:
         raise InputError(
             f"teacher.ensemble: {text!r} names no teacher: give 'workdir=RUN', 'students=RUN', 'students=RUN:ARM', "
             "'onnx=FILE' or 'logits=FOLDER'"
         )
-    return Given(found[1], found[2], "teacher.ensemble")
+    return GivenTeacher(match[1], match[2], "teacher.ensemble")

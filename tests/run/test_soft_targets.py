@@ -18,7 +18,7 @@ from kdjax.errors import InputError
 from kdjax.inputs.augment import Augmentation
 from kdjax.run import soft_targets
 from kdjax.run.soft_targets import check_files, open_targets
-from kdjax.run.teacher_source import Given
+from kdjax.run.teacher_source import GivenTeacher
 from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher import store
 from kdjax.teacher.teacher import Shown
@@ -114,8 +114,8 @@ def test_of_several_processes_the_first_fits_the_head_of_an_encoder(tmp_path, mo
     )  # fmt: skip
     for name, made in {
         "given_teachers": lambda config: [SimpleNamespace(kind="onnx", place="encoder.onnx")],
-        "_opened": lambda *given: (None, None),
-        "_fitted_to": lambda run, file: {"teacher": "a"},
+        "_open_onnx": lambda *given: (None, None),
+        "_head_parts": lambda run, file: {"teacher": "a"},
         "_fit_head": lambda run, file: fit,
         "write_head": lambda folder, head: written.append(folder.name),
         "first_process_says": lambda answer: said.append(answer) or answer,
@@ -135,7 +135,7 @@ def test_a_head_belongs_to_its_images_and_class_weights():
         train = SimpleNamespace(labels=np.array([0, 0, 1], np.int32))
         dataset = SimpleNamespace(fingerprint=fingerprint, classes=("a", "b"), train=train)
         run = SimpleNamespace(config=config, dataset=dataset, student=SimpleNamespace(selected_by="top1"))
-        return soft_targets._fitted_to(run, SimpleNamespace(parts={"teacher": "t"}))
+        return soft_targets._head_parts(run, SimpleNamespace(parts={"teacher": "t"}))
 
     assert fitted_to() == fitted_to() != fitted_to("y")
     assert fitted_to() != fitted_to(weights=("balanced",))
@@ -176,8 +176,8 @@ def test_a_mean_of_students_is_of_those_asked_for_that_did_not_fail(monkeypatch,
     monkeypatch.setattr(soft_targets, "Mean", lambda network, count: count)
     monkeypatch.setattr(soft_targets, "from_network", lambda name, network, made, shown, **_: (network, made, shown))
     run = SimpleNamespace(on_device=bool, dataset=SimpleNamespace(train=SimpleNamespace(images=None)))
-    given = Given("students", place, "teacher.ensemble")
-    count, made, shown = soft_targets._of_another_run(run, given, Shown(SIZE, data_seed=0))
+    given = GivenTeacher("students", place, "teacher.ensemble")
+    count, made, shown = soft_targets._teacher_of_other_run(run, given, Shown(SIZE, data_seed=0))
     assert (count, made["params"]["network"].tolist(), shown.size) == (len(members), members, 48)
 
 

@@ -10,7 +10,7 @@ import pytest
 from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.run.checks import expand_paths, validate
-from kdjax.run.teacher_source import Given, given_field, given_teachers, gives_features
+from kdjax.run.teacher_source import GivenTeacher, given_field, given_teachers, gives_features
 
 
 def given(**fields):
@@ -50,8 +50,8 @@ def test_what_names_no_teacher_is_refused(member):
 
 def test_arrays_and_single_teachers_are_one_list():
     assert given_teachers(base()) == ()
-    assert given_teachers(given(students="a:kl")) == (Given("students", "a:kl", "teacher.students"),)
-    assert given_teachers(given(logits=("a", "b"))) == tuple(Given("logits", x, "distill.logits") for x in "ab")
+    assert given_teachers(given(students="a:kl")) == (GivenTeacher("students", "a:kl", "teacher.students"),)
+    assert given_teachers(given(logits=("a", "b"))) == tuple(GivenTeacher("logits", x, "distill.logits") for x in "ab")
 
 
 def test_a_configuration_that_was_read_back_is_as_good():

@@ -59,8 +59,8 @@ OF_BANDS = (
     ),
     Mutant(
         "kdjax/run/network_bands.py",
-        "known = [their_keys.index(canonical(name)) for name in names]",
-        "known = list(range(len(names)))",
+        "their_places = [their_keys.index(canonical(name)) for name in names]",
+        "their_places = list(range(len(names)))",
         "tests/run/test_network_bands.py",
     ),
     Mutant(

@@ -16,14 +16,14 @@ OF_RUNS = (
     # What a run is given, and whose it is.
     Mutant(
         SOFT,
-        '    return {**file.parts, "examples": run.dataset.fingerprint, **weighed, **chosen}',
-        '    return {**file.parts, "examples": run.dataset.fingerprint, **chosen}',
+        '    return {**file.parts, "examples": run.dataset.fingerprint, **weighting, **selection}',
+        '    return {**file.parts, "examples": run.dataset.fingerprint, **selection}',
         f"{SOFT_TESTS} -k class_weights",
     ),
     Mutant(
         SOFT,
-        '    return {**file.parts, "examples": run.dataset.fingerprint, **weighed, **chosen}',
-        "    return {**file.parts, **weighed, **chosen}",
+        '    return {**file.parts, "examples": run.dataset.fingerprint, **weighting, **selection}',
+        "    return {**file.parts, **weighting, **selection}",
         f"{SOFT_TESTS} -k class_weights",
     ),
     Mutant(
@@ -47,7 +47,10 @@ OF_RUNS = (
     ),
     Mutant(SOFT, '        if other.arm in ("", learner.arms[column].name)\n', "", f"{SOFT_TESTS} -k mean_of_students"),
     Mutant(
-        SOFT, "    shown = dataclasses.replace(shown, size=learner.size)\n", "", f"{SOFT_TESTS} -k mean_of_students"
+        SOFT,
+        "    view_settings = dataclasses.replace(view_settings, size=learner.size)\n",
+        "",
+        f"{SOFT_TESTS} -k mean_of_students",
     ),
     Mutant(
         "kdjax/run/other_run.py",
@@ -69,20 +72,20 @@ OF_RUNS = (
     ),
     Mutant(
         RECORD,
-        "for side, one in splits.items()}\n    return hashlib",
-        "for side, one in list(splits.items())[:1]}\n    return hashlib",
+        "for side, split in splits.items()}\n    return hashlib",
+        "for side, split in list(splits.items())[:1]}\n    return hashlib",
         f"{RECORD_TESTS} -k each_side",
     ),
     Mutant(
         BANDS,
-        'kept["names"] != now["names"]:',
-        'sorted(kept["names"]) != sorted(now["names"]):',
+        'recorded["names"] != current["names"]:',
+        'sorted(recorded["names"]) != sorted(current["names"]):',
         f"{BANDS_TESTS} -k keeps_its_statistics",
     ),
     Mutant(
         BANDS,
-        '    if bands is None or said.get("bands") != list(bands.names):\n',
-        "    if bands is None or not said:\n",
+        '    if bands is None or statistics.get("bands") != list(bands.names):\n',
+        "    if bands is None or not statistics:\n",
         f"{BANDS_TESTS} -k keeps_its_statistics",
     ),
     Mutant(

@@ -202,7 +202,7 @@ WIRED = (
     ),
     Mutant(
         "kdjax/run/arms.py",
-        "    if compared and (dataset.train.labels < 0).any()",
+        "    if both_kinds and (dataset.train.labels < 0).any()",
         "    if (dataset.train.labels < 0).any()",
         f"{BASELINE} -k joins",
     ),
@@ -257,8 +257,8 @@ WIRED = (
     ),
     Mutant(
         "kdjax/run/other_run.py",
-        'set(there["train"]) - set(there.get("label_hidden", ()))',
-        'set(there["train"])',
+        'set(splits["train"]) - set(splits.get("label_hidden", ()))',
+        'set(splits["train"])',
         "tests/run/test_other_run.py -k labels_that_the_teacher",
     ),
     Mutant(
@@ -292,7 +292,7 @@ WIRED = (
         "if False:",
         "tests/test_main.py -k left_alone",
     ),
-    Mutant("kdjax/run/record.py", "if was != path:", "if False:", "tests/run/test_record.py"),
+    Mutant("kdjax/run/record.py", "if recorded_path != path:", "if False:", "tests/run/test_record.py"),
     Mutant(
         "kdjax/stages/follow.py",
         "while seen < total and not lost:",
