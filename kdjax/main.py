@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the stages that were asked for.
+    """Runs the stages that the command asks for.
 
     Args:
         argv: the arguments of the command; the first is its name.
 
     Raises:
-        InputError: anything that a person can put right.
+        InputError: the user can correct what is wrong.
         Preempted: the run was asked to end.
     """
-    logging.set_verbosity(logging.FATAL)  # orbax and clu tell every detail, and log what they then raise as well
+    logging.set_verbosity(logging.FATAL)  # orbax and clu log every detail, and also the errors that they then raise
     options = flags.parse(argv)
     config, workdir = options.config, options.workdir
     if (workdir / ("config.json" if config.splits > 1 else "split-0")).exists():
-        held = "a run of one split" if config.splits > 1 else "the runs of several splits"
-        raise InputError(f"workdir {workdir} holds {held}, but splits is {config.splits}: choose another workdir")
+        existing = "a run of one split" if config.splits > 1 else "the runs of several splits"
+        raise InputError(f"workdir {workdir} holds {existing}, but splits is {config.splits}: choose another workdir")
     if "export" in options.stages:
         from kdjax.deploy import export
 
         export.check(litert=config.run.litert)
     host.prepare()
     host.connect(options.coordinator, options.processes, options.process)
-    # After the flags are known to be right: JAX takes seconds.
+    # Imported only once the flags are known to be right, because importing JAX takes seconds.
     from kdjax.run import checks
     from kdjax.run.opening import opened
     from kdjax.runtime import devices, watch
@@ -54,10 +54,10 @@ def main(argv: Sequence[str]) -> None:
     from kdjax.stages.evaluate import combine_splits
 
     devices.split_cpu(host.cores())
-    line = command.lost_line("it is waited for in vain")
+    line = command.lost_line("it does not answer")
     watch.start(command.lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, line))
     devices.meet()
-    if command.several_processes() and not devices.same(_asked(options)):
+    if command.several_processes() and not devices.same(_shared_options(options)):
         raise InputError(
             "the processes of this run were started with different stages or configs: give all of them the same command"
         )
@@ -67,18 +67,18 @@ def main(argv: Sequence[str]) -> None:
         follow(config, workdir)
         devices.barrier("followed to the end")
         return
-    parts = [(config, workdir)]
+    splits = [(config, workdir)]
     if config.splits > 1:
         checks.check_splits(config)
-        parts = [_split(config, number, workdir) for number in range(config.splits)]
+        splits = [_split(config, number, workdir) for number in range(config.splits)]
     runs: list[Run] = []
-    for one, directory in parts:  # all of them first: one that cannot be used would else end hours of the others
-        run = opened(one, directory, one_of_splits=config.splits > 1)
+    for split_config, directory in splits:  # opened before any is trained, so that errors show now, not after hours
+        run = opened(split_config, directory, one_of_splits=config.splits > 1)
         runs.append(run)
         if "export" in options.stages:
-            export.check_images(litert=one.run.litert, bands=run.dataset.meaning.bands is not None)
+            export.check_images(litert=split_config.run.litert, bands=run.dataset.meaning.bands is not None)
     while runs:
-        run = runs.pop(0)  # what it holds is let go when it has ended
+        run = runs.pop(0)  # popped so that its memory is freed when it has ended
         if config.splits > 1:
             run.log(f"split in {run.workdir}")
         for name in flags.STAGES:
@@ -86,56 +86,56 @@ def main(argv: Sequence[str]) -> None:
                 _stage(name, run)
                 preemption.check_lost()
     if config.splits > 1 and "evaluate" in options.stages:
-        combine_splits(workdir, [directory for _, directory in parts])
+        combine_splits(workdir, [directory for _, directory in splits])
 
 
 def _stage(name: str, run: Run) -> None:
-    """Runs one stage. Its module is imported now: only those who ask for an export or a report wait for theirs."""
+    """Imports and runs one stage; a stage that is not asked for costs no import time."""
     from kdjax.runtime import devices
 
     pkgutil.resolve_name(flags.STAGES[name])(run)
-    devices.barrier(f"{name} is written")  # by the first process: the next stage reads it, or all end
+    devices.barrier(f"{name} is written")  # the first process writes the files that the next stage reads
 
 
-def _asked(options: flags.Options) -> str:
-    """What all processes of a run must have been asked for."""
+def _shared_options(options: flags.Options) -> str:
+    """Returns the options that all processes of a run must share, as JSON."""
     document = json.loads(options.config.to_json())
-    for section, place in (("dataset", "path"), ("run", "cache_dir")):  # each may have its own
-        document[section].pop(place, None)
+    for section, field in (("dataset", "path"), ("run", "cache_dir")):  # each process may have its own folders
+        document[section].pop(field, None)
     return json.dumps([document, options.stages, options.follow], sort_keys=True)
 
 
 def _split(config: ConfigDict, number: int, workdir: Path) -> tuple[ConfigDict, Path]:
-    """One of several splits as a run of its own."""
-    one = config.copy_and_resolve_references()
-    one.splits = 1
-    if one.dataset.split_by == "place":
-        one.dataset.fold = (number, config.splits)
+    """Returns the configuration and the directory of one of several splits, which is a run of its own."""
+    split_config = config.copy_and_resolve_references()
+    split_config.splits = 1
+    if split_config.dataset.split_by == "place":
+        split_config.dataset.fold = (number, config.splits)
     else:
-        one.data_seed += number
-    return one, workdir / f"split-{number}"
+        split_config.data_seed += number
+    return split_config, workdir / f"split-{number}"
 
 
 def run() -> None:
-    """Entry point: whatever a person or a machine does to a run ends in one line and its exit status."""
-    sys.unraisablehook, threading.excepthook = _unraisable, _of_a_thread
-    # What else is said of writes of orbax that nobody waits for any more, once one has failed.
+    """The entry point. However a run ends, it ends with one line and an exit status."""
+    sys.unraisablehook, threading.excepthook = _unraisablehook, _thread_excepthook
+    # Once a write of orbax has failed, asyncio would report each of its other writes, which nobody waits for any more.
     getLogger("asyncio").setLevel("CRITICAL")
     warnings.filterwarnings("ignore", message="coroutine '.*write.*' was never awaited")
     fix = "use a smaller batch or image size, or run.arms_at_once=1"
     command.run_command(lambda arguments: main([sys.argv[0], *arguments]), resumable=True, less_memory=fix)
 
 
-def _unraisable(told: sys.UnraisableHookArgs) -> None:
-    """Shows what no caller can catch, but for writes of orbax that fail after another one has ended their loop."""
-    if str(told.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(told)
+def _unraisablehook(unraisable: sys.UnraisableHookArgs) -> None:
+    """Reports an exception that no caller can catch, except from writes of orbax after their event loop has ended."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
-def _of_a_thread(told: threading.ExceptHookArgs) -> None:
-    """Shows what ends a thread, but for those of orbax: the one that waits for them raises it."""
-    if not type(told.thread).__module__.startswith("orbax."):
-        threading.__excepthook__(told)
+def _thread_excepthook(arguments: threading.ExceptHookArgs) -> None:
+    """Reports an exception that ends a thread, except in threads of orbax, whose exceptions their caller raises."""
+    if not type(arguments.thread).__module__.startswith("orbax."):
+        threading.__excepthook__(arguments)
 
 
 if __name__ == "__main__":

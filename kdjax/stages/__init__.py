@@ -1,1 +1,1 @@
-"""What `main` runs: train, evaluate, follow, describe."""
+"""Stages that `main` runs: train, evaluate, follow, describe."""

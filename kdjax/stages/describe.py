@@ -1,4 +1,4 @@
-"""The stage that describes: data and networks, without training."""
+"""Stage `describe`: logs what the networks are and cost, without training."""
 
 from kdjax.results import notes
 from kdjax.run.network_facts import network_facts, teacher_facts
@@ -6,7 +6,7 @@ from kdjax.run.run import Run
 
 
 def describe(run: Run) -> None:
-    """Stage `describe`: what the networks are and cost, whatever kind the teacher is."""
+    """Logs the size and the cost of the teacher, of whatever kind, and the student."""
     facts = {"teacher": teacher_facts(run), "student": network_facts(run.student)}
     for name, cost in facts.items():
         pixels = f" at {cost['image_size']} px" if "image_size" in cost else ""

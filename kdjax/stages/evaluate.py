@@ -1,4 +1,4 @@
-"""The stage that measures, and what several splits say together."""
+"""Stage `evaluate`, and the combined results of several splits."""
 
 import io
 import json
@@ -26,14 +26,14 @@ from kdjax.training.learner import Selected
 from kdjax.training.predictor import mean_over_symmetries, population_metrics
 
 SIDES = ("validation", "test")
-Measured = list[list[dict[str, Any]]]
-"""Figures by (seed, arm)."""
+Measurements = list[list[dict[str, Any]]]
+"""The figures of each student, by (seed, arm)."""
 
 
 def evaluate(run: Run) -> None:
-    """Stage `evaluate`: the selected checkpoints on validation and test, results.json and the closing table.
+    """Evaluates the selected checkpoints on validation and test, and writes results.json and the closing table.
 
-    Reads checkpoints only: it gives the same figures in a fresh process, as often as it is run.
+    It reads checkpoints only, so it gives the same figures in a fresh process and however often it is run.
     """
     dataset = run.dataset
     targets = open_targets(run) if has_teacher(run) else None
@@ -42,7 +42,7 @@ def evaluate(run: Run) -> None:
     _check_final(run, selected)
     predict = run.student.predicting(selected.best.variables)
     student_logits = {side: predict(getattr(dataset, side).images) for side in SIDES}
-    measured = {side: population_metrics(student_logits[side], getattr(dataset, side).labels) for side in SIDES}
+    measurements = {side: population_metrics(student_logits[side], getattr(dataset, side).labels) for side in SIDES}
     symmetric = None
     if run.config.run.test_symmetries:
         symmetric = population_metrics(mean_over_symmetries(predict, dataset.test.images), dataset.test.labels)
@@ -54,17 +54,17 @@ def evaluate(run: Run) -> None:
             "step": selected.step,
             "total_steps": run.student.total_steps,
         },
-        arms=_arms(run, selected, measured, student_logits["test"], teacher_logits.get("test"), symmetric),
+        arms=_arms(run, selected, measurements, student_logits["test"], teacher_logits.get("test"), symmetric),
         environment=environment(),
         config=json.loads(run.config.to_json()),
         labels=dataset.test.labels,
     )
     if jax.process_index() == 0:
-        _write(run, selected.step, measured, results, {"teacher": teacher_logits, "student": student_logits})
+        _write(run, selected.step, measurements, results, {"teacher": teacher_logits, "student": student_logits})
 
 
 def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
-    """What the runs in `parts`, one a split, say together: results.json in `workdir`, and a table."""
+    """Combines the results of the runs in `parts`, one per split: writes `workdir`/results.json, and prints a table."""
     if jax.process_index() == 0:
         fix = "run --stages=evaluate again"
         combined = document.combine([document.read(part / "results.json", fix) for part in parts])
@@ -72,63 +72,63 @@ def combine_splits(workdir: Path, parts: Sequence[Path]) -> None:
         print("\n" + tables.over_splits(combined) + f"\n\n{workdir / 'results.json'}")
 
 
-def scalars(run: Run, measured: Measured) -> dict[str, Any]:
-    """The figures of `population_metrics` that are one number each, by the name of the network."""
+def scalars(run: Run, measurements: Measurements) -> dict[str, Any]:
+    """Returns the figures of `population_metrics` that are single numbers, by the name of the network."""
     return {
-        name: {key: value for key, value in one.items() if not isinstance(value, list)}
-        for names, row in zip(run.student.names, measured, strict=True)
-        for name, one in zip(names, row, strict=True)
+        name: {key: value for key, value in figures.items() if not isinstance(value, list)}
+        for names, row in zip(run.student.names, measurements, strict=True)
+        for name, figures in zip(names, row, strict=True)
     }
 
 
 def _check_final(run: Run, selected: Selected) -> None:
-    """Says where figures are not final, and keeps those of a finished run from being replaced by them."""
-    total = run.student.total_steps
-    if selected.step == total:
+    """Logs that figures are not final, and refuses to replace the figures of the finished run with them."""
+    total_steps = run.student.total_steps
+    if selected.step == total_steps:
         return
     path = run.results_dir / "results.json"
     if path.exists():
-        before = files.read_json(path, "remove it, and evaluate again")
-        if isinstance(before, dict) and before.get("student", {}).get("step") == total:
+        previous = files.read_json(path, "remove it, and evaluate again")
+        if isinstance(previous, dict) and previous.get("student", {}).get("step") == total_steps:
             raise InputError(
                 f"{path} holds the figures of the finished run, but the latest whole checkpoint is of step "
-                f"{selected.step} of {total}: run --stages=distill to train on from there"
+                f"{selected.step} of {total_steps}: run --stages=distill to train on from there"
             )
-    run.log(f"evaluate: the students are at step {selected.step} of {total}: these figures are not final")
+    run.log(f"evaluate: the students are at step {selected.step} of {total_steps}: these figures are not final")
 
 
 def _arms(
     run: Run,
     selected: Selected,
-    measured: dict[str, Measured],
+    measurements: dict[str, Measurements],
     test_logits: np.ndarray,
     teacher_logits: np.ndarray | None,
-    symmetric: Measured | None,
+    symmetric: Measurements | None,
 ) -> dict[str, Any]:
-    """Each arm as `document.build` takes it."""
+    """Returns the arms in the form that `document.build` takes."""
     student, labels = run.student, run.dataset.test.labels
-    weighed = measured_terms(student.arms)
+    terms = measured_terms(student.arms)
     rows = range(len(student.seeds))
 
-    def valid(column: int, values: Sequence[Any]) -> list[Any]:
+    def none_if_unusable(column: int, values: Sequence[Any]) -> list[Any]:
         return [value if selected.usable[row, column] else None for row, value in enumerate(values)]
 
     arms = {}
     for column, arm in enumerate(student.arms):
-        tests = [
-            {**measured["test"][row][column], **metrics.agreement(test_logits[row, column], teacher_logits)}
+        test_figures = [
+            {**measurements["test"][row][column], **metrics.agreement(test_logits[row, column], teacher_logits)}
             for row in rows
         ]
         arms[arm.name] = {
-            "weights": {term: arm.weights.get(term, 0.0) for term in weighed},
+            "weights": {term: arm.weights.get(term, 0.0) for term in terms},
             "temperature": arm.temperature,
             "seeds": list(student.seeds),
-            "test": valid(column, tests),
+            "test": none_if_unusable(column, test_figures),
             **{
-                f"val_{name}": valid(column, [measured["validation"][row][column][name] for row in rows])
+                f"val_{name}": none_if_unusable(column, [measurements["validation"][row][column][name] for row in rows])
                 for name in (*NAMES, "nll")
             },
-            "selected_step": [int(one) for one in selected.best.step[:, column]],
+            "selected_step": [int(step) for step in selected.best.step[:, column]],
             "final_sha256": [_digest(selected.last, row, column) for row in rows],
             "correct": test_logits[:, column].argmax(-1) == labels,
             **({"family": arm.family} if arm.family != arm.name else {}),
@@ -136,7 +136,9 @@ def _arms(
             **({"class_weights": list(arm.class_weights)} if arm.class_weights and arm.has_hard else {}),
         }
         if symmetric:
-            arms[arm.name]["symmetries_top1"] = valid(column, [symmetric[row][column]["top1"] for row in rows])
+            arms[arm.name]["symmetries_top1"] = none_if_unusable(
+                column, [symmetric[row][column]["top1"] for row in rows]
+            )
     return arms
 
 
@@ -158,39 +160,48 @@ def _dataset_facts(run: Run) -> dict[str, Any]:
 def _teacher_facts(run: Run, targets: Targets, teacher_logits: dict[str, np.ndarray]) -> dict[str, Any]:
     dataset, record = run.dataset, targets.record()
     validation = metrics.classification(teacher_logits["validation"], dataset.validation.labels)
-    stored = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
+    stored_logits = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
     hidden = other_run.hidden_labels(other_run.named(run.config), dataset)
-    # Without what other students of the same teacher may be shown otherwise; arrays may not say whose they are.
-    who = [
-        {name: one for name, one in source.folder.parts.items() if name not in DATA_PARTS} for source in targets.sources
+    # Parts that describe the data are left out, because the same teacher may teach students on other data.
+    teacher_parts = [
+        {name: part for name, part in source.folder.parts.items() if name not in DATA_PARTS}
+        for source in targets.sources
     ]
+    # Stored logits may not record their teacher.
+    identified = all("teacher" in parts for parts in teacher_parts)
     passes = [record[kind] for kind in ("views", "clean") if kind in record]
     return {
         **teacher_facts(run),
         **({"sha256": ", ".join(targets.digests)} if targets.digests else {}),
-        **({"logits": stored} if stored else {}),  # folders of them, by their fingerprints
-        **({"fingerprints": list(map(fingerprint, who))} if all("teacher" in one for one in who) else {}),
-        **({"hidden_labels": hidden} if hidden else {}),  # that it was trained with, and the students were not
+        **({"logits": stored_logits} if stored_logits else {}),
+        **({"fingerprints": list(map(fingerprint, teacher_parts))} if identified else {}),
+        **({"hidden_labels": hidden} if hidden else {}),  # labels that only the teacher was trained with
         **({"fitted_heads": targets.fitted_heads} if targets.fitted_heads else {}),
         "forward_images": record["views"]["forward_images"] if "views" in record else None,
         "clean_images": record["clean"]["forward_images"],
-        "repeated_images": sum(max(0, one["started_images"] - one["forward_images"]) for one in passes),
+        "repeated_images": sum(max(0, counts["started_images"] - counts["forward_images"]) for counts in passes),
         **{f"val_{name}": validation[name] for name in NAMES},
         "test": metrics.classification(teacher_logits["test"], dataset.test.labels),
     }
 
 
 def _write(
-    run: Run, step: int, measured: dict[str, Measured], results: dict[str, Any], said: dict[str, dict[str, Any]]
+    run: Run,
+    step: int,
+    measurements: dict[str, Measurements],
+    results: dict[str, Any],
+    logits_by_network: dict[str, dict[str, Any]],
 ) -> None:
-    """The folder `evaluation`, the results in three forms, and the closing table on the screen."""
+    """Writes the folder `evaluation` and the results in three formats, and prints the closing table."""
     folder = run.workdir / "evaluation"
-    writer = MetricsWriter(folder, -1, tensorboard=False)  # an evaluation replaces the one before
+    writer = MetricsWriter(folder, -1, tensorboard=False)  # replaces the previous evaluation
     for side in SIDES:
-        writer.write(step, side, scalars(run, measured[side]))
+        writer.write(step, side, scalars(run, measurements[side]))
     writer.close()
-    arrays = {f"{who}_{side}": found for who, sides in said.items() for side, found in sides.items()}
-    for side in SIDES:  # what a comparison with another run needs to know of the images
+    arrays = {
+        f"{network}_{side}": array for network, sides in logits_by_network.items() for side, array in sides.items()
+    }
+    for side in SIDES:  # labels and hashes of the images, for comparisons with other runs
         split = getattr(run.dataset, side)
         arrays |= {f"labels_{side}": split.labels, f"hashes_{side}": split.hashed()}
     content = io.BytesIO()
@@ -205,5 +216,5 @@ def _write(
 
 
 def _digest(variables: Any, row: int, column: int) -> str:
-    """SHA-256 of one student's variables."""
+    """Returns the SHA-256 of one student's variables."""
     return tree_digest(jax.tree.map(lambda leaf: np.asarray(leaf)[row, column], variables))

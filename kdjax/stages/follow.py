@@ -1,6 +1,7 @@
-"""Evaluation as a job of its own, next to a training that another process does.
+"""Follow mode (--follow): evaluates checkpoints while another process trains.
 
-Writes `evaluation/` only and holds no lock. Checkpoints may be deleted while they are read: the next one will come.
+It writes `evaluation/` only and holds no lock. The trainer may delete a checkpoint while it is read; the next one is
+then read instead.
 """
 
 import time
@@ -18,19 +19,19 @@ from kdjax.run.opening import opened
 from kdjax.run.run import Run
 from kdjax.runtime import devices, preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
-from kdjax.stages.evaluate import Measured, evaluate, scalars
+from kdjax.stages.evaluate import Measurements, evaluate, scalars
 from kdjax.training.checkpoint import FOLDER, KEPT
 from kdjax.training.predictor import population_metrics
 
 SECONDS = 10.0
-"""Between two looks for a new checkpoint."""
+"""Seconds between two checks for a new checkpoint."""
 
 
-def begun(config: ConfigDict, workdir: Path) -> Run:
-    """The run that another process trains in a directory, opened once it has begun.
+def wait_for_run(config: ConfigDict, workdir: Path) -> Run:
+    """Waits until another process has begun to train a run in a directory, and opens that run.
 
-    What is wrong without it is said at once. But its dtype, and whether its configuration and data are these, is known
-    of a run that has begun only.
+    The run is also opened at once, so that errors which do not depend on the other process are reported before the
+    wait. Only a run that has begun tells its dtype, and whether it has this configuration and these data.
 
     Raises:
         InputError: see `run.open_run`.
@@ -47,73 +48,73 @@ def begun(config: ConfigDict, workdir: Path) -> Run:
 
 
 def follow(config: ConfigDict, workdir: Path) -> None:
-    """Evaluates each new checkpoint of the students on validation; when training has ended, the selected ones on test.
+    """Evaluates each new checkpoint of the students on validation, and the selected ones on test once training ends.
 
     The metrics go to `evaluation/follow/metrics.jsonl`, the final figures to `evaluation/results.json`.
 
     Args:
-        config: of the run.
-        workdir: its directory, where another process writes.
+        config: the configuration of the run.
+        workdir: the run's directory, to which another process writes.
 
     Raises:
         InputError: see `run.open_run`; a checkpoint cannot be read; or every student failed.
     """
-    run = begun(config, workdir)
+    run = wait_for_run(config, workdir)
     student, validation = run.student, run.dataset.validation
-    total = student.total_steps
+    total_steps = student.total_steps
     layout, predict = student.layout, student.predictor
     directory = student.folder / FOLDER
-    seen, waiting, lost = -1, False, False
-    while seen < total and not lost:
+    latest_step, waiting, all_failed = -1, False, False
+    while latest_step < total_steps and not all_failed:
         preemption.check_lost()
-        # The first process chooses: another may look when there is one more, or one is gone.
-        chosen = devices.first_process_says(min(_steps_after(seen, run), default=-1))
-        if chosen < 0:
+        # The first process chooses, because another one may see a checkpoint more or less.
+        next_step = devices.first_process_says(min(_steps_after(latest_step, run), default=-1))
+        if next_step < 0:
             if not waiting:
-                run.log(f"evaluate: waiting for a checkpoint after step {max(seen, 0)} in {directory}")
+                run.log(f"evaluate: waiting for a checkpoint after step {max(latest_step, 0)} in {directory}")
             waiting = True
             time.sleep(SECONDS)
             continue
-        waiting, seen, restored = False, chosen, None
+        waiting, latest_step, restored = False, next_step, None
         checkpoints = student.checkpoints()
         try:
-            restored = checkpoints.restore_model(layout, seen)
+            restored = checkpoints.restore_model(layout, latest_step)
         except (OSError, ValueError, KeyError) as error:
-            # Deleting takes a while, and a process that died may have left half of it.
-            if (directory / str(seen)).exists() and len(_steps_after(seen, run)) < KEPT:
-                raise InputError(f"checkpoint {directory}/{seen} cannot be read: {error}") from error
+            # Deletion takes a while, and a process that died may have left a half-deleted checkpoint.
+            if (directory / str(latest_step)).exists() and len(_steps_after(latest_step, run)) < KEPT:
+                raise InputError(f"checkpoint {directory}/{latest_step} cannot be read: {error}") from error
         finally:
             checkpoints.close()
         if not devices.least(restored is not None):
-            run.log(f"evaluate: checkpoint {seen} was deleted before it was read")
+            run.log(f"evaluate: checkpoint {latest_step} was deleted before it was read")
             continue
         assert restored is not None
         variables, failed = restored
-        lost = bool((failed >= 0).all())  # then training has ended before its last step
-        measured = population_metrics(predict(variables, validation.images), validation.labels)
+        all_failed = bool((failed >= 0).all())  # training ends early if all students have failed
+        measurements = population_metrics(predict(variables, validation.images), validation.labels)
         if jax.process_index() == 0:
             tensorboard = run.config.run.tensorboard
-            writer = MetricsWriter(run.workdir / "evaluation" / "follow", seen - 1, tensorboard=tensorboard)
-            writer.write(seen, "validation", scalars(run, measured))
+            writer = MetricsWriter(run.workdir / "evaluation" / "follow", latest_step - 1, tensorboard=tensorboard)
+            writer.write(latest_step, "validation", scalars(run, measurements))
             writer.close()
-        said = means([arm.name for arm in student.arms], measured, student.selected_by)
-        run.log(f"evaluate: step {seen}/{total}  validation {NAMES[student.selected_by]}: {said}")
+        summary = means([arm.name for arm in student.arms], measurements, student.selected_by)
+        run.log(f"evaluate: step {latest_step}/{total_steps}  validation {NAMES[student.selected_by]}: {summary}")
     evaluate(run)
 
 
-def means(names: Sequence[str], measured: Measured, measure: str) -> str:
-    """The mean of each arm over the seeds that have one, `-` where none has: a student that failed has no accuracy."""
-    columns = zip(*([one[measure] for one in row] for row in measured), strict=True)
-    said = zip(names, columns, strict=True)
-    return ", ".join(f"{name} {formats.number(intervals.mean(column))}" for name, column in said)
+def means(names: Sequence[str], measurements: Measurements, measure: str) -> str:
+    """Lists the mean of each arm over its finished seeds; `-` stands for an arm without any."""
+    columns = zip(*([figures[measure] for figures in row] for row in measurements), strict=True)
+    means_by_arm = zip(names, map(intervals.mean, columns), strict=True)
+    return ", ".join(f"{name} {formats.number(mean)}" for name, mean in means_by_arm)
 
 
 def _steps_after(step: int, run: Run) -> list[int]:
-    """Steps of the checkpoints there are after `step`."""
+    """Returns the steps of the checkpoints after `step`."""
     if not (run.student.folder / FOLDER).is_dir():
         return []
     checkpoints = run.student.checkpoints()
     try:
-        return [one for one in checkpoints.all_steps() if one > step]
+        return [checkpoint_step for checkpoint_step in checkpoints.all_steps() if checkpoint_step > step]
     finally:
         checkpoints.close()

@@ -1,10 +1,10 @@
-"""The stages that train: teacher and distill. Each goes on where its checkpoints stand.
+"""The stages that train: teacher and distill. Each continues from its latest checkpoint.
 
 The working directory:
-    config.json splits.json          what was run, on which files
-    teacher/ distill/                checkpoints/ and metrics.jsonl; weights.json: the file of weights
-                                     they began with; profile/ where asked for
-    teacher_logits.json              where the teacher's logits lie, and how many images it took to make them
+    config.json splits.json          the configuration, and the files of each split
+    teacher/ distill/                checkpoints/ and metrics.jsonl; weights.json: the weights file that training
+                                     started from; profile/ if asked for
+    teacher_logits.json              where the teacher's logits are stored, and how many images they took
     evaluation/                      metrics.jsonl; logits.npz: test and validation logits of the selected checkpoints,
                                      with the labels
     results.json results.md results.csv   the figures
@@ -41,20 +41,20 @@ from kdjax.training.step import empty_averages
 
 
 def train_teacher(run: Run) -> None:
-    """Stage `teacher`: fine-tunes the teacher on the labeled training images, a fresh view every time."""
-    given = given_field(run.config)
-    if given or run.teacher is None:
-        for file, fitted in fit_encoder_heads(run):
-            run.log(f"teacher: {file}: {fitted.words}")
-        check_files(run)  # now rather than after hours
-        run.log(f"teacher: none to train, it comes from {given}")
+    """Stage `teacher`: fine-tunes the teacher on the labeled training images, with a new view of an image each time."""
+    field = given_field(run.config)
+    if field or run.teacher is None:
+        for file, head_fit in fit_encoder_heads(run):
+            run.log(f"teacher: {file}: {head_fit.words}")
+        check_files(run)  # report an unusable file now rather than after hours
+        run.log(f"teacher: none to train, it comes from {field}")
         return
-    if _done(run.teacher, run):
+    if _is_done(run.teacher, run):
         _check_same_weights(run.teacher)
         return
     for learner in (run.teacher, run.student):
         if not learner.has_checkpoints:
-            learner.check_weights()  # now rather than after hours
+            learner.check_weights()  # report unusable weights now rather than after hours
     if not any(arm.needs_teacher for arm in run.student.arms):
         run.log("teacher: no arm of distill.arms learns from it; without it, --stages=distill,evaluate suffices")
     split = run.dataset.train.labeled()
@@ -73,9 +73,9 @@ def train_teacher(run: Run) -> None:
 
 
 def distill(run: Run) -> None:
-    """Stage `distill`: teacher logits once, where an arm needs them, then all arms and seeds as one program."""
+    """Stage `distill`: computes the teacher's logits if an arm needs them, then trains all arms and seeds together."""
     config, student = run.config, run.student
-    if _done(student, run):
+    if _is_done(student, run):
         return
     if not student.has_checkpoints:
         student.check_weights()
@@ -102,21 +102,24 @@ def distill(run: Run) -> None:
 
 
 def _most_visits(run: Run) -> int:
-    """How often an image is shown to a student at most.
+    """Returns the largest number of times that a student sees any one image.
 
-    Students of the labeled images alone train for as many steps as the others, so they go through these more often.
+    Students that see the labeled images only train for as many steps as the others, so they repeat them more often.
     """
     labels, epochs = run.dataset.train.labels, run.config.student.epochs
-    shown = [(labels, epochs)]
+    visited = [(labels, epochs)]
     if any(arm.labeled_only and arm.needs_teacher for arm in run.student.arms):
         labeled = labels[labels >= 0]
-        shown.append((labeled, -(-epochs * len(labels) // len(labeled))))
+        visited.append((labeled, -(-epochs * len(labels) // len(labeled))))
     balanced = run.config.dataset.sampling == "balanced"
-    return max(most_visits(*one) if balanced else one[1] for one in shown)
+    return max(most_visits(seen_labels, passes) if balanced else passes for seen_labels, passes in visited)
 
 
 def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
-    """The teacher's outputs of so many views, or the teacher where there are none; what it held is let go."""
+    """Returns the teacher's stored outputs for `views` views, or the teacher itself if `views` is 0.
+
+    Both are None if no arm needs a teacher. The memory of a teacher that is not returned is freed.
+    """
     arms, config = run.student.arms, run.config
     if not any(arm.needs_teacher for arm in arms):
         return None, None
@@ -135,7 +138,7 @@ def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
 
 
 def _trace(run: Run, learner: Learner, step: int) -> Trace | None:
-    """The profile that `run.profile` asks for, of a learner that goes on from `step`."""
+    """Returns the profiler that `run.profile` asks for; None if there is none, or if this start misses its steps."""
     if not run.config.run.profile:
         return None
     first, last = run.config.run.profile
@@ -149,17 +152,17 @@ def _trace(run: Run, learner: Learner, step: int) -> Trace | None:
 
 
 def _train(run: Run, learner: Learner, data: TrainingData) -> None:
-    """Trains one learner to the end of its schedule, from its latest checkpoint where there is one."""
+    """Trains one learner to the end of its schedule, from its latest checkpoint if there is one."""
     folder = learner.folder.name
-    trained = _planned(run, population(learner, data))
-    learner = trained.learner
+    planned_population = _plan_program(run, population(learner, data))
+    learner = planned_population.learner
     checkpoints = learner.checkpoints()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(checkpoints.close)
-        restored = checkpoints.restore(learner.layout, trained.empty_averages())
+        restored = checkpoints.restore(learner.layout, planned_population.empty_averages())
         if restored is not None:
             run.log(f"{folder}: continues from step {int(restored[0].step)}")
-        state, averages = restored or trained.initial()
+        state, averages = restored or planned_population.initial()
         if not data.on_device:
             what = "they do not fit" if data.stored is None else "they and the teacher's outputs do not fit"
             why = "as run.images says" if run.config.run.images == "host" else f"{what} into the devices' memory"
@@ -173,7 +176,7 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
             cleanup.callback(trace.close)
         cleanup.enter_context(preemption.deferred())
         fit(
-            trained,
+            planned_population,
             state,
             averages,
             checkpoints=checkpoints,
@@ -184,13 +187,17 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
 
 
 def _check_same_weights(learner: Learner) -> None:
-    """A teacher that is its file of weights must not have another by now."""
+    """Makes sure that the weights file of a teacher that is not fine-tuned has not changed.
+
+    Raises:
+        InputError: the file has changed.
+    """
     if learner.section.fit != "all" and learner.weights and not learner.read_only:
         try:
-            now = pretrained.digest(learner.section.weights)
-        except InputError:  # it is gone; the teacher is in its checkpoint
+            digest = pretrained.digest(learner.section.weights)
+        except InputError:  # the file is gone, but the checkpoint holds the teacher
             return
-        if learner.weights["sha256"] != now:
+        if learner.weights["sha256"] != digest:
             raise InputError(
                 f"{learner.name}.weights: {learner.section.weights} is another file than the one that {learner.folder} "
                 "was made of: put that back, or choose another workdir"
@@ -198,20 +205,20 @@ def _check_same_weights(learner: Learner) -> None:
 
 
 def _adopt(run: Run, learner: Learner, split: Split) -> None:
-    """A teacher whose weights stay as they are, written as the checkpoint of its only step."""
+    """Writes a frozen teacher, with its fitted head if there is one, as the checkpoint of its only step."""
     validation = run.dataset.validation
     if learner.section.fit == "head":
-        state, fitted = fit_head(learner, split, validation, head_weights(run.config, run.dataset))
-        run.log(f"{learner.folder.name}: frozen; {fitted.words}")
-        scores = {"top1": fitted.linear_top1, "neighbors_top1": fitted.neighbors_top1}
+        state, head_fit = fit_head(learner, split, validation, head_weights(run.config, run.dataset))
+        run.log(f"{learner.folder.name}: frozen; {head_fit.words}")
+        scores = {"top1": head_fit.linear_top1, "neighbors_top1": head_fit.neighbors_top1}
     else:
-        state, measured = as_trained(learner, run.dataset.classes, validation)
-        scores = {"top1": measured["top1"]}
+        state, figures = as_trained(learner, run.dataset.classes, validation)
+        scores = {"top1": figures["top1"]}
         run.log(
             f"{learner.folder.name}: as it was trained elsewhere, right on {100 * scores['top1']:.2f} % of validation; "
             "make sure that it was not trained on validation or test images of this run"
         )
-    _record(learner, None)
+    _record_program(learner, None)
     writer = MetricsWriter(learner.folder, 0, tensorboard=run.config.run.tensorboard)
     checkpoints = learner.checkpoints()
     try:
@@ -223,32 +230,32 @@ def _adopt(run: Run, learner: Learner, split: Split) -> None:
         checkpoints.close()
 
 
-def _planned(run: Run, trained: Population) -> Population:
-    """On which devices, and with how many arms side by side: decided once, and kept in the stage's folder.
+def _plan_program(run: Run, candidate: Population) -> Population:
+    """Decides which devices train a population, and how many arms train at once; the stage's folder keeps the decision.
 
-    A number of arms that the user gives is that of all that train at a time, so it means one device of a CPU.
+    A number that the user gives counts all arms that train at once, so on a CPU it implies a single device.
     """
-    learner, given = trained.learner, run.config.run.arms_at_once
+    learner, arms_at_once = candidate.learner, run.config.run.arms_at_once
     mappings = for_population(*learner.rows)
-    if given is not None:
-        trained = trained.on(mappings[-1]).with_arms_at_once(given)
-        _record(trained.learner, given)
-        return trained
+    if arms_at_once is not None:
+        candidate = candidate.on(mappings[-1]).with_arms_at_once(arms_at_once)
+        _record_program(candidate.learner, arms_at_once)
+        return candidate
     record = learner.folder / "program.json"
     if first_process_says(learner.has_checkpoints and record.exists()):
-        kept = files.read_json(record, "remove it; it is decided again")
-        shape = kept.get("devices")
+        program = files.read_json(record, "remove it; it is decided again")
+        shape = program.get("devices")
         for mapping in mappings:
             if mapping.shape == (shape and tuple(shape)):
-                return trained.on(mapping).with_arms_at_once(kept.get("arms_at_once"))
-    trained = planned([trained.on(mapping) for mapping in mappings], run.log)
-    chosen = first_process_says(trained.recipe.arms_at_once or 0) or None
-    _record(trained.learner, chosen)
-    return trained.with_arms_at_once(chosen)
+                return candidate.on(mapping).with_arms_at_once(program.get("arms_at_once"))
+    candidate = planned([candidate.on(mapping) for mapping in mappings], run.log)
+    chosen = first_process_says(candidate.recipe.arms_at_once or 0) or None
+    _record_program(candidate.learner, chosen)
+    return candidate.with_arms_at_once(chosen)
 
 
-def _record(learner: Learner, chosen: int | None) -> None:
-    """Writes how a stage computes, and the layout of its checkpoints, for runs that take its networks as teacher."""
+def _record_program(learner: Learner, arms_at_once: int | None) -> None:
+    """Writes how a stage computes, and the layout of its checkpoints for runs that use its networks as teacher."""
     if jax.process_index() == 0:
         learner.folder.mkdir(parents=True, exist_ok=True)
         layout = {
@@ -257,20 +264,20 @@ def _record(learner: Learner, chosen: int | None) -> None:
             "arms": [arm.name for arm in learner.arms],
             "projection": learner.projection,
         }
-        program = {"devices": learner.mapping.shape, "arms_at_once": chosen}
+        program = {"devices": learner.mapping.shape, "arms_at_once": arms_at_once}
         files.write_json(learner.folder / "program.json", {**program, **layout})
 
 
-def _done(learner: Learner, run: Run) -> bool:
-    """Whether a stage's checkpoints stand at the end of its schedule."""
-    # The first process may have made the folder when another looks, and all must open the checkpoints or none.
+def _is_done(learner: Learner, run: Run) -> bool:
+    """Whether a stage's checkpoints have reached the end of its schedule."""
+    # Either all processes open the checkpoints or none; the first one may have just made the folder.
     if not first_process_says((learner.folder / FOLDER).is_dir()):
         return False
     checkpoints = learner.checkpoints()
     try:
-        done = checkpoints.latest_whole_step() == learner.total_steps
+        is_done = checkpoints.latest_whole_step() == learner.total_steps
     finally:
         checkpoints.close()
-    if done:
+    if is_done:
         run.log(f"{learner.folder.name}: done already")
-    return done
+    return is_done

@@ -84,7 +84,7 @@ def trained_meanwhile(tmp_path, monkeypatch, tiny):
 
 
 def test_who_follows_a_run_before_it_begins_computes_in_its_dtype(trained_meanwhile, tiny):
-    run = follow.begun(tiny, trained_meanwhile)
+    run = follow.wait_for_run(tiny, trained_meanwhile)
     assert {run.teacher.network.dtype, run.student.network.dtype} == {jnp.dtype("bfloat16")}
     assert run.config.dtype == "bfloat16" and run.student.read_only
 
@@ -92,7 +92,7 @@ def test_who_follows_a_run_before_it_begins_computes_in_its_dtype(trained_meanwh
 def test_who_follows_another_config_before_it_begins_is_refused(trained_meanwhile, tiny):
     tiny.distill.temperature = 3.0
     with pytest.raises(InputError, match="temperature is 3.0, was 4.0; set it back or choose another workdir"):
-        follow.begun(tiny, trained_meanwhile)
+        follow.wait_for_run(tiny, trained_meanwhile)
 
 
 def test_networks_compute_in_the_dtype_of_the_run_and_not_of_the_machine(tmp_path, monkeypatch, tiny):

@@ -158,7 +158,7 @@ def test_nobody_follows_a_training_in_which_all_students_failed(monkeypatch, tmp
         student=student, dataset=SimpleNamespace(validation=validation), log=lambda line: None, workdir=tmp_path,
         config=SimpleNamespace(run=SimpleNamespace(tensorboard=False)),
     )  # fmt: skip
-    monkeypatch.setattr(follow, "begun", lambda config, workdir: run)
+    monkeypatch.setattr(follow, "wait_for_run", lambda config, workdir: run)
     monkeypatch.setattr(follow, "scalars", lambda run, measured: {})
     monkeypatch.setattr(follow, "_steps_after", lambda step, run: [one for one in (8, 9) if one > step])
     monkeypatch.setattr(follow, "evaluate", lambda run: asked.append("end"))
@@ -174,7 +174,7 @@ def test_processes_that_follow_together_read_the_checkpoint_that_the_first_has_f
         total_steps=9, layout=None, predictor=None, folder=tmp_path, checkpoints=lambda: checkpoints
     )
     run = SimpleNamespace(student=student, dataset=SimpleNamespace(validation=None), log=lambda line: None)
-    monkeypatch.setattr(follow, "begun", lambda config, workdir: run)
+    monkeypatch.setattr(follow, "wait_for_run", lambda config, workdir: run)
     monkeypatch.setattr(follow, "_steps_after", lambda step, run: [6, 9])
     monkeypatch.setattr(follow, "evaluate", lambda run: asked.append("end"))
     monkeypatch.setattr(devices, "first_process_says", lambda answer: next(said))

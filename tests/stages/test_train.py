@@ -9,7 +9,7 @@ import pytest
 
 from kdjax.errors import InputError
 from kdjax.stages import train
-from kdjax.stages.train import _adopt, _check_same_weights, _done, _planned, _trace
+from kdjax.stages.train import _adopt, _check_same_weights, _is_done, _plan_program, _trace
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def decide(tmp_path, monkeypatch):
             folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total, seeds=(3, 8), rows=(2, 2),
             arms=(SimpleNamespace(name="alone"), SimpleNamespace(name="kl")), projection=None, mapping=mappings[0],
         )  # fmt: skip
-        decided = _planned(run, Trained(learner))
+        decided = _plan_program(run, Trained(learner))
         return decided.learner.mapping.shape, decided.arms_at_once
 
     return call
@@ -127,7 +127,7 @@ def test_a_stage_whose_last_checkpoint_is_damaged_is_not_done(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     checkpoints = SimpleNamespace(latest_step=9, latest_whole_step=lambda: 6, close=lambda: None)
     learner = SimpleNamespace(folder=tmp_path, total_steps=9, checkpoints=lambda: checkpoints)
-    assert not _done(learner, SimpleNamespace(log=print))
+    assert not _is_done(learner, SimpleNamespace(log=print))
 
 
 def test_a_fitted_head_has_the_class_weights(monkeypatch):

@@ -55,7 +55,7 @@ def handed(monkeypatch):
     """Runs a stage as far as the training, and returns the learner and the data that came to it."""
     targets, came = Targets(), []
     monkeypatch.setattr(train, "open_targets", lambda run: targets)
-    monkeypatch.setattr(train, "_done", lambda learner, run: False)
+    monkeypatch.setattr(train, "_is_done", lambda learner, run: False)
     monkeypatch.setattr(train, "_train", lambda run, learner, data: came.append((learner, data)))
 
     def call(stage, config, **fields):

@@ -14,7 +14,7 @@ OF_RESULTS = (
     # The stages.
     Mutant(
         EVALUATE,
-        'isinstance(before, dict) and before.get("student", {}).get("step") == total:',
+        'isinstance(previous, dict) and previous.get("student", {}).get("step") == total_steps:',
         "False:",
         f"{EVALUATE_TESTS} -k not_replaced",
     ),
@@ -26,14 +26,14 @@ OF_RESULTS = (
     ),
     Mutant(
         EVALUATE,
-        '"selected_step": [int(one) for one in selected.best.step[:, column]],',
-        '"selected_step": [int(one) for one in selected.best.step[:, 0]],',
+        '"selected_step": [int(step) for step in selected.best.step[:, column]],',
+        '"selected_step": [int(step) for step in selected.best.step[:, 0]],',
         f"{EVALUATE_TESTS} -k each_arm",
     ),
     Mutant(
         EVALUATE,
-        'max(0, one["started_images"] - one["forward_images"])',
-        'max(0, one["forward_images"] - one["started_images"])',
+        'max(0, counts["started_images"] - counts["forward_images"])',
+        'max(0, counts["forward_images"] - counts["started_images"])',
         f"{EVALUATE_TESTS} -k computed_twice",
     ),
     Mutant(
@@ -50,8 +50,8 @@ OF_RESULTS = (
     ),
     Mutant(
         TRAIN,
-        "state, fitted = fit_head(learner, split, validation, head_weights(run.config, run.dataset))",
-        "state, fitted = fit_head(learner, split, validation)",
+        "state, head_fit = fit_head(learner, split, validation, head_weights(run.config, run.dataset))",
+        "state, head_fit = fit_head(learner, split, validation)",
         f"{TRAIN_TESTS} -k fitted_head",
     ),
     Mutant(

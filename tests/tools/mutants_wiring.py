@@ -145,8 +145,8 @@ WIRED = (
     ),
     Mutant(
         "kdjax/main.py",
-        "        one.dataset.fold = (number, config.splits)\n",
-        "        one.dataset.fold = (0, config.splits)\n",
+        "        split_config.dataset.fold = (number, config.splits)\n",
+        "        split_config.dataset.fold = (0, config.splits)\n",
         f"{WIRING} -k several_splits",
     ),
     Mutant(
@@ -181,7 +181,7 @@ WIRED = (
         f"{FINISHED} -k stored_logits",
         True,
     ),
-    Mutant("kdjax/main.py", "    one.data_seed += number\n", "", f"{WIRING} -k several_splits"),
+    Mutant("kdjax/main.py", "    split_config.data_seed += number\n", "", f"{WIRING} -k several_splits"),
     Mutant(
         "kdjax/run/soft_targets.py",
         '        "data_seed": run.config.data_seed,\n',
@@ -295,8 +295,8 @@ WIRED = (
     Mutant("kdjax/run/record.py", "if recorded_path != path:", "if False:", "tests/run/test_record.py"),
     Mutant(
         "kdjax/stages/follow.py",
-        "while seen < total and not lost:",
-        "while seen < total:",
+        "while latest_step < total_steps and not all_failed:",
+        "while latest_step < total_steps:",
         "tests/stages/test_evaluate.py -k nobody",
     ),
     Mutant(
