@@ -124,10 +124,10 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
 
 def _check_images(folders: Sequence[Path], found: Sequence[Evaluated]) -> None:
     """That images of the same names are the same, of those runs that say what they were tested on."""
-    first: tuple[Path, compare.Tested] | None = None
+    first: tuple[Path, compare.TestImages] | None = None
     for folder, one in zip(folders, found, strict=True):
         if (folder / "evaluation" / "logits.npz").is_file():  # figures may be kept without it
-            tested, _ = compare.tested(folder, one.results)
+            tested, _ = compare.read_test_images(folder, one.results)
             if first:
                 compare.check_images(*first, folder, tested)
             first = first or (folder, tested)
@@ -245,7 +245,7 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
         if (chart := _chart(listed, key, unit, measure)) is not None
     ]
     remarks = [
-        notes.lost(f"{row.name} ({row.arm} of {row.run})", notes.numbered(row.failed), len(row.failed))
+        notes.failure_note(f"{row.name} ({row.arm} of {row.run})", notes.seed_list(row.failed), len(row.failed))
         for row in listed
         if row.failed
     ]

@@ -7,12 +7,12 @@ from kdjax.results import formats, intervals, notes
 from kdjax.results.comparison import (
     NAMES,
     baselines,
+    better_baselines,
     failed_seeds,
     figures,
     find_alone,
     judged_by,
     on_validation,
-    passed_over,
     rank,
     shown_arms,
     uses_teacher,
@@ -45,7 +45,7 @@ def finding(results: Mapping[str, Any]) -> str:
     judged = judged_by(results["dataset"])
     arms = {arm: {**one, **figures(one, judged)} for arm, one in arms.items()}
     arm, alone = arms[name], find_alone(arms, judged)
-    better = passed_over(arms, alone, judged)
+    better = better_baselines(arms, alone, judged)
     tested = results["dataset"]["splits"]["test"]
     chosen = " (chosen on validation)" if len(arms) > 2 else ""
     theirs = arms[alone] if alone is not None and name != alone and arms[alone]["mean"] is not None else None

@@ -1,7 +1,4 @@
-"""The content of `results.json`, from plain data.
-
-All accuracies are fractions.
-"""
+"""Builds, reads and combines the content of `results.json`, as plain data. All accuracies are fractions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,21 +33,21 @@ def build(
 
     Args:
         dataset: name, classes (tuple of str), splits ({train, val, test: number of images}), fingerprint, overlap (as
-            in `data.Dataset`), and any more; where training tiles without labels exist, labels ({labeled, total}); for
-            runs whose classes may be unequal, class_counts ({train, val, test: labeled images by class}), see
+            in `data.Dataset`), and any other keys; labels ({labeled, total}) if there are training tiles without
+            labels; class_counts ({train, val, test: labeled images by class}) if classes may be unequal, see
             `comparison.judged_by`.
         teacher: model, params, macs, forward_images (images the teacher was run on for distillation), test (the dict of
-            `metrics.classification`), and any more; None of a run without one.
-        student: model, params, macs, and any more.
+            `metrics.classification`), and any other keys; None for a run without a teacher.
+        student: model, params, macs, and any other keys.
         arms: name -> weights ({'ce', 'kl', 'cosine', ...}), temperature, seeds (list of int), test (per seed the dict
             of `metrics.classification`, joined with that of `metrics.agreement`; None for a seed that failed), val_top1
-            (per seed a fraction or None), with class_counts val_macro_recall, val_nll (per seed in nats, which decides
-            between equals), and any more, which is passed on. Two keys have a meaning here: 'correct', (seeds, test
-            images) bool, is what the bootstrap draws from and is not kept; 'family' makes an arm one trial of several
-            of that name, of which the best on validation is compared.
-        environment: as from `runtime.environment.environment()`.
-        config: mapping or ConfigDict, kept as it is.
-        labels: (test images,) int, the classes that the bootstrap of macro recall draws by; not kept.
+            (per seed a fraction or None), val_macro_recall if there are class_counts, val_nll (per seed in nats, which
+            breaks ties), and any other keys, which are passed on. Two of these have a meaning here: 'correct', (seeds,
+            test images) bool, is what the bootstrap resamples and is not written; 'family' makes the arm one of
+            several trials of that name, of which the best on validation is compared.
+        environment: from `runtime.environment.environment()`.
+        config: mapping or ConfigDict, written unchanged.
+        labels: (test images,) int, the strata of the bootstrap of macro recall; not written.
 
     Returns:
         JSON values (None for NaN and infinity) under dataset, teacher, student, arms, environment, config, and, where
@@ -58,14 +55,14 @@ def build(
             weights, temperature, seeds; test_top1, val_top1: per seed; mean, std, ci95 of test_top1, see
             `intervals.accuracies`; p_vs_alone: paired two-sided t-test over the seeds both arms have, Holm-corrected
             over the arms; minus_alone: `intervals.summary` of the paired difference to the arm that
-            `comparison.find_alone` names (null for that one); bootstrap: difference and ci95 of
-            `intervals.paired_bootstrap` against that arm, or null; test_metrics: per seed everything measured on the
-            test split; macro_recall: test, mean, std, ci95, p_vs_alone, minus_alone and bootstrap again, of that
-            measure, against the same arm.
+            `comparison.find_alone` names (null for that arm itself); bootstrap: difference and ci95 of
+            `intervals.paired_bootstrap` against that arm, or null; test_metrics: per seed, everything measured on the
+            test split; macro_recall: test, mean, std, ci95, p_vs_alone, minus_alone and bootstrap of that measure,
+            against the same arm.
 
     Raises:
         ValueError: a key is missing, lists of an arm have different lengths, or seeds repeat.
-        TypeError: a value that JSON does not know.
+        TypeError: a value cannot be written as JSON.
     """
     sections = {"dataset": dataset, "teacher": teacher, "student": student}
     missing = [
@@ -77,72 +74,75 @@ def build(
     ]
     if missing:
         raise ValueError(f"results: missing {', '.join(missing)}")
-    built = {name: _arm(name, arm) for name, arm in arms.items()}
-    judged = comparison.judged_by(dataset)
-    selected = comparison.select(built, judged)
-    _compare({name: built[name] for name in selected.values()}, arms, judged, labels)
+    documented = {name: _arm(name, arm) for name, arm in arms.items()}
+    measure = comparison.judged_by(dataset)
+    selected = comparison.select(documented, measure)
+    _compare({name: documented[name] for name in selected.values()}, arms, measure, labels)
     families = {"selected": selected} if any("family" in arm for arm in arms.values()) else {}
-    return plain({**sections, "arms": built, **families, "environment": environment, "config": config}, "results")
+    return plain({**sections, "arms": documented, **families, "environment": environment, "config": config}, "results")
 
 
 def read(path: Path, fix: str) -> dict[str, Any]:
-    """The content of a results.json.
+    """Reads the content of a results.json.
 
     Args:
         path: the file.
-        fix: what to do where it is damaged, for the message.
+        fix: how to repair a damaged file, for the message.
 
     Raises:
-        InputError: it is not there, is not JSON, or not the document of one run; names the field that is not.
+        InputError: the file is missing, is not JSON, or is not the document of one run; the message names the first
+            field that is wrong.
     """
-    found = files.read_json(path, fix)
-    flaw = schema.flaw(found)
+    results = files.read_json(path, fix)
+    flaw = schema.flaw(results)
     if flaw is None:
-        return dict(found)
-    if isinstance(found, dict) and "data_seeds" in found:  # from `combine`
+        return dict(results)
+    if isinstance(results, dict) and "data_seeds" in results:  # from `combine`
         raise InputError(f"{path} is of a run over several splits: give its split-0, split-1, … in its place")
     what = f": {flaw} is missing or is not what an evaluation writes" if flaw else ""
     raise InputError(f"{path} is not the results.json of a run{what}: {fix}")
 
 
 def read_final(path: Path, fix: str) -> dict[str, Any]:
-    """As `read`, of a run whose students have learned all they will: beside others nobody would see it if not.
+    """Reads a results.json as `read` does, and refuses a run whose students have not finished training.
+
+    Among other runs, nobody would notice that its figures are not final.
 
     Raises:
-        InputError: as `read`, or they have not.
+        InputError: see `read`; or the run is not final.
     """
-    found = read(path, fix)
-    if not is_final(found):
-        step, total = map(found["student"].get, ("step", "total_steps"))
+    results = read(path, fix)
+    if not is_final(results):
+        step, total_steps = map(results["student"].get, ("step", "total_steps"))
         raise InputError(
-            f"{path} is not final, its students are at step {step} of {total}: run --stages=distill,evaluate of that "
-            "run to the end"
+            f"{path} is not final, its students are at step {step} of {total_steps}: run --stages=distill,evaluate of "
+            "that run to the end"
         )
-    return found
+    return results
 
 
 def is_final(results: Mapping[str, Any]) -> bool:
-    """Whether the students had learned all they will when they were measured; an older version did not say."""
+    """Whether the students had finished training when they were measured; true if an older version wrote no step."""
     return bool(results["student"].get("step") == results["student"].get("total_steps"))
 
 
 def one_teacher(teachers: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all are one, such as a file that was given to every run; False of those that do not say who they are."""
-    facts = ("fingerprints",) if all("fingerprints" in one for one in teachers) else ("sha256", "fitted_heads")
-    told = [[one.get(name) for name in facts] for one in teachers]
-    return told[0][0] is not None and all(one == told[0] for one in told)
+    """Whether all teachers are the same, such as a file that was given to each run; False if it is not recorded."""
+    keys = ("fingerprints",) if all("fingerprints" in teacher for teacher in teachers) else ("sha256", "fitted_heads")
+    identities = [[teacher.get(key) for key in keys] for teacher in teachers]
+    return identities[0][0] is not None and all(identity == identities[0] for identity in identities)
 
 
 def judged_by_all(runs: Mapping[Path, Mapping[str, Any]]) -> str:
-    """`comparison.judged_by_all` of runs by their directories.
+    """Returns `comparison.judged_by_all` for runs by their directories.
 
     Raises:
-        InputError: a run has no figures of it: it was evaluated by an earlier version, and is judged by another.
+        InputError: a run has no figures of that measure, because an earlier version evaluated it.
     """
-    measure = comparison.judged_by_all(one["dataset"] for one in runs.values())
-    wanted = {measure, f"val_{measure}"} if measure != "top1" else set()
-    for folder, one in runs.items():
-        if any(wanted - arm.keys() for arm in one["arms"].values()):
+    measure = comparison.judged_by_all(results["dataset"] for results in runs.values())
+    required = {measure, f"val_{measure}"} if measure != "top1" else set()
+    for folder, results in runs.items():
+        if any(required - arm.keys() for arm in results["arms"].values()):
             raise InputError(
                 f"{folder / 'results.json'} has no {comparison.NAMES[measure]}, by which runs of unequal classes are "
                 "compared: run --stages=evaluate of that run again"
@@ -151,103 +151,109 @@ def judged_by_all(runs: Mapping[Path, Mapping[str, Any]]) -> str:
 
 
 def dtype(results: Mapping[str, Any]) -> str:
-    """The compute dtype of a run; earlier versions wrote "auto", which was that of the backend."""
-    said = results["config"].get("dtype", "auto")
+    """Returns the compute dtype of a run; the "auto" of earlier versions meant the default of the run's backend."""
+    recorded = results["config"].get("dtype", "auto")
     on_cpu = results.get("environment", {}).get("backend") == "cpu"
-    return said if said != "auto" else "float32" if on_cpu else "bfloat16"
+    return recorded if recorded != "auto" else "float32" if on_cpu else "bfloat16"
 
 
 def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several runs over several splits of one data set say together.
+    """Combines the results of runs on several splits of one data set.
 
-    A repetition is a split: its teacher, and of each arm (of a family its selected trial) the mean over its seeds. What
-    an arm gains on a split is paired by seed: where it lost seeds, both count over those that both ended.
+    Each split is one repetition. It contributes its teacher and, for each arm (or the selected trial of a family), the
+    mean over the seeds. The gain of an arm on a split is paired by seed, over the seeds that succeeded in both arms.
 
     Args:
-        runs: as from `build`, one a split.
+        runs: results from `build`, one per split.
 
     Returns:
-        dataset {name, classes, overlap (mean over the splits)}, measure, data_seeds, folds (of each its (number, folds)
-        of places, or None), final (of each whether its students had learned all they will), seeds, teacher {model,
-        same, test_top1, mean, std, ci95} (None where not every split has one; same: whether it is one teacher) and arms
-        {NAME: {test_top1, mean, std, ci95, minus_alone, p_vs_alone, failed}}; test_top1 and failed (its seeds) per
-        split; selected {NAME: per split its trial}, of families of several. Where classes are unequal on a split,
-        measure is "macro_recall", and test_macro_recall is in its place. Intervals and p-values allow for the overlap
-        of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The arm that the others are
-        compared with is the best on validation over all splits of those that use no teacher.
+        dataset {name, classes, overlap (mean over the splits)}; measure; data_seeds; folds (per split its (number,
+        folds) of places, or None); final (per split whether its students had finished training); seeds; teacher {model,
+        same, test_top1, mean, std, ci95} (None unless every split has one; same: whether all have the same teacher);
+        arms {NAME: {test_top1, mean, std, ci95, minus_alone, p_vs_alone, failed}}, with test_top1 and failed (the
+        failed seeds) per split; selected {NAME: trial per split} for families. If classes are unequal on any split,
+        measure is "macro_recall" and test_macro_recall replaces test_top1. Intervals and p-values allow for the overlap
+        of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The others are compared with
+        the arm without a teacher that is best on validation over all splits.
 
     Raises:
-        InputError: a split has other arms, or families of them, than the first.
+        InputError: a split has other arms or families than the first.
     """
     first = runs[0]
     overlap = math.fsum(run["dataset"]["overlap"] for run in runs) / len(runs)  # folds may differ in size
-    judged = comparison.judged_by_all(run["dataset"] for run in runs)
-    trials = [(run["arms"], comparison.select(run["arms"], judged)) for run in runs]
+    measure = comparison.judged_by_all(run["dataset"] for run in runs)
+    trials = [(run["arms"], comparison.select(run["arms"], measure)) for run in runs]
     for number, (run, (_, chosen)) in enumerate(zip(runs, trials, strict=True)):
         if chosen.keys() != trials[0][1].keys():
             raise InputError(
                 f"the arms of split {number} (data seed {run['config']['data_seed']}) are {', '.join(chosen)}, those "
                 f"of split 0 {', '.join(trials[0][1])}: run --stages=evaluate of all splits again"
             )
-    of_family = {family: [arms[chosen[family]] for arms, chosen in trials] for family in trials[0][1]}
-    several = [
+    arms_by_family = {family: [arms[chosen[family]] for arms, chosen in trials] for family in trials[0][1]}
+    with_trials = [
         family
-        for family in of_family
+        for family in arms_by_family
         if any(arm.get("family") == family for arms, _ in trials for arm in arms.values())
     ]
-    means = {family: [comparison.figures(arm, judged)["mean"] for arm in one] for family, one in of_family.items()}
-    alone = comparison.find_alone(
-        {
-            family: {
-                "weights": one[0]["weights"],
-                f"val_{judged}": [comparison.on_validation(arm, judged) for arm in one],
-                "val_nll": [intervals.mean(arm.get("val_nll", ())) for arm in one],
-            }
-            for family, one in of_family.items()
-        },
-        judged,
-    )
-    key = f"test_{judged}"
+    means = {
+        family: [comparison.figures(arm, measure)["mean"] for arm in split_arms]
+        for family, split_arms in arms_by_family.items()
+    }
+    alone = _alone_over_splits(arms_by_family, measure)
+    key = f"test_{measure}"
     arms = {name: {key: values, **intervals.accuracies(values, overlap)} for name, values in means.items()}
     gains = {
         name: [
-            intervals.mean(intervals.paired_differences(*comparison.paired(*pair, judged)))
-            for pair in zip(one, of_family[alone], strict=True)
+            intervals.mean(intervals.paired_differences(*comparison.paired(*pair, measure)))
+            for pair in zip(split_arms, arms_by_family[alone], strict=True)
         ]
-        for name, one in of_family.items()
+        for name, split_arms in arms_by_family.items()
         if alone and name != alone
     }
-    nothing = [0.0] * len(runs)
-    corrected = intervals.holm({name: intervals.paired_t(gain, nothing, overlap) for name, gain in gains.items()})
+    zeros = [0.0] * len(runs)
+    corrected = intervals.holm({name: intervals.paired_t(gain, zeros, overlap) for name, gain in gains.items()})
     for name, arm in arms.items():
         arm["minus_alone"] = intervals.summary(gains[name], overlap) if name in gains else None
         arm["p_vs_alone"] = corrected.get(name)
-        arm["failed"] = [comparison.failed_seeds(one) for one in of_family[name]]
+        arm["failed"] = [comparison.failed_seeds(split_arm) for split_arm in arms_by_family[name]]
     return {
         "dataset": {"name": first["dataset"]["name"], "classes": first["dataset"]["classes"], "overlap": overlap},
-        "measure": judged,
+        "measure": measure,
         "data_seeds": [run["config"]["data_seed"] for run in runs],
         "folds": [_fold_of_places(run["config"].get("dataset", {})) for run in runs],
         "final": list(map(is_final, runs)),
         "seeds": list(first["config"]["seeds"]),
-        "teacher": _teacher(runs, judged, overlap),
+        "teacher": _teacher(runs, measure, overlap),
         "arms": arms,
-        "selected": {family: [chosen[family] for _, chosen in trials] for family in several},
+        "selected": {family: [chosen[family] for _, chosen in trials] for family in with_trials},
         "environment": first["environment"],
     }
 
 
-def _teacher(runs: Sequence[Mapping[str, Any]], judged: str, overlap: float) -> dict[str, Any] | None:
+def _alone_over_splits(arms_by_family: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> str | None:
+    """Returns what `comparison.find_alone` does, over all splits: each value is the mean over the seeds of a split."""
+    over_splits = {
+        family: {
+            "weights": split_arms[0]["weights"],
+            f"val_{measure}": [comparison.on_validation(arm, measure) for arm in split_arms],
+            "val_nll": [intervals.mean(arm.get("val_nll", ())) for arm in split_arms],
+        }
+        for family, split_arms in arms_by_family.items()
+    }
+    return comparison.find_alone(over_splits, measure)
+
+
+def _teacher(runs: Sequence[Mapping[str, Any]], measure: str, overlap: float) -> dict[str, Any] | None:
     teachers = [run["teacher"] for run in runs]
     if not all(teachers):
         return None
-    values = [one["test"][judged] for one in teachers]
-    facts = {"model": teachers[0]["model"], "same": one_teacher(teachers), f"test_{judged}": values}
+    values = [teacher["test"][measure] for teacher in teachers]
+    facts = {"model": teachers[0]["model"], "same": one_teacher(teachers), f"test_{measure}": values}
     return {**facts, **intervals.accuracies(values, overlap)}
 
 
 def _fold_of_places(section: Mapping[str, Any]) -> list[int] | None:
-    """(number, folds) where splits are the folds of one set of places; of folds by image each split draws its own."""
+    """Returns (number, folds) if the splits are folds of one set of places; folds by image are drawn per split."""
     return section.get("fold") or None if section.get("split_by") == "place" else None
 
 
@@ -278,38 +284,38 @@ def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compare(
-    compared: Mapping[str, dict[str, Any]],
-    given: Mapping[str, Mapping[str, Any]],
-    judged: str,
+    arms: Mapping[str, dict[str, Any]],
+    inputs: Mapping[str, Mapping[str, Any]],
+    selecting_measure: str,
     labels: np.ndarray | None,
 ) -> None:
-    """Writes into each compared arm how it differs from the one trained without the teacher, by both measures."""
-    alone = comparison.find_alone(compared, judged)
+    """Writes into each arm how it differs from the arm trained without the teacher, by both measures."""
+    alone = comparison.find_alone(arms, selecting_measure)
     if alone is None:
         return
     for measure in comparison.NAMES:
-        of = {name: arm if measure == "top1" else arm[measure] for name, arm in compared.items()}
-        raw: dict[str, float | None] = {}
-        for name, arm in compared.items():
+        figures = {name: arm if measure == "top1" else arm[measure] for name, arm in arms.items()}
+        p_values: dict[str, float | None] = {}
+        for name, arm in arms.items():
             if name == alone:
                 continue
-            ours, theirs = comparison.paired(arm, compared[alone], measure)
-            raw[name] = intervals.paired_t(ours, theirs)
-            of[name]["minus_alone"] = intervals.summary(intervals.paired_differences(ours, theirs))
+            ours, theirs = comparison.paired(arm, arms[alone], measure)
+            p_values[name] = intervals.paired_t(ours, theirs)
+            figures[name]["minus_alone"] = intervals.summary(intervals.paired_differences(ours, theirs))
             if measure == "top1" or labels is not None:
                 by_class = labels if measure == "macro_recall" else None
-                of[name]["bootstrap"] = _bootstrap(given[name], given[alone], by_class)
-        for name, p in intervals.holm(raw).items():
-            of[name]["p_vs_alone"] = p
+                figures[name]["bootstrap"] = _bootstrap(inputs[name], inputs[alone], by_class)
+        for name, p in intervals.holm(p_values).items():
+            figures[name]["p_vs_alone"] = p
 
 
 def _bootstrap(ours: Mapping[str, Any], theirs: Mapping[str, Any], labels: np.ndarray | None) -> dict[str, Any] | None:
-    """Over the seeds that both arms have and in which neither failed; of macro recall with labels."""
+    """Bootstraps the difference of two arms over their common successful seeds; of macro recall if labels are given."""
     if "correct" not in ours or "correct" not in theirs:
         return None
-    # A student whose logits are not finite was measured as well, with None in place of its figures.
-    ended_well = lambda measured: measured is not None and plain(measured.get("top1"), "top1") is not None
-    valid = [{s: i for i, s in enumerate(arm["seeds"]) if ended_well(arm["test"][i])} for arm in (ours, theirs)]
+    # A student with logits that are not finite was measured as well, but its figures are None.
+    succeeded = lambda figures: figures is not None and plain(figures.get("top1"), "top1") is not None
+    valid = [{s: i for i, s in enumerate(arm["seeds"]) if succeeded(arm["test"][i])} for arm in (ours, theirs)]
     shared = [seed for seed in valid[0] if seed in valid[1]]
     if not shared:
         return None

@@ -1,10 +1,10 @@
-"""How the tables, the notes, the report and the model card write numbers."""
+"""Formats numbers for the tables, the notes, the report and the model card."""
 
 from kdjax.results.intervals import ROUNDING
 
 
 def percent(fraction: float | None, missing: str = "-") -> str:
-    """0.12345 → 12.35 (the sign is the caller's)."""
+    """0.12345 → 12.35; the caller adds the percent sign."""
     return missing if fraction is None else f"{100 * fraction:.2f}"
 
 
@@ -14,7 +14,7 @@ def percent_and_spread(mean: float | None, std: float | None) -> str:
 
 
 def interval(bounds: tuple[float, float] | list[float] | None) -> str:
-    """73.43 to 86.57, empty without an interval."""
+    """73.43 to 86.57; empty if there is no interval."""
     return f"{percent(bounds[0])} to {percent(bounds[1])}" if bounds else ""
 
 
@@ -24,7 +24,7 @@ def points(fraction: float) -> str:
 
 
 def signed_points(fraction: float) -> str:
-    """0.0123 → +1.23; +0.00 where means that are equal differ by rounding."""
+    """0.0123 → +1.23; +0.00 if the difference is only rounding error."""
     return f"{100 * (fraction if abs(fraction) > ROUNDING else 0.0):+.2f}"
 
 
@@ -34,12 +34,12 @@ def number(value: float | None) -> str:
 
 
 def weight(value: float | None) -> str:
-    """As short as it goes."""
+    """1.0 → 1, 0.5 → 0.5."""
     return "-" if value is None else f"{value:g}"
 
 
 def p_value(value: float | None) -> str:
-    """0.0123 → 0.012, <0.001, empty where there is no test."""
+    """0.0123 → 0.012; <0.001 below that; empty if there is no test."""
     return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -1,7 +1,7 @@
-"""Measures of a classifier on a whole split: exact, in NumPy float64, from its logits.
+"""Exact measures of a classifier on a whole split, from its logits, in NumPy float64.
 
-Nothing here returns NaN or infinity. A measure that is not defined (no labeled example, a class without examples, a
-network that has diverged to non-finite logits) is None.
+No function returns NaN or infinity. A measure is None if it is undefined: no labeled example, a class without examples,
+or a network that has diverged to non-finite logits.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ ECE_BINS = 15
 
 
 def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """How well logits agree with labels.
+    """Measures how well logits agree with labels.
 
     Args:
         logits: (N, C), any float dtype.
@@ -20,16 +20,16 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
     Returns:
         count: int, labeled rows.
-        top1: share of rows whose largest logit is the label's (the first one of equals counts).
-        macro_recall: mean over classes of their recall, over those with labeled rows; also called balanced accuracy.
-        macro_f1: mean over classes of 2 TP / (2 TP + FP + FN), over those that occur among labels or predictions.
+        top1: share of rows whose largest logit is the label's (of equal logits the first counts).
+        macro_recall: mean of the recall over the classes with labeled rows; also called balanced accuracy.
+        macro_f1: mean of 2 TP / (2 TP + FP + FN) over the classes that occur among labels or predictions.
         nll: mean negative log-likelihood of the label under the softmax, in nats.
         ece: expected calibration error, 15 equal-width bins (low, high] of the largest probability
             (Guo et al. 2017, arXiv 1706.04599, eq. 3).
         per_class_recall: C entries, None for a class without labeled rows.
-        confusion: C lists of C ints, rows the true class, columns the predicted one.
-        All but count and confusion are None (per_class_recall: C times None) without labeled rows. Where a labeled
-        row has a non-finite logit, all but count are None: the network has failed and its argmax means nothing.
+        confusion: C lists of C ints, rows are true classes, columns predicted ones.
+        Without labeled rows, all but count and confusion are None (per_class_recall: C times None). If a labeled row
+        has a non-finite logit, all but count are None, because the network has failed and its argmax is meaningless.
 
     Raises:
         ValueError: shapes that do not fit, or a label outside [-1, C).
@@ -40,8 +40,8 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     classes = logits.shape[1]
     if labels.size and not (labels.min() >= -1 and labels.max() < classes):
         raise ValueError(f"labels must lie in [-1, {classes}), got {labels.min()} to {labels.max()}")
-    kept = labels >= 0
-    logits, labels = logits[kept], labels[kept].astype(np.int64)
+    labeled = labels >= 0
+    logits, labels = logits[labeled], labels[labeled].astype(np.int64)
     undefined = dict(
         count=len(labels),
         top1=None,
@@ -61,30 +61,30 @@ def classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     predicted = logits.argmax(axis=1)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
-    hits, true, found = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    occurs = true + found > 0
+    hits, true_counts, predicted_counts = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    occurs = true_counts + predicted_counts > 0
     return {
         "count": len(labels),
         "top1": float(hits.sum() / len(labels)),
-        "macro_recall": float(np.mean(hits[true > 0] / true[true > 0])),
-        "macro_f1": float(np.mean(2 * hits[occurs] / (true + found)[occurs])),
+        "macro_recall": float(np.mean(hits[true_counts > 0] / true_counts[true_counts > 0])),
+        "macro_f1": float(np.mean(2 * hits[occurs] / (true_counts + predicted_counts)[occurs])),
         "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         "ece": _calibration_error(np.exp(log_probabilities.max(axis=1)), predicted == labels),
-        "per_class_recall": [float(h / t) if t else None for h, t in zip(hits, true, strict=True)],
+        "per_class_recall": [float(h / t) if t else None for h, t in zip(hits, true_counts, strict=True)],
         "confusion": confusion.tolist(),
     }
 
 
 def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray | None) -> dict[str, float | None]:
-    """How close a student's outputs are to its teacher's (Stanton et al. 2021, arXiv 2106.05945: fidelity).
+    """Measures how close a student's outputs are to its teacher's (fidelity; Stanton et al. 2021, arXiv 2106.05945).
 
     Args:
-        student_logits, teacher_logits: (N, C), the same examples in the same order; labels play no part. The teacher's
-            are None where there is no teacher.
+        student_logits, teacher_logits: (N, C), the same examples in the same order, labeled or not. The teacher's are
+            None if there is no teacher.
 
     Returns:
         agreement: share of rows with the same argmax. kl: mean KL(teacher || student) of the softmax at temperature 1,
-        in nats. Both None without teacher or rows, or with a non-finite logit.
+        in nats. Both are None without a teacher or rows, or with a non-finite logit.
 
     Raises:
         ValueError: the two are not of one shape (N, C).
@@ -105,7 +105,7 @@ def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray | None) -> 
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithm of the softmax over the last axis; (..., C) float64, finite for finite logits."""
+    """Returns the logarithm of the softmax over the last axis, (..., C) float64; finite for finite logits."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 

@@ -1,4 +1,4 @@
-"""What a reader must know to read the closing table: sentences, without markup."""
+"""The notes below the closing table: what a reader must know to interpret it, as sentences without markup."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,24 +7,24 @@ from kdjax.results import document, formats, intervals
 from kdjax.results.comparison import (
     NAMES,
     baselines,
+    better_baselines,
     failed_seeds,
     figures,
     find_alone,
     judged_by,
-    passed_over,
     shown_arms,
 )
 
 
 def table_notes(results: Mapping[str, Any]) -> list[str]:
-    """One sentence or two each.
+    """Returns the notes of a run, each one or two sentences or more.
 
     Args:
-        results: as from `document.build`, or read from results.json.
+        results: from `document.build`, or read from results.json.
     """
     arms, student, dataset = shown_arms(results), results["student"], results["dataset"]
-    judged = judged_by(dataset)
-    alone = find_alone(arms, judged)
+    measure = judged_by(dataset)
+    alone = find_alone(arms, measure)
     notes = []
     if not document.is_final(results):
         notes.append(f"NOT FINAL: the students are at step {student['step']} of {student['total_steps']}.")
@@ -33,17 +33,17 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
         *_unequal(dataset),
         *_one_image(dataset),
         _seeds(results),
-        *_comparison(arms, alone, judged),
+        *_comparison(arms, alone, measure),
         *_symmetries(arms),
         *_trials(results),
         *_failed(arms),
-        *([] if results["teacher"] is None else _teacher(results["teacher"], arms, alone, judged)),
+        *([] if results["teacher"] is None else _teacher(results["teacher"], arms, alone, measure)),
         *([] if results["teacher"] is None else [compression(results["teacher"], student)]),
     ]
 
 
 def labels(dataset: Mapping[str, Any]) -> str:
-    """600 of 5 940 labels; empty where every training image has one."""
+    """600 of 5 940 labels; empty if every training image has one."""
     counts = dataset.get("labels")
     if counts is None or counts["labeled"] == counts["total"]:
         return ""
@@ -51,7 +51,7 @@ def labels(dataset: Mapping[str, Any]) -> str:
 
 
 def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
-    """That macro figures come first, and why."""
+    """Explains why macro figures come first if classes are unequal."""
     if judged_by(dataset) == "top1":
         return
     sides = ((dataset["class_counts"][side], name) for side, name in (("train", "training"), ("test", "test")))
@@ -64,22 +64,22 @@ def _unequal(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _span(counts: Sequence[int]) -> str:
-    """8 to 60, or 40."""
+    """8 to 60; 40 if all counts are equal."""
     low, high = min(counts), max(counts)
     return f"{low} to {high}" if low < high else f"{low}"
 
 
 def _one_image(dataset: Mapping[str, Any]) -> Iterator[str]:
-    """What a single test image is worth."""
-    tested, judged = dataset["splits"]["test"], judged_by(dataset)
-    if not tested:
+    """States how many points a single test image is worth."""
+    test_images, measure = dataset["splits"]["test"], judged_by(dataset)
+    if not test_images:
         return
-    if judged == "top1":
-        yield f"{tested} test images: one of them is {formats.points(1 / tested)} points of top-1."
+    if measure == "top1":
+        yield f"{test_images} test images: one of them is {formats.points(1 / test_images)} points of top-1."
         return
     counts = [count for count in dataset["class_counts"]["test"] if count]
     worth = [formats.points(1 / len(counts) / count) for count in (min(counts), max(counts))]
-    yield f"{tested} test images: one of them is " + (
+    yield f"{test_images} test images: one of them is " + (
         f"{worth[0]} points of macro recall."
         if worth[0] == worth[1]
         else f"{worth[1]} points of macro recall in the largest class and {worth[0]} in the smallest."
@@ -87,56 +87,60 @@ def _one_image(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _seeds(results: Mapping[str, Any]) -> str:
-    """What the seeds can and cannot show."""
-    arms, taught = shown_arms(results), results["teacher"] is not None
-    shared = "one split and one teacher" if taught else "one split"
-    others = "other splits or other teachers" if taught else "other splits"
+    """States what the seeds can and cannot show."""
+    arms, has_teacher = shown_arms(results), results["teacher"] is not None
+    common = "one split and one teacher" if has_teacher else "one split"
+    others = "other splits or other teachers" if has_teacher else "other splits"
     if not any(len(arm["seeds"]) > 1 for arm in results["arms"].values()):
         return (
             "One seed proves nothing: it allows neither an interval nor a test. Set several seeds to compare "
-            f"arms; they would still share {shared}."
+            f"arms; they would still share {common}."
         )
     seeds = sorted({seed for arm in arms.values() for seed in arm["seeds"]})
-    over = f"Over seeds {', '.join(map(str, seeds))}: mean ± standard deviation (n - 1)"
-    judged = judged_by(results["dataset"])
-    several = [arm for arm in arms.values() if sum(one is not None for one in arm["test_top1"]) >= intervals.FEWEST]
-    if not several:
+    intro = f"Over seeds {', '.join(map(str, seeds))}: mean ± standard deviation (n - 1)"
+    measure = judged_by(results["dataset"])
+    with_interval = [
+        arm for arm in arms.values() if sum(top1 is not None for top1 in arm["test_top1"]) >= intervals.FEWEST
+    ]
+    if not with_interval:
         return (
-            f"{over}. An interval or a test takes {intervals.FEWEST} seeds. All seeds share {shared}, so their spread "
+            f"{intro}. An interval or a test takes {intervals.FEWEST} seeds. All seeds share {common}, so their spread "
             f"says nothing about {others}."
         )
-    alike = not all(figures(arm, judged)["ci95"] for arm in several)
+    identical = not all(figures(arm, measure)["ci95"] for arm in with_interval)
     return (
-        f"{over} and 95 % interval (Student's t in Wilson's form, which stays between 0 and 100). All seeds share "
-        f"{shared}, so the interval says nothing about {others}."
-        + (" Identical seeds have no spread, and so no interval." if alike else "")
+        f"{intro} and 95 % interval (Student's t in Wilson's form, which stays between 0 and 100). All seeds share "
+        f"{common}, so the interval says nothing about {others}."
+        + (" Identical seeds have no spread, and so no interval." if identical else "")
     )
 
 
-def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, judged: str) -> Iterator[str]:
-    """Against which arm, by which test, and the bootstrap over the test images."""
-    without, better = baselines(arms), passed_over(arms, alone, judged)
-    if len(without) > 1 and len(arms) > len(without):
-        which = f"Gains are over {alone}: of {' and '.join(without)}, which use no teacher,"
+def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, measure: str) -> Iterator[str]:
+    """Names the arm that the others are compared with and the test, and gives the bootstrap over the test images."""
+    without_teacher, better = baselines(arms), better_baselines(arms, alone, measure)
+    if len(without_teacher) > 1 and len(arms) > len(without_teacher):
+        intro = f"Gains are over {alone}: of {' and '.join(without_teacher)}, which use no teacher,"
         if better:
             yield (
-                f"{which} it lost the fewest seeds. With the seeds that succeeded {' and '.join(better)} did better "
+                f"{intro} it lost the fewest seeds. With the seeds that succeeded {' and '.join(better)} did better "
                 f"on validation, so a gain over {alone} does not show that distillation helps."
             )
         else:
-            yield f"{which} none does better on validation."
-    found = {name: figures(arm, judged) for name, arm in arms.items()}
-    compared = [name for name, one in found.items() if one["p_vs_alone"] is not None]
+            yield f"{intro} none does better on validation."
+    figures_by_arm = {name: figures(arm, measure) for name, arm in arms.items()}
+    compared = [name for name, arm_figures in figures_by_arm.items() if arm_figures["p_vs_alone"] is not None]
     if compared:
         yield (
             f"p: two-sided paired t-test against {alone} over the same seeds, Holm-corrected over "
             f"{len(compared)} {'arm' if len(compared) == 1 else 'arms'}."
         )
-    gains = {name: one["bootstrap"] for name, one in found.items() if one.get("bootstrap")}
+    gains = {
+        name: arm_figures["bootstrap"] for name, arm_figures in figures_by_arm.items() if arm_figures.get("bootstrap")
+    }
     if gains:
         yield (
-            f"Points of {NAMES[judged]} over {alone}, and 95 % interval of a paired bootstrap over the test images"
-            f"{' of each class' if judged != 'top1' else ''}: "
+            f"Points of {NAMES[measure]} over {alone}, and 95 % interval of a paired bootstrap over the test images"
+            f"{' of each class' if measure != 'top1' else ''}: "
             + ", ".join(
                 f"{name} {formats.signed_points(gain['difference'])} "
                 f"({' to '.join(map(formats.signed_points, gain['ci95']))})"
@@ -154,7 +158,8 @@ def _symmetries(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield (
             "Top-1 with the mean probabilities over the eight symmetries of each test image, at eight times the cost: "
             + ", ".join(
-                f"{name} {formats.percent_and_spread(one['mean'], one['std'])}" for name, one in symmetric.items()
+                f"{name} {formats.percent_and_spread(summary['mean'], summary['std'])}"
+                for name, summary in symmetric.items()
             )
             + " %."
         )
@@ -175,58 +180,60 @@ def _trials(results: Mapping[str, Any]) -> Iterator[str]:
 def _failed(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, arm in arms.items():
         if failed := failed_seeds(arm):
-            yield lost(name, numbered(failed), len(failed))
+            yield failure_note(name, seed_list(failed), len(failed))
 
 
-def lost(name: str, which: str, count: int) -> str:
-    """That an arm, or a row, has not all its seeds; `which` names the `count` that failed."""
+def failure_note(name: str, which: str, count: int) -> str:
+    """States that seeds of an arm or a table row failed; `which` names them, and `count` is their number."""
     left = f"{'is' if count == 1 else 'are'} left out of its mean and of every comparison with it"
     return f"{name}: {which} failed (no finite result) and {left}."
 
 
-def numbered(seeds: Sequence[int]) -> str:
-    """Seed 1, or seeds 1, 2."""
+def seed_list(seeds: Sequence[int]) -> str:
+    """seed 1, or seeds 1, 2."""
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _teacher(
-    teacher: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], alone: str | None, judged: str
+    teacher: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], alone: str | None, measure: str
 ) -> Iterator[str]:
-    """How the students stand to the teacher, and whether it is the weaker network."""
-    theirs = teacher["test"].get(judged)
-    means = {name: figures(arm, judged)["mean"] for name, arm in arms.items()}
+    """Compares the students with the teacher, and warns if the teacher is the weaker network."""
+    teacher_value = teacher["test"].get(measure)
+    means = {name: figures(arm, measure)["mean"] for name, arm in arms.items()}
     if hidden := teacher.get("hidden_labels"):
         yield f"The teacher was trained with {hidden} labels that are hidden from the students."
     if teacher["forward_images"] is not None:
         yield f"The teacher was run on {teacher['forward_images']} images for all students together."
-    gaps = {name: mean - theirs for name, mean in means.items() if theirs is not None and mean is not None}
+    gaps = {
+        name: mean - teacher_value for name, mean in means.items() if teacher_value is not None and mean is not None
+    }
     if not gaps:
         return
     yield (
-        f"Student minus teacher, points of test {NAMES[judged]}: "
+        f"Student minus teacher, points of test {NAMES[measure]}: "
         + ", ".join(f"{name} {formats.signed_points(gap)}" for name, gap in gaps.items())
         + "."
     )
     if alone in gaps and gaps[alone] > intervals.ROUNDING:
         yield (
-            f"The teacher is the weaker network here: {formats.percent(theirs)} % against "
+            f"The teacher is the weaker network here: {formats.percent(teacher_value)} % against "
             f"{formats.percent(means[alone])} % of {alone}, which never saw it. So a gain from distillation is "
             "not that of a better network passing on what it knows."
         )
     elif alone not in gaps and max(gaps.values()) > intervals.ROUNDING:
         best = max(gaps, key=lambda name: gaps[name])
         yield (
-            f"The teacher is the weaker network here: {formats.percent(theirs)} % against "
+            f"The teacher is the weaker network here: {formats.percent(teacher_value)} % against "
             f"{formats.percent(means[best])} % of {best}."
         )
 
 
 def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
-    """How much smaller the student is, with and without VGG16's fully connected head, in plain words.
+    """States how much smaller the student is, with and without VGG16's fully connected head.
 
     Args:
-      teacher, student: params, macs and, where known, activation_bytes; teacher: head and heads (head -> its params),
-        where there is a choice of heads.
+        teacher, student: params, macs and, if known, activation_bytes; for a teacher with a choice of heads also head
+            and heads (head -> {"params": …}).
     """
     kinds = {"params": "parameters", "macs": "multiply-adds", "activation_bytes": "bytes of activations"}
     ratios = [

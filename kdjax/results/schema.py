@@ -1,4 +1,4 @@
-"""What those who read a results.json rely on, whichever version wrote it."""
+"""The fields that every reader of a results.json relies on, whichever version of kdjax wrote it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ _Kind = Callable[[Any], bool]
 
 
 def flaw(document: Any) -> str | None:
-    """The first field that is missing or holds something else than `document.build` writes there.
+    """Finds the first field that is missing, or whose value `document.build` would not write.
 
     Args:
         document: the content of the file.
 
     Returns:
-        Its path, such as "arms.kl.seeds"; "" where this is no document of a run; None where all is well.
+        The field's path, such as "arms.kl.seeds"; "" if this is not the document of a run; None if all is well.
     """
     if not isinstance(document, dict):
         return ""
@@ -26,7 +26,7 @@ def flaw(document: Any) -> str | None:
     if not all(isinstance(document.get(name), dict) for name in (*sections, "arms")):
         return ""
     for name, fields in sections.items():
-        if found := _flaw(document[name], fields, name):
+        if found := _field_flaw(document[name], fields, name):
             return found
     arms, measure = document["arms"], comparison.judged_by(document["dataset"])
     if "teacher" in sections and measure not in document["teacher"]["test"]:
@@ -34,19 +34,24 @@ def flaw(document: Any) -> str | None:
     if not arms:
         return "arms"
     for name, arm in arms.items():
-        if found := _flaw(arm, _ARM, f"arms.{name}") or _of_seeds(arm, f"arms.{name}"):
+        if found := _field_flaw(arm, _ARM, f"arms.{name}") or _seed_flaw(arm, f"arms.{name}"):
             return found
-        lacking = [field for field in (measure, f"val_{measure}") if field not in ("top1", *arm)]
-        if lacking:
-            return f"arms.{name}.{lacking[0]}"
-    chosen = document.get("selected", {})
-    if not isinstance(chosen, dict) or not all(isinstance(one, str) and one in arms for one in chosen.values()):
+        missing = [field for field in (measure, f"val_{measure}") if field not in ("top1", *arm)]
+        if missing:
+            return f"arms.{name}.{missing[0]}"
+    selected = document.get("selected", {})
+    if not isinstance(selected, dict) or not all(
+        isinstance(trial, str) and trial in arms for trial in selected.values()
+    ):
         return "selected"
     return None if isinstance(document.get("environment", {}), dict) else "environment"
 
 
-def _flaw(value: Any, fields: Mapping[str, Any], path: str) -> str | None:
-    """Where a value is not of `fields`: kinds, or fields of their own; those that end in "?" may be missing."""
+def _field_flaw(value: Any, fields: Mapping[str, Any], path: str) -> str | None:
+    """Returns the path of the first field that does not match `fields`; None if all match.
+
+    The values of `fields` are predicates or nested fields. Fields whose name ends in "?" may be missing.
+    """
     if not isinstance(value, dict):
         return path
     for name, kind in fields.items():
@@ -57,19 +62,21 @@ def _flaw(value: Any, fields: Mapping[str, Any], path: str) -> str | None:
         elif callable(kind):
             if not kind(value[field]):
                 return f"{path}.{field}"
-        elif found := _flaw(value[field], kind, f"{path}.{field}"):
+        elif found := _field_flaw(value[field], kind, f"{path}.{field}"):
             return found
     return None
 
 
-def _of_seeds(arm: Mapping[str, Any], path: str) -> str | None:
-    """Where an arm has not one value for each seed."""
+def _seed_flaw(arm: Mapping[str, Any], path: str) -> str | None:
+    """Returns the path of the first field of an arm that does not have one value per seed; None if all do."""
     seeds = arm["seeds"]
     if len(set(seeds)) != len(seeds):
         return f"{path}.seeds"
-    lists = {name: arm[name] for name in ("test_top1", "val_top1", "val_macro_recall", "val_nll") if name in arm}
-    lists |= {"macro_recall.test": arm["macro_recall"]["test"]} if "macro_recall" in arm else {}
-    return next((f"{path}.{name}" for name, values in lists.items() if len(values) != len(seeds)), None)
+    values_by_seed = {
+        name: arm[name] for name in ("test_top1", "val_top1", "val_macro_recall", "val_nll") if name in arm
+    }
+    values_by_seed |= {"macro_recall.test": arm["macro_recall"]["test"]} if "macro_recall" in arm else {}
+    return next((f"{path}.{name}" for name, values in values_by_seed.items() if len(values) != len(seeds)), None)
 
 
 def _text(value: Any) -> bool:

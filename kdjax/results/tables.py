@@ -1,7 +1,7 @@
-"""The results of a run as people read them: the closing table, Markdown, and CSV.
+"""Formats the results of a run for people: the closing table, Markdown, and CSV.
 
-All take the dictionary of `results.json`. Accuracies are percent in the tables, fractions in the CSV. Names are made
-harmless here for where they go, see `text`.
+All functions take the dictionary of `results.json`. Accuracies are percentages in tables and fractions in the CSV.
+Names are escaped for each format, see `text`.
 """
 
 import csv
@@ -16,15 +16,15 @@ from kdjax.results.comparison import NAMES, figures, judged_by, shown_arms, uses
 TABLE_WIDTH = 118
 MEASURES = ("top1", "macro_recall", "macro_f1", "nll", "ece", "agreement", "kl")
 UNEQUAL_FIRST = ("macro_recall", "macro_f1", "top1", *MEASURES[3:])
-"""The order of measures where classes are unequal."""
+"""The order of the measures if classes are unequal."""
 
 
 def table(results: Mapping[str, Any], closing: str | None = None) -> str:
-    """The closing table: the teacher if there is one, one row per arm, and below it what the numbers do and do not say.
+    """Returns the closing table: a row for the teacher, if there is one, and one per arm, followed by the notes.
 
     Args:
-        results: as from `document.build`, or read from results.json.
-        closing: a last paragraph of the caller's, such as that the networks were trained from scratch.
+        results: from `document.build`, or read from results.json.
+        closing: a last paragraph from the caller, such as that the networks were trained from scratch.
 
     Returns:
         Lines of text without a trailing newline.
@@ -36,7 +36,7 @@ def table(results: Mapping[str, Any], closing: str | None = None) -> str:
 
 
 def markdown(results: Mapping[str, Any], closing: str | None = None) -> str:
-    """The same as `table`, in Markdown; `closing` may hold markup."""
+    """Returns the same as `table`, in Markdown; `closing` may contain markup."""
     header, rows = table_rows(results)
     line = lambda cells: "| " + " | ".join(cells) + " |"
     paragraphs = [*map(text.markdown, notes.table_notes(results)), *([closing] if closing else [])]
@@ -55,27 +55,31 @@ def markdown(results: Mapping[str, Any], closing: str | None = None) -> str:
 
 
 def over_splits(combined: Mapping[str, Any]) -> str:
-    """The table of several splits, from `document.combine`."""
+    """Returns the table of several splits with its notes.
+
+    Args:
+        combined: from `document.combine`.
+    """
     rows, teacher = [], combined["teacher"]
-    shown = {f"teacher {teacher['model']}": teacher} if teacher else {}
-    for name, one in (*shown.items(), *combined["arms"].items()):
-        gain = one.get("minus_alone")
+    teacher_row = {f"teacher {teacher['model']}": teacher} if teacher else {}
+    for name, row in (*teacher_row.items(), *combined["arms"].items()):
+        gain = row.get("minus_alone")
         rows.append(
             [
                 name,
-                formats.percent_and_spread(one["mean"], one["std"]),
-                formats.interval(one["ci95"]),
+                formats.percent_and_spread(row["mean"], row["std"]),
+                formats.interval(row["ci95"]),
                 formats.signed_points(gain["mean"]) if gain and gain["mean"] is not None else "",
-                formats.p_value(one.get("p_vs_alone")),
+                formats.p_value(row.get("p_vs_alone")),
             ]
         )
     count = len(combined["data_seeds"])
     by_place = all(combined.get("folds") or [None])
     which = f"data seeds {', '.join(map(str, combined['data_seeds']))}"
-    taught = f"{'the same teacher' if teacher['same'] else 'a teacher of its own'} and " if teacher else ""
+    each_has = f"{'the same teacher' if teacher['same'] else 'a teacher of its own'} and " if teacher else ""
     note = (
         (f"{count}-fold cross-validation over places" if by_place else f"Over {count} splits ({which})")
-        + f", each with {taught}{len(combined['seeds'])} seeds an arm: "
+        + f", each with {each_has}{len(combined['seeds'])} seeds an arm: "
         "mean ± standard deviation over splits of the mean over seeds. "
         + (
             "The splits share training images, so intervals and p-values (paired, Holm-corrected) use the corrected "
@@ -87,51 +91,51 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
     unfinished = [split for split, final in zip(_splits(combined), combined["final"], strict=True) if not final]
-    halfway = [f"NOT FINAL: the students of {', '.join(unfinished)} have not finished training."] if unfinished else []
-    paragraphs = [*halfway, note, *_selected_over_splits(combined), *_lost_over_splits(combined)]
+    warnings = [f"NOT FINAL: the students of {', '.join(unfinished)} have not finished training."] if unfinished else []
+    paragraphs = [*warnings, note, *_trials_over_splits(combined), *_failures_over_splits(combined)]
     lines = aligned(header, rows, apart=teacher is not None)
     return "\n".join([f"{name} over splits", "", *lines, "", *map(wrapped, paragraphs)])
 
 
 def _splits(combined: Mapping[str, Any]) -> list[str]:
-    """What each split is called."""
+    """Returns the name of each split."""
     return [
         f"fold {fold[0]}" if fold else f"data seed {seed}"
         for fold, seed in zip(combined["folds"], combined["data_seeds"], strict=True)
     ]
 
 
-def _selected_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
-    """Which trials the row of a family is of."""
+def _trials_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
+    """Names the trial of each split that the row of a family shows."""
     for family, trials in combined["selected"].items():
-        of_each = [f"{name} of {split}" for name, split in zip(trials, _splits(combined), strict=True)]
-        chosen = f"{trials[0]} of all" if len(set(trials)) == 1 else ", ".join(of_each)
-        yield f"{family}: of each split the trial with the best validation {NAMES[combined['measure']]}, {chosen}."
+        trial_by_split = [f"{name} of {split}" for name, split in zip(trials, _splits(combined), strict=True)]
+        listed = f"{trials[0]} of all" if len(set(trials)) == 1 else ", ".join(trial_by_split)
+        yield f"{family}: of each split the trial with the best validation {NAMES[combined['measure']]}, {listed}."
 
 
-def _lost_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
-    """Which seeds of which splits an arm lost, and how many splits that leaves."""
+def _failures_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
+    """Names the seeds of each arm that failed, by split, and how many splits remain."""
     splits = _splits(combined)
     for name, arm in combined["arms"].items():
-        parts, whole = [], len(splits)
+        failures, remaining = [], len(splits)
         for split, failed in zip(splits, arm["failed"], strict=True):
-            every = len(failed) == len(combined["seeds"])
-            whole -= every
+            all_failed = len(failed) == len(combined["seeds"])
+            remaining -= all_failed
             if failed:
-                parts.append(f"{'all seeds' if every else notes.numbered(failed)} of {split}")
-        if parts:
+                failures.append(f"{'all seeds' if all_failed else notes.seed_list(failed)} of {split}")
+        if failures:
             count = sum(map(len, arm["failed"]))
-            left = f" That leaves {whole} of {len(splits)} splits." if whole < len(splits) else ""
-            yield notes.lost(name, ", ".join(parts), count) + left
+            remainder = f" That leaves {remaining} of {len(splits)} splits." if remaining < len(splits) else ""
+            yield notes.failure_note(name, ", ".join(failures), count) + remainder
 
 
 def comma_separated(results: Mapping[str, Any]) -> str:
-    """One line a student, the teacher first if there is one; empty where a student failed."""
+    """Returns the CSV: a line for the teacher, if any, and one per student, whose fields are empty if it failed."""
     arms = results["arms"]
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
-    judged = judged_by(results["dataset"])
-    measures = MEASURES if judged == "top1" else UNEQUAL_FIRST
-    selected_by = list(dict.fromkeys((f"val_{judged}", "val_top1")))
+    measure = judged_by(results["dataset"])
+    measures = MEASURES if measure == "top1" else UNEQUAL_FIRST
+    selected_by = list(dict.fromkeys((f"val_{measure}", "val_top1")))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     write = lambda *fields: writer.writerow(map(text.cell, fields))
@@ -143,13 +147,13 @@ def comma_separated(results: Mapping[str, Any]) -> str:
         weights = [arm["weights"].get(term) for term in terms]
         for place, (seed, test) in enumerate(zip(arm["seeds"], arm["test_metrics"], strict=True)):
             validation = [arm[key][place] for key in selected_by]
-            measured = [(test or {}).get(name) for name in measures]
-            write(name, seed, *weights, arm["temperature"], *validation, *measured)
+            values = [(test or {}).get(name) for name in measures]
+            write(name, seed, *weights, arm["temperature"], *validation, *values)
     return buffer.getvalue()
 
 
 def title(results: Mapping[str, Any]) -> str:
-    """Data, splits, labels where not every training image has one, and student, in one line."""
+    """Returns one line with the data, the splits, the labels unless every training image has one, and the student."""
     dataset, splits = results["dataset"], results["dataset"]["splits"]
     labels = notes.labels(dataset)
     return (
@@ -161,27 +165,27 @@ def title(results: Mapping[str, Any]) -> str:
 
 
 def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the closing table, the teacher first if there is one; without columns that are all empty.
+    """Returns the header and the rows of the closing table, the teacher first if there is one, without empty columns.
 
-    Where classes are unequal macro recall and its intervals take the place of top-1, and top-1 that of macro-F1, which
-    the CSV has: a table of both would be wider than a screen.
+    If classes are unequal, macro recall and its intervals replace top-1, and top-1 replaces macro-F1: a table with all
+    three would be wider than a screen. The CSV has all of them.
     """
     teacher, student, arms = results["teacher"], results["student"], shown_arms(results)
     terms = list(dict.fromkeys(term for arm in arms.values() for term in arm["weights"]))
-    judged = judged_by(results["dataset"])
-    first = "test top-1 %" if judged == "top1" else f"{NAMES[judged]} %"  # which is long
-    other, other_title = ("macro_f1", "macro-F1 %") if judged == "top1" else ("top1", "top-1 %")
-    header = ["", *terms, "T", first, "95% interval", "p (Holm)", other_title, "NLL", "ECE %", "params", "MACs"]
+    measure = judged_by(results["dataset"])
+    first = "test top-1 %" if measure == "top1" else f"{NAMES[measure]} %"  # too long with "test"
+    second_measure, second_title = ("macro_f1", "macro-F1 %") if measure == "top1" else ("top1", "top-1 %")
+    header = ["", *terms, "T", first, "95% interval", "p (Holm)", second_title, "NLL", "ECE %", "params", "MACs"]
     rows = []
     if teacher is not None:
         rows.append(
             [
                 f"teacher {teacher['model']}",
                 *[""] * (len(terms) + 1),
-                formats.percent(teacher["test"].get(judged)),
+                formats.percent(teacher["test"].get(measure)),
                 "",
                 "",
-                formats.percent(teacher["test"].get(other)),
+                formats.percent(teacher["test"].get(second_measure)),
                 formats.number(teacher["test"].get("nll")),
                 formats.percent(teacher["test"].get("ece")),
                 formats.short(teacher["params"]),
@@ -189,16 +193,16 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             ]
         )
     for name, arm in arms.items():
-        found = figures(arm, judged)
+        arm_figures = figures(arm, measure)
         rows.append(
             [
                 name,
                 *(formats.weight(arm["weights"].get(term)) for term in terms),
                 formats.weight(arm["temperature"]) if uses_teacher(arm) else "",
-                formats.percent_and_spread(found["mean"], found["std"]),
-                formats.interval(found["ci95"]),
-                formats.p_value(found["p_vs_alone"]),
-                formats.percent(_over_seeds(arm, other)),
+                formats.percent_and_spread(arm_figures["mean"], arm_figures["std"]),
+                formats.interval(arm_figures["ci95"]),
+                formats.p_value(arm_figures["p_vs_alone"]),
+                formats.percent(_over_seeds(arm, second_measure)),
                 formats.number(_over_seeds(arm, "nll")),
                 formats.percent(_over_seeds(arm, "ece")),
                 formats.short(student["params"]),
@@ -206,8 +210,8 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             ]
         )
     empty = {column for column in range(1, len(header)) if not any(row[column] for row in rows)}
-    kept = lambda row: [cell for column, cell in enumerate(row) if column not in empty]
-    return kept(header), [kept(row) for row in rows]
+    without_empty = lambda row: [cell for column, cell in enumerate(row) if column not in empty]
+    return without_empty(header), [without_empty(row) for row in rows]
 
 
 def _over_seeds(arm: Mapping[str, Any], measure: str) -> float | None:
@@ -215,16 +219,16 @@ def _over_seeds(arm: Mapping[str, Any], measure: str) -> float | None:
 
 
 def wrapped(paragraph: str) -> str:
-    """A paragraph below a table, as lines of its width."""
+    """Wraps a paragraph below a table to the width of tables."""
     paragraph = text.printable(paragraph, keep="\n\t")
     return textwrap.fill(paragraph, TABLE_WIDTH, initial_indent="- ", subsequent_indent="  ")
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, apart: bool = True) -> list[str]:
-    """Lines of a table in text: the header and the rows, the first of them, a teacher's, `apart` from the others."""
+    """Returns the lines of a text table; `apart` sets the first row, a teacher's, apart from the others by a rule."""
     header, *rows = ([text.printable(cell) for cell in row] for row in (header, *rows))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    # Names to the left, numbers to the right. The last ± of a column lines up because all have two decimals.
+    # Names are aligned left, numbers right. The ± of a column line up, because all values have two decimals.
     lines = [
         "  ".join(
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))

@@ -1,7 +1,7 @@
-"""Names that others chose (of classes, files, arms, data sets), made harmless for where they are written.
+"""Escapes names that users chose (of classes, files, arms and data sets) for the format that they are written in.
 
-A name can hold terminal escapes, HTML, Markdown or a formula. Each function here makes one kind of place safe, and
-leaves ordinary names as they are, in whatever script.
+A name can contain terminal escapes, HTML, Markdown or a formula. Each function makes a name safe for one format;
+ordinary names stay as they are, in any script.
 """
 
 import re
@@ -10,18 +10,18 @@ from typing import Any
 from kdjax.errors import printable
 
 _FORMULA = tuple("=+-@\t\r")  # what OWASP's page "CSV Injection" lists
-# What begins HTML, an entity, code, emphasis, a link or a table's next cell; all else means itself in Markdown.
+# Characters that begin HTML, an entity, code, emphasis, a link or the next table cell; all others are literal.
 _MARKDOWN = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 
 
 def cell(value: Any) -> Any:
-    """A field of a CSV file: a string that a spreadsheet would run as a formula gets a leading apostrophe."""
+    """Escapes a field of a CSV file: a string that a spreadsheet would run as a formula gets a leading apostrophe."""
     if not isinstance(value, str):
         return value
     return printable(f"'{value}" if value.startswith(_FORMULA) else value)
 
 
 def markdown(text: str) -> str:
-    """Text within Markdown that is neither HTML nor markup, in one line."""
+    """Escapes a text so that Markdown shows it literally, on one line."""
     entities = {"<": "&lt;", "&": "&amp;"}
-    return _MARKDOWN.sub(lambda found: entities.get(found[0], f"\\{found[0]}"), printable(text))
+    return _MARKDOWN.sub(lambda match: entities.get(match[0], f"\\{match[0]}"), printable(text))

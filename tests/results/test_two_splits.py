@@ -12,7 +12,7 @@ from helpers.run_results import parts
 from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.results import document
-from kdjax.results.two_splits import drawn_by, table
+from kdjax.results.two_splits import split_description, table
 
 NAMES = [f"a/{k}.png" for k in range(6)]
 
@@ -191,7 +191,7 @@ def test_a_run_that_has_no_macro_recall_is_refused_beside_one_of_unequal_classes
 
 def test_how_a_split_was_drawn_in_words():
     section = json.loads(base().to_json())["dataset"]
-    say = lambda **fields: drawn_by({**copy.deepcopy(section), **fields})
+    say = lambda **fields: split_description({**copy.deepcopy(section), **fields})
     assert say() == "by image" and say(splits="s.json") == "split of a file"
     assert say(split_by="place", block_km=0.5) == "by place, 0.5 km"
     assert say(split_by="place", places="flights.csv") == "by place"

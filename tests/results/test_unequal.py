@@ -102,8 +102,8 @@ def test_over_splits_gains_are_over_the_baseline_that_is_best_in_the_mean_of_all
 def test_baselines_that_lost_seeds_and_did_better_are_judged_as_the_run_is():
     arm = lambda top1, macro: {"weights": {"ce": 1.0}, "val_top1": top1, "val_macro_recall": macro}
     arms = {"alone": arm([0.9, 0.9], [0.5, 0.5]), "other": arm([0.1, None], [0.8, None])}
-    assert comparison.passed_over(arms, "alone", "macro_recall") == ["other"]
-    assert comparison.passed_over(arms, "alone", "top1") == []
+    assert comparison.better_baselines(arms, "alone", "macro_recall") == ["other"]
+    assert comparison.better_baselines(arms, "alone", "top1") == []
 
 
 def test_the_bootstrap_draws_within_the_classes():

@@ -211,8 +211,8 @@ MUTANTS = (
     ),
     Mutant(
         "kdjax/results/metrics.py",
-        "labels[kept].astype(np.int64)",
-        "labels[kept].astype(np.int64) * 0",
+        "labels[labeled].astype(np.int64)",
+        "labels[labeled].astype(np.int64) * 0",
         "tests/results/test_metrics.py",
     ),
     Mutant(

@@ -75,32 +75,32 @@ OF_RESULTS = (
     ),
     Mutant(
         "kdjax/results/comparison.py",
-        "(on_validation(arms[name], measure) or 0.0) > reached]",
-        '(on_validation(arms[name], "top1") or 0.0) > reached]',
+        "(on_validation(arms[name], measure) or 0.0) > best]",
+        '(on_validation(arms[name], "top1") or 0.0) > best]',
         f"{UNEQUAL} -k lost_seeds",
     ),
     Mutant(
         DOCUMENT,
-        "    selected = comparison.select(built, judged)\n",
-        '    selected = comparison.select(built, "top1")\n',
+        "    selected = comparison.select(documented, measure)\n",
+        '    selected = comparison.select(documented, "top1")\n',
         f"{UNEQUAL} -k trials",
     ),
     Mutant(
         DOCUMENT,
-        'comparison.select(run["arms"], judged)) for run in runs]',
+        'comparison.select(run["arms"], measure)) for run in runs]',
         'comparison.select(run["arms"], "top1")) for run in runs]',
         f"{UNEQUAL} -k trials",
     ),
     Mutant(
         DOCUMENT,
-        "return told[0][0] is not None and all(one == told[0] for one in told)",
-        "return all(one == told[0] for one in told)",
+        "return identities[0][0] is not None and all(identity == identities[0] for identity in identities)",
+        "return all(identity == identities[0] for identity in identities)",
         "tests/results/test_two_splits.py -k one_teacher",
     ),
     Mutant(
         DOCUMENT,
-        'f"val_{judged}": [comparison.on_validation(arm, judged) for arm in one],',
-        'f"val_{judged}": [comparison.on_validation(arm, judged) for arm in one[:1]],',
+        'f"val_{measure}": [comparison.on_validation(arm, measure) for arm in split_arms],',
+        'f"val_{measure}": [comparison.on_validation(arm, measure) for arm in split_arms[:1]],',
         f"{UNEQUAL} -k mean_of_all",
     ),
     Mutant(
@@ -111,8 +111,8 @@ OF_RESULTS = (
     ),
     Mutant(
         "kdjax/results/logits.py",
-        'total.update(f"{name} {array.shape} {array.dtype.str}\\n".encode())',
-        'total.update(f"{array.shape} {array.dtype.str}\\n".encode())',
+        'sha256.update(f"{name} {array.shape} {array.dtype.str}\\n".encode())',
+        'sha256.update(f"{array.shape} {array.dtype.str}\\n".encode())',
         "tests/results/test_logits.py -k another_evaluation",
     ),
     Mutant(
