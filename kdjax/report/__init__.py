@@ -1,1 +1,1 @@
-"""One page about a finished run, WORKDIR/report.html: figures, curves, and the images worth a look."""
+"""The page about a finished run, WORKDIR/report.html: figures, curves and notable images; and one on several runs."""

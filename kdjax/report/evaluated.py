@@ -1,4 +1,4 @@
-"""A run that was evaluated, and what makes its student and its teacher the same as those of another."""
+"""An evaluated run, and what identifies its student and its teacher across runs."""
 
 import dataclasses
 import functools
@@ -14,78 +14,77 @@ from kdjax.results.two_splits import DRAWN_BY
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """A run that was evaluated.
+    """An evaluated run.
 
     Attributes:
-        run: its directory.
+        folder: its directory.
         results: its results.json.
-        latency: by the name of an arm, ms of its student where that was exported and measured.
+        latency: ms by the name of an arm, for the arm whose student was exported and timed.
     """
 
-    run: str
+    folder: str
     results: Mapping[str, Any]
     latency: Mapping[str, float]
 
     @property
     def student(self) -> tuple[Any, ...]:
-        """What makes a student the same in two runs: the network, its data, and how it was trained, but for `own`.
+        """The identity of a student across runs: its network, data and training, except for `arm_settings`.
 
-        The fingerprint says which images are on which side, so fields that only decide that may differ. Fields that the
-        run's version did not have yet count as their defaults, which are what it did.
+        Fields that only decide which images are in which split may differ, because the fingerprint covers the outcome.
+        Fields that the run's version did not have yet take their defaults, which match what that version did.
         """
         facts, config = self.results["student"], self.results["config"]
-        given = {name: {**default, **config.get(name, {})} for name, default in _defaults().items()}
-        student, weights = given["student"], facts.get("weights")
-        if isinstance(weights, dict):  # one file may lie in two places, and another in its place by now
+        sections = {name: {**default, **config.get(name, {})} for name, default in _defaults().items()}
+        student, weights = sections["student"], facts.get("weights")
+        if isinstance(weights, dict):  # the same file may have two paths, and a path may now hold another file
             student = {**student, "weights": weights["sha256"]}
-        views = given["distill"]["views"]
+        views = sections["distill"]["views"]
         settings = {
             "images": self.results["dataset"].get("fingerprint"),
-            "dataset": {name: value for name, value in given["dataset"].items() if name not in ("path", *DRAWN_BY)},
+            "dataset": {name: value for name, value in sections["dataset"].items() if name not in ("path", *DRAWN_BY)},
             "student": student,
-            # Of all arms, those without a teacher too.
+            # Applies to all arms, even those without a teacher.
             "views": min(DEFAULT_VIEWS, student["epochs"]) if views is None else views,
-            "mixup": given["distill"]["mixup"],
+            "mixup": sections["distill"]["mixup"],
             "data_seed": config.get("data_seed"),
             "dtype": document.dtype(self.results),
         }
         return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), _text(settings))
 
-    def own(self, arm: str) -> dict[str, Any]:
-        """What an arm may set for itself of how its students are trained: two arms of one student may differ in it."""
+    def arm_settings(self, arm: str) -> dict[str, Any]:
+        """Returns the training settings that an arm may override, in which two arms of one student may differ."""
         config = self.results["config"]
         settings = {**config.get("dataset", {}), **config.get("student", {}), **config.get("arms", {}).get(arm, {})}
         return {name: settings.get(name) for name in ("learning_rate", "weight_decay", "class_weights")}
 
     @property
     def teacher(self) -> str:
-        """What makes a teacher the same in two runs: its fingerprints, which say all that it is, see `stages.evaluate`.
+        """The identity of the teacher across runs; the run must have one.
 
-        Only of a run that has one.
-
-        Logits that were made elsewhere may not say whose they are, and older versions did not write fingerprints. One
-        file may then have two heads or inputs, and be two teachers: the figures on test tell them apart.
+        Fingerprints (see `stages.evaluate`) identify a teacher completely. They are missing for logits that were made
+        elsewhere and in older versions. One file may then be two teachers, with two heads or kinds of input, which
+        their figures on test tell apart.
         """
         facts = self.results["teacher"]
-        known = ("fingerprints",) if "fingerprints" in facts else ("sha256", "logits", "test")
-        return _text([facts["model"], *map(facts.get, known)])
+        keys = ("fingerprints",) if "fingerprints" in facts else ("sha256", "logits", "test")
+        return _text([facts["model"], *map(facts.get, keys)])
 
     @property
     def student_name(self) -> str:
-        """Model, its width where it is not the whole one, and size of its images."""
+        """The name of the student: its model, its width unless 1, and the size of its images."""
         model, width, size = self.student[:3]
         return f"{model}{f' × {width:g}' if width not in (None, 1) else ''}{f' {size} px' if size else ''}"
 
     def alone(self, measure: str) -> str | None:
-        """The arm that uses no teacher and is best on validation."""
+        """Returns the arm without a teacher that is best on validation; None if every arm uses the teacher."""
         return find_alone(shown_arms(self.results), measure)
 
 
 @functools.cache
 def _defaults() -> dict[str, dict[str, Any]]:
-    """The sections of the configuration that a student depends on, as results.json has them."""
-    found = json.loads(base().to_json())
-    return {name: found[name] for name in ("dataset", "student", "distill")}
+    """Returns the defaults of the configuration sections that a student depends on, in the form of results.json."""
+    defaults = json.loads(base().to_json())
+    return {name: defaults[name] for name in ("dataset", "student", "distill")}
 
 
 def _text(value: Any) -> str:

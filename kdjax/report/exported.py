@@ -1,14 +1,14 @@
-"""Whose student an export holds: a directory may have one of a run that was there before."""
+"""Checks that an export belongs to the current results: a directory may hold the export of an earlier run."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 
-def is_of(student: Any, arms: Mapping[str, Any]) -> bool:
-    """Whether an exported student is one of those that were measured: its arm and seed are, and its figures are theirs.
+def matches_results(student: Any, arms: Mapping[str, Any]) -> bool:
+    """Whether an exported student is one of those in the results: their arm, seed and test figures agree.
 
-    The figures come from two programs, which round differently.
+    The figures agree up to rounding, because two programs computed them.
     """
     theirs = student.get("test") if isinstance(student, dict) else None
     if not isinstance(theirs, dict) or student.get("arm") not in list(arms):
@@ -20,5 +20,5 @@ def is_of(student: Any, arms: Mapping[str, Any]) -> bool:
     return all(_close(ours.get(name), theirs.get(name)) for name in ("top1", "nll"))
 
 
-def _close(one: float | None, other: float | None) -> bool:
-    return one == other or (one is not None and other is not None and math.isclose(one, other, rel_tol=5e-3))
+def _close(first: float | None, second: float | None) -> bool:
+    return first == second or (first is not None and second is not None and math.isclose(first, second, rel_tol=5e-3))

@@ -1,4 +1,4 @@
-"""HTML and SVG that is escaped by construction: whatever is no `Markup` is text."""
+"""Builds HTML and SVG that are escaped by construction: anything that is not `Markup` is escaped as text."""
 
 import html
 from typing import Any
@@ -9,19 +9,19 @@ _VOID = {"br", "img", "link", "meta"}
 
 
 class Markup(str):
-    """A string that is HTML already."""
+    """A string that is already HTML."""
 
     __slots__ = ()
 
 
 def element(tag: str, *children: Any, **attributes: Any) -> Markup:
-    """One element.
+    """Returns one element.
 
     Args:
-        tag: its name.
-        *children: markup, or anything else as text.
-        **attributes: `class_` is written class, other underscores become hyphens. None is left out, floats are rounded
-            to two decimals.
+        tag: the name of the element.
+        *children: markup, or anything else, which is escaped as text.
+        **attributes: `class_` is written as class, and other underscores as hyphens. Attributes that are None are left
+            out; floats are rounded to two decimals.
     """
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{_escaped(_value(value))}"'
@@ -32,7 +32,7 @@ def element(tag: str, *children: Any, **attributes: Any) -> Markup:
 
 
 def joined(*children: Any) -> Markup:
-    """Markup and text, one after the other. Of what cannot be seen in a text only its line breaks stay."""
+    """Concatenates markup and text. Of the invisible characters in a text, only line breaks and tabs are kept."""
     return Markup("".join(child if isinstance(child, Markup) else _escaped(str(child)) for child in children))
 
 

@@ -1,4 +1,4 @@
-"""What the report is made from, as plain data."""
+"""The data that the report shows, as plain values."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from kdjax.data.rows import Images
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """A split with what the networks say of it.
+    """A split and the networks' outputs for it.
 
     Attributes:
         name: "test" or "validation".
         images: (N, side, side, 3) uint8.
-        labels: (N,), all of them classes.
+        labels: (N,) class indices; unlabeled images are left out.
         names: N file names.
-        teacher: log-probabilities (N, C); None of a teacher that was not measured on it.
+        teacher: log-probabilities (N, C); None if no teacher was measured on the split.
         students: log-probabilities (networks, N, C).
     """
 
@@ -32,13 +32,13 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Augmented views of some training images, and what the networks say of these pictures.
+    """Augmented views of some training images, and the networks' outputs for these pictures.
 
     Attributes:
-        names, labels: of the images.
-        images: (images, side, side, 3) uint8, as they are stored.
+        names, labels: names and labels of the images.
+        images: (images, side, side, 3) uint8, as stored.
         views: (images, views, size, size, 3) uint8.
-        teacher: log-probabilities (images, views, C), or None where there is no teacher to run.
+        teacher: log-probabilities (images, views, C); None if there is no teacher that can be run.
         students: log-probabilities (networks, images, views, C).
     """
 
@@ -51,14 +51,14 @@ class Views:
 
 
 @dataclasses.dataclass(frozen=True)
-class Located:
-    """Where tiles lie.
+class TileLocations:
+    """Where the tiles lie.
 
     Attributes:
-        sides: "training", "validation" and "test" -> (n, 2) longitude and latitude in degrees of those that are known.
-        unknown: number of the others.
-        by_place: whether the split keeps places together; None of a split that came with the data.
-        block_km: side of a place.
+        sides: "training", "validation" and "test" -> (n, 2) longitude and latitude in degrees of the located tiles.
+        unknown: number of tiles without a known location.
+        by_place: whether the split keeps places together; None for a split that came with the data.
+        block_km: side of a place, km.
     """
 
     sides: Mapping[str, np.ndarray]
@@ -69,17 +69,18 @@ class Located:
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """All that the page shows.
+    """Everything that the page shows.
 
     Attributes:
         results: the content of results.json.
         records: lines of metrics.jsonl by stage, "teacher" and "distill".
-        students: arm and seed of each network along the axis `networks` below; none that failed.
+        students: arm and seed of each network along the axis `networks` of `Side` and `Views`; failed ones are left
+            out.
         test, validation: the splits.
         views: see `Views`.
-        parity: the content of export/parity.json, or None.
-        note: a sentence of the user's, or "".
-        located: where the tiles lie, None where nothing says it.
+        parity: the content of export/parity.json; None without an export of these results.
+        note: a note from the user and on how images are shown, or "".
+        locations: where the tiles lie; None if that is not known.
     """
 
     results: Mapping[str, Any]
@@ -90,4 +91,4 @@ class Material:
     views: Views
     parity: Mapping[str, Any] | None
     note: str
-    located: Located | None = None
+    locations: TileLocations | None = None

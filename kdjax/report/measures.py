@@ -1,4 +1,4 @@
-"""The sections of figures: learning curves, classes, calibration, cost."""
+"""The sections that show figures: learning curves, classes, calibration and cost."""
 
 import dataclasses
 import functools
@@ -18,40 +18,44 @@ from kdjax.results.comparison import NAMES, failed_seeds, figures, find_alone, j
 
 
 def _styles(material: Material) -> dict[str, str]:
-    """The style of each arm that is shown."""
+    """Returns the style of each arm that is shown."""
     return {name: f"s{number % charts.STYLES}" for number, name in enumerate(shown_arms(material.results))}
 
 
-def _of_arm(material: Material, arm: str) -> list[int]:
-    """The networks of an arm."""
+def _network_indices(material: Material, arm: str) -> list[int]:
+    """Returns the indices of the networks of an arm."""
     return [number for number, (name, _) in enumerate(material.students) if name == arm]
 
 
 def curves(material: Material) -> list[Markup]:
-    """Every loss term, and what steps are chosen by on validation, over epochs."""
+    """Shows every loss term, and the validation measure that chooses the step, over epochs."""
     styles = _styles(material)
     arms = shown_arms(material.results)
-    failed = {f"{arm}/{seed}" for arm, one in arms.items() for seed in failed_seeds(one)}
+    failed = {f"{arm}/{seed}" for arm, results in arms.items() for seed in failed_seeds(results)}
     students = _series(material.records["distill"], styles, failed)
     teacher = _series(material.records["teacher"], {"teacher": "t"})
-    drawn = []
-    titles = {"loss": "Weighted sum of the terms", **{name: term.title for name, term in TERMS.items()}}
-    for term, name in titles.items():
+    panel_charts = []
+    titles = {"loss": "Weighted sum of the terms", **{key: term.title for key, term in TERMS.items()}}
+    for term, title in titles.items():
         if series := students.get(("train", term)):
-            alt = f"{name} over epochs: {_listed(series)}"
-            drawn.append((name, charts.curves(series, alt=alt, log=True)))
+            alt = f"{title} over epochs: {_listed(series)}"
+            panel_charts.append((title, charts.curves(series, alt=alt, log=True)))
     measure = judged_by(material.results["dataset"])
-    if ("validation", measure) not in students:  # records of an earlier version have top-1 only
+    if ("validation", measure) not in students:  # earlier versions recorded top-1 only
         measure = "top1"
     key = ("validation", measure)
     if series := [*teacher.get(key, []), *students.get(key, [])]:
         percents = lambda lines: tuple(line * [1, 100] for line in lines)
-        series = [dataclasses.replace(one, lines=percents(one.lines), failed=percents(one.failed)) for one in series]
-        name = f"Validation {NAMES[measure]}"
-        drawn.append((f"{name}, %", charts.curves(series, alt=f"{name} over epochs: {_listed(series)}", unit="%")))
+        series = [
+            dataclasses.replace(curve, lines=percents(curve.lines), failed=percents(curve.failed)) for curve in series
+        ]
+        title = f"Validation {NAMES[measure]}"
+        panel_charts.append(
+            (f"{title}, %", charts.curves(series, alt=f"{title} over epochs: {_listed(series)}", unit="%"))
+        )
     if series := teacher.get(("train", "ce")):
-        name = "The teacher's cross-entropy, nats"
-        drawn.append((name, charts.curves(series, alt=f"{name}, over epochs", log=True)))
+        title = "The teacher's cross-entropy, nats"
+        panel_charts.append((title, charts.curves(series, alt=f"{title}, over epochs", log=True)))
     caption = (
         ("Thick: mean over seeds; thin: each seed. " if len(material.results["config"]["seeds"]) > 1 else "One seed. ")
         + ("A seed that failed is drawn up to there, and is not in the mean. " if failed else "")
@@ -64,60 +68,61 @@ def curves(material: Material) -> list[Markup]:
     if material.results["teacher"] and not teacher:
         caption += " The teacher was not trained in this run, so it has no curves."
     legend = charts.legend([*([("teacher", "t")] if teacher else []), *styles.items()])
-    return [legend, figure(panels(drawn), caption)]
+    return [legend, figure(panels(panel_charts), caption)]
 
 
 def _listed(series: Sequence[charts.Series]) -> str:
-    """Where each curve ends, as the alternative text."""
-    return "; ".join(f"{one.name} ends at {one.mean[-1, 1]:.3g}" for one in series)
+    """Returns an alternative text that says where each curve ends."""
+    return "; ".join(f"{curve.name} ends at {curve.mean[-1, 1]:.3g}" for curve in series)
 
 
 def _series(
     records: Sequence[Mapping[str, Any]], styles: Mapping[str, str], failed: Collection[str] = ()
 ) -> dict[tuple[str, str], list[charts.Series]]:
-    """Curves by kind of record and measure, for the arms that have a style.
+    """Returns curves by kind of record and measure, for the arms that have a style.
 
-    A student that failed keeps the variables that it had, and goes on to be measured: its curves end where its loss is
-    no number.
+    A student that failed keeps its variables and is measured on, so its curves are cut where its loss becomes None.
     """
-    found: dict[tuple[str, str], dict[str, dict[str, list[tuple[float, float]]]]] = {}
-    ended = set()
+    points_by_arm: dict[tuple[str, str], dict[str, dict[str, list[tuple[float, float]]]]] = {}
+    cut = set()
     for record in records:
-        for student, measured in record["students"].items():
+        for student, values in record["students"].items():
             arm = student.rpartition("/")[0]
-            if student in failed and measured.get("loss", 0) is None:
-                ended.add(student)
-            for measure, value in measured.items() if arm in styles and student not in ended else ():
+            if student in failed and values.get("loss", 0) is None:
+                cut.add(student)
+            for measure, value in values.items() if arm in styles and student not in cut else ():
                 if value is not None:
-                    of_arm = found.setdefault((record["kind"], measure), {}).setdefault(arm, {})
+                    of_arm = points_by_arm.setdefault((record["kind"], measure), {}).setdefault(arm, {})
                     of_arm.setdefault(student, []).append((record["epoch"], value))
-    lines = lambda runs, lost: tuple(np.array(line) for name, line in runs.items() if (name in failed) == lost)
+    lines = lambda runs, is_failed: tuple(
+        np.array(line) for name, line in runs.items() if (name in failed) == is_failed
+    )
     return {
         key: [charts.Series(arm, styles[arm], lines(runs, False), lines(runs, True)) for arm, runs in arms.items()]
-        for key, arms in found.items()
+        for key, arms in points_by_arm.items()
     }
 
 
 def classes(material: Material) -> list[Markup]:
-    """Recall of each class, and confusion matrices."""
+    """Shows the recall of each class, and confusion matrices."""
     test, styles = material.test, _styles(material)
-    names, leading = material.results["dataset"]["classes"], leading_arm(material.results)
-    shown = {} if test.teacher is None else {"teacher": test.teacher[None]}
-    shown |= {arm: test.students[rows] for arm in styles if (rows := _of_arm(material, arm))}
-    counts = {network: findings.confusion(logits, test.labels) for network, logits in shown.items()}
+    names, leader = material.results["dataset"]["classes"], leading_arm(material.results)
+    outputs = {} if test.teacher is None else {"teacher": test.teacher[None]}
+    outputs |= {arm: test.students[rows] for arm in styles if (rows := _network_indices(material, arm))}
+    counts = {network: findings.confusion(logits, test.labels) for network, logits in outputs.items()}
     recall = {network: _recall(matrix) for network, matrix in counts.items()}
-    # More than three in one row cannot be told apart.
+    # More than three networks in one row cannot be told apart.
     alone = find_alone(shown_arms(material.results), judged_by(material.results["dataset"]))
-    compared = [one for one in dict.fromkeys(("teacher", alone, leading)) if one in shown]
+    compared = [network for network in dict.fromkeys(("teacher", alone, leader)) if network in outputs]
     marks = {"teacher": "t", **styles}
     images = np.bincount(test.labels, minlength=len(names))
-    there = images[images > 0]
-    fewest, most = int(there.min(initial=len(test.labels))), int(images.max())
+    present = images[images > 0]
+    fewest, most = int(present.min(initial=len(test.labels))), int(images.max())
     without = [name for name, count in zip(names, images, strict=True) if not count]
     per_class = str(fewest) if fewest == most else f"{fewest} to {most}"
     dots = charts.recalls(
         names,
-        [(one, marks[one], recall[one]) for one in compared],
+        [(network, marks[network], recall[network]) for network in compared],
         alt=f"Recall of each class for {', '.join(compared)}; the figures are in the table beside it",
     )
     caption = (
@@ -126,30 +131,32 @@ def classes(material: Material) -> list[Markup]:
         + (f"The test images have none of {_enumerated(without)}. " if without else "")
         + "Students: mean over seeds."
     )
-    every = table(
+    recall_table = table(
         "Recall, %",
         ("class", "images", *recall),
         (
-            (name, images[k], *("–" if one[k] is None else f"{one[k]:.1f}" for one in recall.values()))
+            (name, images[k], *("–" if recalls[k] is None else f"{recalls[k]:.1f}" for recalls in recall.values()))
             for k, name in enumerate(names)
         ),
         "dense",
     )
-    if not shown:
+    if not outputs:
         return [element("p", "No network was measured.")]
-    first = leading or "teacher"
-    others = [_matrix(names, one, counts[one], len(shown[one])) for one in shown if one != first]
+    first = leader or "teacher"
+    others = [
+        _matrix(names, network, counts[network], len(outputs[network])) for network in outputs if network != first
+    ]
     return [
         element("h3", "Recall"),
-        charts.legend([(one, marks[one]) for one in compared]),
-        element("div", figure(dots, caption), figure(every, "Recall of all networks, %."), class_="beside"),
-        _matrix(names, first, counts[first], len(shown[first])),
+        charts.legend([(network, marks[network]) for network in compared]),
+        element("div", figure(dots, caption), figure(recall_table, "Recall of all networks, %."), class_="beside"),
+        _matrix(names, first, counts[first], len(outputs[first])),
         *([details("Confusion matrices of the others", *others)] if others else []),
     ]
 
 
 def _enumerated(names: Sequence[str]) -> str:
-    """One, two and three."""
+    """Joins names as in "one, two and three"."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
@@ -171,22 +178,22 @@ def _matrix(names: Sequence[str], network: str, counts: np.ndarray, seeds: int) 
 
 
 def calibration(material: Material) -> list[Markup]:
-    """Reliability diagrams, and the error among the surest answers."""
+    """Shows reliability diagrams, and the error among the most confident answers."""
     results, test = material.results, material.test
-    shown = []
+    networks = []
     if test.teacher is not None:
-        shown.append(("teacher", "t", test.teacher[None], results["teacher"]["test"].get("ece")))
+        networks.append(("teacher", "t", test.teacher[None], results["teacher"]["test"].get("ece")))
     for name, style in _styles(material).items():
-        if rows := _of_arm(material, name):
-            errors = [measured and measured["ece"] for measured in results["arms"][name]["test_metrics"]]
-            shown.append((name, style, test.students[rows], intervals.mean(errors)))
-    if not shown:
+        if rows := _network_indices(material, name):
+            errors = [figures and figures["ece"] for figures in results["arms"][name]["test_metrics"]]
+            networks.append((name, style, test.students[rows], intervals.mean(errors)))
+    if not networks:
         return [element("p", "No network was measured.")]
-    drawn = []
-    for name, style, log_probabilities, error in shown:
+    diagrams = []
+    for name, style, log_probabilities, error in networks:
         heading = name if error is None else f"{name}, ECE {100 * error:.2f} %"
         bins = findings.calibration(log_probabilities, test.labels)
-        drawn.append((heading, charts.reliability(bins, style, alt=f"Reliability diagram of {heading}")))
+        diagrams.append((heading, charts.reliability(bins, style, alt=f"Reliability diagram of {heading}")))
     caption = (
         f"{metrics.ECE_BINS} bins of equal width over {len(test.labels)} test images; the area of a dot is its number "
         "of predictions, those of all seeds together. Above the dashed line a network is underconfident, below it "
@@ -194,8 +201,10 @@ def calibration(material: Material) -> list[Markup]:
         "distance from the line; students: mean over seeds."
     )
     risks = [
-        charts.Series(name, style, tuple(findings.risk_over_coverage(one, test.labels) for one in log_probabilities))
-        for name, style, log_probabilities, _ in shown
+        charts.Series(
+            name, style, tuple(findings.risk_over_coverage(one_seed, test.labels) for one_seed in log_probabilities)
+        )
+        for name, style, log_probabilities, _ in networks
     ]
     risk_caption = (
         "Error among the test images that a network is surest of, over the share of them that is answered: what it "
@@ -203,9 +212,9 @@ def calibration(material: Material) -> list[Markup]:
     )
     return [
         element("p", "When a network says 80 %, is it right four times in five?"),
-        figure(panels(drawn, "panels small"), caption),
+        figure(panels(diagrams, "panels small"), caption),
         element("h3", "Risk over coverage"),
-        charts.legend([(name, style) for name, style, *_ in shown]),
+        charts.legend([(name, style) for name, style, *_ in networks]),
         figure(
             panels([("Error, %", charts.curves(risks, alt=_risks(risks), unit="%", x_label="answered, %"))]),
             risk_caption,
@@ -214,18 +223,18 @@ def calibration(material: Material) -> list[Markup]:
 
 
 def _risks(series: Sequence[charts.Series]) -> str:
-    """The error at half of the images and at all, as the alternative text."""
+    """Returns an alternative text with the error among half of the images and among all."""
     return "; ".join(
-        f"{one.name}: error {one.mean[len(one.mean) // 2, 1]:.1f} % with {one.mean[len(one.mean) // 2, 0]:.0f} % "
-        f"answered, {one.mean[-1, 1]:.1f} % with all"
-        for one in series
+        f"{curve.name}: error {curve.mean[len(curve.mean) // 2, 1]:.1f} % with "
+        f"{curve.mean[len(curve.mean) // 2, 0]:.0f} % answered, {curve.mean[-1, 1]:.1f} % with all"
+        for curve in series
     )
 
 
 def cost(material: Material) -> list[Markup]:
-    """Accuracy over size, arithmetic and, where it was measured, latency."""
+    """Shows accuracy over size, arithmetic and, if it was measured, latency."""
     results, parity = material.results, material.parity
-    drawn = []
+    panel_charts = []
     measure = judged_by(results["dataset"])
     for key, unit in (("params", "parameters"), ("macs", "multiply-adds")):
         points = [
@@ -235,32 +244,32 @@ def cost(material: Material) -> list[Markup]:
         ]
         if points:
             heading = f"{NAMES[measure].capitalize()} over {unit}"
-            drawn.append((heading, scattered(points, f"{unit}, log scale", NAMES[measure])))
+            panel_charts.append((heading, scattered(points, f"{unit}, log scale", NAMES[measure])))
     artifacts = parity["artifacts"] if parity else {}
     exported = parity["student"]["arm"] if parity else ""
     style = _styles(material).get(exported, "s0")
-    timed = [
-        charts.Point(name, style, one["latency_ms"]["1"], 100 * one["top1"])
-        for name, one in artifacts.items()
-        if one["latency_ms"] and one["top1"] is not None
+    latency_points = [
+        charts.Point(name, style, artifact["latency_ms"]["1"], 100 * artifact["top1"])
+        for name, artifact in artifacts.items()
+        if artifact["latency_ms"] and artifact["top1"] is not None
     ]
     caption = (
         f"{results['dataset']['splits']['test']} test images. Students are means over seeds, with the 95 % interval "
         "where there are three or more that differ."
     )
-    if timed:
+    if latency_points:
         heading = f"Top-1 over latency, exported {exported}"
-        drawn.append((heading, scattered(timed, "ms for one image, log scale")))
+        panel_charts.append((heading, scattered(latency_points, "ms for one image, log scale")))
         unmeasured = "; the teacher is not exported, so it has none" if results["teacher"] else ""
         caption += f" Latency was measured on the exported files{unmeasured}."
     else:
         caption += " No latency: it is measured when a student is exported (--stages=export)."
     sentence = [element("p", notes.compression(results["teacher"], results["student"]))] if results["teacher"] else []
-    return [*sentence, figure(panels(drawn), caption), *(_files(parity) if parity else [])]
+    return [*sentence, figure(panels(panel_charts), caption), *(_files(parity) if parity else [])]
 
 
 def scattered(points: Sequence[charts.Point], x_label: str, measure: str = "top-1") -> Markup:
-    """Test top-1 of networks, %, or another measure, over what they cost."""
+    """Draws a measure of networks on test, %, over their cost."""
     alt = f"Test {measure} over {x_label}: " + "; ".join(f"{p.name} {p.y:.2f} % at {p.x:.3g}" for p in points)
     return charts.scatter(points, alt=alt, x_label=x_label, y_label=f"test {measure}, %")
 
@@ -279,39 +288,39 @@ def _accuracies(
 
 def _files(parity: Mapping[str, Any]) -> list[Markup]:
     percent = functools.partial(formats.percent, missing="–")
-    chosen, machine, tested = parity["student"], parity["machine"], parity["test_images"]["count"]
+    student, machine, test_count = parity["student"], parity["machine"], parity["test_images"]["count"]
     rows = (
         (
             name,
-            f"{one['bytes'] / 1e6:.2f}",
-            percent(one["top1"]),
-            percent(one["agreement"]),
-            *(f"{one['latency_ms'][batch]:.2f}" if one["latency_ms"] else "–" for batch in ("1", "32")),
+            f"{artifact['bytes'] / 1e6:.2f}",
+            percent(artifact["top1"]),
+            percent(artifact["agreement"]),
+            *(f"{artifact['latency_ms'][batch]:.2f}" if artifact["latency_ms"] else "–" for batch in ("1", "32")),
         )
-        for name, one in parity["artifacts"].items()
+        for name, artifact in parity["artifacts"].items()
     )
     litert = f" and ai-edge-litert {machine['ai_edge_litert']}" if "ai_edge_litert" in machine else ""
     header = ("file", "MB", "test top-1 %", "same class as the student, %", "ms for 1 image", "ms for 32")
     caption = (
-        f"The exported student {chosen['arm']}, seed {chosen['seed']}, on {tested} test images. Median times with "
-        f"onnxruntime {machine['onnxruntime']}{litert} on one of {machine['cpu_count']} CPUs "
+        f"The exported student {student['arm']}, seed {student['seed']}, on {test_count} test images. Median times "
+        f"with onnxruntime {machine['onnxruntime']}{litert} on one of {machine['cpu_count']} CPUs "
         f"({machine['machine']}), alongside whatever else was running."
     )
-    shown = [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]
-    return [*shown, *(_calibration(parity["trust"]) if parity.get("trust") else [])]
+    section = [element("h3", "Exported files"), figure(table("Exported files", header, rows), caption)]
+    return [*section, *(_calibration(parity["trust"]) if parity.get("trust") else [])]
 
 
 def _calibration(trust: Mapping[str, Any]) -> list[Markup]:
-    """What the temperature of each file does on the test images; exports of earlier versions do not tell."""
+    """Shows the effect of each file's temperature on the test images; exports of earlier versions lack it."""
     percent = functools.partial(formats.percent, missing="–")
     rows = (
         (
             name,
-            formats.number(one["temperature"]),
-            *(formats.number(one[when]["nll"]) for when in ("before", "after")),
-            *(percent(one[when]["ece"]) for when in ("before", "after")),
+            formats.number(effect["temperature"]),
+            *(formats.number(effect[when]["nll"]) for when in ("before", "after")),
+            *(percent(effect[when]["ece"]) for when in ("before", "after")),
         )
-        for name, one in trust.items()
+        for name, effect in trust.items()
     )
     header = ("file", "temperature", "NLL before", "NLL after", "ECE % before", "ECE % after")
     caption = (

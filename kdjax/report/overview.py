@@ -1,14 +1,14 @@
-"""Several runs on the same images as one page: `python -m kdjax.report.overview RUN… --output=overview.html`.
+"""Shows several runs on the same images on one page: `python -m kdjax.report.overview RUN… --output=overview.html`.
 
-For teachers × students, such as those of `configs/pairs.py`. The page shows what every teacher and student reaches on
-the test images, the gain of each taught student over the same student without a teacher, and accuracy over
-parameters, multiply-adds and, for runs that were exported, latency.
+It is made for pairs of teachers and students, such as those of `configs/pairs.py`. The page shows the test accuracy of
+every teacher and student, the gain of each taught student over the same student without a teacher, and accuracy over
+parameters, multiply-adds and, for exported runs, latency.
 
-Of every run one arm that uses the teacher is shown, the one that is best on validation; and of each student the arm
-without a teacher that is best on validation, whichever run it is in. A student is the same in two runs where its
-network, its data and all settings of its training are, but for those that an arm sets for itself. Gains are paired by
-seed, and over the arm without a teacher that has most seeds in common, of those the one that is best on validation.
-Where classes are unequal, macro recall takes the place of top-1.
+For every run, it shows the arm with a teacher that is best on validation. For every student, it shows the arm without a
+teacher that is best on validation, from any of the runs. Two runs have the same student if its network, its data and
+its training settings are equal, except for settings that an arm overrides. A gain is paired by seed. It is over the arm
+without a teacher that shares the most seeds; among several such arms, the one that is best on validation. If classes
+are unequal, macro recall replaces top-1.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 from kdjax.errors import InputError, reason
 from kdjax.report import charts
 from kdjax.report.evaluated import Evaluated
-from kdjax.report.exported import is_of
+from kdjax.report.exported import matches_results
 from kdjax.report.markup import Markup, element
 from kdjax.report.measures import scattered
 from kdjax.report.parts import figure, panels, table
@@ -45,19 +45,19 @@ from kdjax.runtime.command import Parser, run_command
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A network of one of the runs, or the mean of the students of an arm.
+    """A teacher of one of the runs, or the mean of the students of an arm.
 
     Attributes:
-        name: of the network, with its teacher.
+        name: the network and its teacher.
         run: the directory of its run.
         style: color and marker, see `charts`.
-        arm: its loss; "" of a teacher.
-        cost: params and macs, and latency_ms where it was measured.
-        figures: mean, std and ci95 of what it is judged by on test, fractions.
-        over: arm and run of the same student without a teacher, that it is compared with; "" where none is there.
-        otherwise: what the two arms set for themselves, where it differs.
-        differences: on test to that one, of each seed that both have; None where one of the two failed.
-        seeds, failed: of the students, all and those without a finite result; empty of a teacher.
+        arm: the name of the arm; "" for a teacher.
+        cost: params and macs, and latency_ms if it was measured.
+        figures: mean, std and ci95 of the measure on test, fractions.
+        over: arm and run of the same student without a teacher that it is compared with; "" if there is none.
+        setting_differences: settings that the two arms override differently, as text.
+        differences: on test, minus that student, for each seed that both have; None if either failed.
+        seeds, failed: all seeds of the students, and those without a finite result; empty for a teacher.
         taught: whether it learned from a teacher.
     """
 
@@ -68,7 +68,7 @@ class Row:
     cost: Mapping[str, Any]
     figures: Mapping[str, Any]
     over: str = ""
-    otherwise: str = ""
+    setting_differences: str = ""
     differences: Sequence[float | None] = ()
     seeds: Sequence[int] = ()
     failed: Sequence[int] = ()
@@ -76,99 +76,110 @@ class Row:
 
     @property
     def gain(self) -> dict[str, Any] | None:
-        """`intervals.summary` of the differences; None where there is nothing to compare with."""
+        """`intervals.summary` of the differences; None if there is nothing to compare with."""
         return intervals.summary(self.differences) if self.over else None
 
     @property
     def pairs(self) -> int:
-        """The seeds that the gain is of."""
-        return _ended(self.differences)
+        """The number of seeds that the gain is computed from."""
+        return _successes(self.differences)
 
 
 def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
-    """What the page shows of some runs: the teachers, then each student alone and with its teachers.
+    """Returns the rows that the page shows: the teachers, then each student alone and with its teachers.
 
     Returns:
-        What they are judged by, "top1" or "macro_recall", see `comparison.judged_by`; and the rows.
+        The measure, "top1" or "macro_recall", see `comparison.judged_by`; and the rows.
 
     Raises:
-        InputError: a run is not evaluated or not final, or measures on other images than the first.
+        InputError: a run is given twice, not evaluated or not final, or was tested on other images than the first.
     """
-    places = [os.path.realpath(folder) for folder in folders]
-    if len(set(places)) < len(places):
-        twice = next(folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1)
-        raise InputError(f"{twice} is given twice: give each run once")
-    found = [_read(folder) for folder in folders]
-    tested = [compare.test_split(folder / "splits.json") for folder in folders]
-    for folder, split in zip(folders, tested, strict=True):
-        if split != tested[0]:
+    paths = [os.path.realpath(folder) for folder in folders]
+    if len(set(paths)) < len(paths):
+        repeated = next(folder for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1)
+        raise InputError(f"{repeated} is given twice: give each run once")
+    runs = [_read(folder) for folder in folders]
+    test_splits = [compare.test_split(folder / "splits.json") for folder in folders]
+    for folder, split in zip(folders, test_splits, strict=True):
+        if split != test_splits[0]:
             raise InputError(
                 f"{folder}: its test images or classes are not those of {folders[0]}: give runs of one data set and "
                 "dataset.splits"
             )
-    _check_images(folders, found)
-    measure = document.judged_by_all({folder: one.results for folder, one in zip(folders, found, strict=True)})
-    shown: dict[str, Row] = {}
-    for one in found:
-        if facts := one.results["teacher"]:
-            shown.setdefault(
-                one.teacher,
-                Row(f"teacher {facts['model']}", one.run, "t", "", facts, {"mean": facts["test"].get(measure)}),
+    _check_images(folders, runs)
+    measure = document.judged_by_all({folder: run.results for folder, run in zip(folders, runs, strict=True)})
+    teachers: dict[str, Row] = {}
+    for run in runs:
+        if facts := run.results["teacher"]:
+            teachers.setdefault(
+                run.teacher,
+                Row(f"teacher {facts['model']}", run.folder, "t", "", facts, {"mean": facts["test"].get(measure)}),
             )
-    listed = list(shown.values())
-    students = list(dict.fromkeys(one.student for one in found))
+    listed = list(teachers.values())
+    students = list(dict.fromkeys(run.student for run in runs))
     for number, student in enumerate(students):
-        listed += _of_student([one for one in found if one.student == student], f"s{number % charts.STYLES}", measure)
+        same_student = [run for run in runs if run.student == student]
+        listed += _student_rows(same_student, f"s{number % charts.STYLES}", measure)
     return measure, listed
 
 
-def _check_images(folders: Sequence[Path], found: Sequence[Evaluated]) -> None:
-    """That images of the same names are the same, of those runs that say what they were tested on."""
+def _check_images(folders: Sequence[Path], runs: Sequence[Evaluated]) -> None:
+    """Checks that images of the same name are the same, for the runs whose test images are stored.
+
+    Raises:
+        InputError: they are not, or a file is damaged.
+    """
     first: tuple[Path, compare.TestImages] | None = None
-    for folder, one in zip(folders, found, strict=True):
-        if (folder / "evaluation" / "logits.npz").is_file():  # figures may be kept without it
-            tested, _ = compare.read_test_images(folder, one.results)
+    for folder, run in zip(folders, runs, strict=True):
+        if (folder / "evaluation" / "logits.npz").is_file():  # a run may be kept without this file
+            images, _ = compare.read_test_images(folder, run.results)
             if first:
-                compare.check_images(*first, folder, tested)
-            first = first or (folder, tested)
+                compare.check_images(*first, folder, images)
+            first = first or (folder, images)
 
 
-def _of_student(found: Sequence[Evaluated], style: str, measure: str) -> list[Row]:
-    """The rows of one student: the best without a teacher and others that gains are over, and one of each run."""
-    arm = lambda one, arm: shown_arms(one.results)[arm]
-    baselines = [(one, alone) for one in found if (alone := one.alone(measure))]
-    by_rank = lambda pair: rank(arm(*pair), measure)
-    shown, listed = [max(baselines, key=by_rank)] if baselines else [], []
+def _student_rows(runs: Sequence[Evaluated], style: str, measure: str) -> list[Row]:
+    """Returns the rows of one student: its baselines (the best, and others that gains refer to), then one per run."""
+    arm_results = lambda run, arm: shown_arms(run.results)[arm]
+    baselines = [(run, alone) for run in runs if (alone := run.alone(measure))]
+    by_rank = lambda pair: rank(arm_results(*pair), measure)
+    shown_baselines, taught_rows = [max(baselines, key=by_rank)] if baselines else [], []
 
-    def row(one: Evaluated, name: str, of: str, **more: Any) -> Row:
-        facts = arm(one, name)
-        cost = {**one.results["student"], "latency_ms": one.latency.get(name)}
+    def row(run: Evaluated, name: str, suffix: str, **comparison: Any) -> Row:
+        facts = arm_results(run, name)
+        cost = {**run.results["student"], "latency_ms": run.latency.get(name)}
         seeds = {"seeds": facts["seeds"], "failed": failed_seeds(facts)}
-        return Row(f"{one.student_name} {of}", one.run, style, name, cost, figures(facts, measure), **seeds, **more)
+        title, values = f"{run.student_name} {suffix}", figures(facts, measure)
+        return Row(title, run.folder, style, name, cost, values, **seeds, **comparison)
 
-    for one in found:
-        taught = [name for name, facts in shown_arms(one.results).items() if uses_teacher(facts)]
+    for run in runs:
+        taught = [name for name, facts in shown_arms(run.results).items() if uses_teacher(facts)]
         if taught:
-            # Where all of them failed, the first is there to say so.
-            leading = name if (name := leading_arm(one.results, measure)) in taught else taught[0]
-            to = [intervals.paired_differences(*paired(arm(one, leading), arm(*pair), measure)) for pair in baselines]
-            chosen = max(
-                zip(baselines, to, strict=True), key=lambda pair: (_ended(pair[1]), by_rank(pair[0])), default=None
+            # If all arms with a teacher failed, the first of them is listed to show that.
+            leading = name if (name := leading_arm(run.results, measure)) in taught else taught[0]
+            differences_by_baseline = [
+                intervals.paired_differences(*paired(arm_results(run, leading), arm_results(*pair), measure))
+                for pair in baselines
+            ]
+            best = max(
+                zip(baselines, differences_by_baseline, strict=True),
+                key=lambda pair: (_successes(pair[1]), by_rank(pair[0])),
+                default=None,
             )
-            compared: dict[str, Any] = {}
-            if chosen:
-                (its, alone), differences = chosen
-                shown.append(chosen[0])
-                compared = {"over": f"{alone} of {its.run}", "differences": differences}
-                ours, theirs = one.own(leading), its.own(alone)
+            comparison: dict[str, Any] = {}
+            if best:
+                (baseline_run, alone), differences = best
+                shown_baselines.append(best[0])
+                comparison = {"over": f"{alone} of {baseline_run.folder}", "differences": differences}
+                ours, theirs = run.arm_settings(leading), baseline_run.arm_settings(alone)
                 differing = (f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name])
-                compared["otherwise"] = ", ".join(differing)
-            listed.append(row(one, leading, f"from {one.results['teacher']['model']}", **compared, taught=True))
-    return [*(row(*pair, "alone") for pair in baselines if pair in shown), *listed]
+                comparison["setting_differences"] = ", ".join(differing)
+            taught_rows.append(row(run, leading, f"from {run.results['teacher']['model']}", **comparison, taught=True))
+    return [*(row(*pair, "alone") for pair in baselines if pair in shown_baselines), *taught_rows]
 
 
-def _ended(differences: Sequence[float | None]) -> int:
-    return sum(one is not None for one in differences)
+def _successes(differences: Sequence[float | None]) -> int:
+    return sum(difference is not None for difference in differences)
 
 
 def _read(folder: Path) -> Evaluated:
@@ -183,9 +194,9 @@ def _read(folder: Path) -> Evaluated:
         fix = "run --stages=export of that run again"
         parity = files.read_json(path, fix)
         try:
-            measured = parity["artifacts"]["student.onnx"]["latency_ms"]
-            found = {parity["student"]["arm"]: _milliseconds(measured["1"])} if measured else {}
-            latency = found if is_of(parity["student"], results["arms"]) else {}
+            times = parity["artifacts"]["student.onnx"]["latency_ms"]
+            latency = {parity["student"]["arm"]: _milliseconds(times["1"])} if times else {}
+            latency = latency if matches_results(parity["student"], results["arms"]) else {}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not what an export writes: {fix}") from error
     return Evaluated(str(folder), results, latency)
@@ -198,12 +209,12 @@ def _milliseconds(value: Any) -> float:
 
 
 def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
-        listed: from `rows`.
-        facts: of the data set, as results.json has them.
-        measure: what the rows are judged by.
+        listed: the rows, from `rows`.
+        facts: the section `dataset` of results.json.
+        measure: the measure of the rows.
     """
     header = (
         "",
@@ -239,7 +250,7 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
         "validation. Gains are over the same student without a teacher, paired by seed; intervals need three seeds "
         "that differ. ms: one image through student.onnx, where a run exported this arm."
     )
-    drawn = [
+    chart_panels = [
         (f"{NAMES[measure].capitalize()} over {unit}", chart)
         for key, unit in (("params", "parameters"), ("macs", "multiply-adds"), ("latency_ms", "latency, ms"))
         if (chart := _chart(listed, key, unit, measure)) is not None
@@ -252,22 +263,22 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
     alone = collections.Counter(row.style for row in listed if row.seeds and not row.taught)
     remarks += [
         f"{row.name} ({row.arm} of {row.run}): the gain is over {row.over}, from {row.pairs} of {len(row.seeds)} seeds"
-        + (f"; the two arms set {row.otherwise} for themselves." if row.otherwise else ".")
+        + (f"; the two arms set {row.setting_differences} for themselves." if row.setting_differences else ".")
         for row in listed
-        if row.over and (alone[row.style] > 1 or row.pairs < len(row.seeds) or row.otherwise)
+        if row.over and (alone[row.style] > 1 or row.pairs < len(row.seeds) or row.setting_differences)
     ]
     return page(
         f"{facts['name']}: teachers and students",
         f"{len(listed)} networks on the same images",
         element("p", _finding(listed), class_="finding"),
         figure(table("Networks", header, cells, class_="results"), caption),
-        *([element("ul", *(element("li", one) for one in remarks), class_="notes")] if remarks else []),
-        figure(panels(drawn), "The cross is a teacher; students of one kind share a color and a marker."),
+        *([element("ul", *(element("li", remark) for remark in remarks), class_="notes")] if remarks else []),
+        figure(panels(chart_panels), "The cross is a teacher; students of one kind share a color and a marker."),
     )
 
 
 def _finding(listed: Sequence[Row]) -> str:
-    """Which student gains most by its teacher, if any does, and how sure that is."""
+    """States which student gains most from its teacher, if any does, and how certain that is."""
     taught = [row for row in listed if row.taught]
     if not taught:
         return "No student that learned from a teacher is here to compare with."
@@ -278,18 +289,18 @@ def _finding(listed: Sequence[Row]) -> str:
         return "No taught student is here without a teacher as well, so there is no gain to report."
     if not gains:
         return "No taught student has a successful seed in common with itself alone: there is no gain to report."
-    most, best = max(gains, key=lambda pair: pair[0])
-    said = f"{best.name} gains most, {signed(most)} points."
-    if most <= 0:
-        said = f"No taught student does better than itself alone. {best.name} comes nearest, {signed(most)} points."
+    largest, best = max(gains, key=lambda pair: pair[0])
+    text = f"{best.name} gains most, {signed(largest)} points."
+    if largest <= 0:
+        text = f"No taught student does better than itself alone. {best.name} comes nearest, {signed(largest)} points."
     bounds = intervals.summary(best.differences, largest_of=len(gains))["ci95"]
     if bounds is None:
-        return f"{said} There is no interval: it takes three seeds that differ."
+        return f"{text} There is no interval: it takes three seeds that differ."
     choice = f", corrected for the choice of the largest of {len(gains)} gains on test (Bonferroni)," * (len(gains) > 1)
-    said += f" The 95 % interval{choice} is {' to '.join(map(signed, bounds))}"
+    text += f" The 95 % interval{choice} is {' to '.join(map(signed, bounds))}"
     if bounds[0] <= 0 <= bounds[1]:
-        return f"{said} and contains 0: these seeds do not show that distillation helps or harms."
-    return f"{said}."
+        return f"{text} and contains 0: these seeds do not show that distillation helps or harms."
+    return f"{text}."
 
 
 def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup | None:
@@ -308,7 +319,7 @@ def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup |
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = Parser(
         prog="python -m kdjax.report.overview",
         description=__doc__,
@@ -318,16 +329,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("overview.html"), metavar="FILE", help="default: %(default)s"
     )
-    given = parser.parse_args(arguments)
-    if given.output.suffix != ".html" or os.path.isdir(given.output) or not os.path.isdir(given.output.parent):
-        raise InputError(f"--output {given.output}: give the name of a .html file in an existing folder")
-    measure, listed = rows(given.runs)
-    facts = _read(given.runs[0]).results["dataset"]
+    options = parser.parse_args(arguments)
+    if options.output.suffix != ".html" or os.path.isdir(options.output) or not os.path.isdir(options.output.parent):
+        raise InputError(f"--output {options.output}: give the name of a .html file in an existing folder")
+    measure, listed = rows(options.runs)
+    facts = _read(options.runs[0]).results["dataset"]
     try:
-        files.write_text(given.output, render(listed, facts, measure))
+        files.write_text(options.output, render(listed, facts, measure))
     except OSError as error:
-        raise InputError(f"--output {given.output}: cannot be written ({reason(error)}): give another") from error
-    print(f"{len(listed)} networks of {len(given.runs)} run{'s' * (len(given.runs) > 1)}: {given.output}")
+        raise InputError(f"--output {options.output}: cannot be written ({reason(error)}): give another") from error
+    print(f"{len(listed)} networks of {len(options.runs)} run{'s' * (len(options.runs) > 1)}: {options.output}")
 
 
 if __name__ == "__main__":

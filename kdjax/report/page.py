@@ -1,4 +1,4 @@
-"""The page of one run: the table, and the sections in their order."""
+"""Renders the page of one run: the table, and the sections in order."""
 
 import json
 
@@ -14,14 +14,14 @@ from kdjax.results.comparison import shown_arms, uses_teacher
 
 
 def render(material: Material) -> str:
-    """The whole page as one HTML document that needs no other file."""
+    """Returns the whole page as one self-contained HTML document."""
     results = material.results
     sections = [
         ("curves", "Learning curves", measures.curves(material)),
         ("classes", "Class by class", measures.classes(material)),
         ("calibration", "Calibration", measures.calibration(material)),
         ("cost", "Accuracy and cost", measures.cost(material)),
-        *([("places", "Where the tiles lie", geography(material.located))] if material.located else []),
+        *([("places", "Where the tiles lie", geography(material.locations))] if material.locations else []),
         ("confused", "Classes taken for each other", images.confused(material)),
         ("hardest", "Hardest test images", images.hardest(material)),
         ("suspects", "Labels to check", images.suspects(material)),
@@ -43,7 +43,7 @@ def render(material: Material) -> str:
 
 
 def _table(material: Material) -> list[Markup]:
-    """The closing table of the run and its notes."""
+    """Returns the closing table of the run and its notes."""
     header, rows = tables.table_rows(material.results)
     leading = leading_arm(material.results)
     body = (
@@ -62,16 +62,16 @@ def _table(material: Material) -> list[Markup]:
     if leading:
         caption += f" Shaded: {leading}, which is looked at closely below."
     table = element("table", head, element("tbody", *body), class_="results")
-    said = [*notes.table_notes(material.results), *([material.note] if material.note else [])]
+    remarks = [*notes.table_notes(material.results), *([material.note] if material.note else [])]
     return [
         figure(scroll(table, "Results"), caption),
-        element("ul", *(element("li", one) for one in said), class_="notes"),
+        element("ul", *(element("li", remark) for remark in remarks), class_="notes"),
     ]
 
 
 def _setup(material: Material) -> list[Markup]:
     results = material.results
-    devices = ", ".join(f"{one['count']} × {one['kind']}" for one in results["environment"]["devices"])
+    devices = ", ".join(f"{device['count']} × {device['kind']}" for device in results["environment"]["devices"])
     facts = {
         **results["environment"],
         "devices": devices,

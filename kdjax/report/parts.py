@@ -1,4 +1,4 @@
-"""Pieces that several sections are built from."""
+"""Elements that several sections are built from."""
 
 import base64
 import io
@@ -17,22 +17,22 @@ THUMBNAIL = 128
 
 
 def figure(content: Markup, caption: Any) -> Markup:
-    """Something with a caption below it."""
+    """Returns content with a caption below it."""
     return element("figure", content, element("figcaption", caption))
 
 
 def panels(charts: Iterable[tuple[str, Markup]], class_: str = "panels") -> Markup:
-    """Charts side by side, each below its heading."""
+    """Places charts side by side, each below its heading."""
     return element("div", *(element("figure", element("h3", name), chart) for name, chart in charts), class_=class_)
 
 
 def scroll(content: Markup, label: str) -> Markup:
-    """A box that scrolls sideways where its content is too wide, by keyboard as well."""
+    """Returns a box that scrolls sideways, also by keyboard, if its content is too wide."""
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
 def table(label: str, header: Sequence[Any], rows: Iterable[Sequence[Any]], class_: str | None = None) -> Markup:
-    """A table in a `scroll` box; the first cell of each row names it."""
+    """Returns a table in a `scroll` box; the first cell of each row is its header."""
     body = (
         element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
     )
@@ -41,51 +41,53 @@ def table(label: str, header: Sequence[Any], rows: Iterable[Sequence[Any]], clas
 
 
 def details(summary: str, *content: Markup) -> Markup:
-    """Content that is unfolded on demand."""
+    """Returns content that the reader can unfold below a summary."""
     return element("details", element("summary", summary), *content)
 
 
-def tile(side: Side, image: int, *said: Markup) -> Markup:
-    """An image of a split with what is said of it and its name."""
-    shown = picture(side.images[image], f"{side.name} image {side.names[image]}")
-    return element("figure", shown, element("figcaption", *lines(*said, file_name(side.names[image]))), class_="tile")
+def tile(side: Side, image: int, *remarks: Markup) -> Markup:
+    """Returns an image of a split, with remarks and its file name below it."""
+    thumbnail = picture(side.images[image], f"{side.name} image {side.names[image]}")
+    return element(
+        "figure", thumbnail, element("figcaption", *lines(*remarks, file_name(side.names[image]))), class_="tile"
+    )
 
 
 def lines(*parts: Markup) -> list[Markup]:
-    """Each part on a line of its own."""
+    """Puts each part on its own line."""
     return [element("div", part) for part in parts]
 
 
 def file_name(name: str) -> Markup:
-    """The last part of a name; the whole name shows on hovering."""
+    """Returns the last part of a path; hovering shows the whole path."""
     return element("span", PurePosixPath(name).name, class_="name", title=name)
 
 
-def says(who: str, name: str, probability: float) -> Markup:
-    """Whom a network takes an image for."""
+def prediction(who: str, name: str, probability: float) -> Markup:
+    """Returns the class that a network predicts, and its probability; `who` names the network."""
     return joined(f"{who} ", element("b", name), f" {100 * probability:.0f}\u00a0%")
 
 
-def teacher_says(log_probabilities: np.ndarray, classes: Sequence[str]) -> Markup:
-    """The teacher's class of one image, from (C,)."""
+def teacher_prediction(log_probabilities: np.ndarray, classes: Sequence[str]) -> Markup:
+    """Returns the teacher's prediction for one image, from log-probabilities (C,)."""
     best = int(log_probabilities.argmax())
-    return says("teacher", classes[best], np.exp(log_probabilities[best]))
+    return prediction("teacher", classes[best], np.exp(log_probabilities[best]))
 
 
-def students_say(log_probabilities: np.ndarray, classes: Sequence[str]) -> Markup:
-    """The students' classes of one image, from (networks, C): how many name which."""
+def student_predictions(log_probabilities: np.ndarray, classes: Sequence[str]) -> Markup:
+    """Returns how many students predict which class for one image, from log-probabilities (networks, C)."""
     if len(log_probabilities) == 1:
         best = int(log_probabilities[0].argmax())
-        return says("student", classes[best], np.exp(log_probabilities[0, best]))
-    named = [
-        joined(f"{count}\u00a0", element("b", classes[one]))
-        for one, count in findings.votes(log_probabilities.argmax(-1))
+        return prediction("student", classes[best], np.exp(log_probabilities[0, best]))
+    counted = [
+        joined(f"{count}\u00a0", element("b", classes[label]))
+        for label, count in findings.votes(log_probabilities.argmax(-1))
     ]
-    return joined("students ", named[0], *(joined(", ", one) for one in named[1:]))
+    return joined("students ", counted[0], *(joined(", ", part) for part in counted[1:]))
 
 
 def picture(pixels: np.ndarray, alt: str) -> Markup:
-    """An image (height, width, 3) uint8 within the page, at most `THUMBNAIL` px wide and high."""
+    """Embeds an image (height, width, 3) uint8 as JPEG, at most `THUMBNAIL` px wide and high."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=None)
     content = io.BytesIO()

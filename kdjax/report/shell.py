@@ -1,4 +1,4 @@
-"""The HTML document around a page: it needs no other file."""
+"""The self-contained HTML document around a page."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdjax.report.markup import Markup, element
 
-# Details are opened for printing: a closed one would not be on paper.
+# Opens all <details> for printing, because the content of a closed one is not printed.
 _SCRIPT = """addEventListener("beforeprint", () => {
   for (const one of document.querySelectorAll("details:not([open])")) { one.open = true; one.dataset.closed = ""; }
 });
@@ -17,9 +17,9 @@ addEventListener("afterprint", () => {
 
 
 def document(title: str, subtitle: str, *content: Markup) -> str:
-    """A whole document: a heading with a line below it, and what the page shows."""
+    """Returns a whole document: a title with a subtitle, and the content of the page."""
     header = element("header", element("h1", title), element("p", subtitle, class_="what"))
-    # The page itself forbids whatever a hostile name might try: it loads nothing and runs this one script.
+    # The policy lets the page load nothing and run this one script only, so a hostile name can do no harm.
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = element(
@@ -28,7 +28,7 @@ def document(title: str, subtitle: str, *content: Markup) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        element("link", rel="icon", href="data:,"),  # else browsers ask for favicon.ico
+        element("link", rel="icon", href="data:,"),  # otherwise browsers request favicon.ico
         element("style", Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))),
         element("script", Markup(_SCRIPT)),
     )

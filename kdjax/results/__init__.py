@@ -1,1 +1,1 @@
-"""Figures of a run: measures, intervals, documents, tables. Plain data."""
+"""The figures of a run as plain data: measures, intervals, documents and tables."""

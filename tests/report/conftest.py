@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     splits = {name: Split(side.images, side.labels, side.names) for name, side in sides.items()}
     dataset = base().dataset
     dataset.source = "demo"
-    monkeypatch.setattr(stage, "_views", lambda run, students, shown, taught: given.views)
+    monkeypatch.setattr(stage, "_views", lambda run, students, to_pictures, has_teacher: given.views)
     return SimpleNamespace(
         workdir=tmp_path,
         dataset=SimpleNamespace(

@@ -80,4 +80,4 @@ def test_hardest_and_suspects_against_loops():
 
 def test_votes_and_examples():
     assert findings.votes(np.array([2, 0, 2, 1, 0, 2])) == [(2, 3), (0, 2), (1, 1)]
-    assert findings.one_of_each(np.array([-1, 1, 0, 1, 3]), [0, 1, 2, 3]) == [2, 1, 4]
+    assert findings.first_examples(np.array([-1, 1, 0, 1, 3]), [0, 1, 2, 3]) == [2, 1, 4]

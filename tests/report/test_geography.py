@@ -12,7 +12,7 @@ from helpers.report_material import material
 from kdjax.config import base
 from kdjax.report import charts, page, stage
 from kdjax.report.geography import geography, nearest_km
-from kdjax.report.material import Located
+from kdjax.report.material import TileLocations
 
 SIDES = {
     "training": np.array([[9.0, 48.0], [11.0, 48.0], [10.0, 49.0]]),
@@ -22,7 +22,7 @@ SIDES = {
 
 
 def located(**changes):
-    return Located(**{"sides": SIDES, "unknown": 0, "by_place": True, "block_km": 2.0} | changes)
+    return TileLocations(**{"sides": SIDES, "unknown": 0, "by_place": True, "block_km": 2.0} | changes)
 
 
 def test_distances_are_those_of_the_haversine_formula():
@@ -103,11 +103,11 @@ def test_the_section_says_how_the_split_was_drawn_as_far_as_that_is_known(monkey
     run = SimpleNamespace(
         config=SimpleNamespace(dataset=section), dataset=SimpleNamespace(members={}, overlap=overlap, **sides)
     )
-    text = "".join(map(str, geography(stage._located(run))))
+    text = "".join(map(str, geography(stage._tile_locations(run))))
     assert said in text and text.count("The split") == 1
 
 
 def test_the_page_has_a_map_where_places_are_known():
     given = material()
     assert 'id="places"' not in page.render(given)
-    assert 'id="places"' in page.render(dataclasses.replace(given, located=located()))
+    assert 'id="places"' in page.render(dataclasses.replace(given, locations=located()))

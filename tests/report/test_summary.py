@@ -70,7 +70,7 @@ def test_the_finding_over_seeds(arguments, said):
         (1, [0.01, 0.09], "one seed. Other test images might have shown +1.00 to +9.00 points. How far another seed "
          "would move it is not known: one seed proves nothing."),
         (1, None, "one seed. How far another seed would move it is not known: one seed proves nothing."),
-        (2, None, "2 seeds. How far another seed would move it takes 3 seeds to say."),
+        (2, None, "2 seeds. It takes 3 seeds to say how far another seed would move it."),
     ],
 )  # fmt: skip
 def test_the_finding_of_few_seeds(seeds, boot, said):

@@ -50,7 +50,7 @@ def view(run, example, number, size):
 
 @pytest.mark.slow
 def test_views_are_those_of_training(run):
-    found = stage._views(run, [(0, 0), (1, 1), (1, 0)], Composite(), taught=True)
+    found = stage._views(run, [(0, 0), (1, 1), (1, 0)], Composite(), has_teacher=True)
     assert list(found.names) == ["2.png", "4.png", "1.png"] and list(found.labels) == [0, 1, 2]
     np.testing.assert_array_equal(found.images, run.dataset.train.images[[2, 4, 1]])
     assert found.views.shape == (3, stage.VIEWS, 8, 8, 3)
@@ -63,7 +63,7 @@ def test_views_are_those_of_training(run):
 
 @pytest.mark.slow
 def test_networks_are_asked_about_these_pictures(run):
-    found = stage._views(run, [(0, 0), (1, 1), (1, 0)], Composite(), taught=True)
+    found = stage._views(run, [(0, 0), (1, 1), (1, 0)], Composite(), has_teacher=True)
     means = found.views.mean((2, 3)) / 64
     np.testing.assert_allclose(found.students, [log_softmax(scale * means) for scale in (1, 4, 3)], atol=1e-12)
     corner = np.array([[view(run, example, number, 10)[0, 0] for number in range(3)] for example in (2, 4, 1)])
@@ -73,9 +73,9 @@ def test_networks_are_asked_about_these_pictures(run):
 def test_no_more_views_than_in_training_and_no_teacher_where_there_is_none(run, monkeypatch):
     monkeypatch.setattr(stage, "open_targets", lambda run: SimpleNamespace(sources=[SimpleNamespace(teacher=None)]))
     run.config.distill.views = 2
-    found = stage._views(run, [], Composite(), taught=True)
+    found = stage._views(run, [], Composite(), has_teacher=True)
     assert found.views.shape[1] == 2 and found.teacher is None and found.students.shape == (0, 3, 2, 3)
     run.config.student.epochs = 1
-    assert stage._views(run, [(0, 1)], Composite(), taught=True).students.shape == (1, 3, 1, 3)
+    assert stage._views(run, [(0, 1)], Composite(), has_teacher=True).students.shape == (1, 3, 1, 3)
     monkeypatch.setattr(stage, "open_targets", None)  # a run without one has none to open
-    assert stage._views(run, [(0, 1)], Composite(), taught=False).teacher is None
+    assert stage._views(run, [(0, 1)], Composite(), has_teacher=False).teacher is None
