@@ -94,7 +94,7 @@ def test_seeds_that_failed_are_not_counted():
     ("failed", "said"),
     [
         ((1, 2), "The difference is +5.00 points, from one seed, the only one in which both succeeded. How far "),
-        ((1,), "The difference is +5.00 points, from 2 seeds, those in which both succeeded. How far "),
+        ((1,), "The difference is +5.00 points, from 2 seeds, those in which both succeeded. It takes "),
         ((), "Over 3 seeds the difference is +5.00 points, the same for each of them. How far "),
     ],
 )
