@@ -109,7 +109,7 @@ def confused_pairs(predictions: np.ndarray, labels: np.ndarray) -> list[Confusio
                 tuple(int(networks[index]) for index in order),
             )
         )
-    return sorted(pairs, key=lambda one: (-one.mistakes, one.true, one.predicted))
+    return sorted(pairs, key=lambda pair: (-pair.mistakes, pair.true, pair.predicted))
 
 
 def hardest(log_probabilities: np.ndarray, labels: np.ndarray, count: int) -> list[tuple[int, float]]:

@@ -119,8 +119,8 @@ def suspects(material: Material) -> list[Markup]:
             )
             for side, image, other, probability in rest
         )
-        listed = table("More labels to check", ("file", "labeled", "all say", "split"), rows, "text")
-        parts.append(details(f"The other {len(rest)}, without pictures", listed))
+        rest_table = table("More labels to check", ("file", "labeled", "all say", "split"), rows, "text")
+        parts.append(details(f"The other {len(rest)}, without pictures", rest_table))
     return parts
 
 

@@ -38,7 +38,7 @@ def curves(material: Material) -> list[Markup]:
     titles = {"loss": "Weighted sum of the terms", **{key: term.title for key, term in TERMS.items()}}
     for term, title in titles.items():
         if series := students.get(("train", term)):
-            alt = f"{title} over epochs: {_listed(series)}"
+            alt = f"{title} over epochs: {_end_values(series)}"
             panel_charts.append((title, charts.curves(series, alt=alt, log=True)))
     measure = judged_by(material.results["dataset"])
     if ("validation", measure) not in students:  # earlier versions recorded top-1 only
@@ -51,7 +51,7 @@ def curves(material: Material) -> list[Markup]:
         ]
         title = f"Validation {NAMES[measure]}"
         panel_charts.append(
-            (f"{title}, %", charts.curves(series, alt=f"{title} over epochs: {_listed(series)}", unit="%"))
+            (f"{title}, %", charts.curves(series, alt=f"{title} over epochs: {_end_values(series)}", unit="%"))
         )
     if series := teacher.get(("train", "ce")):
         title = "The teacher's cross-entropy, nats"
@@ -71,7 +71,7 @@ def curves(material: Material) -> list[Markup]:
     return [legend, figure(panels(panel_charts), caption)]
 
 
-def _listed(series: Sequence[charts.Series]) -> str:
+def _end_values(series: Sequence[charts.Series]) -> str:
     """Returns an alternative text that says where each curve ends."""
     return "; ".join(f"{curve.name} ends at {curve.mean[-1, 1]:.3g}" for curve in series)
 
@@ -113,22 +113,22 @@ def classes(material: Material) -> list[Markup]:
     recall = {network: _recall(matrix) for network, matrix in counts.items()}
     # More than three networks in one row cannot be told apart.
     alone = find_alone(shown_arms(material.results), judged_by(material.results["dataset"]))
-    compared = [network for network in dict.fromkeys(("teacher", alone, leader)) if network in outputs]
+    shown_networks = [network for network in dict.fromkeys(("teacher", alone, leader)) if network in outputs]
     marks = {"teacher": "t", **styles}
     images = np.bincount(test.labels, minlength=len(names))
     present = images[images > 0]
     fewest, most = int(present.min(initial=len(test.labels))), int(images.max())
-    without = [name for name, count in zip(names, images, strict=True) if not count]
+    empty_classes = [name for name, count in zip(names, images, strict=True) if not count]
     per_class = str(fewest) if fewest == most else f"{fewest} to {most}"
     dots = charts.recalls(
         names,
-        [(network, marks[network], recall[network]) for network in compared],
-        alt=f"Recall of each class for {', '.join(compared)}; the figures are in the table beside it",
+        [(network, marks[network], recall[network]) for network in shown_networks],
+        alt=f"Recall of each class for {', '.join(shown_networks)}; the figures are in the table beside it",
     )
     caption = (
         f"Share of a class's test images that are put into it; {per_class} images per class, so one image is up to "
         f"{100 / max(fewest, 1):.1f} points. "
-        + (f"The test images have none of {_enumerated(without)}. " if without else "")
+        + (f"The test images have none of {_enumerated(empty_classes)}. " if empty_classes else "")
         + "Students: mean over seeds."
     )
     recall_table = table(
@@ -148,7 +148,7 @@ def classes(material: Material) -> list[Markup]:
     ]
     return [
         element("h3", "Recall"),
-        charts.legend([(network, marks[network]) for network in compared]),
+        charts.legend([(network, marks[network]) for network in shown_networks]),
         element("div", figure(dots, caption), figure(recall_table, "Recall of all networks, %."), class_="beside"),
         _matrix(names, first, counts[first], len(outputs[first])),
         *([details("Confusion matrices of the others", *others)] if others else []),
@@ -165,12 +165,12 @@ def _recall(counts: np.ndarray) -> list[float | None]:
 
 
 def _matrix(names: Sequence[str], network: str, counts: np.ndarray, seeds: int) -> Markup:
-    said = f"{counts.sum() - np.trace(counts)} of {counts.sum()} predictions are wrong"
-    chart = charts.confusion(names, counts, alt=f"Confusion matrix of {network}; {said}")
+    summary = f"{counts.sum() - np.trace(counts)} of {counts.sum()} predictions are wrong"
+    chart = charts.confusion(names, counts, alt=f"Confusion matrix of {network}; {summary}")
     caption = (
         f"{counts.sum() // seeds} test images"
         + (f", counted for each of {seeds} seeds" if seeds > 1 else "")
-        + f". {said}. "
+        + f". {summary}. "
         "Color: share of the row; blue is right, orange is wrong."
     )
     heading = element("h3", f"Confusion matrix: {network}")

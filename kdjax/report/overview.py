@@ -115,12 +115,12 @@ def rows(folders: Sequence[Path]) -> tuple[str, list[Row]]:
                 run.teacher,
                 Row(f"teacher {facts['model']}", run.folder, "t", "", facts, {"mean": facts["test"].get(measure)}),
             )
-    listed = list(teachers.values())
+    table_rows = list(teachers.values())
     students = list(dict.fromkeys(run.student for run in runs))
     for number, student in enumerate(students):
         same_student = [run for run in runs if run.student == student]
-        listed += _student_rows(same_student, f"s{number % charts.STYLES}", measure)
-    return measure, listed
+        table_rows += _student_rows(same_student, f"s{number % charts.STYLES}", measure)
+    return measure, table_rows
 
 
 def _check_images(folders: Sequence[Path], runs: Sequence[Evaluated]) -> None:
@@ -153,10 +153,10 @@ def _student_rows(runs: Sequence[Evaluated], style: str, measure: str) -> list[R
         return Row(title, run.folder, style, name, cost, values, **seeds, **comparison)
 
     for run in runs:
-        taught = [name for name, facts in shown_arms(run.results).items() if uses_teacher(facts)]
-        if taught:
+        taught_arms = [name for name, facts in shown_arms(run.results).items() if uses_teacher(facts)]
+        if taught_arms:
             # If all arms with a teacher failed, the first of them is listed to show that.
-            leading = name if (name := leading_arm(run.results, measure)) in taught else taught[0]
+            leading = name if (name := leading_arm(run.results, measure)) in taught_arms else taught_arms[0]
             differences_by_baseline = [
                 intervals.paired_differences(*paired(arm_results(run, leading), arm_results(*pair), measure))
                 for pair in baselines
@@ -208,11 +208,11 @@ def _milliseconds(value: Any) -> float:
     return float(value)
 
 
-def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str:
+def render(table_rows: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str:
     """Renders the page.
 
     Args:
-        listed: the rows, from `rows`.
+        table_rows: the rows, from `rows`.
         facts: the section `dataset` of results.json.
         measure: the measure of the rows.
     """
@@ -243,7 +243,7 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
             formats.short(row.cost.get("macs")),
             f"{row.cost['latency_ms']:.2f}" if row.cost.get("latency_ms") else "",
         )
-        for row in listed
+        for row in table_rows
     ]
     caption = (
         f"{facts['splits']['test']} test images of {facts['name']}. Students are means over seeds; arms are chosen on "
@@ -253,39 +253,39 @@ def render(listed: Sequence[Row], facts: Mapping[str, Any], measure: str) -> str
     chart_panels = [
         (f"{NAMES[measure].capitalize()} over {unit}", chart)
         for key, unit in (("params", "parameters"), ("macs", "multiply-adds"), ("latency_ms", "latency, ms"))
-        if (chart := _chart(listed, key, unit, measure)) is not None
+        if (chart := _chart(table_rows, key, unit, measure)) is not None
     ]
     remarks = [
         notes.failure_note(f"{row.name} ({row.arm} of {row.run})", notes.seed_list(row.failed), len(row.failed))
-        for row in listed
+        for row in table_rows
         if row.failed
     ]
-    alone = collections.Counter(row.style for row in listed if row.seeds and not row.taught)
+    alone = collections.Counter(row.style for row in table_rows if row.seeds and not row.taught)
     remarks += [
         f"{row.name} ({row.arm} of {row.run}): the gain is over {row.over}, from {row.pairs} of {len(row.seeds)} seeds"
         + (f"; the two arms set {row.setting_differences} for themselves." if row.setting_differences else ".")
-        for row in listed
+        for row in table_rows
         if row.over and (alone[row.style] > 1 or row.pairs < len(row.seeds) or row.setting_differences)
     ]
     return page(
         f"{facts['name']}: teachers and students",
-        f"{len(listed)} networks on the same images",
-        element("p", _finding(listed), class_="finding"),
+        f"{len(table_rows)} networks on the same images",
+        element("p", _finding(table_rows), class_="finding"),
         figure(table("Networks", header, cells, class_="results"), caption),
         *([element("ul", *(element("li", remark) for remark in remarks), class_="notes")] if remarks else []),
         figure(panels(chart_panels), "The cross is a teacher; students of one kind share a color and a marker."),
     )
 
 
-def _finding(listed: Sequence[Row]) -> str:
+def _finding(table_rows: Sequence[Row]) -> str:
     """States which student gains most from its teacher, if any does, and how certain that is."""
-    taught = [row for row in listed if row.taught]
-    if not taught:
+    taught_rows = [row for row in table_rows if row.taught]
+    if not taught_rows:
         return "No student that learned from a teacher is here to compare with."
-    if not any(row.seeds and not row.taught for row in listed):
+    if not any(row.seeds and not row.taught for row in table_rows):
         return "No student without a teacher is here to compare with."
-    gains = [(row.gain["mean"], row) for row in taught if row.gain and row.gain["mean"] is not None]
-    if not any(row.gain for row in taught):
+    gains = [(row.gain["mean"], row) for row in taught_rows if row.gain and row.gain["mean"] is not None]
+    if not any(row.gain for row in taught_rows):
         return "No taught student is here without a teacher as well, so there is no gain to report."
     if not gains:
         return "No taught student has a successful seed in common with itself alone: there is no gain to report."
@@ -303,8 +303,8 @@ def _finding(listed: Sequence[Row]) -> str:
     return f"{text}."
 
 
-def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup | None:
-    names = collections.Counter(row.name for row in listed)
+def _chart(table_rows: Sequence[Row], key: str, unit: str, measure: str) -> Markup | None:
+    names = collections.Counter(row.name for row in table_rows)
     points = [
         charts.Point(
             row.name if names[row.name] == 1 else f"{row.name}, {row.run}",
@@ -312,7 +312,7 @@ def _chart(listed: Sequence[Row], key: str, unit: str, measure: str) -> Markup |
             row.cost[key],
             100 * row.figures["mean"],
         )
-        for row in listed
+        for row in table_rows
         if row.cost.get(key) and row.figures["mean"] is not None
     ]
     return scattered(points, f"{unit}, log scale", NAMES[measure]) if points else None
@@ -332,13 +332,13 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.output.suffix != ".html" or os.path.isdir(options.output) or not os.path.isdir(options.output.parent):
         raise InputError(f"--output {options.output}: give the name of a .html file in an existing folder")
-    measure, listed = rows(options.runs)
+    measure, table_rows = rows(options.runs)
     facts = _read(options.runs[0]).results["dataset"]
     try:
-        files.write_text(options.output, render(listed, facts, measure))
+        files.write_text(options.output, render(table_rows, facts, measure))
     except OSError as error:
         raise InputError(f"--output {options.output}: cannot be written ({reason(error)}): give another") from error
-    print(f"{len(listed)} networks of {len(options.runs)} run{'s' * (len(options.runs) > 1)}: {options.output}")
+    print(f"{len(table_rows)} networks of {len(options.runs)} run{'s' * (len(options.runs) > 1)}: {options.output}")
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ def render(material: Material) -> str:
         ("views", "What the networks are shown", images.views(material)),
         ("setup", "Setup", _setup(material)),
     ]
-    taught = any(map(uses_teacher, shown_arms(results).values()))
-    by = f"taught by {results['teacher']['model']}" if taught else "without a teacher"
-    title = f"{results['config']['name']}: {results['student']['model']} {by}"
+    any_taught = any(map(uses_teacher, shown_arms(results).values()))
+    origin = f"taught by {results['teacher']['model']}" if any_taught else "without a teacher"
+    title = f"{results['config']['name']}: {results['student']['model']} {origin}"
     contents = element("ul", *(element("li", element("a", name, href=f"#{mark}")) for mark, name, _ in sections))
     return document(
         title,

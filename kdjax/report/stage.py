@@ -211,8 +211,8 @@ def _views(run: Run, students: list[tuple[int, int]], to_pictures: Composite, *,
             logits.append(teacher.clean(views.reshape(-1, *views.shape[2:])))
     teacher_outputs = by_view(np.mean(logits, axis=0)) if len(logits) == len(teachers) else None
     return Views(
-        names=[train.names[one] for one in examples],
-        labels=[int(train.labels[one]) for one in examples],
+        names=[train.names[example] for example in examples],
+        labels=[int(train.labels[example]) for example in examples],
         images=to_pictures(images),
         views=to_pictures(student_views),
         teacher=teacher_outputs,

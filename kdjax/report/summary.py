@@ -32,8 +32,8 @@ def leading_arm(results: Mapping[str, Any], measure: str | None = None) -> str |
     successful = [
         name for name, arm in arms.items() if arm["mean"] is not None and on_validation(arm, measure) is not None
     ]
-    taught = [name for name in successful if uses_teacher(arms[name])]
-    return max(taught or successful, key=lambda name: rank(arms[name], measure), default=None)
+    taught_arms = [name for name in successful if uses_teacher(arms[name])]
+    return max(taught_arms or successful, key=lambda name: rank(arms[name], measure), default=None)
 
 
 def finding(results: Mapping[str, Any]) -> str:
@@ -87,8 +87,8 @@ def _finished_seeds(arm: Mapping[str, Any]) -> set[int]:
 
 def _seed_share(arm: Mapping[str, Any]) -> str:
     """States how many seeds count in a mean; empty if no seed failed."""
-    finished, every = len(_finished_seeds(arm)), len(arm["seeds"])
-    return f" (over {finished} of {every} seeds)" if finished < every else ""
+    succeeded, count = len(_finished_seeds(arm)), len(arm["seeds"])
+    return f" (over {succeeded} of {count} seeds)" if succeeded < count else ""
 
 
 def _uncertainty(

@@ -133,15 +133,15 @@ def compare(first: str, second: str) -> dict[str, Any]:
     Raises:
         InputError: see `read_answers`; both name the same arm, their test images differ, or they share no seed.
     """
-    one, other = read_answers(first), read_answers(second)
-    if one.place == other.place:
-        raise InputError(f"{first} and {second} name one arm twice, {one.place[1]}: give two arms, or two runs")
-    check_images(first, one.images, second, other.images)
-    seeds = sorted(one.correct.keys() & other.correct.keys())
+    our_answers, their_answers = read_answers(first), read_answers(second)
+    if our_answers.place == their_answers.place:
+        raise InputError(f"{first} and {second} name one arm twice, {our_answers.place[1]}: give two arms, or two runs")
+    check_images(first, our_answers.images, second, their_answers.images)
+    seeds = sorted(our_answers.correct.keys() & their_answers.correct.keys())
     if not seeds:
         raise InputError(f"{first} and {second} have no successful seed in common: train both with the same seeds")
-    ours, theirs = (np.array([answers.correct[seed] for seed in seeds]) for answers in (one, other))
-    labels = np.unique(one.images.classes, return_inverse=True)[1]
+    ours, theirs = (np.array([answers.correct[seed] for seed in seeds]) for answers in (our_answers, their_answers))
+    labels = np.unique(our_answers.images.classes, return_inverse=True)[1]
 
     def differences(means: tuple[list[float], list[float]], by_class: np.ndarray | None) -> dict[str, Any]:
         return {
@@ -155,7 +155,7 @@ def compare(first: str, second: str) -> dict[str, Any]:
     top1, recall = (ours.mean(1).tolist(), theirs.mean(1).tolist()), (macro_recall(ours), macro_recall(theirs))
     return {
         "arms": [first, second],
-        "compared": [one.place[1], other.place[1]],
+        "compared": [our_answers.place[1], their_answers.place[1]],
         "seeds": seeds,
         "test_top1": top1,
         **differences(top1, None),

@@ -84,12 +84,12 @@ def select(arms: Mapping[str, Mapping[str, Any]], measure: str) -> dict[str, str
 
     An arm without a family forms its own.
     """
-    chosen: dict[str, str] = {}
+    best_trials: dict[str, str] = {}
     for name, arm in arms.items():
         family = arm.get("family", name)
-        if family not in chosen or rank(arm, measure) > rank(arms[chosen[family]], measure):
-            chosen[family] = name
-    return chosen
+        if family not in best_trials or rank(arm, measure) > rank(arms[best_trials[family]], measure):
+            best_trials[family] = name
+    return best_trials
 
 
 def selected(results: Mapping[str, Any]) -> dict[str, str]:

@@ -183,13 +183,13 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     overlap = math.fsum(run["dataset"]["overlap"] for run in runs) / len(runs)  # folds may differ in size
     measure = comparison.judged_by_all(run["dataset"] for run in runs)
     trials = [(run["arms"], comparison.select(run["arms"], measure)) for run in runs]
-    for number, (run, (_, chosen)) in enumerate(zip(runs, trials, strict=True)):
-        if chosen.keys() != trials[0][1].keys():
+    for number, (run, (_, selected)) in enumerate(zip(runs, trials, strict=True)):
+        if selected.keys() != trials[0][1].keys():
             raise InputError(
-                f"the arms of split {number} (data seed {run['config']['data_seed']}) are {', '.join(chosen)}, those "
+                f"the arms of split {number} (data seed {run['config']['data_seed']}) are {', '.join(selected)}, those "
                 f"of split 0 {', '.join(trials[0][1])}: run --stages=evaluate of all splits again"
             )
-    arms_by_family = {family: [arms[chosen[family]] for arms, chosen in trials] for family in trials[0][1]}
+    arms_by_family = {family: [arms[selected[family]] for arms, selected in trials] for family in trials[0][1]}
     with_trials = [
         family
         for family in arms_by_family
@@ -225,7 +225,7 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seeds": list(first["config"]["seeds"]),
         "teacher": _teacher(runs, measure, overlap),
         "arms": arms,
-        "selected": {family: [chosen[family] for _, chosen in trials] for family in with_trials},
+        "selected": {family: [selected[family] for _, selected in trials] for family in with_trials},
         "environment": first["environment"],
     }
 
@@ -268,7 +268,7 @@ def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
         [None if measures is None else plain(measures.get(name), name) for measures in arm["test"]]
         for name in ("top1", "macro_recall")
     )
-    compared = {"p_vs_alone": None, "minus_alone": None, "bootstrap": None}
+    no_comparison = {"p_vs_alone": None, "minus_alone": None, "bootstrap": None}
     return {
         "weights": dict(arm["weights"]),
         "temperature": arm["temperature"],
@@ -276,8 +276,8 @@ def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
         "test_top1": top1,
         "val_top1": list(arm["val_top1"]),
         **intervals.accuracies(top1),
-        **compared,
-        "macro_recall": {"test": macro, **intervals.accuracies(macro), **compared},
+        **no_comparison,
+        "macro_recall": {"test": macro, **intervals.accuracies(macro), **no_comparison},
         **{k: v for k, v in arm.items() if k not in ("weights", "temperature", "seeds", "val_top1", "test", "correct")},
         "test_metrics": list(arm["test"]),
     }

@@ -36,7 +36,7 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
         *_comparison(arms, alone, measure),
         *_symmetries(arms),
         *_trials(results),
-        *_failed(arms),
+        *_failures(arms),
         *([] if results["teacher"] is None else _teacher(results["teacher"], arms, alone, measure)),
         *([] if results["teacher"] is None else [compression(results["teacher"], student)]),
     ]
@@ -128,11 +128,11 @@ def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, measur
         else:
             yield f"{intro} none does better on validation."
     figures_by_arm = {name: figures(arm, measure) for name, arm in arms.items()}
-    compared = [name for name, arm_figures in figures_by_arm.items() if arm_figures["p_vs_alone"] is not None]
-    if compared:
+    arms_with_p = [name for name, arm_figures in figures_by_arm.items() if arm_figures["p_vs_alone"] is not None]
+    if arms_with_p:
         yield (
             f"p: two-sided paired t-test against {alone} over the same seeds, Holm-corrected over "
-            f"{len(compared)} {'arm' if len(compared) == 1 else 'arms'}."
+            f"{len(arms_with_p)} {'arm' if len(arms_with_p) == 1 else 'arms'}."
         )
     gains = {
         name: arm_figures["bootstrap"] for name, arm_figures in figures_by_arm.items() if arm_figures.get("bootstrap")
@@ -177,7 +177,7 @@ def _trials(results: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _failed(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _failures(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, arm in arms.items():
         if failed := failed_seeds(arm):
             yield failure_note(name, seed_list(failed), len(failed))

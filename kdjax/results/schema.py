@@ -26,16 +26,16 @@ def flaw(document: Any) -> str | None:
     if not all(isinstance(document.get(name), dict) for name in (*sections, "arms")):
         return ""
     for name, fields in sections.items():
-        if found := _field_flaw(document[name], fields, name):
-            return found
+        if flaw_path := _field_flaw(document[name], fields, name):
+            return flaw_path
     arms, measure = document["arms"], comparison.judged_by(document["dataset"])
     if "teacher" in sections and measure not in document["teacher"]["test"]:
         return f"teacher.test.{measure}"
     if not arms:
         return "arms"
     for name, arm in arms.items():
-        if found := _field_flaw(arm, _ARM, f"arms.{name}") or _seed_flaw(arm, f"arms.{name}"):
-            return found
+        if flaw_path := _field_flaw(arm, _ARM, f"arms.{name}") or _seed_flaw(arm, f"arms.{name}"):
+            return flaw_path
         missing = [field for field in (measure, f"val_{measure}") if field not in ("top1", *arm)]
         if missing:
             return f"arms.{name}.{missing[0]}"
@@ -62,8 +62,8 @@ def _field_flaw(value: Any, fields: Mapping[str, Any], path: str) -> str | None:
         elif callable(kind):
             if not kind(value[field]):
                 return f"{path}.{field}"
-        elif found := _field_flaw(value[field], kind, f"{path}.{field}"):
-            return found
+        elif flaw_path := _field_flaw(value[field], kind, f"{path}.{field}"):
+            return flaw_path
     return None
 
 

@@ -90,8 +90,12 @@ def over_splits(combined: Mapping[str, Any]) -> str:
     )
     header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
-    unfinished = [split for split, final in zip(_splits(combined), combined["final"], strict=True) if not final]
-    warnings = [f"NOT FINAL: the students of {', '.join(unfinished)} have not finished training."] if unfinished else []
+    unfinished_splits = [split for split, final in zip(_splits(combined), combined["final"], strict=True) if not final]
+    warnings = (
+        [f"NOT FINAL: the students of {', '.join(unfinished_splits)} have not finished training."]
+        if unfinished_splits
+        else []
+    )
     paragraphs = [*warnings, note, *_trials_over_splits(combined), *_failures_over_splits(combined)]
     lines = aligned(header, rows, apart=teacher is not None)
     return "\n".join([f"{name} over splits", "", *lines, "", *map(wrapped, paragraphs)])
@@ -109,8 +113,8 @@ def _trials_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:
     """Names the trial of each split that the row of a family shows."""
     for family, trials in combined["selected"].items():
         trial_by_split = [f"{name} of {split}" for name, split in zip(trials, _splits(combined), strict=True)]
-        listed = f"{trials[0]} of all" if len(set(trials)) == 1 else ", ".join(trial_by_split)
-        yield f"{family}: of each split the trial with the best validation {NAMES[combined['measure']]}, {listed}."
+        names = f"{trials[0]} of all" if len(set(trials)) == 1 else ", ".join(trial_by_split)
+        yield f"{family}: of each split the trial with the best validation {NAMES[combined['measure']]}, {names}."
 
 
 def _failures_over_splits(combined: Mapping[str, Any]) -> Iterator[str]:

@@ -271,31 +271,31 @@ def _check_arm(name: str, arm: Any, sampling: str) -> None:
         raise InputError(f"arms.{name} is {arm!r}: give weights of terms, as {{'ce': 1.0, 'kl': 1.0}}")
     if "/" in name or ":" in name or not name.strip():  # "/" separates an arm from a seed, ":" from a run
         raise InputError(f"arms: {name!r} is not a name for an arm: leave out '/' and ':'")
-    for where, label in (("arms", name), (f"arms.{name}.family", arm.get("family"))):
+    for path, label in (("arms", name), (f"arms.{name}.family", arm.get("family"))):
         if label == "teacher":  # the teacher's name in tables, the report and results.csv
-            raise InputError(f"{where}: 'teacher' is the teacher's own name: choose another")
+            raise InputError(f"{path}: 'teacher' is the teacher's own name: choose another")
     for field, value in arm.items():
-        where = f"arms.{name}.{field}"
+        path = f"arms.{name}.{field}"
         if field == "family":
             if not isinstance(value, str) or not value:
-                raise InputError(f"{where} is {value!r}: give the name that its trials share")
+                raise InputError(f"{path} is {value!r}: give the name that its trials share")
         elif field == "class_weights":
-            class_weights.check(where, value)
-            check_both(where, value, sampling)
+            class_weights.check(path, value)
+            check_both(path, value, sampling)
             if value and not has_term(arm, "hard"):
-                raise InputError(f"{where} does nothing: the arm has no term that asks for the label; leave it out")
+                raise InputError(f"{path} does nothing: the arm has no term that asks for the label; leave it out")
         elif field == "labeled_only":
             if not isinstance(value, bool):
-                raise InputError(f"{where} is {value!r}: give True or False")
+                raise InputError(f"{path} is {value!r}: give True or False")
         elif field in TERMS or field == "weight_decay":
-            check_number(where, value, least=0)
+            check_number(path, value, least=0)
         elif field == "temperature":
-            check_number(where, value, above=0, most=LARGEST_TEMPERATURE)
+            check_number(path, value, above=0, most=LARGEST_TEMPERATURE)
         elif field in OVERRIDES:
-            check_number(where, value, above=0)
+            check_number(path, value, above=0)
         else:
             raise InputError(
-                f"{where}: unknown loss term; choose from {', '.join(TERMS)}, or an override of {', '.join(OVERRIDES)}"
+                f"{path}: unknown loss term; choose from {', '.join(TERMS)}, or an override of {', '.join(OVERRIDES)}"
             )
     if not any(arm.get(term, 0) for term in TERMS):
         raise InputError(f"arms.{name}: every weight is 0; give at least one of {', '.join(TERMS)}")

@@ -170,7 +170,7 @@ def _check_data(other: OtherRun, dataset: Dataset, log: Callable[[str], None]) -
 def _check_seen(other: OtherRun, dataset: Dataset) -> None:
     splits = other.read("splits.json", "train", "validation")
     training_sides = ("train", "unlabeled", "unlabelled")  # the last is the spelling of earlier versions
-    selection_sides = ("validation",) if _selected(other) else ()
+    selection_sides = ("validation",) if _used_validation(other) else ()
     for usage, their_sides, side in (
         ("trained on", training_sides, "validation"),
         ("trained on", training_sides, "test"),
@@ -218,7 +218,7 @@ def _with_teachers(other: OtherRun, log: Callable[[str], None] = lambda line: No
     """
     runs = [other]
     for run in runs:  # grows within the loop
-        for teacher in named(ml_collections.ConfigDict(run.config())) if _taught(run) else ():
+        for teacher in named(ml_collections.ConfigDict(run.config())) if _learned_from_teacher(run) else ():
             teacher = dataclasses.replace(teacher, field=other.field)
             if teacher in runs:
                 continue
@@ -232,7 +232,7 @@ def _with_teachers(other: OtherRun, log: Callable[[str], None] = lambda line: No
     return runs
 
 
-def _taught(other: OtherRun) -> bool:
+def _learned_from_teacher(other: OtherRun) -> bool:
     """Whether the networks of a run learned from a teacher."""
     if other.section == "teacher":
         return False
@@ -241,14 +241,14 @@ def _taught(other: OtherRun) -> bool:
     return any(has_term(arms.get(name, {}), "needs_teacher") for name in names)
 
 
-def _selected(other: OtherRun) -> bool:
+def _used_validation(other: OtherRun) -> bool:
     """Whether validation images chose anything about these networks, or about the teacher that they learned from.
 
     Students of other runs and stored logits do not count as the run's teacher here: `_with_teachers` finds such
     students, and nothing is known of logits.
     """
     config = other.config()
-    if _chooses(config[other.section]) or not _taught(other):
+    if _chooses(config[other.section]) or not _learned_from_teacher(other):
         return _chooses(config[other.section])
     teachers = given_teachers(ml_collections.ConfigDict(config))
     own_teacher = not teachers or any(teacher.kind not in ("students", "logits") for teacher in teachers)
@@ -256,6 +256,7 @@ def _selected(other: OtherRun) -> bool:
 
 
 def _chooses(section: Mapping[str, Any]) -> bool:
+    """Whether validation images choose the best step, or the penalty of a head, of the networks of a section."""
     if section.get("onnx"):
         return section["onnx_gives"] == "embeddings"  # only embeddings need a head, which is fitted
     return section["select"] == "best" or section.get("fit") == "head"

@@ -175,8 +175,8 @@ def check_same_data(workdir: Path, dataset: Dataset, path: str, log: Callable[[s
     """
     recorded, current = read(workdir, "splits.json"), splits_document(dataset)
     sides = sorted(current.keys() - {"fingerprint", "labels", "digests", "value_range"})
-    listed = (recorded.get(side, []) for side in sides)
-    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in listed):
+    image_lists = (recorded.get(side, []) for side in sides)
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in image_lists):
         raise InputError(f"{workdir / 'splits.json'} is not the record of a run: {FIX}")
     for side in sides:
         differing = set(recorded.get(side, ())) ^ set(current[side])

@@ -61,8 +61,8 @@ def has_teacher(run: Run) -> bool:
 
     The answer is the same in every process.
     """
-    taught = any(arm.needs_teacher for arm in run.student.arms)
-    return taught or run.teacher is None or bool(first_process_says(run.teacher.has_checkpoints))
+    learns = any(arm.needs_teacher for arm in run.student.arms)
+    return learns or run.teacher is None or bool(first_process_says(run.teacher.has_checkpoints))
 
 
 def _refuse_duplicates(teachers: tuple[GivenTeacher, ...], sources: tuple[Source, ...]) -> None:
@@ -122,6 +122,7 @@ def _view_settings(run: Run) -> Shown:
 
 
 def _head_parts(run: Run, file: OnnxFile) -> dict[str, Any]:
+    """Returns everything that the head fitted to an encoder depends on; its folder is named by the encoder."""
     weights = head_weights(run.config, run.dataset)
     weighting = {"class_weights": list(weights)} if weights else {}
     measure = run.student.selected_by
@@ -148,17 +149,17 @@ def _teacher_of_other_run(run: Run, teacher: GivenTeacher, view_settings: Shown)
     finished = learner.finished()
     if other.section == "teacher":
         return _network_teacher(run, learner, finished.one(0, 0), view_settings)
-    chosen = [
+    members = [
         finished.one(row, column)
         for row, column in np.argwhere(finished.usable)
         if other.arm in ("", learner.arms[column].name)
     ]
-    if not chosen:
+    if not members:
         raise InputError(f"{other.field}: the students of {other.workdir} {other.arm} failed: choose others")
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
     return from_network(
-        f"mean of {len(chosen)} {learner.section.model}",
-        Mean(learner.network, len(chosen)),
+        f"mean of {len(members)} {learner.section.model}",
+        Mean(learner.network, len(members)),
         {kind: {"network": leaves} for kind, leaves in stacked.items()},
         view_settings,
         dtype=str(jnp.dtype(learner.network.dtype)),

@@ -63,10 +63,10 @@ def given_field(config: ml_collections.ConfigDict) -> str | None:
         "teacher.ensemble": config.teacher.ensemble,
         "distill.logits": config.distill.logits,
     }
-    chosen = [field for field, value in fields.items() if value]
-    if len(chosen) > 1:
-        raise InputError(f"{' and '.join(chosen)} are set: choose one teacher, or name all in teacher.ensemble")
-    return chosen[0] if chosen else None
+    set_fields = [field for field, value in fields.items() if value]
+    if len(set_fields) > 1:
+        raise InputError(f"{' and '.join(set_fields)} are set: choose one teacher, or name all in teacher.ensemble")
+    return set_fields[0] if set_fields else None
 
 
 def given_teachers(config: ml_collections.ConfigDict) -> tuple[GivenTeacher, ...]:

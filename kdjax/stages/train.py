@@ -249,9 +249,9 @@ def _plan_program(run: Run, candidate: Population) -> Population:
             if mapping.shape == (shape and tuple(shape)):
                 return candidate.on(mapping).with_arms_at_once(program.get("arms_at_once"))
     candidate = planned([candidate.on(mapping) for mapping in mappings], run.log)
-    chosen = first_process_says(candidate.recipe.arms_at_once or 0) or None
-    _record_program(candidate.learner, chosen)
-    return candidate.with_arms_at_once(chosen)
+    arms_at_once = first_process_says(candidate.recipe.arms_at_once or 0) or None
+    _record_program(candidate.learner, arms_at_once)
+    return candidate.with_arms_at_once(arms_at_once)
 
 
 def _record_program(learner: Learner, arms_at_once: int | None) -> None:

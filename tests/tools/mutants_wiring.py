@@ -275,7 +275,7 @@ WIRED = (
     ),
     Mutant(
         "kdjax/run/soft_targets.py",
-        "return taught or run.teacher is None",
+        "return learns or run.teacher is None",
         "return True or taught or run.teacher is None",
         "tests/test_finished_run_commands.py -k students_alone_need",
         slow=True,
