@@ -1,9 +1,9 @@
-"""kdjax without its command: a teacher, its stored logits, and a population of students that learn from them.
+"""Uses kdjax without its command: a teacher, its stored logits, and a population of students that learn from them.
 
     python examples/by_hand.py
 
-Everything a run does between its files and its table is a few calls. Real runs fine-tune the teacher first; this one
-takes an untrained network, so that the script ends within a minute and the numbers mean nothing.
+Between reading its data and writing its table, a run makes only these few calls. A real run fine-tunes the teacher
+first. This script takes an untrained network to end within a minute, so its numbers mean nothing.
 """
 
 import functools
@@ -36,9 +36,9 @@ def main() -> dict[str, np.ndarray]:
         image_size=SIZE, storage_size=36, data_seed=0, cache_dir=None,
     )  # fmt: skip
     train, classes, mapping = dataset.train, len(dataset.classes), DeviceMapping()
-    form = "examples_last" if jax.default_backend() == "cpu" else "examples_first"  # the layout that is fast there
+    form = "examples_last" if jax.default_backend() == "cpu" else "examples_first"  # the faster layout
 
-    # The teacher, asked once for each view of each training image; the answers are an array on disk.
+    # The teacher runs once on each view of each training image; its outputs are stored on disk.
     network = networks.create("vgg16_bn", classes, width=0.1, form=form)
     variables = jax.tree.map(np.asarray, network.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)))
     teacher = from_network(
@@ -46,13 +46,13 @@ def main() -> dict[str, np.ndarray]:
     )
     with TemporaryDirectory() as cache:
         store = cached(Path(cache), {**teacher.parts, "examples": dataset.fingerprint}, classes, print)
-        said = [
+        outputs = [
             store.read(view_name(view), len(train), lambda a, b: teacher.views(train.images, np.arange(a, b), view))  # noqa: B023
             for view in range(VIEWS)
         ]
-        stored = jax.tree.map(lambda *views: np.stack(views), *said)  # which are files of that folder
+        stored = jax.tree.map(lambda *views: np.stack(views), *outputs)  # a copy, because the files go with the folder
 
-    # One student for each seed and arm. The whole ablation is one program.
+    # One student for each seed and arm; a single program trains them all.
     arms = resolve(tuple(ARMS), ARMS, temperature=4.0, learning_rate=1e-3, weight_decay=0.01)
     adamw = functools.partial(optimizer.adamw, clip=1.0, head_factor=1.0)
     student = networks.create("mobilenet_v2", classes, width=0.1, dropout=0.2, form=form)

@@ -1,4 +1,4 @@
-"""What a safetensors file of weights says of itself, as JSON texts in its metadata: classes, bands and pixels."""
+"""Reads the metadata of a safetensors file of weights: JSON texts with its classes, bands and pixel statistics."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ from kdjax.networks import hub
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, open to read. Raises InputError where it is none."""
+def open_weights(path: Path) -> Iterator[Any]:
+    """Opens a safetensors file for reading. Raises InputError if it is not readable as one."""
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
@@ -24,61 +24,61 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def class_names(source: str | Path) -> list[str] | None:
-    """Names of the classes in the order of the logits, under 'classes'; None where it does not say.
+    """Reads the class names in the order of the logits, from 'classes'; None if the file does not have them.
 
     Raises:
-        InputError: no such file, or not safetensors.
+        InputError: there is no such file, or it is not safetensors.
     """
-    return names(_field(source, "classes"))
+    return as_names(_field(source, "classes"))
 
 
 def band_names(source: str | Path) -> list[str] | None:
-    """Names of the bands that the network takes, under 'bands'; None where it does not say.
+    """Reads the names of the bands that the network takes, from 'bands'; None if the file does not have them.
 
     Raises:
-        InputError: no such file, or not safetensors.
+        InputError: there is no such file, or it is not safetensors.
     """
-    return names(_field(source, "bands"))
+    return as_names(_field(source, "bands"))
 
 
 def value_range(source: str | Path) -> list[float] | None:
-    """The values that became black and white in its images, under 'value_range', [] of bytes; None if it does not say.
+    """Reads the values that became black and white in its images, from 'value_range'; [] = bytes, None = not given.
 
     Raises:
-        InputError: no such file, or not safetensors.
+        InputError: there is no such file, or it is not safetensors.
     """
-    return numbers(_field(source, "value_range"))
+    return as_numbers(_field(source, "value_range"))
 
 
 def statistics(source: str | Path) -> tuple[list[float], list[float]] | None:
-    """Mean and deviation of each band in [0, 1], under 'mean' and 'std'; None where it does not say both.
+    """Reads mean and standard deviation of each band in [0, 1], from 'mean' and 'std'; None unless both are valid.
 
     Raises:
-        InputError: no such file, or not safetensors.
+        InputError: there is no such file, or it is not safetensors.
     """
-    mean, std = numbers(_field(source, "mean")), numbers(_field(source, "std"))
+    mean, std = as_numbers(_field(source, "mean")), as_numbers(_field(source, "std"))
     return (mean, std) if mean and std and len(mean) == len(std) and min(std) > 0 else None
 
 
 def _field(source: str | Path, name: str) -> Any:
-    with opened(hub.locate(source)) as file:
-        return field(file, name)
+    with open_weights(hub.locate(source)) as file:
+        return read_field(file, name)
 
 
-def field(file: Any, name: str) -> Any:
-    """A JSON value in the metadata of an opened file; None where there is none."""
+def read_field(file: Any, name: str) -> Any:
+    """Reads a JSON value from the metadata of an open file; None if there is none."""
     try:
         return json.loads((file.metadata() or {}).get(name, "null"))
     except ValueError:
         return None
 
 
-def names(value: Any) -> list[str] | None:
-    """A JSON value that is a list of texts; None of any other."""
+def as_names(value: Any) -> list[str] | None:
+    """Returns a JSON value if it is a list of strings, else None."""
     return value if isinstance(value, list) and all(isinstance(name, str) for name in value) else None
 
 
-def numbers(value: Any) -> list[float] | None:
-    """A JSON value that is a list of finite numbers; None of any other."""
-    real = lambda one: isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
-    return [float(one) for one in value] if isinstance(value, list) and all(map(real, value)) else None
+def as_numbers(value: Any) -> list[float] | None:
+    """Returns a JSON value as floats if it is a list of finite numbers, else None."""
+    is_number = lambda item: isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+    return [float(item) for item in value] if isinstance(value, list) and all(map(is_number, value)) else None

@@ -1,1 +1,1 @@
-"""Teachers, and the arrays of their outputs on disk."""
+"""Teachers, and their outputs stored on disk."""

@@ -1,11 +1,11 @@
-"""Teacher outputs once: `teacher_logits[view, example, class]`, an array on disk, and features where asked for.
+"""The store of teacher outputs: logits and, on request, features, computed once and kept on disk.
 
-The outputs of a teacher lie in a folder named by its fingerprint: those of each view of the training split, and the
-logits of the plain validation and test images ("clean" logits). A shard that is there is never computed again, by any
-student, epoch or later run. Logits are stored, not probabilities, so that any temperature can follow. Cached consistent
-views: arXiv 2106.05237.
+The outputs of a teacher are in a folder named by its fingerprint: those of each view of the training split, and the
+logits of the unaugmented validation and test images ("clean" logits). No student, epoch or later run computes a stored
+shard again. The store holds logits rather than probabilities, so that a run may choose any temperature. Consistent
+views that are cached: arXiv 2106.05237.
 
-    parts.json                  all that the outputs depend on; its hash names the folder
+    parts.json                  everything that the outputs depend on; its hash names the folder
     NAME-START.npy, .sha256     logits from row START on, (rows, classes) float32; NAME is view-0000, …, validation or
                                 test
     NAME-START.features.npy, .features.sha256    pooled features, (rows, F) float16
@@ -29,20 +29,20 @@ from kdjax.runtime import files
 from kdjax.runtime.devices import barrier
 
 FORMAT = 2
-"""Version of the layout on disk; part of the fingerprint."""
+"""Version of the layout on disk, part of the fingerprint."""
 
 FEATURES = np.float16
-"""Dtype of stored features. Their rounding moves the cosine distance of 512 features by less than 3e-5 (measured)."""
+"""Dtype of stored features. Rounding to it changes the cosine distance of 512 features by less than 3e-5 (measured)."""
 
 SHARD = 2048
-"""Most rows of a file: what an interruption can cost."""
+"""Largest number of rows in a file, and so the most rows that an interruption makes a run compute again."""
 
 DATA_PARTS = ("examples", "augmentation", "data_seed", "format")
-"""Parts that an array made elsewhere must share with the run that uses it. The others say who the teacher is."""
+"""Parts in which a folder of logits must agree with the run that uses it. The other parts identify the teacher."""
 
 
 def tree_digest(tree: Any) -> str:
-    """SHA-256 of the names, shapes, dtypes and bytes of a tree of arrays, in hexadecimal."""
+    """Returns the SHA-256, in hexadecimal, of the names, shapes, dtypes and bytes of a tree of arrays."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
@@ -52,18 +52,18 @@ def tree_digest(tree: Any) -> str:
 
 
 def view_name(view: int) -> str:
-    """Name of the logits of a view."""
+    """Returns the name under which the outputs of a view are stored."""
     return f"view-{view:04d}"
 
 
 class LogitsFolder:
-    """The outputs of one teacher on one data set, read where they are on disk.
+    """A folder with the outputs of one teacher on one data set, which are mapped from disk rather than loaded.
 
     Args:
         folder: the folder, with parts.json.
-        parts: the content of parts.json, all that the logits depend on.
-        classes: length of a row.
-        log: takes lines for the person who waits.
+        parts: the content of parts.json, everything that the logits depend on.
+        classes: number of classes, the length of a row of logits.
+        log: takes a line of text for the user.
     """
 
     def __init__(self, folder: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]):
@@ -71,19 +71,19 @@ class LogitsFolder:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that the logits depend on."""
+        """The fingerprint of everything that the logits depend on."""
         return fingerprint(self.parts)
 
     def has(self, name: str) -> bool:
-        """Whether there is anything of that name."""
+        """Whether any logits are stored under this name."""
         return self._path(name, 0).exists()
 
     def missing(self, name: str, rows: int, *, features: bool = False) -> list[tuple[int, int]]:
-        """The shards (first row, end) of `rows` rows that have to be computed."""
-        return [shard for shard in _shards(rows) if self._load(name, *shard, features, say=False) is None]
+        """Returns the shards (first row, end) of `rows` rows that are missing or damaged."""
+        return [shard for shard in _shards(rows) if self._load(name, *shard, features, log_damage=False) is None]
 
-    def lacks(self, name: str) -> InputError:
-        """That outputs of that name are missing or damaged, and nobody is here to compute them."""
+    def missing_error(self, name: str) -> InputError:
+        """Returns the error for outputs that are missing or damaged and that no teacher can compute again."""
         return InputError(f"{self.folder} lacks {name}: compute it with its teacher, or lower distill.views")
 
     def read(
@@ -95,47 +95,50 @@ class LogitsFolder:
         features: bool = False,
         finite: bool = True,
     ) -> Outputs:
-        """The outputs of that name, as `Rows`: logits (rows, classes) float32, and features (rows, F) float16 or None.
+        """Reads the outputs stored under a name, and computes and stores those that are missing or damaged.
 
         Every shard is compared with its hash, and then mapped rather than loaded.
 
         Args:
             name: a view's name, "validation" or "test".
             rows: number of examples.
-            compute: from first row and end to their outputs, called for each shard that is missing or damaged, whose
-                result is then stored.
-            features: whether features are asked for.
-            finite: whether logits that are not are refused, also where an earlier version has stored them.
+            compute: function from first row and end to the outputs of these rows. It is called for each shard that is
+                missing or damaged, and its result is stored.
+            features: whether to read features too.
+            finite: whether to refuse logits that are not finite, including those that an earlier version stored.
+
+        Returns:
+            The outputs as `Rows`: logits (rows, classes) float32, and features (rows, F) float16 or None.
 
         Raises:
-            InputError: a shard is missing or damaged, and there is no `compute`; or features are too large to store, or
-                logits not finite.
+            InputError: a shard is missing or damaged and there is no `compute`, features are too large to store, or
+                logits are not finite.
         """
         shards = []
         for start, end in _shards(rows):
-            own = self._load(name, start, end, features, say=True)
-            shard = _from_first_process(own, end - start)
+            local = self._load(name, start, end, features, log_damage=True)
+            shard = _from_first_process(local, end - start)
             if finite and shard is not None:
                 self._check_finite(name, start, shard.logits)
             if shard is None:
                 if compute is None:
-                    raise self.lacks(name)
-                computed = self._kept(compute(start, end), features)
-                # Where each computes all, as with ONNX, machines may differ in the last bit.
+                    raise self.missing_error(name)
+                computed = self._as_stored(compute(start, end), features)
+                # If every process computes all rows, as with ONNX, machines may differ in the last bit.
                 shard = _from_first_process(computed, end - start) or computed
                 if finite:
                     self._check_finite(name, start, shard.logits)
                 if jax.process_index() == 0:
                     self._store(name, start, shard)
-                barrier("a shard is stored")  # for those that share the disk
-                own = self._load(name, start, end, features, say=False)
-            shards.append(own if own is not None and _equal(own, shard) else shard)
+                barrier("a shard is stored")  # processes that share the disk can read it from here on
+                local = self._load(name, start, end, features, log_damage=False)
+            shards.append(local if local is not None and _equal(local, shard) else shard)
         if not shards:
             shards.append(Outputs(np.empty((0, self.classes), np.float32)))
         return jax.tree.map(lambda *parts: Rows(parts), *shards)
 
-    def _kept(self, outputs: Outputs, features: bool) -> Outputs:
-        """What is stored of a teacher's outputs."""
+    def _as_stored(self, outputs: Outputs, features: bool) -> Outputs:
+        """Converts a teacher's outputs to the arrays and dtypes that are stored."""
         logits = np.asarray(outputs.logits, np.float32)
         if not features:
             return Outputs(logits)
@@ -148,29 +151,29 @@ class LogitsFolder:
         return Outputs(logits, np.asarray(outputs.features, FEATURES))
 
     def _check_finite(self, name: str, start: int, logits: np.ndarray) -> None:
-        """Refuses logits (rows, classes) from image `start` on of which one is NaN or infinite."""
+        """Raises InputError if any of the logits (rows, classes) is NaN or infinite; row 0 is image `start`."""
         broken = np.flatnonzero(~np.isfinite(logits).all(1))
         if len(broken):
-            who = f"teacher {self.parts.get('model', 'of unknown kind')} ({str(self.parts.get('teacher', ''))[:12]})"
+            model, digest = self.parts.get("model", "of unknown kind"), str(self.parts.get("teacher", ""))[:12]
             raise InputError(
-                f"{who} gives logits that are not finite for {name}, first of image {start + broken[0]}: choose "
-                f"another teacher (its outputs are in {self.folder})"
+                f"teacher {model} ({digest}) gives logits that are not finite for {name}, first of image "
+                f"{start + broken[0]}: choose another teacher (its outputs are in {self.folder})"
             )
 
     def _path(self, name: str, start: int) -> Path:
         return self.folder / f"{name}-{start:07d}.npy"
 
-    def _load(self, name: str, start: int, end: int, features: bool, *, say: bool) -> Outputs | None:
-        """A stored shard, or None where there is none or it is damaged."""
+    def _load(self, name: str, start: int, end: int, features: bool, *, log_damage: bool) -> Outputs | None:
+        """Maps a stored shard; returns None if it is missing or damaged."""
         path = self._path(name, start)
-        logits = self._array(path, (end - start, self.classes), say=say)
+        logits = self._array(path, (end - start, self.classes), log_damage=log_damage)
         if logits is None or not features:
             return None if logits is None else Outputs(logits)
-        found = self._array(path.with_suffix(".features.npy"), (end - start, None), say=say)
-        return None if found is None else Outputs(logits, found)
+        pooled = self._array(path.with_suffix(".features.npy"), (end - start, None), log_damage=log_damage)
+        return None if pooled is None else Outputs(logits, pooled)
 
-    def _array(self, path: Path, shape: tuple[int, int | None], *, say: bool) -> np.ndarray | None:
-        """The array of a file, or None where there is none or it is damaged. A length of None is any."""
+    def _array(self, path: Path, shape: tuple[int, int | None], *, log_damage: bool) -> np.ndarray | None:
+        """Maps the array in a file; returns None if it is missing or damaged. None in `shape` fits any length."""
         if not path.exists():
             return None
         with path.open("rb") as file:
@@ -180,39 +183,39 @@ class LogitsFolder:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.ndim == 2 and len(array) == shape[0] and shape[1] in (None, array.shape[1]):
                 return array
-        if say:
+        if log_damage:
             self._log(f"teacher logits: {path} is damaged and is computed again")
         return None
 
     def _store(self, name: str, start: int, shard: Outputs) -> None:
         path = self._path(name, start)
-        for place, array in ((path, shard.logits), (path.with_suffix(".features.npy"), shard.features)):
+        for file, array in ((path, shard.logits), (path.with_suffix(".features.npy"), shard.features)):
             if array is not None:
                 buffer = io.BytesIO()
                 np.save(buffer, array, allow_pickle=False)
                 digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-                files.write_bytes(place.with_suffix(".sha256"), digest.encode())
-                files.write_bytes(place, buffer.getvalue())
+                files.write_bytes(file.with_suffix(".sha256"), digest.encode())
+                files.write_bytes(file, buffer.getvalue())
 
 
 def _shards(rows: int) -> list[tuple[int, int]]:
-    """First row and end of each shard."""
+    """Returns (first row, end) of each shard."""
     return [(start, min(start + SHARD, rows)) for start in range(0, rows, SHARD)]
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """The hash of all that the logits depend on, in hexadecimal; it names their folder in the cache."""
+    """Returns the hash of everything that the logits depend on, in hexadecimal; it names their folder in the cache."""
     return hashlib.sha256(_text(parts).encode()).hexdigest()[:16]
 
 
 def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
-    """The folder of these parts in a cache that runs may share; made if absent.
+    """Returns the folder for these parts in a cache that runs may share, and creates it if absent.
 
     Args:
         cache_dir: the cache.
-        parts: all that the logits depend on, as JSON values.
+        parts: everything that the logits depend on, as JSON values.
         classes: number of classes.
-        log: is told in what a new entry differs from the nearest one.
+        log: takes a line that says how a new folder differs from the nearest one; passed on to the folder.
     """
     parts = _complete(parts)
     folder = cache_dir / "teacher_logits" / fingerprint(parts)
@@ -224,37 +227,37 @@ def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callabl
 
 
 def named(path: str, field: str, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
-    """A folder of logits made before, to be used in place of a teacher.
+    """Opens a folder of existing logits that takes the place of a teacher.
 
     Args:
         path: the folder.
-        field: that names it, for messages.
-        parts: as in `cached`; those of `DATA_PARTS` must agree with the folder's.
+        field: config field that names the folder, for messages.
+        parts: as in `cached`; those listed in `DATA_PARTS` must equal the folder's.
         classes: number of classes.
-        log: passed on.
+        log: passed on to the folder.
 
     Raises:
         InputError: the folder is absent, or was made for other data; names the part that differs.
     """
-    wanted, there = _complete(parts), read_parts(path, field)
+    wanted, stored = _complete(parts), read_parts(path, field)
     for name in DATA_PARTS:
-        if there.get(name) != wanted[name]:
+        if stored.get(name) != wanted[name]:
             raise InputError(
-                f"{field}: {path} does not fit this run: its {name} is {_short(there.get(name))}, needed "
+                f"{field}: {path} does not fit this run: its {name} is {_short(stored.get(name))}, needed "
                 f"{_short(wanted[name])}; give the dataset fields and the data_seed of the run that made it"
             )
-    return LogitsFolder(Path(path), there, classes, log)
+    return LogitsFolder(Path(path), stored, classes, log)
 
 
 def read_parts(path: str | Path, field: str = "distill.logits") -> dict[str, Any]:
-    """What the logits in a folder depend on.
+    """Reads what the logits in a folder depend on.
 
     Args:
         path: the folder.
-        field: that names it, for messages.
+        field: config field that names the folder, for messages.
 
     Raises:
-        InputError: it is no folder of teacher logits.
+        InputError: it is not a folder of teacher logits.
     """
     if not (Path(path) / "parts.json").is_file():
         raise InputError(f"{field}: {path} is not a folder of teacher logits: it has no parts.json")
@@ -273,25 +276,28 @@ def _text(parts: Mapping[str, Any]) -> str:
 
 
 def _from_first_process(shard: Outputs | None, rows: int) -> Outputs | None:
-    """What the first process found, in every process: they compute together, and each may have a disk of its own."""
+    """Broadcasts the first process's shard of `rows` rows, or its None, to all processes.
+
+    All processes must agree on which shards to compute, although each may have its own disk.
+    """
     if jax.process_count() == 1:
         return shard
     arrays = [] if shard is None else [array for array in (shard.logits, shard.features) if array is not None]
     lengths = np.array([array.shape[1] for array in arrays] + [-1] * (2 - len(arrays)), np.int32)
-    # Each process hands over arrays of the shapes that the first one has; what they hold there does not count.
+    # A broadcast needs an array of the first process's shape in every process; only the first one's values count.
     lengths = np.asarray(multihost_utils.broadcast_one_to_all(lengths))
-    found: list[np.ndarray | None] = [None, None]
-    for place, (length, dtype) in enumerate(zip(lengths, (np.float32, FEATURES), strict=True)):
+    leaves: list[np.ndarray | None] = [None, None]
+    for index, (length, dtype) in enumerate(zip(lengths, (np.float32, FEATURES), strict=True)):
         if length >= 0:
-            own = place < len(arrays) and arrays[place].shape[1] == length
-            held = arrays[place] if own else np.zeros((rows, length), dtype)
-            found[place] = np.asarray(multihost_utils.broadcast_one_to_all(held))
-    return None if found[0] is None else Outputs(*found)
+            fits = index < len(arrays) and arrays[index].shape[1] == length
+            local = arrays[index] if fits else np.zeros((rows, length), dtype)
+            leaves[index] = np.asarray(multihost_utils.broadcast_one_to_all(local))
+    return None if leaves[0] is None else Outputs(*leaves)
 
 
-def _equal(one: Outputs, other: Outputs) -> bool:
-    """Whether outputs are the same, so that the ones on disk can stand for the others."""
-    return one is other or all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
+def _equal(stored: Outputs, computed: Outputs) -> bool:
+    """Whether two outputs are identical, so that those on disk can be used in place of those in memory."""
+    return stored is computed or all(jax.tree.leaves(jax.tree.map(np.array_equal, stored, computed)))
 
 
 def _short(value: Any) -> str:
@@ -300,15 +306,16 @@ def _short(value: Any) -> str:
 
 
 def _log_nearest(folder: Path, parts: dict[str, Any], log: Callable[[str], None]) -> None:
-    """Says in what the entry about to be made differs from the nearest one there is."""
+    """Logs the parts in which a new cache entry differs from the most similar existing one."""
     others = []
     for path in folder.parent.glob("*/parts.json"):
         try:
             others.append(read_parts(path.parent))
-        except InputError:  # an entry of another run that was damaged is none of this run's business
+        except InputError:  # a damaged entry of another run does not concern this one
             continue
     differing = [", ".join(sorted(name for name in parts if other.get(name) != parts[name])) for other in others]
     if differing:
         log(
-            f"teacher logits: not cached; the nearest entry differs in {min(differing, key=lambda one: one.count(','))}"
+            "teacher logits: not cached; the nearest entry differs in "
+            f"{min(differing, key=lambda names: names.count(','))}"
         )

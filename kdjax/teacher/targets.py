@@ -1,4 +1,4 @@
-"""The soft targets of a run: what its teacher says of each view, computed once and read from disk after that."""
+"""The soft targets of a run: its teacher's outputs for each view, computed once and then read from disk."""
 
 import dataclasses
 import functools
@@ -21,16 +21,17 @@ from kdjax.teacher.views import Views
 from kdjax.training.checkpoint import begun
 
 RECORD = "teacher_logits.json"
-"""In a run's directory: where its teacher's logits lie, their fingerprints, and how many images they took."""
+"""File in a run's directory that records where its teacher's logits are, their fingerprints, and how many images the
+teacher had to process."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A teacher and its outputs.
+    """A teacher and the folder of its outputs.
 
     Attributes:
-        folder: where its outputs lie.
-        teacher: what makes them; None where arrays made before take its place.
+        folder: the folder where its outputs are stored.
+        teacher: the teacher, or None if existing arrays take its place.
     """
 
     folder: LogitsFolder
@@ -42,10 +43,10 @@ class Targets:
     """The soft targets of a run.
 
     Attributes:
-        sources: the teachers; of the logits of several the mean is taken.
-        workdir: of the run, whose record says what it began with.
-        results_dir: where this process writes its record: the same, unless it follows the run.
-        log: takes lines for the person who waits.
+        sources: the teachers; the soft targets are the mean of their logits.
+        workdir: directory of the run, with the record of what it began with.
+        results_dir: directory where this process writes its record: `workdir`, unless it only follows the run.
+        log: takes a line of text for the user.
     """
 
     sources: tuple[Source, ...]
@@ -55,48 +56,50 @@ class Targets:
 
     @property
     def network(self) -> tuple[nn.Module, Any] | None:
-        """The flax module and its variables, where the only teacher is one: only such a teacher can be online."""
+        """The flax module and variables of the only teacher, if it is a network and so can be online; else None."""
         teacher = self.sources[0].teacher if len(self.sources) == 1 else None
         return teacher.network if teacher else None
 
     @property
     def digests(self) -> list[str]:
-        """SHA-256 of each teacher that can be run: of its variables, or its file."""
+        """SHA-256 of the variables or the file of each teacher that can be run."""
         return [source.teacher.parts["teacher"] for source in self.sources if source.teacher]
 
     @property
     def fitted_heads(self) -> list[dict[str, float]]:
-        """What validation said as the head of each encoder was fitted, in their order."""
+        """Validation metrics of the fitted head of each encoder, in order."""
         return [dict(source.teacher.measured) for source in self.sources if source.teacher and source.teacher.measured]
 
     def views(self, images: Images, count: int, *, features: bool = False) -> Outputs:
-        """Teacher outputs of the training images (examples, side, side, bands).
+        """Returns the teacher outputs for the training images.
 
         Args:
-            images: of the training split.
+            images: those of the training split, (examples, side, side, bands).
             count: number of views.
-            features: whether features are asked for; of several teachers there are none in common.
+            features: whether to return features too; several teachers have none in common.
 
         Returns:
             Leaves (views, examples, classes) float32 and (views, examples, F) float16, as `Views`.
 
         Raises:
-            InputError: logits that are not finite, among others of `LogitsFolder.read`.
+            InputError: as `LogitsFolder.read` does, for example if logits are not finite.
         """
         names = [view_name(view) for view in range(count)]
 
         def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:
             return teacher.views(images, np.arange(start, end), names.index(name))
 
-        found = self._stored("views", dict.fromkeys(names, len(images)), compute, features=features)
-        logits = Views([[one.logits for one in said] for said in found])
-        return Outputs(logits, Views([[one.features for one in said] for said in found]) if features else None)
+        by_view = self._read_or_compute("views", dict.fromkeys(names, len(images)), compute, features=features)
+        logits = Views([[outputs.logits for outputs in teachers] for teachers in by_view])
+        if not features:
+            return Outputs(logits)
+        return Outputs(logits, Views([[outputs.features for outputs in teachers] for teachers in by_view]))
 
     def clean(self, splits: Mapping[str, Images]) -> dict[str, np.ndarray]:
-        """Teacher logits (examples, classes) of the plain images of each split, by its name.
+        """Returns the teacher logits (examples, classes) of the unaugmented images of each split, by its name.
 
-        A folder of logits may come from a run that only began to distil, with views but without these: then they are
-        not known, and NaN, as of a teacher that failed. Students are measured without it.
+        A folder of logits may come from a run that stopped while it distilled, and then has views but no such logits.
+        They are then NaN, like those of a teacher that failed, and students are measured without the teacher.
         """
 
         def compute(teacher: Teacher, name: str, start: int, end: int) -> Outputs:
@@ -104,44 +107,47 @@ class Targets:
 
         rows = {name: len(images) for name, images in splits.items()}
         unknown = {name: self._unknown(name) for name in splits}
-        found = self._stored("clean", {name: count for name, count in rows.items() if not unknown[name]}, compute)
-        said = iter(found)
+        known = {name: count for name, count in rows.items() if not unknown[name]}
+        by_split = dict(zip(known, self._read_or_compute("clean", known, compute), strict=True))
         return {
             name: np.full((count, self.sources[0].folder.classes), np.nan, np.float32)
             if unknown[name]
-            else np.asarray(Views([[one.logits for one in next(said)]]))[0]
+            else np.asarray(Views([[outputs.logits for outputs in by_split[name]]]))[0]
             for name, count in rows.items()
         }
 
     def pin(self) -> None:
-        """Records what a run distils from, when it begins to."""
+        """Records which teacher outputs a run distils from; called when it begins to distil."""
         document = self._read(self.results_dir)
         document["fingerprints"] = [source.folder.fingerprint for source in self.sources]
         document["teachers"] = self._teachers
         self._write(document)
 
     def check(self, *, ended: bool = False) -> None:
-        """Makes sure that these are the soft targets that the run began with, if its students have.
+        """Checks that these are the soft targets that the run began to distil from, if it has begun.
 
-        The same teachers on images that are decoded otherwise, as by another version of a library, are taken for
-        students that have learned all they will, and logged.
+        Another version of a library may decode the same images differently. If the teachers are the same, that is an
+        error while students still have to be trained. Once their training has ended, it is only logged.
 
         Args:
-            ended: whether the students have.
+            ended: whether the training of the students has ended.
 
         Raises:
-            InputError: they are others.
+            InputError: the soft targets are different ones.
         """
         document = self._read(self.workdir)
         if not self._begun:
             return
-        now = [source.folder.fingerprint for source in self.sources]
-        began = document.get("fingerprints")
-        if not began:  # before there were any a run recorded folders; one that was given may have any name
-            began = [Path(folder).name for folder in document.get("views", {}).get("folders", ())]
-            names = [source.folder.folder.name for source in self.sources]
-            now = [one if source.teacher else name for source, one, name in zip(self.sources, now, names, strict=True)]
-        if not began or began == now:
+        current = [source.folder.fingerprint for source in self.sources]
+        recorded = document.get("fingerprints")
+        if not recorded:
+            # Earlier versions recorded folders, which are named by fingerprint unless the user gave the folder.
+            recorded = [Path(folder).name for folder in document.get("views", {}).get("folders", ())]
+            current = [
+                digest if source.teacher else source.folder.folder.name
+                for source, digest in zip(self.sources, current, strict=True)
+            ]
+        if not recorded or recorded == current:
             return
         if document.get("teachers") == self._teachers:
             if not ended:
@@ -152,33 +158,32 @@ class Targets:
             self.log("teacher logits: the teacher is the same, but its images are decoded differently than in training")
         else:
             raise InputError(
-                f"workdir {self.workdir} was distilled from the teacher outputs {', '.join(began)}, but the teacher "
-                f"given now makes {', '.join(now)}: put that teacher back, or choose another workdir"
+                f"workdir {self.workdir} was distilled from the teacher outputs {', '.join(recorded)}, but the teacher "
+                f"given now makes {', '.join(current)}: put that teacher back, or choose another workdir"
             )
 
     @property
     def _teachers(self) -> list[str]:
-        """Fingerprints of all but the images."""
-        parts = [{**source.folder.parts, "examples": None} for source in self.sources]
-        return [fingerprint(one) for one in parts]
+        """Fingerprint of each teacher and its views, without the images."""
+        return [fingerprint({**source.folder.parts, "examples": None}) for source in self.sources]
 
     def record(self) -> dict[str, Any]:
-        """What was computed for the run, "views" and "clean", by this process and the one that trains."""
+        """Returns the record of what this process and the one that trains computed for the run."""
         return {**self._read(self.workdir), **self._read(self.results_dir)}
 
     @property
     def _begun(self) -> bool:
-        """Whether students have learned from them. Until then the run may choose another teacher."""
+        """Whether students have begun to learn from these targets. Until then the run may choose another teacher."""
         return begun(self.workdir / "distill")
 
     def _unknown(self, name: str) -> bool:
-        """Whether the outputs of a split can neither be read nor computed: a folder made elsewhere has none of them."""
+        """Whether a split's outputs can be neither read nor computed: a folder of existing logits may lack them."""
         without = [source.folder for source in self.sources if not source.teacher and not source.folder.has(name)]
         if unknown := bool(first_process_says(len(without))):
             self.log(f"teacher logits: there are none of {name} in the folder given: the teacher is not measured on it")
         return unknown
 
-    def _stored(
+    def _read_or_compute(
         self,
         kind: str,
         rows: dict[str, int],
@@ -186,18 +191,25 @@ class Targets:
         *,
         features: bool = False,
     ) -> list[list[Outputs]]:
-        """The outputs of each name and teacher, read where they are on disk; the images that went through a teacher are
-        counted.
+        """Returns the outputs for each name and teacher; reads those on disk, computes the others, and counts images.
 
-        The count is of what was missing when this run first asked these teachers, so that an interruption does not
-        change it; what had to be computed again after one is counted apart.
+        The record gets two counts of images. `forward_images` are those whose outputs were missing when this run first
+        needed them from these teachers; an interruption does not change it. `started_images` are those that went
+        through a teacher, including any that were computed again after an interruption.
+
+        Args:
+            kind: "views" or "clean", the entry of the record.
+            rows: number of examples, by the name of the outputs.
+            compute: function from teacher, name, first row and end to outputs.
+            features: whether features are needed.
         """
         document = self._read(self.results_dir)
-        asked = {"images": rows, "features": features}
-        before = {"features": False, **document.get(kind, {})}
-        whose = [Path(folder).name for folder in before.get("folders", ())]  # wherever the cache lies by now
-        others = not self._begun and whose != [source.folder.folder.name for source in self.sources]
-        if others or any(before.get(name, asked[name]) != asked[name] for name in asked) or kind not in document:
+        request = {"images": rows, "features": features}
+        previous = {"features": False, **document.get(kind, {})}
+        folders = [Path(folder).name for folder in previous.get("folders", ())]  # names: the cache may have been moved
+        others = not self._begun and folders != [source.folder.folder.name for source in self.sources]
+        changed = any(previous.get(name, request[name]) != request[name] for name in request)
+        if others or changed or kind not in document:
             missing = [
                 end - start
                 for source in self.sources
@@ -207,30 +219,30 @@ class Targets:
             ]
             document[kind] = {
                 "folders": [str(source.folder.folder) for source in self.sources],
-                **asked,
+                **request,
                 "forward_images": sum(missing),
                 "started_images": 0,
             }
-        self._check_given(rows, features)
-        found = []
+        self._check_folders_without_teacher(rows, features)
+        result = []
         for number, (name, count) in enumerate(rows.items()):
 
             def counted(teacher: Teacher, start: int, end: int, name: str = name, number: int = number) -> Outputs:
-                if preemption.requested():  # one process alone ends at once; several must end at the same shard
+                if preemption.requested():  # a single process has ended by then; several must end at the same shard
                     raise Preempted("teacher logits: ended by SIGTERM; the shards computed so far are saved")
                 self.log(f"teacher logits: {name} ({number + 1} of {len(rows)}), images {start} to {end}")
                 document[kind]["started_images"] += end - start
                 self._write(document)
                 return compute(teacher, name, start, end)
 
-            found.append(
+            result.append(
                 [
                     source.folder.read(
                         name,
                         count,
                         functools.partial(counted, source.teacher) if source.teacher else None,
                         features=features,
-                        finite=kind == "views",  # a teacher that fails on an image is not measured on that split
+                        finite=kind == "views",  # if a teacher fails on a plain image, it is not measured on that split
                     )
                     for source in self.sources
                 ]
@@ -240,16 +252,16 @@ class Targets:
             f"teacher logits: {', '.join(document[kind]['folders'])}: {kind} complete, "
             f"{document[kind]['started_images']} images went through the teacher"
         )
-        return found
+        return result
 
-    def _check_given(self, rows: dict[str, int], features: bool) -> None:
-        """Whether folders without a teacher have all of it: now rather than after the other teachers have computed."""
+    def _check_folders_without_teacher(self, rows: dict[str, int], features: bool) -> None:
+        """Raises InputError if a folder without a teacher is incomplete, before the other teachers begin to compute."""
         for source in self.sources:
             if source.teacher is None:
-                missing = (bool(source.folder.missing(*one, features=features)) for one in rows.items())
-                lacking = next((number for number, gone in enumerate(missing, 1) if gone), 0)
-                if lacking := first_process_says(lacking):  # the others need not have the disk
-                    raise source.folder.lacks(list(rows)[lacking - 1])
+                missing = (bool(source.folder.missing(*item, features=features)) for item in rows.items())
+                first_missing = next((number for number, incomplete in enumerate(missing, 1) if incomplete), 0)
+                if first_missing := first_process_says(first_missing):  # other processes may lack the folder
+                    raise source.folder.missing_error(list(rows)[first_missing - 1])
 
     def _read(self, directory: Path) -> dict[str, Any]:
         path = directory / RECORD

@@ -1,4 +1,4 @@
-"""A teacher: whatever turns the views of the training images into outputs."""
+"""The interface of a teacher: whatever turns views of the training images into outputs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -19,12 +19,14 @@ class Teacher:
 
     Attributes:
         parts: what its logits depend on besides the data, as JSON values.
-        views: from training images (N, side, side, bands) uint8 or uint16, example indices (n,) and a view to outputs
-            of n examples; with features where it is a network or an encoder, but for the mean of several networks.
-        clean: from images (n, side, side, bands) uint8 or uint16 to the logits (n, classes) of the plainly resized
-            images.
-        network: the flax module and its variables, where it is one: only such a teacher can be online.
-        measured: what validation said as its head was fitted, where it is an encoder with one; see `encoder.Head`.
+        views: function from training images (N, side, side, bands) uint8 or uint16, example indices (n,) and a view
+            number to the outputs of these n examples in that view. They have features if the teacher is an encoder or a
+            single network, but not if it is the mean of several.
+        clean: function from images (n, side, side, bands) uint8 or uint16 to logits (n, classes) of the images as they
+            are, only resized.
+        network: the flax module and its variables if the teacher is a network of kdjax's, else None. Only such a
+            teacher can be online.
+        measured: metrics on validation of an encoder's fitted head, see `fitted_head.Head`; empty for other teachers.
     """
 
     parts: dict[str, Any]
@@ -36,11 +38,11 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """How a teacher is shown an image: the views that the students see, at its own size.
+    """How images are shown to a teacher: in the views that the students see, at the teacher's own size.
 
     Attributes:
-        size: side of its input, px.
-        data_seed: keys the views, see `batch.view_keys`.
+        size: side of the teacher's input, px.
+        data_seed: seed of the views, see `batch.view_keys`.
         augmentation: how views differ from their images.
     """
 

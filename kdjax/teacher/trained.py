@@ -1,4 +1,4 @@
-"""A network of kdjax's as teacher."""
+"""Teachers that are trained networks of kdjax's."""
 
 import dataclasses
 import functools
@@ -25,13 +25,13 @@ from kdjax.training.step import frozen_outputs
 
 
 class Mean(nn.Module):
-    """Several networks of one kind as one, which gives the mean of their logits and no features (arXiv 1503.02531).
+    """An ensemble of networks of one kind: the mean of their logits, and no features (arXiv 1503.02531).
 
     Args:
-        network: the flax module of each.
-        members: how many there are.
+        network: the flax module of every member.
+        members: number of networks.
 
-    Parameters: `network`, whose leaves lead with the members.
+    Parameters: `network`, whose leaves have the leading axis (members,).
     """
 
     network: nn.Module
@@ -39,19 +39,19 @@ class Mean(nn.Module):
 
     @property
     def bands(self) -> InputBands:
-        """Those of the network."""
+        """The input bands of the members."""
         return self.network.bands
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
-        """The mean logits (b, classes) of images (b, H, W, bands) in [0, 1]."""
-        each = nn.vmap(
+        """Returns the mean logits (b, classes) for images (b, H, W, bands) in [0, 1]."""
+        member_logits = nn.vmap(
             lambda network, images: network(images, train).logits,
             in_axes=None,
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True},
             axis_size=self.members,
         )
-        return Outputs(jnp.mean(each(self.network, images), axis=0))
+        return Outputs(jnp.mean(member_logits(self.network, images), axis=0))
 
 
 def view_step(
@@ -63,12 +63,12 @@ def view_step(
     shown: Shown,
     axis_name: str | None = None,
 ) -> Outputs:
-    """Teacher outputs of augmented views, on the pixels that the students will see.
+    """Computes the teacher's outputs for augmented views, from the same views that the students will see.
 
     Args:
-        variables: the teacher's, without population axes.
-        examples: all images, where they are in device memory, and the data seed (which counts, not that of `shown`).
-        plan: this device's share, leaves lead with (batch,).
+        variables: the teacher's variables, without population axes.
+        examples: all images if they are in device memory, and the data seed, which is used in place of `shown`'s.
+        plan: this device's share; leaves have the leading axis (batch,).
         network: the teacher.
         shown: size and augmentation.
         axis_name: mapped device axis.
@@ -84,8 +84,8 @@ def view_step(
     return outputs
 
 
-def compiled(network: nn.Module, shown: Shown, mapping: DeviceMapping) -> Any:
-    """`view_step` on the devices: of the teacher's variables, examples and a plan."""
+def compiled_view_step(network: nn.Module, shown: Shown, mapping: DeviceMapping) -> Any:
+    """Compiles `view_step` for the devices, as a function of (variables, examples, plan)."""
     program = functools.partial(view_step, network=network, shown=dataclasses.replace(shown, data_seed=0))
     return mapping.map(program, ("whole", "whole", "batch"))
 
@@ -93,21 +93,22 @@ def compiled(network: nn.Module, shown: Shown, mapping: DeviceMapping) -> Any:
 def from_network(
     name: str, network: nn.Module, variables: Any, shown: Shown, *, dtype: str, on_device: bool, mapping: DeviceMapping
 ) -> Teacher:
-    """A trained network as teacher.
+    """Makes a teacher of a trained network.
 
     Args:
-        name: of the network.
+        name: the network's name.
         network: the flax module.
         variables: its variables, without population axes, on the host.
-        shown: size and views.
+        shown: how images are shown to it.
         dtype: compute dtype, part of the fingerprint.
-        on_device: whether all images are held on the devices at once, or read from the host batch by batch.
+        on_device: whether all images are kept in device memory; if not, they are read from the host batch by batch.
         mapping: the devices.
     """
-    step, trim = compiled(network, shown, mapping), heap.Trim()
-    # Placed once, when first used: most runs find all logits on disk.
+    step, trim = compiled_view_step(network, shown, mapping), heap.Trim()
+    # Placed on first use and then kept: most runs find all logits on disk and never need the variables.
     placed = functools.cache(lambda: mapping.place(variables))
-    placed_images: dict[int, tuple[Images, Examples]] = {}  # with the images, so that no others can take their id
+    # Keeps the images alive, so that no other array can get their id.
+    placed_images: dict[int, tuple[Images, Examples]] = {}
     alone = jax.tree.map(lambda leaf: leaf[None, None], variables)  # as a population of one
     image_bytes = functools.cache(lambda: cost(network, shown.size)["activation_bytes"])
 
@@ -120,7 +121,7 @@ def from_network(
         _, everything = placed_images[id(images)]
 
         def read(start: int) -> PlanStep:
-            # The last batch is filled up with its last image, and cut again.
+            # The last batch is padded with its last image; the padding is cut off below.
             chosen = examples[np.minimum(np.arange(start, start + batch), len(examples) - 1)].astype(np.int32)
             share = mapping.split(PlanStep(chosen, np.full_like(chosen, view)))
             return share if on_device else dataclasses.replace(share, images=images[share.examples])

@@ -1,4 +1,4 @@
-"""What teachers say of every view of every example, as arrays on disk that are read where they are asked for."""
+"""Lazy arrays of teacher outputs for every view of every example, which read from disk only what is indexed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from kdjax.data.rows import Rows
 
 
 class Views:
-    """An array (views, examples, n), of which a pair of indices [views, examples] (int, of one shape) reads its part.
+    """A lazy array (views, examples, n), indexed by a pair of int arrays [views, examples] that broadcast.
 
-    `np.asarray` reads all.
+    Indexing reads only those rows, `np.asarray` reads all.
 
     Args:
-        views: of each view the rows (examples, n) of each teacher; of several teachers the mean is taken.
+        views: for each view, the rows (examples, n) of each teacher; the result is the mean over the teachers.
     """
 
     def __init__(self, views: Sequence[Sequence[Rows]]):
@@ -25,25 +25,27 @@ class Views:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        views, examples = np.broadcast_arrays(*place)
-        found = np.empty((*views.shape, self.shape[-1]), self.dtype)
+    def __getitem__(self, indices: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        views, examples = np.broadcast_arrays(*indices)
+        values = np.empty((*views.shape, self.shape[-1]), self.dtype)
         for view in np.unique(views):
-            here = views == view
-            found[here] = self._of(view, examples[here])
-        return found
+            in_view = views == view
+            values[in_view] = self._mean_of_teachers(view, examples[in_view])
+        return values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        whole = np.stack([self._of(view, slice(None)) for view in range(len(self._views))])
+        whole = np.stack([self._mean_of_teachers(view, slice(None)) for view in range(len(self._views))])
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
-    def _of(self, view: int, examples: Any) -> np.ndarray:
+    def _mean_of_teachers(self, view: int, examples: Any) -> np.ndarray:
         parts = [rows[examples] for rows in self._views[view]]
         return np.mean(parts, axis=0) if len(parts) > 1 else parts[0]
 
 
 class MeanOfViews:
-    """An array like `Views` of a single view (1, examples, n): the mean over all of them, whichever is asked for.
+    """A lazy array (1, examples, n) that is indexed like `Views` and holds the mean over all views.
+
+    Every view index gives that mean.
 
     Args:
         views: an array (views, examples, n), or `Views`.
@@ -55,10 +57,10 @@ class MeanOfViews:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        _, examples = np.broadcast_arrays(*place)
-        every = np.arange(len(self._views)).reshape(-1, *[1] * examples.ndim)
-        return self._views[every, examples].mean(0)
+    def __getitem__(self, indices: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        _, examples = np.broadcast_arrays(*indices)
+        all_views = np.arange(len(self._views)).reshape(-1, *[1] * examples.ndim)
+        return self._views[all_views, examples].mean(0)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         whole = np.asarray(self._views).mean(0, keepdims=True)

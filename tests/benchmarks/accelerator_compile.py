@@ -158,7 +158,8 @@ def program(name: str, setting: Setting, mapping: devices.DeviceMapping) -> Prog
         plan = mapping.split(PlanStep(np.zeros(batch, np.int32), np.zeros(batch, np.int32)))
         images = held_layout(split(setting).images, mapping.local[0])
         examples = Examples(images, None, data_seed=np.int32(0))
-        return Program(views.compiled(who.network, Shown(setting.size, 0), mapping), (single, examples, plan), batch)
+        program = views.compiled_view_step(who.network, Shown(setting.size, 0), mapping)
+        return Program(program, (single, examples, plan), batch)
     images = mapping.split(np.broadcast_to(np.uint8(0), (batch, setting.side, setting.side, 3)))
     return Program(predictor.compiled(who.network, size=setting.size, mapping=mapping), (variables, images), batch)
 

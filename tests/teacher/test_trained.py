@@ -75,7 +75,7 @@ def test_views_are_shown_in_batches_whose_layers_have_room(monkeypatch, side, ba
         shown.append(len(plan.examples))
         return Outputs(np.zeros((len(plan.examples), 3), np.float32))
 
-    monkeypatch.setattr(trained, "compiled", lambda *args: step)
+    monkeypatch.setattr(trained, "compiled_view_step", lambda *args: step)
     teacher = from_network(
         "vgg16", networks.create("vgg16", 3), {"params": np.zeros(1)}, Shown(side, data_seed=5), dtype="float32",
         on_device=True, mapping=DeviceMapping(jax.devices()[:1]),

@@ -252,7 +252,7 @@ MUTANTS = (
     ),
     Mutant(
         "kdjax/teacher/targets.py",
-        "if not began or began == now:",
+        "if not recorded or recorded == current:",
         "if True:",
         "tests/teacher/test_targets.py -k refuses",
     ),

@@ -152,8 +152,8 @@ OF_RUNS = (
     # The teacher.
     Mutant(
         TARGETS,
-        "now = [source.folder.fingerprint for source in self.sources]\n        began",
-        "now = sorted(source.folder.fingerprint for source in self.sources)\n        began",
+        "current = [source.folder.fingerprint for source in self.sources]\n        recorded",
+        "current = sorted(source.folder.fingerprint for source in self.sources)\n        recorded",
         f"{TARGETS_TESTS} -k ensemble",
     ),
     Mutant(

@@ -263,7 +263,7 @@ WIRED = (
     ),
     Mutant(
         "kdjax/teacher/targets.py",
-        "        self._check_given(rows, features)\n",
+        "        self._check_folders_without_teacher(rows, features)\n",
         "",
         "tests/teacher/test_targets.py -k lacks",
     ),
