@@ -1,1 +1,1 @@
-"""From a plan's step to the batch that networks see. Pure functions, and the feed."""
+"""Turns a step of the plan into the batch that networks see: pure functions, and the feed."""

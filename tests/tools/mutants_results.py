@@ -143,8 +143,8 @@ OF_RESULTS = (
     ),
     Mutant(
         PLAN,
-        "partners[row, here], partner_views[row, here] = order[second], view[second]",
-        "partners[row, here], partner_views[row, here] = order[second], view[slots]",
+        "partners[row, in_epoch], partner_views[row, in_epoch] = order[paired], view[paired]",
+        "partners[row, in_epoch], partner_views[row, in_epoch] = order[paired], view[slots]",
         "tests/inputs/test_plan.py -k partners",
     ),
     Mutant(
