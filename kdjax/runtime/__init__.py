@@ -1,1 +1,1 @@
-"""This process and its machines: files, the host, signals, devices, memory."""
+"""This process and its machine: files, the host, signals, devices and memory."""

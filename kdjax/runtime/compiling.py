@@ -1,4 +1,4 @@
-"""What compiling costs: it is told, as a first start would be silent for a minute, and saved where it does not pay."""
+"""Announces compilation, which may take a minute, and makes it cheaper for programs that run only once."""
 
 import json
 import time
@@ -12,26 +12,26 @@ import jax.numpy as jnp
 from kdjax.runtime import files
 
 SECONDS = "seconds.json"
-"""In the folder of compiled programs: the seconds of the last first call of each program, by what it is."""
+"""File in the folder of compiled programs with how many seconds the first call of each program took last time."""
 
 
 def for_once() -> dict[str, bool | int] | None:
-    """Compiler options, as `jax.jit` takes them, for a program that runs once: on CPU it is compiled in half the time.
+    """Returns compiler options for `jax.jit` that halve the compile time on CPU, for a program that runs once.
 
-    Its results may differ in the last bit from those of a program that is optimized.
+    Results may differ in the last bit from those of the optimized program.
     """
     if jax.default_backend() != "cpu" or isinstance(jnp.zeros(()), jax.core.Tracer):
-        return None  # other compilers may not know these, and what is traced belongs to a program that has its own
+        return None  # other compilers may not know these options, and a traced program is compiled with its caller's
     return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def told(program: Callable[..., Any], what: str, log: Callable[[str], None]) -> Callable[..., Any]:
-    """A program whose first call, which compiles it or finds it compiled, is announced.
+def told(program: Callable[..., Any], description: str, log: Callable[[str], None]) -> Callable[..., Any]:
+    """Wraps a program so that its first call, which compiles it or loads it compiled, is announced.
 
     Args:
         program: the function that JAX compiles.
-        what: a name for people, such as "distill: step of 12 MobileNetV2 at 64 px"; times are kept by it.
-        log: takes the line.
+        description: text for the log, such as "distill: step of 12 MobileNetV2 at 64 px"; times are stored under it.
+        log: takes the line of text.
     """
     called = False
 
@@ -39,12 +39,12 @@ def told(program: Callable[..., Any], what: str, log: Callable[[str], None]) -> 
         nonlocal called
         if called:
             return program(*args)
-        called, before = True, _seconds().get(what)
-        last = "the first time may take minutes" if before is None else f"last time this took {before:.0f} s"
-        log(f"{what}: compiling; {last}")
-        began = time.monotonic()
+        called, seconds = True, _seconds().get(description)
+        expected = "the first time may take minutes" if seconds is None else f"last time this took {seconds:.0f} s"
+        log(f"{description}: compiling; {expected}")
+        start = time.monotonic()
         result = program(*args)
-        _keep(what, time.monotonic() - began)
+        _store_seconds(description, time.monotonic() - start)
         return result
 
     return call
@@ -56,18 +56,18 @@ def _file() -> Path | None:
 
 
 def _seconds() -> dict[str, float]:
-    """What is known; nothing where the file is absent or damaged: it serves a line of the log alone."""
+    """Reads the stored times; {} if the file is absent or damaged, since only a line of the log depends on it."""
     try:
-        known = json.loads(file.read_text(encoding="utf-8")) if (file := _file()) else {}
-        return {str(name): float(seconds) for name, seconds in known.items()}
+        stored = json.loads(file.read_text(encoding="utf-8")) if (file := _file()) else {}
+        return {str(name): float(seconds) for name, seconds in stored.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _keep(what: str, seconds: float) -> None:
+def _store_seconds(description: str, seconds: float) -> None:
     if (file := _file()) and jax.process_index() == 0:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(file, {**_seconds(), what: round(seconds, 1)})
+            files.write_json(file, {**_seconds(), description: round(seconds, 1)})
         except OSError:  # a full disk must not end a run for a line of the log
             pass

@@ -1,17 +1,18 @@
-"""An end for a process in which no Python runs any more.
+"""A deadline that ends a process even if no Python code can run in it any more.
 
-A call that waits for a process that is gone may never come back, and while it holds Python's lock no thread of this
-process runs either. The C library's timers need no lock. Where it has none (macOS) there is no deadline.
+A call that waits for a process that is gone may never return, and if it holds Python's global lock, no other thread of
+this process runs either. The C library's timers do not need the lock. If it has no such timers (macOS), there is no
+deadline.
 """
 
 import ctypes
 import time
 
-_THREAD = 2  # SIGEV_THREAD: a function is called in a thread of its own
+_THREAD = 2  # SIGEV_THREAD: the timer calls a function in a new thread
 
 
 class _Event(ctypes.Structure):
-    """struct sigevent, as glibc and musl lay it out on 64 bits."""
+    """struct sigevent, as in glibc and musl on 64-bit machines."""
 
     _fields_ = (
         ("value", ctypes.c_void_p),
@@ -33,9 +34,9 @@ class Deadline:
     """Ends this process unless it is renewed in time.
 
     Args:
-        seconds: from each renewal on.
+        seconds: time from each renewal to the end.
         status: exit status of the process.
-        line: what is written to standard error before that, behind the name of the program; without '%'.
+        line: text written to standard error first, after the name of the program; it must not contain '%'.
     """
 
     def __init__(self, seconds: int, status: int, line: str) -> None:
@@ -47,20 +48,20 @@ class Deadline:
             self._add(self._library._exit, status, 1)
 
     def renew(self) -> None:
-        """Begins to count anew."""
+        """Starts the countdown again."""
         self._set(self._seconds)
 
     def cancel(self) -> None:
-        """The process may take as long as it likes."""
+        """Stops the countdown, until it is renewed."""
         self._set(0)
 
-    def _add(self, function: object, value: int, later: int) -> None:
+    def _add(self, function: object, value: int, delay: int) -> None:
         address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
         event, timer = _Event(value=value, notify=_THREAD, function=address), ctypes.c_void_p()
         if self._library.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
-            self._timers.append((timer, later))
+            self._timers.append((timer, delay))
 
     def _set(self, seconds: int) -> None:
-        for timer, later in self._timers:
-            times = _Times(seconds=seconds + later if seconds else 0)
+        for timer, delay in self._timers:
+            times = _Times(seconds=seconds + delay if seconds else 0)
             self._library.timer_settime(timer, 0, ctypes.byref(times), None)

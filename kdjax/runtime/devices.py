@@ -1,21 +1,21 @@
-"""The mapped device axis. No other module knows `jax.pmap`.
+"""Maps steps over devices. No other module uses `jax.pmap`.
 
-A step is a pure function of one device's share. Over several devices it is mapped with `jax.pmap`, on one it is
-compiled with `jax.jit`, and both compute the same. The state is replicated and comes out with `out_axes=None`: there
-are no stacked copies.
+A step is a pure function of one device's share. It is mapped over several devices with `jax.pmap`, or compiled for one
+with `jax.jit`, and computes the same in both cases. The state is replicated, and `out_axes=None` returns it without
+stacked copies.
 
-A population with at least as many students as devices may share out its students instead of the batch (`RowMapping`):
-each device trains some of them on whole batches, and the devices need not talk to each other.
+A population with at least as many students as devices may divide its students over them instead of the batch
+(`RowMapping`): each device trains some students on whole batches, and the devices need not communicate.
 
-A CPU is one device to JAX, and the small operations of a network keep one core busy. So `split_cpu` makes a device of
-each core for the students of a population. All else runs on the first of them, with all cores at its disposal.
+To JAX, a CPU is one device, but the small operations of a network keep only one core busy. So `split_cpu` makes several
+devices of a CPU, for the students of a population. Everything else runs on the first of these, with all cores.
 
-What is shared out, and how, follows from the kind of an argument:
-    "rows"    leaves lead with (seed, arm), or are scalars
-    "arms"    leaves lead with (arm,)
-    "seeds"   leaves lead with (seed,)
-    "plan"    leaves lead with (step, seed, batch), and come from `split`
-    "batch"   leaves lead with (batch,), and come from `split`
+The kind of an argument decides which axes are divided over the devices:
+    "rows"    leaves have the leading axes (seed, arm), or are scalars
+    "arms"    leaves have the leading axis (arm,)
+    "seeds"   leaves have the leading axis (seed,)
+    "plan"    leaves have the leading axes (step, seed, batch), and come from `split`
+    "batch"   leaves have the leading axis (batch,), and come from `split`
     "whole"   the same on every device
 """
 
@@ -40,15 +40,15 @@ _split = False
 
 
 def split_cpu(number: int) -> None:
-    """Makes so many devices of this machine's CPU, for students to be shared out over. Call before JAX has devices.
+    """Makes `number` devices of this machine's CPU to divide students over. Call it before JAX creates its devices.
 
-    Nothing is done where the user says how many there are (XLA_FLAGS=--xla_force_host_platform_device_count=N or
-    JAX_NUM_CPU_DEVICES=N), which then share batches like those of an accelerator, nor in one of several processes.
-    Where JAX has its devices already, they stay as they are.
+    It does nothing if the user sets the number of devices (XLA_FLAGS=--xla_force_host_platform_device_count=N or
+    JAX_NUM_CPU_DEVICES=N), in one of several processes, or if JAX has created its devices already. Devices that the
+    user requests divide batches, like those of an accelerator.
     """
     global _split
-    given = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if given or jax.config.values["jax_num_cpu_devices"] > 0 or jax.distributed.is_initialized() or number < 2:
+    set_by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if set_by_flag or jax.config.values["jax_num_cpu_devices"] > 0 or jax.distributed.is_initialized() or number < 2:
         return
     try:
         jax.config.update("jax_num_cpu_devices", number)
@@ -57,27 +57,27 @@ def split_cpu(number: int) -> None:
     _split = True
 
 
-def _cores() -> bool:
+def _is_split() -> bool:
     """Whether the devices are those that `split_cpu` made."""
     return _split and jax.default_backend() == "cpu"
 
 
 class DeviceMapping:
-    """How steps run on the devices of this run, over all its processes.
+    """Runs steps on the devices of a run, over all its processes.
 
     Args:
-        devices: the devices of all processes, in the order of the axis. Default: all there are, but one of those that
-            `split_cpu` made.
+        devices: the devices of all processes, in the order of the axis. Default: all devices, but only the first of
+            those that `split_cpu` made.
 
     Attributes:
-        shape: numbers of devices along the seeds and along the arms of a population, None where a batch is shared out.
+        shape: numbers of devices along the seeds and along the arms of a population; None if the batch is divided.
     """
 
     shape: tuple[int, int] | None = None
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        self.devices = tuple(devices or jax.devices()[: 1 if _cores() else None])
-        self.local = tuple(d for d in self.devices if d.process_index == jax.process_index())
+        self.devices = tuple(devices or jax.devices()[: 1 if _is_split() else None])
+        self.local = tuple(device for device in self.devices if device.process_index == jax.process_index())
         self.axis_name = AXIS if len(self.devices) > 1 else None
         self._mesh = Mesh(np.array(self.devices), (AXIS,))
         self.global_sharding = NamedSharding(self._mesh, PartitionSpec())
@@ -95,10 +95,10 @@ class DeviceMapping:
 
         Args:
             step: a pure function of one device's share whose result is the same on every device.
-            kinds: the kind of each argument, see above.
-            out: the kind of the result: "whole", or "rows" without scalars. Or the result is a tuple of trees with the
-                structure of arguments: their indices.
-            donate: indices of the arguments whose memory the result may take.
+            kinds: the kind of each argument, see the docstring of this module.
+            out: the kind of the result: "whole", or "rows" without scalars. If the result is a tuple of trees that have
+                the structure of arguments, the indices of these arguments.
+            donate: indices of the arguments whose memory the result may reuse.
         """
         step = functools.partial(step, axis_name=self.axis_name)
         if self.axis_name is None:
@@ -117,34 +117,36 @@ class DeviceMapping:
         return jax.device_put(tree, self._shardings(tree, kind))
 
     def layout(self, tree: Any, kind: str = "whole") -> Any:
-        """What `place` would give, as shapes alone: a program that is compiled for it is the one that is called.
+        """Returns the shapes, dtypes and shardings of what `place` would return.
+
+        A program that is compiled for these is the one that a call with the arrays uses.
 
         Args:
-            tree: arrays or their shapes and dtypes.
+            tree: arrays, or their shapes and dtypes.
             kind: as `place` takes it.
         """
-        placed = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        return jax.tree.map(placed, tree, self._shardings(tree, kind))
+        described = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.tree.map(described, tree, self._shardings(tree, kind))
 
     def _shardings(self, tree: Any, kind: str) -> Any:
-        """Where the leaves of a tree lie."""
-        del kind  # here all devices hold the whole
+        """Returns the sharding of each leaf of a tree."""
+        del kind  # in this mapping, all devices hold whole arrays
         whole = self._replicated if self.axis_name else SingleDeviceSharding(self.local[0])
         return jax.tree.map(lambda leaf: whole, tree)
 
     def rows_a_device(self, seeds: int, arms: int) -> tuple[int, int]:
-        """How many seeds and arms of a population of (seeds, arms) each device trains."""
+        """Returns how many seeds and arms of a population of (seeds, arms) each device trains."""
         return seeds, arms
 
     def split(self, tree: Any, axis: int = 0) -> Any:
-        """This process's shares of a tree of host arrays that are the same in every process.
+        """Returns this process's share of a tree of host arrays that are the same in every process.
 
         Args:
             tree: arrays whose `axis` has the length of the global batch, divisible by the number of devices.
-            axis: the axis to share out.
+            axis: the axis to divide.
 
         Returns:
-            On several devices the leaves lead with (local devices,); on one they are as they were.
+            The tree, whose leaves get the leading axis (local devices,) if there are several devices.
         """
         if self.axis_name is None:
             return tree
@@ -156,11 +158,11 @@ class DeviceMapping:
         return jax.tree.map(share, tree)
 
     def to_global(self, tree: Any) -> Any:
-        """A replicated tree as arrays that span all processes, as checkpoints need them."""
+        """Returns a replicated tree as arrays that span all processes, as checkpoints need them."""
         if jax.process_count() == 1:
             if self.axis_name is None:
                 return tree
-            # One copy: of several, orbax writes a slice each, and compiles a program for every shape.
+            # A single copy: of several, orbax would write a slice each, and compile a program for every shape.
             return jax.tree.map(lambda x: x.addressable_data(0), tree)
         return multihost_utils.host_local_array_to_global_array(
             jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree), self._mesh, PartitionSpec()
@@ -174,13 +176,13 @@ class DeviceMapping:
 
 
 def meet() -> None:
-    """Connects the devices of all processes. Call it as soon as the processes know each other, in all of them.
+    """Connects the devices of all processes. Call it in every process as soon as the processes are connected.
 
-    The first collective over a set of devices connects them, and on CPU (Gloo) fails where one process comes to it 30 s
-    after another, as one does that compiles or decodes for longer. Collectives of connected devices wait for minutes.
+    The first collective over a set of devices connects them. On CPU (Gloo) it fails if one process arrives 30 s after
+    another, for example because it compiles or decodes for longer. Collectives of connected devices wait for minutes.
 
     Raises:
-        InputError: processes have unlike numbers of devices.
+        InputError: the processes have different numbers of devices.
     """
     if jax.process_count() == 1:
         return
@@ -190,31 +192,32 @@ def meet() -> None:
         raise InputError(f"the processes of this run have {listed} devices: give all of them the same number")
     shares = np.zeros(jax.local_device_count(), np.float32)
     jax.block_until_ready(jax.pmap(functools.partial(jax.lax.psum, axis_name=AXIS), axis_name=AXIS)(shares))
-    # Connects the first devices of each process with each other, the second ones, and so on.
+    # These connect the first device of each process with the first ones of the others, and so on.
     least(first_process_says(0))
 
 
 def barrier(what: str) -> None:
-    """Waits until all processes are here.
+    """Waits until all processes have reached this point.
 
     Args:
-        what: what has happened when they are, the same text in every process.
+        what: name of the point, the same text in every process.
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 def first_process_says(answer: int) -> int:
-    """The answer of the first process, in every process: where only that one can tell, or all must do the same."""
+    """Returns the first process's answer in every process, if only that one can tell or all must do the same."""
     if jax.process_count() == 1:
         return answer
     return int(multihost_utils.broadcast_one_to_all(np.int32(answer)))
 
 
 def least(number: float) -> int:
-    """The smallest of the numbers that the processes hand over, rounded down, in every process.
+    """Returns, in every process, the smallest of the numbers that the processes pass, rounded down.
 
-    For what each measures on its own machine and all must decide alike. Large ones are rounded to 24 bits.
+    This is for numbers that each process measures on its own machine, if all processes must decide alike. Large numbers
+    are rounded to 24 bits.
     """
     if jax.process_count() == 1:
         return int(number)
@@ -222,7 +225,7 @@ def least(number: float) -> int:
 
 
 def same(text: str) -> bool:
-    """Whether all processes hand over the same text: an answer that is the same in all of them."""
+    """Whether all processes pass the same text; the answer is the same in all of them."""
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
     return bool(least(first_process_says(number) == number))
 
@@ -238,11 +241,11 @@ _SPECS = {
 
 
 class RowMapping(DeviceMapping):
-    """Students shared out over the devices of one process, in place of the batch.
+    """Divides students, rather than the batch, over the devices of one process.
 
     Args:
-        shape: numbers of devices along the seeds and along the arms; each divides its axis.
-        devices: so many devices. Default: the first.
+        shape: numbers of devices along the seeds and along the arms; each must divide the length of its axis.
+        devices: as many devices as `shape` needs. Default: the first ones.
     """
 
     def __init__(self, shape: tuple[int, int], devices: Sequence[jax.Device] | None = None):
@@ -283,24 +286,24 @@ class RowMapping(DeviceMapping):
 
 
 def for_population(seeds: int, arms: int) -> list[DeviceMapping]:
-    """The mappings a population may be trained with, the fastest first.
+    """Returns the mappings that a population may be trained with, the fastest first.
 
-    Students are shared out where there is one process, and where the devices divide into a number that divides the
-    seeds times one that divides the arms. Else the batch is shared out.
+    Students are divided if there is one process, and if the number of devices is the product of a number that divides
+    the seeds and one that divides the arms. Otherwise the batch is divided.
 
-    Devices that `split_cpu` made need not all be used. More of them take more of the memory that they share, so there
-    are mappings of fewer for where that is short; the last has one.
+    Not all devices that `split_cpu` made need to be used. More of them take more of the memory that they share. In case
+    that is short, the list includes mappings with fewer devices, and the last one has a single device.
     """
-    if _cores():
+    if _is_split():
         shapes = (_shape(number, seeds, arms) for number in range(jax.device_count(), 1, -1))
         return [*(RowMapping(shape) for shape in shapes if shape), DeviceMapping()]
-    alone = jax.device_count() > 1 and jax.process_count() == 1
-    shape = _shape(jax.device_count(), seeds, arms) if alone else None
+    one_process = jax.device_count() > 1 and jax.process_count() == 1
+    shape = _shape(jax.device_count(), seeds, arms) if one_process else None
     return [RowMapping(shape) if shape else DeviceMapping()]
 
 
 def _shape(number: int, seeds: int, arms: int) -> tuple[int, int] | None:
-    """So many devices along the seeds and along the arms, as many of them along the seeds as can be."""
+    """Arranges `number` devices along the seeds and along the arms, as many as possible along the seeds."""
     for along_seeds in range(number, 0, -1):
         along_arms, rest = divmod(number, along_seeds)
         if rest == 0 and seeds % along_seeds == 0 and arms % along_arms == 0:

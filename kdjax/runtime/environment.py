@@ -1,4 +1,4 @@
-"""What a run ran on, for its results."""
+"""Describes the software and hardware of a run, for its results."""
 
 import importlib.metadata
 import os
@@ -20,7 +20,7 @@ _PACKAGES = {
 
 
 def environment() -> dict[str, Any]:
-    """What this ran on: versions, devices of all processes, platform, CPU count, XLA_FLAGS. Starts the JAX backend."""
+    """Returns versions, devices of all processes, platform, CPU count and XLA_FLAGS. Starts the JAX backend."""
     kinds = Counter(device.device_kind for device in jax.devices())
     return {
         "python": platform.python_version(),

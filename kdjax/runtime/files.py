@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the whole new ones, and files held against other processes."""
+"""Writes files atomically, reads JSON files, and locks files against other processes."""
 
 import contextlib
 import fcntl
@@ -13,11 +13,11 @@ from typing import Any
 from kdjax.errors import InputError, reason
 
 TEMPORARY = ".kdjax.tmp"
-"""How the names of what is not complete yet end. Nobody else's do, so that what the killed left can be removed."""
+"""Suffix of incomplete files and folders. No other program uses it, so those of killed processes can be removed."""
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all, also where another process writes the same one.
+    """Writes a file completely or not at all, even if another process writes the same one.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -32,52 +32,53 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):  # a signal may come when the file has its name already
+        with contextlib.suppress(FileNotFoundError):  # a signal may come after the file was renamed
             os.unlink(temporary)
         raise
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """`write_bytes` of text, in UTF-8."""
+    """Writes text in UTF-8, see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
-    """`write_bytes` of a JSON document, made to be read.
+    """Writes a JSON document that is laid out to be readable, see `write_bytes`.
 
     Raises:
-        ValueError: it holds NaN or infinity.
+        ValueError: the document contains NaN or infinity.
         OSError: see `write_bytes`.
     """
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
-    # Lists of plain values (rows of a confusion matrix) on one line. JSON strings hold no raw line break, so only the
-    # breaks between values are touched.
+    # Put lists of plain values, such as rows of a confusion matrix, on one line. JSON strings contain no raw line
+    # breaks, so only the breaks between values change.
     write_text(path, re.sub(r"\[\n[^\[\]{}]*\]", _on_one_line, text) + "\n")
 
 
 def read_json(path: str | Path, fix: str) -> Any:
-    """The content of a JSON file of ours.
+    """Reads a JSON file that kdjax wrote.
 
     Args:
         path: the file.
-        fix: how to get a good one, for the message.
+        fix: what the user can do if it is damaged, for the message.
 
     Raises:
-        InputError: it is not there, cannot be read, or is not JSON.
+        InputError: the file is missing, cannot be read, or is not JSON.
     """
     return _json(_text(path, fix), str(path), fix)
 
 
 def read_json_lines(path: str | Path, fix: str) -> list[Any]:
-    """The values of a file of ours with one JSON value a line. A last line without its end is left out: its writer was
-    interrupted, or is still at it.
+    """Reads a file that kdjax wrote with one JSON value per line.
+
+    A last line without a line break is left out, because its writer was interrupted or is still writing.
 
     Args:
         path: the file.
-        fix: how to get a good one, for the message.
+        fix: what the user can do if it is damaged, for the message.
 
     Raises:
-        InputError: it is not there, cannot be read, or a line is not JSON; names the line.
+        InputError: the file is missing or cannot be read, or a line is not JSON; names the line.
     """
     lines = _text(path, fix).split("\n")[:-1]
     return [_json(line, f"{path}, line {number},", fix) for number, line in enumerate(lines, 1)]
@@ -90,40 +91,40 @@ def _text(path: str | Path, fix: str) -> str:
         raise InputError(f"{path} cannot be read ({reason(error)}): {fix}") from error
 
 
-def _json(text: str, where: str, fix: str) -> Any:
+def _json(text: str, source: str, fix: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not readable JSON ({error}): {fix}") from error
+        raise InputError(f"{source} is not readable JSON ({error}): {fix}") from error
 
 
-def _on_one_line(found: re.Match[str]) -> str:
-    opened = re.sub(r"\[\n\s*", "[", found[0])
-    return re.sub(r"\n\s*", " ", re.sub(r"\n\s*\]", "]", opened))
+def _on_one_line(match: re.Match[str]) -> str:
+    text = re.sub(r"\[\n\s*", "[", match[0])
+    return re.sub(r"\n\s*", " ", re.sub(r"\n\s*\]", "]", text))
 
 
 def sweep(directory: Path, own: Iterable[str]) -> None:
-    """Removes what killed calls of `write_bytes` left in a directory that this process alone writes to.
+    """Removes what killed calls of `write_bytes` left in a directory that only this process writes to.
 
     Args:
-        directory: it exists. Of what lies deeper only folders of kdjax's are looked through.
-        own: their names; they need not be there, and are left alone where they are links to elsewhere.
+        directory: existing directory. Of its subfolders, only those in `own` are searched.
+        own: names of the subfolders that kdjax creates. They need not exist, and are skipped if they are links.
     """
     folders = (directory / name for name in own)
-    deeper = (left for folder in folders if not folder.is_symlink() for left in folder.rglob(f"*{TEMPORARY}"))
-    for left in [*directory.glob(f"*{TEMPORARY}"), *deeper]:
-        if left.is_file():
-            left.unlink(missing_ok=True)
+    nested = (path for folder in folders if not folder.is_symlink() for path in folder.rglob(f"*{TEMPORARY}"))
+    for path in [*directory.glob(f"*{TEMPORARY}"), *nested]:
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def lock(path: Path) -> int:
-    """Holds a file against other processes, by the kernel's own lock: it goes when this process does, however it ends.
+    """Locks a file against other processes, with a lock of the kernel that ends with this process, however that ends.
 
     Returns:
-        The descriptor that holds it; closing it lets go.
+        The descriptor that holds the lock; closing it releases the lock.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

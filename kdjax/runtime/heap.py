@@ -1,4 +1,4 @@
-"""The heap of glibc: what XLA frees is kept for its next call, and handed back where it piles up."""
+"""Makes glibc's heap keep memory that XLA frees for its next call, and return it to the system if it piles up."""
 
 import ctypes
 import functools
@@ -13,69 +13,71 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 MADV_HUGEPAGE, HUGE_PAGE = 14, 1 << 21  # of Linux's mman.h; bytes on x86 and, with pages of 4 KB, on ARM
 
 HUGE_SHARE = 0.8
-"""Of the machine's memory, what is reserved for huge pages: as much as the memory plan lets a step have."""
+"""Share of the machine's memory to reserve for huge pages: as much as the memory plan lets a step use."""
 
 SPARE = 1 << 28
-"""Bytes that may always lie free."""
+"""Bytes that may always stay free on the heap."""
 
 
 def keep() -> None:
-    """Keeps what is freed, in huge pages. Call before anything uses a JAX device; other allocators stay as they are.
+    """Makes glibc keep freed memory, in huge pages. Call it before anything uses a JAX device.
 
-    - XLA's CPU client allocates the working memory of a program for each call, hundreds of MB for a training step;
-      handed back and fetched again, it costs a page fault every 4 KB, as much time as the arithmetic of the step
-      (measured). There is no limit to what is kept: 2 GB are less than a student's step at 128 px and batch 64 works
-      with, and it then took twice as long. The XLA of jax 0.12 frees that memory from another thread, at times after
-      the next call has allocated its own: the heap then grows a few times before a call finds all it needs (192 MB: 1
-      to 6 of the first 20 calls paid in full, none of the next 20; unset, all of them did).
-    - That memory lies in pages of 2 MB where Linux has them for those who ask: 7 to 23 % less time for a training
-      step (measured).
+    It does nothing with allocators other than glibc's.
+
+    - XLA's CPU client allocates the working memory of a program for each call, hundreds of MB for a training step. If
+      the memory went back to the system in between, a page fault every 4 KB would cost as much time as the arithmetic
+      of the step (measured). What is kept has no limit: with one of 2 GB, which is less than the working memory of a
+      student's step at 128 px and batch 64, the step took twice as long. The XLA of jax 0.12 frees that memory from
+      another thread, sometimes after the next call has allocated its own, so the heap grows a few times before a call
+      finds all the memory it needs. (With 192 MB, 1 to 6 of the first 20 calls paid the full cost and none of the next
+      20; without these settings, all of them did.)
+    - If Linux offers pages of 2 MB on request, the heap uses them: 7 to 23 % less time for a training step (measured).
     """
     libc = _glibc()
     if libc is None:
         return
-    # One arena: the others cannot grow beyond 64 MB and then map memory all the same.
+    # A single arena: other arenas cannot grow beyond 64 MB, and then map memory in spite of M_MMAP_MAX.
     for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
         libc.mallopt(parameter, value)
     _reserve_huge_pages(libc)
 
 
 def hand_back() -> None:
-    """Hands back all that is kept: before it is decided, by the memory that is free, what is done at a time."""
+    """Returns all kept memory to the system. Call it before deciding, by the free memory, how much to run at a time."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(ctypes.c_size_t(0))
 
 
 class Trim:
-    """Hands memory back that piles up from call to call of a program. To be called after each.
+    """Returns memory that piles up from call to call of a program to the system. Call the object after each such call.
 
-    glibc finds room for aligned memory in a free block only if that is longer by the alignment. A block that XLA has
-    freed is therefore of use again only while the bytes beside it are free as well. Where something that stays has
-    taken them, such as the logits of a batch, the next call takes new memory, without limit: the views of a VGG16, of
-    1.5 GB a call, came to hold 16 GB. So once `SPARE` more than twice of what lay free after the first call does, it
-    is handed back, but for the top of the heap, which the next call will use.
+    glibc can place aligned memory in a free block only if the block is longer by the alignment. So a block that XLA has
+    freed can be used again only while the bytes beside it are free too. If something that stays, such as the logits of
+    a batch, has taken these, the next call takes new memory, without limit: the views of a VGG16, at 1.5 GB per call,
+    grew to 16 GB. So if more is free than twice the amount after the first call plus `SPARE`, the free memory is
+    returned, except for the top of the heap, which the next call will use.
     """
 
     def __init__(self) -> None:
         self._first, self._usual = True, 0
 
     def __call__(self) -> None:
-        """After a call."""
+        """Trims the heap if too much of it is free. Called after each call of the program."""
         free = _free()
         if free is None:
             return
-        if self._first:  # the most of all first calls: where another thread frees, one may be seen too early
+        if self._first:  # keeps the largest such amount: if another thread frees, one may be measured too early
             self._first, self._usual = False, max(self._usual, free)
         elif free > 2 * self._usual + SPARE:
             libc = _glibc()
             assert libc is not None
-            libc.malloc_trim(ctypes.c_size_t(1 << 62))  # so much of the top stays, and its huge pages with it
+            libc.malloc_trim(ctypes.c_size_t(1 << 62))  # keeps all of the top, and so its huge pages
             self._first = True
 
 
 class _Mallinfo(ctypes.Structure):
-    """`mallinfo2` of glibc 2.33 and later."""
+    """struct mallinfo2, of glibc 2.33 and later."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in (
         "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
@@ -88,7 +90,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def _free() -> int | None:
-    """Bytes that the process holds beyond those in use, about; None where that is not known."""
+    """Returns approximately how many bytes the process holds but does not use; None if that is unknown."""
     libc, sizes = _glibc(), Path("/proc/self/statm")
     if libc is None or not hasattr(libc, "mallinfo2") or not sizes.exists():
         return None
@@ -99,10 +101,10 @@ def _free() -> int | None:
 
 
 def _reserve_huge_pages(libc: ctypes.CDLL) -> None:
-    """Asks for huge pages for the memory that the heap will grow into.
+    """Requests huge pages for the memory that the heap will grow into.
 
-    glibc would ask itself, but only where the environment says so before the process starts. Reserved are addresses:
-    memory is taken when it is written to. Where they are counted as if they were memory, nothing is done.
+    glibc would request them itself only if the environment said so before the process started. This reserves only
+    addresses; memory is taken when it is written to. If limits count addresses as memory, nothing is done.
     """
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS))
     limited = any(limit != resource.RLIM_INFINITY for limit in limits)
@@ -116,5 +118,5 @@ def _reserve_huge_pages(libc: ctypes.CDLL) -> None:
     start = libc.malloc(size)
     if start:
         first = -(-start // HUGE_PAGE) * HUGE_PAGE
-        libc.madvise(first, start + size - first, MADV_HUGEPAGE)  # a kernel without them refuses, and all is as before
+        libc.madvise(first, start + size - first, MADV_HUGEPAGE)  # no effect in a kernel without huge pages
         libc.free(start)  # the heap keeps the addresses

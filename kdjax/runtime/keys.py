@@ -1,4 +1,4 @@
-"""The random keys of a seed, the same in every process: whatever JAX was told to draw with as it started."""
+"""The random key of a seed, which does not depend on the generator that JAX is configured to use."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ import jax
 from kdjax.errors import InputError
 
 GENERATOR = "threefry2x32"
-"""Bits of a key that do not depend on what else is drawn beside it (Salmon et al., SC 2011)."""
+"""A generator whose bits for a key do not depend on what else is drawn beside it (Salmon et al., SC 2011)."""
 
 
 def key(seed: jax.Array | int) -> jax.Array:
-    """The key of a seed; what is folded into it draws alike on every backend and machine.
+    """Returns the key of a seed. It and keys folded from it give the same numbers on every backend and machine.
 
     Args:
         seed: () int.
 
     Raises:
-        InputError: the environment has JAX draw other bits of the same key.
+        InputError: environment variables would make JAX draw other bits from the same key.
     """
-    config: Any = jax.config  # its fields are made as JAX is imported
+    config: Any = jax.config  # its fields are created when JAX is imported
     if not config.jax_threefry_partitionable:
         raise InputError(
             "JAX_THREEFRY_PARTITIONABLE is off: an example's view would then depend on its batch; leave it out"

@@ -1,4 +1,4 @@
-"""What a program needs of a device's memory, and what there is, before anything runs."""
+"""The memory that a program needs on a device, and the memory that there is, before anything runs."""
 
 import math
 import os
@@ -12,35 +12,34 @@ import jax
 from kdjax.runtime import cgroups, heap
 
 WORKING_MEMORIES = 2
-"""Of a program on a CPU: a call takes its own when it is sent, and that of the one before may not be back by then.
+"""Number of working memories that a program needs on a CPU: a call takes its own when it is sent, and the previous call
+may not have freed its own by then.
 
-An accelerator runs its programs in order, and lends each the working memory of the one before."""
+An accelerator runs its programs in order, and each uses the working memory of the previous one."""
 
 
 def needs(lowered: jax.stages.Lowered) -> float | None:
-    """Bytes that a program needs on a device, by the compiler's own count; None where the backend does not say.
+    """Compiles a program and returns the bytes that it needs on a device, or None if the backend does not say.
 
-    Infinitely many where the compiler refuses the program because no device of the kind has its memory, as that of TPUs
-    does.
-
-    Its arguments, its results without those that take the memory of arguments, and its working memory, twice on a
-    CPU. The program is compiled for it.
+    The compiler reports the sizes of the arguments, of the results that do not reuse the memory of arguments, and of
+    the working memory, which counts twice on a CPU. The result is infinite if the compiler refuses the program because
+    no device of this kind has enough memory, as the compiler for TPUs does.
     """
     try:
-        found = lowered.compile().memory_analysis()
+        sizes = lowered.compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return math.inf
-    if found is None:
+    if sizes is None:
         return None
-    results = found.output_size_in_bytes - found.alias_size_in_bytes
+    results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     number = WORKING_MEMORIES if jax.default_backend() == "cpu" else 1
-    return found.argument_size_in_bytes + results + number * found.temp_size_in_bytes
+    return sizes.argument_size_in_bytes + results + number * sizes.temp_size_in_bytes
 
 
 def capacity(devices: Sequence[jax.Device]) -> int:
-    """Bytes that each of these devices of a process may use at all. Those of a CPU share what the process may."""
+    """Returns the bytes that each of these devices of a process may use in total. Devices of a CPU share the host's."""
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -48,40 +47,40 @@ def capacity(devices: Sequence[jax.Device]) -> int:
 
 
 def free(devices: Sequence[jax.Device], room: float) -> int:
-    """Bytes that each of these devices of a process may still take, of the share `room` of what it has at all.
+    """Returns the bytes that each of these devices of a process may still take, out of a share `room` of its memory.
 
-    Devices of a CPU share the host's memory, and what the process is allowed of it. Each limit is compared with what
-    counts against it, and the closest one decides. What the heap has kept of calls that have ended is handed back
-    first: after the views of a VGG16 it was 8 GB, and the students got one device of two.
+    Devices of a CPU share the host's memory and the limits of the process. Each limit is compared with the memory that
+    counts against it, and the tightest one decides. Memory that the heap kept from earlier calls is returned to the
+    system first: after the views of a VGG16 this was 8 GB, without which the students got one device instead of two.
     """
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(room * stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     heap.hand_back()
-    left = min(int(room * limit) - taken for limit, taken in _host_limits())
-    return left // len(devices)
+    remaining = min(int(room * limit) - used for limit, used in _host_limits())
+    return remaining // len(devices)
 
 
 def _host_limits() -> Iterator[tuple[int, int]]:
-    """Each limit on the memory of this process, in bytes, with what it has taken of it.
+    """Yields each limit on the memory of this process, and the memory that counts against it, in bytes.
 
-    Pages of mapped files do not count: the kernel drops them where memory runs short.
+    Pages of mapped files do not count, because the kernel drops them if memory runs short.
     """
     page = os.sysconf("SC_PAGE_SIZE")
     counts = Path("/proc/self/statm").read_text(encoding="utf-8").split()
-    size, resident, shared, data = (page * int(counts[place]) for place in (0, 1, 2, 5))
-    held = resident - shared
-    yield os.sysconf("SC_PHYS_PAGES") * page, held
+    size, resident, shared, data = (page * int(counts[column]) for column in (0, 1, 2, 5))
+    private = resident - shared
+    yield os.sysconf("SC_PHYS_PAGES") * page, private
     groups = Path("/proc/self/cgroup")
     if groups.is_file():
-        for allowed in cgroups.memory(groups.read_text(encoding="utf-8"), cgroups.MOUNT):
-            yield allowed, held
-    for kind, taken in ((resource.RLIMIT_DATA, data), (resource.RLIMIT_AS, size)):
+        for limit in cgroups.memory(groups.read_text(encoding="utf-8"), cgroups.MOUNT):
+            yield limit, private
+    for kind, used in ((resource.RLIMIT_DATA, data), (resource.RLIMIT_AS, size)):
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY:
-            yield limit, taken
+            yield limit, used
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of the arrays of a tree; shapes and dtypes suffice."""
+    """Returns the total bytes of a tree's arrays; its leaves may be shapes and dtypes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

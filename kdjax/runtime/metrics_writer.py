@@ -1,4 +1,4 @@
-"""Metrics on disk: JSON lines always, TensorBoard too where TensorFlow is installed, through clu."""
+"""Writes metrics to disk as JSON lines, and through clu for TensorBoard if TensorFlow is installed."""
 
 import importlib.util
 import json
@@ -14,33 +14,33 @@ from kdjax.runtime.plain import plain
 
 
 def read_records(path: Path, fix: str) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, as `MetricsWriter.write` made them.
+    """Reads the records of a metrics.jsonl, which `MetricsWriter.write` wrote.
 
     Args:
         path: the file.
-        fix: what to do where it is damaged, for the message.
+        fix: what the user can do if it is damaged, for the message.
 
     Raises:
-        InputError: it is not there, or a line is no record; names the line.
+        InputError: the file is missing, or a line is not a record; names the line.
     """
     records = files.read_json_lines(path, fix)
-    for number, one in enumerate(records, 1):
-        if not isinstance(one, dict) or not isinstance(one.get("step"), int):
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
             raise InputError(f"{path}, line {number}, is not a record of metrics: {fix}")
     return records
 
 
 class MetricsWriter:
-    """Appends records to `directory/metrics.jsonl`, in the first of several processes.
+    """Appends records to `directory/metrics.jsonl`; of several processes only the first one writes.
 
     Args:
-        directory: of one stage; made if absent.
-        resumed_at: step the stage goes on from; later records are cut away, as those steps come again. Below 0 all are,
-            unread.
-        tensorboard: also write TensorBoard event files, where its packages are installed.
+        directory: directory of one stage; created if absent.
+        resumed_at: step from which the stage continues. Records of later steps are removed, because these steps are
+            repeated. If it is below 0, all records are removed without being read.
+        tensorboard: whether to write TensorBoard event files too, if its packages are installed.
 
     Raises:
-        InputError: the file that is there holds something else than records.
+        InputError: the existing file contains something other than records.
     """
 
     def __init__(self, directory: Path, resumed_at: int, *, tensorboard: bool):
@@ -53,9 +53,9 @@ class MetricsWriter:
         fix = "delete the file, which loses learning curves but nothing that training needs"
         records = read_records(self._path, fix) if resumed_at >= 0 else []
         lines = self._path.read_text(encoding="utf-8").split("\n")
-        kept = [line for line, record in zip(lines, records, strict=False) if record["step"] <= resumed_at]
-        if [*kept, ""] != lines:
-            files.write_text(self._path, "".join(f"{line}\n" for line in kept))
+        kept_lines = [line for line, record in zip(lines, records, strict=False) if record["step"] <= resumed_at]
+        if [*kept_lines, ""] != lines:
+            files.write_text(self._path, "".join(f"{line}\n" for line in kept_lines))
         self._file = self._path.open("a", encoding="utf-8")
         if tensorboard and all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):
             from clu.metric_writers import SummaryWriter
@@ -63,12 +63,12 @@ class MetricsWriter:
             self._tensorboard = SummaryWriter(str(directory))
 
     def write(self, step: int, kind: str, rows: Mapping[str, Mapping[str, float]], **facts: float) -> None:
-        """Writes one line.
+        """Writes one record.
 
         Args:
             step: updates made.
             kind: "train" or "validation".
-            rows: metrics by student, a student being named "arm/seed".
+            rows: metrics of each student, by its name "arm/seed".
             **facts: values common to all students.
         """
         if self._file is None:
@@ -77,7 +77,9 @@ class MetricsWriter:
         self._file.write(json.dumps(plain(record, "metrics"), allow_nan=False) + "\n")
         self._file.flush()
         if self._tensorboard is not None:
-            scalars = {f"{kind}/{name}/{row}": value for row, one in rows.items() for name, value in one.items()}
+            scalars = {
+                f"{kind}/{name}/{row}": value for row, metrics in rows.items() for name, value in metrics.items()
+            }
             self._tensorboard.write_scalars(step, scalars)
 
     def close(self) -> None:

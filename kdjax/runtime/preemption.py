@@ -1,8 +1,8 @@
-"""SIGTERM, as schedulers send it: a checkpoint, and an exit status that asks to be started again. And Ctrl-C.
+"""Handles Ctrl-C and SIGTERM: a run that a scheduler stops saves a checkpoint and asks to be started again.
 
-A training loop defers the signal to the end of its chunk of steps. Everywhere else the run ends at once: what is on
-disk is whole, and the same command goes on from there. Several processes end together, so they end where they ask:
-before each chunk of steps, and before each shard of teacher logits.
+A training loop defers SIGTERM to the end of its chunk of steps. Everywhere else the run ends at once, because the files
+on disk are complete and the same command continues from there. Several processes have to end together, so they end only
+where they call `requested`: before each chunk of steps, and before each shard of teacher logits.
 """
 
 import contextlib
@@ -17,30 +17,30 @@ class _Signal:
     deferred = False
     received = False
     interrupted = False
-    asked = 0
+    questions = 0
 
 
 def install() -> None:
-    """Takes SIGTERM and Ctrl-C from now on. Needs no JAX, whose import takes seconds.
+    """Installs the handlers of SIGTERM and Ctrl-C. Does not import JAX, which takes seconds.
 
-    When several processes have met, JAX's own service takes SIGTERM over, so that all end at one step.
+    Once several processes have connected, JAX's own service handles SIGTERM, so that all of them end at the same step.
     """
     signal.signal(signal.SIGTERM, _handle)
     signal.signal(signal.SIGINT, _interrupt)
 
 
-def leaving() -> None:
-    """Ignores SIGTERM from now on: the run has ended, and how is decided.
+def ignore_sigterm() -> None:
+    """Ignores SIGTERM from now on, because the run has ended and its exit status is decided.
 
-    An interpreter with JAX in it takes seconds to shut down, and dies of any signal that it does not ignore: a
-    scheduler would be told of a failure.
+    An interpreter that has imported JAX takes seconds to shut down. A signal that it does not ignore would kill it
+    meanwhile, and the scheduler would see a failure.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
     _Signal.received = True
-    leaving()  # some schedulers send it several times, and once is enough
+    ignore_sigterm()  # some schedulers send the signal several times
     if not _Signal.deferred:
         raise Preempted("ended by SIGTERM")
 
@@ -51,11 +51,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def check_lost() -> None:
-    """Ends a run whose signal was lost: what is raised inside a callback of a library goes no further.
+    """Raises again for a signal whose exception was lost, as when it is raised inside a library's callback.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C came earlier.
-        Preempted: SIGTERM did.
+        KeyboardInterrupt: Ctrl-C was pressed earlier.
+        Preempted: SIGTERM came earlier.
     """
     if _Signal.interrupted:
         raise KeyboardInterrupt
@@ -65,10 +65,10 @@ def check_lost() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within this context the signal only makes `requested` true. One that nobody asked for ends the run at its end.
+    """A context in which SIGTERM does not end the run at once, but makes `requested` return True.
 
     Raises:
-        Preempted: the signal came, and the context ended for another reason, such as the end of a schedule.
+        Preempted: the signal came, and the context ended without an exception, for example at the end of a schedule.
     """
     _Signal.deferred = True
     try:
@@ -81,31 +81,31 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Within this context neither SIGTERM nor Ctrl-C ends the process: for a few steps that belong together.
+    """A context in which neither SIGTERM nor Ctrl-C ends the process, for a few operations that belong together.
 
-    One that came takes effect at the end. Only for the main thread, which alone may handle signals.
+    The first signal that came takes effect at the end. Only the main thread may use this: no other can set handlers.
     """
-    came: list[int] = []
+    received: list[int] = []
     numbers = signal.SIGTERM, signal.SIGINT
-    handlers = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
+    handlers = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in numbers}
     try:
         yield
     finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
-    for number in came[:1]:
-        signal.raise_signal(number)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
 
 
 def requested() -> bool:
-    """Whether to save and end now: asked by all processes at the same places, and answered alike in each."""
+    """Whether to save and end now. All processes must call this at the same points, and all get the same answer."""
     import jax
 
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        # JAX answers yes to one number only, the one after the highest that a process has asked with when the signal
-        # comes. Steps would leave that number out, and begin anew with each stage.
-        _Signal.asked += 1
-        return multihost_utils.reached_preemption_sync_point(_Signal.asked)
+        # JAX answers yes for only one number: the one after the highest with which any process had asked when the
+        # signal came. So the calls are counted. Step numbers would skip that number, and start again in each stage.
+        _Signal.questions += 1
+        return multihost_utils.reached_preemption_sync_point(_Signal.questions)
     return _Signal.received

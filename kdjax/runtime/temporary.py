@@ -1,4 +1,4 @@
-"""Folders that are built under a temporary name. A lock says that their process lives; what the dead left is swept."""
+"""Folders that are built under a temporary name; a lock shows whether the process that builds one is still running."""
 
 from __future__ import annotations
 
@@ -16,86 +16,86 @@ _LOCK = f"{files.TEMPORARY}.lock"
 
 @contextlib.contextmanager
 def folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder `.NAME-….kdjax.tmp` in `parent`, and its lock. It is gone at the end, unless it was renamed.
+    """Creates and locks a folder `.NAME-….kdjax.tmp` in `parent`, and removes it at the end unless it was renamed.
 
-    Folders of that name whose processes are gone, killed while they built, are removed first.
+    Folders for the same name that killed processes left are removed first.
 
     Args:
-        parent: where; it exists.
-        name: what is built.
+        parent: existing folder in which to create it.
+        name: name of what is built.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     sweep(parent, f".{name}-")
-    place, held = _hold(parent, f".{name}-")
+    path, lock = _new_locked_path(parent, f".{name}-")
     try:
-        place.mkdir()
-        yield place
+        path.mkdir()
+        yield path
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        _lock_of(place).unlink(missing_ok=True)
-        os.close(held)
+        shutil.rmtree(path, ignore_errors=True)
+        _lock_path(path).unlink(missing_ok=True)
+        os.close(lock)
 
 
 @contextlib.contextmanager
 def alone(parent: Path, name: str) -> Iterator[None]:
-    """Holds NAME in `parent` against other processes, by a lock that is gone at the end.
+    """Locks NAME in `parent` against other processes, and removes the lock at the end.
 
     Args:
-        parent: where; it exists.
-        name: of what is written.
+        parent: existing folder.
+        name: name of what is written.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: the lock cannot be made.
+        BlockingIOError: another process holds the lock.
+        OSError: the lock cannot be created.
     """
     path = parent / f".{name}{_LOCK}"
-    held = _lock(path)
+    lock = _lock(path)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
-        os.close(held)
+        os.close(lock)
 
 
 def sweep(parent: Path, prefix: str = ".") -> None:
-    """Removes the folders in `parent` that `folder` made and whose processes are gone.
+    """Removes the folders in `parent` that `folder` created and whose processes have ended.
 
     Args:
-        parent: where; it need not exist.
-        prefix: how their names begin.
+        parent: the folder to search; it need not exist.
+        prefix: beginning of the names of the folders to remove.
     """
     with contextlib.suppress(OSError):
-        for lock in sorted(
+        for path in sorted(
             path for path in parent.iterdir() if path.name.startswith(prefix) and path.name.endswith(_LOCK)
         ):
-            with contextlib.suppress(OSError):  # BlockingIOError: its process lives
-                held = files.lock(lock)
+            with contextlib.suppress(OSError):  # BlockingIOError: its process is still running
+                lock = files.lock(path)
                 try:
-                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                    lock.unlink()
+                    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                    path.unlink()
                 finally:
-                    os.close(held)
+                    os.close(lock)
 
 
-def _hold(parent: Path, prefix: str) -> tuple[Path, int]:
-    """A name that begins with `prefix`, and the descriptor that holds its lock."""
+def _new_locked_path(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Returns an unused path whose name begins with `prefix`, and the descriptor that holds its lock."""
     while True:
-        place = Path(tempfile.mktemp(prefix=prefix, suffix=files.TEMPORARY, dir=parent))
+        path = Path(tempfile.mktemp(prefix=prefix, suffix=files.TEMPORARY, dir=parent))
         with contextlib.suppress(BlockingIOError):
-            return place, _lock(_lock_of(place))
+            return path, _lock(_lock_path(path))
 
 
 def _lock(path: Path) -> int:
-    """`files.lock` of a file that whoever holds it removes at the end."""
+    """Locks a file as `files.lock` does, even if the process that held it before removes the file meanwhile."""
     while True:
-        held = files.lock(path)
-        with contextlib.suppress(FileNotFoundError):  # it was removed just now
-            if os.path.samestat(os.fstat(held), path.stat()):
-                return held
-        os.close(held)
+        lock = files.lock(path)
+        with contextlib.suppress(FileNotFoundError):  # the file was just removed
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        os.close(lock)
 
 
-def _lock_of(place: Path) -> Path:
-    return place.with_name(f"{place.name}.lock")
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")

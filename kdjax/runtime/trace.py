@@ -1,4 +1,4 @@
-"""A profile of some steps, for TensorBoard or Perfetto."""
+"""Profiles some steps of training, for TensorBoard or Perfetto."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ class Trace:
 
     Args:
         first, last: step numbers, counted from 0.
-        directory: where the trace is written; made if absent.
+        directory: directory for the trace; created if absent.
     """
 
     def __init__(self, first: int, last: int, directory: Path):
@@ -19,8 +19,10 @@ class Trace:
         self._running = False
 
     def before(self, step: int, count: int, state: Any) -> int:
-        """Called before `count` steps from `step` on; returns how many of them to send, so that the trace begins and
-        ends between two chunks."""
+        """Called before `count` steps from `step` on; returns how many of them to send.
+
+        The number is such that the trace begins and ends between two chunks of steps.
+        """
         if step < self._first < step + count:
             return self._first - step
         if step == self._first:
@@ -30,7 +32,7 @@ class Trace:
         return min(count, self._end - step) if step < self._end else count
 
     def after(self, step: int, state: Any) -> None:
-        """Called when the steps before `step` are under way."""
+        """Called when the steps before `step` have been sent to the devices."""
         if self._running and step >= self._end:
             jax.block_until_ready(state)
             self.close()

@@ -1,8 +1,9 @@
-"""Watches the other processes of a run, and tells when one of them is gone.
+"""Watches the other processes of a run, and ends this one if one of them is gone.
 
-A collective waits for a process that is gone for as long as it likes. In the end JAX's service aborts those that wait,
-with a stack trace of C++. This comes before: each process leaves beats in the service's key-value store and reads those
-of the others. Where it cannot come, because a call that waits holds Python's lock, a deadline does.
+A collective waits without limit for a process that is gone. Eventually JAX's service aborts the processes that wait,
+with a C++ stack trace. The watch acts before that: each process writes beats to the service's key-value store and reads
+those of the others. If a waiting call holds Python's global lock, the watch cannot run, and a deadline ends the
+process.
 """
 
 import atexit
@@ -18,44 +19,45 @@ from kdjax.runtime.deadline import Deadline
 
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 20.0
-"""Without a beat for so long a process is gone: far more than a busy machine delays one."""
+"""A process without a beat for this long is taken to be gone: far longer than a busy machine delays a beat."""
 
 STUCK_SECONDS = 30
-"""A process that has not looked for so long ends.
+"""A process whose watch has not run for this long ends.
 
-Python's lock may be lost just before another process would be called silent: both times together are less than
+The watch may stop just before it would find another process silent. So both times together are less than
 `host.HEARTBEAT_SECONDS`, after which JAX's service aborts the process.
 """
 
 FOLDER = "kdjax/beats"
 
 
-def start(gone: Callable[[str], None], stuck: Deadline) -> None:
-    """Begins to beat and to listen, where there are several processes.
+def start(on_loss: Callable[[str], None], deadline: Deadline) -> None:
+    """Starts to send beats and to watch those of the others, if there are several processes.
 
     Args:
-        gone: called once, from another thread, with what is known; ends this process.
-        stuck: ends this process where no Python runs any more.
+        on_loss: called once, from another thread, with a message about the process that is gone; ends this process.
+        deadline: ends this process if no Python code runs in it any more.
     """
     if jax.process_count() == 1:
         return
-    from jax._src.distributed import global_state  # JAX has no public way to its key-value store
+    from jax._src.distributed import global_state  # JAX has no public access to its key-value store
 
-    leaving, left = threading.Event(), threading.Event()
-    arguments = (global_state.client, jax.process_index(), jax.process_count(), leaving, left, gone, stuck)
+    shutting_down, shut_down = threading.Event(), threading.Event()
+    client, own, count = global_state.client, jax.process_index(), jax.process_count()
+    arguments = (client, own, count, shutting_down, shut_down, on_loss, deadline)
     thread = threading.Thread(target=_watch, args=arguments, daemon=True)
 
     def leave() -> None:
-        leaving.set()
+        shutting_down.set()
         try:
-            jax.distributed.shutdown()  # who ends first waits here for the others, still beating, then all go at once
+            jax.distributed.shutdown()  # waits, still beating, until the others end too; then all shut down together
         finally:
-            left.set()
-            # A thread that is inside the client when the interpreter ends would abort the process.
+            shut_down.set()
+            # A thread that is inside the client while the interpreter shuts down would abort the process.
             thread.join(SILENT_SECONDS)
 
     atexit.register(leave)
-    stuck.renew()  # the thread may not come to it before Python's lock is gone for good
+    deadline.renew()  # a call may take Python's lock for good before the thread does this
     thread.start()
 
 
@@ -63,30 +65,30 @@ def _watch(
     client: Any,
     own: int,
     count: int,
-    leaving: threading.Event,
-    left: threading.Event,
-    gone: Callable[[str], None],
-    stuck: Deadline,
+    shutting_down: threading.Event,
+    shut_down: threading.Event,
+    on_loss: Callable[[str], None],
+    deadline: Deadline,
 ) -> None:
-    heard = dict.fromkeys(range(count), ("", time.monotonic()))
+    last_beats = dict.fromkeys(range(count), ("", time.monotonic()))
     for beat in itertools.count():
-        if left.is_set():
-            stuck.cancel()
+        if shut_down.is_set():
+            deadline.cancel()
             return
-        stuck.renew()
+        deadline.renew()
         try:
             client.key_value_set(f"{FOLDER}/{own}", str(beat), allow_overwrite=True)
             beats = dict(client.key_value_dir_get(FOLDER))
-        except jax.errors.JaxRuntimeError:  # the first process, which holds the store, is not reached
+        except jax.errors.JaxRuntimeError:  # the first process, which holds the store, cannot be reached
             beats = {}
         now = time.monotonic()
         for process in range(count):
             latest = beats.get(f"{FOLDER}/{process}", "")
-            if latest not in ("", heard[process][0]):
-                heard[process] = (latest, now)
-        silent = [process for process, (_, since) in heard.items() if now - since > SILENT_SECONDS]
-        if silent and not leaving.is_set():
+            if latest not in ("", last_beats[process][0]):
+                last_beats[process] = (latest, now)
+        silent = [process for process, (_, since) in last_beats.items() if now - since > SILENT_SECONDS]
+        if silent and not shutting_down.is_set():
             which = "0" if own in silent else ", ".join(map(str, silent))
-            gone(f"process {which} was silent for {SILENT_SECONDS:.0f} s")
+            on_loss(f"process {which} was silent for {SILENT_SECONDS:.0f} s")
             return
-        left.wait(BEAT_SECONDS)
+        shut_down.wait(BEAT_SECONDS)

@@ -62,7 +62,7 @@ def ended(monkeypatch, capsys, raised, **options):
 @pytest.mark.parametrize(("raised", "status", "said"), ENDINGS)
 def test_one_line_and_the_right_status(monkeypatch, capsys, raised, status, said, resumable):
     monkeypatch.setattr("kdjax.runtime.preemption.install", lambda: None)
-    monkeypatch.setattr("kdjax.runtime.preemption.leaving", lambda: None)
+    monkeypatch.setattr("kdjax.runtime.preemption.ignore_sigterm", lambda: None)
     code, line = ended(monkeypatch, capsys, raised, resumable=resumable)
     assert code == status and line.startswith(said)
 
@@ -72,7 +72,7 @@ def test_one_line_and_the_right_status(monkeypatch, capsys, raised, status, said
 )
 def test_who_ends_a_resumable_command_is_told_to_repeat_it(monkeypatch, capsys, raised, status, said):
     monkeypatch.setattr("kdjax.runtime.preemption.install", lambda: None)
-    monkeypatch.setattr("kdjax.runtime.preemption.leaving", lambda: None)
+    monkeypatch.setattr("kdjax.runtime.preemption.ignore_sigterm", lambda: None)
     assert ended(monkeypatch, capsys, raised) == (status, said)
     assert ended(monkeypatch, capsys, raised, resumable=True) == (status, f"{said}; repeat the command to continue")
 

@@ -271,7 +271,7 @@ MUTANTS = (
     ),
     Mutant(
         "kdjax/runtime/command.py",
-        "                preemption.leaving()",
+        "                preemption.ignore_sigterm()",
         "                pass",
         "tests/runtime/test_leaving.py",
     ),
