@@ -1,4 +1,4 @@
-"""The networks by name. A family is one file with its `MODELS`, and one line here."""
+"""The registry of networks by name. Each family is one file with its `MODELS`, and one line here."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -30,24 +30,24 @@ def create(
     dtype: jnp.dtype | None = None,
     axis_name: str | None = None,
 ) -> nn.Module:
-    """The network called `name`: a key of `MODELS`.
+    """Creates the network called `name`.
 
     Args:
-        name: of the network.
+        name: a key of `MODELS`.
         num_classes: length of the logits, at least 2.
         width: channel multiplier, above 0.
         head: the classifier, one of the network's `heads`.
-        dropout: rate in front of the classifier, or in it.
-        form: 'examples_first' (accelerators) or 'examples_last' (CPU), equal to rounding.
-        dtype: compute dtype; None is that of the images, at least float32.
-        axis_name: mapped axis of devices whose batches BatchNorm takes together.
+        dropout: rate in front of the classifier or inside it.
+        form: 'examples_first' (accelerators) or 'examples_last' (CPU); results are equal up to rounding.
+        dtype: compute dtype; None = the dtype of the images, at least float32.
+        axis_name: mapped device axis; BatchNorm takes its statistics over the batches of all devices on it.
 
     Returns:
-        A module from images (b, H, W, 3) in [0, 1] to `Outputs`, as its published weights were trained. For other bands
-        it is cloned with another field `bands`, see `layers.InputBands`.
+        A module from images (b, H, W, 3) in [0, 1] to `Outputs`, for the bands that the published weights were trained
+        on. For other bands, clone it with another field `bands`, see `layers.InputBands`.
 
     Raises:
-        InputError: unknown name, or a value out of range.
+        InputError: the name is unknown, or a value is out of range.
     """
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")

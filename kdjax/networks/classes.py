@@ -34,10 +34,10 @@ def class_places(
     names = declared_names or file_names
     if not names:
         raise InputError(f"{file} does not say which logit is which class: give teacher.classes")
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
     missing = [name for name in classes if name not in names]
-    if twice or missing:
-        fault = f"names {', '.join(twice)} twice" if twice else f"lacks {', '.join(missing)}"
+    if repeated or missing:
+        fault = f"names {', '.join(repeated)} twice" if repeated else f"lacks {', '.join(missing)}"
         source = "teacher.classes" if declared else "its own list of classes"
         raise InputError(f"{file} does not fit the data set: {source} {fault}; it has {', '.join(names)}")
     return np.array([names.index(name) for name in classes])

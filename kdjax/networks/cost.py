@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds and memory for activations."""
+"""The cost of a network: parameters, multiply-adds and memory for activations."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,22 +13,22 @@ from kdjax.runtime.keys import key
 
 
 def cost(model: nn.Module, image_size: int) -> dict[str, int]:
-    """Parameters, multiply-adds (MACs) and activation memory of one forward pass over one square image in evaluation.
+    """Returns parameters, multiply-adds (MACs) and activation memory of evaluating one square image.
 
-    Counted from the traced program: every convolution and matrix product, biases, BatchNorm and activations left
-    out, as is usual.
+    They are counted from the traced program. As is usual, only convolutions and matrix products count, not biases,
+    BatchNorm or activations.
 
     Args:
         model: a network of this package.
         image_size: side of the image in pixels.
 
     Returns:
-        params: without BatchNorm's running statistics. macs. activation_bytes: the largest input and output of one
-        convolution or matrix product together, in float32. That is what a layer-by-layer run must have room for; what
-        a residual connection keeps at the same time is left out.
+        `params`: number of parameters, without BatchNorm's running statistics. `macs`: number of multiply-adds.
+        `activation_bytes`: size in float32 of the largest input and output of one convolution or matrix product
+        together. Evaluation layer by layer needs that much memory, plus what a residual connection keeps meanwhile.
     """
     if hasattr(model, "form"):
-        model = model.clone(form="examples_first")  # the other form has other operations to count
+        model = model.clone(form="examples_first")  # the other form computes with operations that are not counted
     image = images_for(model, image_size)
     variables = jax.eval_shape(lambda x: model.init(key(0), x), image)
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, image)
@@ -38,21 +38,21 @@ def cost(model: nn.Module, image_size: int) -> dict[str, int]:
 
 
 def feature_count(model: nn.Module, image_size: int) -> int:
-    """Length of the features that a network's head reads, of images of this side in px."""
+    """Returns the length of the features that a network's head reads, for square images of `image_size` px."""
     image = images_for(model, image_size)
     outputs, _ = jax.eval_shape(lambda x: model.init_with_output(key(0), x), image)
     return outputs.features.shape[-1]
 
 
 def cost_by_head(model: nn.Module, heads: Sequence[str], image_size: int) -> dict[str, dict[str, int]]:
-    """`cost` with each of the heads that the network can have, by the head's name; {} where there is no choice."""
+    """Returns `cost` for each head that the network can have, by the head's name; {} if there is no choice."""
     return {head: cost(model.clone(head=head), image_size) for head in heads} if len(heads) > 1 else {}
 
 
 def _products(jaxpr: Any) -> Iterator[tuple[int, int]]:
-    """Multiply-adds, and elements of input and output, of each convolution and matrix product."""
+    """Yields, for each convolution and matrix product, its multiply-adds and the elements of its input and output."""
     for equation in jaxpr.eqns:
-        # The activations are the first operand, the weights the second.
+        # The first operand holds the activations, the second the weights.
         out = math.prod(equation.outvars[0].aval.shape)
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite 0 to 4: EfficientNet without squeeze-and-excite and with ReLU6, so that it suits integer kernels.
+"""EfficientNet-Lite 0 to 4: EfficientNet without squeeze-and-excite and with ReLU6, to suit integer kernels.
 
-Tan and Le, "EfficientNet", arXiv 1905.11946, table 1. What differs is from models/official/efficientnet/lite of
-TensorFlow's tpu repository: the multipliers; a stem and a last convolution of one width in all five; a first and a last
-stage of one depth.
+Tan and Le, "EfficientNet", arXiv 1905.11946, table 1. The differences are from models/official/efficientnet/lite in
+TensorFlow's tpu repository: other multipliers; the same width of the stem and of the last convolution in all five
+networks; and the same depth of the first and of the last stage.
 """
 
 import functools
@@ -44,7 +44,7 @@ SIZES = {  # multipliers of the channels and blocks of the stages; dropout
 
 
 def blocks(depth: float) -> Iterator[tuple[str, Block]]:
-    """The blocks, by their names here: `stage_1_block_1` ..."""
+    """Yields the name and description of each block: `stage_1_block_1` ..."""
     for stage, (expansion, size, channels, repeats, stride) in enumerate(STAGES):
         fixed = stage in (0, len(STAGES) - 1)
         for place in range(repeats if fixed else math.ceil(repeats * depth)):
@@ -60,15 +60,15 @@ class EfficientNetLite(nn.Module):
         width: multiplies every channel count, rounded to multiples of 8; the last layer keeps at least 1280.
         dropout: rate on the pooled features in front of the head.
         form: 'examples_first' (accelerators, export) or 'examples_last' (CPU): how all layers compute and lay out
-            their activations; the same parameters, and values and gradients equal to rounding.
-        dtype: compute dtype; None is that of the images, at least float32.
-        axis_name: mapped axis of devices whose batches BatchNorm takes together.
-        bands: which bands of the images it takes, and how they are normalized.
-        channels: the family's own multiplier of the stages' channels, beside `width`.
-        depth: its multiplier of the blocks of a stage, rounded up.
+            their activations. Parameters are the same, values and gradients are equal up to rounding.
+        dtype: compute dtype; None = the dtype of the images, at least float32.
+        axis_name: mapped device axis; BatchNorm takes its statistics over the batches of all devices on it.
+        bands: which bands of the images the network takes, and how they are normalized.
+        channels: the published multiplier of the stages' channels, in addition to `width`.
+        depth: the published multiplier of the number of blocks in a stage, rounded up.
 
     Parameters: `stem`, `stem_bn`, `stage_1_block_1` ... {expand, expand_bn, depthwise, depthwise_bn, project,
-    project_bn}, `last`, `last_bn`, `head`. Padding is TensorFlow's, so it depends on the size of the image.
+    project_bn}, `last`, `last_bn`, `head`. Padding is TensorFlow's and so depends on the size of the image.
     Source: arXiv 1905.11946 and timm's tf_efficientnet_lite0 ... 4 for rounding and BatchNorm's eps; initialization as
     in torchvision's MobileNetV2.
     """
@@ -85,12 +85,12 @@ class EfficientNetLite(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
-        """Logits (b, num_classes) and the features in front of the head, (b, F).
+        """Returns logits (b, num_classes) and the features in front of the head, (b, F).
 
         Args:
             images: (b, H, W, bands) floats in [0, 1].
-            train: batch statistics instead of running ones, and dropout where `example_keys` are given.
-            example_keys: typed keys (b,), one an example; None means no dropout.
+            train: whether to use batch statistics instead of running ones, and dropout if `example_keys` are given.
+            example_keys: typed keys (b,), one per example; None = no dropout.
         """
         norm = functools.partial(layers.BatchNorm, self.form, 6.0, self.axis_name, EPS)
         x = layers.FORMS[self.form].arrange(layers.normalize(images, self.bands, self.dtype))
@@ -108,7 +108,7 @@ class EfficientNetLite(nn.Module):
         )
 
 
-LAYERS = {  # here: timm
+LAYERS = {  # name in kdjax: name in timm
     "stem": Place("conv_stem"),
     "stem_bn": Place("bn1"),
     "last": Place("conv_head"),
@@ -118,22 +118,22 @@ LAYERS = {  # here: timm
 
 
 def names(depth: float) -> dict[str, dict[str, Place]]:
-    """timm's place of every layer, by its path here."""
+    """Returns the place of every layer in timm's files, by its path in kdjax."""
     parts = [inverted_residual.timm_names(name, block) for name, block in blocks(depth)]
     return {"timm": functools.reduce(dict.__or__, parts, LAYERS)}
 
 
 def graph(draw: Builder, depth: float) -> str:
-    """The network in evaluation."""
+    """Draws the network in evaluation and returns its last node."""
     x = draw.rectify(draw.convolution(IMAGE, "stem", norm="stem_bn", eps=EPS, stride=2, padding=PADDING), 6.0)
     for name, block in blocks(depth):
-        total = f"blocks.{block.stage}.{block.place}"
-        x = inverted_residual.graph(draw, x, name, block, total=total, padding=PADDING, eps=EPS)
+        sum_name = f"blocks.{block.stage}.{block.place}"
+        x = inverted_residual.graph(draw, x, name, block, sum_name=sum_name, padding=PADDING, eps=EPS)
     x = draw.rectify(draw.convolution(x, "last", norm="last_bn", eps=EPS), 6.0)
     return draw.dense(draw.mean(x), "head")
 
 
-# timm's own training, with PyTorch's padding and eps and ImageNet's mean and deviation.
+# Weights that timm trained itself, with PyTorch's padding and eps and with ImageNet's mean and standard deviation.
 UNLIKE = {
     rf"timm(/|--)efficientnet_lite{size}|(?<!tf_)efficientnet_lite{size}[._]ra(_in1k|-)": (
         f"timm/tf_efficientnet_lite{size}.in1k"

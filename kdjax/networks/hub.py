@@ -1,4 +1,4 @@
-"""Files of weights: on this machine, or on the Hugging Face hub."""
+"""Finds files of weights on this machine or on the Hugging Face hub."""
 
 import functools
 import os
@@ -13,19 +13,19 @@ HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[^\s:@
 SUFFIX = ".safetensors"
 OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
-SECONDS = 3.0  # to reach the hub; its own client would try for half a minute
+SECONDS = 3.0  # how long to try to reach the hub; its own client would try for half a minute
 
 
 def locate(source: str | Path) -> Path:
-    """The file that `source` names, fetched if need be.
+    """Returns the path of the file that `source` names, and downloads it if necessary.
 
     Args:
         source: path of a .safetensors file, or a hub id 'org/name[@revision][:file]'. The revision is a branch, tag or
             commit, by default 'main'; the file, with or without the suffix, by default 'model'. A file that was
-            fetched before is found without a network.
+            downloaded before is found without a network connection.
 
     Raises:
-        InputError: there is no such file, or no way to it.
+        InputError: there is no such file, or it cannot be downloaded.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -36,20 +36,20 @@ def locate(source: str | Path) -> Path:
     file = match["file"] or "model"
     if file.endswith(OTHERS):
         raise InputError(f"weights {source}: only {SUFFIX} files are read; name one of them after the colon")
-    return _fetched(str(source), match["repo"], file if file.endswith(SUFFIX) else file + SUFFIX, match["revision"])
+    return _downloaded(str(source), match["repo"], file if file.endswith(SUFFIX) else file + SUFFIX, match["revision"])
 
 
 def commit(path: Path) -> str | None:
-    """The commit of the hub that a fetched file is of, which its client puts into the path; None of any other file."""
-    for above in path.parents:
-        if above.parent.name == "snapshots" and above.parent.parent.name.startswith("models--"):
-            return above.name
+    """Returns the hub commit of a downloaded file, which is part of its path, or None for any other file."""
+    for folder in path.parents:
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+            return folder.name
     return None
 
 
-@functools.cache  # a branch may move meanwhile: what is checked, loaded and recorded must be one file
-def _fetched(source: str, repo: str, file: str, revision: str | None) -> Path:
-    from huggingface_hub import constants, hf_hub_download  # slow to import, and only needed here
+@functools.cache  # a branch may move during a run, but the same file must be checked, loaded and recorded
+def _downloaded(source: str, repo: str, file: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, hf_hub_download  # slow to import
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
@@ -67,7 +67,7 @@ def _fetched(source: str, repo: str, file: str, revision: str | None) -> Path:
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether the hub answers at all. Behind a proxy only its client can know."""
+    """Whether the hub accepts connections. Assumed behind a proxy, where only the hub's client can tell."""
     if any(os.environ.get(name) for name in PROXIES):
         return True
     url = urlsplit(endpoint)

@@ -1,4 +1,4 @@
-"""The block of MobileNetV2 and of the mobile networks after it: expand, filter each channel, project.
+"""The block of MobileNetV2 and EfficientNet-Lite: expand, filter each channel, project.
 
 Sandler et al., "Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381, section 3.3.
 """
@@ -15,7 +15,7 @@ from kdjax.networks.model import Place
 
 
 class Block(NamedTuple):
-    """One inverted residual of a table: its row, its place there, and what it does."""
+    """One inverted residual: the row of the table (`stage`), its place among that row's blocks, and its settings."""
 
     stage: int
     place: int
@@ -26,19 +26,19 @@ class Block(NamedTuple):
 
 
 def scaled(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and never below nine tenths (torchvision's _make_divisible)."""
+    """Rounds to a multiple of 8, at least 8 and never below 0.9 * channels, as torchvision's _make_divisible does."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; the input is added where shapes allow.
+    """Expands, filters each channel and projects; adds the input if the shapes are equal.
 
     Args:
-        features: channels of the result.
-        block: what it does; its `channels` are those at width 1 and are not read.
-        form: as in the network.
-        axis_name: as in the network.
+        features: number of output channels.
+        block: the block; its `channels`, which are those at width 1, are not read.
+        form: the form of the network.
+        axis_name: the network's mapped device axis.
         padding: one of `padding.PADDINGS`.
         eps: of every BatchNorm.
     """
@@ -65,7 +65,7 @@ class InvertedResidual(nn.Module):
         return x + y if block.stride == 1 and channels == self.features else y
 
 
-EXPANDED = {  # in timm
+EXPANDED = {  # name in kdjax: name in timm
     "expand": "conv_pw",
     "expand_bn": "bn1",
     "depthwise": "conv_dw",
@@ -73,7 +73,7 @@ EXPANDED = {  # in timm
     "project": "conv_pwl",
     "project_bn": "bn3",
 }
-PLAIN = {  # in timm, of a block that does not expand
+PLAIN = {  # the same for a block that does not expand
     "depthwise": "conv_dw",
     "depthwise_bn": "bn1",
     "project": "conv_pw",
@@ -82,15 +82,18 @@ PLAIN = {  # in timm, of a block that does not expand
 
 
 def timm_names(layer: str, block: Block) -> dict[str, Place]:
-    """timm's place of every layer of the block called `layer`, by its path here."""
+    """Returns the place in timm's files of every layer of the block called `layer`, by its path in kdjax."""
     parts = PLAIN if block.expansion == 1 else EXPANDED
     return {f"{layer}/{part}": Place(f"blocks.{block.stage}.{block.place}.{name}") for part, name in parts.items()}
 
 
 def graph(
-    draw: Builder, x: str, layer: str, block: Block, *, total: str, padding: str = "around", eps: float = 1e-5
+    draw: Builder, x: str, layer: str, block: Block, *, sum_name: str, padding: str = "around", eps: float = 1e-5
 ) -> str:
-    """The block called `layer` in evaluation, reading x; `total` is the name of its sum."""
+    """Draws the block called `layer` in evaluation, which reads x; returns its last node.
+
+    `sum_name` is the name of the node that adds the input, if there is one.
+    """
 
     def convolution(x: str, part: str, stride: int = 1) -> str:
         part = f"{layer}/{part}"
@@ -99,4 +102,4 @@ def graph(
     y = x if block.expansion == 1 else draw.rectify(convolution(x, "expand"), 6.0)
     y = draw.rectify(convolution(y, "depthwise", block.stride), 6.0)
     y = convolution(y, "project")
-    return draw.add(x, y, total) if block.stride == 1 and draw.shapes[x] == draw.shapes[y] else y
+    return draw.add(x, y, sum_name) if block.stride == 1 and draw.shapes[x] == draw.shapes[y] else y

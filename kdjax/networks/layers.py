@@ -1,7 +1,7 @@
-"""The layers the networks are built from, with torchvision's semantics.
+"""The layers that networks are built from, with torchvision's semantics.
 
-Every layer takes its compute dtype from its input and keeps its parameters and statistics in float32 (float64 when the
-input is float64). Only weights that take weight decay are called `kernel`.
+Every layer computes in the dtype of its input and keeps its parameters and statistics in float32 (float64 if the input
+is float64). Only weights to which weight decay applies are called `kernel`.
 """
 
 import dataclasses
@@ -18,38 +18,37 @@ from kdjax.networks.forms.activations import hard_sigmoid
 from kdjax.networks.padding import PADDINGS, Padding, bins
 
 FORMS = {"examples_first": examples_first, "examples_last": examples_last}
-"""How the layers compute and lay out their activations, the `form` of a network: see the modules."""
+"""The forms of a network, which decide how its layers compute and lay out their activations; see the modules."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB in [0, 1]: what torchvision's and most of timm's weights were trained with."""
+"""Statistics of RGB in [0, 1] that torchvision's and most of timm's weights were trained with."""
 
-# torchvision: kaiming_normal_(mode='fan_out') for convolutions, normal_(0, 0.01) for linear layers.
-LINEAR_INIT = nn.initializers.normal(0.01)
+LINEAR_INIT = nn.initializers.normal(0.01)  # torchvision's for linear layers; `kaiming_fan_out` for convolutions
 
 
 def kaiming_fan_out(fan_out: int) -> nn.initializers.Initializer:
-    """Normal with variance 2 / fan_out (He et al. 2015, arXiv 1502.01852, equation 14)."""
+    """Returns a normal initializer with variance 2 / fan_out (He et al. 2015, arXiv 1502.01852, equation 14)."""
     return nn.initializers.normal((2.0 / fan_out) ** 0.5)
 
 
 def scaled(channels: float) -> int:
-    """The nearest multiple of 8, at least 8: how VGG16 and ResNet round at other widths."""
+    """Rounds to the nearest multiple of 8, at least 8, as VGG16 and ResNet do at other widths."""
     return max(8, round(channels / 8) * 8)
 
 
 def wide(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype of parameters, statistics and logits beside a compute dtype: at least float32."""
+    """Returns the dtype of parameters, statistics and logits for a compute dtype: at least float32."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class InputBands:
-    """What a network takes of images.
+    """The bands that a network takes of its images, and their normalization.
 
     Attributes:
         mean, std: of each band that it takes, in [0, 1]: those its weights were trained with, or the data's.
-        chosen: places of these bands among those of the images; () = the images have no others.
+        chosen: indices of these bands among the bands of the images; () = the images have just these bands.
     """
 
     mean: tuple[float, ...]
@@ -57,43 +56,43 @@ class InputBands:
     chosen: tuple[int, ...] = ()
 
     @property
-    def least(self) -> int:
-        """How many bands images have to have."""
+    def required(self) -> int:
+        """Number of bands that images need to have."""
         return max(self.chosen) + 1 if self.chosen else len(self.mean)
 
 
 def images_for(network: nn.Module, size: int, count: int = 1) -> jax.ShapeDtypeStruct:
-    """The shape of images, (count, size, size, bands) float32, to initialize and trace a network with.
+    """Returns the shape of images to initialize or trace a network with, (count, size, size, bands) float32.
 
     A network without a field `bands` takes red, green and blue.
     """
     bands = getattr(network, "bands", None)
-    return jax.ShapeDtypeStruct((count, size, size, bands.least if bands else 3), jnp.float32)
+    return jax.ShapeDtypeStruct((count, size, size, bands.required if bands else 3), jnp.float32)
 
 
 def normalize(images: jax.Array, bands: InputBands, dtype: DTypeLike | None = None) -> jax.Array:
-    """(images - mean) / std, band by band, in the compute dtype.
+    """Returns (images - mean) / std, band by band, in the compute dtype.
 
     Args:
         images: (b, H, W, bands) float in [0, 1].
-        bands: which of them are taken, and how they are normalized.
-        dtype: of the result; None is that of the arithmetic, which is done in at least float32.
+        bands: which bands are taken, and how they are normalized.
+        dtype: dtype of the result; None = that of the arithmetic, which is done in at least float32.
 
     Raises:
-        ValueError: images without these bands.
+        ValueError: the images do not have these bands.
     """
     count = images.shape[-1]
-    if count < bands.least or (count > len(bands.mean) and not bands.chosen):
+    if count < bands.required or (count > len(bands.mean) and not bands.chosen):
         raise ValueError(f"images of {count} bands for a network of {len(bands.mean)}")
     if bands.chosen:
         images = images[..., np.array(bands.chosen)]
     images = images.astype(wide(images.dtype))
-    each = lambda values: jnp.asarray(values, images.dtype)[None, None, None, :]
-    return ((images - each(bands.mean)) / each(bands.std)).astype(dtype or images.dtype)
+    per_band = lambda values: jnp.asarray(values, images.dtype)[None, None, None, :]
+    return ((images - per_band(bands.mean)) / per_band(bands.std)).astype(dtype or images.dtype)
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-    """(b, H, W, C) to (b, size, size, C): mean over the bins of PyTorch's AdaptiveAvgPool2d."""
+    """Averages (b, H, W, C) over the bins of PyTorch's AdaptiveAvgPool2d, to (b, size, size, C)."""
     for axis in (1, 2):
         length = x.shape[axis]
         if length != size:
@@ -103,10 +102,10 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
 
 
 def dropout(x: jax.Array, rate: float, example_keys: jax.Array, layer: int) -> jax.Array:
-    """Zero each value of x (b, features) with probability `rate` and scale the rest by 1 / (1 - rate).
+    """Zeroes each value of x (b, features) with probability `rate` and scales the rest by 1 / (1 - rate).
 
-    Each example draws its own mask from its own key (b,), so the mask does not depend on how a batch is split;
-    `layer` tells apart the dropout layers of one network.
+    Each example has its own key, of `example_keys` (b,), so its mask does not depend on how a batch is split. `layer`
+    is a different number for each dropout layer of a network, so that their masks differ.
     """
     draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - rate, x.shape[1:])
     return jnp.where(jax.vmap(draw)(example_keys), x / (1.0 - rate), jnp.zeros_like(x))
@@ -132,7 +131,7 @@ def _padding(name: str, x: jax.Array, size: int, stride: int, form: str) -> Padd
 
 
 class Pointwise(nn.Module):
-    """1 x 1 convolution without bias, a matrix product; kernel (I, O). With a stride it reads every such pixel."""
+    """1 x 1 convolution without bias of every `stride`-th pixel, computed as a matrix product; kernel (I, O)."""
 
     features: int
     form: str
@@ -172,9 +171,10 @@ class Convolution(nn.Module):
 
 
 class ConvolutionReLU(nn.Module):
-    """3 x 3 convolution with bias and ReLU, padding 1 on every side, kernel (3, 3, I, O), then maybe a 2 x 2 maximum.
+    """3 x 3 convolution with bias and ReLU, padding 1 on every side and kernel (3, 3, I, O); optional 2 x 2 maximum.
 
-    The maximum is taken first: bias and ReLU keep the order, so the value is the same for a quarter of their work.
+    The maximum is computed before bias and ReLU. Both are monotonic, so the value is the same for a quarter of their
+    work.
     """
 
     features: int
@@ -210,11 +210,11 @@ class Depthwise(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Every channel of an example times a number in [0, 1] that its channels' means decide, through two linear layers.
+    """Scales each channel of an example by a factor in [0, 1] that two linear layers compute from the channels' means.
 
-    Hu et al., arXiv 1709.01507, with the hard sigmoid of MobileNetV3 (arXiv 1905.02244, section 5.3). Parameters:
-    `reduce` to `squeezed` numbers, with ReLU, and `expand`, both initialized as the 1 x 1 convolutions that torchvision
-    makes of them.
+    Hu et al., arXiv 1709.01507, with the hard sigmoid of MobileNetV3 (arXiv 1905.02244, section 5.3). The layers are
+    `reduce`, to `squeezed` values, followed by ReLU, and `expand`. Both are initialized like the 1 x 1 convolutions in
+    torchvision.
     """
 
     squeezed: int
@@ -230,11 +230,12 @@ class SqueezeExcite(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization of every channel (Ioffe and Szegedy, arXiv 1502.03167) as PyTorch does it.
+    """Batch normalization of every channel (Ioffe and Szegedy, arXiv 1502.03167), as in PyTorch.
 
-    The running statistics move by 1 - `momentum` a step, the running variance with n / (n - 1). In train mode the batch
-    is that of every device on `axis_name` together. The arithmetic is done in at least float32. With a `ceiling`
-    min(max(·, 0), ceiling) follows, with `hard_swish` that.
+    Each step moves the running statistics toward those of the batch by 1 - `momentum`; the batch's variance is first
+    multiplied by n / (n - 1). In train mode the batch consists of the examples of all devices on `axis_name`. The
+    arithmetic is done in at least float32. An activation may follow: min(max(·, 0), ceiling) if there is a `ceiling`,
+    or hard swish if `hard_swish` is set.
     """
 
     form: str

@@ -20,7 +20,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 def blocks() -> Iterator[tuple[str, Block]]:
-    """The blocks, by their names here: `block_1` ..."""
+    """Yields the name and description of each block: `block_1` ..."""
     number = 0
     for stage, (expansion, channels, repeats, stride) in enumerate(STAGES):
         for place in range(repeats):
@@ -36,10 +36,10 @@ class MobileNetV2(nn.Module):
         width: multiplies every channel count, rounded to multiples of 8; the last layer keeps at least 1280.
         dropout: rate on the pooled features in front of the head.
         form: 'examples_first' (accelerators, export) or 'examples_last' (CPU): how all layers compute and lay out
-            their activations; the same parameters, and values and gradients equal to rounding.
-        dtype: compute dtype; None is that of the images, at least float32.
-        axis_name: mapped axis of devices whose batches BatchNorm takes together.
-        bands: which bands of the images it takes, and how they are normalized.
+            their activations. Parameters are the same, values and gradients are equal up to rounding.
+        dtype: compute dtype; None = the dtype of the images, at least float32.
+        axis_name: mapped device axis; BatchNorm takes its statistics over the batches of all devices on it.
+        bands: which bands of the images the network takes, and how they are normalized.
 
     Parameters: `stem`, `stem_bn`, `block_1` ... `block_17` {expand, expand_bn, depthwise, depthwise_bn, project,
     project_bn}, `last`, `last_bn`, `head`. Source: arXiv 1801.04381 and torchvision.models.mobilenet_v2 for padding,
@@ -56,12 +56,12 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
-        """Logits (b, num_classes) and the features in front of the head, (b, F).
+        """Returns logits (b, num_classes) and the features in front of the head, (b, F).
 
         Args:
             images: (b, H, W, bands) floats in [0, 1].
-            train: batch statistics instead of running ones, and dropout where `example_keys` are given.
-            example_keys: typed keys (b,), one an example; None means no dropout.
+            train: whether to use batch statistics instead of running ones, and dropout if `example_keys` are given.
+            example_keys: typed keys (b,), one per example; None = no dropout.
         """
         x = layers.normalize(images, self.bands, self.dtype)
         norm = functools.partial(layers.BatchNorm, self.form, 6.0, self.axis_name)
@@ -80,13 +80,13 @@ class MobileNetV2(nn.Module):
         )
 
 
-LAYERS = {  # here: (torchvision, timm)
+LAYERS = {  # name in kdjax: names in (torchvision, timm)
     "stem": ("features.0.0", "conv_stem"),
     "stem_bn": ("features.0.1", "bn1"),
     "last": ("features.18.0", "conv_head"),
     "last_bn": ("features.18.1", "bn2"),
 }
-EXPANDED = {  # in torchvision's block
+EXPANDED = {  # name in kdjax: name in torchvision's block
     "expand": "0.0",
     "expand_bn": "0.1",
     "depthwise": "1.0",
@@ -94,7 +94,7 @@ EXPANDED = {  # in torchvision's block
     "project": "2",
     "project_bn": "3",
 }
-PLAIN = {  # in torchvision's block that does not expand
+PLAIN = {  # the same for a block that does not expand
     "depthwise": "0.0",
     "depthwise_bn": "0.1",
     "project": "1",
@@ -103,22 +103,22 @@ PLAIN = {  # in torchvision's block that does not expand
 
 
 def names() -> dict[str, dict[str, Place]]:
-    """The place of every layer in torchvision and timm, by its path here."""
-    torchvision = {layer: Place(theirs) for layer, (theirs, _) in LAYERS.items()}
-    timm = {layer: Place(theirs) for layer, (_, theirs) in LAYERS.items()}
+    """Returns the place of every layer in torchvision's and timm's files, by its path in kdjax."""
+    torchvision = {layer: Place(prefix) for layer, (prefix, _) in LAYERS.items()}
+    timm = {layer: Place(prefix) for layer, (_, prefix) in LAYERS.items()}
     for number, (name, block) in enumerate(blocks(), 1):
-        for part, theirs in (PLAIN if block.expansion == 1 else EXPANDED).items():
-            torchvision[f"{name}/{part}"] = Place(f"features.{number}.conv.{theirs}")
+        for part, prefix in (PLAIN if block.expansion == 1 else EXPANDED).items():
+            torchvision[f"{name}/{part}"] = Place(f"features.{number}.conv.{prefix}")
         timm |= inverted_residual.timm_names(name, block)
     head = {"torchvision": Place("classifier.1", linear=True), "timm": Place("classifier", linear=True)}
     return {"torchvision": torchvision | {"head": head["torchvision"]}, "timm": timm | {"head": head["timm"]}}
 
 
 def graph(draw: Builder) -> str:
-    """The network in evaluation."""
+    """Draws the network in evaluation and returns its last node."""
     x = draw.rectify(draw.convolution(IMAGE, "stem", norm="stem_bn", stride=2), 6.0)
     for number, (name, block) in enumerate(blocks(), 1):
-        x = inverted_residual.graph(draw, x, name, block, total=f"features.{number}")
+        x = inverted_residual.graph(draw, x, name, block, sum_name=f"features.{number}")
     x = draw.rectify(draw.convolution(x, "last", norm="last_bn"), 6.0)
     return draw.dense(draw.mean(x), "head")
 

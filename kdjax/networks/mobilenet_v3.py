@@ -17,12 +17,12 @@ from kdjax.networks.model import Model, Place
 from kdjax.objective.outputs import Outputs
 
 MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
-EPS = {"torchvision": 1e-3, "timm": 1e-5}  # of BatchNorm, in the published weights
+EPS = {"torchvision": 1e-3, "timm": 1e-5}  # of BatchNorm in the published networks
 STEM = 16
 PUBLISHED = {"large": "timm/mobilenetv3_large_100.ra_in1k", "small": "timm/mobilenetv3_small_100.lamb_in1k"}
 
-# Rows of the tables: side of the depthwise kernels, expanded channels, output channels, squeeze and excite, hard swish
-# (else ReLU), stride.
+# Rows of the tables: side of the depthwise kernel, expanded channels, output channels, whether it squeezes and excites,
+# whether it uses hard swish (else ReLU), stride.
 ROWS = {
     "large": (  # table 1
         (3, 16, 16, False, False, 1),
@@ -59,7 +59,10 @@ HIDDEN = {"large": 1280, "small": 1024}  # features of the layer between the ave
 
 
 class Block(NamedTuple):
-    """One inverted residual: its place in timm, a stage for each number of channels, and its row of the table."""
+    """One inverted residual: its stage and place in timm, whether it expands, and its row of the table.
+
+    A stage of timm holds the consecutive blocks with the same number of output channels.
+    """
 
     stage: int
     place: int
@@ -73,7 +76,7 @@ class Block(NamedTuple):
 
 
 def blocks(size: str) -> Iterator[tuple[str, Block]]:
-    """The blocks of 'small' or 'large', by their names here: `block_1` ..."""
+    """Yields the name and description of each block of 'small' or 'large': `block_1` ..."""
     stage, place, channels = -1, 0, STEM
     for number, row in enumerate(ROWS[size], 1):
         _, expanded, outputs, *_ = row
@@ -83,7 +86,7 @@ def blocks(size: str) -> Iterator[tuple[str, Block]]:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, excite, project; the input is added where shapes allow."""
+    """Expands, filters each channel, excites and projects; adds the input if the shapes are equal."""
 
     block: Block
     width: float
@@ -110,10 +113,10 @@ class InvertedResidual(nn.Module):
 
 
 def batch_norm(form: str, axis_name: str | None) -> functools.partial[layers.BatchNorm]:
-    """BatchNorm with the eps of torchvision's MobileNetV3.
+    """Returns BatchNorm with the eps of torchvision's MobileNetV3.
 
-    Its statistics move by a tenth a step, as timm's: with torchvision's hundredth a run of a few hundred steps is
-    measured with those of weights long gone.
+    The running statistics move by a tenth per step, as in timm. With torchvision's hundredth, a run of a few hundred
+    steps would be evaluated with statistics of much earlier weights.
     """
     return functools.partial(layers.BatchNorm, form, axis_name=axis_name, eps=EPS["torchvision"])
 
@@ -123,19 +126,20 @@ class MobileNetV3(nn.Module):
 
     Args:
         num_classes: length of the logits.
-        size: 'small' or 'large', two tables of blocks.
-        width: multiplies every channel count, rounded to multiples of 8, that of the last layers too.
+        size: 'small' or 'large', the table of blocks.
+        width: multiplies every channel count, including those of the last layers, rounded to multiples of 8.
         dropout: rate on the features in front of the head.
         form: 'examples_first' (accelerators, export) or 'examples_last' (CPU): how all layers compute and lay out
-            their activations; the same parameters, and values and gradients equal to rounding.
-        dtype: compute dtype; None is that of the images, at least float32.
-        axis_name: mapped axis of devices whose batches BatchNorm takes together.
-        bands: which bands of the images it takes, and how they are normalized.
+            their activations. Parameters are the same, values and gradients are equal up to rounding.
+        dtype: compute dtype; None = the dtype of the images, at least float32.
+        axis_name: mapped device axis; BatchNorm takes its statistics over the batches of all devices on it.
+        bands: which bands of the images the network takes, and how they are normalized.
 
     Parameters: `stem`, `stem_bn`, `block_1` ... {expand, expand_bn, depthwise, depthwise_bn, excite, project,
-    project_bn}, `last`, `last_bn`, `hidden`, `head`. Every block but the first expands, at any width (torchvision
-    leaves out what rounding makes an expansion to as many channels, below a width of 0.14). Source: arXiv 1905.02244
-    and torchvision.models.mobilenet_v3 for padding, rounding, BatchNorm, dropout and initialization.
+    project_bn}, `last`, `last_bn`, `hidden`, `head`. Every block but the first expands, at any width. (Below a
+    width of 0.14, torchvision leaves out an expansion that rounding turns into one to the same number of channels.)
+    Source: arXiv 1905.02244 and torchvision.models.mobilenet_v3 for padding, rounding, BatchNorm, dropout and
+    initialization.
     """
 
     num_classes: int
@@ -149,12 +153,12 @@ class MobileNetV3(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
-        """Logits (b, num_classes) and the features that the head reads, (b, F): of the hidden layer, not the average.
+        """Returns logits (b, num_classes) and the features that the head reads, (b, F), from the hidden layer.
 
         Args:
             images: (b, H, W, bands) floats in [0, 1].
-            train: batch statistics instead of running ones, and dropout where `example_keys` are given.
-            example_keys: typed keys (b,), one an example; None means no dropout.
+            train: whether to use batch statistics instead of running ones, and dropout if `example_keys` are given.
+            example_keys: typed keys (b,), one per example; None = no dropout.
         """
         x = layers.normalize(images, self.bands, self.dtype)
         dtype = x.dtype
@@ -176,20 +180,20 @@ class MobileNetV3(nn.Module):
 
 
 def names(size: str) -> dict[str, dict[str, Place]]:
-    """Where the layers lie in torchvision's and timm's files.
+    """Returns the place of every layer in torchvision's and timm's files, by its path in kdjax.
 
-    timm's `tf_mobilenetv3_*` have the same names and shapes but other padding, and some of its weights other pixel
-    statistics. Nothing in a file tells: they are not for this network.
+    timm's `tf_mobilenetv3_*` use the same names and shapes with other padding, and some of timm's weights expect other
+    pixel statistics. They do not fit this network, although nothing inside the files shows that.
     """
     *_, (_, deepest) = blocks(size)
     last, stage = len(ROWS[size]) + 1, deepest.stage + 1
     torchvision = {"stem": Place("features.0.0"), "stem_bn": Place("features.0.1")}
     timm = {"stem": Place("conv_stem"), "stem_bn": Place("bn1")}
     for number, (name, block) in enumerate(blocks(size), 1):
-        for part, theirs in _in_torchvision(block).items():
-            torchvision[f"{name}/{part}"] = Place(f"features.{number}.block.{theirs}")
-        for part, theirs in _in_timm(block).items():
-            timm[f"{name}/{part}"] = Place(f"blocks.{block.stage}.{block.place}.{theirs}")
+        for part, prefix in _torchvision_names(block).items():
+            torchvision[f"{name}/{part}"] = Place(f"features.{number}.block.{prefix}")
+        for part, prefix in _timm_names(block).items():
+            timm[f"{name}/{part}"] = Place(f"blocks.{block.stage}.{block.place}.{prefix}")
     torchvision |= {
         "last": Place(f"features.{last}.0"),
         "last_bn": Place(f"features.{last}.1"),
@@ -205,24 +209,24 @@ def names(size: str) -> dict[str, dict[str, Place]]:
     return {"torchvision": torchvision, "timm": timm}
 
 
-def _in_torchvision(block: Block) -> dict[str, str]:
+def _torchvision_names(block: Block) -> dict[str, str]:
     parts = ["expand"] * block.expands + ["depthwise"] + ["excite"] * block.excites + ["project"]
-    found: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
     for place, part in enumerate(parts):
         if part == "excite":
-            found |= {"excite/reduce": f"{place}.fc1", "excite/expand": f"{place}.fc2"}
+            prefixes |= {"excite/reduce": f"{place}.fc1", "excite/expand": f"{place}.fc2"}
         else:
-            found |= {part: f"{place}.0", f"{part}_bn": f"{place}.1"}
-    return found
+            prefixes |= {part: f"{place}.0", f"{part}_bn": f"{place}.1"}
+    return prefixes
 
 
-def _in_timm(block: Block) -> dict[str, str]:
+def _timm_names(block: Block) -> dict[str, str]:
     excite = {"excite/reduce": "se.conv_reduce", "excite/expand": "se.conv_expand"} if block.excites else {}
     return (EXPANDED if block.expands else PLAIN) | excite
 
 
 def graph(draw: Builder, size: str) -> str:
-    """The network in evaluation."""
+    """Draws the network in evaluation and returns its last node."""
 
     def convolution(x: str, layer: str, stride: int = 1) -> str:
         return draw.convolution(x, layer, norm=f"{layer}_bn", eps=EPS["torchvision"], stride=stride)
@@ -245,7 +249,7 @@ def graph(draw: Builder, size: str) -> str:
 
 
 def model(size: str) -> Model:
-    """The network of a table, 'small' or 'large'."""
+    """Returns the registry's entry for 'small' or 'large'."""
     return Model(
         functools.partial(MobileNetV3, size=size),
         mean=MEAN,

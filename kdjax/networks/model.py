@@ -1,4 +1,4 @@
-"""What a network family says of each of its networks, for everything that is done with any network."""
+"""The entry of the registry with which a family describes each of its networks."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,13 @@ from kdjax.networks.graph import Builder
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where the tensors of one layer lie in a file of another package.
+    """Where the tensors of one layer are in another package's file of weights.
 
     Attributes:
-        name: prefix of `.weight`, `.bias`, `.running_mean` and `.running_var` there.
-        linear: a kernel (I, O) is a linear layer's (O, I) there, else a 1 x 1 convolution's (O, I, 1, 1).
-        side: the layer reads a map of side x side cells, flattened: here as (side, side, C), in PyTorch as
-            (C, side, side). What is no linear layer there is a convolution of that size.
+        name: prefix of `.weight`, `.bias`, `.running_mean` and `.running_var` in the file.
+        linear: whether a kernel (I, O) is stored as that of a linear layer, (O, I), or of a convolution, (O, I, 1, 1).
+        side: side in cells of the map that a dense layer reads. kdjax flattens it as (side, side, C), PyTorch as
+            (C, side, side). If not `linear`, the layer is stored as a convolution of side x side.
     """
 
     name: str
@@ -29,18 +29,18 @@ class Model:
     """One network of the registry. Its classifier is the top-level layer `head`, and only that.
 
     Attributes:
-        module: makes the module, from its fields.
-        mean, std: of each band in [0, 1], as the published weights were trained with them.
-        names: from a naming, such as 'torchvision', to the place of every layer by its path in the parameters
-            ('block_1/expand'). An exported student is written in the first naming. Layers of other options (another
-            head) may be listed too.
-        graph: draws the network in evaluation, from its variables to the logits, whose node it returns.
-        heads: the values of its field `head`; a network with one head has no such field.
-        classifier: beginnings of the names that published files may have beyond the features.
-        eps: of BatchNorm in each naming, where they differ; that of the first is the network's here. `pretrained` turns
-            the scales into those that give the same network in evaluation.
-        unlike: published files whose tensors have the same names and shapes, but whose network has other padding, eps
-            or pixel statistics: from a pattern of their names to the file to give instead.
+        module: creates the module from its fields.
+        mean, std: of each band in [0, 1], as the published weights were trained with.
+        names: maps a naming, such as 'torchvision', to the place of every layer by its path in the parameters
+            ('block_1/expand'). An exported student uses the first naming. Layers of other options (another head) may be
+            listed too.
+        graph: draws the network in evaluation and returns the name of the node of the logits.
+        heads: possible values of the module's field `head`; a network with one head has no such field.
+        classifier: prefixes of the tensors that published files may have in addition to those of the features.
+        eps: BatchNorm's eps in each naming, if they differ; the network uses that of the first. `pretrained` converts
+            the scales so that the network computes the same in evaluation.
+        unlike: maps a pattern for the names of published files to refuse to the file to use instead. Their tensors have
+            the right names and shapes, but belong to a network with other padding, eps or pixel statistics.
     """
 
     module: Callable[..., nn.Module]
@@ -55,6 +55,6 @@ class Model:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """The namings beside the first in which the same numbers, under other names, are the same network."""
+        """The other namings in which the values of the first describe the same network, because eps is the same."""
         first, *others = self.names
         return tuple(other for other in others if self.eps.get(other) == self.eps.get(first))

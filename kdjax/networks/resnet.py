@@ -1,6 +1,6 @@
 """ResNet 18, 34 and 50: He et al., "Deep Residual Learning", arXiv 1512.03385, table 1, in torchvision's variant.
 
-That variant halves the image in the 3 x 3 convolution of a bottleneck, not in its first one ("ResNet v1.5").
+In that variant ("ResNet v1.5") the 3 x 3 convolution of a bottleneck has the stride, not the first convolution.
 """
 
 import functools
@@ -22,11 +22,11 @@ MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 BASE = 64
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}  # blocks of each stage
 BOTTLENECKS = ("resnet50",)
-EXPANSION = 4  # channels that a bottleneck adds to, over those of its 3 x 3 convolution
+EXPANSION = 4  # output channels of a bottleneck, over the channels of its 3 x 3 convolution
 
 
 class Block(NamedTuple):
-    """One residual block: its stage and place there, from 0, and the stride of its 3 x 3 convolution."""
+    """One residual block: its stage, its place in that stage (both from 0), and the stride of its 3 x 3 convolution."""
 
     stage: int
     place: int
@@ -34,29 +34,29 @@ class Block(NamedTuple):
 
 
 def blocks(model: str) -> Iterator[tuple[str, Block]]:
-    """The blocks, by their names here: `stage_1_block_1` ..."""
+    """Yields the name and description of each block: `stage_1_block_1` ..."""
     for stage, repeats in enumerate(DEPTHS[model]):
         for place in range(repeats):
             yield f"stage_{stage + 1}_block_{place + 1}", Block(stage, place, 2 if stage > 0 and place == 0 else 1)
 
 
-class Convolved(NamedTuple):
-    """One convolution of a block: the side of its kernel, what its channels are multiplied by, its stride."""
+class ConvolutionShape(NamedTuple):
+    """One convolution of a block: side of its kernel, factor of its output channels over the block's, and stride."""
 
     size: int
     expansion: int
     stride: int
 
 
-def convolutions(stride: int, bottleneck: bool) -> tuple[Convolved, ...]:
-    """The convolutions of a block, one after the other."""
+def convolutions(stride: int, bottleneck: bool) -> tuple[ConvolutionShape, ...]:
+    """Returns the convolutions of a block, in order."""
     if bottleneck:
-        return Convolved(1, 1, 1), Convolved(3, 1, stride), Convolved(1, EXPANSION, 1)
-    return Convolved(3, 1, stride), Convolved(3, 1, 1)
+        return ConvolutionShape(1, 1, 1), ConvolutionShape(3, 1, stride), ConvolutionShape(1, EXPANSION, 1)
+    return ConvolutionShape(3, 1, stride), ConvolutionShape(3, 1, 1)
 
 
 class Residual(nn.Module):
-    """Two or three convolutions, each with BatchNorm; the input is added, through a projection where shapes differ."""
+    """Two or three convolutions with BatchNorm, plus the input, which is projected if the shapes differ."""
 
     features: int
     stride: int
@@ -87,18 +87,18 @@ class ResNet(nn.Module):
 
     Args:
         num_classes: length of the logits.
-        width: multiplies every channel count; that of a stage's 3 x 3 convolutions is rounded to a multiple of 8.
+        width: multiplies every channel count; those of the 3 x 3 convolutions are rounded to multiples of 8.
         dropout: rate on the pooled features in front of the head.
         form: 'examples_first' (accelerators, export) or 'examples_last' (CPU): how all layers compute and lay out
-            their activations; the same parameters, and values and gradients equal to rounding.
-        dtype: compute dtype; None is that of the images, at least float32.
-        axis_name: mapped axis of devices whose batches BatchNorm takes together.
-        bands: which bands of the images it takes, and how they are normalized.
-        model: which one, a key of `DEPTHS`.
+            their activations. Parameters are the same, values and gradients are equal up to rounding.
+        dtype: compute dtype; None = the dtype of the images, at least float32.
+        axis_name: mapped device axis; BatchNorm takes its statistics over the batches of all devices on it.
+        bands: which bands of the images the network takes, and how they are normalized.
+        model: name of the network, a key of `DEPTHS`.
 
     Parameters: `stem`, `stem_bn`, `stage_1_block_1` ... {conv_1, conv_1_bn, ..., shortcut, shortcut_bn}, `head`.
-    Source: arXiv 1512.03385 and torchvision.models.resnet for strides, padding and initialization; that of the head is
-    as in torchvision's MobileNetV2.
+    Source: arXiv 1512.03385 and torchvision.models.resnet for strides, padding and initialization. The head is
+    initialized as in torchvision's MobileNetV2.
     """
 
     num_classes: int
@@ -112,12 +112,12 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
-        """Logits (b, num_classes) and the features in front of the head, (b, F).
+        """Returns logits (b, num_classes) and the features in front of the head, (b, F).
 
         Args:
             images: (b, H, W, bands) floats in [0, 1].
-            train: batch statistics instead of running ones, and dropout where `example_keys` are given.
-            example_keys: typed keys (b,), one an example; None means no dropout.
+            train: whether to use batch statistics instead of running ones, and dropout if `example_keys` are given.
+            example_keys: typed keys (b,), one per example; None = no dropout.
         """
         form, bottleneck = layers.FORMS[self.form], self.model in BOTTLENECKS
         x = form.arrange(layers.normalize(images, self.bands, self.dtype))
@@ -136,20 +136,20 @@ class ResNet(nn.Module):
 
 
 def names(model: str) -> dict[str, dict[str, Place]]:
-    """The place of every layer in torchvision, by its path here; timm has kept these names."""
+    """Returns the place of every layer in torchvision's files, by its path in kdjax. timm uses the same names."""
     places = {"stem": Place("conv1"), "stem_bn": Place("bn1"), "head": Place("fc", linear=True)}
     for name, block in blocks(model):
-        theirs = f"layer{block.stage + 1}.{block.place}"
+        prefix = f"layer{block.stage + 1}.{block.place}"
         for number, _ in enumerate(convolutions(block.stride, model in BOTTLENECKS), 1):
-            places[f"{name}/conv_{number}"] = Place(f"{theirs}.conv{number}")
-            places[f"{name}/conv_{number}_bn"] = Place(f"{theirs}.bn{number}")
-        places[f"{name}/shortcut"] = Place(f"{theirs}.downsample.0")
-        places[f"{name}/shortcut_bn"] = Place(f"{theirs}.downsample.1")
+            places[f"{name}/conv_{number}"] = Place(f"{prefix}.conv{number}")
+            places[f"{name}/conv_{number}_bn"] = Place(f"{prefix}.bn{number}")
+        places[f"{name}/shortcut"] = Place(f"{prefix}.downsample.0")
+        places[f"{name}/shortcut_bn"] = Place(f"{prefix}.downsample.1")
     return {"torchvision": places}
 
 
 def graph(draw: Builder, model: str) -> str:
-    """The network in evaluation."""
+    """Draws the network in evaluation and returns its last node."""
 
     def convolution(x: str, layer: str, stride: int) -> str:
         return draw.convolution(x, layer, norm=f"{layer}_bn", stride=stride)
@@ -172,7 +172,8 @@ def _model(name: str) -> Model:
         mean=MEAN,
         std=STD,
         names=names(name),
-        unlike={r"ra4_e3600|resnet(aa|blur)\d": f"timm/{name}.a1_in1k"},  # other pixel statistics, or pools for strides
+        # These have other pixel statistics, or pooling in place of strides.
+        unlike={r"ra4_e3600|resnet(aa|blur)\d": f"timm/{name}.a1_in1k"},
         graph=functools.partial(graph, model=name),
     )
 

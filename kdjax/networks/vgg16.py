@@ -14,7 +14,7 @@ from kdjax.objective.outputs import Outputs
 
 MEAN, STD = layers.IMAGENET_MEAN, layers.IMAGENET_STD
 
-# Output channels of the thirteen convolutions, block by block; a 2 x 2 maximum closes each block.
+# Output channels of the thirteen convolutions, block by block. Each block ends with a 2 x 2 maximum.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -44,14 +44,14 @@ class VGG16(nn.Module):
     Args:
         num_classes: length of the logits.
         width: multiplies every channel count, rounded to multiples of 8, and the hidden layers of the 'fc' head.
-        head: 'average' is a global average pool and one linear layer, 'fc' the paper's 4096-4096 head.
+        head: 'average' for a global average pool and one linear layer, 'fc' for the paper's 4096-4096 head.
         dropout: rate on the pooled features ('average') or after each hidden layer ('fc', 0.5 in the paper).
         form: 'examples_first' (accelerators, export) or 'examples_last' (CPU): how all layers compute and lay out
-            their activations; the same parameters, and values and gradients equal to rounding.
-        batch_norm: a BatchNorm between each convolution and its ReLU (torchvision's vgg16_bn).
-        dtype: compute dtype; None is that of the images, at least float32.
-        axis_name: mapped axis of devices whose batches BatchNorm takes together.
-        bands: which bands of the images it takes, and how they are normalized.
+            their activations. Parameters are the same, values and gradients are equal up to rounding.
+        batch_norm: whether there is a BatchNorm between each convolution and its ReLU (torchvision's vgg16_bn).
+        dtype: compute dtype; None = the dtype of the images, at least float32.
+        axis_name: mapped device axis; BatchNorm takes its statistics over the batches of all devices on it.
+        bands: which bands of the images the network takes, and how they are normalized.
 
     Parameters: `conv_1` ... `conv_13` {kernel (3, 3, I, O), bias}, `bn_1` ... {scale, bias}, and `head`.
     Source: arXiv 1409.1556 and torchvision.models.vgg16 for padding and initialization.
@@ -69,12 +69,12 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, example_keys: jax.Array | None = None) -> Outputs:
-        """Logits (b, num_classes) and the features that the last linear layer reads, (b, F).
+        """Returns logits (b, num_classes) and the features that the last linear layer reads, (b, F).
 
         Args:
             images: (b, H, W, bands) floats in [0, 1].
-            train: batch statistics instead of running ones, and dropout where `example_keys` are given.
-            example_keys: typed keys (b,), one an example; None means no dropout.
+            train: whether to use batch statistics instead of running ones, and dropout if `example_keys` are given.
+            example_keys: typed keys (b,), one per example; None = no dropout.
         """
         form = layers.FORMS[self.form]
         x = form.arrange(layers.normalize(images, self.bands, self.dtype))
@@ -101,7 +101,7 @@ class VGG16(nn.Module):
         )
 
 
-# Of each convolution, its place in torchvision's and timm's `features`: ReLU, maximum and BatchNorm count too.
+# Index of each convolution in torchvision's and timm's `features`, where ReLU, maximum and BatchNorm count too.
 PLACES = {
     "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
     "vgg16_bn": (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40),
@@ -123,7 +123,7 @@ HEADS = {  # 'head' is the average-pool head, which torchvision lacks
 
 
 def names(model: str) -> dict[str, dict[str, Place]]:
-    """The place of every layer in torchvision and timm, by its path here."""
+    """Returns the place of every layer in torchvision's and timm's files, by its path in kdjax."""
     features = {f"conv_{number}": Place(f"features.{place}") for number, place in enumerate(PLACES[model], 1)}
     if model == "vgg16_bn":
         features |= {f"bn_{number}": Place(f"features.{place + 1}") for number, place in enumerate(PLACES[model], 1)}
@@ -131,7 +131,7 @@ def names(model: str) -> dict[str, dict[str, Place]]:
 
 
 def graph(draw: Builder, batch_norm: bool) -> str:
-    """The network in evaluation."""
+    """Draws the network in evaluation and returns its last node."""
     x, number = IMAGE, 0
     for block in BLOCKS:
         for _ in block:

@@ -38,7 +38,7 @@ def test_a_hub_id_is_fetched_by_its_file_and_revision(tmp_path, monkeypatch, sou
 
     monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
-    hub._fetched.cache_clear()
+    hub._downloaded.cache_clear()
     assert hub.locate(source) == path and asked == [(repo, file, revision)]
 
 
@@ -53,7 +53,7 @@ def test_a_branch_of_the_hub_that_moves_is_one_file_to_a_process(tmp_path, monke
 
     monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
-    hub._fetched.cache_clear()
+    hub._downloaded.cache_clear()
     check("org/name", "mobilenet_v2", drawn("mobilenet_v2", 9))
     loaded = load_imagenet("org/name", "mobilenet_v2", drawn("mobilenet_v2", 9))
     assert loaded.record["sha256"] == hashlib.sha256((tmp_path / "0.safetensors").read_bytes()).hexdigest()

@@ -109,8 +109,8 @@ def test_a_file_that_does_not_fit_the_bands_is_refused(tmp_path):
 
 
 def test_the_least_number_of_bands():
-    assert InputBands((0.0,) * 3, (1.0,) * 3).least == 3
-    assert dataclasses.replace(InputBands((0.0,), (1.0,)), chosen=(6,)).least == 7
+    assert InputBands((0.0,) * 3, (1.0,) * 3).required == 3
+    assert dataclasses.replace(InputBands((0.0,), (1.0,)), chosen=(6,)).required == 7
     assert layers.images_for(networks.create("vgg16", 2), 32).shape == (1, 32, 32, 3)
 
 

@@ -50,7 +50,7 @@ OF_BANDS = (
         "images = images[..., : len(bands.mean)]",
         NETWORKS,
     ),
-    Mutant("kdjax/networks/widening.py", "max(3 - len(present), 1) / max(others, 1)", "1.0", NETWORKS),
+    Mutant("kdjax/networks/widening.py", "max(3 - len(present), 1) / max(other_count, 1)", "1.0", NETWORKS),
     Mutant(
         "kdjax/networks/widening.py",
         "result[:, :, place] = kernel[:, :, color]",

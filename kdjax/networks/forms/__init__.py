@@ -1,1 +1,1 @@
-"""The layers' operations in layouts that are fast on a backend."""
+"""The layers' operations, in layouts that are fast on one kind of backend."""

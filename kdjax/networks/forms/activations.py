@@ -1,6 +1,6 @@
-"""The hard activations of MobileNetV3, value by value: the same in any layout.
+"""The hard activations of MobileNetV3, which are elementwise and so independent of the layout.
 
-Their derivatives at the corners are PyTorch's. Source: Howard et al., arXiv 1905.02244, section 5.2.
+Their derivatives at the corners are those of PyTorch. Source: Howard et al., arXiv 1905.02244, section 5.2.
 """
 
 import jax
@@ -19,7 +19,7 @@ def hard_swish(x: jax.Array) -> jax.Array:
 
 
 def hard_swish_slope(x: jax.Array) -> jax.Array:
-    """The derivative of `hard_swish`. JAX's own would keep the terms of all its pieces for the backward pass."""
+    """The derivative of `hard_swish`. JAX's automatic one would store terms of all its pieces for the backward pass."""
     return _piecewise(x, 0, x / 3 + 0.5, 1)
 
 

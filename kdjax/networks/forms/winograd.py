@@ -1,11 +1,11 @@
-"""3 x 3 convolution of (C, H, W, b) as matrix products of transformed tiles: for CPUs.
+"""3 x 3 convolution of (C, H, W, b) as matrix products of transformed tiles, for CPUs.
 
 Winograd's minimal filtering F(m x m, 3 x 3) computes m x m outputs from one tile of n x n inputs, n = m + 2, with n²
-products a channel pair in place of 9 m²: a fourth of them for m = 4, 4/9 for m = 2. Each of the n² places in a tile is
-one matrix product over channels. In float32 the result is within a few 1e-6 of the largest output (m = 4).
+products per channel pair instead of 9 m²: a fourth of them for m = 4, 4/9 for m = 2. Each of the n² positions in a tile
+is one matrix product over channels. In float32 with m = 4, errors are at most a few 1e-6 of the largest output.
 
-Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv 1509.09308; the points of
-interpolation with little cancellation: Barabasz et al., arXiv 1803.10986.
+Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv 1509.09308; Barabasz et al., arXiv
+1803.10986, for points of interpolation with little cancellation.
 """
 
 import functools
@@ -15,21 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# By m: finite points of interpolation; infinity is the last one. They and their sums are short binary fractions.
+# Finite points of interpolation by m; infinity is one more. They and their sums are short binary fractions.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.625, -0.625, 1.5, -1.5)}
 
 
 def _cook_toom(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices (input n x n, kernel n x 3, output m x n) with output @ ((kernel @ k) * (input @ x)) = k filtering x.
+    """Returns matrices (input n x n, kernel n x 3, output m x n) with which tiles are transformed.
 
-    Multiplying polynomials by their values at n points (Cook, Toom), transposed."""
+    output @ ((kernel @ k) * (input @ x)) is x filtered by k. This is the transpose of the Cook-Toom algorithm, which
+    multiplies polynomials by their values at n points."""
     points = np.array(POINTS[m])
     n = m + 2
     inputs, kernel, output = np.zeros((n, n)), np.zeros((n, 3)), np.zeros((m, n))
     for row, point in enumerate(points):
-        others = np.delete(points, row)
-        inputs[row, : n - 1] = np.poly(others)[::-1]
-        kernel[row] = point ** np.arange(3) / np.prod(point - others)
+        other_points = np.delete(points, row)
+        inputs[row, : n - 1] = np.poly(other_points)[::-1]
+        kernel[row] = point ** np.arange(3) / np.prod(point - other_points)
         output[:, row] = point ** np.arange(m)
     inputs[-1] = np.poly(points)[::-1]
     kernel[-1, -1] = output[-1, -1] = 1
@@ -43,7 +44,7 @@ MATRICES = {m: _cook_toom(m) for m in POINTS}
 def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """3 x 3 convolution with padding 1 of (I, H, W, b) with kernel (3, 3, I, O), to (O, H, W, b).
 
-    Computed in at least float32; the result has the dtype of x."""
+    It is computed in at least float32; the result has the dtype of x."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     m = _tile(x.shape)
     kernels, tiles = _kernel_transform(kernel.astype(dtype), m), _input_transform(x.astype(dtype), m)
@@ -60,7 +61,7 @@ def _backward(residuals, g):
     x, kernel = residuals
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     m = _tile(x.shape)
-    # Each place of the tile is a matrix product of its own, so its gradients are too.
+    # Each position in the tile is a separate matrix product, so its gradients are separate matrix products too.
     tiles, outputs = _input_transform(x.astype(dtype), m), _output_transform_transposed(g.astype(dtype), m)
     product = lax.dot_general(outputs, tiles, (((2,), (2,)), ((0,), (0,))))
     dkernel = _kernel_transform_transposed(product, m).astype(kernel.dtype)
@@ -71,13 +72,13 @@ convolution.defvjp(_forward, _backward)
 
 
 def _tile(shape: tuple[int, ...]) -> int:
-    """The m with the least work: n² products over the tiles, and n² transformed kernels that cost as many as 100."""
+    """Returns the m with the least work: n² products a tile, and n² transformed kernels that cost as 100 tiles do."""
     tiles = lambda m: -(-shape[1] // m) * -(-shape[2] // m) * shape[3]
     return min(MATRICES, key=lambda m: (m + 2) ** 2 * (tiles(m) + 100))
 
 
 def _combine(weights: np.ndarray, terms: list[jax.Array]) -> jax.Array:
-    """The weighted sum of the terms whose weight is not zero."""
+    """Returns the weighted sum of the terms whose weight is not zero."""
     return functools.reduce(
         jnp.add,
         [
@@ -93,25 +94,25 @@ def _stacked(matrix: np.ndarray, terms: list[jax.Array], axis: int = 0) -> jax.A
 
 
 def _kernel_transform(kernel: jax.Array, m: int) -> jax.Array:
-    """(3, 3, I, O) to (n², O, I), the place in the tile counted column by column."""
+    """Transforms (3, 3, I, O) to (n², O, I); the positions in the tile are ordered column by column."""
     both = jnp.asarray(np.kron(MATRICES[m][1], MATRICES[m][1]), kernel.dtype)
     kernel = kernel.transpose(1, 0, 3, 2)
     return jnp.matmul(both, kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
 
 
 def _kernel_transform_transposed(product: jax.Array, m: int) -> jax.Array:
-    """(n², O, I) to (3, 3, I, O)."""
+    """Transforms (n², O, I) to (3, 3, I, O): the transpose of `_kernel_transform`."""
     both = jnp.asarray(np.kron(MATRICES[m][1], MATRICES[m][1]).T, product.dtype)
     kernel = jnp.matmul(both, product.reshape(len(product), -1)).reshape(3, 3, *product.shape[1:])
     return kernel.transpose(1, 0, 3, 2)
 
 
-# Every transform works along the rows of pixels, then along the columns. The barrier between the two keeps XLA from
-# fusing them into one loop that computes the first step again for each result of the second.
+# Every transform combines rows of pixels, then columns. The barrier between the two keeps XLA from fusing them into one
+# loop, which would compute the first step again for each result of the second.
 
 
 def _input_transform(x: jax.Array, m: int) -> jax.Array:
-    """(C, H, W, b) to (n², C, tiles · b): tiles of n x n pixels, m apart, over the padded image."""
+    """Transforms (C, H, W, b) to (n², C, tiles · b); tiles of the padded image have n x n pixels and are m apart."""
     channels, height, width, examples = x.shape
     n, down, across = m + 2, -(-height // m), -(-width // m)
     x = jnp.pad(x, ((0, 0), (1, down * m - height + 1), (1, across * m - width + 1), (0, 0)))
@@ -122,7 +123,7 @@ def _input_transform(x: jax.Array, m: int) -> jax.Array:
 
 
 def _output_transform(product: jax.Array, m: int, shape: tuple[int, int, int]) -> jax.Array:
-    """(n², C, tiles · b) to (C, H, W, b)."""
+    """Transforms (n², C, tiles · b) to (C, H, W, b)."""
     height, width, examples = shape
     n, down, across, channels = m + 2, -(-height // m), -(-width // m), product.shape[1]
     product = product.reshape(n, n, channels, down, across, examples)
@@ -133,7 +134,7 @@ def _output_transform(product: jax.Array, m: int, shape: tuple[int, int, int]) -
 
 
 def _output_transform_transposed(g: jax.Array, m: int) -> jax.Array:
-    """(C, H, W, b) to (n², C, tiles · b): the gradient of `_output_transform`."""
+    """Transforms (C, H, W, b) to (n², C, tiles · b): the transpose of `_output_transform`, for its gradient."""
     channels, height, width, examples = g.shape
     n, down, across = m + 2, -(-height // m), -(-width // m)
     g = jnp.pad(g, ((0, 0), (0, down * m - height), (0, across * m - width), (0, 0)))
