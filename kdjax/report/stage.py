@@ -38,16 +38,16 @@ def report(run: Run) -> None:
     results = document.read(*_stage_file("evaluate", run.workdir / "results.json"))
     if results["dataset"]["fingerprint"] != run.dataset.fingerprint:
         raise InputError(f"{run.workdir}/results.json is of other data than this run: run --stages=evaluate again")
-    if list(results["arms"]) != [arm.name for arm in run.student.arms]:
+    if list(results["arms"]) != list(run.student.arm_names):
         raise InputError(f"{run.workdir}/results.json is of other arms than this run: run --stages=evaluate again")
     if not len(run.dataset.test):
         raise InputError("report: the data set has no test images, so there is nothing to show")
     arrays = _logits(run, results)
     students = [
         (row, column)
-        for column, arm in enumerate(run.student.arms)
-        if arm.name in shown_arms(results)
-        for row, figures in enumerate(results["arms"][arm.name]["test_metrics"])
+        for column, arm in enumerate(run.student.arm_names)
+        if arm in shown_arms(results)
+        for row, figures in enumerate(results["arms"][arm]["test_metrics"])
         if figures is not None and figures["top1"] is not None
     ]
     to_pictures = Composite()
@@ -59,7 +59,7 @@ def report(run: Run) -> None:
     material = Material(
         results=results,
         records=records,
-        students=[(run.student.arms[column].name, run.student.seeds[row]) for row, column in students],
+        students=[(run.student.arm_names[column], run.student.seeds[row]) for row, column in students],
         test=_side(run.dataset.test, "test", arrays, students, to_pictures),
         validation=_side(run.dataset.validation, "validation", arrays, students, to_pictures),
         views=_views(run, students, to_pictures, has_teacher=results["teacher"] is not None),

@@ -59,7 +59,7 @@ def _cost(run: Run, teacher: GivenTeacher) -> dict[str, int] | None:
     if other is None:
         return None
     learner = other_networks(run, other)
-    in_mean = [other.arm in ("", arm.name) for arm in learner.arms]
+    in_mean = [other.arm in ("", arm) for arm in learner.arm_names]
     networks = int(learner.finished().usable[:, in_mean].sum())  # the mean leaves out those that failed
     each = learner.cost
     return {**{key: networks * each[key] for key in SUMS}, "activation_bytes": each["activation_bytes"]}

@@ -1,4 +1,4 @@
-"""A run: its configuration, working directory, devices and data, checked against each other before anything starts."""
+"""A run: configuration, working directory, devices and data, checked against each other before any stage starts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from kdjax.data.rows import Images
 from kdjax.errors import InputError
 from kdjax.fields import INT32_MAX
 from kdjax.inputs.augment import Augmentation
-from kdjax.objective.arms import resolve
+from kdjax.objective.arms import Arm
 from kdjax.objective.outputs import Outputs
 from kdjax.results.comparison import judged_by
 from kdjax.run import checks, folders, network_bands, other_run, record
-from kdjax.run.arms import arm_settings, common_weights, student_arms, teacher_arms
+from kdjax.run.arms import TEACHER_ARM, common_weights, student_arms
 from kdjax.run.augmentation import augmentation
 from kdjax.run.network_bands import TakenBands, frozen, taken
 from kdjax.run.onnx_teacher import declared
@@ -37,12 +37,13 @@ class Run:
 
     Attributes:
         config: the configuration, with the dtype that the run computes in.
-        workdir: its directory.
-        cache_dir: for decoded images and teacher logits.
-        dataset: its data.
-        teacher: the teacher, where it is a network of kdjax's; its folder may be another run's.
+        workdir: the run's directory.
+        cache_dir: holds decoded images and teacher logits.
+        dataset: the data.
+        teacher: the teacher if it is a network of kdjax's, otherwise None; its folder may be another run's.
         student: the students.
-        log: takes lines for the person who waits.
+        arms: the settings of the students, one for each column of their population.
+        log: takes lines for the user.
         follows: whether another process writes this run: then only `evaluation/` is written here.
     """
 
@@ -52,29 +53,35 @@ class Run:
     dataset: Dataset
     teacher: Learner | None
     student: Learner
+    arms: tuple[Arm, ...]
     log: Callable[[str], None]
     follows: bool = False
 
     @property
     def results_dir(self) -> Path:
-        """Where the figures are written."""
+        """The folder of results.json."""
         return self.workdir / "evaluation" if self.follows else self.workdir
 
     @property
     def teacher_size(self) -> int:
-        """Side of the teacher's input, px, whatever kind it is."""
+        """Side of the teacher's input, px, for every kind of teacher."""
         return self.config.teacher.image_size or self.config.dataset.image_size
 
     @property
+    def selected_by(self) -> str:
+        """The figure of `metrics.classification` by which validation ranks steps and arms."""
+        return judged_by({"class_counts": self.dataset.class_counts})
+
+    @property
     def augmentation(self) -> Augmentation:
-        """How training views differ from their images. Color is that of red, green and blue alone."""
-        asked = augmentation(self.config.dataset.augmentation)
+        """How training views differ from their images. Only plain RGB images get color changes."""
+        configured = augmentation(self.config.dataset.augmentation)
         if self.dataset.meaning.bands is None:
-            return asked
-        return dataclasses.replace(asked, brightness=0.0, contrast=0.0, saturation=0.0)
+            return configured
+        return dataclasses.replace(configured, brightness=0.0, contrast=0.0, saturation=0.0)
 
     def on_device(self, images: Images, stored: Outputs | None = None) -> bool:
-        """Whether these images and what the teacher said of their views lie on the devices, or are read as needed."""
+        """Whether these images and the stored teacher outputs are kept on the devices, or read from the host."""
         if self.config.run.images != "auto":
             return self.config.run.images == "device"
         return images.nbytes + memory.tree_bytes(stored) <= _capacity(self.student) // 4
@@ -94,13 +101,14 @@ def open_run(
     Args:
         config: the configuration.
         workdir: the working directory; made if absent, unless `follows`.
-        cache_dir: for decoded images and teacher logits.
-        log: takes lines for the person who waits.
+        cache_dir: holds decoded images and teacher logits.
+        log: takes lines for the user.
         follows: another process writes this run; this one writes `evaluation/` only, and holds no lock.
-        one_of_splits: other runs differ from this one in their data seed, which must therefore change the test split.
+        one_of_splits: this run is one of several that differ in their data seed, so the data seed must change the test
+            split.
 
     Raises:
-        InputError: names what does not fit. Nothing was written into `workdir` then.
+        InputError: names what does not fit. Nothing has been written into `workdir` then.
     """
     checks.validate(config)
     begun = record.begun(workdir)
@@ -128,12 +136,13 @@ def open_run(
         other_run.check_data(config, dataset, log)
     _log_data(config, dataset, log)
     teacher = _teacher(config, workdir, dataset, log)
-    student = _student(config, workdir, dataset, teacher, log)
-    run = Run(config, workdir, cache_dir, dataset, teacher, student, log, follows)
+    arms = student_arms(config, dataset)
+    student = _student(config, workdir, dataset, arms, teacher, log)
+    run = Run(config, workdir, cache_dir, dataset, teacher, student, arms, log, follows)
     _check_memory(run)
     if teacher is not None and not teacher.read_only and config.teacher.fit == "all":
-        _check_batch(teacher)
-    _check_batch(student)
+        _check_batch(teacher, len(dataset.train.labeled()))
+    _check_batch(student, len(dataset.train))
     if follows:
         return dataclasses.replace(run, student=dataclasses.replace(student, read_only=True))
     folders.lock(workdir)
@@ -146,11 +155,11 @@ def open_run(
         files.sweep(workdir, ("teacher", "distill", "evaluation"))
         temporary.sweep(workdir)
         files.write_json(workdir / "config.json", document)
-        if not begun:  # what a run began with stays what it is compared with
+        if not begun:  # later starts are compared with the splits of the first
             files.write_json(workdir / "splits.json", record.splits_document(dataset))
         if (bands := network_bands.document(dataset)) is not None:
             files.write_json(workdir / network_bands.NAME, bands)
-        else:  # of a configuration that trained nothing here
+        else:  # left by another configuration, under which nothing was trained here
             (workdir / network_bands.NAME).unlink(missing_ok=True)
     return run
 
@@ -158,11 +167,10 @@ def open_run(
 def _teacher(
     config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, log: Callable[[str], None]
 ) -> Learner | None:
-    """The teacher where it is a network of kdjax's: this run's, or another's."""
+    """This run's or another run's teacher; None if the teacher is not one network of kdjax's."""
     section = config.teacher
     if given_field(config) not in (None, "teacher.workdir"):
         return None
-    examples = int((dataset.train.labels >= 0).sum())
     (other,) = other_run.named(config) if section.workdir else (None,)
     folder = other.folder if other else workdir / "teacher"
     bands = frozen(section, folder, taken("teacher", section.bands, dataset, other), dataset)
@@ -172,15 +180,13 @@ def _teacher(
         section=section,
         network=_network(config, section, dataset, bands),
         size=section.image_size or config.dataset.image_size,
-        examples=examples,
-        total_steps=_teacher_steps(config, examples),
+        total_steps=_teacher_steps(config, len(dataset.train.labeled())),
         seeds=(section.seed,),
-        arms=teacher_arms(section, common_weights(config, dataset)),
+        arm_names=tuple(TEACHER_ARM),
         mapping=devices.DeviceMapping(),
         log=log,
         read_only=bool(section.workdir),
         bands=bands.names if bands else RGB,
-        selected_by=judged_by({"class_counts": dataset.class_counts}),
     )
 
 
@@ -188,71 +194,62 @@ def _student(
     config: ml_collections.ConfigDict,
     workdir: Path,
     dataset: Dataset,
+    arms: tuple[Arm, ...],
     teacher: Learner | None,
     log: Callable[[str], None],
 ) -> Learner:
-    section, examples, arms = config.student, len(dataset.train), student_arms(config, dataset)
+    section = config.student
     bands = taken("student", section.bands, dataset)
-    network, projection = _network(config, section, dataset, bands), None
+    network, size, projection = _network(config, section, dataset, bands), config.dataset.image_size, None
     if any(arm.projected for arm in arms):
-        # `validate` has refused teachers without features: without a network this is an encoder.
-        projection = (
-            networks.feature_count(network, config.dataset.image_size),
-            networks.feature_count(teacher.network, teacher.size)
-            if teacher is not None
-            else opened(
-                config.teacher.onnx,
-                declared(config.teacher, dataset),
-                config.teacher.image_size or config.dataset.image_size,
-            ).length,
-        )
+        if teacher is not None:
+            length = networks.feature_count(teacher.network, teacher.size)
+        else:  # an encoder: `validate` has refused teachers without features
+            given = config.teacher
+            length = opened(given.onnx, declared(given, dataset), given.image_size or size).length
+        projection = networks.feature_count(network, size), length
     return Learner(
         name="student",
         folder=workdir / "distill",
         section=section,
         network=network,
-        size=config.dataset.image_size,
-        examples=examples,
-        total_steps=_total_steps(section, examples),
+        size=size,
+        total_steps=_total_steps(section, len(dataset.train)),
         seeds=tuple(config.seeds),
-        arms=arms,
+        arm_names=tuple(arm.name for arm in arms),
         mapping=devices.for_population(len(config.seeds), len(arms))[0],
         log=log,
         projection=projection,
         bands=bands.names if bands else RGB,
-        selected_by=judged_by({"class_counts": dataset.class_counts}),
     )
 
 
 def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
-    """The networks of another run that this one takes as teacher, read only.
+    """The networks of another run that this run takes as its teacher, read only.
 
     Raises:
-        InputError: they are not there.
+        InputError: that run has no such networks, or their bands do not fit this run's data.
     """
-    there = ml_collections.ConfigDict(other.config())
-    section = there[other.section]
+    config = ml_collections.ConfigDict(other.config())
+    section = config[other.section]
     if other.section == "teacher":
-        seeds, projection, steps = [section.seed], None, other_run.total_steps(other)
-        arms, mapping = teacher_arms(section), devices.DeviceMapping()
+        seeds, arm_names, projection = [section.seed], TEACHER_ARM, None
+        steps, mapping = other_run.total_steps(other), devices.DeviceMapping()
     else:
         program = other_run.trained_students(other)
-        seeds, projection, steps = program["seeds"], program["projection"], program["steps"]
-        settings = arm_settings(there.arms)
-        arms = resolve(tuple(program["arms"]), settings, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
-        mapping = devices.for_population(len(seeds), len(arms))[0]
-    where = f"{other.field}: {other.workdir}: {other.section}"
-    bands = frozen(section, other.folder, taken(where, section.get("bands", ()), run.dataset, other), run.dataset)
+        seeds, arm_names, projection, steps = (program[key] for key in ("seeds", "arms", "projection", "steps"))
+        mapping = devices.for_population(len(seeds), len(arm_names))[0]
+    field = f"{other.field}: {other.workdir}: {other.section}"
+    bands = frozen(section, other.folder, taken(field, section.get("bands", ()), run.dataset, other), run.dataset)
     return Learner(
         name=other.section,
         folder=other.folder,
         section=section,
         network=_network(run.config, section, run.dataset, bands),
-        size=section.get("image_size") or there.dataset.image_size,
-        examples=len(run.dataset.train),
+        size=section.get("image_size") or config.dataset.image_size,
         total_steps=steps,
         seeds=tuple(seeds),
-        arms=arms,
+        arm_names=tuple(arm_names),
         mapping=mapping,
         log=run.log,
         read_only=True,
@@ -267,7 +264,7 @@ def _network(
     dataset: Dataset,
     bands: TakenBands | None,
 ) -> Any:
-    """A learner's network, in the layout that is fast on this backend unless the user says otherwise."""
+    """The network of a section of the configuration, by default in the layout that is fast on this backend."""
     form = config.run.form
     if form == "auto":
         form = "examples_last" if jax.default_backend() == "cpu" else "examples_first"
@@ -284,11 +281,11 @@ def _network(
 
 
 def _total_steps(section: ml_collections.ConfigDict, examples: int) -> int:
-    """Updates of a stage with this configuration on so many examples."""
-    total = -(-section.epochs * examples // section.batch_size)
-    if total > INT32_MAX:
-        raise InputError(f"epochs is {section.epochs}: {total} steps are more than kdjax can count")
-    return total
+    """Updates of a training with this section of the configuration on `examples` training images."""
+    steps = -(-section.epochs * examples // section.batch_size)
+    if steps > INT32_MAX:
+        raise InputError(f"epochs is {section.epochs}: {steps} steps are more than kdjax can count")
+    return steps
 
 
 def _teacher_steps(config: ml_collections.ConfigDict, examples: int) -> int:
@@ -299,32 +296,36 @@ def _teacher_steps(config: ml_collections.ConfigDict, examples: int) -> int:
 
 
 def _check_memory(run: Run) -> None:
-    """Refuses images that were asked onto a device that cannot hold them."""
-    held, there = run.dataset.train.images.nbytes, _capacity(run.student)
-    if run.config.run.images == "device" and held > there:
+    """Refuses run.images='device' if the training images do not fit into a device's memory."""
+    needed, capacity = run.dataset.train.images.nbytes, _capacity(run.student)
+    if run.config.run.images == "device" and needed > capacity:
         raise InputError(
-            f"run.images is 'device', but the training images take {held / 1e9:.1f} GB and a device has "
-            f"{there / 1e9:.1f} GB: set it to 'auto' or 'host'"
+            f"run.images is 'device', but the training images take {needed / 1e9:.1f} GB and a device has "
+            f"{capacity / 1e9:.1f} GB: set it to 'auto' or 'host'"
         )
 
 
 def _capacity(learner: Learner) -> int:
-    """Bytes of the device of the smallest process: where images lie shapes the program, which all must share.
+    """Memory of one device, in bytes: the least over all processes, because all must run the same program.
 
-    Of a CPU's cores that of a single device: where several would hold the images once too often, fewer train.
+    On a CPU this is the memory for a single device: if copies of the images for several do not fit, fewer devices
+    train.
     """
     return devices.least(memory.capacity(devices.for_population(*learner.rows)[-1].local))
 
 
-def _check_batch(learner: Learner) -> None:
-    """Whether a batch can be had of a learner's examples and shared out over its devices, unless it has ended."""
+def _check_batch(learner: Learner, examples: int) -> None:
+    """Refuses a batch that is larger than the training set, or cannot be shared out over the devices.
+
+    A learner whose training has ended is not checked.
+    """
     size, count = learner.section.batch_size, len(learner.mapping.devices)
     if learner.has_ended:
         return
     if learner.mapping.axis_name and size % count:
         raise InputError(f"{learner.name}.batch_size is {size}: must be divisible by the {count} devices")
-    if size > learner.examples:
-        raise InputError(f"{learner.name}.batch_size is {size}, more than its {learner.examples} training images")
+    if size > examples:
+        raise InputError(f"{learner.name}.batch_size is {size}, more than its {examples} training images")
 
 
 def _log_data(config: ml_collections.ConfigDict, dataset: Dataset, log: Callable[[str], None]) -> None:
@@ -340,7 +341,7 @@ def _log_data(config: ml_collections.ConfigDict, dataset: Dataset, log: Callable
     if weights:
         listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(dataset.classes, weights, strict=True))
         log(f"data: class weights, of mean 1 over the labeled images that are drawn: {listed}")
-    drawn = set(dataset.train.labels.tolist())
-    missing = [name for label, name in enumerate(dataset.classes) if label not in drawn]
+    labels = set(dataset.train.labels.tolist())
+    missing = [name for label, name in enumerate(dataset.classes) if label not in labels]
     if missing and (weights or config.dataset.sampling == "balanced"):
         log(f"data: warning: no training image of {', '.join(missing)} has a label, and neither weights nor draws help")

@@ -61,7 +61,7 @@ def has_teacher(run: Run) -> bool:
 
     The answer is the same in every process.
     """
-    learns = any(arm.needs_teacher for arm in run.student.arms)
+    learns = any(arm.needs_teacher for arm in run.arms)
     return learns or run.teacher is None or bool(first_process_says(run.teacher.has_checkpoints))
 
 
@@ -102,7 +102,7 @@ def _fit_head(run: Run, file: OnnxFile) -> Probe:
     train, validation = run.dataset.train.labeled(), run.dataset.validation
     pairs = [(file.plain(split.images), split.labels) for split in (train, validation)]
     weights = head_weights(run.config, run.dataset)
-    return probe(*pairs, classes=len(run.dataset.classes), weights=weights, selected_by=run.student.selected_by)
+    return probe(*pairs, classes=len(run.dataset.classes), weights=weights, selected_by=run.selected_by)
 
 
 def check_files(run: Run) -> None:
@@ -125,8 +125,7 @@ def _head_parts(run: Run, file: OnnxFile) -> dict[str, Any]:
     """Returns everything that the head fitted to an encoder depends on; its folder is named by the encoder."""
     weights = head_weights(run.config, run.dataset)
     weighting = {"class_weights": list(weights)} if weights else {}
-    measure = run.student.selected_by
-    selection = {"selected_by": measure} if measure != "top1" else {}
+    selection = {"selected_by": run.selected_by} if run.selected_by != "top1" else {}
     return {**file.parts, "examples": run.dataset.fingerprint, **weighting, **selection}
 
 
@@ -152,7 +151,7 @@ def _teacher_of_other_run(run: Run, teacher: GivenTeacher, view_settings: Shown)
     members = [
         finished.one(row, column)
         for row, column in np.argwhere(finished.usable)
-        if other.arm in ("", learner.arms[column].name)
+        if other.arm in ("", learner.arm_names[column])
     ]
     if not members:
         raise InputError(f"{other.field}: the students of {other.workdir} {other.arm} failed: choose others")

@@ -107,7 +107,7 @@ def _arms(
 ) -> dict[str, Any]:
     """Returns the arms in the form that `document.build` takes."""
     student, labels = run.student, run.dataset.test.labels
-    terms = measured_terms(student.arms)
+    terms = measured_terms(run.arms)
     rows = range(len(student.seeds))
 
     def none_if_unusable(column: int, values: Sequence[Any]) -> list[Any]:
@@ -115,7 +115,7 @@ def _arms(
         return [value if selected.usable[row, column] else None for row, value in enumerate(values)]
 
     arms = {}
-    for column, arm in enumerate(student.arms):
+    for column, arm in enumerate(run.arms):
         test_figures = [
             {**measurements["test"][row][column], **metrics.agreement(test_logits[row, column], teacher_logits)}
             for row in rows

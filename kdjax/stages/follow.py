@@ -97,8 +97,8 @@ def follow(config: ConfigDict, workdir: Path) -> None:
             writer = MetricsWriter(run.workdir / "evaluation" / "follow", latest_step - 1, tensorboard=tensorboard)
             writer.write(latest_step, "validation", scalars(run, measurements))
             writer.close()
-        summary = means([arm.name for arm in student.arms], measurements, student.selected_by)
-        run.log(f"evaluate: step {latest_step}/{total_steps}  validation {NAMES[student.selected_by]}: {summary}")
+        summary = means(student.arm_names, measurements, run.selected_by)
+        run.log(f"evaluate: step {latest_step}/{total_steps}  validation {NAMES[run.selected_by]}: {summary}")
     evaluate(run)
 
 

@@ -19,9 +19,10 @@ from kdjax.data.dataset import Split
 from kdjax.errors import InputError
 from kdjax.inputs.balanced import most_visits
 from kdjax.networks import pretrained
+from kdjax.objective.arms import Arm
 from kdjax.objective.outputs import Outputs
 from kdjax.results.comparison import NAMES
-from kdjax.run.arms import head_weights
+from kdjax.run.arms import common_weights, head_weights, teacher_arms
 from kdjax.run.run import Run
 from kdjax.run.soft_targets import check_files, fit_encoder_heads, open_targets
 from kdjax.run.teacher_source import given_field
@@ -30,14 +31,16 @@ from kdjax.runtime.devices import first_process_says, for_population
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.teacher.views import MeanOfViews
+from kdjax.training import initial_weights
 from kdjax.training.checkpoint import FOLDER
 from kdjax.training.frozen import as_trained, fit_head
-from kdjax.training.learner import Learner
+from kdjax.training.learner import WEIGHTS, Learner
 from kdjax.training.loop import fit
 from kdjax.training.memory_plan import planned
 from kdjax.training.population import Online, Population, TrainingData, population
 from kdjax.training.progress import Progress
-from kdjax.training.step import empty_averages
+from kdjax.training.state import TrainState
+from kdjax.training.step import Averages, empty_averages
 
 
 def train_teacher(run: Run) -> None:
@@ -54,8 +57,8 @@ def train_teacher(run: Run) -> None:
         return
     for learner in (run.teacher, run.student):
         if not learner.has_checkpoints:
-            learner.check_weights()  # report unusable weights now rather than after hours
-    if not any(arm.needs_teacher for arm in run.student.arms):
+            initial_weights.check(learner)  # report unusable weights now rather than after hours
+    if not any(arm.needs_teacher for arm in run.arms):
         run.log("teacher: no arm of distill.arms learns from it; without it, --stages=distill,evaluate suffices")
     split = run.dataset.train.labeled()
     if run.config.teacher.fit != "all":
@@ -66,10 +69,12 @@ def train_teacher(run: Run) -> None:
         validation=run.dataset.validation,
         data_seed=run.config.data_seed,
         augmentation=run.augmentation,
+        selected_by=run.selected_by,
         on_device=run.on_device(split.images),
         balanced=run.config.dataset.sampling == "balanced",
     )
-    _train(run, run.teacher, data)
+    arms = teacher_arms(run.config.teacher, common_weights(run.config, run.dataset))
+    _train(run, run.teacher, arms, data)
 
 
 def distill(run: Run) -> None:
@@ -78,7 +83,7 @@ def distill(run: Run) -> None:
     if _is_done(student, run):
         return
     if not student.has_checkpoints:
-        student.check_weights()
+        initial_weights.check(student)
     views = config.distill.views
     if views is None:
         views = min(DEFAULT_VIEWS, config.student.epochs)
@@ -91,6 +96,7 @@ def distill(run: Run) -> None:
         validation=run.dataset.validation,
         data_seed=config.data_seed,
         augmentation=run.augmentation,
+        selected_by=run.selected_by,
         on_device=run.on_device(run.dataset.train.images, stored),
         views=views,
         stored=stored,
@@ -98,7 +104,7 @@ def distill(run: Run) -> None:
         mixup=config.distill.mixup,
         balanced=run.config.dataset.sampling == "balanced",
     )
-    _train(run, student, data)
+    _train(run, student, run.arms, data)
 
 
 def _most_visits(run: Run) -> int:
@@ -108,7 +114,7 @@ def _most_visits(run: Run) -> int:
     """
     labels, epochs = run.dataset.train.labels, run.config.student.epochs
     visited = [(labels, epochs)]
-    if any(arm.labeled_only and arm.needs_teacher for arm in run.student.arms):
+    if any(arm.labeled_only and arm.needs_teacher for arm in run.arms):
         labeled = labels[labels >= 0]
         visited.append((labeled, -(-epochs * len(labels) // len(labeled))))
     balanced = run.config.dataset.sampling == "balanced"
@@ -120,7 +126,7 @@ def _soft_targets(run: Run, views: int) -> tuple[Outputs | None, Online | None]:
 
     Both are None if no arm needs a teacher. The memory of a teacher that is not returned is freed.
     """
-    arms, config = run.student.arms, run.config
+    arms, config = run.arms, run.config
     if not any(arm.needs_teacher for arm in arms):
         return None, None
     targets = open_targets(run)
@@ -151,10 +157,10 @@ def _trace(run: Run, learner: Learner, step: int) -> Trace | None:
     return Trace(first, last, learner.folder / "profile")
 
 
-def _train(run: Run, learner: Learner, data: TrainingData) -> None:
-    """Trains one learner to the end of its schedule, from its latest checkpoint if there is one."""
+def _train(run: Run, learner: Learner, arms: tuple[Arm, ...], data: TrainingData) -> None:
+    """Trains a learner's networks to the end of their schedule, from the latest checkpoint if there is one."""
     folder = learner.folder.name
-    planned_population = _plan_program(run, population(learner, data))
+    planned_population = _plan_program(run, population(learner, arms, data))
     learner = planned_population.learner
     checkpoints = learner.checkpoints()
     with contextlib.ExitStack() as cleanup:
@@ -162,13 +168,13 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
         restored = checkpoints.restore(learner.layout, planned_population.empty_averages())
         if restored is not None:
             run.log(f"{folder}: continues from step {int(restored[0].step)}")
-        state, averages = restored or planned_population.initial()
+        state, averages = restored or _initial(planned_population)
         if not data.on_device:
             what = "they do not fit" if data.stored is None else "they and the teacher's outputs do not fit"
             why = "as run.images says" if run.config.run.images == "host" else f"{what} into the devices' memory"
             run.log(f"{folder}: images are read from the host, {why}")
         if learner.section.select == "best":
-            run.log(f"{folder}: the step is chosen by {NAMES[learner.selected_by]} on validation")
+            run.log(f"{folder}: the step is chosen by {NAMES[data.selected_by]} on validation")
         trace = _trace(run, learner, int(state.step))
         writer = MetricsWriter(learner.folder, int(state.step), tensorboard=run.config.run.tensorboard)
         cleanup.callback(writer.close)
@@ -184,6 +190,15 @@ def _train(run: Run, learner: Learner, data: TrainingData) -> None:
             progress=Progress(run.config.run.log_seconds, run.log),
             trace=trace,
         )
+
+
+def _initial(trained: Population) -> tuple[TrainState, Averages]:
+    """The state that training begins with. From scratch, the folder keeps no record of weights."""
+    learner = trained.learner
+    if not learner.section.weights and jax.process_index() == 0:
+        # Left by a start with weights that was given up before its first checkpoint.
+        (learner.folder / WEIGHTS).unlink(missing_ok=True)
+    return trained.initial()
 
 
 def _check_same_weights(learner: Learner) -> None:
@@ -208,11 +223,12 @@ def _adopt(run: Run, learner: Learner, split: Split) -> None:
     """Writes a frozen teacher, with its fitted head if there is one, as the checkpoint of its only step."""
     validation = run.dataset.validation
     if learner.section.fit == "head":
-        state, head_fit = fit_head(learner, split, validation, head_weights(run.config, run.dataset))
+        weights = head_weights(run.config, run.dataset)
+        state, head_fit = fit_head(learner, split, validation, selected_by=run.selected_by, weights=weights)
         run.log(f"{learner.folder.name}: frozen; {head_fit.words}")
         scores = {"top1": head_fit.linear_top1, "neighbors_top1": head_fit.neighbors_top1}
     else:
-        state, figures = as_trained(learner, run.dataset.classes, validation)
+        state, figures = as_trained(learner, run.dataset.classes, validation, selected_by=run.selected_by)
         scores = {"top1": figures["top1"]}
         run.log(
             f"{learner.folder.name}: as it was trained elsewhere, right on {100 * scores['top1']:.2f} % of validation; "
@@ -261,7 +277,7 @@ def _record_program(learner: Learner, arms_at_once: int | None) -> None:
         layout = {
             "steps": learner.total_steps,
             "seeds": learner.seeds,
-            "arms": [arm.name for arm in learner.arms],
+            "arms": learner.arm_names,
             "projection": learner.projection,
         }
         program = {"devices": learner.mapping.shape, "arms_at_once": arms_at_once}

@@ -16,6 +16,7 @@ from kdjax.networks.layers import InputBands, images_for
 from kdjax.networks.weights_metadata import class_names
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime.keys import key
+from kdjax.training import initial_weights
 from kdjax.training.learner import Learner
 from kdjax.training.predictor import population_metrics, predictor
 from kdjax.training.probe import Probe, probe
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
 
 
 def fit_head(
-    learner: Learner, train: Split, validation: Split, weights: Sequence[float] = ()
+    learner: Learner, train: Split, validation: Split, *, selected_by: str, weights: Sequence[float] = ()
 ) -> tuple[TrainState, Probe]:
     """The state of a single network at the end of its schedule, its head fitted to the features of plain images.
 
@@ -51,6 +52,7 @@ def fit_head(
         learner: of one network, with a head of one linear layer.
         train: labeled examples.
         validation: chooses the penalty.
+        selected_by: see `TrainingData.selected_by`.
         weights: of the classes; () = all alike.
 
     Returns:
@@ -59,19 +61,21 @@ def fit_head(
     Raises:
         InputError: the network gives values that are not finite.
     """
-    state: Any = jax.tree.map(np.asarray, learner.initial())
+    state: Any = jax.tree.map(np.asarray, initial_weights.initial(learner))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     placed = learner.mapping.place({kind: {"network": leaves} for kind, leaves in variables.items()}, "rows")
     encode = predictor(Encoder(learner.network), size=learner.size, mapping=learner.mapping)
     pairs = [(encode(placed, split.images)[0, 0], split.labels) for split in (train, validation)]
     classes = variables["params"]["head"]["bias"].shape[-1]
-    fitted = probe(*pairs, classes=classes, weights=weights, selected_by=learner.selected_by)
+    fitted = probe(*pairs, classes=classes, weights=weights, selected_by=selected_by)
     head = {"kernel": fitted.kernel[None, None], "bias": fitted.bias[None, None]}
     variables["params"] = {**variables["params"], "head": head}
-    return _ended(learner, state, variables, validation)[0], fitted
+    return _ended(learner, state, variables, validation, selected_by)[0], fitted
 
 
-def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> tuple[TrainState, dict[str, Any]]:
+def as_trained(
+    learner: Learner, classes: Sequence[str], validation: Split, *, selected_by: str
+) -> tuple[TrainState, dict[str, Any]]:
     """A single network as it was trained elsewhere, head included.
 
     Args:
@@ -79,6 +83,7 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> t
             none, the file's metadata do.
         classes: of the data set, each among those of the file, whose others are left out.
         validation: measures it.
+        selected_by: see `TrainingData.selected_by`.
 
     Returns:
         The state on the host, and its figures on validation.
@@ -96,22 +101,24 @@ def as_trained(learner: Learner, classes: Sequence[str], validation: Split) -> t
     made: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), key(0), example)
     blank = {kind: made.get(kind, {}) for kind in ("params", "batch_stats")}
     try:
-        taken = learner.load(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank), "whole")
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank)
+        loaded = initial_weights.load(learner, zeros, "whole")
     except InputError as error:
         raise InputError(
             f"{learner.name}.{error}; {learner.name}.fit='nothing' takes the file as it is, with a head for the "
             f"{len(names)} classes {', '.join(names)}"
         ) from None
-    learner.note(taken)
-    head = taken.variables["params"]["head"]
+    initial_weights.write_record(learner, loaded)
+    head = loaded.variables["params"]["head"]
     last = head.get("logits", head)  # of a head of several layers
     last |= {leaf: value[..., places] for leaf, value in last.items()}
     state: Any = jax.tree.map(np.asarray, learner.scratch())
-    return _ended(learner, state, jax.tree.map(lambda leaf: leaf[None, None], taken.variables), validation)
+    variables = jax.tree.map(lambda leaf: leaf[None, None], loaded.variables)
+    return _ended(learner, state, variables, validation, selected_by)
 
 
 def _ended(
-    learner: Learner, state: Any, variables: dict[str, Any], validation: Split
+    learner: Learner, state: Any, variables: dict[str, Any], validation: Split, selected_by: str
 ) -> tuple[TrainState, dict[str, Any]]:
     """`state` with these variables, at the end of the schedule, and what validation says of them."""
     said = learner.predictor(learner.mapping.place(variables, "rows"), validation.images)
@@ -124,5 +131,5 @@ def _ended(
     state = dataclasses.replace(
         state, step=np.int32(learner.total_steps), ema=variables if state.ema else {}, **variables
     )
-    score, nll = (jnp.full((1, 1), metrics[name]) for name in (learner.selected_by, "nll"))
+    score, nll = (jnp.full((1, 1), metrics[name]) for name in (selected_by, "nll"))
     return jax.tree.map(np.asarray, update_best(state, score, nll)), metrics

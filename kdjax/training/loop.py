@@ -14,7 +14,6 @@ from kdjax.runtime import devices, heap, preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
 from kdjax.runtime.trace import Trace
 from kdjax.training.checkpoint import Checkpoints
-from kdjax.training.learner import Learner
 from kdjax.training.population import Population
 from kdjax.training.predictor import population_metrics
 from kdjax.training.progress import Clock, Progress
@@ -95,32 +94,32 @@ def fit(
         if number < boundary:
             continue
         clock.tick(number, averages)
-        writer.write(number, "train", _by_network(averages, learner), epoch=_epoch(population, number))
+        writer.write(number, "train", _by_network(averages, population), epoch=_epoch(population, number))
         state, scores = validate(state)
-        writer.write(number, "validation", _by_network(scores, learner), epoch=_epoch(population, number))
+        writer.write(number, "validation", _by_network(scores, population), epoch=_epoch(population, number))
         measured, averages, before = averages, empty, None
         began, last = time.monotonic(), number == total or bool((np.asarray(state.failed) >= 0).all())
         if devices.first_process_says(last or began >= save_due):
             checkpoints.save(state, averages)
             ended = time.monotonic()
             save_due = ended + (ended - began) * (1 / SAVING_SHARE - 1)
-        clock.evaluated(number, measured, scores[learner.selected_by])
+        clock.evaluated(number, measured, scores[population.data.selected_by])
         failed = _check_failed(state, failed, population, checkpoints, progress)
     return state
 
 
 def _validation(population: Population) -> Callable[[TrainState], tuple[TrainState, dict[str, np.ndarray]]]:
     """Measures a state on validation and keeps each network's best in it; the scores are (seed, arm)."""
-    learner, validation = population.learner, population.data.validation
+    learner, validation, selected_by = population.learner, population.data.validation, population.data.selected_by
     predict = learner.predictor
     latest = learner.section.select == "last"
     keep_best = jax.jit(functools.partial(update_best, latest=latest), donate_argnums=0)
 
     def validate(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
         metrics = population_metrics(predict(state.variables, validation.images), validation.labels)
-        scores = {name: _scores(metrics, name) for name in dict.fromkeys(("top1", learner.selected_by, "nll"))}
+        scores = {name: _scores(metrics, name) for name in dict.fromkeys(("top1", selected_by, "nll"))}
         dtype = state.best.score.dtype
-        worst = {learner.selected_by: -1.0, "nll": np.inf}
+        worst = {selected_by: -1.0, "nll": np.inf}
         ranks = tuple(np.where(np.isnan(scores[name]), low, scores[name]).astype(dtype) for name, low in worst.items())
         placed = learner.mapping.place(ranks, "rows")
         return keep_best(state, *placed), scores
@@ -137,15 +136,13 @@ def _scores(metrics: list[list[dict[str, Any]]], name: str) -> np.ndarray:
     return np.array([[np.nan if one[name] is None else one[name] for one in row] for row in metrics])
 
 
-def _by_network(values: Mapping[str, Any], learner: Learner) -> dict[str, dict[str, float]]:
+def _by_network(values: Mapping[str, Any], population: Population) -> dict[str, dict[str, float]]:
     """Arrays or averages of (seed, arm), by the name of the network; see `Arm.is_measured` for what is left out."""
     arrays = {name: np.asarray(one.compute() if hasattr(one, "compute") else one) for name, one in values.items()}
     return {
-        learner.names[row][column]: {
-            name: float(array[row, column]) for name, array in arrays.items() if arm.is_measured(name)
-        }
-        for row in range(len(learner.seeds))
-        for column, arm in enumerate(learner.arms)
+        network: {name: float(array[row, column]) for name, array in arrays.items() if arm.is_measured(name)}
+        for row, networks in enumerate(population.learner.names)
+        for column, (network, arm) in enumerate(zip(networks, population.arms, strict=True))
     }
 
 

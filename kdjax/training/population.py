@@ -1,4 +1,4 @@
-"""How a learner's population is made and stepped: its initial state, its compiled step, its predictions."""
+"""How a learner's population is trained: its initial state, its compiled step, and the examples of each step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
 from kdjax.runtime.compiling import told
 from kdjax.runtime.devices import DeviceMapping
+from kdjax.training import initial_weights, optimizer
 from kdjax.training.learner import Learner
 from kdjax.training.state import TrainState
 from kdjax.training.step import Averages, Recipe, empty_averages, planned_steps
@@ -50,6 +51,7 @@ class TrainingData:
         validation: the split that chooses each network's step.
         data_seed: keys the views.
         augmentation: how views differ from their images.
+        selected_by: the figure of `metrics.classification` by which validation ranks steps.
         on_device: whether all training images and outputs of the teacher lie in the devices' memory, or are read from
             the host.
         views: size of the pool of views of an example; 0 = a fresh view every time.
@@ -63,6 +65,7 @@ class TrainingData:
     validation: Split
     data_seed: int
     augmentation: Augmentation
+    selected_by: str
     on_device: bool
     views: int = 0
     stored: Outputs | None = None
@@ -76,17 +79,19 @@ class Population:
     """A learner with all that its training needs.
 
     Attributes:
-        learner: who trains.
-        data: on what.
+        learner: the networks.
+        arms: the settings of each column of networks.
+        data: what they are trained and selected on.
         recipe: what is fixed when the step is compiled.
         plan: examples and views of every step.
-        groups: by arm, the place of its plan among those of `Groups`; 0 where there is one.
+        groups: by arm, the index of its plan in `Groups`; 0 if all arms share one plan.
         measured: names of the terms that are measured.
         evaluate_every: steps between validations, an epoch.
         longest: the most steps that go to the devices at once; their number changes no result.
     """
 
     learner: Learner
+    arms: tuple[Arm, ...]
     data: TrainingData
     recipe: Recipe
     plan: Plan | Groups
@@ -96,17 +101,17 @@ class Population:
     longest: int
 
     def initial(self) -> tuple[TrainState, Averages]:
-        """A new state and averages of nothing, on the devices."""
-        return self.learner.mapping.place((self.learner.initial(), self.empty_averages()), "rows")
+        """A new state, see `initial_weights.initial`, and empty averages, both on the devices."""
+        return self.learner.mapping.place((initial_weights.initial(self.learner), self.empty_averages()), "rows")
 
     def empty_averages(self) -> Averages:
-        """Averages of nothing."""
+        """Averages before the first step."""
         return empty_averages(self.learner.rows, self.measured)
 
     def step(self) -> Step:
         """The compiled step, with the data and the settings of the arms placed on the devices."""
         learner, data = self.learner, self.data
-        mapping, students = learner.mapping, len(learner.seeds) * len(learner.arms)
+        mapping, students = learner.mapping, len(learner.seeds) * len(self.arms)
         what = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
         mapped = told(self.compiled(), what, learner.log)
         constants = (
@@ -186,7 +191,7 @@ class Population:
 
     def hyperparameters(self) -> Hyperparameters:
         """The arms as arrays, with the group of examples of each where there are several."""
-        hyper = hyperparameters(self.learner.arms)
+        hyper = hyperparameters(self.arms)
         if isinstance(self.plan, Groups):
             hyper = dataclasses.replace(hyper, group=np.array(self.groups, np.int32))
         return hyper
@@ -206,9 +211,11 @@ class Population:
         return [self.data.train.names[index] for index in shown]
 
 
-def population(learner: Learner, data: TrainingData) -> Population:
-    """The population of a learner, all its students side by side in a step."""
-    batch_size, arms = learner.section.batch_size, learner.arms
+def population(learner: Learner, arms: tuple[Arm, ...], data: TrainingData) -> Population:
+    """The training of a learner's networks with these arms, all of them side by side in a step."""
+    section, steps = learner.section, learner.total_steps
+    batch_size = section.batch_size
+    warmup = round(section.warmup_epochs * len(data.train) / batch_size)
     labels = tuple(data.train.labels.tolist()) if data.balanced else None
     everyone = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0, labels=labels)
     labeled = tuple(np.flatnonzero(data.train.labels >= 0).tolist())
@@ -225,16 +232,17 @@ def population(learner: Learner, data: TrainingData) -> Population:
         network=learner.network,
         size=learner.size,
         optimizer=learner.optimizer,
-        schedule=learner.schedule,
+        schedule=optimizer.schedule(steps, min(warmup, steps - 1)),
         augmentation=data.augmentation,
-        ema=learner.section.ema,
+        ema=section.ema,
         mixup=data.mixup,
         teacher=data.online.network if data.online else None,
         teacher_size=data.online.size if data.online else 0,
     )
-    epoch = -(-learner.examples // batch_size)
+    epoch = -(-len(data.train) // batch_size)
     return Population(
         learner,
+        arms,
         data,
         recipe,
         Groups(plans) if len(plans) > 1 else plans[0],

@@ -47,7 +47,8 @@ class Clock:
     TIMED = 3  # chunks of one step that are timed before longer ones are sent
 
     def __init__(self, population: Population, progress: Progress, first: int):
-        self._learner, self._progress, self._longest = population.learner, progress, population.longest
+        self._learner, self._arms, self._progress = population.learner, population.arms, progress
+        self._selected_by, self._longest = population.data.selected_by, population.longest
         self._images = population.plan.batch_size * len(population.plan.seeds)
         self._every = population.evaluate_every
         self._step = first  # where and when the latest chunk ended; no time before the first
@@ -84,8 +85,8 @@ class Clock:
             return
         live = [column[~np.isnan(column)] for column in scores.T]
         said = [f"{one.mean():.3f}" if one.size else "-" for one in live]
-        means = ", ".join(f"{arm.name} {one}" for arm, one in zip(self._learner.arms, said, strict=True))
-        self._say(step, averages, f"  validation {NAMES[self._learner.selected_by]}: {means}")
+        means = ", ".join(f"{arm.name} {one}" for arm, one in zip(self._arms, said, strict=True))
+        self._say(step, averages, f"  validation {NAMES[self._selected_by]}: {means}")
 
     def _say(self, step: int, averages: Averages, rest: str) -> None:
         speed = ""
@@ -104,7 +105,7 @@ class Clock:
 
     def _mean(self, name: str, average: Average) -> str:
         """Over the networks that have a value: a hard term has none before the first example with a label."""
-        values = np.asarray(average.compute())[:, [arm.is_measured(name) for arm in self._learner.arms]]
+        values = np.asarray(average.compute())[:, [arm.is_measured(name) for arm in self._arms]]
         known = values[~np.isnan(values)]
         return f"{known.mean():.3f}" if known.size else "-"
 

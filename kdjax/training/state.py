@@ -28,7 +28,7 @@ class Best:
     step: jax.Array
     """(seed, arm) int32: step of that evaluation, −1 before the first."""
     score: jax.Array
-    """(seed, arm): what evaluations are ranked by, see `Learner.selected_by`, a fraction; −1 before the first."""
+    """(seed, arm): what evaluations are ranked by, see `TrainingData.selected_by`, a fraction; −1 before the first."""
     nll: jax.Array
     params: Any
     batch_stats: Any

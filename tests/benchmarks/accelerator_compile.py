@@ -38,9 +38,9 @@ from kdjax.data.dataset import Split
 from kdjax.inputs import augment
 from kdjax.inputs.batch import Examples, PlanStep
 from kdjax.inputs.tiled import held_layout
-from kdjax.objective.arms import resolve
+from kdjax.objective.arms import Arm, resolve
 from kdjax.objective.outputs import Outputs
-from kdjax.run.arms import teacher_arms
+from kdjax.run.arms import TEACHER_ARM, teacher_arms
 from kdjax.runtime import devices
 from kdjax.teacher import trained as views
 from kdjax.teacher.teacher import Shown
@@ -118,13 +118,19 @@ def learner(name: str, setting: Setting, mapping: devices.DeviceMapping, rows: t
     network = networks.create(
         section.model, setting.classes, dropout=section.dropout, form="examples_first", dtype=jnp.bfloat16
     )
-    rates = {"learning_rate": section.learning_rate, "weight_decay": section.weight_decay}
-    names = ARMS[-rows[1] :]
-    arms = teacher_arms(section) if name == "teacher" else resolve(names, base().arms, temperature=4.0, **rates)
     return Learner(
-        name=name, folder=Path(name), section=section, network=network, size=setting.size, examples=setting.examples,
-        total_steps=100, seeds=tuple(range(rows[0])), arms=arms, mapping=mapping,
+        name=name, folder=Path(name), section=section, network=network, size=setting.size, total_steps=100,
+        seeds=tuple(range(rows[0])), arm_names=tuple(TEACHER_ARM) if name == "teacher" else ARMS[-rows[1] :],
+        mapping=mapping,
     )  # fmt: skip
+
+
+def arms(who: Learner) -> tuple[Arm, ...]:
+    """The settings of its networks."""
+    if who.name == "teacher":
+        return teacher_arms(who.section)
+    rates = {"learning_rate": who.section.learning_rate, "weight_decay": who.section.weight_decay}
+    return resolve(who.arm_names, base().arms, temperature=4.0, **rates)
 
 
 def split(setting: Setting) -> Split:
@@ -143,11 +149,11 @@ def program(name: str, setting: Setting, mapping: devices.DeviceMapping) -> Prog
         logits = jax.ShapeDtypeStruct((setting.views, setting.examples, setting.classes), jnp.float32)
         examples = split(setting)
         data = TrainingData(
-            examples, examples, data_seed=0, augmentation=augment.DEFAULT, on_device=True, views=setting.views,
-            stored=None if name == "teacher_step" else Outputs(logits),
+            examples, examples, data_seed=0, augmentation=augment.DEFAULT, selected_by="top1", on_device=True,
+            views=setting.views, stored=None if name == "teacher_step" else Outputs(logits),
         )  # fmt: skip
         at_once = min(setting.arms_at_once, rows[1])
-        trained = dataclasses.replace(population(who, data), longest=2).with_arms_at_once(at_once or None)
+        trained = dataclasses.replace(population(who, arms(who), data), longest=2).with_arms_at_once(at_once or None)
         images = who.section.batch_size * (at_once or math.prod(rows))
         return Program(trained.compiled(), trained.arguments(), images)
     who = learner("teacher" if name == "teacher_views" else "student", setting, mapping)

@@ -44,16 +44,19 @@ def main(argv: list[str]) -> None:
         run = open_run(config, Path(workdir), Path(_CACHE.value), print)
     alone = Arm("alone", {"ce": 1.0}, temperature=1.0, learning_rate=1e-4, weight_decay=0.0, family="alone")
     total = (2 * _TURNS.value + 4) * _STEPS.value
-    learner = dataclasses.replace(run.student, seeds=(0,), arms=(alone,), mapping=DeviceMapping(), total_steps=total)
+    learner = dataclasses.replace(
+        run.student, seeds=(0,), arm_names=(alone.name,), mapping=DeviceMapping(), total_steps=total
+    )
     on_device = run.on_device(run.dataset.train.images)
     data = TrainingData(
         run.dataset.train,
         run.dataset.validation,
         data_seed=config.data_seed,
         augmentation=run.augmentation,
+        selected_by=run.selected_by,
         on_device=on_device,
     )
-    trained = dataclasses.replace(population(learner, data), longest=1)
+    trained = dataclasses.replace(population(learner, (alone,), data), longest=1)
     state, empty = trained.initial()
     mapped, feed = trained.step(), trained.feed(0)
     position = 0

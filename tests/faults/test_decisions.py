@@ -119,7 +119,7 @@ from kdjax.training.step import empty_averages
 
 folder, mapping = pathlib.Path(sys.argv[1]), devices.DeviceMapping()
 learns = learner(folder, mapping)
-begins = jax.tree.map(np.asarray, learns.initial())
+begins = jax.tree.map(np.asarray, learns.scratch())
 empty = mapping.place(empty_averages(learns.rows, ("ce",)), "rows")
 checkpoints = Checkpoints(folder / "checkpoints", mapping)
 for step in (1, 2):

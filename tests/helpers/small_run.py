@@ -51,14 +51,14 @@ def arms(rate=1.0):
     )
 
 
-def learner(directory, mapping, *, until=12, examples=37, rate=1.0, ema=0.0, select="best", selected_by="top1"):
-    """The learner of the population, to train to step `until`."""
+def learner(directory, mapping, *, until=12, ema=0.0, select="best"):
+    """The learner of a population of two seeds and `arms()`, to train to step `until`."""
     section = SimpleNamespace(
         weights=None, batch_size=8, warmup_epochs=0.4, clip=1.0, head_factor=1.0, ema=ema, select=select
     )
     return Learner(
-        name="student", folder=directory, section=section, network=Linear(), size=8, examples=examples,
-        total_steps=until, seeds=(0, 1), arms=arms(rate), mapping=mapping, selected_by=selected_by,
+        name="student", folder=directory, section=section, network=Linear(), size=8,
+        total_steps=until, seeds=(0, 1), arm_names=("a", "b"), mapping=mapping,
     )  # fmt: skip
 
 
@@ -68,15 +68,16 @@ def training_data(colors, *, host=False):
     split = Split(images, labels, tuple(f"{index}.png" for index in range(len(labels))))
     logits = np.tile(5 * np.eye(3, dtype=np.float32)[labels], (2, 1, 1))
     return TrainingData(
-        split, split, data_seed=0, augmentation=augment.DEFAULT, on_device=not host, views=2, stored=Outputs(logits)
-    )
+        split, split, data_seed=0, augmentation=augment.DEFAULT, selected_by="top1", on_device=not host, views=2,
+        stored=Outputs(logits),
+    )  # fmt: skip
 
 
 TOTAL = 12
 """Steps of the schedule, wherever a training ends."""
 
 
-def train(directory, colors, *, mapping, until, longest=3, host=False, log=None, **options):
+def train(directory, colors, *, mapping, until, longest=3, host=False, log=None, rate=1.0, **options):
     """Trains to step `until` of the schedule; goes on from a checkpoint where there is one.
 
     Args:
@@ -87,13 +88,14 @@ def train(directory, colors, *, mapping, until, longest=3, host=False, log=None,
         longest: the most steps that go to the devices at once.
         host: whether images are read from the host.
         log: takes lines.
+        rate: of `arms`.
         **options: of `learner`.
 
     Returns:
         The last state on the host, the records of metrics.jsonl, and the lines that were logged.
     """
     who = learner(directory, mapping, until=until, **options)
-    trained = population(who, training_data(colors, host=host))
+    trained = population(who, arms(rate), training_data(colors, host=host))
     trained = dataclasses.replace(
         trained,
         evaluate_every=3,

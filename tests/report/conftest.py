@@ -42,6 +42,6 @@ def run(tmp_path, monkeypatch):
             distill=SimpleNamespace(logits=()),
             run=SimpleNamespace(note="Rendered scenes."),
         ),
-        student=SimpleNamespace(arms=[SimpleNamespace(name=name) for name in ARMS], seeds=(0,), rows=(1, len(ARMS))),
+        student=SimpleNamespace(arm_names=tuple(ARMS), seeds=(0,), rows=(1, len(ARMS))),
         log=print,
     )

@@ -10,7 +10,6 @@ import html.parser
 import json
 import re
 import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -257,9 +256,9 @@ def test_what_is_damaged_is_named_with_what_to_do(run, name, content):
 
 
 def test_files_of_another_run_are_refused(run):
-    run.student.arms = run.student.arms[:2]
+    run.student.arm_names = tuple(ARMS)[:2]
     refused(run, "results.json is of other arms.*--stages=evaluate")
-    run.student.arms = [SimpleNamespace(name=name) for name in ARMS]
+    run.student.arm_names = tuple(ARMS)
     run.student.rows = (2, len(ARMS))
     refused(run, "student_validation has the shape.*--stages=evaluate")
     run.student.rows = (1, len(ARMS))

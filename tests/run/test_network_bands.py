@@ -193,9 +193,7 @@ def test_a_run_gives_its_teacher_the_statistics_of_the_file_where_it_is_not_trai
     config.teacher.update(fit=fit, weights=weights(tmp_path, BANDS).weights, bands=("B08", "B02"))
     monkeypatch.setattr(runs, "Learner", lambda **fields: SimpleNamespace(**fields))
     monkeypatch.setattr(runs, "_network", lambda config, section, dataset, bands: bands.input)
-    for name in ("common_weights", "teacher_arms", "judged_by"):
-        monkeypatch.setattr(runs, name, lambda *_: None)
-    data = SimpleNamespace(**vars(MULTI), train=SimpleNamespace(labels=np.zeros(100)), class_counts=())
+    data = SimpleNamespace(**vars(MULTI), train=SimpleNamespace(labeled=lambda: range(100)))
     found = runs._teacher(config, tmp_path / "run", data, print)
     mean, std = ((0.7, 0.8), (0.1, 0.2)) if fit == "nothing" else ((0.4, 0.1), (0.04, 0.01))
     assert found.network == InputBands(mean, std, (3, 0)) and found.folder == tmp_path / "run" / "teacher"

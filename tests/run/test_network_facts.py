@@ -11,7 +11,7 @@ from kdjax.run import network_facts
 @pytest.mark.parametrize(("arm", "networks"), [("", 3), ("kl", 1), ("alone", 2)])
 def test_students_that_failed_are_in_no_mean_and_cost_nothing(monkeypatch, arm, networks):
     learner = SimpleNamespace(
-        seeds=(0, 1), arms=(SimpleNamespace(name="alone"), SimpleNamespace(name="kl")),
+        seeds=(0, 1), arm_names=("alone", "kl"),
         cost={"params": 100, "macs": 7, "activation_bytes": 50},
         finished=lambda: SimpleNamespace(usable=np.array([[True, False], [True, True]])),
     )  # fmt: skip

@@ -134,7 +134,7 @@ def test_a_head_belongs_to_its_images_and_class_weights():
         config.dataset.class_weights = weights
         train = SimpleNamespace(labels=np.array([0, 0, 1], np.int32))
         dataset = SimpleNamespace(fingerprint=fingerprint, classes=("a", "b"), train=train)
-        run = SimpleNamespace(config=config, dataset=dataset, student=SimpleNamespace(selected_by="top1"))
+        run = SimpleNamespace(config=config, dataset=dataset, selected_by="top1")
         return soft_targets._head_parts(run, SimpleNamespace(parts={"teacher": "t"}))
 
     assert fitted_to() == fitted_to() != fitted_to("y")
@@ -147,7 +147,7 @@ def test_a_head_is_fitted_to_labeled_training_images_and_chosen_on_validation(mo
     monkeypatch.setattr(soft_targets, "probe", lambda *pairs, **options: fitted.extend(pairs))
     split = lambda name: SimpleNamespace(images=name, labels=f"{name} labels", labeled=lambda: split(f"labeled {name}"))
     dataset = SimpleNamespace(classes=(), **{name: split(name) for name in ("train", "validation", "test")})
-    run = SimpleNamespace(config=None, dataset=dataset, student=SimpleNamespace(selected_by="top1"))
+    run = SimpleNamespace(config=None, dataset=dataset, selected_by="top1")
     soft_targets._fit_head(run, SimpleNamespace(plain=lambda images: images))
     assert fitted == [("labeled train", "labeled train labels"), ("validation", "validation labels")]
 
@@ -169,7 +169,7 @@ def test_a_mean_of_students_is_of_those_asked_for_that_did_not_fail(monkeypatch,
         usable=np.array([[True, True], [True, False]]), one=lambda row, column: {"params": np.array([row, column])}
     )
     learner = SimpleNamespace(
-        size=48, arms=[SimpleNamespace(name="kl"), SimpleNamespace(name="dist")], finished=lambda: finished,
+        size=48, arm_names=("kl", "dist"), finished=lambda: finished,
         section=SimpleNamespace(model="m"), network=SimpleNamespace(dtype=jnp.float32),
     )  # fmt: skip
     monkeypatch.setattr(soft_targets, "other_networks", lambda run, other: learner)

@@ -98,7 +98,8 @@ def test_each_arm_has_its_own_facts_and_failed_students_have_no_figures():
     arms = resolve(("kl", "soft"), settings, temperature=4.0, learning_rate=1e-3, weight_decay=0.0)
     arms = tuple(dataclasses.replace(one, class_weights=(1.0, 2.0)) for one in arms)
     run = SimpleNamespace(
-        student=SimpleNamespace(arms=arms, seeds=(0,)),
+        arms=arms,
+        student=SimpleNamespace(seeds=(0,)),
         dataset=SimpleNamespace(test=SimpleNamespace(labels=np.array([0, 1]))),
     )
     selected = SimpleNamespace(
@@ -150,13 +151,13 @@ def test_nobody_follows_a_training_in_which_all_students_failed(monkeypatch, tmp
 
     checkpoints = SimpleNamespace(restore_model=restore, close=lambda: None)
     student = SimpleNamespace(
-        total_steps=9, layout=None, folder=tmp_path, checkpoints=lambda: checkpoints, arms=(), selected_by="top1",
+        total_steps=9, layout=None, folder=tmp_path, checkpoints=lambda: checkpoints, arm_names=(),
         predictor=lambda variables, images: np.zeros((1, 0, 1, 2)),
     )  # fmt: skip
     validation = SimpleNamespace(images=None, labels=np.zeros(1, int))
     run = SimpleNamespace(
         student=student, dataset=SimpleNamespace(validation=validation), log=lambda line: None, workdir=tmp_path,
-        config=SimpleNamespace(run=SimpleNamespace(tensorboard=False)),
+        config=SimpleNamespace(run=SimpleNamespace(tensorboard=False)), selected_by="top1",
     )  # fmt: skip
     monkeypatch.setattr(follow, "wait_for_run", lambda config, workdir: run)
     monkeypatch.setattr(follow, "scalars", lambda run, measured: {})

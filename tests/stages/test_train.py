@@ -5,11 +5,16 @@ import hashlib
 import json
 from types import SimpleNamespace
 
+import jax
 import pytest
+from helpers.small_run import arms, learner, training_data
 
 from kdjax.errors import InputError
+from kdjax.runtime.devices import DeviceMapping
 from kdjax.stages import train
-from kdjax.stages.train import _adopt, _check_same_weights, _is_done, _plan_program, _trace
+from kdjax.stages.train import _adopt, _check_same_weights, _initial, _is_done, _plan_program, _trace
+from kdjax.training.learner import WEIGHTS
+from kdjax.training.population import population
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def decide(tmp_path, monkeypatch):
         run = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(arms_at_once=configured)), log=print)
         learner = SimpleNamespace(
             folder=tmp_path / "distill", has_checkpoints=resumed, total_steps=total, seeds=(3, 8), rows=(2, 2),
-            arms=(SimpleNamespace(name="alone"), SimpleNamespace(name="kl")), projection=None, mapping=mappings[0],
+            arm_names=("alone", "kl"), projection=None, mapping=mappings[0],
         )  # fmt: skip
         decided = _plan_program(run, Trained(learner))
         return decided.learner.mapping.shape, decided.arms_at_once
@@ -123,6 +128,15 @@ def test_a_profile_that_no_step_reaches_is_told(tmp_path, step, profiled, total)
     assert bool(said) != (profiled and total == 12)
 
 
+def test_training_from_scratch_removes_the_record_of_weights_of_a_start_that_was_given_up(tmp_path, colors):
+    """Until there is a checkpoint a run may change its mind; its results and cards name the file that counted."""
+    begun = population(learner(tmp_path, DeviceMapping(jax.devices()[:1])), arms(), training_data(colors))
+    (tmp_path / WEIGHTS).write_text("{}")
+    state, averages = _initial(begun)
+    assert not (tmp_path / WEIGHTS).exists()
+    assert int(state.step) == 0 and set(averages) == {"ce", "kl", "cosine", "loss", "grad_norm"}
+
+
 def test_a_stage_whose_last_checkpoint_is_damaged_is_not_done(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     checkpoints = SimpleNamespace(latest_step=9, latest_whole_step=lambda: 6, close=lambda: None)
@@ -134,12 +148,12 @@ def test_a_fitted_head_has_the_class_weights(monkeypatch):
     class Fitted(Exception):
         pass
 
-    def fit_head(learner, split, validation, weights=()):
+    def fit_head(learner, split, validation, *, selected_by, weights=()):
         raise Fitted(*weights)
 
     monkeypatch.setattr(train, "fit_head", fit_head)
     monkeypatch.setattr(train, "head_weights", lambda config, dataset: (0.5, 1.5))
-    run = SimpleNamespace(config=None, dataset=SimpleNamespace(validation=None))
+    run = SimpleNamespace(config=None, dataset=SimpleNamespace(validation=None), selected_by="top1")
     with pytest.raises(Fitted) as caught:
         _adopt(run, SimpleNamespace(section=SimpleNamespace(fit="head")), None)
     assert caught.value.args == (0.5, 1.5)

@@ -1,4 +1,4 @@
-"""What the stages hand to training, and what a learner makes of its section: seen where it arrives."""
+"""What the stages hand to training, and what training makes of a section of the configuration."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -52,27 +52,28 @@ class Targets:
 
 @pytest.fixture
 def handed(monkeypatch):
-    """Runs a stage as far as the training, and returns the learner and the data that came to it."""
+    """Runs a stage as far as the training, and returns the data that came to it, and the soft targets."""
     targets, came = Targets(), []
     monkeypatch.setattr(train, "open_targets", lambda run: targets)
     monkeypatch.setattr(train, "_is_done", lambda learner, run: False)
-    monkeypatch.setattr(train, "_train", lambda run, learner, data: came.append((learner, data)))
+    monkeypatch.setattr(train, "_train", lambda run, *trained: came.append(trained))
 
     def call(stage, config, **fields):
         config.data_seed = 5
         members = resolve(tuple(config.distill.arms), config.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
-        named = lambda name, arms: SimpleNamespace(
-            name=name, has_checkpoints=True, arms=arms, section=config[name], check_weights=lambda: None
-        )
+        named = lambda name: SimpleNamespace(name=name, has_checkpoints=True, section=config[name])
         run = SimpleNamespace(
             config=config, dataset=DATASET, augmentation=AUGMENTATION, teacher_size=48,
             on_device=lambda images, stored=None: (images, stored),
-            teacher=named("teacher", ()), student=named("student", members), log=lambda line: None,
-            **fields,
+            teacher=named("teacher"), student=named("student"), arms=members, selected_by="macro_recall",
+            log=lambda line: None, **fields,
         )  # fmt: skip
         stage(run)
-        ((learner, data),) = came
-        assert learner is (run.teacher if stage is train.train_teacher else run.student)
+        ((learner, arms, data),) = came
+        if stage is train.train_teacher:
+            assert learner is run.teacher and [(arm.name, arm.weights) for arm in arms] == [("teacher", {"ce": 1.0})]
+        else:
+            assert learner is run.student and arms is members
         return data, targets
 
     return call
@@ -128,7 +129,7 @@ def test_arms_of_labeled_images_alone_visit_as_many_views_as_their_plan_has(
     assert data.views == views
     who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]), until=1)
     members = resolve(("few",), config.arms, temperature=1.0, learning_rate=1.0, weight_decay=0.0)
-    trained = population(dataclasses.replace(who, arms=members), data)
+    trained = population(dataclasses.replace(who, arm_names=("few",)), members, data)
     examples, drawn = (np.concatenate([trained.plan(step)[part][0] for step in (0, 1)])[:12] for part in (0, 1))
     often = np.argmax(np.bincount(examples))
     assert len(set(drawn[examples == often])) == views == (examples == often).sum()
@@ -179,7 +180,7 @@ def test_labels_alone_need_no_teacher(handed):
 def test_what_is_trained_on_and_what_selects(handed, stage):
     data, _ = handed(stage, base())
     assert data.validation is DATASET.validation
-    assert data.data_seed == 5 and data.augmentation is AUGMENTATION
+    assert data.data_seed == 5 and data.augmentation is AUGMENTATION and data.selected_by == "macro_recall"
     if stage is train.distill:
         assert data.train is DATASET.train
     else:  # a teacher learns from labels
@@ -191,7 +192,7 @@ def recipe(colors, tmp_path, **changes):
     who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]))
     for name, value in changes.items():
         setattr(who.section, name, value)
-    return population(who, training_data(colors)).recipe
+    return population(who, arms(), training_data(colors)).recipe
 
 
 def test_the_schedule_is_that_of_the_section(colors, tmp_path):
@@ -224,14 +225,15 @@ def test_averages_and_the_online_teacher_reach_the_step(colors, tmp_path):
     changed = SimpleNamespace(
         **vars(data) | {"stored": None, "online": online, "mixup": 0.3, "views": 0, "augmentation": AUGMENTATION}
     )
-    made = population(who, changed)
+    made = population(who, arms(), changed)
     assert (made.recipe.ema, made.recipe.mixup, made.recipe.teacher_size) == (0.8, 0.3, 24)
     assert made.recipe.augmentation is AUGMENTATION
     assert made.recipe.teacher == online.network and made.plan.partners and made.plan.views == 0
     assert made.measured == ("ce", "kl", "cosine")  # the soft terms need no stored logits
-    assert population(who, data).plan.views == 2 and population(who, data).recipe.augmentation == augment.DEFAULT
+    plain = population(who, arms(), data)
+    assert plain.plan.views == 2 and plain.recipe.augmentation == augment.DEFAULT
     alone = SimpleNamespace(**vars(data) | {"stored": None})
-    assert population(who, alone).measured == ("ce",)
+    assert population(who, arms(), alone).measured == ("ce",)
 
 
 def test_each_arm_has_its_own_row_of_settings():

@@ -50,8 +50,8 @@ OF_RESULTS = (
     ),
     Mutant(
         TRAIN,
-        "state, head_fit = fit_head(learner, split, validation, head_weights(run.config, run.dataset))",
-        "state, head_fit = fit_head(learner, split, validation)",
+        "fit_head(learner, split, validation, selected_by=run.selected_by, weights=weights)",
+        "fit_head(learner, split, validation, selected_by=run.selected_by)",
         f"{TRAIN_TESTS} -k fitted_head",
     ),
     Mutant(

@@ -1,6 +1,6 @@
 """Mutants of what a run is made of: splits, teacher and bands, and whether they are its own. See `mutate.py`."""
 
-from mutants_wiring import LEARNER, Mutant
+from mutants_wiring import INITIAL_WEIGHTS, Mutant
 
 SOFT = "kdjax/run/soft_targets.py"
 RECORD = "kdjax/run/record.py"
@@ -45,7 +45,7 @@ OF_RUNS = (
         "for row, column in np.argwhere(finished.usable | True)",
         f"{SOFT_TESTS} -k mean_of_students",
     ),
-    Mutant(SOFT, '        if other.arm in ("", learner.arms[column].name)\n', "", f"{SOFT_TESTS} -k mean_of_students"),
+    Mutant(SOFT, '        if other.arm in ("", learner.arm_names[column])\n', "", f"{SOFT_TESTS} -k mean_of_students"),
     Mutant(
         SOFT,
         "    view_settings = dataclasses.replace(view_settings, size=learner.size)\n",
@@ -90,14 +90,14 @@ OF_RUNS = (
     ),
     Mutant(
         "kdjax/run/run.py",
-        "return dataclasses.replace(asked, brightness=0.0, contrast=0.0, saturation=0.0)",
-        "return asked",
+        "return dataclasses.replace(configured, brightness=0.0, contrast=0.0, saturation=0.0)",
+        "return configured",
         "tests/run/test_augmentation.py -k plain",
     ),
     Mutant(
-        LEARNER,
-        "if told is not None and tuple(told) != self.bands:",
-        "if told is not None and set(told) != set(self.bands):",
+        INITIAL_WEIGHTS,
+        "if names is not None and tuple(names) != learner.bands:",
+        "if names is not None and set(names) != set(learner.bands):",
         "tests/training/test_learner.py -k another_order",
     ),
     # The splits.

@@ -7,6 +7,7 @@ TRAIN = "kdjax/stages/train.py"
 EVALUATE = "kdjax/stages/evaluate.py"
 POPULATION = "kdjax/training/population.py"
 LEARNER = "kdjax/training/learner.py"
+INITIAL_WEIGHTS = "kdjax/training/initial_weights.py"
 TERMS = "kdjax/objective/terms.py"
 OBJECTIVE = "kdjax/objective/objective.py"
 STATE = "kdjax/training/state.py"
@@ -85,7 +86,7 @@ WIRED = (
         "        pass\n    stored",
         f"{WIRING} -k more_views",
     ),
-    Mutant(POPULATION, "        ema=learner.section.ema,", "        ema=0.0,", f"{WIRING} -k averages"),
+    Mutant(POPULATION, "        ema=section.ema,", "        ema=0.0,", f"{WIRING} -k averages"),
     Mutant(POPULATION, "        mixup=data.mixup,", "        mixup=0.0,", f"{WIRING} -k averages"),
     Mutant(
         POPULATION,
@@ -124,7 +125,7 @@ WIRED = (
         "clip=self.section.clip, head_factor=1.0)",
         f"{WIRING} -k clipping",
     ),
-    Mutant(LEARNER, "min(warmup, self.total_steps - 1))", "0)", f"{WIRING} -k schedule"),
+    Mutant(POPULATION, "min(warmup, steps - 1))", "0)", f"{WIRING} -k schedule"),
     Mutant(
         LEARNER,
         "            ema=self.section.ema > 0,",
@@ -168,9 +169,9 @@ WIRED = (
         "tests/teacher/test_onnx.py -k encoder",
     ),
     Mutant(
-        LEARNER,
-        "        created = self.scratch(pretrained=loaded)",
-        "        created = (self.scratch(pretrained=loaded), self.scratch())[1]",
+        INITIAL_WEIGHTS,
+        "    state = learner.scratch(pretrained=lambda _: loaded.variables)",
+        "    state = learner.scratch()",
         f"{FINISHED} -k tensors_of_the_file",
         True,
     ),

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from benchmarks import accelerator_compile
 from benchmarks.accelerator_compile import PROGRAMS, Setting, lowered, mapping, program, topology
-from helpers.small_run import MAPPINGS, learner, training_data
+from helpers.small_run import MAPPINGS, arms, learner, training_data
 
 from kdjax.inputs.batch import Examples
 from kdjax.inputs.tiled import Tiled, held
@@ -43,7 +43,7 @@ def test_training_from_tiles_gives_the_same_bits(tmp_path, colors, monkeypatch):
     def trained(platform):
         device = SimpleNamespace(platform=platform)
         monkeypatch.setattr(populations, "held", lambda images, _: held(images, device))
-        trained = populations.population(learner(tmp_path, MAPPINGS["one"]()), training_data(colors))
+        trained = populations.population(learner(tmp_path, MAPPINGS["one"]()), arms(), training_data(colors))
         plan = trained.feed(0)(0, 3)
         return jax.tree.map(np.asarray, trained.step()(*trained.initial(), plan, np.int32(3)))
 
@@ -54,7 +54,7 @@ def test_training_on_a_tpu_holds_tiles(tmp_path, colors):
     mapping = SimpleNamespace(
         local=(SimpleNamespace(platform="tpu"),), split=lambda tree, axis: tree, layout=lambda tree, kind="whole": tree
     )
-    trained = populations.population(learner(tmp_path, mapping), training_data(colors))
+    trained = populations.population(learner(tmp_path, mapping), arms(), training_data(colors))
     (examples,) = (one for one in trained.arguments() if isinstance(one, Examples))
     assert isinstance(examples.images, Tiled)
 

@@ -24,12 +24,12 @@ class Waiting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0, arms: tuple[str, ...] = ("kl",)):
         self.now, self.lines = 50.0, []
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
-        learner = SimpleNamespace(
-            folder=SimpleNamespace(name="distill"), arms=resolved(*arms), total_steps=1000,
-            selected_by="top1",
-        )  # fmt: skip
+        learner = SimpleNamespace(folder=SimpleNamespace(name="distill"), total_steps=1000)
         plan = SimpleNamespace(batch_size=64, seeds=(0, 1, 2))
-        population = SimpleNamespace(learner=learner, plan=plan, longest=100, evaluate_every=100)
+        population = SimpleNamespace(
+            learner=learner, arms=resolved(*arms), data=SimpleNamespace(selected_by="top1"), plan=plan, longest=100,
+            evaluate_every=100,
+        )  # fmt: skip
         self.clock = Clock(population, Progress(seconds, self.lines.append), 0)
 
     def step(self, step: int, seconds: float, averages: Averages | None = None) -> None:

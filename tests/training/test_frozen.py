@@ -42,7 +42,7 @@ def teacher(tmp_path, head, classes, metadata=None, ema=0.0, scale=1.0):
     )  # fmt: skip
     lines = []
     made = learner(tmp_path, DeviceMapping(jax.devices()[:1]), until=1)
-    fields = dict(network=network(len(OURS), head), size=32, seeds=(0,), arms=made.arms[:1], log=lines.append)
+    fields = dict(network=network(len(OURS), head), size=32, seeds=(0,), arm_names=("teacher",), log=lines.append)
     made = type(made)(**{**vars(made), **fields, "name": "teacher", "section": section})
     logits = theirs.apply(variables, jnp.zeros((2, 32, 32, 3)) + jnp.array([0.2, 0.7])[:, None, None, None]).logits
     return made, np.asarray(logits), lines
@@ -54,7 +54,7 @@ def teacher(tmp_path, head, classes, metadata=None, ema=0.0, scale=1.0):
 def test_logits_are_those_of_the_file_in_the_order_of_our_classes(tmp_path, head, declared):
     metadata = {"classes": json.dumps(THEIRS)} if declared == "metadata" else None
     made, expected, lines = teacher(tmp_path, head, () if metadata else THEIRS, metadata, ema=0.9)
-    state, measured = as_trained(made, OURS, VALIDATION)
+    state, measured = as_trained(made, OURS, VALIDATION, selected_by="top1")
     images = jnp.zeros((2, 32, 32, 3)) + jnp.array([0.2, 0.7])[:, None, None, None]
     for variables in (state.variables, state.ema, state.best.variables):
         one = jax.tree.map(lambda leaf: leaf[0, 0], dict(variables))
@@ -81,7 +81,7 @@ def test_logits_are_those_of_the_file_in_the_order_of_our_classes(tmp_path, head
 def test_what_does_not_fit_is_refused(tmp_path, classes, said):
     made, _, _ = teacher(tmp_path, "average", classes)
     with pytest.raises(InputError, match=said):
-        as_trained(made, OURS, VALIDATION)
+        as_trained(made, OURS, VALIDATION, selected_by="top1")
 
 
 def test_a_file_without_a_head_is_refused(tmp_path):
@@ -89,19 +89,19 @@ def test_a_file_without_a_head_is_refused(tmp_path):
     tensors = named_tensors("vgg16", randomized(network(4, "average"), 32), "torchvision")
     save_file({name: x for name, x in tensors.items() if "classifier" not in name}, tmp_path / "theirs.safetensors")
     with pytest.raises(InputError, match="missing: classifier.weight, classifier.bias|missing: classifier.bias"):
-        as_trained(made, OURS, VALIDATION)
+        as_trained(made, OURS, VALIDATION, selected_by="top1")
 
 
 def test_a_file_that_says_otherwise_than_the_user_is_refused(tmp_path):
     made, _, _ = teacher(tmp_path, "average", THEIRS[::-1], {"classes": json.dumps(THEIRS)})
     with pytest.raises(InputError, match="itself says that its classes are water, other, field, forest: leave"):
-        as_trained(made, OURS, VALIDATION)
+        as_trained(made, OURS, VALIDATION, selected_by="top1")
 
 
 def test_classes_that_are_numbers_are_named_in_errors(tmp_path):
     made, _, _ = teacher(tmp_path, "average", (1, 2, 3))
     with pytest.raises(InputError, match="a head for the 3 classes 1, 2, 3"):
-        as_trained(made, ("1", "2", "3"), VALIDATION)
+        as_trained(made, ("1", "2", "3"), VALIDATION, selected_by="top1")
 
 
 def test_a_file_whose_logits_are_not_finite_is_refused(tmp_path):
@@ -109,4 +109,4 @@ def test_a_file_whose_logits_are_not_finite_is_refused(tmp_path):
     made, logits, _ = teacher(tmp_path, "average", THEIRS, scale=1e6)
     assert not np.isfinite(logits).all()
     with pytest.raises(InputError, match=r"teacher.weights .*theirs.* not finite for validation images"):
-        as_trained(made, OURS, VALIDATION)
+        as_trained(made, OURS, VALIDATION, selected_by="top1")

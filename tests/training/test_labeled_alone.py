@@ -41,8 +41,8 @@ def without_labels(colors):
 
 
 def made(colors, folder, *names, also=None):
-    who = dataclasses.replace(learner(folder, devices.DeviceMapping(jax.devices()[:1])), arms=named(*names, also=also))
-    return population(who, without_labels(colors))
+    who = dataclasses.replace(learner(folder, devices.DeviceMapping(jax.devices()[:1])), arm_names=names)
+    return population(who, named(*names, also=also), without_labels(colors))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def double(tree):
 def walked(trained):
     """The parameters after a few steps in float64, (seed, arm, …)."""
     mapping = trained.learner.mapping
-    state = mapping.place(double(trained.learner.initial()), "rows")
+    state = mapping.place(double(trained.learner.scratch()), "rows")
     averages, step, feed = double(trained.empty_averages()), trained.step(), trained.feed(0)
     for number in range(STEPS):
         state, averages = step(state, averages, feed(number, 1), np.int32(1))
@@ -143,7 +143,7 @@ def test_it_takes_the_steps_it_would_take_alone_on_the_labeled_tiles(colors, tmp
     with jax.enable_x64(True):
         among = walked(trained)
         hyper = hyperparameters(named(BASELINE))
-        state = double(dataclasses.replace(trained.learner, arms=named(BASELINE)).initial())
+        state = double(dataclasses.replace(trained.learner, arm_names=(BASELINE,)).scratch())
         step = jax.jit(functools.partial(train_step, recipe=recipe))
         for number in range(STEPS):
             examples, views, places = (part[:, 1] for part in trained.plan(number))

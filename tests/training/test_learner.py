@@ -1,4 +1,4 @@
-"""What a learner keeps in its folder, and says of it."""
+"""What a learner keeps in its folder, and what is read from it."""
 
 import dataclasses
 import json
@@ -12,20 +12,18 @@ from safetensors.numpy import save_file
 from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.networks import pretrained
+from kdjax.training import initial_weights
 from kdjax.training.learner import WEIGHTS
 from kdjax.training.step import empty_averages
 
 
-def test_training_from_scratch_forgets_the_weights_of_a_start_that_was_given_up(tmp_path):
-    """Until there is a checkpoint a run may change its mind; its results and cards name the file that counted."""
+def test_the_record_of_weights_counts_where_training_started_from_weights(tmp_path):
     made = learner(tmp_path, MAPPINGS["one"]())
     (tmp_path / WEIGHTS).write_text(json.dumps({"source": "theirs.safetensors"}))
     started = dataclasses.replace(made, section=SimpleNamespace(**{**vars(made.section), "weights": "theirs"}))
     assert started.weights == {"source": "theirs.safetensors"}
     assert made.weights is None
     assert dataclasses.replace(made, read_only=True).weights == started.weights  # of a run that began with them
-    made.initial()
-    assert not (tmp_path / WEIGHTS).exists()
 
 
 def test_weights_of_the_same_bands_in_another_order_are_refused(tmp_path, monkeypatch):
@@ -35,9 +33,9 @@ def test_weights_of_the_same_bands_in_another_order_are_refused(tmp_path, monkey
     section = base().student
     section.weights = str(tmp_path / "theirs.safetensors")
     made = dataclasses.replace(made, section=section, bands=("nir", "red"))
-    made.check_weights()
+    initial_weights.check(made)
     with pytest.raises(InputError, match="student.weights .*: made for the bands nir red, not red nir: set student.ba"):
-        dataclasses.replace(made, bands=("red", "nir")).check_weights()
+        initial_weights.check(dataclasses.replace(made, bands=("red", "nir")))
 
 
 def test_it_has_ended_when_its_last_step_is_saved(tmp_path):
@@ -52,7 +50,7 @@ def test_networks_whose_validation_was_never_finite_are_not_what_training_began_
     """Their best step holds the initial weights, which would teach, be exported and be measured as if trained."""
     for total in (2, 1):
         made = learner(tmp_path / str(total), MAPPINGS["one"](), until=total)
-        checkpoints, state = made.checkpoints(), dataclasses.replace(made.initial(), step=np.int32(1))
+        checkpoints, state = made.checkpoints(), dataclasses.replace(made.scratch(), step=np.int32(1))
         checkpoints.save(*made.mapping.place((state, empty_averages(made.rows, ("ce",))), "rows"))
         checkpoints.close()
         if total > 1:  # no validation has come yet

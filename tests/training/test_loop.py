@@ -162,7 +162,7 @@ def test_where_every_network_failed_that_is_said(tmp_path, colors):
     with pytest.raises(InputError, match="nothing is left to train"):
         train(tmp_path, colors, mapping=MAPPINGS["one"](), until=12, rate=np.inf)
     with pytest.raises(InputError, match="every student in .* failed, the last at step"):
-        learner(tmp_path, MAPPINGS["one"](), rate=np.inf).finished()
+        learner(tmp_path, MAPPINGS["one"]()).finished()
 
 
 def test_the_best_step_is_the_one_the_metrics_say(tmp_path, colors):
@@ -182,12 +182,13 @@ def test_where_classes_are_unequal_the_best_step_is_that_of_macro_recall(tmp_pat
     labels = np.array([0] * 7 + [1], np.int32)
     said = {"first": [0] * 8, "second": [0, 0, 0, 0, 1, 1, 1, 1]}
     for measure, kept in (("top1", 1), ("macro_recall", 2)):
-        who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]), selected_by=measure)
+        who = learner(tmp_path, devices.DeviceMapping(jax.devices()[:1]))
         answers = iter(said.values())
         predict = lambda variables, images, answers=answers: np.broadcast_to(np.eye(3)[next(answers)], (2, 2, 8, 3))
         monkeypatch.setattr(Learner, "predictor", property(lambda self, predict=predict: predict))
         split = SimpleNamespace(images=None, labels=labels)
-        validate = loop._validation(SimpleNamespace(learner=who, data=SimpleNamespace(validation=split)))
+        data = SimpleNamespace(validation=split, selected_by=measure)
+        validate = loop._validation(SimpleNamespace(learner=who, data=data))
         state = who.scratch()
         for step in (1, 2):
             state, scores = validate(dataclasses.replace(state, step=np.int32(step)))

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import compiler
-from helpers.small_run import MAPPINGS, learner, training_data
+from helpers.small_run import MAPPINGS, arms, learner, training_data
 
 from kdjax.errors import InputError
 from kdjax.runtime import memory
@@ -34,7 +34,7 @@ def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: N
 
     class Trained:
         learner = dataclasses.replace(
-            learner(Path("folder"), MAPPINGS["one"]()), seeds=seeds, arms=learner(Path("folder"), None).arms[:1] * arms
+            learner(Path("folder"), MAPPINGS["one"]()), seeds=seeds, arm_names=tuple(map(str, range(arms)))
         )
 
         def with_arms_at_once(self, number):
@@ -79,7 +79,7 @@ def test_images_outputs_and_an_online_teacher_lie_on_the_device(tmp_path, colors
     images, labels = colors
     data = training_data(colors)
     rest = 4 * len(labels) + 4  # the labels and the data seed
-    bytes_of = lambda data: memory_plan._held_bytes(population(learner(tmp_path, MAPPINGS["one"]()), data))
+    bytes_of = lambda data: memory_plan._held_bytes(population(learner(tmp_path, MAPPINGS["one"]()), arms(), data))
     assert bytes_of(data) == images.nbytes + 2 * len(labels) * 3 * 4 + rest
     assert bytes_of(dataclasses.replace(data, on_device=False)) == rest
     online = Online(None, {"kernel": np.zeros((5, 7), np.float32)}, size=8)
@@ -149,7 +149,7 @@ def test_a_program_that_the_compiler_refuses_does_not_fit(monkeypatch):
 @pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
 def test_the_step_of_a_run_can_be_asked_before_it_is_made(tmp_path, colors, mapping, host):
     """The program that is asked takes what training gives it, whatever devices and images."""
-    trained = population(learner(tmp_path, MAPPINGS[mapping]()), training_data(colors, host=host))
+    trained = population(learner(tmp_path, MAPPINGS[mapping]()), arms(), training_data(colors, host=host))
     held = colors[0].nbytes if not host else 0
     assert memory.needs(trained.lowered()) > held
 
@@ -158,7 +158,7 @@ def test_the_step_of_a_run_can_be_asked_before_it_is_made(tmp_path, colors, mapp
 @pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
 def test_the_step_that_is_asked_is_the_one_that_training_calls(tmp_path, colors, mapping, host, monkeypatch):
     """To the letter: one compiled for arguments that lie elsewhere would be compiled again by the first step."""
-    trained = population(learner(tmp_path, MAPPINGS[mapping]()), training_data(colors, host=host))
+    trained = population(learner(tmp_path, MAPPINGS[mapping]()), arms(), training_data(colors, host=host))
     asked, program, called = trained.lowered().as_text(), trained.compiled(), []
     monkeypatch.setattr(Population, "compiled", lambda self: lambda *args: called.append(program.lower(*args)))
     trained.step()(*trained.initial(), trained.feed(0)(0, 1), np.int32(1))
@@ -177,10 +177,10 @@ def under_limit(size, megabytes, *arms):
 @pytest.mark.slow
 def test_the_plan_holds_under_a_limit_on_memory():
     """Of four arms as many are computed at once as fit; where not all fit, all at once really fail."""
-    for size, arms in ((32, 4), (128, 2), (192, 1)):
+    for size, number in ((32, 4), (128, 2), (192, 1)):
         done = under_limit(size, 1200)  # of which the compiler keeps up to half a gigabyte
         assert done.returncode == 0, done.stderr[-2000:]
-        assert json.loads(done.stdout)["arms_at_once"] == arms
+        assert json.loads(done.stdout)["arms_at_once"] == number
     # More than the limit in one piece. A little less, and another thread could be the one that gets nothing and aborts.
     assert "Out of memory" in under_limit(192, 1000, 4).stderr
 

@@ -19,17 +19,14 @@ def trained(directory, colors, mapping, *, featured):
     plain, other = arms(rate=0.3)
     if featured:
         other = dataclasses.replace(other, weights={"features_mse": 1.0})
-    who = dataclasses.replace(
-        learner(directory, MAPPINGS[mapping](), until=STEPS),
-        arms=(plain, other),
-        projection=(3, 4) if featured else None,
-    )
+    who = learner(directory, MAPPINGS[mapping](), until=STEPS)
+    who = dataclasses.replace(who, projection=(3, 4) if featured else None)
     data = training_data(colors)
     if featured:
         means = colors[0].mean((1, 2)) / 255
         features = np.concatenate([means, means.sum(1, keepdims=True)], 1).astype(np.float16)
         data = dataclasses.replace(data, stored=Outputs(data.stored.logits, np.stack([features] * 2)))
-    made = population(who, data)
+    made = population(who, (plain, other), data)
     state, empty = made.initial()
     step, feed, seen = made.step(), made.feed(0), []
     for number in range(STEPS):
@@ -55,6 +52,6 @@ def test_a_projection_learns_and_disturbs_no_other_arm(tmp_path, colors, mapping
 
 def test_seeds_begin_with_other_projections_and_arms_with_the_same(tmp_path, colors):
     who = dataclasses.replace(learner(tmp_path, MAPPINGS["one"]()), projection=(3, 4))
-    kernel = np.asarray(who.initial().params[PROJECTION]["kernel"])
+    kernel = np.asarray(who.scratch().params[PROJECTION]["kernel"])
     np.testing.assert_array_equal(kernel[:, 0], kernel[:, 1])
     assert (kernel[0] != kernel[1]).all()

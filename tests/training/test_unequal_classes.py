@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.small_run import MAPPINGS, learner, training_data
+from helpers.small_run import MAPPINGS, arms, learner, training_data
 
 from kdjax.training.population import population
 
@@ -16,13 +16,14 @@ STEPS, WEIGHTS = 5, (0.25, 1.0, 4.0)
 
 def walked(colors, folder, mapping, columns=(0, 1), arms_at_once=None):
     """The parameters after a few steps in float64, (seed, arm, …); the second arm has class weights."""
-    who = learner(folder, mapping)
-    arms = (who.arms[0], dataclasses.replace(who.arms[1], class_weights=WEIGHTS))
-    who = dataclasses.replace(who, arms=tuple(arms[column] for column in columns))
+    plain, other = arms()
+    members = (plain, dataclasses.replace(other, class_weights=WEIGHTS))
+    members = tuple(members[column] for column in columns)
+    who = dataclasses.replace(learner(folder, mapping), arm_names=tuple(arm.name for arm in members))
     data = training_data(colors)
     labels = np.where(np.arange(len(data.train.labels)) % 4 == 1, -1, data.train.labels).astype(np.int32)
     data = dataclasses.replace(data, train=dataclasses.replace(data.train, labels=labels), balanced=True)
-    trained = population(who, data).with_arms_at_once(arms_at_once)
+    trained = population(who, members, data).with_arms_at_once(arms_at_once)
     with jax.enable_x64(True):
         wide = lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
         state, averages = mapping.place(jax.tree.map(wide, trained.initial()), "rows")

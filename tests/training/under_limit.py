@@ -44,12 +44,13 @@ def main() -> None:
         for number in range(ARMS)
     )
     who = dataclasses.replace(
-        learner(Path("unused"), DeviceMapping(jax.devices()[:1])), size=size, seeds=(0,), arms=arms,
+        learner(Path("unused"), DeviceMapping(jax.devices()[:1])), size=size, seeds=(0,),
+        arm_names=tuple(arm.name for arm in arms),
         network=TinyResidual(3, width=8.0, form="examples_last"), log=lambda line: None,
     )  # fmt: skip
     labels = np.arange(64, dtype=np.int32) % 3
     colors = np.random.default_rng(0).integers(0, 256, (64, size, size, 3), dtype=np.uint8)
-    trained = population(who, training_data((colors, labels)))
+    trained = population(who, arms, training_data((colors, labels)))
     # The threads and pools of backend and compiler, which take 400 MB: how much of it before a step varies.
     jax.block_until_ready(jax.numpy.zeros(1) + 1)
     trained.with_arms_at_once(1).lowered().compile()

@@ -138,13 +138,11 @@ def export(run: Run, arm: str | None = None, seed: int | None = None) -> None:
     check_images(litert=run.config.run.litert, bands=run.dataset.meaning.bands is not None)
     finished = student.finished()
     best = finished.best
-    choice = choose(
-        best, finished.usable, tuple(student_arm.name for student_arm in student.arms), student.seeds, arm, seed
-    )
+    choice = choose(best, finished.usable, student.arm_names, student.seeds, arm, seed)
     step = int(best.step[choice.row, choice.column])
     score = float(best.score[choice.row, choice.column])
     name = f"student {choice.arm}/{choice.seed} of step {step}"
-    run.log(f"export: {name}, validation {NAMES[student.selected_by]} {100 * score:.2f} %: {choice.reason}")
+    run.log(f"export: {name}, validation {NAMES[run.selected_by]} {100 * score:.2f} %: {choice.reason}")
     variables = finished.one(choice.row, choice.column)
     # One student over all devices, as in `evaluate`. All processes must take part in this.
     unmapped = dataclasses.replace(student, mapping=DeviceMapping())
@@ -231,7 +229,7 @@ def _write(
         card.text(
             card.Facts(
                 document,
-                run.student.arms[choice.column],
+                run.arms[choice.column],
                 json.loads(config.to_json()),
                 dataset,
                 teacher=teacher_facts(run),
