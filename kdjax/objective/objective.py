@@ -2,10 +2,10 @@
 
     L = w_ce·CE(y, s) + w_kl·T²·KL(softmax(t/T) ‖ softmax(s/T)) + w_cosine·(1 − cos(t, s)) + …
 
-with student logits s, teacher logits t, labels y and temperature T. Hard cross-entropy plus Kullback-Leibler plus
-cosine similarity is the objective of arXiv 2606.14886; the T² factor is that of Hinton et al., arXiv 1503.02531,
-section 2. The paper's abstract does not say whether its cosine is taken on logits or on softened probabilities, so both
-are terms. `terms` has them all.
+with student logits s, teacher logits t, labels y and temperature T. The objective of arXiv 2606.14886 is hard
+cross-entropy plus Kullback-Leibler divergence plus cosine similarity; the factor T² is that of Hinton et al., arXiv
+1503.02531, section 2. The former's abstract does not say whether its cosine is taken of logits or of softened
+probabilities, so both are terms. The module `terms` holds all terms.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
 
 
-@jax.default_matmul_precision("highest")  # by themselves TPUs round factors to bfloat16, GPUs to ten bits
+@jax.default_matmul_precision("highest")  # by default TPUs round factors to bfloat16, GPUs to ten bits
 def objective(
     student: Outputs,
     teacher: Outputs | None,
@@ -33,33 +33,32 @@ def objective(
 ) -> tuple[jax.Array, dict[str, Average]]:
     """The weighted objective of one student on this device's share of the batch.
 
-    Terms that need a label are averaged over the labeled examples of the global batch, the others over all its
-    examples, those over the batch over the classes. Counts are reduced over `axis_name`, sums are not: the loss is this
-    device's *contribution*, and the sum of the contributions (and of their gradients) over the devices is the objective
-    of the global batch.
+    Terms that need a label are averaged over the labeled examples of the global batch. Terms over the batch are
+    averaged over their values, all others over all examples. Counts are reduced over `axis_name`, but sums are not: the
+    loss is this device's *contribution*, and the sum of the contributions (and of their gradients) over the devices is
+    the objective of the global batch.
 
-    Where a hard term has a weight for each class, an example counts with that of its label, whoever else is in the
-    batch: the weighted sum is divided by the number of labeled examples, not by the sum of their weights. For
-    cross-entropy that is PyTorch's `CrossEntropyLoss(weight=w, reduction="sum")` over that number. Its
-    `reduction="mean"` is the same where the weights of the batch have mean 1, as they have over an epoch.
+    If a hard term has a weight for each class, every example has the weight of its label, whichever other examples are
+    in the batch: the weighted sum is divided by the number of labeled examples, not by the sum of their weights. For
+    cross-entropy that is PyTorch's `CrossEntropyLoss(weight=w, reduction="sum")` divided by that number. It equals
+    `reduction="mean"` if the weights of the batch have mean 1, as they have over an epoch.
 
-    A term of weight 0 is still measured, but sends no gradient, so that it cannot turn another term's into NaN.
+    A term of weight 0 is still measured, but has no gradient, so that it cannot turn another term's gradient into NaN.
 
     Args:
         student: outputs of the student for (batch,) examples.
-        teacher: those of the teacher, or None: then only terms without a teacher are measured. No gradient flows into
-            it.
+        teacher: outputs of the teacher, into which no gradient flows; with None, only terms that need no teacher are
+            measured.
         labels: (batch,) int, −1 for unlabeled.
-        weights: a scalar for each term that is measured, by its name in `TERMS`; or (classes,) for one that is `hard`.
+        weights: by name in `TERMS`, a scalar for each measured term, or (classes,) for a `hard` term.
         temperature: positive scalar.
-        projection: (F, G), from the student's features to the teacher's, for the terms that are `projected`.
-        mixed: where images are mixtures (mixup, arXiv 1710.09412), the labels of the second image, (batch,) int, and
-            the share of the first, (batch,) in [0, 1]. Terms that need a label are then mixtures of both labels' terms.
+        projection: (F, G) map from the student's features to the teacher's, for the terms that are `projected`.
+        mixed: if images are mixtures (mixup, arXiv 1710.09412), the labels of the second images, (batch,) int, and the
+            shares of the first, (batch,) in [0, 1]. Terms that need a label are then mixtures of both labels' terms.
         axis_name: mapped device axis, or None on one device.
 
     Returns:
-        The contribution to the loss (scalar), and for each term its sum and count over the global batch, without any
-        weights.
+        The contribution to the loss (scalar), and for each term its sum and count over the global batch, unweighted.
     """
     loss = jnp.zeros((), student.logits.dtype)
     averages = {}
@@ -74,7 +73,7 @@ def objective(
         outputs = _projected(student, projection) if term.projected else student
         outputs = jax.tree.map(lambda x: jnp.where(off, jax.lax.stop_gradient(x), x), outputs)  # noqa: B023
         if term.over_batch:
-            # Every device has the whole batch's value, and contributes its share of it.
+            # Every device computes the values of the whole batch, and contributes its share of their sum.
             batch_outputs, batch_teacher, batch_labels = jax.tree.map(gather, (outputs, teacher, labels))
             values = term.function(batch_outputs, batch_teacher, batch_labels, temperature)
             total, count = jnp.sum(values) / reduce(1), jnp.full((), values.size, values.dtype)
@@ -103,5 +102,5 @@ def _projected(student: Outputs, projection: jax.Array | None) -> Outputs:
 
 
 def _example_weights(weight: jax.Array, labels: jax.Array) -> jax.Array:
-    """A scalar weight as it is; of one for each class that of each example's label, (batch,)."""
+    """A scalar weight unchanged, or of weights (classes,) the weight of each example's label, (batch,)."""
     return weight if jnp.ndim(weight) == 0 else weight[jnp.maximum(labels, 0)]

@@ -1,21 +1,21 @@
-"""What a network says about a batch of images."""
+"""The outputs of a network for a batch of images."""
 
 from typing import Any
 
 import flax.struct
 
 Array = Any
-"""An array of a device, of NumPy, or traced: the same trees are built on the host and traced for a device."""
+"""A device array, a NumPy array or a tracer, because the same trees are built on the host and traced for a device."""
 
 
 @flax.struct.dataclass
 class Outputs:
-    """What every network returns.
+    """The outputs that every network returns.
 
     Attributes:
         logits: (b, classes), in at least float32.
-        features: (b, F), in at least float32: what the last linear layer reads, before dropout; None where nobody needs
-            them.
+        features: (b, F), in at least float32: the input of the last linear layer, before dropout; None if they are not
+            needed.
     """
 
     logits: Array

@@ -1,11 +1,11 @@
-"""The terms of the objective: what a student can be asked for, one function each, and the registry of them all.
+"""The terms of the objective, one function each, and their registry.
 
-A term of one example has values (batch,) that no function here averages. A term that compares a class over the batch
-has values (classes,) and takes the outputs of the whole batch, as does one that compares pairs of examples, with values
-(batch, batch).
+A term of single examples has values (batch,), which no function here averages. Terms over the batch take the outputs of
+the whole batch: those that compare each class over the batch have values (classes,), those that compare pairs of
+examples (batch, batch).
 
-Softmax ignores an offset common to all logits of an example. The cosine of raw logits does not: the term "cosine" also
-asks the student to copy the teacher's offset, "cosine_probabilities" does not.
+Softmax ignores an offset common to all logits of an example, but the cosine of raw logits does not: the term "cosine"
+also asks the student to copy the teacher's offset, "cosine_probabilities" does not.
 
 To add a term: write its function, add it to `TERMS`, compare it with NumPy in tests/objective/test_terms.py.
 """
@@ -55,15 +55,15 @@ def kl_divergence(teacher_logits: jax.Array, student_logits: jax.Array, temperat
 def cosine_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
     """1 − cos(t, s) along the last axis.
 
-    A vector of norm below 1e-12 has no direction: it is given norm 1, so that its distance is 1 and its gradient
-    finite. (`optax.cosine_distance` has a NaN gradient at zero with its default epsilon.)
+    A vector of norm below 1e-12 has no direction, so it is divided by 1 instead of its norm: its distance is then 1 and
+    its gradient finite. (`optax.cosine_distance` with its default epsilon has a NaN gradient at zero.)
 
     Args:
-        teacher: (..., classes) float, logits or probabilities.
-        student: (..., classes) float.
+        teacher: (..., n) float, such as logits, probabilities or features.
+        student: (..., n) float.
 
     Returns:
-        (...) float in [0, 2], one value an example.
+        (...) float in [0, 2].
     """
 
     def unit(x: jax.Array) -> jax.Array:
@@ -74,32 +74,32 @@ def cosine_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
 
 
 ROUNDING = 64
-"""Values that differ by so many units in the last place differ by rounding: that of logits of a hundred, or of sums."""
+"""Units in the last place up to which values count as equal: rounding errors of sums, and of logits of a hundred."""
 
 
 def _rounding(square: jax.Array) -> jax.Array:
-    """The largest sum of squared differences that rounding may leave of values with these sums of squares."""
+    """The largest sum of squared differences that rounding alone causes in values with these sums of squares."""
     return (ROUNDING * jnp.finfo(square.dtype).eps) ** 2 * square
 
 
 def deviations(x: jax.Array) -> jax.Array:
-    """`x` less its mean, over the norm of that, along the last axis.
+    """Deviations of `x` from its mean, divided by their norm, along the last axis.
 
-    Values that differ by rounding alone have no direction. They are divided by 1 in place of that norm: the gradient of
-    what is made of them stays finite, and points to where they come to differ.
+    Deviations due to rounding alone have no direction, so they are divided by 1 instead: gradients through them stay
+    finite, and point to where the values come to differ.
     """
     centered = x - jnp.mean(x, axis=-1, keepdims=True)
-    centered = centered - jnp.mean(centered, axis=-1, keepdims=True)  # the first mean is rounded
+    centered = centered - jnp.mean(centered, axis=-1, keepdims=True)  # again, because the first mean is rounded
     square = jnp.sum(centered**2, axis=-1, keepdims=True)
-    least = jnp.maximum(1e-24, _rounding(jnp.sum(x**2, axis=-1, keepdims=True)))
-    return centered / jnp.sqrt(jnp.where(square > least, square, 1))
+    tolerance = jnp.maximum(1e-24, _rounding(jnp.sum(x**2, axis=-1, keepdims=True)))
+    return centered / jnp.sqrt(jnp.where(square > tolerance, square, 1))
 
 
 def standardized(logits: jax.Array) -> jax.Array:
-    """Logits less their mean, over their standard deviation (n − 1), along the last axis.
+    """Logits minus their mean, divided by their standard deviation (n − 1), along the last axis.
 
     The Z-score of "Logit Standardization in Knowledge Distillation", arXiv 2403.01427, equation 11, without its
-    temperature: a student need not have logits as large as the teacher's.
+    temperature: the student's logits need not be as large as the teacher's.
     """
     return math.sqrt(logits.shape[-1] - 1) * deviations(logits)
 
@@ -107,22 +107,22 @@ def standardized(logits: jax.Array) -> jax.Array:
 def _log_target_and_others(
     logits: jax.Array, labels: jax.Array, temperature: jax.Array | float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log probability of the labeled class and of all others together, (batch,), and of each among the others.
+    """Log probabilities of the labeled class and of all others together, (batch,), and of each class among the others.
 
-    The last is far below any logit at the labeled class.
+    The last are (batch, classes), with a huge negative number at the labeled class.
     """
     scaled = logits / temperature
     target = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     others = jnp.where(target, jnp.finfo(logits.dtype).min / 4, scaled)
-    total = jax.nn.logsumexp(scaled, axis=-1)
-    log_target = jnp.sum(jnp.where(target, scaled, 0), axis=-1) - total
-    return log_target, jax.nn.logsumexp(others, axis=-1) - total, jax.nn.log_softmax(others)
+    log_sum = jax.nn.logsumexp(scaled, axis=-1)
+    log_target = jnp.sum(jnp.where(target, scaled, 0), axis=-1) - log_sum
+    return log_target, jax.nn.logsumexp(others, axis=-1) - log_sum, jax.nn.log_softmax(others)
 
 
 def target_class(
     teacher_logits: jax.Array, student_logits: jax.Array, labels: jax.Array, temperature: jax.Array | float
 ) -> jax.Array:
-    """KL divergence of (p, 1 − p), p being the softened probability of the labeled class, without the factor T².
+    """KL divergence of (p, 1 − p), where p is the softened probability of the labeled class, without the factor T².
 
     The target-class term of "Decoupled Knowledge Distillation", arXiv 2203.08679, equation 6.
 
@@ -145,8 +145,8 @@ def other_classes(
 ) -> jax.Array:
     """KL divergence among the classes that are not the label, without the factor T².
 
-    The non-target-class term of arXiv 2203.08679, equation 6, with a weight of its own: in Hinton's KL it has the
-    teacher's 1 − p. Arguments and result as for `target_class`.
+    The non-target-class term of arXiv 2203.08679, equation 6, without the weight that it has in Hinton's KL, the
+    teacher's 1 − p. Arguments and result are those of `target_class`.
     """
     teacher = _log_target_and_others(teacher_logits, jnp.maximum(labels, 0), temperature)[2]
     student = _log_target_and_others(student_logits, jnp.maximum(labels, 0), temperature)[2]
@@ -157,26 +157,26 @@ def other_classes(
 def correlation_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
     """1 − Pearson's correlation along the last axis, the cosine distance of the `deviations`.
 
-    Of softened probabilities over the classes of an example it is DIST's inter-class term, of those of a class over the
+    On softened probabilities of an example over the classes it is DIST's inter-class term, on those of a class over the
     batch its intra-class term: "Knowledge Distillation from A Stronger Teacher", arXiv 2205.10536, equations 8 and 9.
     """
     return 1 - jnp.sum(deviations(teacher) * deviations(student), axis=-1)
 
 
 def relative_distances(features: jax.Array) -> jax.Array:
-    """Euclidean distances of all pairs, over the mean of those that are not zero.
+    """Euclidean distances of all pairs, divided by the mean of the distances that are not zero.
 
     Args:
         features: (batch, F) float.
 
     Returns:
-        (batch, batch) float ≥ 0; zeros, with zero gradient, where two examples are equal, or but for rounding.
+        (batch, batch) float ≥ 0; zero, with zero gradient, for two examples that are equal up to rounding.
     """
     square = jnp.sum((features[:, None] - features[None, :]) ** 2, axis=-1)
-    own = jnp.sum(features**2, axis=-1)
-    apart = square > jnp.maximum(1e-12, _rounding(own[:, None] + own[None, :]))
-    distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
-    mean = jnp.sum(distances) / jnp.maximum(jnp.sum(apart), 1)
+    square_norms = jnp.sum(features**2, axis=-1)
+    differ = square > jnp.maximum(1e-12, _rounding(square_norms[:, None] + square_norms[None, :]))
+    distances = jnp.where(differ, jnp.sqrt(jnp.where(differ, square, 1)), 0)
+    mean = jnp.sum(distances) / jnp.maximum(jnp.sum(differ), 1)
     return distances / jnp.where(mean > 0, mean, 1)
 
 
@@ -198,10 +198,10 @@ def relational_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
 
 
 def similarity_difference(teacher: jax.Array, student: jax.Array) -> jax.Array:
-    """Squared differences of the similarities of all pairs of examples.
+    """Squared differences between the similarities of all pairs of examples.
 
-    Their mean is the loss of "Similarity-Preserving Knowledge Distillation", arXiv 1907.09682, equations 2 to 4: inner
-    products of features, each row divided by its norm.
+    Their mean is the loss of "Similarity-Preserving Knowledge Distillation", arXiv 1907.09682, equations 2 to 4. The
+    similarities are inner products of features, with each row divided by its norm.
 
     Args:
         teacher: (batch, F) float.
@@ -219,7 +219,7 @@ def similarity_difference(teacher: jax.Array, student: jax.Array) -> jax.Array:
     return (similarities(student) - similarities(teacher)) ** 2
 
 
-# The teacher's outputs below are `Outputs`, or None for a term that needs no teacher.
+# In the functions below, `teacher` is `Outputs`, or None for a term that needs no teacher.
 
 
 def _softened(outputs: Outputs, temperature: jax.Array) -> jax.Array:
@@ -263,7 +263,7 @@ def _dist_intra_batch(student: Outputs, teacher: Any, labels: jax.Array, tempera
 
 
 def _cosine_batch(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
-    """The cosine distance of a class's softened probabilities over the batch.
+    """The cosine distance of each class's softened probabilities over the batch.
 
     From "Cosine Similarity Knowledge Distillation for Individual Class Information Transfer", arXiv 2311.14307, at one
     temperature (its temperature by similarity is left out).
@@ -272,7 +272,7 @@ def _cosine_batch(student: Outputs, teacher: Any, labels: jax.Array, temperature
 
 
 def _features_cosine(student: Outputs, teacher: Any, labels: jax.Array, temperature: jax.Array) -> jax.Array:
-    """The direction of the features alone, as arXiv 2305.17007 asks for (there, that of the teacher's class means)."""
+    """Compares only the direction of features, as arXiv 2305.17007 does (there, with the teacher's class means)."""
     return cosine_distance(teacher.features, student.features)
 
 
@@ -294,15 +294,15 @@ class Term:
     """A term of the objective.
 
     Attributes:
-        function: (student outputs, teacher outputs, labels (batch,), temperature) -> values, with the factor T² where
-            the term has one. The teacher's outputs are None where there is no teacher.
-        title: its name for people, with its unit.
+        function: (student outputs, teacher outputs, labels (batch,), temperature) -> values, with the factor T² if the
+            term has one. The teacher's outputs are None if there is no teacher.
+        title: the term's name for people, with its unit.
         needs_teacher: whether it compares with the teacher.
         needs_labels: whether it needs an example's label. It is then averaged over the labeled examples only.
-        needs_features: whether it reads the pooled features of both.
-        projected: whether it reads the student's features as the teacher's, through a trained linear map.
+        needs_features: whether it reads the pooled features of student and teacher.
+        projected: whether it reads the student's features through a trained linear map to the teacher's.
         over_batch: whether its values are over the whole batch, (classes,) or (batch, batch), not (batch,).
-        needs_three_classes: whether its gradient is 0 where there are two.
+        needs_three_classes: whether its gradient is 0 if there are only two classes.
     """
 
     function: Callable[[Outputs, Any, jax.Array, jax.Array], jax.Array]
@@ -316,16 +316,16 @@ class Term:
 
     @property
     def hard(self) -> bool:
-        """Whether the label is what it asks for. Class weights are for these terms.
+        """Whether its target is the label. Class weights apply to these terms only.
 
-        A term that compares with the teacher and only looks up the label is soft: what it asks for is the teacher's,
-        who was trained with the class weights.
+        A term that compares with the teacher and only looks up the label is soft: its target is the teacher's output,
+        and the teacher was trained with the class weights.
         """
         return self.needs_labels and not self.needs_teacher
 
 
 CORE = ("ce", "kl", "cosine")
-"""The terms of arXiv 2606.14886. They are measured in every run, the others where an arm gives them a weight."""
+"""The terms of arXiv 2606.14886. They are measured in every run; the others are if an arm gives them a weight."""
 
 TERMS: dict[str, Term] = {
     "ce": Term(_ce, "Cross-entropy on the labels, nats", needs_teacher=False, needs_labels=True),

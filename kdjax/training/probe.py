@@ -1,7 +1,8 @@
-"""A frozen encoder as classifier: a linear head fitted to its features, and what its nearest neighbors say.
+"""A frozen encoder as a classifier: a linear head fitted to its features, and a vote of nearest neighbors.
 
-Multinomial regression with an L2 penalty is how encoders are compared ("linear probe", arXiv 2103.00020, appendix A.3);
-its strength is chosen on validation. It takes seconds, because every image goes through the encoder once.
+Encoders are usually compared by multinomial regression with an L2 penalty ("linear probe", arXiv 2103.00020, appendix
+A.3). The strength of the penalty is chosen on validation. The fit takes seconds, because every image goes through the
+encoder once.
 """
 
 import dataclasses
@@ -15,15 +16,17 @@ import numpy as np
 import optax
 
 STRENGTHS = tuple(10.0**power for power in np.arange(-5, 1.01, 0.5))
-"""Penalties that are tried, per squared weight of standardized features and mean cross-entropy."""
+"""Penalties that are tried: factors of half the sum of squared weights of standardized features, which is added to the
+mean cross-entropy."""
 
 ITERATIONS, TOLERANCE = 300, 1e-5
-"""L-BFGS ends after so many iterations, or where the gradient's norm is below."""
+"""L-BFGS ends after so many iterations, or once the norm of the gradient is below the tolerance."""
 
 NEIGHBORS = 10
 
 SIMILARITIES = 2**24
-"""So many are held at a time: with their places a fifth of a gigabyte, however many tiles there are."""
+"""Number of similarities in memory at a time. With their indices they take a fifth of a gigabyte, however many tiles
+there are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Probe:
         bias: (classes,) float32.
         strength: the penalty that was best on validation.
         linear_top1: accuracy of the head on validation, a fraction.
-        neighbors_top1: accuracy of the nearest neighbors there.
+        neighbors_top1: accuracy of the nearest neighbors on validation.
     """
 
     kernel: np.ndarray
@@ -46,12 +49,12 @@ class Probe:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Its numbers, to be kept beside it."""
+        """The strength and the two accuracies, by name."""
         return {name: getattr(self, name) for name in ("strength", "linear_top1", "neighbors_top1")}
 
     @property
     def words(self) -> str:
-        """How it does on validation."""
+        """The accuracies on validation as a phrase for the log."""
         return (
             f"on validation a linear head is right on {100 * self.linear_top1:.2f} % (L2 {self.strength:.2g}), the "
             f"{NEIGHBORS} nearest neighbors on {100 * self.neighbors_top1:.2f} %"
@@ -59,7 +62,7 @@ class Probe:
 
 
 @functools.partial(jax.jit, static_argnames=("classes",))
-@jax.default_matmul_precision("highest")  # rounded by TPUs or GPUs, no gradient would come below TOLERANCE
+@jax.default_matmul_precision("highest")  # at lower precision the gradient would not get below TOLERANCE
 def regression(
     features: jax.Array,
     labels: jax.Array,
@@ -68,14 +71,15 @@ def regression(
     classes: int,
     weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The minimum of mean cross-entropy + strength / 2 · ‖kernel‖², by optax's L-BFGS from zero.
+    """Minimizes mean cross-entropy + strength / 2 · ‖kernel‖² by optax's L-BFGS, starting from zero.
 
     Args:
         features: (n, F) float.
         labels: (n,) int in [0, classes).
-        strength: of the penalty; the bias has none.
+        strength: strength of the penalty; the bias has none.
         classes: number of classes.
-        weights: (classes,) float, what an example of each counts for in the mean, whose divisor stays n; None = all 1.
+        weights: (classes,) float, the weight of an example of each class in the mean, whose divisor stays n; None
+            weighs all examples 1.
 
     Returns:
         kernel (F, classes) and bias (classes,).
@@ -106,33 +110,33 @@ def regression(
 
 
 def nearest(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, count: int = NEIGHBORS) -> np.ndarray:
-    """What the `count` examples of the most similar direction say, by majority; of equally many, the more similar.
+    """Labels by majority vote of the `count` examples of highest cosine similarity. Ties go to the more similar ones.
 
     Args:
-        features: (n, F) float, of labeled examples.
+        features: (n, F) float, the features of the labeled examples.
         labels: (n,) int.
-        queries: (m, F) float.
-        count: of neighbors; all where there are fewer.
+        queries: (m, F) float, the features to label.
+        count: number of neighbors; all examples if there are fewer.
 
     Returns:
-        (m,) int, labels.
+        (m,) int, the labels of the queries.
     """
     unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    directions, asked = unit(features), unit(queries)
-    each, count = max(1, SIMILARITIES // len(features)), min(count, len(features))
+    directions, query_directions = unit(features), unit(queries)
+    chunk, count = max(1, SIMILARITIES // len(features)), min(count, len(features))
 
-    def most_similar(some: np.ndarray) -> np.ndarray:
-        similarities = some @ directions.T
-        places = np.argpartition(similarities, len(features) - count, axis=1)[:, len(features) - count :]
-        order = np.argsort(-np.take_along_axis(similarities, places, 1), axis=1)
-        return np.take_along_axis(places, order, 1)
+    def most_similar(block: np.ndarray) -> np.ndarray:
+        similarities = block @ directions.T
+        indices = np.argpartition(similarities, len(features) - count, axis=1)[:, len(features) - count :]
+        order = np.argsort(-np.take_along_axis(similarities, indices, 1), axis=1)
+        return np.take_along_axis(indices, order, 1)
 
-    chosen = np.concatenate([most_similar(asked[first : first + each]) for first in range(0, len(queries), each)])
+    starts = range(0, len(queries), chunk)
+    neighbors = np.concatenate([most_similar(query_directions[start : start + chunk]) for start in starts])
     votes, rows = np.zeros((len(queries), labels.max() + 1)), np.arange(len(queries))
-    for place in range(chosen.shape[1]):
-        # Similarities are at most 1: together they never outweigh a vote.
-        picked = chosen[:, place]
-        votes[rows, labels[picked]] += 1 + 1e-3 / (1 + place) / count
+    for rank in range(neighbors.shape[1]):
+        # More similar neighbors get a larger bonus, which breaks ties; all bonuses together never outweigh a vote.
+        votes[rows, labels[neighbors[:, rank]]] += 1 + 1e-3 / (1 + rank) / count
     return votes.argmax(1)
 
 
@@ -144,40 +148,40 @@ def probe(
     weights: Sequence[float] = (),
     selected_by: str = "top1",
 ) -> Probe:
-    """The head that is best on validation: by `selected_by`, then by cross-entropy.
+    """Fits a head for each of `STRENGTHS`, and returns the best on validation: by `selected_by`, then by cross-entropy.
 
-    Features are standardized by the training examples for the fit; the head takes them as they are.
+    For the fit, features are standardized by the training examples; the resulting head takes them unstandardized.
 
     Args:
         train: features (n, F) and labels (n,) of the labeled training examples.
-        validation: those that choose the strength.
+        validation: features and labels of the examples that choose the strength.
         classes: number of classes.
-        weights: of the classes in the fit, see `regression`; () = all 1. What is measured on validation has none.
-        selected_by: what validation chooses the strength by, "top1" or "macro_recall".
+        weights: class weights of the fit, see `regression`; () = all 1. Validation is measured without weights.
+        selected_by: the figure by which validation chooses the strength, "top1" or "macro_recall".
     """
     features, labels = train
-    # In float64: a float32 mean of thousands is off by more than a feature's rounding, and a constant seems to vary.
+    # In float64: a float32 mean of thousands is off by more than a feature's rounding, so constants would seem to vary.
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-    deviation = np.where(deviation > 1e-6 * np.abs(features).max(0), deviation, np.inf)  # a constant says nothing
+    deviation = np.where(deviation > 1e-6 * np.abs(features).max(0), deviation, np.inf)  # constant features become 0
     standardized = jnp.asarray(((features - mean) / deviation).astype(features.dtype))
-    given = jnp.asarray(labels)
-    shown, truth = validation
-    by_class = jnp.asarray(weights, standardized.dtype) if len(weights) else None
+    targets = jnp.asarray(labels)
+    queries, truth = validation
+    class_weights = jnp.asarray(weights, standardized.dtype) if len(weights) else None
     best: tuple[tuple[float, float], Probe] | None = None
-    neighbors = float((nearest(features, labels, shown) == truth).mean())
+    neighbors_top1 = float((nearest(features, labels, queries) == truth).mean())
     for strength in STRENGTHS:
-        kernel, bias = map(np.asarray, regression(standardized, given, strength, classes=classes, weights=by_class))
+        fitted = regression(standardized, targets, strength, classes=classes, weights=class_weights)
+        kernel, bias = map(np.asarray, fitted)
         kernel = kernel / deviation[:, None]
         bias = (bias - mean @ kernel).astype(np.float32)
         kernel = kernel.astype(np.float32)
-        logits = shown @ kernel + bias
-        right = logits.argmax(1) == truth
-        recalls = [right[truth == label].mean() for label in np.unique(truth)]
-        top1 = float(right.mean())
+        logits = queries @ kernel + bias
+        correct = logits.argmax(1) == truth
+        recalls = [correct[truth == label].mean() for label in np.unique(truth)]
+        top1 = float(correct.mean())
         score = top1 if selected_by == "top1" else float(np.mean(recalls))
         nll = float(optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean())
         if best is None or (score, -nll) > best[0]:
-            fitted = Probe(kernel, bias, strength, top1, neighbors)
-            best = (score, -nll), fitted
+            best = (score, -nll), Probe(kernel, bias, strength, top1, neighbors_top1)
     assert best is not None
     return best[1]

@@ -155,7 +155,7 @@ OF_RESULTS = (
     ),
     Mutant(
         "kdjax/training/probe.py",
-        "by_class = jnp.asarray(weights, standardized.dtype) if len(weights) else None",
+        "class_weights = jnp.asarray(weights, standardized.dtype) if len(weights) else None",
         "by_class = None",
         "tests/training/test_probe.py -k copies",
     ),
