@@ -17,6 +17,7 @@ from kdjax.inputs import augment
 from kdjax.networks import pretrained
 from kdjax.run.run import open_run
 from kdjax.teacher.store import tree_digest
+from kdjax.training import initial_weights
 
 pytestmark = pytest.mark.slow
 STUDENTS = [(row, column, f"{arm}/{seed}") for row, seed in enumerate(SEEDS) for column, arm in enumerate(ARMS)]
@@ -169,7 +170,7 @@ def test_students_start_from_the_tensors_of_the_file(finished, tmp_path):
     assert str(finished.weights) in finished.said
     config = finished.config.copy_and_resolve_references()
     student = open_run(config, tmp_path / "run", finished.folder / "cache", lambda line: None).student
-    state = student.initial()
+    state = initial_weights.initial(student)
     there = load_file(finished.weights)
     heads = []
     for row, column, _ in STUDENTS:

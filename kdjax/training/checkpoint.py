@@ -1,11 +1,11 @@
-"""Checkpoints of a population, through orbax.
+"""Checkpoints of a population, written and read by orbax.
 
 Model, optimizer, best-so-far and the averages since the last evaluation are separate items, so that evaluation
-restores only what it needs. The latest two are kept; each student's best is part of the state and needs no checkpoint
-of its own.
+restores only what it needs. The latest two checkpoints are kept; each student's best is part of the state and needs no
+checkpoint of its own.
 
 A checkpoint appears under its step's name when it is complete. Beside it, `STEP.crc32.json` holds a checksum of each of
-its files: one that was damaged later is put aside, and the one before it is used.
+its files. A checkpoint that was damaged later is put aside, and the one before it is used.
 """
 
 import errno
@@ -32,22 +32,22 @@ from kdjax.runtime.memory import tree_bytes
 from kdjax.training.state import Best, TrainState
 
 FOLDER = "checkpoints"
-"""Of a stage, in the folder of the stage."""
+"""The folder of checkpoints in the folder of a stage."""
 
 ITEMS = ("model", "optimizer", "best", "averages")
 
 DAMAGED = "damaged-"
-"""What the name of a checkpoint that was put aside begins with, before its step."""
+"""Prefix of the name of a damaged checkpoint that was put aside; its step follows."""
 
 KEPT = 2
-"""The latest checkpoints; one with as many after it is being deleted."""
+"""How many of the latest checkpoints are kept. One with as many after it may be being deleted."""
 
 LOOKS = 20
-"""So often checkpoints that another process writes are looked at until none of them goes meanwhile."""
+"""How often opening the checkpoints that another process writes is retried if one of them is deleted meanwhile."""
 
 
 def begun(stage: Path) -> bool:
-    """Whether a stage has checkpoints, of any kind: by the names in its folder alone. Damaged ones count."""
+    """Whether a stage's folder has checkpoints, by the names alone. Damaged ones count."""
     return any(any((stage / FOLDER).glob(names)) for names in ("[0-9]*", f"{DAMAGED}*"))
 
 
@@ -58,7 +58,7 @@ class Checkpoints:
         directory: made if absent, unless `read_only`.
         mapping: where restored states are placed.
         log: takes a line about each checkpoint that is put aside.
-        read_only: another process writes here. Nothing is made, put aside or deleted.
+        read_only: whether another process writes here; then nothing is made, put aside or deleted.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Checkpoints:
         self._log = log
         self._read_only = read_only
         self._read_back = False
-        self._manager = _settled(self._opened) if read_only else self._opened()
+        self._manager = _open_settled(self._open) if read_only else self._open()
 
-    def _opened(self) -> ocp.CheckpointManager:
+    def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self.directory.absolute(),
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
@@ -90,33 +90,33 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def latest_whole_step(self) -> int | None:
-        """Step of the latest checkpoint that is whole, or None where there is none at all; damaged ones are put aside.
+        """Step of the latest undamaged checkpoint, or None if there are no checkpoints. Damaged ones are put aside.
 
-        The first process looks, and all follow it.
+        The first process checks the files and decides for all.
 
         Raises:
             InputError: every checkpoint is damaged.
         """
-        steps, found = sorted(self._manager.all_steps(), reverse=True), -1
+        steps, whole = sorted(self._manager.all_steps(), reverse=True), -1
         for step in steps if jax.process_index() == 0 else ():
             damage = self._damage(step)
             if damage is None:
-                found = step
+                whole = step
                 break
             self._log(f"checkpoint {self.directory}/{step} is damaged ({damage}); the one before it is used")
             self._put_aside(step)
-        found = first_process_says(found)
-        if jax.process_index() > 0 and steps and found != steps[0]:
+        whole = first_process_says(whole)
+        if jax.process_index() > 0 and steps and whole != steps[0]:
             self._manager.reload()  # the first process has put later ones aside
-        if found < 0 and (steps or any(self.directory.glob(f"{DAMAGED}*"))):  # now, or when this was said before
+        if whole < 0 and (steps or any(self.directory.glob(f"{DAMAGED}*"))):  # put aside now, or in an earlier start
             raise self._all_damaged()
-        return None if found < 0 else found
+        return None if whole < 0 else whole
 
     def save(self, state: TrainState, averages: dict[str, Average]) -> None:
         """Saves `state` under its step, with the averages since the last evaluation. Every process calls this.
 
         Raises:
-            InputError: it could not be written; the checkpoints before are as they were.
+            InputError: it could not be written; the earlier checkpoints are unchanged.
         """
         state, averages = self._mapping.to_global((state, averages))
         step = int(state.step.addressable_data(0))
@@ -132,19 +132,19 @@ class Checkpoints:
             )
             if jax.process_index() == 0:
                 self._seal(step)
-            if not self._read_back:  # once: a place that orbax cannot read from is told at the first checkpoint
+            if not self._read_back:  # once, so that a path from which orbax cannot read fails at the first checkpoint
                 self._check_layout(step, {"model": model})
                 self._read_back = True
         except (OSError, ValueError) as error:
-            # tensorstore tells a full disk as a ValueError.
-            code = re.search(r"os_error_code='(\d+)'", str(error))  # behind a page of tensorstore's own
+            # tensorstore reports a full disk as a ValueError, with the system's error code deep in its message.
+            code = re.search(r"os_error_code='(\d+)'", str(error))
             if not code and not isinstance(error, OSError) and "Error writing" not in str(error):
                 raise
             why = os.strerror(int(code[1])) if code else reason(error)
             raise self._unwritten(step, why) from (OSError(int(code[1]), why) if code else error)
 
     def restore(self, like: TrainState, averages: dict[str, Average]) -> tuple[TrainState, dict[str, Average]] | None:
-        """The latest state and the averages saved with it, or None where there is none.
+        """The latest state and the averages saved with it, or None if there is no checkpoint.
 
         Args:
             like: a state of the same layout; shapes and dtypes suffice.
@@ -161,7 +161,9 @@ class Checkpoints:
         return state, restored["averages"]
 
     def restore_best(self, like: TrainState) -> tuple[Best, dict[str, Any]]:
-        """Each student's best so far, and the latest `step`, `params`, `batch_stats` and `failed`; not the optimizer.
+        """Each student's best so far, and the latest `step`, `params`, `batch_stats`, `failed` and any `ema`.
+
+        The optimizer's state is not read.
 
         Raises:
             InputError: there is no checkpoint, every one is damaged, the latest cannot be read, or has another layout.
@@ -173,12 +175,12 @@ class Checkpoints:
         return restored["best"], restored["model"]
 
     def restore_model(self, like: TrainState, step: int) -> tuple[dict[str, Any], np.ndarray]:
-        """Variables of the students as they were evaluated at `step`, and at which step each failed, −1 = it did not.
+        """The students' variables as they are evaluated at `step`, and the step at which each failed (−1: it has not).
 
         Leaves lead with (seed, arm).
 
         Raises:
-            OSError, ValueError, KeyError: the checkpoint is gone, or goes while it is read.
+            OSError, ValueError, KeyError: the checkpoint is gone, or is deleted while it is read.
         """
         model, _, _ = _items(like)
         abstract = jax.tree.map(
@@ -190,15 +192,15 @@ class Checkpoints:
         return variables, np.asarray(model["failed"])
 
     def all_steps(self) -> list[int]:
-        """Steps of all checkpoints there are, in order."""
+        """Steps of all checkpoints, in ascending order."""
         return sorted(self._manager.all_steps())
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until everything is written."""
         self._manager.close()
 
     def _restore(self, **items: Any) -> Any:
-        """The items of the latest checkpoint that is whole, or None where there is none at all."""
+        """The items of the latest undamaged checkpoint, or None if there are no checkpoints."""
         sharding = self._mapping.global_sharding
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), items)
         arguments = ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in abstract.items()})
@@ -209,10 +211,10 @@ class Checkpoints:
                 return {name: self._mapping.from_global(restored[name]) for name in items}
             except (InputError, Preempted):
                 raise
-            except Exception as error:  # orbax raises whatever its parts meet in a file that is cut short
+            except Exception as error:  # orbax's parts raise many types of exceptions for a truncated file
                 if self._sums(step).exists() or self._read_only or jax.process_count() > 1:
                     raise InputError(f"checkpoint {self.directory}/{step} cannot be read ({reason(error)})") from error
-                # Its process died before it was sealed, as power loss leaves it.
+                # It has no checksums: its process died before they were written, such as at a power loss.
                 self._log(f"checkpoint {self.directory}/{step} cannot be read; the one before it is used")
                 self._put_aside(step)
         return None
@@ -224,17 +226,17 @@ class Checkpoints:
         )
 
     def _check_layout(self, step: int, items: dict[str, Any]) -> None:
-        # Compared before anything is read: a restore that fails half-way leaves reads behind that nobody awaits.
-        there = self._manager.item_metadata(step)
-        saved, wanted = _shapes(there["model"].tree), _shapes(items["model"])
-        for name in sorted({*saved, *wanted}):
-            if saved.get(name) != wanted.get(name):
+        # Compared before anything is read: a restore that fails half-way leaves asynchronous reads that nobody awaits.
+        metadata = self._manager.item_metadata(step)
+        saved, expected = _shapes(metadata["model"].tree), _shapes(items["model"])
+        for name in sorted({*saved, *expected}):
+            if saved.get(name) != expected.get(name):
                 raise InputError(
                     f"checkpoint {self.directory}/{step} does not fit this configuration: "
-                    f"{name} has shape {saved.get(name)}, needed {wanted.get(name)}"
+                    f"{name} has shape {saved.get(name)}, needed {expected.get(name)}"
                 )
         sizes = lambda tree: sorted(_shapes(tree).values())
-        if "optimizer" in items and sizes(there["optimizer"].tree) != sizes(items["optimizer"]):
+        if "optimizer" in items and sizes(metadata["optimizer"].tree) != sizes(items["optimizer"]):
             raise InputError(
                 f"checkpoint {self.directory}/{step} has another optimizer state, as an earlier version of kdjax kept "
                 "it: end this training with that version, or train in another workdir"
@@ -245,16 +247,16 @@ class Checkpoints:
         folder = self.directory / str(step)
         sums = {str(path.relative_to(folder)): _crc32(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         write_text(self._sums(step), json.dumps(sums, indent=0))
-        kept = {self._sums(one) for one in self._manager.all_steps()}
+        current = {self._sums(step) for step in self._manager.all_steps()}
         for path in self.directory.glob("*.crc32.json"):
-            if path not in kept:
+            if path not in current:
                 path.unlink(missing_ok=True)
 
     def _sums(self, step: int) -> Path:
         return self.directory / f"{step}.crc32.json"
 
     def _damage(self, step: int) -> str | None:
-        """What is wrong with a checkpoint, or None. One whose process died before it was sealed is taken as it is."""
+        """What is wrong with a checkpoint, or None. One without checksums passes: its process died before `_seal`."""
         if not self._sums(step).exists():
             return None
         folder = self.directory / str(step)
@@ -272,30 +274,30 @@ class Checkpoints:
     def _put_aside(self, step: int) -> None:
         if self._read_only:
             return
-        # A run that goes on from the one before reaches the same step, and may find it damaged again.
+        # A run that goes on from the checkpoint before reaches this step again, and that checkpoint may be damaged too.
         name = f"{DAMAGED}{step}"
-        names = itertools.chain([name], (f"{name}-{again}" for again in itertools.count(2)))
-        free = next(name for name in names if not (self.directory / name).exists())
-        os.replace(self.directory / str(step), self.directory / free)
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        unused = next(name for name in names if not (self.directory / name).exists())
+        os.replace(self.directory / str(step), self.directory / unused)
         self._sums(step).unlink(missing_ok=True)
         self._manager.reload()
 
     def _unwritten(self, step: int, why: str) -> InputError:
-        last = max((one for one in self._manager.all_steps() if one < step), default=None)
+        last = max((saved for saved in self._manager.all_steps() if saved < step), default=None)
         return InputError(
             f"checkpoint {self.directory}/{step} could not be written: {why}. The last good one is that of step "
             f"{last}; make room and run the same command again"
         )
 
 
-def _settled(opened: Callable[[], ocp.CheckpointManager]) -> ocp.CheckpointManager:
-    """Looks again where a checkpoint goes while orbax looks at all of them: another process deletes it."""
+def _open_settled(open_manager: Callable[[], ocp.CheckpointManager]) -> ocp.CheckpointManager:
+    """Calls `open_manager`, again if another process deletes a checkpoint while orbax lists them."""
     for _ in range(LOOKS):
         try:
-            return opened()
+            return open_manager()
         except FileNotFoundError:
             time.sleep(0.2)
-    return opened()
+    return open_manager()
 
 
 def _items(state: TrainState) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""A learner whose network stays as its weights are: its head is fitted to its features, or is the file's as well."""
+"""Networks that are not trained: their weights stay as they are, and at most a head is fitted to their features."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from kdjax.training.state import TrainState, update_best
 
 
 class Encoder(nn.Module):
-    """A network's features in place of its logits.
+    """A network that returns its features in place of its logits.
 
     Args:
-        network: the network, whose parameters are under `network`.
+        network: the network; its parameters are under `network`.
     """
 
     network: nn.Module
 
     @property
     def bands(self) -> InputBands:
-        """Those of the network."""
+        """The bands of the network."""
         return self.network.bands
 
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
@@ -46,62 +46,62 @@ class Encoder(nn.Module):
 def fit_head(
     learner: Learner, train: Split, validation: Split, *, selected_by: str, weights: Sequence[float] = ()
 ) -> tuple[TrainState, Probe]:
-    """The state of a single network at the end of its schedule, its head fitted to the features of plain images.
+    """Fits the head of a single network to the features of its images, without augmentation.
 
     Args:
-        learner: of one network, with a head of one linear layer.
+        learner: a single network with a head of one linear layer.
         train: labeled examples.
         validation: chooses the penalty.
         selected_by: see `TrainingData.selected_by`.
-        weights: of the classes; () = all alike.
+        weights: class weights; () weighs all classes alike.
 
     Returns:
-        The state on the host, and the fit.
+        The state at the end of the schedule, on the host, and the fit.
 
     Raises:
-        InputError: the network gives values that are not finite.
+        InputError: the network's outputs are not finite.
     """
     state: Any = jax.tree.map(np.asarray, initial_weights.initial(learner))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    placed = learner.mapping.place({kind: {"network": leaves} for kind, leaves in variables.items()}, "rows")
+    encoder = learner.mapping.place({kind: {"network": leaves} for kind, leaves in variables.items()}, "rows")
     encode = predictor(Encoder(learner.network), size=learner.size, mapping=learner.mapping)
-    pairs = [(encode(placed, split.images)[0, 0], split.labels) for split in (train, validation)]
+    features = [(encode(encoder, split.images)[0, 0], split.labels) for split in (train, validation)]
     classes = variables["params"]["head"]["bias"].shape[-1]
-    fitted = probe(*pairs, classes=classes, weights=weights, selected_by=selected_by)
-    head = {"kernel": fitted.kernel[None, None], "bias": fitted.bias[None, None]}
+    fit = probe(*features, classes=classes, weights=weights, selected_by=selected_by)
+    head = {"kernel": fit.kernel[None, None], "bias": fit.bias[None, None]}
     variables["params"] = {**variables["params"], "head": head}
-    return _ended(learner, state, variables, validation, selected_by)[0], fitted
+    return _final_state(learner, state, variables, validation, selected_by)[0], fit
 
 
 def as_trained(
     learner: Learner, classes: Sequence[str], validation: Split, *, selected_by: str
 ) -> tuple[TrainState, dict[str, Any]]:
-    """A single network as it was trained elsewhere, head included.
+    """Loads a single network as it was trained elsewhere, with its head.
 
     Args:
-        learner: of one network. Its section's `classes` name the logits of the file, in their order; where there are
-            none, the file's metadata do.
-        classes: of the data set, each among those of the file, whose others are left out.
-        validation: measures it.
+        learner: a single network. `classes` of its section names the logits of the file in their order; if it is empty,
+            the file's metadata do.
+        classes: the classes of the data set. The file must have each of them; its other classes are left out.
+        validation: the split that the network is measured on.
         selected_by: see `TrainingData.selected_by`.
 
     Returns:
-        The state on the host, and its figures on validation.
+        The state at the end of the schedule, on the host, and its figures on validation.
 
     Raises:
         InputError: the file lacks a tensor or a class, does not say which logit is which class, or gives logits that
             are not finite.
     """
     field, source = f"{learner.name}.weights", learner.section.weights
-    declared, told = list(map(str, learner.section.classes)), class_names(source)
-    places = class_places(f"{field} {source}", told, declared, classes)
-    names = declared or told or ()
+    declared, stored = list(map(str, learner.section.classes)), class_names(source)
+    indices = class_places(f"{field} {source}", stored, declared, classes)
+    names = declared or stored or ()
     network = learner.network.clone(num_classes=len(names))
     example = images_for(network, learner.size)
-    made: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), key(0), example)
-    blank = {kind: made.get(kind, {}) for kind in ("params", "batch_stats")}
+    layout: Any = jax.eval_shape(lambda key, images: network.init(key, images, train=False), key(0), example)
+    layout = {kind: layout.get(kind, {}) for kind in ("params", "batch_stats")}
     try:
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), layout)
         loaded = initial_weights.load(learner, zeros, "whole")
     except InputError as error:
         raise InputError(
@@ -110,19 +110,19 @@ def as_trained(
         ) from None
     initial_weights.write_record(learner, loaded)
     head = loaded.variables["params"]["head"]
-    last = head.get("logits", head)  # of a head of several layers
-    last |= {leaf: value[..., places] for leaf, value in last.items()}
+    last = head.get("logits", head)  # a head of several layers names its last one "logits"
+    last |= {leaf: value[..., indices] for leaf, value in last.items()}
     state: Any = jax.tree.map(np.asarray, learner.scratch())
     variables = jax.tree.map(lambda leaf: leaf[None, None], loaded.variables)
-    return _ended(learner, state, variables, validation, selected_by)
+    return _final_state(learner, state, variables, validation, selected_by)
 
 
-def _ended(
+def _final_state(
     learner: Learner, state: Any, variables: dict[str, Any], validation: Split, selected_by: str
 ) -> tuple[TrainState, dict[str, Any]]:
-    """`state` with these variables, at the end of the schedule, and what validation says of them."""
-    said = learner.predictor(learner.mapping.place(variables, "rows"), validation.images)
-    metrics = population_metrics(said, validation.labels)[0][0]
+    """`state` with these variables at the end of the schedule, and their figures on validation."""
+    logits = learner.predictor(learner.mapping.place(variables, "rows"), validation.images)
+    metrics = population_metrics(logits, validation.labels)[0][0]
     if metrics["nll"] is None:
         raise InputError(
             f"{learner.name}.weights {learner.section.weights}: the network gives values that are not finite for "

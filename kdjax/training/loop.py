@@ -1,4 +1,4 @@
-"""The one loop, for teacher and students alike."""
+"""The training loop of teachers and students."""
 
 import functools
 import time
@@ -21,10 +21,12 @@ from kdjax.training.state import TrainState, update_best
 from kdjax.training.step import Averages
 
 PAUSE, LONGEST_PAUSE = 0.01, 0.05
-"""Share of a chunk's time, and seconds, that a CPU has to give its working memory back in."""
+"""After each chunk on a CPU, the loop pauses for this share of the chunk's time, but no longer than these seconds, so
+that the client returns its working memory."""
 
 SAVING_SHARE = 0.05
-"""The most of the time that saving may take, where epochs are so short that a checkpoint after each would take more."""
+"""Largest share of the time that goes into saving. If epochs are so short that a checkpoint after each would take more,
+some are skipped."""
 
 
 def fit(
@@ -39,16 +41,16 @@ def fit(
 ) -> TrainState:
     """Trains a population from `state` to the end of its schedule, evaluating and saving on the way.
 
-    Steps go to the devices several at a time, so many as take `progress.CHUNK_SECONDS`; their number changes no result.
-    Evaluations, checkpoints and the end fall between two chunks.
+    Steps go to the devices in chunks that take about `progress.CHUNK_SECONDS`; the length of a chunk does not change
+    the result. Evaluations, checkpoints and the end fall between two chunks.
 
     Args:
-        population: who trains, on what.
+        population: the networks, their data and their step.
         state: where to begin; its step number is the only clock.
-        averages: those since the last evaluation, on the devices; of nothing where training begins.
+        averages: the averages since the last evaluation, on the devices; empty at the start of a training.
         checkpoints: where states are saved, after each validation unless that would take more than `SAVING_SHARE`.
-        writer: where metrics go.
-        progress: what is shown.
+        writer: where metrics are written.
+        progress: what is shown to the user.
         trace: steps to profile.
 
     Returns:
@@ -65,10 +67,11 @@ def fit(
     clock = Clock(population, progress, number)
     failed = _check_failed(state, None, population, checkpoints, progress)
     empty = jax.tree.map(jnp.zeros_like, averages)
-    # A CPU's client takes working memory when a call is sent, so two in flight would have it twice, and gives it back
-    # a moment after the results: without a pause a process took 8 to 12 GB at 224 px where 4.5 suffice (measured).
+    # JAX's CPU client allocates working memory when a call is dispatched, so two calls in flight would need it twice,
+    # and frees it a moment after the results: without a pause, a process took 8 to 12 GB at 224 px instead of 4.5 GB
+    # (measured).
     ahead, trim = jax.default_backend() != "cpu", heap.Trim()
-    before = None  # averages that are fetched while the next chunk runs
+    previous = None  # averages of the chunk before, fetched while the next chunk runs
     save_due = time.monotonic()
     while number < total:
         if preemption.requested():
@@ -79,16 +82,16 @@ def fit(
         count = min(boundary - number, clock.chunk())
         if trace is not None:
             count = trace.before(number, count, state)
-        share, sent = feed(number, count), time.monotonic()
+        share, dispatched = feed(number, count), time.monotonic()
         state, averages = step(state, averages, share, np.int32(count))
-        if ahead and before is not None:
-            clock.tick(number, before)
+        if ahead and previous is not None:
+            clock.tick(number, previous)
         number += count
         if not ahead:
             clock.tick(number, averages)
-            time.sleep(min(LONGEST_PAUSE, PAUSE * (time.monotonic() - sent)))
+            time.sleep(min(LONGEST_PAUSE, PAUSE * (time.monotonic() - dispatched)))
             trim()
-        before = averages
+        previous = averages
         if trace is not None:
             trace.after(number, state)
         if number < boundary:
@@ -97,19 +100,19 @@ def fit(
         writer.write(number, "train", _by_network(averages, population), epoch=_epoch(population, number))
         state, scores = validate(state)
         writer.write(number, "validation", _by_network(scores, population), epoch=_epoch(population, number))
-        measured, averages, before = averages, empty, None
-        began, last = time.monotonic(), number == total or bool((np.asarray(state.failed) >= 0).all())
-        if devices.first_process_says(last or began >= save_due):
+        epoch_averages, averages, previous = averages, empty, None
+        start, last = time.monotonic(), number == total or bool((np.asarray(state.failed) >= 0).all())
+        if devices.first_process_says(last or start >= save_due):
             checkpoints.save(state, averages)
-            ended = time.monotonic()
-            save_due = ended + (ended - began) * (1 / SAVING_SHARE - 1)
-        clock.evaluated(number, measured, scores[population.data.selected_by])
+            end = time.monotonic()
+            save_due = end + (end - start) * (1 / SAVING_SHARE - 1)
+        clock.evaluated(number, epoch_averages, scores[population.data.selected_by])
         failed = _check_failed(state, failed, population, checkpoints, progress)
     return state
 
 
 def _validation(population: Population) -> Callable[[TrainState], tuple[TrainState, dict[str, np.ndarray]]]:
-    """Measures a state on validation and keeps each network's best in it; the scores are (seed, arm)."""
+    """A function that evaluates a state on validation, updates its `best`, and returns it with scores (seed, arm)."""
     learner, validation, selected_by = population.learner, population.data.validation, population.data.selected_by
     predict = learner.predictor
     latest = learner.section.select == "last"
@@ -120,9 +123,8 @@ def _validation(population: Population) -> Callable[[TrainState], tuple[TrainSta
         scores = {name: _scores(metrics, name) for name in dict.fromkeys(("top1", selected_by, "nll"))}
         dtype = state.best.score.dtype
         worst = {selected_by: -1.0, "nll": np.inf}
-        ranks = tuple(np.where(np.isnan(scores[name]), low, scores[name]).astype(dtype) for name, low in worst.items())
-        placed = learner.mapping.place(ranks, "rows")
-        return keep_best(state, *placed), scores
+        ranks = tuple(np.where(np.isnan(scores[name]), bad, scores[name]).astype(dtype) for name, bad in worst.items())
+        return keep_best(state, *learner.mapping.place(ranks, "rows")), scores
 
     return validate
 
@@ -132,13 +134,15 @@ def _epoch(population: Population, step: int) -> float:
 
 
 def _scores(metrics: list[list[dict[str, Any]]], name: str) -> np.ndarray:
-    """One metric by (seed, arm), float64; NaN for a network that blew up."""
-    return np.array([[np.nan if one[name] is None else one[name] for one in row] for row in metrics])
+    """One metric by (seed, arm), float64; NaN for a network whose outputs are not finite."""
+    return np.array([[np.nan if figures[name] is None else figures[name] for figures in row] for row in metrics])
 
 
 def _by_network(values: Mapping[str, Any], population: Population) -> dict[str, dict[str, float]]:
-    """Arrays or averages of (seed, arm), by the name of the network; see `Arm.is_measured` for what is left out."""
-    arrays = {name: np.asarray(one.compute() if hasattr(one, "compute") else one) for name, one in values.items()}
+    """Arrays or averages (seed, arm), regrouped by the name of the network, without what `Arm.is_measured` excludes."""
+    arrays = {
+        name: np.asarray(value.compute() if hasattr(value, "compute") else value) for name, value in values.items()
+    }
     return {
         network: {name: float(array[row, column]) for name, array in arrays.items() if arm.is_measured(name)}
         for row, networks in enumerate(population.learner.names)
@@ -148,28 +152,33 @@ def _by_network(values: Mapping[str, Any], population: Population) -> dict[str, 
 
 def _check_failed(
     state: TrainState,
-    before: np.ndarray | None,
+    known: np.ndarray | None,
     population: Population,
     checkpoints: Checkpoints,
     progress: Progress,
 ) -> np.ndarray:
-    """The steps at which networks failed, (seed, arm), after a line for each that is new.
+    """Logs each network that has failed since the last check, and returns the steps of all failures, (seed, arm).
+
+    Args:
+        state: the latest state.
+        known: the result of the last check; None logs nothing.
+        population, checkpoints, progress: see `fit`.
 
     Raises:
-        InputError: none is left.
+        InputError: every network has failed.
     """
-    learner, now = population.learner, np.asarray(state.failed)
-    for row, column in np.argwhere((before < 0) & (now >= 0)) if before is not None else ():
-        step = int(now[row, column])
+    learner, failed = population.learner, np.asarray(state.failed)
+    for row, column in np.argwhere((known < 0) & (failed >= 0)) if known is not None else ():
+        step = int(failed[row, column])
         progress.log(
             f"{learner.folder.name}: {learner.names[row][column]}: loss or gradient not finite at step {step}; this "
             f"network keeps its last good parameters. The batch was "
             f"{', '.join(population.examples_of(step, row, column))}"
         )
-    if (now >= 0).all():
+    if (failed >= 0).all():
         raise InputError(
-            f"{learner.folder.name}: nothing is left to train, the last network failed at step {now.max()}. "
+            f"{learner.folder.name}: nothing is left to train, the last network failed at step {failed.max()}. "
             f"{checkpoints.directory}/{checkpoints.latest_step} holds the last good parameters; "
             "try a lower learning rate in another workdir"
         )
-    return now
+    return failed

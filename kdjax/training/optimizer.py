@@ -10,8 +10,9 @@ import optax
 from kdjax.training.state import PROJECTION
 
 SMALL = 2**12
-"""Elements up to which leaves are updated together, as one vector. Most leaves are as small, such as BatchNorm's, and
-each by itself costs a start a dozen operations to trace and compile. Copies of larger ones would slow the steps."""
+"""Leaves of at most so many elements are updated together, as one vector. Most leaves are that small, such as those of
+BatchNorm, and each on its own adds a dozen operations to trace and compile. Copies of larger leaves would slow the
+steps."""
 
 
 def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
@@ -24,7 +25,7 @@ def _path_mask(predicate: Callable[[list[str]], bool]) -> Callable[[Any], Any]:
 _is_kernel = _path_mask(lambda names: names[-1] == "kernel")
 _is_small = functools.partial(jax.tree.map, lambda leaf: leaf.size <= SMALL)
 _is_large = functools.partial(jax.tree.map, lambda leaf: leaf.size > SMALL)
-# The layer of the classes; the hidden layers of a head of several come from the file of weights, as the body does.
+# Only the last layer of the head: its hidden layers, if any, come from the file of weights, as the body does.
 _is_new = _path_mask(lambda names: PROJECTION in names or names[:-1] in (["head"], ["head", "logits"]))
 
 
@@ -45,17 +46,17 @@ def adamw(
 ) -> optax.GradientTransformation:
     """AdamW (arXiv 1711.05101) after clipping by the global norm, with optax's b1 = 0.9, b2 = 0.999 and eps = 1e-8.
 
-    The decay is multiplied by the learning rate of the step and by `head_factor`, as the rest of the update is.
+    Like the rest of the update, the decay is multiplied by the learning rate of the step and by `head_factor`.
 
-    Built inside the traced step, so that `learning_rate` and `weight_decay` can be one student's entries of an array;
-    the layout of its state depends on neither.
+    The transformation is built inside the traced step, so that `learning_rate` and `weight_decay` can be one student's
+    entries of an array. The layout of its state depends on neither.
 
     Args:
         learning_rate: learning rate of this step.
         weight_decay: decay per unit of learning rate, on leaves named "kernel" only: BatchNorm and biases are spared.
         clip: largest global gradient norm; 0 leaves gradients as they are.
-        head_factor: factor on the learning rate of what begins from nothing: the layer of the classes and the
-            projection.
+        head_factor: factor on the learning rate of the layers that start from scratch: the layer of the classes and
+            the projection.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(),

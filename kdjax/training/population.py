@@ -44,7 +44,7 @@ class Online:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What a population trains on, and what it is selected by.
+    """What a population trains on, and what its networks are selected by.
 
     Attributes:
         train: the training split.
@@ -52,13 +52,13 @@ class TrainingData:
         data_seed: keys the views.
         augmentation: how views differ from their images.
         selected_by: the figure of `metrics.classification` by which validation ranks steps.
-        on_device: whether all training images and outputs of the teacher lie in the devices' memory, or are read from
-            the host.
+        on_device: whether all training images and teacher outputs lie in the devices' memory; if not, they are read
+            from the host.
         views: size of the pool of views of an example; 0 = a fresh view every time.
-        stored: outputs of the teacher, leaves (views, examples, …) of which [views, examples] gives a part, or None.
+        stored: stored teacher outputs, or None. Leaves are (views, examples, …) and are indexed [views, examples].
         online: a teacher that runs inside the step, or None.
         mixup: see `Recipe`.
-        balanced: whether every class is drawn equally often, or every example.
+        balanced: whether every class, rather than every example, is drawn equally often.
     """
 
     train: Split
@@ -112,18 +112,22 @@ class Population:
         """The compiled step, with the data and the settings of the arms placed on the devices."""
         learner, data = self.learner, self.data
         mapping, students = learner.mapping, len(learner.seeds) * len(self.arms)
-        what = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
-        mapped = told(self.compiled(), what, learner.log)
+        title = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
+        step = told(self.compiled(), title, learner.log)
         constants = (
             mapping.place(self.examples(whole=True)),
             mapping.place(data.online.variables) if data.online else None,
             mapping.place(self.hyperparameters(), "arms"),
             mapping.place(np.array(learner.seeds, np.int32), "seeds"),
         )
-        return lambda state, averages, share, count: mapped(state, averages, *constants, share, count)
+        return lambda state, averages, share, count: step(state, averages, *constants, share, count)
 
     def compiled(self) -> Any:
-        """`planned_steps` on the devices: of state (donated), averages, examples, teacher, arms, seeds, plan, count."""
+        """`planned_steps` mapped over the devices; JAX compiles it at the first call.
+
+        Its arguments are the state (donated), averages, examples, teacher variables, hyperparameters, seeds, plan and
+        count.
+        """
 
         def program(*args: Any, axis_name: str | None = None) -> tuple[TrainState, Averages]:
             return planned_steps(*args, recipe=self.recipe, axis_name=axis_name)
@@ -132,11 +136,11 @@ class Population:
         return self.learner.mapping.map(program, kinds, (0, 1), donate=(0,))
 
     def lowered(self) -> jax.stages.Lowered:
-        """The step before it is compiled. Training finds the compiled one where JAX keeps programs in a cache."""
+        """The lowered step. Once it is compiled, training finds it in JAX's compilation cache, if that is enabled."""
         return self.compiled().lower(*self.arguments())
 
     def arguments(self) -> tuple[Any, ...]:
-        """What `compiled` takes in training: as shapes alone what lies on the devices, and images of the host."""
+        """The arguments of `compiled` in training. Shapes replace arrays on the devices and images from the host."""
         learner, data, layout = self.learner, self.data, self.learner.mapping.layout
         return (
             layout(learner.layout, "rows"),
@@ -150,24 +154,24 @@ class Population:
         )
 
     def share(self) -> PlanStep:
-        """This process's share of the first steps, in the shapes that the feed brings; what is read as shapes alone."""
+        """This process's share of the first steps. Shapes replace images and teacher outputs read from the host."""
         share = resident(self.plan, self.learner.mapping, self.longest)(0, 1)
         if self.data.on_device:
             return share
 
-        def part(held: Any, axes: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((*share.examples.shape, *held.shape[axes:]), held.dtype)
+        def gathered(array: Any, axes: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*share.examples.shape, *array.shape[axes:]), array.dtype)
 
-        images = part(self.data.train.images, 1)
+        images = gathered(self.data.train.images, 1)
         return dataclasses.replace(
             share,
             images=images,
             partner_images=None if share.partners is None else images,
-            teacher=jax.tree.map(lambda leaf: part(leaf, 2), self.data.stored),
+            teacher=jax.tree.map(lambda leaf: gathered(leaf, 2), self.data.stored),
         )
 
     def examples(self, *, whole: bool) -> Examples:
-        """What lies in the devices' memory; arrays that may lie in files are read, or stand there as shapes alone."""
+        """What lies in the devices' memory. Unless `whole`, shapes replace images and teacher outputs, unread."""
         data, device = self.data, self.learner.mapping.local[0]
         images: Any = None
         stored = None
@@ -180,35 +184,35 @@ class Population:
         return Examples(images, data.train.labels, stored, np.int32(data.data_seed))
 
     def with_arms_at_once(self, number: int | None) -> "Population":
-        """The same with so many arms of a step side by side."""
+        """A copy that computes `number` arms of a step side by side, see `Recipe.arms_at_once`."""
         return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, arms_at_once=number))
 
     def on(self, mapping: DeviceMapping) -> "Population":
-        """The same on other devices; what is compiled for its own is kept where these are they."""
+        """A copy on other devices. On the same devices it is the object itself, which keeps its compiled functions."""
         if mapping.shape == self.learner.mapping.shape:
             return self
         return dataclasses.replace(self, learner=dataclasses.replace(self.learner, mapping=mapping))
 
     def hyperparameters(self) -> Hyperparameters:
-        """The arms as arrays, with the group of examples of each where there are several."""
+        """The arms as arrays, including each arm's group of examples if there are several groups."""
         hyper = hyperparameters(self.arms)
         if isinstance(self.plan, Groups):
             hyper = dataclasses.replace(hyper, group=np.array(self.groups, np.int32))
         return hyper
 
     def feed(self, first: int) -> Feed:
-        """What brings the examples of the steps from `first` on to the devices."""
+        """The feed that brings the examples of each step from `first` on to the devices."""
         if self.data.on_device:
             return resident(self.plan, self.learner.mapping, self.longest)
         data, last = self.data, self.learner.total_steps
         return streamed(self.plan, self.learner.mapping, data.train.images, first, last, data.stored)
 
     def examples_of(self, step: int, row: int, column: int) -> list[str]:
-        """Names of the examples that a network was shown in a step."""
-        shown = self.plan(step)[0][row]
+        """Names of the examples in the batch of one network at a step."""
+        examples = self.plan(step)[0][row]
         if isinstance(self.plan, Groups):
-            shown = shown[self.groups[column]]
-        return [self.data.train.names[index] for index in shown]
+            examples = examples[self.groups[column]]
+        return [self.data.train.names[index] for index in examples]
 
 
 def population(learner: Learner, arms: tuple[Arm, ...], data: TrainingData) -> Population:
@@ -217,17 +221,17 @@ def population(learner: Learner, arms: tuple[Arm, ...], data: TrainingData) -> P
     batch_size = section.batch_size
     warmup = round(section.warmup_epochs * len(data.train) / batch_size)
     labels = tuple(data.train.labels.tolist()) if data.balanced else None
-    everyone = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0, labels=labels)
+    common = Plan(learner.seeds, len(data.train), batch_size, data.views, partners=data.mixup > 0, labels=labels)
     labeled = tuple(np.flatnonzero(data.train.labels >= 0).tolist())
 
-    def shown(arm: Arm) -> Plan:
+    def plan_of(arm: Arm) -> Plan:
         if not arm.labeled_only:
-            return everyone
-        # A baseline without a teacher needs none of its views: it is shown a new crop every time.
-        return dataclasses.replace(everyone, views=data.views if arm.needs_teacher else 0, rows=labeled)
+            return common
+        # Without a teacher there is no pool of stored views to draw from: every view is a new crop.
+        return dataclasses.replace(common, views=data.views if arm.needs_teacher else 0, rows=labeled)
 
-    plans = tuple(dict.fromkeys(map(shown, arms)))
-    taught = data.stored is not None or data.online is not None
+    plans = tuple(dict.fromkeys(map(plan_of, arms)))
+    has_teacher = data.stored is not None or data.online is not None
     recipe = Recipe(
         network=learner.network,
         size=learner.size,
@@ -246,8 +250,8 @@ def population(learner: Learner, arms: tuple[Arm, ...], data: TrainingData) -> P
         data,
         recipe,
         Groups(plans) if len(plans) > 1 else plans[0],
-        groups=tuple(plans.index(shown(arm)) for arm in arms),
-        measured=tuple(term for term in measured_terms(arms) if taught or not TERMS[term].needs_teacher),
+        groups=tuple(plans.index(plan_of(arm)) for arm in arms),
+        measured=tuple(term for term in measured_terms(arms) if has_teacher or not TERMS[term].needs_teacher),
         evaluate_every=epoch,
         longest=epoch if data.on_device else 1,  # images from the host come one step at a time
     )

@@ -1,4 +1,4 @@
-"""Exact evaluation: every example once, the last partial batch padded and its padding cut away again."""
+"""Exact evaluation: every example counts once, and the padding of the last batch is cut away."""
 
 import functools
 import math
@@ -18,8 +18,8 @@ from kdjax.training.step import eval_step
 
 BATCH_PER_DEVICE, LEAST_BATCH = 64, 16
 LAYER_BYTES = 1 << 30
-"""What a layer of all students together may have as input and output on a device: large populations at large sizes take
-smaller batches. A constant, so that the same program runs on every machine of a kind."""
+"""Largest input and output of a layer on a device, for all students together, so large populations at large image sizes
+get smaller batches. It is a constant so that the same program runs on all machines of a kind."""
 
 
 def predictor(network: nn.Module, *, size: int, mapping: DeviceMapping) -> Callable[[Any, Images], np.ndarray]:
@@ -35,64 +35,64 @@ def predictor(network: nn.Module, *, size: int, mapping: DeviceMapping) -> Calla
         It returns logits (seed, arm, N, classes) float32, the same in every process. Each process reads its own share
         of a batch.
     """
-    # Counted when first used: of a teacher whose logits are on disk, never.
+    # Counted at the first use, because a teacher whose logits are on disk never predicts.
     image_bytes = functools.cache(lambda: cost(network, size)["activation_bytes"])
     step, trim = compiled(network, size=size, mapping=mapping), heap.Trim()
 
     def predict(variables: Any, images: Images) -> np.ndarray:
-        # A power of two for less than a batch: small splits of about one length share a program.
-        whole = max(LEAST_BATCH, 1 << (len(images) - 1).bit_length())
+        # Less than a full batch is rounded up to a power of two: small splits of similar lengths then share a program.
+        rounded = max(LEAST_BATCH, 1 << (len(images) - 1).bit_length())
         batch = min(
             len(mapping.devices) * batch_per_device(variables, image_bytes()),
-            _next_multiple(whole, len(mapping.devices)),
+            _next_multiple(rounded, len(mapping.devices)),
         )
-        pieces = []
+        logits = []
         for start in range(0, len(images), batch):
-            # The last batch is filled up with the last image, and cut again.
+            # The last batch is padded with the last image.
             share = mapping.split(np.minimum(np.arange(start, start + batch), len(images) - 1))
-            pieces.append(np.asarray(step(variables, images[share]))[:, :, : len(images) - start])
+            logits.append(np.asarray(step(variables, images[share]))[:, :, : len(images) - start])
             trim()
-        return np.concatenate(pieces, axis=2)
+        return np.concatenate(logits, axis=2)
 
     return predict
 
 
 def compiled(network: nn.Module, *, size: int, mapping: DeviceMapping) -> Any:
-    """`eval_step` on the devices: of the variables of a population and a batch of images."""
+    """`eval_step` mapped over the devices, as a function of a population's variables and a batch of images."""
     return mapping.map(functools.partial(eval_step, network=network, size=size), ("rows", "batch"), "rows")
 
 
 def batch_per_device(variables: Any, image_bytes: int) -> int:
-    """How many images a population, whose leaves lead with (seed, arm), is shown at once.
+    """How many images a device evaluates at once.
 
     Args:
-        variables: of the population.
-        image_bytes: the largest input and output of a layer, one image and one student, see `networks.cost`.
+        variables: the population's variables, whose leaves lead with (seed, arm).
+        image_bytes: the largest input and output of a layer for one image and one student, see `networks.cost`.
     """
     students = math.prod(jax.tree.leaves(variables)[0].shape[:2])
     return max(1, min(BATCH_PER_DEVICE, LAYER_BYTES // (students * image_bytes)))
 
 
 def mean_over_symmetries(predict: Callable[[Images], np.ndarray], images: Images) -> np.ndarray:
-    """Mean probabilities over the eight rotations and reflections of each image: an aerial image has no upright.
+    """Mean probabilities over the eight rotations and reflections of each image, as an aerial image has no upright.
 
     Args:
-        predict: from images to logits (..., N, classes).
+        predict: a function from images to logits (..., N, classes).
         images: (N, side, side, bands).
 
     Returns:
         (..., N, classes) float64 logarithms of the means.
     """
 
-    def turned(block: np.ndarray, *, turns: int, reflected: bool) -> np.ndarray:
+    def transform(block: np.ndarray, *, turns: int, reflected: bool) -> np.ndarray:
         return np.rot90(block[:, :, ::-1] if reflected else block, turns, (1, 2))
 
     orientations = [
-        Rows.of(images).viewed(functools.partial(turned, turns=turns, reflected=reflected))
+        Rows.of(images).viewed(functools.partial(transform, turns=turns, reflected=reflected))
         for reflected in (False, True)
         for turns in range(4)
     ]
-    return np.logaddexp.reduce([metrics.log_softmax(predict(one)) for one in orientations]) - np.log(8)
+    return np.logaddexp.reduce([metrics.log_softmax(predict(view)) for view in orientations]) - np.log(8)
 
 
 def _next_multiple(value: int, of: int) -> int:
@@ -101,4 +101,4 @@ def _next_multiple(value: int, of: int) -> int:
 
 def population_metrics(logits: np.ndarray, labels: np.ndarray) -> list[list[dict[str, Any]]]:
     """`metrics.classification` for every (seed, arm) of logits (seed, arm, N, classes) and labels (N,)."""
-    return [[metrics.classification(one, labels) for one in row] for row in logits]
+    return [[metrics.classification(student, labels) for student in row] for row in logits]

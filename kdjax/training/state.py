@@ -17,25 +17,27 @@ from kdjax.networks.layers import images_for
 from kdjax.runtime import compiling, keys
 
 PROJECTION = "projection"
-"""Among the parameters of a network in training: its features' linear map to the teacher's, which belongs to the
-objective. `without_projection` leaves the network."""
+"""Name, among the parameters of a network in training, of the linear map from its features to the teacher's. The map
+belongs to the objective; `without_projection` returns the parameters of the network alone."""
 
 
 @struct.dataclass
 class Best:
-    """Each student's best evaluation so far, and the network it was made with."""
+    """Each student's best evaluation so far, and the variables that were evaluated."""
 
     step: jax.Array
     """(seed, arm) int32: step of that evaluation, −1 before the first."""
     score: jax.Array
-    """(seed, arm): what evaluations are ranked by, see `TrainingData.selected_by`, a fraction; −1 before the first."""
+    """(seed, arm): the figure that evaluations are ranked by, a fraction, see `TrainingData.selected_by`; −1 before the
+    first."""
     nll: jax.Array
+    """(seed, arm): negative log-likelihood on validation, nats; infinite before the first."""
     params: Any
     batch_stats: Any
 
     @property
     def variables(self) -> dict[str, Any]:
-        """For `network.apply`, with leading (seed, arm) axes."""
+        """The evaluated variables, as `network.apply` takes them but with leading (seed, arm) axes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -49,10 +51,10 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     ema: dict[str, Any]
-    """Exponential moving averages of `params` and `batch_stats` under these names, or {} where none are kept."""
+    """Exponential moving averages of `params` and `batch_stats` under these names, or {} if none are kept."""
     failed: jax.Array
-    """(seed, arm) int32: the step whose loss or gradient was not finite, −1 while there was none. The student stays as
-    it was before that step."""
+    """(seed, arm) int32: the step whose loss or gradient was not finite, −1 if there was none. The student stays as it
+    was before that step."""
     best: Best
 
     @property
@@ -62,12 +64,15 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What is evaluated and selected, for `network.apply`, leading with (seed, arm): the averages where kept."""
+        """The variables that are evaluated and selected: the moving averages, if they are kept.
+
+        Leaves lead with (seed, arm).
+        """
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def initializer(network: nn.Module, image_size: int) -> Callable[[jax.Array], dict[str, Any]]:
-    """From a key to the variables of one network before training, under `params` and `batch_stats`.
+    """A compiled function from a key to the initial variables of one network, under `params` and `batch_stats`.
 
     Args:
         network: flax module called as `network(images, train)`.
@@ -96,32 +101,34 @@ def create(
     """Initial state. Arms of one seed start alike; seeds differ in what `pretrained` leaves to be initialized.
 
     Args:
-        initialized: from `initializer`. JAX traces it once, however many states are made with it.
-        optimizer: as `optimizer.adamw`, its settings bound; only the layout of its state matters here.
+        initialized: from `initializer`. JAX traces it once, however many states are created with it.
+        optimizer: as `optimizer.adamw` with its settings bound; only the layout of its state matters here.
         seeds: one integer a seed.
         arms: number of arms.
         ema: whether moving averages are kept.
-        projection: lengths of the features of student and teacher, where the objective maps the ones to the others.
-        pretrained: from the variables of one network, as shapes and dtypes, to the same with arrays in place of those
-            that it has. The others are initialized.
+        projection: feature lengths of student and teacher, if the objective maps student features to the teacher's.
+        pretrained: takes the shapes and dtypes of the variables of one network, and returns them with arrays in place
+            of the pretrained ones. The others are initialized.
     """
-    given = pretrained(jax.eval_shape(initialized, keys.key(0)))
+    loaded = pretrained(jax.eval_shape(initialized, keys.key(0)))
     missing = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
 
-    # Only what is missing: to compile what draws every weight of a MobileNetV2 takes seconds.
+    # Only what is missing: compiling a program that draws every weight of a MobileNetV2 takes seconds.
     @functools.partial(jax.jit, compiler_options=compiling.for_once())
-    def drawn(key: jax.Array) -> dict[str, Any]:
-        return jax.tree.map(lambda leaf, new: new if missing(leaf) else None, given, initialized(key))
+    def initialize_missing(key: jax.Array) -> dict[str, Any]:
+        return jax.tree.map(lambda leaf, new: new if missing(leaf) else None, loaded, initialized(key))
 
-    def one(seed: int) -> dict[str, Any]:
+    def network(seed: int) -> dict[str, Any]:
         key = keys.key(seed)
-        own: dict[str, Any] = jax.tree.map(lambda leaf, new: new if missing(leaf) else leaf, given, drawn(key))
+        variables: dict[str, Any] = jax.tree.map(
+            lambda leaf, new: new if missing(leaf) else leaf, loaded, initialize_missing(key)
+        )
         if projection is None:
-            return own
+            return variables
         kernel = nn.initializers.lecun_normal()(jax.random.fold_in(key, 1), projection, jnp.zeros(()).dtype)
-        return {**own, "params": {**own["params"], PROJECTION: {"kernel": kernel}}}
+        return {**variables, "params": {**variables["params"], PROJECTION: {"kernel": kernel}}}
 
-    # One program, where leaf by leaf each shape would be compiled on its own.
+    # One program, because leaf by leaf each shape would be compiled on its own.
     @functools.partial(jax.jit, compiler_options=compiling.for_once())
     def population(networks: list[dict[str, Any]]) -> TrainState:
         def stack(*leaves: jax.Array) -> jax.Array:
@@ -133,7 +140,7 @@ def create(
         dtype = jnp.zeros(()).dtype
         return TrainState(
             step=jnp.zeros((), jnp.int32),
-            # Copies, as the state is donated, and no buffer may be donated twice.
+            # Copies, because the state is donated and no buffer may be donated twice.
             opt_state=jax.vmap(jax.vmap(optimizer(0.0, 0.0).init))(variables["params"]),
             ema=jax.tree.map(jnp.copy, variables) if ema else {},
             failed=jnp.full(rows, -1, jnp.int32),
@@ -146,7 +153,7 @@ def create(
             **variables,
         )
 
-    return population([one(seed) for seed in seeds])
+    return population([network(seed) for seed in seeds])
 
 
 def without_projection(params: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def without_projection(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows_where(condition: jax.Array, new: Any, old: Any) -> Any:
-    """Leaf by leaf `new` where `condition` (seed, arm) holds, else `old`."""
+    """Selects, leaf by leaf, `new` where `condition` (seed, arm) holds and `old` elsewhere."""
 
     def select(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
@@ -164,15 +171,15 @@ def rows_where(condition: jax.Array, new: Any, old: Any) -> Any:
 
 
 def update_best(state: TrainState, score: jax.Array, nll: jax.Array, *, latest: bool = False) -> TrainState:
-    """Keeps each student's best evaluation: higher score, then lower NLL, then the earlier.
+    """The state with each student's best evaluation: the higher score, then the lower NLL, then the earlier one.
 
-    Students that are not alive keep what they have.
+    Students that have failed keep the evaluation they have.
 
     Args:
         state: the state that was evaluated.
-        score: (seed, arm) on validation, such as top-1, a fraction.
+        score: (seed, arm) figure on validation, such as top-1, a fraction.
         nll: (seed, arm) validation negative log-likelihood, nats.
-        latest: keeps this evaluation, whatever the one before was.
+        latest: keeps this evaluation even if an earlier one was better.
     """
     best = state.best
     better = ((score > best.score) | ((score == best.score) & (nll < best.nll)) | latest) & state.alive

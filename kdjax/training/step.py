@@ -1,8 +1,8 @@
 """The steps: pure functions of arrays, written for one device of a mapped axis.
 
 `axis_name` names that axis, or is None on one device. `devices.DeviceMapping.map` supplies it. A step over several
-devices computes what it computes on one, up to rounding: sums and counts are reduced apart, BatchNorm takes the moments
-of the global batch, and random bits are keyed by the place in the global batch.
+devices computes what it computes on one, up to rounding: sums and counts are reduced separately, BatchNorm uses the
+moments of the global batch, and random bits are keyed by the position in the global batch.
 """
 
 import dataclasses
@@ -34,17 +34,17 @@ class Recipe:
     Attributes:
         network: the network in training.
         size: side of its input, px.
-        optimizer: from learning rate and weight decay to an optax transformation.
+        optimizer: a function of learning rate and weight decay that returns an optax transformation.
         schedule: factor on the learning rate as a function of the step.
         augmentation: how views differ from their images.
         ema: decay of the moving averages of parameters and statistics, for a state that keeps them. In step n (from 0)
-            it is min(ema, (1 + n) / (10 + n)), so that the first parameters are soon forgotten.
-        mixup: parameter of the Beta distribution of the mixing shares (arXiv 1710.09412); 0 mixes nothing. A mixture
-            has no stored outputs: with `mixup` the teacher is online, or there is none.
+            the decay is min(ema, (1 + n) / (10 + n)), so that the first parameters are soon forgotten.
+        mixup: parameter of the Beta distribution of the mixing shares (arXiv 1710.09412); 0 mixes nothing. There are
+            no stored teacher outputs for mixtures: with `mixup` the teacher is online, or there is none.
         teacher: an online teacher, or None.
-        teacher_size: side of its input, px: the same crop at its own resolution.
-        arms_at_once: None computes all students side by side; a number computes one seed after the other, so many of
-            its arms side by side, in the memory of so many students.
+        teacher_size: side of the teacher's input, px: it sees the same crop at its own resolution.
+        arms_at_once: None computes all students side by side. A number computes one seed after the other, and that
+            many of its arms side by side, in the memory of that many students.
     """
 
     network: nn.Module
@@ -61,7 +61,7 @@ class Recipe:
 
 @struct.dataclass
 class Student:
-    """One network in training, or with leading axes (seed, arm) all of a population."""
+    """One network in training, or all networks of a population if leaves lead with (seed, arm)."""
 
     params: Any
     batch_stats: Any
@@ -98,7 +98,7 @@ def update(
     Args:
         student: leaves without population axes.
         batch: this device's share, leaves lead with (batch,).
-        hyper: of one arm: scalars, or weights (classes,).
+        hyper: the hyperparameters of one arm: scalars, or weights (classes,).
         step: () int32, number of the update.
         recipe: what is fixed.
         axis_name: mapped device axis.
@@ -136,18 +136,18 @@ def update(
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     transformation = recipe.optimizer(hyper.learning_rate * recipe.schedule(step), hyper.weight_decay)
     updates, opt_state = transformation.update(grads, student.opt_state, student.params)
-    one = jnp.ones((), loss.dtype)
-    averages |= {"loss": Average(total=loss, count=one), "grad_norm": Average(total=grad_norm, count=one)}
+    count = jnp.ones((), loss.dtype)
+    averages |= {"loss": Average(total=loss, count=count), "grad_norm": Average(total=grad_norm, count=count)}
     return Student(optax.apply_updates(student.params, updates), batch_stats, opt_state), finite, averages
 
 
 def train_step(
     state: TrainState, batch: Batch, hyper: Hyperparameters, *, recipe: Recipe, axis_name: str | None = None
 ) -> tuple[TrainState, Averages]:
-    """One update of every student of the population on its seed's batch.
+    """One update of every student of the population, on the batch of its seed.
 
-    A student whose loss or gradient is not finite, judged after the reduction over devices, keeps its last good
-    variables and is marked as failed at this step.
+    A student whose loss or gradient is not finite after the reduction over devices keeps its last good variables, and
+    is marked as failed at this step.
 
     Args:
         state: leaves lead with (seed, arm).
@@ -161,23 +161,23 @@ def train_step(
         The new state, and the `Average`s of `update` with leaves (seed, arm).
     """
 
-    def one(student: Student, batch: Batch, hyper: Hyperparameters) -> tuple[Student, jax.Array, Averages]:
+    def update_one(student: Student, batch: Batch, hyper: Hyperparameters) -> tuple[Student, jax.Array, Averages]:
         if hyper.group is not None:
             batch = jax.tree.map(lambda leaf: leaf[hyper.group], batch)
         return update(student, batch, hyper, state.step, recipe=recipe, axis_name=axis_name)
 
     students = Student(state.params, state.batch_stats, state.opt_state)
     if recipe.arms_at_once is None:
-        over_seeds = jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))
+        over_seeds = jax.vmap(jax.vmap(update_one, (0, None, 0)), (0, 0, None))
         new, finite, averages = over_seeds(students, batch, hyper)
     else:
-        side_by_side = recipe.arms_at_once if recipe.arms_at_once > 1 else None
+        batch_size = recipe.arms_at_once if recipe.arms_at_once > 1 else None
 
-        def one_seed(row: tuple[Student, Batch]) -> tuple[Student, jax.Array, Averages]:
+        def update_seed(row: tuple[Student, Batch]) -> tuple[Student, jax.Array, Averages]:
             arms, shared = row
-            return jax.lax.map(lambda arm: one(arm[0], shared, arm[1]), (arms, hyper), batch_size=side_by_side)
+            return jax.lax.map(lambda arm: update_one(arm[0], shared, arm[1]), (arms, hyper), batch_size=batch_size)
 
-        new, finite, averages = jax.lax.map(one_seed, (students, batch))
+        new, finite, averages = jax.lax.map(update_seed, (students, batch))
     failed = jnp.where(state.alive & ~finite, state.step, state.failed)
     kept = rows_where(failed < 0, new, students)
     if state.ema:
@@ -202,7 +202,7 @@ def train_step(
 def eval_step(
     variables: Any, images: jax.Array, *, network: nn.Module, size: int, axis_name: str | None = None
 ) -> jax.Array:
-    """Logits of every student on plainly resized images.
+    """Logits of every student on images that are only resized.
 
     Args:
         variables: leaves lead with (seed, arm).
@@ -216,11 +216,11 @@ def eval_step(
     """
     inputs = eval_views(images, size)
 
-    def one(row: Any) -> jax.Array:
-        outputs: Any = network.apply(row, inputs, train=False)
+    def logits_of(student: Any) -> jax.Array:
+        outputs: Any = network.apply(student, inputs, train=False)
         return outputs.logits
 
-    logits = jax.vmap(jax.vmap(one))(variables)
+    logits = jax.vmap(jax.vmap(logits_of))(variables)
     if axis_name is not None:
         logits = jax.lax.all_gather(logits, axis_name, axis=2, tiled=True)
     return logits
@@ -237,15 +237,15 @@ def planned_step(
     recipe: Recipe,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Averages]:
-    """Gathers, augments, looks up or computes the teacher's outputs once, and updates every student.
+    """Gathers and augments the images, gets the teacher's outputs once, and updates every student.
 
-    The teacher's outputs are those of `examples` or of the plan, or those of one forward pass of `recipe.teacher` per
-    seed where it is given, or none. Each serves all arms of its seed.
+    The teacher's outputs come from one forward pass of `recipe.teacher` per seed if there is such a teacher, otherwise
+    from the plan or from `examples` if these hold any. They serve all arms of their seed.
 
     Args:
         state: see `train_step`.
         examples: the training split.
-        teacher_variables: variables of `recipe.teacher`, without population axes; None where it is None.
+        teacher_variables: variables of `recipe.teacher`, without population axes; None without such a teacher.
         hyper: see `train_step`.
         seeds: (seed,) int32.
         plan: this device's share of the step.
@@ -255,30 +255,31 @@ def planned_step(
     keys = dropout_keys(seeds, state.step, plan.places)
     share = mixing_shares(keys, recipe.mixup) if recipe.mixup else None
     images = examples.images[plan.examples] if plan.images is None else plan.images
-    drawn = view_keys(examples.data_seed, plan.examples, plan.views)
+    views = view_keys(examples.data_seed, plan.examples, plan.views)
     if share is not None:
         partners = examples.images[plan.partners] if plan.partner_images is None else plan.partner_images
-        partners_drawn = view_keys(examples.data_seed, plan.partners, plan.partner_views)
+        partner_views = view_keys(examples.data_seed, plan.partners, plan.partner_views)
 
     def pixels(size: int) -> jax.Array:
-        first = render(images, drawn, size, recipe.augmentation)
+        first = render(images, views, size, recipe.augmentation)
         if share is None:
             return first
         weight = share[..., None, None, None].astype(first.dtype)
-        return weight * first + (1 - weight) * render(partners, partners_drawn, size, recipe.augmentation)
+        return weight * first + (1 - weight) * render(partners, partner_views, size, recipe.augmentation)
 
     inputs, outputs = pixels(recipe.size), None
     if recipe.teacher is not None:
-        seen = inputs if recipe.teacher_size == recipe.size else pixels(recipe.teacher_size)
-        outputs = frozen_outputs(recipe.teacher, teacher_variables, seen)
+        teacher_inputs = inputs if recipe.teacher_size == recipe.size else pixels(recipe.teacher_size)
+        outputs = frozen_outputs(recipe.teacher, teacher_variables, teacher_inputs)
     elif examples.teacher is not None or plan.teacher is not None:
-        looked_up = plan.teacher
-        if looked_up is None:
-            # Of a mean over views there is one. Arms that need no teacher may be shown views beyond the last.
-            stored = lambda leaf: leaf[jnp.minimum(plan.views, len(leaf) - 1), plan.examples]
-            looked_up = jax.tree.map(stored, examples.teacher)
-        # Features are stored in half precision; the objective takes their differences in full.
-        outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), looked_up)
+        stored = plan.teacher
+        if stored is None:
+            # View numbers may exceed the stored views: a mean over views is stored as one view, and arms that need no
+            # teacher may draw fresh views.
+            gather = lambda leaf: leaf[jnp.minimum(plan.views, len(leaf) - 1), plan.examples]
+            stored = jax.tree.map(gather, examples.teacher)
+        # Features are stored in half precision, but compared in at least float32.
+        outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), stored)
     batch = Batch(
         images=inputs,
         labels=examples.labels[plan.examples],
@@ -290,11 +291,11 @@ def planned_step(
 
 
 def empty_averages(rows: tuple[int, int], terms: Sequence[str]) -> Averages:
-    """Averages of nothing, to begin a window of `planned_steps` with.
+    """Averages with zero counts, from which `planned_steps` starts after each evaluation.
 
     Args:
         rows: (seeds, arms).
-        terms: names of the terms that are measured, see `arms.measured_terms`; without a teacher those that need none.
+        terms: names of the terms that are measured, see `arms.measured_terms`; without a teacher, those that need none.
     """
     return {name: Average(total=jnp.zeros(rows), count=jnp.zeros(rows)) for name in (*terms, "loss", "grad_norm")}
 
@@ -310,23 +311,25 @@ def planned_steps(
     count: jax.Array,
     **options: Any,
 ) -> tuple[TrainState, Averages]:
-    """`planned_step` over the first `count` steps of `plan`: one program, and the same result, whatever their number.
+    """`planned_step` over the first `count` steps of `plan`, as one program for every `count`.
+
+    How steps are divided among calls does not change the result.
 
     Args:
         state: see `planned_step`.
-        averages: those of earlier steps, which go on, or `empty_averages`.
+        averages: the averages so far, or `empty_averages`.
         examples, teacher_variables, hyper, seeds: see `planned_step`.
         plan: leaves lead with (step,), before the axes of a `PlanStep`.
         count: () int32, at most the length of the step axis.
         **options: keyword arguments of `planned_step`.
 
     Returns:
-        The state after these steps, and the averages over them and the earlier ones.
+        The state after these steps, and the averages including these steps.
     """
 
     def body(index: jax.Array, carry: tuple[TrainState, Averages]) -> tuple[TrainState, Averages]:
-        now = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), plan)
-        state, latest = planned_step(carry[0], examples, teacher_variables, hyper, seeds, now, **options)
-        return state, {name: carry[1][name].merge(one) for name, one in latest.items()}
+        plan_step = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), plan)
+        state, latest = planned_step(carry[0], examples, teacher_variables, hyper, seeds, plan_step, **options)
+        return state, {name: carry[1][name].merge(average) for name, average in latest.items()}
 
     return jax.lax.fori_loop(0, count, body, (state, averages))

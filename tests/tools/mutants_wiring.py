@@ -97,8 +97,8 @@ WIRED = (
     Mutant(POPULATION, "partners=data.mixup > 0, labels", "partners=False, labels", f"{WIRING} -k averages"),
     Mutant(
         POPULATION,
-        "groups=tuple(plans.index(shown(arm)) for arm in arms)",
-        "groups=tuple(plans.index(shown(arm)) for arm in arms[::-1])",
+        "groups=tuple(plans.index(plan_of(arm)) for arm in arms)",
+        "groups=tuple(plans.index(plan_of(arm)) for arm in arms[::-1])",
         f"{BASELINE} -k equally",
     ),
     Mutant(
@@ -152,8 +152,8 @@ WIRED = (
     ),
     Mutant(
         "kdjax/training/frozen.py",
-        "value[..., places] for",
-        "value[..., sorted(places)] for",
+        "value[..., indices] for",
+        "value[..., sorted(indices)] for",
         "tests/training/test_frozen.py -k order_of_our_classes",
     ),
     Mutant(
@@ -252,7 +252,7 @@ WIRED = (
     ),
     Mutant(
         "kdjax/training/memory_plan.py",
-        "        left = measured()  # the compiler",
+        "        budget = measure_budget()  # the compiler",
         "        # the compiler",
         "tests/training/test_memory_plan.py -k leaves_behind",
     ),

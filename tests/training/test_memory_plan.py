@@ -47,7 +47,7 @@ def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: N
     monkeypatch.setattr(memory_plan, "free", lambda devices, room: free(tried) if callable(free) else free)
     monkeypatch.setattr(memory_plan, "_state_bytes", lambda population: 0)
     monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
-    monkeypatch.setattr(memory_plan, "_held_bytes", lambda population: held)
+    monkeypatch.setattr(memory_plan, "_example_bytes", lambda population: held)
     monkeypatch.setattr(memory_plan, "needs", compiled)
     return memory_plan.arms_at_once(Trained(), said.append, last=last), tried, said
 
@@ -79,7 +79,7 @@ def test_images_outputs_and_an_online_teacher_lie_on_the_device(tmp_path, colors
     images, labels = colors
     data = training_data(colors)
     rest = 4 * len(labels) + 4  # the labels and the data seed
-    bytes_of = lambda data: memory_plan._held_bytes(population(learner(tmp_path, MAPPINGS["one"]()), arms(), data))
+    bytes_of = lambda data: memory_plan._example_bytes(population(learner(tmp_path, MAPPINGS["one"]()), arms(), data))
     assert bytes_of(data) == images.nbytes + 2 * len(labels) * 3 * 4 + rest
     assert bytes_of(dataclasses.replace(data, on_device=False)) == rest
     online = Online(None, {"kernel": np.zeros((5, 7), np.float32)}, size=8)
