@@ -32,8 +32,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         (...) float, one value an example, 0 where unlabeled.
     """
     labeled = labels >= 0
-    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.where(labeled, labels, 0)[..., None], axis=-1)
-    return jnp.where(labeled, -picked[..., 0], 0)
+    log_probability = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.where(labeled, labels, 0)[..., None], axis=-1)
+    return jnp.where(labeled, -log_probability[..., 0], 0)
 
 
 def kl_divergence(teacher_logits: jax.Array, student_logits: jax.Array, temperature: jax.Array | float) -> jax.Array:

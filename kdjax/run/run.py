@@ -205,8 +205,8 @@ def _student(
         if teacher is not None:
             length = networks.feature_count(teacher.network, teacher.size)
         else:  # an encoder: `validate` has refused teachers without features
-            given = config.teacher
-            length = opened(given.onnx, declared(given, dataset), given.image_size or size).length
+            encoder = config.teacher
+            length = opened(encoder.onnx, declared(encoder, dataset), encoder.image_size or size).length
         projection = networks.feature_count(network, size), length
     return Learner(
         name="student",

@@ -61,7 +61,7 @@ def fit(
         Preempted: the run was asked to end; a checkpoint was saved.
     """
     learner, number = population.learner, int(state.step)
-    total, every = learner.total_steps, population.evaluate_every
+    last_step, every = learner.total_steps, population.evaluate_every
     step, feed = population.step(), population.feed(number)
     validate = _validation(population)
     clock = Clock(population, progress, number)
@@ -73,12 +73,12 @@ def fit(
     ahead, trim = jax.default_backend() != "cpu", heap.Trim()
     previous = None  # averages of the chunk before, fetched while the next chunk runs
     save_due = time.monotonic()
-    while number < total:
+    while number < last_step:
         if preemption.requested():
             if checkpoints.latest_step != number:
                 checkpoints.save(state, averages)
             raise Preempted(f"{learner.folder.name}: ended by SIGTERM; step {number} is saved")
-        boundary = min((number // every + 1) * every, total)
+        boundary = min((number // every + 1) * every, last_step)
         count = min(boundary - number, clock.chunk())
         if trace is not None:
             count = trace.before(number, count, state)
@@ -101,7 +101,7 @@ def fit(
         state, scores = validate(state)
         writer.write(number, "validation", _by_network(scores, population), epoch=_epoch(population, number))
         epoch_averages, averages, previous = averages, empty, None
-        start, last = time.monotonic(), number == total or bool((np.asarray(state.failed) >= 0).all())
+        start, last = time.monotonic(), number == last_step or bool((np.asarray(state.failed) >= 0).all())
         if devices.first_process_says(last or start >= save_due):
             checkpoints.save(state, averages)
             end = time.monotonic()
@@ -152,7 +152,7 @@ def _by_network(values: Mapping[str, Any], population: Population) -> dict[str, 
 
 def _check_failed(
     state: TrainState,
-    known: np.ndarray | None,
+    already_failed: np.ndarray | None,
     population: Population,
     checkpoints: Checkpoints,
     progress: Progress,
@@ -161,14 +161,14 @@ def _check_failed(
 
     Args:
         state: the latest state.
-        known: the result of the last check; None logs nothing.
+        already_failed: the result of the last check; None logs nothing.
         population, checkpoints, progress: see `fit`.
 
     Raises:
         InputError: every network has failed.
     """
     learner, failed = population.learner, np.asarray(state.failed)
-    for row, column in np.argwhere((known < 0) & (failed >= 0)) if known is not None else ():
+    for row, column in np.argwhere((already_failed < 0) & (failed >= 0)) if already_failed is not None else ():
         step = int(failed[row, column])
         progress.log(
             f"{learner.folder.name}: {learner.names[row][column]}: loss or gradient not finite at step {step}; this "

@@ -111,10 +111,10 @@ class Clock:
 
     def _left(self, step: int, rate: float) -> int:
         """Seconds to the end of the training, rounded."""
-        total = self._learner.total_steps
-        validations = -(-total // self._every) - step // self._every if step < total else 0
-        each = statistics.fmean(self._validations[1:][-RECENT:]) if len(self._validations) > 1 else 0.0
-        return round((total - step) / rate + validations * each)
+        last_step = self._learner.total_steps
+        validations = -(-last_step // self._every) - step // self._every if step < last_step else 0
+        seconds = statistics.fmean(self._validations[1:][-RECENT:]) if len(self._validations) > 1 else 0.0
+        return round((last_step - step) / rate + validations * seconds)
 
 
 def _mean(values: np.ndarray) -> str:

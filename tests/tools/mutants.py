@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(TERMS, "jnp.exp(log_p) * (log_p - log_q)", "jnp.exp(log_q) * (log_p - log_q)", f"{REFERENCE} -k numpy"),
     Mutant(
         TERMS,
-        "    return jnp.where(labeled, -picked[..., 0], 0)",
-        "    return -picked[..., 0]",
+        "    return jnp.where(labeled, -log_probability[..., 0], 0)",
+        "    return -log_probability[..., 0]",
         f"{REFERENCE} -k numpy",
     ),
     Mutant(
