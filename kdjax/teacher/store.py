@@ -2,8 +2,8 @@
 
 The outputs of a teacher are in a folder named by its fingerprint: those of each view of the training split, and the
 logits of the unaugmented validation and test images ("clean" logits). No student, epoch or later run computes a stored
-shard again. The store holds logits rather than probabilities, so that a run may choose any temperature. Consistent
-views that are cached: arXiv 2106.05237.
+shard again. The store holds logits rather than probabilities, so that a run may choose any temperature. Source of
+consistent views that are cached: arXiv 2106.05237.
 
     parts.json                  everything that the outputs depend on; its hash names the folder
     NAME-START.npy, .sha256     logits from row START on, (rows, classes) float32; NAME is view-0000, …, validation or
@@ -307,13 +307,13 @@ def _short(value: Any) -> str:
 
 def _log_nearest(folder: Path, parts: dict[str, Any], log: Callable[[str], None]) -> None:
     """Logs the parts in which a new cache entry differs from the most similar existing one."""
-    others = []
+    entries = []
     for path in folder.parent.glob("*/parts.json"):
         try:
-            others.append(read_parts(path.parent))
+            entries.append(read_parts(path.parent))
         except InputError:  # a damaged entry of another run does not concern this one
             continue
-    differing = [", ".join(sorted(name for name in parts if other.get(name) != parts[name])) for other in others]
+    differing = [", ".join(sorted(name for name in parts if entry.get(name) != parts[name])) for entry in entries]
     if differing:
         log(
             "teacher logits: not cached; the nearest entry differs in "

@@ -207,9 +207,9 @@ class Targets:
         request = {"images": rows, "features": features}
         previous = {"features": False, **document.get(kind, {})}
         folders = [Path(folder).name for folder in previous.get("folders", ())]  # names: the cache may have been moved
-        others = not self._begun and folders != [source.folder.folder.name for source in self.sources]
+        other_teachers = not self._begun and folders != [source.folder.folder.name for source in self.sources]
         changed = any(previous.get(name, request[name]) != request[name] for name in request)
-        if others or changed or kind not in document:
+        if other_teachers or changed or kind not in document:
             missing = [
                 end - start
                 for source in self.sources

@@ -106,14 +106,14 @@ def from_network(
     """
     step, trim = compiled_view_step(network, shown, mapping), heap.Trim()
     # Placed on first use and then kept: most runs find all logits on disk and never need the variables.
-    placed = functools.cache(lambda: mapping.place(variables))
+    placed_variables = functools.cache(lambda: mapping.place(variables))
     # Keeps the images alive, so that no other array can get their id.
     placed_images: dict[int, tuple[Images, Examples]] = {}
-    alone = jax.tree.map(lambda leaf: leaf[None, None], variables)  # as a population of one
+    as_population = jax.tree.map(lambda leaf: leaf[None, None], variables)  # of a single student
     image_bytes = functools.cache(lambda: cost(network, shown.size)["activation_bytes"])
 
     def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
-        batch = len(mapping.devices) * batch_per_device(alone, image_bytes())
+        batch = len(mapping.devices) * batch_per_device(as_population, image_bytes())
         if id(images) not in placed_images:
             resident = held(np.asarray(images), mapping.local[0]) if on_device else None
             everything = mapping.place(Examples(resident, None, data_seed=np.int32(shown.data_seed)))
@@ -128,14 +128,14 @@ def from_network(
 
         pieces = []
         for share in read_ahead(range(0, len(examples), batch), read):
-            pieces.append(jax.tree.map(np.asarray, step(placed(), everything, share)))
+            pieces.append(jax.tree.map(np.asarray, step(placed_variables(), everything, share)))
             trim()
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)
 
     predict = predictor(network, size=shown.size, mapping=mapping)
 
     def clean(images: Images) -> np.ndarray:
-        return predict(mapping.place(alone), images)[0, 0]
+        return predict(mapping.place(as_population), images)[0, 0]
 
     parts: dict[str, Any] = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}
     bands: InputBands | None = getattr(network, "bands", None)
