@@ -73,6 +73,6 @@ def _reachable(endpoint: str) -> bool:
     url = urlsplit(endpoint)
     try:
         socket.create_connection((url.hostname, url.port or {"http": 80}.get(url.scheme, 443)), SECONDS).close()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: the port of the endpoint is not a number
         return False
     return True

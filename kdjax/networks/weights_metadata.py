@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,5 +80,8 @@ def as_names(value: Any) -> list[str] | None:
 
 def as_numbers(value: Any) -> list[float] | None:
     """Returns a JSON value as floats if it is a list of finite numbers, else None."""
-    is_number = lambda item: isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+    # The comparison is false for NaN, and refuses whole numbers beyond a float's range, where isfinite would raise.
+    is_number = lambda item: (
+        isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= sys.float_info.max
+    )
     return [float(item) for item in value] if isinstance(value, list) and all(map(is_number, value)) else None

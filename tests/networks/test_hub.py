@@ -74,6 +74,15 @@ def test_what_the_hub_says_is_one_line(monkeypatch, message):
     assert "\n" not in str(error.value)
 
 
+def test_an_endpoint_whose_port_is_no_number_is_one_line(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://hub.example:port")
+    for name in hub.PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    hub._downloaded.cache_clear()
+    with pytest.raises(InputError, match="https://hub.example:port cannot be reached"):
+        hub.locate("org/none")
+
+
 def test_a_hub_that_cannot_be_reached_is_said_within_seconds(tmp_path, monkeypatch):
     download, waited, alone = huggingface_hub.hf_hub_download, [], []
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -126,3 +127,9 @@ def test_what_was_taken_of_a_file_has_the_statistics_that_it_says(tmp_path):
     )
     record = pretrained.load_imagenet(file, name, variables, "whole", colors=(1, None, None)).record
     assert {key: record[key] for key in facts} == {key: json.loads(text) for key, text in facts.items()}
+
+
+@pytest.mark.parametrize("item", [float("nan"), float("-inf"), 10**400, -(10**400), True, "1", None, [1.0]])
+def test_metadata_that_are_not_finite_floats_count_as_missing(item):
+    assert weights_metadata.as_numbers([0.5, item]) is None
+    assert weights_metadata.as_numbers([1, sys.float_info.max]) == [1.0, sys.float_info.max]
