@@ -111,7 +111,7 @@ def _arms(
     rows = range(len(student.seeds))
 
     def none_if_unusable(column: int, values: Sequence[Any]) -> list[Any]:
-        """Replaces the values of students that failed, one value per seed of an arm."""
+        """Replaces the values of unusable students of an arm, one per seed, by None."""
         return [value if selected.usable[row, column] else None for row, value in enumerate(values)]
 
     arms = {}
