@@ -78,8 +78,9 @@ class Dataset:
         fingerprint: sha256 (hex) of classes, names, labels, the hashes of images, and their order in the splits.
         notes: facts worth logging (skipped files, dropped duplicates, the value range chosen).
         members: names per split before label_fraction drops any, and the names whose label it hides.
-        overlap: test images ÷ labeled training images if another data seed would draw another test split from the same
-            images; 0 if it would render new images; None if the test split comes from the source or a file.
+        overlap: test images ÷ training images that have a label, hidden or not, if another data seed would draw another
+            test split from the same images; 0 if it would render new images; None if the test split comes from the
+            source or a file.
         meaning: kind of numbers, bands and size of the tiles, against which images are checked at prediction.
         statistics: statistics of the bands over the training images; None for plain red, green and blue.
         bounds: west, south, east and north of the tiles' centers, degrees; () = not known.

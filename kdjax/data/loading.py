@@ -92,9 +92,9 @@ def load(
     notes += band_notes
     suggest_grouping = assignment.test_drawn and not section["group_near_duplicates"]
     notes += near_duplicates.notes(train, test, cache_dir, data_fingerprint, suggest_grouping)
-    overlap = 0.0 if pool.redrawn else None
-    if assignment.test_drawn:
-        overlap = len(test) / int((train.labels >= 0).sum())
+    # Hidden labels make test splits overlap no more, and tiles of unlabeled_dir are in no test split.
+    labeled = int((pool.labels[assignment.train] >= 0).sum())
+    overlap = len(test) / labeled if assignment.test_drawn else 0.0 if pool.redrawn else None
     return Dataset(
         pool.name,
         pool.classes,

@@ -33,7 +33,8 @@ def summary(values: Sequence[float | None], overlap: float = 0.0, largest_of: in
         values: one per repetition.
         overlap: test images ÷ training images if the repetitions are random splits of the same images. These are not
             independent, so the variance of their mean is taken as (1 / n + overlap) std² instead of std² / n (Nadeau
-            and Bengio 2003, "Inference for the Generalization Error", equation 15).
+            and Bengio 2003, "Inference for the Generalization Error", equation 15). Training images are those that
+            another split might test; whether a student sees their labels does not matter.
         largest_of: the number of means from which this one was chosen as the largest. The interval is then wider
             (Bonferroni): 0.975 becomes 1 − 0.025 / largest_of.
 

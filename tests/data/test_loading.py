@@ -90,13 +90,34 @@ def test_every_default_passes():
     data.check(config.base().dataset)
 
 
-@pytest.mark.parametrize("fields", [{}, {"unlabeled": "drop"}, {"fold": (0, 4)}])
-def test_overlap_is_test_images_over_the_labeled_ones_that_are_trained_on(tmp_path, fields):
-    """As `results.intervals.summary` has it: neither validation nor hidden labels teach."""
+@pytest.mark.parametrize("fields", [{}, {"unlabeled": "drop"}, {"fold": (0, 4)}, {"unlabeled_dir": True}])
+def test_overlap_is_test_images_over_the_training_images_that_have_a_label_hidden_or_not(tmp_path, fields):
+    """As `results.intervals.summary` has it: neither validation images nor tiles of unlabeled_dir count."""
     root = write_classes(tmp_path / "tiles")
-    found = data.load(path=str(root), label_fraction=0.25, **fields, **OPTIONS)
-    taught = int((found.train.labels >= 0).sum())
-    assert taught < 15 and found.overlap == pytest.approx(len(found.test) / taught)
+    if "unlabeled_dir" in fields:
+        fields = {"unlabeled_dir": str(write_classes(tmp_path / "more", ("x", "y", "z", "spare")))}
+    whole = data.load(path=str(root), **{**fields, "unlabeled_dir": None}, **OPTIONS)
+    loaded = data.load(path=str(root), label_fraction=0.25, **fields, **OPTIONS)
+    assert int((loaded.train.labels >= 0).sum()) < 15
+    assert loaded.overlap == pytest.approx(len(whole.test) / len(whole.train))
+
+
+@pytest.mark.parametrize("label_fraction", [1.0, 0.25])
+def test_with_overlap_the_spread_over_splits_gives_the_variance_of_their_mean(tmp_path, label_fraction):
+    """If a gain depends on the image alone, the truth has a closed form; labels that are hidden change nothing in it.
+
+    With independent gains of variance 1 and c_i(s) = 1 / test images where image i is tested on split s, the variance
+    of the mean over splits is the sum over images of the squared mean of c_i, and the expected sample variance (n - 1)
+    is the sum over images of the sample variance of c_i.
+    """
+    root, options = write_classes(tmp_path / "tiles"), {**OPTIONS, "validation_fraction": 0.07}
+    splits = []
+    for seed in range(8):
+        splits.append(data.load(path=str(root), label_fraction=label_fraction, **{**options, "data_seed": seed}))
+    names = sorted({name for side in ("train", "validation", "test") for name in splits[0].members[side]})
+    shares = np.array([[(name in split.test.names) / len(split.test) for name in names] for split in splits])
+    truth, spread = (shares.mean(0) ** 2).sum(), shares.var(0, ddof=1).sum()
+    assert (1 / len(splits) + splits[0].overlap) * spread == pytest.approx(truth, rel=0.25)
 
 
 @pytest.mark.parametrize("redrawn, overlap", [(True, 0), (False, None)])
