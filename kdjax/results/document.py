@@ -171,10 +171,10 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         folds) of places, or None); final (per split whether its students had finished training); seeds; teacher {model,
         same, test_top1, mean, std, ci95} (None unless every split has one; same: whether all have the same teacher);
         arms {NAME: {test_top1, mean, std, ci95, minus_alone, p_vs_alone, failed}}, with test_top1 and failed (the
-        failed seeds) per split; selected {NAME: trial per split} for families. If classes are unequal on any split,
+        failed seeds) per split; alone, baselines and better_baselines, which are those of `comparison` over the seeds
+        of all splits together; selected {NAME: trial per split} for families. If classes are unequal on any split,
         measure is "macro_recall" and test_macro_recall replaces test_top1. Intervals and p-values allow for the overlap
-        of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms. The others are compared with
-        the arm without a teacher that is best on validation over all splits.
+        of the splits, see `intervals.summary`; p-values are Holm-corrected over the arms.
 
     Raises:
         InputError: a split has other arms or families than the first.
@@ -199,7 +199,8 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         family: [comparison.figures(arm, measure)["mean"] for arm in split_arms]
         for family, split_arms in arms_by_family.items()
     }
-    alone = _alone_over_splits(arms_by_family, measure)
+    pooled = _pooled(arms_by_family, measure)
+    alone = comparison.find_alone(pooled, measure)
     key = f"test_{measure}"
     arms = {name: {key: values, **intervals.accuracies(values, overlap)} for name, values in means.items()}
     gains = {
@@ -225,22 +226,24 @@ def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seeds": list(first["config"]["seeds"]),
         "teacher": _teacher(runs, measure, overlap),
         "arms": arms,
+        "alone": alone,
+        "baselines": comparison.baselines(pooled),
+        "better_baselines": comparison.better_baselines(pooled, alone, measure),
         "selected": {family: [selected[family] for _, selected in trials] for family in with_trials},
         "environment": first["environment"],
     }
 
 
-def _alone_over_splits(arms_by_family: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> str | None:
-    """Returns what `comparison.find_alone` does, over all splits: each value is the mean over the seeds of a split."""
-    over_splits = {
+def _pooled(arms_by_family: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> dict[str, dict[str, Any]]:
+    """Returns what `comparison` ranks arms by, with the seeds of all splits: each lost seed counts, as in one split."""
+    by_seed = (f"val_{measure}", "val_nll")
+    return {
         family: {
             "weights": split_arms[0]["weights"],
-            f"val_{measure}": [comparison.on_validation(arm, measure) for arm in split_arms],
-            "val_nll": [intervals.mean(arm.get("val_nll", ())) for arm in split_arms],
+            **{key: [value for arm in split_arms for value in arm.get(key, ())] for key in by_seed},
         }
         for family, split_arms in arms_by_family.items()
     }
-    return comparison.find_alone(over_splits, measure)
 
 
 def _teacher(runs: Sequence[Mapping[str, Any]], measure: str, overlap: float) -> dict[str, Any] | None:

@@ -117,16 +117,7 @@ def _seeds(results: Mapping[str, Any]) -> str:
 
 def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, measure: str) -> Iterator[str]:
     """Names the arm that the others are compared with and the test, and gives the bootstrap over the test images."""
-    without_teacher, better = baselines(arms), better_baselines(arms, alone, measure)
-    if len(without_teacher) > 1 and len(arms) > len(without_teacher):
-        intro = f"Gains are over {alone}: of {' and '.join(without_teacher)}, which use no teacher,"
-        if better:
-            yield (
-                f"{intro} it lost the fewest seeds. With the seeds that succeeded {' and '.join(better)} did better "
-                f"on validation, so a gain over {alone} does not show that distillation helps."
-            )
-        else:
-            yield f"{intro} none does better on validation."
+    yield from baseline_note(alone, baselines(arms), better_baselines(arms, alone, measure), len(arms))
     figures_by_arm = {name: figures(arm, measure) for name, arm in arms.items()}
     arms_with_p = [name for name, arm_figures in figures_by_arm.items() if arm_figures["p_vs_alone"] is not None]
     if arms_with_p:
@@ -148,6 +139,27 @@ def _comparison(arms: Mapping[str, Mapping[str, Any]], alone: str | None, measur
             )
             + ". It says what other test images might have shown of these students, not what other seeds would."
         )
+
+
+def baseline_note(alone: str | None, without_teacher: Sequence[str], better: Sequence[str], arms: int) -> Iterator[str]:
+    """Says why gains are over `alone` if others could have been the baseline.
+
+    Args:
+        alone: from `comparison.find_alone`.
+        without_teacher: from `comparison.baselines`.
+        better: from `comparison.better_baselines`.
+        arms: the number of all arms.
+    """
+    if not 1 < len(without_teacher) < arms:
+        return
+    intro = f"Gains are over {alone}: of {' and '.join(without_teacher)}, which use no teacher,"
+    if better:
+        yield (
+            f"{intro} it lost the fewest seeds. With the seeds that succeeded {' and '.join(better)} did better on "
+            f"validation, so a gain over {alone} does not show that distillation helps."
+        )
+    else:
+        yield f"{intro} none does better on validation."
 
 
 def _symmetries(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -88,7 +88,8 @@ def over_splits(combined: Mapping[str, Any]) -> str:
             else "No two splits share an image. p-values are paired and Holm-corrected."
         )
     )
-    header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", "points over alone", "p (Holm)"]
+    alone, without_teacher, better = map(combined.__getitem__, ("alone", "baselines", "better_baselines"))
+    header = ["", f"test {NAMES[combined['measure']]} %", "95% interval", f"points over {alone}", "p (Holm)"]
     name = text.printable(combined["dataset"]["name"])
     unfinished_splits = [split for split, final in zip(_splits(combined), combined["final"], strict=True) if not final]
     warnings = (
@@ -96,8 +97,19 @@ def over_splits(combined: Mapping[str, Any]) -> str:
         if unfinished_splits
         else []
     )
-    paragraphs = [*warnings, note, *_trials_over_splits(combined), *_failures_over_splits(combined)]
-    lines = aligned(header, rows, apart=teacher is not None)
+    unequal = (
+        "Classes are unequal, so macro recall (balanced accuracy), the mean over the classes, takes the place of "
+        "top-1, which mostly counts the frequent classes."
+    )
+    paragraphs = [
+        *warnings,
+        *([unequal] if combined["measure"] == "macro_recall" else []),
+        note,
+        *notes.baseline_note(alone, without_teacher, better, len(combined["arms"])),
+        *_trials_over_splits(combined),
+        *_failures_over_splits(combined),
+    ]
+    lines = aligned(*_without_empty_columns(header, rows), apart=teacher is not None)
     return "\n".join([f"{name} over splits", "", *lines, "", *map(wrapped, paragraphs)])
 
 
@@ -213,6 +225,10 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 formats.short(student["macs"]),
             ]
         )
+    return _without_empty_columns(header, rows)
+
+
+def _without_empty_columns(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
     empty = {column for column in range(1, len(header)) if not any(row[column] for row in rows)}
     without_empty = lambda row: [cell for column, cell in enumerate(row) if column not in empty]
     return without_empty(header), [without_empty(row) for row in rows]

@@ -119,6 +119,36 @@ def test_over_splits_the_better_one_is_chosen_over_all_of_them():
     assert out["labeled_alone"]["minus_alone"] is None and out["student_alone"]["minus_alone"] is not None
 
 
+def test_over_splits_each_lost_seed_counts_against_a_baseline():
+    """Its means would hide them: on each split it is the better one with the seeds that are left."""
+    runs = []
+    for seed in range(3):
+        given = parts({**TOP1, "labeled_alone": [0.9, None, None]}, config={"data_seed": seed, "seeds": (0, 1, 2)})
+        given["arms"]["labeled_alone"]["val_top1"] = [0.9, None, None]
+        runs.append(document.build(**given))
+    out = document.combine(runs)
+    assert out["alone"] == "student_alone" and out["arms"]["student_alone"]["minus_alone"] is None
+    assert out["baselines"] == ["student_alone", "labeled_alone"] and out["better_baselines"] == ["labeled_alone"]
+    flat = " ".join(tables.over_splits(out).split())
+    note = (
+        "Gains are over student_alone: of student_alone and labeled_alone, which use no teacher, it lost the fewest "
+        "seeds. With the seeds that succeeded labeled_alone did better on validation, so a gain over student_alone does"
+    )
+    assert note in flat and note in " ".join(tables.table(runs[0]).split())
+
+
+def test_over_splits_baselines_are_ranked_by_all_seeds():
+    """Not by one mean for each split, in which the only seed left of a split weighs as much as three."""
+    runs = []
+    for seed, (labeled, plain) in enumerate((([0.9, None, None], [0.6] * 3), ([0.5] * 3, [None, None, 0.65]))):
+        given = parts({**TOP1, "labeled_alone": TOP1["kl"]}, config={"data_seed": seed, "seeds": (0, 1, 2)})
+        given["arms"]["labeled_alone"]["val_top1"] = labeled
+        given["arms"]["student_alone"]["val_top1"] = plain
+        runs.append(document.build(**given))
+    out = document.combine(runs)  # means of splits: 0.7 and 0.625; of seeds: 0.6 and 0.6125
+    assert out["alone"] == "student_alone" and out["better_baselines"] == []
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_seeds_have_no_interval_and_no_test(count):
     seeds = tuple(range(count))

@@ -156,6 +156,16 @@ def test_over_splits_lost_seeds_and_lost_splits_are_named():
     assert found.endswith("That leaves 3 of 4 splits.") and "student_alone:" not in found
 
 
+def test_over_splits_the_header_names_the_arm_that_gains_are_over():
+    arms = {"kl": TOP1["kl"], "labeled_alone": TOP1["cosine"]}  # without a student_alone
+    runs = [document.build(**parts(arms, config={"data_seed": seed, "seeds": (0, 1, 2)})) for seed in range(2)]
+    text = tables.over_splits(document.combine(runs))
+    assert text.splitlines()[2].split("  ")[-1].strip() == "points over labeled_alone"
+    assert "Gains are over" not in text and "None" not in text
+    taught = [document.build(**parts({"kl": TOP1["kl"]}, config=run["config"])) for run in runs]
+    assert "points over" not in tables.over_splits(document.combine(taught))
+
+
 def test_over_splits_it_is_said_whether_one_teacher_taught_all():
     runs = [document.build(**parts(config={"data_seed": seed, "seeds": (0, 1, 2)})) for seed in range(2)]
     said = lambda: " ".join(tables.over_splits(document.combine(runs)).split())

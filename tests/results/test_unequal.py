@@ -201,4 +201,9 @@ def test_over_splits_they_are_compared_too():
     assert out["measure"] == "macro_recall" and out["teacher"]["test_macro_recall"] == [0.7] * 3
     assert out["arms"]["kl"]["test_macro_recall"] == pytest.approx([np.mean(MACRO["kl"])] * 3)
     assert out["arms"]["student_alone"]["minus_alone"] is None
-    assert "test macro recall %" in tables.over_splits(out)
+    text = tables.over_splits(out)
+    assert "test macro recall %" in text
+    assert "Classes are unequal, so macro recall (balanced accuracy), the mean over the classes, takes the place" in (
+        " ".join(text.split())
+    )
+    assert "unequal" not in tables.over_splits(document.combine(runs[1:2]))

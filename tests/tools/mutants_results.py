@@ -99,8 +99,8 @@ OF_RESULTS = (
     ),
     Mutant(
         DOCUMENT,
-        'f"val_{measure}": [comparison.on_validation(arm, measure) for arm in split_arms],',
-        'f"val_{measure}": [comparison.on_validation(arm, measure) for arm in split_arms[:1]],',
+        "[value for arm in split_arms for value in arm.get(key, ())]",
+        "[value for arm in split_arms[:1] for value in arm.get(key, ())]",
         f"{UNEQUAL} -k mean_of_all",
     ),
     Mutant(
