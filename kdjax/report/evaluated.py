@@ -28,7 +28,7 @@ class Evaluated:
 
     @property
     def student(self) -> tuple[Any, ...]:
-        """The identity of a student across runs: its network, data and training, except for `arm_settings`.
+        """The identity of a student across runs: its network, data and training, except for `comparison.settings`.
 
         Fields that only decide which images are in which split may differ, because the fingerprint covers the outcome.
         Fields that the run's version did not have yet take their defaults, which match what that version did.
@@ -50,12 +50,6 @@ class Evaluated:
             "dtype": document.dtype(self.results),
         }
         return (*(facts.get(key) for key in ("model", "width", "image_size", "params")), _text(settings))
-
-    def arm_settings(self, arm: str) -> dict[str, Any]:
-        """Returns the training settings that an arm may override, in which two arms of one student may differ."""
-        config = self.results["config"]
-        settings = {**config.get("dataset", {}), **config.get("student", {}), **config.get("arms", {}).get(arm, {})}
-        return {name: settings.get(name) for name in ("learning_rate", "weight_decay", "class_weights")}
 
     @property
     def teacher(self) -> str:

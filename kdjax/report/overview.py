@@ -36,6 +36,7 @@ from kdjax.results.comparison import (
     figures,
     paired,
     rank,
+    settings,
     shown_arms,
     uses_teacher,
 )
@@ -171,9 +172,8 @@ def _student_rows(runs: Sequence[Evaluated], style: str, measure: str) -> list[R
                 (baseline_run, alone), differences = best
                 shown_baselines.append(best[0])
                 comparison = {"over": f"{alone} of {baseline_run.folder}", "differences": differences}
-                ours, theirs = run.arm_settings(leading), baseline_run.arm_settings(alone)
-                differing = (f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name])
-                comparison["setting_differences"] = ", ".join(differing)
+                pair = settings(run.results, leading), settings(baseline_run.results, alone)
+                comparison["setting_differences"] = notes.setting_differences(*pair)
             taught_rows.append(row(run, leading, f"from {run.results['teacher']['model']}", **comparison, taught=True))
     return [*(row(*pair, "alone") for pair in baselines if pair in shown_baselines), *taught_rows]
 

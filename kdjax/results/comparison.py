@@ -60,6 +60,21 @@ def uses_teacher(arm: Mapping[str, Any]) -> bool:
     return any(value and (term not in TERMS or TERMS[term].needs_teacher) for term, value in arm["weights"].items())
 
 
+def settings(results: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    """Returns how an arm trains besides its losses: learning_rate, weight_decay, labeled_only and class_weights.
+
+    Earlier versions recorded the first two in the configuration only; None if that lacks them, too.
+    """
+    facts, config = results["arms"][arm], results["config"]
+    configured = {**config.get("student", {}), **config.get("arms", {}).get(arm, {})}
+    rates = {name: facts.get(name, configured.get(name)) for name in ("learning_rate", "weight_decay")}
+    return {
+        **rates,
+        "labeled_only": facts.get("labeled_only", False),
+        "class_weights": facts.get("class_weights", []),
+    }
+
+
 def on_validation(arm: Mapping[str, Any], measure: str) -> float | None:
     """Returns an arm's mean on validation over its seeds; None if all failed."""
     return intervals.mean(arm[f"val_{measure}"])

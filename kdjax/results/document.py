@@ -42,9 +42,10 @@ def build(
         arms: name -> weights ({'ce', 'kl', 'cosine', ...}), temperature, seeds (list of int), test (per seed the dict
             of `metrics.classification`, joined with that of `metrics.agreement`; None for a seed that failed), val_top1
             (per seed a fraction or None), val_macro_recall if there are class_counts, val_nll (per seed in nats, which
-            breaks ties), and any other keys, which are passed on. Two of these have a meaning here: 'correct', (seeds,
+            breaks ties), and any other keys, which are passed on. Some of these have a meaning here: 'correct', (seeds,
             test images) bool, is what the bootstrap resamples and is not written; 'family' makes the arm one of
-            several trials of that name, of which the best on validation is compared.
+            several trials of that name, of which the best on validation is compared; 'learning_rate', 'weight_decay',
+            'labeled_only' and 'class_weights' are read by `comparison.settings`.
         environment: from `runtime.environment.environment()`.
         config: mapping or ConfigDict, written unchanged.
         labels: (test images,) int, the strata of the bootstrap of macro recall; not written.

@@ -1,6 +1,6 @@
 """The notes below the closing table: what a reader must know to interpret it, as sentences without markup."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.results import document, formats, intervals
@@ -12,6 +12,7 @@ from kdjax.results.comparison import (
     figures,
     find_alone,
     judged_by,
+    settings,
     shown_arms,
 )
 
@@ -34,6 +35,7 @@ def table_notes(results: Mapping[str, Any]) -> list[str]:
         *_one_image(dataset),
         _seeds(results),
         *_comparison(arms, alone, measure),
+        *_settings(results, arms, alone),
         *_symmetries(arms),
         *_trials(results),
         *_failures(arms),
@@ -160,6 +162,41 @@ def baseline_note(alone: str | None, without_teacher: Sequence[str], better: Seq
         )
     else:
         yield f"{intro} none does better on validation."
+
+
+def _settings(results: Mapping[str, Any], arms: Iterable[str], alone: str | None) -> Iterator[str]:
+    """Names the settings besides the losses in which arms differ from the arm that they are compared with."""
+    if alone is None:
+        return
+    arms_by_text: dict[str, list[str]] = {}
+    for name in arms:
+        if differences := setting_differences(settings(results, name), settings(results, alone)):
+            arms_by_text.setdefault(differences, []).append(name)
+    if arms_by_text:
+        differences = "; ".join(f"{' and '.join(names)} with {text}" for text, names in arms_by_text.items())
+        yield (
+            f"Some arms differ from {alone} in more than their losses, which may explain a gain as well: {differences}."
+        )
+
+
+def setting_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """learning_rate 0.003 and 0.001, class_weights 5.5, 0.55, 5.5, … and none; empty if nothing differs.
+
+    Args:
+        ours, theirs: from `comparison.settings`.
+    """
+    return ", ".join(
+        f"{name} {_setting(value)} and {_setting(theirs[name])}"
+        for name, value in ours.items()
+        if value != theirs[name]
+    )
+
+
+def _setting(value: Any) -> str:
+    """Returns the value of a setting; of class weights the first three."""
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join([*(f"{weight:g}" for weight in value[:3]), *["…"] * (len(value) > 3)]) or "none"
 
 
 def _symmetries(arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -131,6 +131,10 @@ _SECTIONS: dict[str, dict[str, Any]] = {
 _ARM: dict[str, Any] = {
     **_SPREAD,
     "weights": _dict_of(_number),
+    "learning_rate?": _number,
+    "weight_decay?": _number,
+    "labeled_only?": lambda value: isinstance(value, bool),
+    "class_weights?": _list_of(_number),
     "family?": _text,
     "seeds": _list_of(_count),
     "test_top1": _list_of(_or_none(_share)),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdjax.results import formats, intervals, notes, text
-from kdjax.results.comparison import NAMES, figures, judged_by, shown_arms, uses_teacher
+from kdjax.results.comparison import NAMES, figures, judged_by, settings, shown_arms, uses_teacher
 
 TABLE_WIDTH = 118
 MEASURES = ("top1", "macro_recall", "macro_f1", "nll", "ece", "agreement", "kl")
@@ -155,16 +155,21 @@ def comma_separated(results: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     write = lambda *fields: writer.writerow(map(text.cell, fields))
-    write("arm", "seed", *terms, "temperature", *selected_by, *(f"test_{name}" for name in measures))
+    rates = ("learning_rate", "weight_decay")
+    write("arm", "seed", *terms, "temperature", *rates, *selected_by, *(f"test_{name}" for name in measures))
     if teacher := results["teacher"]:
-        empty = [""] * (len(terms) + 2)
+        empty = [""] * (len(terms) + 4)
         write("teacher", *empty, *map(teacher.get, selected_by), *(teacher["test"].get(m) for m in measures))
     for name, arm in arms.items():
-        weights = [arm["weights"].get(term) for term in terms]
+        own = [
+            *(arm["weights"].get(term) for term in terms),
+            arm["temperature"],
+            *map(settings(results, name).get, rates),
+        ]
         for place, (seed, test) in enumerate(zip(arm["seeds"], arm["test_metrics"], strict=True)):
             validation = [arm[key][place] for key in selected_by]
             values = [(test or {}).get(name) for name in measures]
-            write(name, seed, *weights, arm["temperature"], *validation, *values)
+            write(name, seed, *own, *validation, *values)
     return buffer.getvalue()
 
 

@@ -123,6 +123,8 @@ def _arms(
         arms[arm.name] = {
             "weights": {term: arm.weights.get(term, 0.0) for term in terms},
             "temperature": arm.temperature,
+            "learning_rate": arm.learning_rate,
+            "weight_decay": arm.weight_decay,
             "seeds": list(student.seeds),
             "test": none_if_unusable(column, test_figures),
             **{

@@ -44,6 +44,17 @@ def test_a_seed_that_failed_weighs_more_than_the_mean_of_the_others():
     assert comparison.find_alone({"three": whole, "two": arm([0.81, 0.81])}, "top1") == "two"
 
 
+def test_settings_are_those_of_the_arm_or_in_earlier_versions_of_the_configuration():
+    config = {"student": {"learning_rate": 1e-3, "weight_decay": 0.01}, "arms": {"kl": {"learning_rate": 3e-3}}}
+    arms = {"kl": arm([0.5]), "joined": {**arm([0.5]), "learning_rate": 2e-3, "labeled_only": True}}
+    results = {"arms": arms, "config": config}
+    rest = {"weight_decay": 0.01, "class_weights": []}
+    assert comparison.settings(results, "kl") == {"learning_rate": 3e-3, "labeled_only": False, **rest}
+    assert comparison.settings(results, "joined") == {"learning_rate": 2e-3, "labeled_only": True, **rest}
+    nothing = {"learning_rate": None, "weight_decay": None, "labeled_only": False, "class_weights": []}
+    assert comparison.settings({"arms": arms, "config": {}}, "kl") == nothing
+
+
 def test_of_equals_on_validation_the_lower_nll_is_chosen():
     trial = arm([0.9, 0.8], "taught", kl=1.0)
     arms = {"old": trial, "worse": {**trial, "val_nll": [0.5, 0.3]}, "lower": {**trial, "val_nll": [0.2, 0.2]}}

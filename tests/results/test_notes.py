@@ -62,6 +62,25 @@ def test_a_baseline_that_was_passed_over_for_its_failed_seeds_is_said():
     ) in notes.table_notes(document.build(**given))
 
 
+def test_settings_that_differ_from_those_of_the_baseline_are_told():
+    given = parts()
+    for arm in given["arms"].values():
+        arm |= {"learning_rate": 1e-3, "weight_decay": 0.01}
+    assert not any("more than their losses" in note for note in notes.table_notes(document.build(**given)))
+    given["arms"]["kl"] |= {"learning_rate": 3e-3, "class_weights": [0.5, 1.0, 2.25, 1.0]}
+    for name in ("cosine", "kl_cosine"):
+        given["arms"][name] |= {"labeled_only": True}
+    out = document.build(**given)
+    expected = (
+        "Some arms differ from student_alone in more than their losses, which may explain a gain as well: kl with "
+        "learning_rate 0.003 and 0.001, class_weights 0.5, 1, 2.25, … and none; cosine and kl_cosine with labeled_only "
+        "True and False."
+    )
+    assert expected in notes.table_notes(out) and expected in " ".join(tables.table(out).split())
+    del given["arms"]["student_alone"]
+    assert not any("more than their losses" in note for note in notes.table_notes(document.build(**given)))
+
+
 def test_symmetries_are_said_with_their_means():
     given = parts()
     given["arms"]["kl"]["symmetries_top1"] = [0.8, None, 0.9]

@@ -256,6 +256,15 @@ def test_csv_has_a_line_a_student():
     assert [float(row[name]) for name in ("ce", "kl", "cosine", "temperature", "val_top1")] == [1, 0, 1, 4, 0.5]
 
 
+def test_csv_tells_trials_of_other_rates_apart():
+    given = parts(config={"student": {"learning_rate": 1e-3, "weight_decay": 0.01}})
+    given["arms"]["kl"] |= {"learning_rate": 3e-3, "weight_decay": 0.0}
+    rows = list(csv.DictReader(io.StringIO(tables.comma_separated(document.build(**given)))))
+    rates = {row["arm"]: (row["learning_rate"], row["weight_decay"]) for row in rows}
+    assert rates["teacher"] == ("", "") and rates["kl"] == ("0.003", "0.0")
+    assert rates["student_alone"] == ("0.001", "0.01")  # as the configuration has them
+
+
 def test_the_table_of_a_sweep_shows_the_selected_trials():
     given = parts()
     for name, arm in given["arms"].items():

@@ -97,6 +97,7 @@ def test_each_arm_has_its_own_facts_and_failed_students_have_no_figures():
     settings = {"kl": {"ce": 1.0, "kl": 1.0}, "soft": {"kl": 1.0}}
     arms = resolve(("kl", "soft"), settings, temperature=4.0, learning_rate=1e-3, weight_decay=0.0)
     arms = tuple(dataclasses.replace(one, class_weights=(1.0, 2.0)) for one in arms)
+    arms = (dataclasses.replace(arms[0], learning_rate=3e-3, weight_decay=0.1), arms[1])
     run = SimpleNamespace(
         arms=arms,
         student=SimpleNamespace(seeds=(0,)),
@@ -109,6 +110,8 @@ def test_each_arm_has_its_own_facts_and_failed_students_have_no_figures():
     said = evaluate._arms(run, selected, measured, np.zeros((1, 2, 2, 2)), np.zeros((2, 2)), None)
     assert (said["kl"]["selected_step"], said["soft"]["selected_step"]) == ([7], [4])
     assert said["kl"]["val_top1"] == [0.5] and said["soft"]["val_top1"] == said["soft"]["test"] == [None]
+    rates = [(said[name]["learning_rate"], said[name]["weight_decay"]) for name in ("kl", "soft")]
+    assert rates == [(3e-3, 0.1), (1e-3, 0.0)]
     # Class weights count where labels do.
     assert said["kl"]["class_weights"] == [1.0, 2.0] and "class_weights" not in said["soft"]
 
