@@ -1,5 +1,6 @@
 """The arms of a run: those of the configuration, the fair baseline, and their class weights."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +31,7 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
     """Returns the arms of the students, with the fair baseline if training tiles lack labels.
 
     If most tiles have no label, a student that learns from labels alone sees only a few labels in a batch. The fair
-    baseline sees the labeled tiles only, for as many steps. It is added if arms with and without a teacher are compared
-    and none of those without one is such a baseline already.
+    baseline sees the labeled tiles only, for as many steps; see `joining_arms`.
 
     Raises:
         InputError: class weights do not fit the classes, or a term has no effect with two classes.
@@ -59,11 +59,33 @@ def student_arms(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[A
             raise InputError(
                 f"arms.{arm.name}.{idle[0]} has no effect with two classes: set it to 0, or leave the arm out"
             )
-    both_kinds = len({arm.needs_teacher for arm in arms}) == 2
-    has_baseline = any(arm.labeled_only and not arm.needs_teacher for arm in arms)
-    if both_kinds and (dataset.train.labels < 0).any() and not has_baseline:
-        arms += resolved((BASELINE,), arm_settings(config.arms))
+    if (dataset.train.labels < 0).any():
+        joining = joining_arms(config)
+        arms += resolved(tuple(joining), joining)
     return arms
+
+
+def joining_arms(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
+    """Returns the settings, by name, of the arms of the baseline that joins if training tiles lack labels; {} if none.
+
+    It joins if arms with and without a teacher are compared and none of those without one is such a baseline already.
+    Where the students alone are a family of trials, it has the same trials: the best of many would beat a single one by
+    chance. Settings of its own in the configuration come first.
+    """
+    selected = {name: config.arms[name] for name in config.distill.arms}
+    alone = {name: arm for name, arm in selected.items() if not has_term(arm, "needs_teacher")}
+    if len(alone) in (0, len(selected)) or any(arm.get("labeled_only") for arm in alone.values()):
+        return {}
+    own = arm_settings(config.arms)[BASELINE]
+    families = collections.Counter(arm.get("family", name) for name, arm in alone.items())
+    ((family, trials),) = families.most_common(1)
+    if trials == 1 or dict(own) != dict(base().arms[BASELINE]):
+        return {BASELINE: own}
+    return {
+        f"{BASELINE}_{name.removeprefix(f'{family}_')}": {**arm, "labeled_only": True, "family": BASELINE}
+        for name, arm in alone.items()
+        if arm.get("family", name) == family
+    }
 
 
 def check_comparison(config: ml_collections.ConfigDict) -> None:

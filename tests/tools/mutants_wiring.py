@@ -203,8 +203,8 @@ WIRED = (
     ),
     Mutant(
         "kdjax/run/arms.py",
-        "    if both_kinds and (dataset.train.labels < 0).any()",
-        "    if (dataset.train.labels < 0).any()",
+        "if len(alone) in (0, len(selected)) or any(",
+        "if any(",
         f"{BASELINE} -k joins",
     ),
     Mutant("kdjax/teacher/trained.py", '"size": shown.size, ', "", "tests/run/test_soft_targets.py -k size"),

@@ -70,11 +70,35 @@ def test_it_joins_where_gains_are_stated_and_tiles_lack_labels(names, labels, jo
         assert (alone.temperature, alone.learning_rate) == (4.0, config.student.learning_rate)
 
 
+FEW_LABELS = SimpleNamespace(classes=("a",), train=SimpleNamespace(labels=np.array([0, -1])))
+
+
 def test_its_own_settings_in_a_config_are_kept():
     config = base()
     config.arms.labeled_alone.learning_rate = 0.125
-    found = student_arms(config, SimpleNamespace(classes=("a",), train=SimpleNamespace(labels=np.array([0, -1]))))
-    assert found[-1].name == BASELINE and found[-1].learning_rate == 0.125
+    for family in ({}, {"family": "alone"}):  # also where it could copy trials
+        config.arms.update(alone_0={"ce": 1.0, **family}, alone_1={"ce": 1.0, **family})
+        config.distill.arms = ("alone_0", "alone_1", "kl_cosine")
+        found = student_arms(config, FEW_LABELS)
+        assert len(found) == 4 and found[-1].name == BASELINE and found[-1].learning_rate == 0.125
+
+
+def test_it_has_the_trials_of_the_students_alone():
+    """The best of twelve on validation would beat one by chance."""
+    config = base()
+    rates = (5e-4, 1e-3, 2e-3)
+    config.arms.update(
+        {f"alone_{k}": {"ce": 2.0, "learning_rate": rate, "family": "alone"} for k, rate in enumerate(rates)},
+        other={"ce": 1.0, "family": "alone", "weight_decay": 0.1, "class_weights": ("a=2",)},
+        single={"ce": 1.0},
+    )
+    config.distill.arms = ("kl", "single", "alone_0", "alone_1", "alone_2", "other")
+    found = student_arms(config, FEW_LABELS)[6:]
+    assert [arm.name for arm in found] == [f"{BASELINE}_{name}" for name in ("0", "1", "2", "other")]
+    assert all(arm.labeled_only and arm.family == BASELINE and not arm.needs_teacher for arm in found)
+    assert [arm.learning_rate for arm in found] == [*rates, config.student.learning_rate]
+    assert [arm.weights["ce"] for arm in found] == [2, 2, 2, 1]
+    assert found[3].weight_decay == 0.1 and found[0].weight_decay == config.student.weight_decay
 
 
 def test_it_is_shown_labeled_examples_only_equally_often_in_fresh_views(colors, tmp_path):
