@@ -18,7 +18,7 @@ A run takes about three quarters of an hour on two CPU cores at 64 px. Results: 
 
 from pathlib import Path
 
-from kdjax.config import from_file
+from kdjax.config import base, from_file
 
 LEARNING_RATES = (1e-3, 2e-3)  # the trials of each family
 
@@ -38,6 +38,7 @@ def get_config(arg=""):
     # A teacher's epoch covers the labeled tiles only, so it gets more epochs when they are few.
     config.teacher.epochs = round(config.teacher.epochs * min(4, 1 / fraction))
     config.distill.target = "mean"
+    config.student.learning_rate = base().student.learning_rate  # every trial sets its own
     config.arms = {
         f"{family}_{number}": {**weights, "learning_rate": rate, "family": family}
         for family, weights in config.arms.items()

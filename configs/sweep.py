@@ -10,7 +10,7 @@ teacher. The argument is that of `ablation.py`. Run for a few steps only, so the
 import itertools
 from pathlib import Path
 
-from kdjax.config import from_file
+from kdjax.config import base, from_file
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 WEIGHT_DECAYS = (0.001, 0.01, 0.03, 0.1)
@@ -35,6 +35,9 @@ def get_config(arg=""):
     for family, settings in FAMILIES.items():
         for number, (rate, setting) in enumerate(itertools.product(LEARNING_RATES, settings)):
             arms[f"{family}_{number:02d}"] = {"ce": 1.0, "learning_rate": rate, **setting, "family": family}
+    # What every trial sets for itself does nothing here, such as the demo's rate.
+    config.student.learning_rate = base().student.learning_rate
+    config.distill.temperature = base().distill.temperature
     config.arms = arms
     config.distill.arms = tuple(arms)
     return config

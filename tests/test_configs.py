@@ -39,6 +39,22 @@ def test_a_sweep_gives_every_arm_the_same_number_of_trials():
     assert trials(load("sweep")) == dict.fromkeys(ARMS, 12)
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("sweep", "student.learning_rate"),
+        ("sweep", "distill.temperature"),
+        ("label_fraction", "student.learning_rate"),
+    ],
+)
+def test_what_every_trial_sets_is_refused_from_the_user_but_not_from_the_config_that_is_varied(name, path):
+    config = load(name, "0.1,demo" if name == "label_fraction" else "demo")
+    section, field = path.split(".")
+    config[section][field] *= 2
+    with pytest.raises(InputError, match=f"^{path} is .* does nothing: every arm that would use it sets its own"):
+        validate(config)
+
+
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
 def test_the_baselines_of_few_labels_have_as_many_trials(fraction):
     config = load("label_fraction", f"{fraction}")

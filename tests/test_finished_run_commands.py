@@ -25,6 +25,9 @@ from kdjax.run.run import open_run
 
 pytestmark = pytest.mark.slow
 
+OWN_RATE = ("--config.student.learning_rate=1e-3",)
+"""The default, because `student_alone` has a rate of its own: another for all arms would do nothing."""
+
 
 @pytest.fixture
 def copied(finished, tmp_path):
@@ -105,7 +108,7 @@ def test_another_objective_takes_every_logit_from_disk(finished, tmp_path):
 def test_the_teacher_of_another_run_is_taken(finished, tmp_path):
     """Students that learn from labels alone need none of its logits of views."""
     options = (*SMALL, f"--config.teacher.workdir={finished.workdir}", "--config.distill.arms=('student_alone',)")
-    options = (*options, "--config.student.epochs=2", "--config.student.warmup_epochs=0.5")
+    options = (*options, *OWN_RATE, "--config.student.epochs=2", "--config.student.warmup_epochs=0.5")
     done = kdjax(
         f"--workdir={tmp_path / 'run'}", *finished.flags, *options, "--config.run.test_symmetries=True"
     )  # fmt: skip
@@ -120,7 +123,7 @@ def test_the_teacher_of_another_run_is_taken(finished, tmp_path):
 
 def test_students_alone_need_no_teacher_at_all(finished, tmp_path):
     options = (*SMALL, "--config.distill.arms=('student_alone',)", "--config.distill.target=view")
-    options = (*options, "--config.student.epochs=2", "--config.student.warmup_epochs=0.5")
+    options = (*options, *OWN_RATE, "--config.student.epochs=2", "--config.student.warmup_epochs=0.5")
     run = (f"--workdir={tmp_path / 'run'}", *finished.flags, *options)
     done = kdjax(*run, "--stages=distill,evaluate,report")
     assert read(tmp_path / "run" / "results.json")["teacher"] is None and "\nteacher" not in done.stdout

@@ -11,6 +11,7 @@ To add a term: write its function, add it to `TERMS`, compare it with NumPy in t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -150,8 +151,7 @@ def other_classes(
     """
     teacher = _log_target_and_others(teacher_logits, jnp.maximum(labels, 0), temperature)[2]
     student = _log_target_and_others(student_logits, jnp.maximum(labels, 0), temperature)[2]
-    divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
-    return jnp.where(labels >= 0, divergence, 0)
+    return jnp.where(labels >= 0, jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1), 0)
 
 
 def correlation_distance(teacher: jax.Array, student: jax.Array) -> jax.Array:
@@ -303,6 +303,7 @@ class Term:
         projected: whether it reads the student's features through a trained linear map to the teacher's.
         over_batch: whether its values are over the whole batch, (classes,) or (batch, batch), not (batch,).
         needs_three_classes: whether its gradient is 0 if there are only two classes.
+        softened: whether it depends on the temperature.
     """
 
     function: Callable[[Outputs, Any, jax.Array, jax.Array], jax.Array]
@@ -313,33 +314,32 @@ class Term:
     projected: bool = False
     over_batch: bool = False
     needs_three_classes: bool = False
+    softened: bool = False
 
     @property
     def hard(self) -> bool:
-        """Whether its target is the label. Class weights apply to these terms only.
-
-        A term that compares with the teacher and only looks up the label is soft: its target is the teacher's output,
-        and the teacher was trained with the class weights.
-        """
+        """Whether its target is the label. Only then do class weights apply: the teacher was trained with them."""
         return self.needs_labels and not self.needs_teacher
 
+
+Softened = functools.partial(Term, softened=True)
 
 CORE = ("ce", "kl", "cosine")
 """The terms of arXiv 2606.14886. They are measured in every run; the others are if an arm gives them a weight."""
 
 TERMS: dict[str, Term] = {
     "ce": Term(_ce, "Cross-entropy on the labels, nats", needs_teacher=False, needs_labels=True),
-    "kl": Term(_kl, "KL to the teacher, × T²"),
+    "kl": Softened(_kl, "KL to the teacher, × T²"),
     "cosine": Term(_cosine, "Cosine distance to the teacher"),
-    "cosine_probabilities": Term(_cosine_probabilities, "Cosine distance of softened probabilities"),
-    "kl_standardized": Term(_kl_standardized, "KL of standardized logits, × T²", needs_three_classes=True),
-    "target_class": Term(_target_class, "KL of the labeled class, × T²", needs_labels=True),
-    "other_classes": Term(
+    "cosine_probabilities": Softened(_cosine_probabilities, "Cosine distance of softened probabilities"),
+    "kl_standardized": Softened(_kl_standardized, "KL of standardized logits, × T²", needs_three_classes=True),
+    "target_class": Softened(_target_class, "KL of the labeled class, × T²", needs_labels=True),
+    "other_classes": Softened(
         _other_classes, "KL among the other classes, × T²", needs_labels=True, needs_three_classes=True
     ),
-    "dist_inter": Term(_dist_inter, "Correlation distance over classes, × T²", needs_three_classes=True),
-    "dist_intra_batch": Term(_dist_intra_batch, "Correlation distance over the batch, × T²", over_batch=True),
-    "cosine_batch": Term(_cosine_batch, "Cosine distance over the batch", over_batch=True),
+    "dist_inter": Softened(_dist_inter, "Correlation distance over classes, × T²", needs_three_classes=True),
+    "dist_intra_batch": Softened(_dist_intra_batch, "Correlation distance over the batch, × T²", over_batch=True),
+    "cosine_batch": Softened(_cosine_batch, "Cosine distance over the batch", over_batch=True),
     "features_cosine": Term(_features_cosine, "Cosine distance of features", needs_features=True, projected=True),
     "features_mse": Term(_features_mse, "Squared error of features", needs_features=True, projected=True),
     "relational_distance": Term(

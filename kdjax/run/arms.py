@@ -115,6 +115,27 @@ def check_comparison(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def check_overrides(config: ml_collections.ConfigDict) -> None:
+    """Checks that no field is set for all arms that every arm which would use it sets for itself.
+
+    Raises:
+        InputError: one is; the message names the field.
+    """
+    arms = {**{name: config.arms[name] for name in config.distill.arms}, **joining_arms(config)}
+    softened = {name: arm for name, arm in arms.items() if has_term(arm, "softened")}
+    for section, field, users in (
+        ("student", "learning_rate", arms),
+        ("student", "weight_decay", arms),
+        ("distill", "temperature", softened),
+    ):
+        value, default = config[section][field], base()[section][field]
+        if users and value != default and all(field in arm for arm in users.values()):
+            raise InputError(
+                f"{section}.{field} is {value:g}, but does nothing: every arm that would use it sets its own; leave it "
+                f"at {default:g}, or change arms.{next(iter(users))}.{field}"
+            )
+
+
 def has_term(arm: Mapping[str, Any], kind: str) -> bool:
     """Whether an arm's settings give weight to a term whose property `kind` (of `Term`) is true."""
     return any(getattr(term, kind) and arm.get(name) for name, term in TERMS.items())

@@ -20,7 +20,7 @@ from kdjax.networks.layers import FORMS
 from kdjax.networks.pretrained import PIXELS
 from kdjax.objective.arms import OVERRIDES
 from kdjax.objective.terms import TERMS
-from kdjax.run.arms import check_comparison, has_term
+from kdjax.run.arms import check_comparison, check_overrides, has_term
 from kdjax.run.augmentation import augmentation
 from kdjax.run.teacher_source import given_field, given_teachers, gives_features
 from kdjax.teacher import onnx
@@ -51,6 +51,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check_arm(name, arm, config.dataset.sampling)
     _check_distill(config)
     check_comparison(config)
+    check_overrides(config)
     _check_run(config.run)
 
 

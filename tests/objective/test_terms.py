@@ -105,6 +105,18 @@ def test_a_term_equals_numpy(name):
     np.testing.assert_allclose(averages[name].compute(), by_numpy(name), rtol=1e-12)
 
 
+def test_which_terms_depend_on_the_temperature():
+    def values(temperature):
+        outputs = jax.tree.map(jnp.array, [Outputs(logits, logits @ STUDENT_MAP) for logits in (STUDENT, TEACHER)])
+        return {name: term.function(*outputs, LABELS, temperature).sum() for name, term in terms.TERMS.items()}
+
+    with jax.enable_x64(True):
+        cold, hot = (jax.tree.map(float, values(temperature)) for temperature in (1.0, 3.0))
+    assert {name for name in terms.TERMS if abs(hot[name] / cold[name] - 1) > 1e-3} == {
+        name for name, term in terms.TERMS.items() if term.softened
+    }
+
+
 def test_which_terms_ask_for_nothing_where_there_are_two_classes():
     of_logits = {name: term for name, term in terms.TERMS.items() if not term.needs_features}
     labels = np.arange(len(STUDENT)) % 2

@@ -1,5 +1,6 @@
 """Class weights come to the arms that they are for, and to heads that are fitted in one go."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,6 +126,48 @@ def test_the_mean_of_views_is_for_arms_with_a_teacher():
     validate(made)
     made.distill.arms = ("student_alone",)
     with pytest.raises(InputError, match="distill.target='mean' does nothing: no arm of distill.arms has a teacher"):
+        validate(made)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "default"),
+    [
+        ("student", "learning_rate", 5e-4, 1e-3),
+        ("student", "weight_decay", 0.1, 0.01),
+        ("distill", "temperature", 2, 4),
+    ],
+)
+def test_a_field_that_every_arm_sets_for_itself_does_nothing(section, field, value, default):
+    own = {"learning_rate": 2e-3, "weight_decay": 0.0, "temperature": 3.0}
+    made = of_arms(taught={"kl": 1.0, **own}, plain={"ce": 1.0, **own}, free={"cosine_batch": 1.0})
+    made.distill.arms = ("plain", "taught")
+    made.arms.labeled_alone.update(own)  # which may join by itself
+    validate(made)
+    made[section][field] = value
+    said = (
+        f"{section}.{field} is {value:g}, but does nothing: every arm that would use it sets its own; leave it at "
+        f"{default:g}, or change arms.{'plain' if section == 'student' else 'taught'}.{field}"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
+        validate(made)
+    made.distill.arms = ("plain", "taught", "free")  # one that sets nothing
+    validate(made)
+    made.distill.arms = ("plain", "taught")
+    del made.arms.labeled_alone[field]
+    if section == "student":  # the baseline would use it, and it joins arms with and without a teacher
+        validate(made)
+        made.distill.arms = ("taught",)
+    with pytest.raises(InputError, match=f"^{section}.{field} is .* does nothing"):
+        validate(made)
+
+
+def test_a_temperature_is_for_the_terms_that_depend_on_it():
+    made = of_arms(taught={"kl": 1.0, "temperature": 3.0})
+    made.distill.temperature = 2.0
+    made.distill.arms = ("student_alone", "cosine")  # nobody sets one, as in the arms of another run
+    validate(made)
+    made.distill.arms = ("student_alone", "cosine", "taught")
+    with pytest.raises(InputError, match="^distill.temperature is 2, but does nothing"):
         validate(made)
 
 
