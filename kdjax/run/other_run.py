@@ -1,6 +1,7 @@
 """Networks of another run as this run's teacher, and the checks that they fit its config and data."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -200,13 +201,23 @@ def hidden_labels(others: Iterable[OtherRun], dataset: Dataset) -> int:
     Raises:
         InputError: a file of a run cannot be read.
     """
-    labeled: set[str] = set()
+    known: set[str] = set()
+    hidden = dataset.members.get("label_hidden", ())
     for other in others:
         for run in _with_teachers(other):
             if run.section == "student" or run.config()["teacher"]["fit"] != "nothing":
-                splits = run.read("splits.json", "train")
-                labeled |= set(splits["train"]) - set(splits.get("label_hidden", ()))
-    return len(labeled.intersection(dataset.members.get("label_hidden", ())))
+                known |= _shared(_labeled(run.read("splits.json", "train")), ("train",), dataset, hidden)
+    return len(known)
+
+
+def _labeled(splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the training images whose label was not hidden, in the form of splits.json."""
+    hidden, digests = set(splits.get("label_hidden", ())), splits.get("digests", {}).get("train", ())
+    keep = [name not in hidden for name in splits["train"]]
+    return {
+        "train": list(itertools.compress(splits["train"], keep)),
+        "digests": {"train": list(itertools.compress(digests, keep))},
+    }
 
 
 def _with_teachers(other: OtherRun, log: Callable[[str], None] = lambda line: None) -> list[OtherRun]:

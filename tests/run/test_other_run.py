@@ -43,6 +43,20 @@ def test_labels_that_the_teacher_knew_and_the_students_do_not_are_told(config, t
     other_run.check_data(config, dataset(hidden=("a/1", "b/1")), lambda line: pytest.fail(line))
 
 
+def test_labels_that_the_teacher_knew_are_recognized_by_content(config, tmp_path):
+    """The tiles may have other names here, which says nothing about the labels."""
+    path = tmp_path / "splits.json"
+    splits = json.loads(path.read_text())
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in splits["train"]]
+    written = {"digests": {"train": [digest[: record.DIGITS] for digest in digests]}}
+    path.write_text(json.dumps({**splits, **written, "label_hidden": splits["train"][:1]}))
+    renumbered = {f"new/{number}": digest for number, digest in enumerate(digests)}
+    said = []
+    other_run.check_data(config, dataset(hidden=tuple(renumbered), digests=renumbered), said.append)
+    labels = len(digests) - 1
+    assert said == [f"teacher.workdir: the teacher of {tmp_path} was trained with {labels} labels that are hidden here"]
+
+
 def test_a_run_older_than_a_field_had_its_default(config, tmp_path):
     there = json.loads((tmp_path / "config.json").read_text())
     del there["teacher"]["select"]
