@@ -14,7 +14,7 @@ from kdjax.report.material import Material
 from kdjax.report.parts import details, figure, panels, scroll, table
 from kdjax.report.summary import leading_arm
 from kdjax.results import formats, intervals, metrics, notes
-from kdjax.results.comparison import NAMES, failed_seeds, figures, find_alone, judged_by, shown_arms
+from kdjax.results.comparison import NAMES, failed_seeds, figures, find_alone, judged_by, shown_arms, uses_teacher
 
 
 def _styles(material: Material) -> dict[str, str]:
@@ -60,7 +60,7 @@ def curves(material: Material) -> list[Markup]:
         ("Thick: mean over seeds; thin: each seed. " if len(material.results["config"]["seeds"]) > 1 else "One seed. ")
         + ("A seed that failed is drawn up to there, and is not in the mean. " if failed else "")
         + "Training losses are means over the steps since the previous point, on augmented views. A term is drawn for "
-        "every student, even if its weight is 0. "
+        f"every student, even if its weight is 0{_unmeasured(arms)}. "
         f"Validation: {material.results['dataset']['splits']['val']} images"
     )
     last = material.results["config"].get("student", {}).get("select") == "last"
@@ -69,6 +69,14 @@ def curves(material: Material) -> list[Markup]:
         caption += " The teacher was not trained in this run, so it has no curves."
     legend = charts.legend([*([("teacher", "t")] if teacher else []), *styles.items()])
     return [legend, figure(panels(panel_charts), caption)]
+
+
+def _unmeasured(arms: Mapping[str, Mapping[str, Any]]) -> str:
+    """Names the arms for which terms with the teacher are not measured, see `objective.arms.Arm.is_measured`."""
+    names = [name for name, arm in arms.items() if arm.get("labeled_only") and not uses_teacher(arm)]
+    if not names or not any(map(uses_teacher, arms.values())):
+        return ""
+    return f", but terms that compare with the teacher are not measured for {' and '.join(names)}"
 
 
 def _end_values(series: Sequence[charts.Series]) -> str:

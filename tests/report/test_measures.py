@@ -78,6 +78,18 @@ def with_arm(given, name, validation):
     )  # fmt: skip
 
 
+def test_the_caption_of_curves_names_the_arms_whose_terms_with_the_teacher_are_not_measured():
+    given = with_arm(material(), "labeled_alone", [0.5] * 2)
+    every, but = "A term is drawn for every student, even if its weight is 0", "but terms that compare with the teacher"
+    assert f"{every}. Validation" in written(measures.curves(given))
+    for name in ("labeled_alone", "kl"):  # one that learns from the teacher sees the views that the teacher has seen
+        given.results["arms"][name]["labeled_only"] = True
+    assert f"{every}, {but} are not measured for labeled_alone. " in written(measures.curves(given))
+    for name in ("kl", "kl_cosine"):
+        del given.results["arms"][name]
+    assert f"{every}. Validation" in written(measures.curves(given))  # there is no such term
+
+
 @pytest.mark.parametrize(("validation", "baseline"), [(0.9, "labeled_alone"), (0.1, "student_alone")])
 def test_recall_compares_teacher_baseline_and_leading_arm(validation, baseline):
     given = with_arm(material(), "labeled_alone", [validation] * 2)
