@@ -57,3 +57,8 @@ def short(count: float | None) -> str:
 def grouped(count: int) -> str:
     """5940 → 5 940."""
     return f"{count:,}".replace(",", " ")
+
+
+def ratio(value: float) -> str:
+    """9.134 → 9.13; 2475.8 → 2 476."""
+    return f"{value:.3g}" if value < 999.5 else grouped(round(value))

@@ -286,7 +286,7 @@ def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
     """
     kinds = {"params": "parameters", "macs": "multiply-adds", "activation_bytes": "bytes of activations"}
     ratios = [
-        f"{teacher[key] / student[key]:.3g} times the {words} "
+        f"{formats.ratio(teacher[key] / student[key])} times the {words} "
         f"({formats.short(teacher[key])} to {formats.short(student[key])})"
         for key, words in kinds.items()
         if teacher.get(key) and student.get(key)
@@ -301,6 +301,6 @@ def compression(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
             which = "With VGG16's fully connected head" if head == "fc" else "Without its fully connected head"
             text += (
                 f" {which} the teacher would have {formats.short(cost['params'])} parameters, "
-                f"{cost['params'] / student['params']:.3g} times the student's."
+                f"{formats.ratio(cost['params'] / student['params'])} times the student's."
             )
     return text

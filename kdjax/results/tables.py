@@ -73,13 +73,13 @@ def over_splits(combined: Mapping[str, Any]) -> str:
                 formats.p_value(row.get("p_vs_alone")),
             ]
         )
-    count = len(combined["data_seeds"])
+    count, seeds = len(combined["data_seeds"]), len(combined["seeds"])
     by_place = all(combined.get("folds") or [None])
     which = f"data seeds {', '.join(map(str, combined['data_seeds']))}"
     each_has = f"{'the same teacher' if teacher['same'] else 'a teacher of its own'} and " if teacher else ""
     note = (
         (f"{count}-fold cross-validation over places" if by_place else f"Over {count} splits ({which})")
-        + f", each with {each_has}{len(combined['seeds'])} seeds an arm: "
+        + f", each with {each_has}{seeds} seed{'s' * (seeds > 1)} an arm: "
         "mean ± standard deviation over splits of the mean over seeds. "
         + (
             "The splits share training images, so intervals and p-values (paired, Holm-corrected) use the corrected "

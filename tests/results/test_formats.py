@@ -47,6 +47,10 @@ from kdjax.results import formats
         (formats.grouped(600), "600"),
         (formats.grouped(5940), "5 940"),
         (formats.grouped(1_234_567), "1 234 567"),
+        (formats.ratio(9.1337), "9.13"),
+        (formats.ratio(999.4), "999"),
+        (formats.ratio(999.6), "1 000"),
+        (formats.ratio(2475.8), "2 476"),
     ],
 )
 def test_numbers(written, expected):

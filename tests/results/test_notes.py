@@ -120,6 +120,11 @@ def test_compression_is_said_with_and_without_the_hidden_layers():
         "connected head the teacher would have 14 M parameters, 7 times the student's."
     )
     assert notes.compression({"params": None, "macs": None}, STUDENT) == "The size of the teacher is not known."
+    large = {"params": 5_000_000_000, "macs": None, "head": "average", "heads": {"fc": {"params": 6_000_000_000}}}
+    assert notes.compression(large, STUDENT) == (
+        "Teacher to student: 2 500 times the parameters (5 G to 2 M). With VGG16's fully connected head the teacher "
+        "would have 6 G parameters, 3 000 times the student's."
+    )
 
 
 def test_compression_is_the_last_note_of_the_table():

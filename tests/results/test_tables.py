@@ -175,6 +175,13 @@ def test_over_splits_it_is_said_whether_one_teacher_taught_all():
     assert "each with the same teacher and 3 seeds" in said()
 
 
+def test_over_splits_one_seed_is_written_as_one():
+    top1 = {name: values[:1] for name, values in TOP1.items()}
+    runs = [document.build(**parts(top1, seeds=(0,), config={"data_seed": k, "seeds": (0,)})) for k in range(2)]
+    flat = " ".join(tables.over_splits(document.combine(runs)).split())
+    assert "and 1 seed an arm: mean" in flat
+
+
 def test_over_splits_the_trials_of_a_family_are_named():
     runs = []
     for seed, best in enumerate(("cosine", "kl", "cosine")):
