@@ -50,7 +50,8 @@ def finding(results: Mapping[str, Any]) -> str:
     arm, alone = arms[name], find_alone(arms, measure)
     better_alone = better_baselines(arms, alone, measure)
     test_images = results["dataset"]["splits"]["test"]
-    selection = " (chosen on validation)" if len(arms) > 2 else ""
+    trials = [trial for trial in results["arms"].values() if uses_teacher(trial) == uses_teacher(arm)]
+    selection = " (chosen on validation)" if len(trials) > 1 else ""
     theirs = arms[alone] if alone is not None and name != alone and arms[alone]["mean"] is not None else None
     label_count = notes.labels(results["dataset"])
     subject = f"With {label_count}, the student" if label_count else "The student"

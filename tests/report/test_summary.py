@@ -126,15 +126,26 @@ def test_with_few_labels_the_finding_names_them_and_the_better_baseline():
     found = gain(0.05, [-0.01, 0.09], 0.2, seeds=3, labeled_alone={"top1": 0.84, "val_top1": [0.6] * 3})
     found["dataset"]["labels"] = {"labeled": 600, "total": 5940}
     assert summary.finding(found).startswith(
-        "With 600 of 5 940 labels, the student kl (chosen on validation) is right on 85.00 % of the 100 test images, "
-        "labeled_alone, on validation no worse than any other trained without the teacher, on 84.00 %, the teacher on "
-        "90.00 %. "
+        "With 600 of 5 940 labels, the student kl is right on 85.00 % of the 100 test images, labeled_alone, on "
+        "validation no worse than any other trained without the teacher, on 84.00 %, the teacher on 90.00 %. "
     )
     assert "p = 0.200 after Holm's correction." in summary.finding(found)
     found["arms"]["labeled_alone"]["val_top1"] = [0.4] * 3
     assert "student_alone, on validation no worse than any other" in summary.finding(found)
     found["dataset"]["labels"]["labeled"] = 5940
     assert summary.finding(found).startswith("The student kl")
+
+
+def test_a_student_was_chosen_where_there_were_other_trials_that_learned_from_the_teacher():
+    """In the table they may be one row, beside several of students alone."""
+    chosen = "The student kl (chosen on validation) is right on 85.00 %"
+    assert summary.finding(gain(0.05, labeled_alone={"top1": 0.84})).startswith("The student kl is right on 85.00 %")
+    worse = {"top1": 0.7, "weights": {"ce": 1.0, "kl": 2.0}, "val_top1": [0.4]}
+    assert summary.finding(gain(0.05, other=worse)).startswith(chosen)
+    found = gain(0.05, other={**worse, "family": "soft"})
+    found["arms"]["kl"]["family"] = "soft"
+    found["selected"] = {"student_alone": "student_alone", "soft": "kl"}
+    assert summary.finding(found).startswith(chosen)
 
 
 def test_a_baseline_that_was_passed_over_for_its_failed_seeds_takes_the_claim_back():
