@@ -47,8 +47,9 @@ LOOKS = 20
 
 
 def begun(stage: Path) -> bool:
-    """Whether a stage's folder has checkpoints, by the names alone. Damaged ones count."""
-    return any(any((stage / FOLDER).glob(names)) for names in ("[0-9]*", f"{DAMAGED}*"))
+    """Whether a stage's folder has checkpoints, by the names alone. Damaged ones count, unfinished ones do not."""
+    names = (path.name for path in (stage / FOLDER).glob("*"))
+    return any(name.isdecimal() or name.startswith(DAMAGED) for name in names)
 
 
 class Checkpoints:

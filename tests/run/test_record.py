@@ -132,9 +132,11 @@ def test_every_other_field_but_where_the_images_lie_decides(tmp_path):
 
 @pytest.mark.parametrize("stage", ["teacher", "distill"])
 def test_a_run_has_begun_with_the_first_checkpoint_of_any_stage(tmp_path, stage):
-    (tmp_path / stage / "checkpoints").mkdir(parents=True)
+    (tmp_path / stage / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)  # killed during its first save
     assert not record.begun(tmp_path)
     (tmp_path / stage / "checkpoints" / "5").mkdir()
+    assert record.begun(tmp_path)
+    (tmp_path / stage / "checkpoints" / "5").rename(tmp_path / stage / "checkpoints" / "damaged-5")
     assert record.begun(tmp_path)
 
 
