@@ -13,7 +13,7 @@ from kdjax.config import base
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
 from kdjax.run.arms import BASELINE
-from kdjax.runtime import files
+from kdjax.runtime import devices, files
 from kdjax.training import checkpoint
 
 REMOVED: dict[tuple[str, str], Any] = {
@@ -158,10 +158,10 @@ def _labels_digest(dataset: Dataset) -> str:
 
 
 def check_same_data(workdir: Path, dataset: Dataset, path: str, log: Callable[[str], None]) -> None:
-    """Refuses data whose names, classes or labels differ from the run's, and logs pixels that differ.
+    """Refuses data whose names, classes, labels or images differ from the run's, and logs other pixels of the same.
 
-    Different names could put images that were trained on into validation or test. Different pixels under the same names
-    are allowed, because another version of a decoding library may change the last bit of a pixel.
+    Different names could put images that were trained on into validation or test. Other pixels of the same images are
+    allowed, because another version of a library may resize an image differently in the last bit.
 
     Args:
         workdir: the run's directory.
@@ -170,8 +170,8 @@ def check_same_data(workdir: Path, dataset: Dataset, path: str, log: Callable[[s
         log: takes lines for the user.
 
     Raises:
-        InputError: names, the order of the classes, labels, or the values of black and white differ; or the pixels
-            differ and were read from another path than before.
+        InputError: names, the order of the classes, labels, the values of black and white, or images differ; or, for a
+            run without digests, the pixels differ, and were read from another path or a training is unfinished.
     """
     recorded, current = read(workdir, "splits.json"), splits_document(dataset)
     sides = sorted(current.keys() - {"fingerprint", "labels", "digests", "value_range"})
@@ -201,13 +201,64 @@ def check_same_data(workdir: Path, dataset: Dataset, path: str, log: Callable[[s
             f"{current['value_range']}, as the images have changed: put them back or choose another workdir"
         )
     if recorded.get("fingerprint", current["fingerprint"]) != current["fingerprint"]:
-        recorded_path = read(workdir, "config.json")["dataset"].get("path", path)
-        if recorded_path != path:
+        _check_same_images(workdir, recorded, current, path, log)
+
+
+def _check_same_images(
+    workdir: Path, recorded: Mapping[str, Any], current: Mapping[str, Any], path: str, log: Callable[[str], None]
+) -> None:
+    """Refuses images that have changed, and logs images that are the same but have other pixels after the resize.
+
+    Earlier versions recorded no digests, so changed images cannot be told from images that are decoded differently.
+    Then the pixels may differ only for finished networks, and only if the images are where they were.
+
+    Raises:
+        InputError: see `check_same_data`.
+    """
+    back = "put the images, or the packages that decode them, back, or choose another workdir"
+    recorded_digests = _digests(recorded)
+    if recorded_digests:
+        digests = _digests(current)
+        changed = sorted(name for name, digest in recorded_digests.items() if digests.get(name) != digest)
+        if changed:
             raise InputError(
-                f"workdir {workdir} holds a run on other images of the same names: dataset.path is {path!r}, was "
-                f"{recorded_path!r}; set it back or choose another workdir"
+                f"workdir {workdir} holds a run on other images of the same names: {len(changed)} of "
+                f"{len(recorded_digests)} have changed, or are decoded differently, such as {changed[0]}: {back}"
             )
-        log("data: the images are not those that this run began with: decoded by other versions, or changed")
+        log("data: the images are those that this run began with, but other versions resize them to other pixels")
+        return
+    recorded_path = read(workdir, "config.json")["dataset"].get("path", path)
+    if devices.first_process_says(recorded_path != path):  # the first process wrote its own path
+        raise InputError(
+            f"workdir {workdir} holds a run on other images of the same names: dataset.path is {path!r}, was "
+            f"{recorded_path!r}; set it back or choose another workdir"
+        )
+    if devices.first_process_says(_is_unfinished(workdir)):
+        raise InputError(
+            f"workdir {workdir} holds an unfinished training on images that have changed since, or were decoded "
+            f"differently: {back}"
+        )
+    log("data: the images are not those that this run began with: decoded by other versions, or changed")
+
+
+def _digests(splits: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the digest of each image that a splits.json lists, by its name; {} if the file has no digests."""
+    digests = splits.get("digests", {})
+    return {
+        name: digest
+        for side in IMAGES
+        for name, digest in zip(splits.get(side, ()), digests.get(side, ()), strict=False)
+    }
+
+
+def _is_unfinished(workdir: Path) -> bool:
+    """Whether a training has begun in a run's directory and not reached the last step of its schedule."""
+    for stage in (workdir / "teacher", workdir / "distill"):
+        program = stage / "program.json"
+        steps = files.read_json(program, FIX).get("steps") if program.is_file() else None
+        if checkpoint.begun(stage) and not (stage / checkpoint.FOLDER / str(steps)).is_dir():
+            return True
+    return False
 
 
 def read(workdir: Path, name: str) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.tiles import OPTIONS, picture, sides, write_classes
+from PIL import Image
 
+from kdjax import data
 from kdjax.config import base
 from kdjax.errors import InputError
 from kdjax.run import record
@@ -20,22 +23,48 @@ def dataset(fingerprint, labels=(0,), classes=("field", "lake")):
     )  # fmt: skip
 
 
-def test_other_pixels_under_the_same_names_are_logged_and_taken(tmp_path):
+def test_other_pixels_of_the_same_images_are_logged_and_taken(tmp_path):
+    """As another version of a library resizes them; where the images are does not matter."""
     (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
     said = []
     record.check_same_data(tmp_path, dataset("1"), "tiles", said.append)
     assert said == []
-    written(tmp_path, {"dataset": {"path": "tiles"}})
+    written(tmp_path, {"dataset": {"path": "/old/tiles"}})
     record.check_same_data(tmp_path, dataset("2"), "tiles", said.append)
-    assert len(said) == 1 and "not those that this run began with" in said[0]
+    assert len(said) == 1 and "those that this run began with, but other versions resize them" in said[0]
     assert json.loads((tmp_path / "splits.json").read_text())["value_range"] == [0.0, 3000.0]
 
 
-def test_images_may_move_but_others_of_the_same_names_are_refused(tmp_path):
+def test_changed_images_are_refused_wherever_they_are(tmp_path):
+    """The teacher or half of the students may have learned from others, or an evaluation be of others."""
+    begun = load(write_classes(tmp_path / "tiles"))
+    (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(begun)))
+    for changed in ("field/field07.png", "town/town03.png"):
+        Image.fromarray(picture(len(changed), 20, 20)).save(tmp_path / "tiles" / changed)
+    changed = load(tmp_path / "tiles")
+    assert sides(changed) == sides(begun)
+    for path in (tmp_path / "tiles", "elsewhere"):
+        with pytest.raises(InputError, match="2 of 60 have changed, or are decoded differently, such as field/field07"):
+            record.check_same_data(tmp_path, changed, str(path), print)
+
+
+def load(path):
+    return data.load(path=str(path), **OPTIONS)
+
+
+def older_run(tmp_path):
+    """A run whose splits.json has no digests."""
+    document = record.splits_document(dataset("1"))
+    del document["digests"]
+    (tmp_path / "splits.json").write_text(json.dumps(document))
+    written(tmp_path, {"dataset": {"path": "/old/tiles"}})
+
+
+def test_images_of_a_run_without_digests_may_move_but_not_change(tmp_path):
     document = now()
     document["dataset"]["path"] = "/old/tiles"
+    older_run(tmp_path)
     written(tmp_path, document)
-    (tmp_path / "splits.json").write_text(json.dumps(record.splits_document(dataset("1"))))
     record.check_same_config(tmp_path, now())
     said = []
     record.check_same_data(tmp_path, dataset("1"), "/new/tiles", said.append)
@@ -48,6 +77,31 @@ def test_images_may_move_but_others_of_the_same_names_are_refused(tmp_path):
         InputError, match="dataset.source is 'folder', was 'tfds'; set it back or choose another workdir"
     ):
         record.check_same_config(tmp_path, now())
+
+
+@pytest.mark.parametrize("stage", ["teacher", "distill"])
+def test_a_run_without_digests_trains_on_with_the_same_pixels_alone(tmp_path, stage):
+    """Whether the images have changed cannot be told, so that only networks at their end may see them."""
+    older_run(tmp_path)
+    checkpoints, said = tmp_path / stage / "checkpoints", []
+    (checkpoints / "3").mkdir(parents=True)
+    for document in (None, {"steps": 6}):
+        if document:
+            (tmp_path / stage / "program.json").write_text(json.dumps(document))
+        record.check_same_data(tmp_path, dataset("1"), "/old/tiles", said.append)
+        with pytest.raises(InputError, match="an unfinished training on images that have changed since, or were dec"):
+            record.check_same_data(tmp_path, dataset("2"), "/old/tiles", said.append)
+    assert said == []
+    (checkpoints / "6").mkdir()
+    record.check_same_data(tmp_path, dataset("2"), "/old/tiles", said.append)
+    assert len(said) == 1 and "not those that this run began with" in said[0]
+
+
+def test_the_path_of_the_first_process_is_the_one_that_is_compared(tmp_path, monkeypatch):
+    """Only that process writes its path; each other one may have its own, and would leave the rest waiting."""
+    older_run(tmp_path)
+    monkeypatch.setattr(record.devices, "first_process_says", lambda answer: 0)
+    record.check_same_data(tmp_path, dataset("2"), "/local/tiles", print)
 
 
 def test_classes_in_another_order_and_other_labels_are_refused(tmp_path):

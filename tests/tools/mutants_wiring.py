@@ -293,7 +293,13 @@ WIRED = (
         "if False:",
         "tests/test_main.py -k left_alone",
     ),
-    Mutant("kdjax/run/record.py", "if recorded_path != path:", "if False:", "tests/run/test_record.py"),
+    Mutant(
+        "kdjax/run/record.py",
+        "if devices.first_process_says(recorded_path != path):",
+        "if recorded_path != path:",
+        "tests/run/test_record.py",
+    ),
+    Mutant("kdjax/run/record.py", "        if changed:\n", "        if False:\n", "tests/run/test_record.py"),
     Mutant(
         "kdjax/stages/follow.py",
         "while latest_step < total_steps and not all_failed:",
