@@ -3,11 +3,13 @@
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
 from kdjax.errors import InputError
+from kdjax.run import record
 from kdjax.runtime import devices, files
 
 APPEARS_SECONDS = 60.0
@@ -29,6 +31,20 @@ def make_cache(cache_dir: Path) -> None:
         ) from None
 
 
+def holds_run(workdir: Path) -> bool:
+    """Whether a run in the working directory has checkpoints, as the first process sees it.
+
+    The other processes wait until they see it too, because they read the files of that run next.
+
+    Raises:
+        InputError: not every process of this run sees the same directory.
+    """
+    if not devices.first_process_says(record.begun(workdir)):
+        return False
+    _check_shared(workdir, _wait_for(lambda: record.begun(workdir)))
+    return True
+
+
 def lock(workdir: Path) -> None:
     """Creates the working directory and locks it; the first process holds the lock until it ends.
 
@@ -47,13 +63,11 @@ def lock(workdir: Path) -> None:
     if first:
         marker.touch()
     devices.barrier("the mark of the workdir is there")
-    visible = devices.least(_wait_for(marker))
-    if first:
-        marker.unlink()
-    if not visible:
-        raise InputError(
-            f"workdir {workdir} is not the same folder for all processes of this run: give one on a disk they share"
-        )
+    try:
+        _check_shared(workdir, _wait_for(marker.exists))
+    finally:
+        if first:
+            marker.unlink()
 
 
 def _acquire_lock(workdir: Path) -> bool:
@@ -68,10 +82,18 @@ def _acquire_lock(workdir: Path) -> bool:
     return True
 
 
-def _wait_for(path: Path) -> bool:
-    """Waits up to `APPEARS_SECONDS` for a file, and returns whether it exists."""
+def _check_shared(workdir: Path, visible: bool) -> None:
+    """Raises InputError if any process did not see what the first one sees in the working directory."""
+    if not devices.least(visible):
+        raise InputError(
+            f"workdir {workdir} is not the same folder for all processes of this run: give one on a disk they share"
+        )
+
+
+def _wait_for(is_visible: Callable[[], bool]) -> bool:
+    """Waits up to `APPEARS_SECONDS` until something is visible, and returns whether it is."""
     end = time.monotonic() + APPEARS_SECONDS
-    while not path.exists():
+    while not is_visible():
         if time.monotonic() > end:
             return False
         time.sleep(1.0)

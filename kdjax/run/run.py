@@ -111,7 +111,7 @@ def open_run(
         InputError: names what does not fit. Nothing has been written into `workdir` then.
     """
     checks.validate(config)
-    begun = record.begun(workdir)
+    begun = folders.holds_run(workdir)
     config, document = record.with_dtype(config, workdir, goes_on=begun, follows=follows)
     if begun:
         record.check_same_config(workdir, document)

@@ -101,6 +101,23 @@ def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
     assert statuses == [2, 2] and all("is not the same folder for all" in one for one in said), said
 
 
+def test_a_listing_that_is_old_in_one_process_is_waited_for(tmp_path):
+    """On a network disk the second may look before it sees the checkpoints; it would wait alone for the others."""
+    statuses, said = described(tmp_path)
+    assert statuses == [0, 0], said
+    (tmp_path / "run" / "distill" / "checkpoints" / "3").mkdir(parents=True)
+    before = (tmp_path / "run" / "splits.json").stat().st_mtime_ns
+    old = (
+        "from kdjax.run import record; begun, looks = record.begun, []; "
+        "record.begun = lambda workdir: begun(workdir) and (looks.append(1) or rank == 0 or len(looks) > {looks}); "
+    )
+    statuses, said = described(tmp_path, before=old.format(looks=2))
+    assert statuses == [0, 0], said
+    assert (tmp_path / "run" / "splits.json").stat().st_mtime_ns == before
+    statuses, said = described(tmp_path, before=old.format(looks=99))
+    assert statuses == [2, 2] and all("is not the same folder for all" in one for one in said), said
+
+
 def test_other_images_are_refused(tmp_path):
     other = "from kdjax.data.sources import demo as d; draw = d.render; d.render = lambda _, *all: draw(rank, *all); "
     statuses, said = described(tmp_path, before=other)
