@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,12 @@ LARGEST_TEMPERATURE = 1000
 """At higher temperatures, softened probabilities differ only in the last digits of float32, which T² then loses."""
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict, begun: Collection[str] = ()) -> None:
     """Checks everything that can be checked without data.
+
+    Args:
+        config: the configuration.
+        begun: the sections whose networks have checkpoints, and so no longer need the file that they started from.
 
     Raises:
         InputError: a field is wrong; the message names the first one.
@@ -46,6 +50,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_sizes(config)
     for name in ("teacher", "student"):
         _check_network(name, config[name])
+        if name not in begun:
+            _check_weights_exist(name, config[name].weights)
     _check_teacher(config)
     for name, arm in config.arms.items():
         _check_arm(name, arm, config.dataset.sampling)
@@ -168,14 +174,16 @@ def _check_network(name: str, section: ml_collections.ConfigDict) -> None:
             f"{name}.weights_pixels is {section.weights_pixels!r}, but there is no {name}.weights, so it does nothing: "
             "leave it out"
         )
-    source = section.weights
-    if source and source.endswith(".safetensors") and ":" not in source and not Path(source).is_file():
-        raise InputError(
-            f"{name}.weights: no file {source}: give a .safetensors file or a hub id org/name[@revision][:file]"
-        )
     if section.warmup_epochs >= section.epochs:
         raise InputError(
             f"{name}.warmup_epochs is {section.warmup_epochs}: give less than {name}.epochs, which is {section.epochs}"
+        )
+
+
+def _check_weights_exist(name: str, source: str | None) -> None:
+    if source and source.endswith(".safetensors") and ":" not in source and not Path(source).is_file():
+        raise InputError(
+            f"{name}.weights: no file {source}: give a .safetensors file or a hub id org/name[@revision][:file]"
         )
 
 

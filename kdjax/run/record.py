@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 from kdjax.config import base
 from kdjax.data.dataset import Dataset
 from kdjax.errors import InputError
+from kdjax.networks import pretrained
 from kdjax.run.arms import BASELINE
 from kdjax.runtime import devices, files
 from kdjax.training import checkpoint
+from kdjax.training.learner import WEIGHTS
 
 REMOVED: dict[tuple[str, str], Any] = {
     ("student", "depthwise"): None,
@@ -32,6 +34,13 @@ RENAMED = {
 
 IMAGES = ("train", "validation", "test", "unlabeled")
 """Entries of splits.json that list images; no image is in two of them."""
+
+STAGES = {"teacher": "teacher", "student": "distill"}
+"""The stage that trains the networks of a section of the configuration; it has a folder of that name."""
+
+MOVABLE = ("splits", "places", "unlabeled_dir")
+"""Fields of `config.dataset` that name a file or folder that may move. splits.json records what came of its content:
+the side, label and digest of each image."""
 
 DIGITS = 16
 """Hexadecimal digits of an image's digest in splits.json. The chance that any two of ten million images share them is
@@ -76,6 +85,11 @@ def begun(workdir: Path) -> bool:
     return any(map(checkpoint.begun, workdir.glob("*")))
 
 
+def begun_sections(workdir: Path) -> list[str]:
+    """Returns the sections of the configuration whose networks have checkpoints in a run's directory."""
+    return [section for section, stage in STAGES.items() if checkpoint.begun(workdir / stage)]
+
+
 def with_dtype(
     config: ConfigDict, workdir: Path, *, goes_on: bool, follows: bool = False
 ) -> tuple[ConfigDict, dict[str, Any]]:
@@ -111,8 +125,9 @@ def with_dtype(
 def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     """Makes sure that a run with checkpoints continues with the configuration that it began with.
 
-    The path of the images is not compared: they may have moved, and each process may have its own copy.
-    `check_same_data` compares their content.
+    The paths of the images and of the files that split them are not compared: they may have moved, and each process may
+    have its own copy of the images. `check_same_data` compares their content. Weights that training started from may
+    have moved as well.
 
     Args:
         workdir: the run's directory.
@@ -125,12 +140,32 @@ def check_same_config(workdir: Path, document: Mapping[str, Any]) -> None:
     if not all(isinstance(recorded.get(name), dict) for name in ("dataset", "student", "distill", "arms")):
         raise InputError(f"{workdir / 'config.json'} is not the record of a run: {FIX}")
     recorded = completed(recorded)
+    document = _with_recorded_places(workdir, document, recorded)
     baseline_joined = _baseline_joined(workdir)
     difference = first_difference(_result_fields(document, baseline_joined), _result_fields(recorded, baseline_joined))
     if difference:
         raise InputError(
             f"workdir {workdir} holds a run of another config: {difference}; set it back or choose another workdir"
         )
+
+
+def _with_recorded_places(workdir: Path, document: Mapping[str, Any], recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a configuration with the recorded path in each field whose file or folder may have moved.
+
+    A file of weights is compared with the record of the one that training started from. Networks with checkpoints need
+    nothing of it, so one at the recorded path is not read, and may be gone.
+    """
+    dataset, old = document["dataset"], recorded["dataset"]
+    moved = {field: old[field] for field in MOVABLE if dataset.get(field) and old.get(field)}
+    document = {**document, "dataset": {**dataset, **moved}}
+    for section in begun_sections(workdir):
+        weights, recorded_weights = (part.get(section, {}).get("weights") for part in (document, recorded))
+        path = workdir / STAGES[section] / WEIGHTS
+        if not (weights and recorded_weights and Path(weights).is_file() and path.is_file()):
+            continue
+        if weights != recorded_weights and files.read_json(path, FIX).get("sha256") == pretrained.digest(weights):
+            document = {**document, section: {**document[section], "weights": recorded_weights}}
+    return document
 
 
 def splits_document(dataset: Dataset) -> dict[str, Any]:
@@ -253,7 +288,7 @@ def _digests(splits: Mapping[str, Any]) -> dict[str, str]:
 
 def _is_unfinished(workdir: Path) -> bool:
     """Whether a training has begun in a run's directory and not reached the last step of its schedule."""
-    for stage in (workdir / "teacher", workdir / "distill"):
+    for stage in map(workdir.joinpath, STAGES.values()):
         program = stage / "program.json"
         steps = files.read_json(program, FIX).get("steps") if program.is_file() else None
         if checkpoint.begun(stage) and not (stage / checkpoint.FOLDER / str(steps)).is_dir():

@@ -110,8 +110,8 @@ def open_run(
     Raises:
         InputError: names what does not fit. Nothing has been written into `workdir` then.
     """
-    checks.validate(config)
     begun = folders.holds_run(workdir)
+    checks.validate(config, record.begun_sections(workdir))
     config, document = record.with_dtype(config, workdir, goes_on=begun, follows=follows)
     if begun:
         record.check_same_config(workdir, document)

@@ -1,5 +1,6 @@
 """Whether a directory still holds the same run: its configuration and its images."""
 
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from PIL import Image
 from kdjax import data
 from kdjax.config import base
 from kdjax.errors import InputError
-from kdjax.run import record
+from kdjax.run import checks, record
 
 
 def dataset(fingerprint, labels=(0,), classes=("field", "lake")):
@@ -182,6 +183,55 @@ def test_every_other_field_but_where_the_images_lie_decides(tmp_path):
             except InputError:
                 pass
     assert free == [("dataset", "path")]
+
+
+@pytest.mark.parametrize("field", ["splits", "places", "unlabeled_dir"])
+def test_what_splits_the_images_may_move_but_neither_come_nor_go(tmp_path, field):
+    """Their names, sides and digests are compared."""
+    before, after = now(), now()
+    before["dataset"][field], after["dataset"][field] = "old/place", "new/place"
+    written(tmp_path, before)
+    record.check_same_config(tmp_path, after)
+    with pytest.raises(InputError, match=f"dataset.{field} is None, was 'old/place'"):
+        record.check_same_config(tmp_path, now())
+
+
+@pytest.mark.parametrize(("section", "stage"), [("teacher", "teacher"), ("student", "distill")])
+def test_weights_that_training_started_from_may_move_or_go(tmp_path, section, stage):
+    old, new, other = (tmp_path / f"{name}.safetensors" for name in ("old", "new", "other"))
+    new.write_bytes(b"weights")
+    other.write_bytes(b"others")
+    started, moved = now(), now()
+    started[section]["weights"], moved[section]["weights"] = str(old), str(new)
+    written(tmp_path, started)
+    (tmp_path / stage / "checkpoints" / "3").mkdir(parents=True)
+    record.check_same_config(tmp_path, started)  # the file is gone
+    with pytest.raises(InputError, match=f"{section}.weights is '.*new.safetensors', was '.*old.safetensors'"):
+        record.check_same_config(tmp_path, moved)  # nothing says what the file was
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / stage / "weights.json").write_text(json.dumps({"sha256": digest}))
+    record.check_same_config(tmp_path, moved)
+    for path in (str(other), str(tmp_path / "none.safetensors"), ""):
+        changed = now()
+        changed[section]["weights"] = path
+        with pytest.raises(InputError, match=f"{section}.weights is '{path}', was"):
+            record.check_same_config(tmp_path, changed)
+    (tmp_path / stage / "checkpoints" / "3").rmdir()  # it is still to be read: one at another path is another choice
+    with pytest.raises(InputError, match=f"{section}.weights is"):
+        record.check_same_config(tmp_path, moved)
+
+
+def test_networks_with_checkpoints_need_no_file_of_weights(tmp_path):
+    config = base()
+    config.teacher.weights, config.student.weights = "none.safetensors", "nothing.safetensors"
+    assert record.begun_sections(tmp_path) == []
+    with pytest.raises(InputError, match="teacher.weights: no file none.safetensors"):
+        checks.validate(config)
+    (tmp_path / "teacher" / "checkpoints" / "3").mkdir(parents=True)
+    with pytest.raises(InputError, match="student.weights: no file nothing.safetensors"):
+        checks.validate(config, record.begun_sections(tmp_path))
+    (tmp_path / "distill" / "checkpoints" / "3").mkdir(parents=True)
+    checks.validate(config, record.begun_sections(tmp_path))
 
 
 @pytest.mark.parametrize("stage", ["teacher", "distill"])
