@@ -1,5 +1,6 @@
 """Checks a run's folders: the cache must be writable; the workdir must be unlocked and shared by all its processes."""
 
+import os
 import secrets
 import tempfile
 import time
@@ -45,12 +46,30 @@ def holds_run(workdir: Path) -> bool:
     return True
 
 
+def try_out(workdir: Path) -> None:
+    """Makes sure that the working directory can be written and locked, before images are decoded for hours.
+
+    Nothing is left there: a directory that does not exist yet is not made, and its closest parent is tried instead.
+
+    Raises:
+        InputError: it cannot be written, or its disk has no file locks.
+    """
+    if jax.process_index() > 0:
+        return
+    try:
+        folder = next(path for path in (workdir, *workdir.parents) if path.exists())
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=files.TEMPORARY) as file:
+            os.close(files.lock(Path(file.name)))
+    except OSError as error:
+        raise _unwritable(workdir, error) from None
+
+
 def lock(workdir: Path) -> None:
     """Creates the working directory and locks it; the first process holds the lock until it ends.
 
     Raises:
-        InputError: another run holds the lock, the directory cannot be written, or not every process of this run sees
-            the same directory.
+        InputError: another run holds the lock, the directory cannot be written or its disk has no file locks, or not
+            every process of this run sees the same directory.
     """
     first = jax.process_index() == 0
     if not devices.first_process_says(first and _acquire_lock(workdir)):
@@ -78,8 +97,12 @@ def _acquire_lock(workdir: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        raise InputError(f"workdir {workdir} cannot be written ({error.strerror}): choose another workdir") from None
+        raise _unwritable(workdir, error) from None
     return True
+
+
+def _unwritable(workdir: Path, error: OSError) -> InputError:
+    return InputError(f"workdir {workdir} cannot be written ({error.strerror}): choose another workdir")
 
 
 def _check_shared(workdir: Path, visible: bool) -> None:

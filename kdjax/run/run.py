@@ -118,6 +118,8 @@ def open_run(
     if other_run.named(config):
         other_run.check_config(config)
     folders.make_cache(cache_dir)
+    if not follows:
+        folders.try_out(workdir)
     dataset = datasets.load(config.dataset, data_seed=config.data_seed, cache_dir=cache_dir, log=log)
     if not devices.same(dataset.fingerprint):
         raise InputError(

@@ -1,6 +1,7 @@
 """Writes files atomically, reads JSON files, and locks files against other processes."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import InputError, reason
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 TEMPORARY = ".kdjax.tmp"
 """Suffix of incomplete files and folders. No other program uses it, so those of killed processes can be removed."""
@@ -125,11 +128,18 @@ def lock(path: Path) -> int:
 
     Raises:
         BlockingIOError: another process holds the lock.
+        InputError: the disk has no file locks.
+        OSError: the file cannot be written.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(descriptor)
-        raise
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise InputError(
+            f"{path.parent} is on a disk without file locks ({error.strerror}): mount it with them, on Lustre by the "
+            "option flock, or choose a folder on another disk"
+        ) from error
     return descriptor

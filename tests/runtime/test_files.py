@@ -1,5 +1,7 @@
 """Files that are the old ones or the whole new ones."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -64,6 +66,16 @@ def test_a_lock_holds_until_it_is_closed(tmp_path):
         files.lock(tmp_path / ".lock")
     os.close(held)
     os.close(files.lock(tmp_path / ".lock"))
+
+
+@pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_disk_without_locks_is_refused_by_its_folder(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(getattr(errno, code), "none here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match=f"{tmp_path} is on a disk without file locks .none here.: mount it with them"):
+        files.lock(tmp_path / ".lock")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"nope"])
