@@ -123,7 +123,13 @@ def run() -> None:
     getLogger("asyncio").setLevel("CRITICAL")
     warnings.filterwarnings("ignore", message="coroutine '.*write.*' was never awaited")
     fix = "use a smaller batch or image size, or run.arms_at_once=1"
-    command.run_command(lambda arguments: main([sys.argv[0], *arguments]), resumable=True, less_memory=fix)
+    command.run_command(_watched, resumable=True, less_memory=fix)
+
+
+def _watched(arguments: list[str]) -> None:
+    """Runs the command so that SIGTERM ends it even while a program is compiled."""
+    with preemption.watched(command.end_in_call):
+        main([sys.argv[0], *arguments])
 
 
 def _unraisablehook(unraisable: sys.UnraisableHookArgs) -> None:

@@ -108,6 +108,12 @@ def _ending(error: BaseException, resumable: bool, less_memory: str) -> tuple[in
     return None
 
 
+def end_in_call() -> NoReturn:
+    """Ends a resumable command as SIGTERM does, from another thread: the main one is inside a call of a library."""
+    print("ended by SIGTERM; repeat the command to continue", file=sys.stderr, flush=True)
+    os._exit(os.EX_TEMPFAIL)
+
+
 def lost(why: str) -> NoReturn:
     """Ends this process, one of several of a run, because another one is gone."""
     _end(os.EX_TEMPFAIL, lost_line(why))

@@ -1,19 +1,27 @@
 """Handles Ctrl-C and SIGTERM: a run that a scheduler stops saves a checkpoint and asks to be started again.
 
-A training loop defers SIGTERM to the end of its chunk of steps. Everywhere else the run ends at once, because the files
-on disk are complete and the same command continues from there. Several processes have to end together, so they end only
-where they call `requested`: before each chunk of steps, and before each shard of teacher logits.
+A training loop defers SIGTERM to the end of its chunk of steps, once the first has been compiled. Everywhere else the
+run ends at once, because the files on disk are complete and the same command continues from there. Several processes
+have to end together, so they end only where they call `requested`: before each chunk of steps, and before each shard of
+teacher logits.
 """
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from kdjax.errors import Preempted
 
+CALL_SECONDS = 2.0
+"""How long SIGTERM waits for a call that runs no Python code, before the run ends inside it."""
+
 
 class _Signal:
+    deferrable = False
     deferred = False
     received = False
     interrupted = False
@@ -27,6 +35,35 @@ def install() -> None:
     """
     signal.signal(signal.SIGTERM, _handle)
     signal.signal(signal.SIGINT, _interrupt)
+
+
+@contextlib.contextmanager
+def watched(end: Callable[[], None]) -> Iterator[None]:
+    """A context in which SIGTERM ends the run even while the main thread is inside a call that runs no Python code.
+
+    Python calls a handler only between two steps of Python code, and the compiler alone may take minutes. Where the
+    handler of `install` has run, is replaced or deferred, nothing is ended here.
+
+    Args:
+        end: ends this process, from another thread.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_call, args=(reader, end), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(writer)
+
+
+def _end_in_call(reader: int, end: Callable[[], None]) -> None:
+    with open(reader, "rb", buffering=0) as signals:
+        while number := signals.read(1):  # nothing at the end of the context
+            time.sleep(CALL_SECONDS)
+            if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is _handle and not _Signal.deferred:
+                end()
 
 
 def ignore_sigterm() -> None:
@@ -64,19 +101,24 @@ def check_lost() -> None:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """A context in which SIGTERM does not end the run at once, but makes `requested` return True.
+def deferrable() -> Iterator[None]:
+    """A context in which SIGTERM makes `requested` return True from `defer` on, and does not end the run at once.
 
     Raises:
         Preempted: the signal came, and the context ended without an exception, for example at the end of a schedule.
     """
-    _Signal.deferred = True
+    _Signal.deferrable = True
     try:
         yield
     finally:
-        _Signal.deferred = False
+        _Signal.deferrable = _Signal.deferred = False
     if _Signal.received:
         raise Preempted("ended by SIGTERM")
+
+
+def defer() -> None:
+    """Defers SIGTERM from now on, because there is work to save. Outside of `deferrable` it does nothing."""
+    _Signal.deferred = _Signal.deferrable
 
 
 @contextlib.contextmanager

@@ -180,7 +180,7 @@ def _train(run: Run, learner: Learner, arms: tuple[Arm, ...], data: TrainingData
         cleanup.callback(writer.close)
         if trace is not None:
             cleanup.callback(trace.close)
-        cleanup.enter_context(preemption.deferred())
+        cleanup.enter_context(preemption.deferrable())
         fit(
             planned_population,
             state,

@@ -87,6 +87,7 @@ def fit(
         if ahead and previous is not None:
             clock.tick(number, previous)
         number += count
+        preemption.defer()  # the step is compiled, and from now on there is something to save
         if not ahead:
             clock.tick(number, averages)
             time.sleep(min(LONGEST_PAUSE, PAUSE * (time.monotonic() - dispatched)))

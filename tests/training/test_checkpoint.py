@@ -230,7 +230,7 @@ def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
-        with pytest.raises(Preempted, match="is saved"), preemption.deferred():
+        with pytest.raises(Preempted, match="is saved"), preemption.deferrable():
             train(tmp_path / "parts", colors, mapping=ONE(), until=12, longest=1, log=terminate)
     finally:
         preemption._Signal.received = False
@@ -242,14 +242,30 @@ def test_sigterm_saves_the_step_and_the_rest_is_the_same(tmp_path, colors, at):
 
 
 @pytest.mark.usefixtures("handlers")
+def test_sigterm_before_the_first_step_ends_at_once_and_saves_nothing(tmp_path, colors, monkeypatch):
+    from kdjax.runtime import preemption
+
+    preemption.install()
+    monkeypatch.setattr(preemption, "requested", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(Preempted, match="^ended by SIGTERM$"), preemption.deferrable():
+            train(tmp_path, colors, mapping=ONE(), until=12)
+    finally:
+        preemption._Signal.received = False
+    assert latest(tmp_path) is None
+
+
+@pytest.mark.usefixtures("handlers")
 def test_sigterm_that_a_loop_has_no_time_for_ends_the_run_behind_it():
     """During the last save nothing asks any more."""
     from kdjax.runtime import preemption
 
     preemption.install()
     try:
-        with pytest.raises(Preempted), preemption.deferred():
+        with pytest.raises(Preempted), preemption.deferrable():
+            preemption.defer()
             os.kill(os.getpid(), signal.SIGTERM)
+            assert preemption.requested()
     finally:
         preemption._Signal.received = False
 
