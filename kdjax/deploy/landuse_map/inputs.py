@@ -28,6 +28,22 @@ def is_remote(text: str) -> bool:
     return text.startswith("/vsi") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
+def check_name(path: Path | str, argument: str) -> None:
+    """Refuses a path that cannot be passed to GDAL.
+
+    Args:
+        path: any path.
+        argument: its name in the message.
+
+    Raises:
+        InputError: the path is not valid UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{argument}: the name of {ascii(str(path))} is not UTF-8: rename it") from None
+
+
 def expand(texts: Iterable[str]) -> list[str]:
     """Replaces each folder among the inputs by the rasters in it.
 

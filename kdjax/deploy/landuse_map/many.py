@@ -11,7 +11,6 @@ from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import inputs, mapping, outputs, workers
 from kdjax.deploy.landuse_map.areas import Areas
 from kdjax.deploy.landuse_map.mapping import Options
-from kdjax.deploy.landuse_map.raster import check_name
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
 from kdjax.runtime import files, host, temporary
@@ -63,7 +62,7 @@ def plan(texts: Sequence[str], folder: Path) -> list[Job]:
         InputError: two maps would have a file of the same name, `folder` cannot be a folder, or a raster to map lies in
             it.
     """
-    check_name(folder, "--output")
+    inputs.check_name(folder, "--output")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file; give a folder for the maps (a file OUT is for a single raster)")
     if not folder.parent.is_dir():

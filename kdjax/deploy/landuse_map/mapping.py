@@ -17,7 +17,7 @@ from kdjax.deploy.landuse_map import areas, inputs, layers, outputs, polygons
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import UNKNOWN
 from kdjax.deploy.landuse_map.outputs import MapSettings
-from kdjax.deploy.landuse_map.raster import Raster, check_name
+from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.writer import write_map
 from kdjax.errors import InputError, reason
 from kdjax.results.text import printable
@@ -105,7 +105,7 @@ def map_raster(
         raster = Raster(inputs.gdal_path(text), options.bands, options.value_range, classifier.meaning)
         with contextlib.closing(raster):
             try:
-                check_name(out, "OUT")
+                inputs.check_name(out, "OUT")
                 height, width = raster.shape
                 grid = Grid(height, width, raster.crs, raster.transform)
                 layers.check(raster.path, grid)

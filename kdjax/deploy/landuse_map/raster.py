@@ -25,22 +25,6 @@ _SAMPLE_WINDOWS, _SAMPLE_SIDE = 8, 128  # windows along each axis, and their sid
 _MAX_SAMPLES = 2**20  # above this number, every second value kept to check the kind of numbers is dropped
 
 
-def check_name(path: Path | str, argument: str) -> None:
-    """Refuses a path that cannot be passed to GDAL.
-
-    Args:
-        path: any path.
-        argument: its name in the message.
-
-    Raises:
-        InputError: the path is not valid UTF-8.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{argument}: the name of {ascii(str(path))} is not UTF-8: rename it") from None
-
-
 class Raster:
     """An open georeferenced raster whose pixels are read in the form that the classifier takes.
 
@@ -73,7 +57,7 @@ class Raster:
         self.path = path
         if not inputs.is_remote(str(path)) and not os.path.isfile(path):
             raise InputError(f"raster: no file {path}: give a GeoTIFF, another raster that GDAL reads, or a URL")
-        check_name(path, "raster")
+        inputs.check_name(path, "raster")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused below
