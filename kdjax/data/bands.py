@@ -97,6 +97,19 @@ class Bands:
     orders: tuple[tuple[str, ...], ...] = ()
     order: tuple[str, ...] = ()
 
+    @property
+    def of_sensor(self) -> bool:
+        """Whether the files hold the bands of a known sensor."""
+        sensor_bands = {frozenset(map(canonical, sensor.orders[0])) for sensor in SENSORS.values()}
+        return any(frozenset(map(canonical, order)) in sensor_bands for order in self.orders)
+
+    def undeclared_nodata(self, dtype: np.dtype) -> float | None:
+        """The value that means no data in all bands even if a file with pixels of `dtype` does not say so; None = none.
+
+        Sentinel-2 reserves 0 for it, and its products have no nodata tag.
+        """
+        return 0.0 if self.of_sensor and dtype != np.uint8 else None
+
     def choose(self, image: np.ndarray, descriptions: Sequence[str], alpha: int | None = None) -> BandChoice:
         """Finds where an image holds the bands.
 

@@ -28,8 +28,8 @@ from kdjax.errors import reason
 
 __all__ = ["DecodeError", "Decoded", "ReadError", "decode", "digest", "opened", "resize", "warnings_settled"]
 
-# To be raised whenever the same file would give other pixels; cached arrays of older versions are then ignored.
-VERSION = 10
+# To be raised whenever the same file would give other pixels or an error; cached arrays of older versions are ignored.
+VERSION = 11
 
 # A tile is at most a few thousand pixels wide. The limits keep a decompression bomb from filling the memory.
 MAX_PIXELS = 64_000_000
@@ -132,7 +132,10 @@ def opened(data: bytes | np.ndarray, bands: Bands | None = None) -> Iterator[Dec
     """`decode` for as long as the pixels are needed. Threads wait while too many pixels are open, to bound memory."""
     with contextlib.ExitStack() as stack:
         try:
-            yield _decode(data, stack, bands)
+            decoded = _decode(data, stack, bands)
+            if bands and (nodata := bands.undeclared_nodata(decoded.pixels.dtype)) is not None:
+                decoded = dataclasses.replace(decoded, valid=pixels.is_data(decoded.pixels, nodata, [decoded.valid]))
+            yield decoded
         except MemoryError:
             raise ReadError("not enough memory to decode it") from None
 
@@ -307,8 +310,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         return image
     if image.dtype != np.uint8 or image.shape[-1] != 3:  # Pillow has no mode for these, but one for a band of floats
         resized = [_lanczos(image[..., band].astype(np.float32), size) for band in range(image.shape[-1])]
-        highest = np.iinfo(image.dtype).max
-        return np.clip(np.rint(np.stack(resized, axis=-1)), 0, highest).astype(image.dtype)
+        return np.clip(np.rint(np.stack(resized, axis=-1)), 0, np.iinfo(image.dtype).max).astype(image.dtype)
     return _lanczos(image, size)
 
 

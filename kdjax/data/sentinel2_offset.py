@@ -51,11 +51,7 @@ class Seen:
     @classmethod
     def by(cls, meaning: Meaning) -> Seen | None:
         """Starts the counts, if the training images were files of a known sensor in its value range; otherwise None."""
-        bands = meaning.bands
-        sensor_bands = {frozenset(map(canonical, sensor.orders[0])) for sensor in SENSORS.values()}
-        is_of_sensor = bands is not None and any(
-            frozenset(map(canonical, order)) in sensor_bands for order in bands.orders
-        )
+        is_of_sensor = meaning.bands is not None and meaning.bands.of_sensor
         if not is_of_sensor or meaning.value_range not in {sensor.value_range for sensor in SENSORS.values()}:
             return None
         return cls(meaning.names, meaning.value_range)

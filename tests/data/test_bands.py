@@ -235,6 +235,20 @@ def test_the_order_is_shown_by_pixels_of_data(nodata):
     )
 
 
+def test_zeros_in_all_bands_of_a_sensor_are_no_data_without_a_tag(tiles):
+    """Sentinel-2's products say nowhere that they are; one dark band, bytes and other bands mean what they say."""
+    array = reflectance(LAST)
+    array[:8], array[9, 0, 0] = 0, 0
+    for wanted in (L1C, Bands(("B04", "B08"), L1C.orders)):
+        np.testing.assert_array_equal(decode.decode(tiff(array), wanted).valid, np.arange(12)[:, None] >= [8] * 12)
+        assert decode.decode(tiff((array // 16).astype(np.uint8), LAST), wanted).valid is None
+    np.testing.assert_array_equal(decode.decode(array, L1C).valid.all(1), np.arange(12) >= 8)
+    assert decode.decode(tiff(array), Bands(("x", "y"), (tuple("abcdefghijkxy"),))).valid is None
+    (tiles / "field" / "edge.tif").write_bytes(tiff(0 * reflectance(LAST, side=40)))
+    with pytest.raises(InputError, match=r"1 unreadable image: field/edge.tif \(no pixel holds data\)"):
+        load(tiles, sensor="sentinel2_l1c")
+
+
 def test_the_names_are_part_of_the_fingerprint():
     """The same pixels under other names are other data: another network would be shown them."""
     split = Split(np.zeros((1, 2, 2, 2), np.uint16), np.zeros(1, np.int32), ("a",))

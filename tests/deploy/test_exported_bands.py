@@ -11,7 +11,7 @@ rasterio = pytest.importorskip("rasterio")
 
 import onnx  # noqa: E402
 from helpers.exported import CLASSES, run_onnx  # noqa: E402
-from helpers.maps import UTM  # noqa: E402
+from helpers.maps import UTM, areas  # noqa: E402
 from helpers.variables import randomized  # noqa: E402
 from rasterio.io import MemoryFile  # noqa: E402
 
@@ -25,6 +25,7 @@ from kdjax.deploy.classifier import Classifier  # noqa: E402
 from kdjax.deploy.export import onnx_graph, stablehlo  # noqa: E402
 from kdjax.deploy.export.fold import fold  # noqa: E402
 from kdjax.deploy.input_warnings import InputCheck  # noqa: E402
+from kdjax.deploy.landuse_map import __main__ as landuse_map  # noqa: E402
 from kdjax.deploy.landuse_map.raster import Raster  # noqa: E402
 from kdjax.errors import InputError  # noqa: E402
 from kdjax.inputs.augment import eval_view  # noqa: E402
@@ -169,6 +170,36 @@ def test_one_dark_place_of_a_raster_shows_that_nothing_was_added(tmp_path):
     geotiff(values, NAMES, tmp_path / "added.tif")
     with pytest.raises(InputError, match="no value is below 1000"):
         Raster(tmp_path / "added.tif", None, None, of_sentinel("sentinel2_l2a"))
+
+
+def test_the_edge_of_a_swath_is_no_data_without_a_tag(exported, tmp_path, capsys):
+    """0 in all bands, in a tile and in a scene of a sensor; of other 16-bit bands, a warning says how to mark it."""
+    graph, values = exported[2], reflectance(64, 96) + np.uint16(1)
+    values[:, :48] = 0
+    scene, empty = tmp_path / "scene.tif", tmp_path / "empty.tif"
+    geotiff(values, NAMES, scene)
+    geotiff(values[:36, :36], NAMES, empty)
+    for name, meaning in (("sensor", of_sentinel("sentinel2_l2a")), ("other", MEANING)):
+        student = str(tmp_path / f"{name}.onnx")
+        onnx.save(onnx_graph.build(graph, onnx_graph.metadata(graph, CLASSES, meaning)), student)
+        landuse_map.main([student, str(scene), str(tmp_path / f"{name}.tif"), "--tile=16", "--stride=16"])
+        said, is_sensor = capsys.readouterr().err, name == "sensor"
+        warning = "warning: about 50 % of the pixels are 0 in all bands and count as data: "
+        assert (warning in said) != is_sensor and ("gdal_edit.py -a_nodata 0" in said) != is_sensor
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            np.testing.assert_array_equal(file.read(1) == 255, is_sensor & (np.arange(6) < 3) & np.ones((4, 1), bool))
+        area = sum(float(row["area_ha"]) for row in areas(tmp_path / f"{name}_areas.csv").values())
+        assert area == pytest.approx(64 * (48 if is_sensor else 96) * 100 / 1e4)
+        if is_sensor:
+            with pytest.raises(SystemExit):
+                predict.main([student, str(empty)])
+            assert "empty.tif (no pixel holds data)" in capsys.readouterr().err
+        else:
+            predict.main([student, str(empty)])
+    geotiff(values.astype(np.uint8), NAMES, scene)
+    raster = Raster(scene, None, None, Meaning(numbers=("8-bit",), bands=MEANING.bands))
+    assert raster.zero_share == 0 and raster.read(0, 0, 64, 96)[1].all()  # a color
+    raster.close()
 
 
 def test_predict_warns_of_images_with_the_offset_that_training_had_not(exported, tmp_path, capsys):

@@ -37,6 +37,8 @@ OF_BANDS = (
     Mutant("kdjax/data/meaning.py", "np.uint16 if self.bands and self.value_range else np.uint8", "np.uint8", DATA),
     Mutant("kdjax/data/sentinel2_offset.py", "if many_against or share > _MOST_BELOW:", "if False:", DATA),
     Mutant("kdjax/data/sentinel2_offset.py", "elif many_against:", "elif False:", DATA),
+    Mutant(BANDS, "return 0.0 if self.of_sensor and dtype != np.uint8 else None", "return None", DATA),
+    Mutant(BANDS, "if self.of_sensor and dtype != np.uint8", "if self.of_sensor", DATA),
     Mutant("kdjax/data/dataset.py", 'add("\\n".join(bands.names).encode())', "pass", DATA),
     Mutant(
         "kdjax/inputs/augment.py",

@@ -147,6 +147,11 @@ def _settings(classifier: Classifier, raster: Raster, options: Options, note: Ca
         note(f"colors: the bands called {raster.other_names} are taken as red, green and blue, as if in training")
     if raster.unused_alpha:
         note(f"alpha: band {raster.unused_alpha} is no mask by its values and is not used: where it is 0, pixels count")
+    if raster.zero_share:
+        note(
+            f"warning: about {100 * raster.zero_share:.3g} % of the pixels are 0 in all bands and count as data: if "
+            "they hold none, mark them with gdal_edit.py -a_nodata 0"
+        )
     if raster.scaled:
         note("values: as the file has them, as in training; its scale and offset are not used")
     if not 1 / _SQUARE <= raster.aspect <= _SQUARE:

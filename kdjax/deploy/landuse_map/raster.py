@@ -36,6 +36,7 @@ class Raster:
         pixel_size_m: side of a pixel on the ground in the middle of the raster, m; None = not known.
         aspect: ratio of height to width of that pixel.
         bands: numbers, from 1, of the bands to read: red, green and blue, one gray band, or the model's bands.
+        zero_share: share of the sampled pixels with data that are 0 in all bands; 0 for 8 bits, where that is a color.
         other_names: descriptions of the bands read as red, green and blue, if they name other bands; '' otherwise.
     """
 
@@ -199,8 +200,10 @@ class Raster:
             values, valid = self._data(window)
             self._keep_samples(values[valid][::7].ravel())
             window_values.append(values[valid])
+        sampled = np.concatenate(window_values)
+        self.zero_share = float(np.mean(~sampled.any(-1))) if dtype != np.uint8 and len(sampled) else 0.0
         if offset_check is not None:  # a raster is one image: a dark value anywhere shows that nothing was added
-            offset_check.see(np.concatenate(window_values))
+            offset_check.see(sampled)
         self.check_samples()
         if value_range is None and dtype != np.uint8:
             self._check_bytes_in_wider_type()
@@ -317,6 +320,8 @@ class Raster:
                 values = pixels.inverted(values, self._bits)
             except DecodeError as error:
                 raise InputError(f"raster {self.path}: {error}") from error
+        if self._model_bands and (nodata := self._model_bands.undeclared_nodata(values.dtype)) is not None:
+            valid &= (values != nodata).any(-1)
         return values * np.uint8(self._bit_scale) if self._bit_scale > 1 else values, valid
 
     def _values(self, bands: Sequence[int], window: Window) -> np.ndarray:
