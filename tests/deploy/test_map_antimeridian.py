@@ -22,7 +22,8 @@ def drawn(tmp_path, crs, corner, cell, values):
     """The polygons of a map whose upper left corner is there, and its transform."""
     place = rasterio.Affine(cell, 0, corner[0], 0, -cell, corner[1])
     write(tmp_path / "map.tif", values[..., None], crs=crs, transform=place, nodata=255)
-    return list(polygons.features(tmp_path / "map.tif", CLASSES, values.shape)), place
+    shown = polygons.drawable(tmp_path / "map.tif", values.shape)
+    return list(polygons.features(tmp_path / "map.tif", CLASSES, values.shape, shown)), place
 
 
 def outlines(feature):
@@ -164,6 +165,26 @@ def test_a_ring_in_degrees_that_goes_along_a_pole_stays():
     corners = np.array([[0.0, 80], [10, 80], [10, 90], [5, 90], [0, 90], [0, 80]])
     found = antimeridian.geometry([corners], lambda asked: False)
     assert found == {"type": "Polygon", "coordinates": [corners.tolist()]}
+
+
+@pytest.mark.parametrize(("crs", "degree"), [("EPSG:4326", 1.0), ("EPSG:4807", 400 / 360)])  # in grads, from Paris
+@pytest.mark.parametrize("rows_beyond", [0.5, 1])
+def test_polygons_of_a_grid_of_points_end_at_the_poles(tmp_path, crs, degree, rows_beyond):
+    """Half of the outermost cells lies beyond them, or all of a row, which then has no area."""
+    rng, (rows, columns) = np.random.default_rng(0), (36 + int(2 * rows_beyond), 72)
+    values = rng.integers(0, 2, (rows, columns)).astype(np.uint8)
+    found, _ = drawn(tmp_path, crs, (-182.5 * degree, (90 + 5 * rows_beyond) * degree), 5 * degree, values)
+    check_rings(found)
+    covered, edges = np.zeros(2), np.clip(90 + 5 * rows_beyond - 5 * np.arange(rows + 1), -90, 90)
+    for feature in found:
+        for polygon in outlines(feature):
+            latitudes = np.concatenate(polygon)[:, 1]
+            assert np.abs(latitudes).max() <= 90
+            covered[feature["properties"]["value"]] += sum(map(shoelace, polygon))
+    heights = np.repeat(edges[:-1] - edges[1:], columns)
+    assert covered.sum() == pytest.approx(360 * 180)
+    if crs == "EPSG:4326":  # the pole of another datum lies elsewhere
+        np.testing.assert_allclose(covered, np.bincount(values.ravel(), 5 * heights), rtol=1e-9)
 
 
 def around(latitude, start=-180.0):

@@ -12,10 +12,11 @@ pytest.importorskip("onnxruntime")
 rasterio = pytest.importorskip("rasterio")
 
 from helpers.maps import CLASSES, SIDE, UTM, by_pixels, run, scene, write  # noqa: E402
+from rasterio._err import CPLE_BaseError  # noqa: E402
 from rasterio.features import rasterize  # noqa: E402
 from rasterio.warp import transform, transform_bounds, transform_geom  # noqa: E402
 
-from kdjax.deploy.landuse_map import outputs, polygons  # noqa: E402
+from kdjax.deploy.landuse_map import mapping, outputs, polygons  # noqa: E402
 from kdjax.deploy.landuse_map.areas import hectares  # noqa: E402
 from kdjax.deploy.landuse_map.layers import Grid, Layers  # noqa: E402
 from kdjax.deploy.landuse_map.legend import NODATA, UNKNOWN  # noqa: E402
@@ -115,14 +116,59 @@ def test_an_overview_that_finds_no_place_is_not_left_out(tmp_path, limit):
         laid_out(tmp_path, limit, (1300, 40))
 
 
-def test_a_polygon_without_longitude_and_latitude_is_refused(tmp_path):
-    """From a geostationary satellite the corners of an image are beside the earth."""
-    crs = rasterio.CRS.from_proj4("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84")
-    place = rasterio.Affine(3e6, 0, -6e6, 0, -3e6, 6e6)
-    write(tmp_path / "map.tif", np.zeros((4, 4, 1), np.uint8), crs=crs, transform=place)
-    polygons.check(crs)
-    with pytest.raises(InputError, match="--polygons: .* leave it out"):
-        list(polygons.features(tmp_path / "map.tif", CLASSES, (4, 4)))
+SATELLITE = rasterio.CRS.from_proj4("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84")
+
+
+def has_degrees(x, y):
+    """Whether a point of a geostationary satellite's view has a longitude and latitude."""
+    try:
+        return bool(np.isfinite(transform(SATELLITE, "EPSG:4326", [x], [y])).all())
+    except CPLE_BaseError:
+        return False
+
+
+def test_cells_beside_the_earth_are_in_no_polygon(tmp_path):
+    """Of a satellite's view: those with data and a corner in space; the others are the map again."""
+    place, values = rasterio.Affine(4e5, 0, -6e6, 0, -4e5, 6e6), np.zeros((30, 30), np.uint8)
+    values[:, 10:], values[:8, :8] = 1, 255
+    write(tmp_path / "map.tif", values[..., None], crs=SATELLITE, transform=place, nodata=255)
+    corners = np.array([[has_degrees(*(place @ (x, y))) for x in range(31)] for y in range(31)])
+    on_earth = corners[1:, 1:] & corners[:-1, 1:] & corners[1:, :-1] & corners[:-1, :-1]
+    shown = polygons.drawable(tmp_path / "map.tif", (30, 30))
+    np.testing.assert_array_equal(shown, on_earth & (values < 255))
+    found = list(polygons.features(tmp_path / "map.tif", CLASSES, (30, 30), shown))
+    drawn = [(transform_geom("EPSG:4326", SATELLITE, one["geometry"]), one["properties"]["value"]) for one in found]
+    back = rasterize(drawn, values.shape, fill=255, transform=place, dtype="uint8")
+    np.testing.assert_array_equal(back, np.where(shown, values, 255))
+
+
+@pytest.mark.parametrize("kind", ["disk", "data in space"])
+def test_a_map_that_reaches_off_the_earth_is_kept(artifact, tmp_path, capsys, kind):
+    """In the second, what lies on the earth holds no data; the file says so and is replaced like any other."""
+    pixels, place = scene(48, 48), rasterio.Affine(250_000, 0, -6e6, 0, -250_000, 6e6)
+    if kind == "data in space":
+        pixels[1:-1, 1:-1] = 0
+        pixels[[0, -1]] |= 1
+        pixels[:, [0, -1]] |= 1
+    raster = write(tmp_path / "scene.tif", pixels, SATELLITE, place, nodata=None if kind == "disk" else 0)
+    side = "8" if kind == "disk" else "1"
+    for _ in range(2):
+        run(artifact, raster, tmp_path / "map.tif", f"--tile={side}", f"--stride={side}", "--polygons")
+        said = capsys.readouterr().err
+        cells = 4 * 5 + 4 if kind == "disk" else 4 * 47  # of 6 x 6, the border and the corners within
+        assert f"polygons: {cells} cells are in none, as they reach off the earth\n" in said
+    features = json.loads((tmp_path / "map_polygons.geojson").read_text(encoding="utf-8"))["features"]
+    if kind == "disk":
+        assert all(np.isfinite(one["geometry"]["coordinates"][0]).all() for one in features)
+    else:
+        assert [one["geometry"] for one in features] == [None]
+
+
+def test_a_raster_in_space_is_refused_before_it_is_mapped(artifact, tmp_path, monkeypatch):
+    raster = write(tmp_path / "scene.tif", scene(32, 32), SATELLITE, rasterio.Affine(100, 0, 6e6, 0, -100, 6e6))
+    monkeypatch.setattr(mapping, "write_map", None)
+    with pytest.raises(InputError, match="--polygons: .*no part of it lies on the earth.* leave it out"):
+        run(artifact, raster, tmp_path / "map.tif", "--polygons")
 
 
 def test_the_probability_of_every_class_is_a_band(artifact, tmp_path):
@@ -203,7 +249,8 @@ def test_polygons_are_the_map_again_in_longitude_and_latitude(tmp_path, epsg, co
     values = np.zeros((104, 104, 1), np.uint8)
     values[52:], values[60:70, 30:50] = 2, 1
     write(tmp_path / "map.tif", values, crs=crs, transform=place, nodata=255)
-    found = polygons.features(tmp_path / "map.tif", CLASSES, (104, 104))
+    shown = polygons.drawable(tmp_path / "map.tif", (104, 104))
+    found = polygons.features(tmp_path / "map.tif", CLASSES, (104, 104), shown)
     sides = corner[0], corner[1] - 1_040_000, corner[0] + 1_040_000, corner[1]
     west, south, east, north = transform_bounds(crs, "EPSG:4326", *sides)
     degrees = rasterio.Affine((east - west) / 400, 0, west, 0, (south - north) / 400, north)

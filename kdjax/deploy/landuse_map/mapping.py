@@ -31,7 +31,7 @@ _GDAL_ERRORS = (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_Ba
 
 _SQUARE = 1.5  # largest ratio of the sides of a pixel on the ground that causes no warning
 
-_MAPPER_VERSION = 7
+_MAPPER_VERSION = 8
 """To be raised by every change of this package that changes the maps of a raster."""
 
 
@@ -110,6 +110,8 @@ def map_raster(
                 grid = Grid(height, width, raster.crs, raster.transform)
                 layers.check(raster.path, grid)
                 areas.check(raster.path, grid)
+                if options.polygons:
+                    polygons.check(grid)
                 settings = _settings(classifier, raster, options, note)
                 tags = {outputs.MODEL_TAG: printable(Path(classifier.path).name)}
                 tags |= {"tile": str(settings.tile), "stride": str(settings.stride)}
@@ -134,8 +136,6 @@ def _settings(classifier: Classifier, raster: Raster, options: Options, note: Ca
         tile, extent = _window(classifier, raster) or (classifier.size, None)
     stride = options.stride or max(tile // 2, 1)
     check_stride(stride, tile)
-    if options.polygons:
-        polygons.check(raster.crs)
     if min(raster.shape) < tile:
         height, width = raster.shape
         raise InputError(

@@ -55,7 +55,8 @@ def write_map(
     # In cells. The last cells may extend beyond the raster.
     height, width = (length / stride for length in raster.shape)
     grid = _grid(raster, stride)
-    areas, trust, left_out = Areas(classes), None if settings.answer_all else classifier.trust, 0
+    areas, trust = Areas(classes), None if settings.answer_all else classifier.trust
+    left_out = not_shown = 0  # cells
 
     def classify(images: np.ndarray) -> np.ndarray:
         """Probabilities, and a last column that is 1 for windows unlike the validation images."""
@@ -96,11 +97,13 @@ def write_map(
         paths[outputs.AREAS].write_text(areas.table(), encoding="utf-8")
         legend(classes, areas.counts / areas.counts.sum()).save(paths[outputs.LEGEND])
         if settings.polygons:
-            features = polygons.features(paths[outputs.MAP], classes, (height, width))
-            polygons.write(paths[outputs.POLYGONS], features)
+            shown = polygons.write(paths[outputs.POLYGONS], paths[outputs.MAP], classes, (height, width))
+            not_shown = sum(counts) - shown
         outputs.install(build_dir, out, settings)
     if left_out:
         note(f"cells: {left_out} with data have no class, as less than half of every window over them is data")
+    if not_shown:
+        note(f"polygons: {not_shown} cells are in none, as they reach off the earth")
     return counts
 
 
