@@ -22,6 +22,7 @@ CHANGES = {
     "dates": "",
     "name of the model": "",
     "the same tile by hand": "",
+    "batch": "",
     "pixel": "b",
     "place": "b",
     "hole": "b",
@@ -71,6 +72,7 @@ def test_finished_maps_stay_while_what_they_are_made_of_does(artifact, scenes, t
         "answer all": ["--answer-all"],
         "polygons": ["--polygons"],
         "the same tile by hand": [f"--tile={SIDE}"],
+        "batch": ["--batch=5"],
     }.get(kind, [])
     capsys.readouterr()
     run(model, scenes, "--output", folder, *flags)

@@ -192,13 +192,15 @@ def _window(classifier: Classifier, raster: Raster) -> tuple[int, str] | None:
 
 
 def _stamp(classifier: Classifier, raster: Raster, options: Options, settings: MapSettings) -> str:
-    """SHA-256 of everything that decides a map: contents, not names and dates."""
+    """SHA-256 of everything that decides a map: contents, not names and dates, nor how many windows go together."""
+    decisive = dataclasses.asdict(settings)
+    del decisive["batch"]
     parts = {
         "maker": _MAPPER_VERSION,
         "model": hashlib.sha256(Path(classifier.path).read_bytes()).hexdigest(),
         "raster": raster.digest(),
         "value_range": options.value_range,
-        **dataclasses.asdict(settings),
+        **decisive,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
