@@ -145,6 +145,19 @@ def test_missing_packages_are_refused_before_the_run_is_opened(monkeypatch, tmp_
         export_command.main([f"--workdir={tmp_path}", *(["--litert"] if how == "flag" else [])])
 
 
+@pytest.mark.parametrize(("flag", "said"), [
+    ("--arm=kl_cosin", "--arm: the run has no arm 'kl_cosin'; it has kl, kl_cosine$"),
+    ("--seed=3", "--seed: the run has no seed 3; it has 0, 7$"),
+])  # fmt: skip
+def test_a_student_that_the_run_has_not_is_refused_before_the_run_is_opened(monkeypatch, tmp_path, flag, said):
+    monkeypatch.setattr(opening, "opened", lambda *arguments, **options: pytest.fail("its images were read"))
+    (tmp_path / "config.json").write_text(base().to_json())
+    (tmp_path / "distill").mkdir()
+    (tmp_path / "distill" / "program.json").write_text('{"arms": ["kl", "kl_cosine"], "seeds": [0, 7]}')
+    with pytest.raises(InputError, match=said):
+        export_command.main([f"--workdir={tmp_path}", flag])
+
+
 def test_images_that_cannot_be_exported_are_refused_before_anything_is_trained(monkeypatch, tmp_path):
     bands, stages = SimpleNamespace(meaning=SimpleNamespace(bands=object())), []
     monkeypatch.setattr(opening, "opened", lambda config, workdir, **options: SimpleNamespace(dataset=bands))

@@ -39,6 +39,21 @@ def check_images(*, litert: bool, bands: bool) -> None:
         )
 
 
+def check_student(arms: Sequence[str], seeds: Sequence[int], arm: str | None, seed: int | None) -> None:
+    """Checks that a run has the requested student.
+
+    Args:
+        arms, seeds: those of the run.
+        arm, seed: the request; None = not given.
+
+    Raises:
+        InputError: the arm or seed is unknown.
+    """
+    for field, value, available in (("arm", arm, arms), ("seed", seed, seeds)):
+        if value is not None and value not in available:
+            raise InputError(f"--{field}: the run has no {field} {value!r}; it has {', '.join(map(str, available))}")
+
+
 def _check(subject: str, packages: Sequence[str], extra: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

@@ -29,6 +29,11 @@ def main(argv: list[str]) -> None:
     document = files.read_json(workdir / "config.json", "--workdir: give the directory of a run")
     if not isinstance(document, dict) or not all(isinstance(document.get(name), dict) for name in SECTIONS):
         raise InputError(f"--workdir: no run in {workdir}: its config.json holds no configuration")
+    program = workdir / "distill" / "program.json"
+    # Runs of earlier versions have no names there; `export` checks them again once the data are read.
+    names = files.read_json(program, "remove it; it is written again") if program.is_file() else {}
+    if isinstance(names, dict) and {"arms", "seeds"} <= names.keys():
+        export.check_student(names["arms"], names["seeds"], options.arm, options.seed)
     litert = options.litert or bool(document["run"].get("litert"))
     export.check(litert=litert)
     host.prepare()

@@ -33,6 +33,7 @@ from kdjax.deploy.export import (
     candidates,
     card,
     check_images,
+    check_student,
     measure,
     onnx_graph,
     parity,
@@ -89,9 +90,7 @@ def choose(
     Raises:
         InputError: the arm or seed is unknown, or the student failed in training.
     """
-    for field, value, available in (("arm", arm, arms), ("seed", seed, seeds)):
-        if value is not None and value not in available:
-            raise InputError(f"--{field}: the run has no {field} {value!r}; it has {', '.join(map(str, available))}")
+    check_student(arms, seeds, arm, seed)
     rows = [row for row, candidate in enumerate(seeds) if seed in (None, candidate)]
     columns = [
         column
