@@ -66,6 +66,18 @@ class OrderError(DecodeError):
     """The values of an image do not tell which of several band orders it has."""
 
 
+class MissingBandsError(DecodeError):
+    """The descriptions of an image name all of its bands, and not all of those that are requested.
+
+    Attributes:
+        present: the requested bands that it has.
+    """
+
+    def __init__(self, message: str, present: tuple[str, ...]):
+        super().__init__(message)
+        self.present = present
+
+
 class BandChoice(NamedTuple):
     """Where an image holds the requested bands.
 
@@ -132,7 +144,10 @@ class Bands:
                 if keys.count(key) > 1:
                     raise DecodeError(f"{keys.count(key)} bands are called {name}")
             if missing := [name for name, key in zip(self.names, wanted, strict=True) if key not in keys]:
-                raise DecodeError(f"no band {', '.join(missing)} among {', '.join(descriptions[k] for k in bands)}")
+                raise MissingBandsError(
+                    f"no band {', '.join(missing)} among {', '.join(descriptions[k] for k in bands)}",
+                    tuple(name for name in self.names if name not in missing),
+                )
             return BandChoice(tuple(keys.index(key) for key in wanted), ())
         if all(len(order) != len(keys) for order in self.orders) and alpha is not None:
             places = [k for k in range(len(keys)) if k != alpha]  # gdalwarp -dstalpha appends such a band

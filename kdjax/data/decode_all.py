@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data import decode, meaning, pixels
-from kdjax.data.bands import OrderError
+from kdjax.data.bands import MissingBandsError, OrderError
 from kdjax.data.cache import ImageBuffer
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
@@ -102,6 +102,7 @@ class Decoding:
         self._samples: dict[int, np.ndarray] = {}
         self._without_order: list[int] = []
         self._outside_range: list[int] = []
+        self._present_bands: dict[int, tuple[str, ...]] = {}
         self._clips = encoded.like is None and not configured
         self.complete = True
 
@@ -109,7 +110,8 @@ class Decoding:
         """Decodes the rows that are missing.
 
         Raises:
-            InputError: no value range or band order fits all images, or the configured range fits none of them.
+            InputError: no value range or band order fits all images, the configured range fits none of them, or all
+                lack the same bands.
         """
         count, done = len(self._encoded.stamps), self._buffer.notes
         if done:
@@ -130,6 +132,7 @@ class Decoding:
                 self._clips = True
                 self._decode_rows(sorted(self._outside_range))
         self._check_range()
+        self._check_bands()
 
     def content(self) -> dict[str, Any]:
         """JSON data on the images: names, meaning and notes; titles and reasons of those that failed."""
@@ -200,6 +203,17 @@ class Decoding:
             raise InputError(f"{prefix} all images are 8-bit, which are taken as they are: leave it out")
         if all(_LIKE_BYTES in note.facts for note in deep):
             raise InputError(f"{prefix} of all 16-bit and float images {_LIKE_BYTES}: set it to (0.0, 255.0)")
+
+    def _check_bands(self) -> None:
+        """Refuses images that all have the same ones of the requested bands, but not all of those."""
+        if self._like is None and self._failed.keys() == self._present_bands.keys() and not self._buffer.notes:
+            sets = set(self._present_bands.values())
+            if len(sets) == 1 and (present := sets.pop()):
+                listed = ",".join(map(repr, present))
+                raise InputError(
+                    f"{self._encoded.field}: all images lack the same bands ({self._failed[0][1]}): set "
+                    f'dataset.bands="({listed}{"," * (len(present) == 1)})", the bands that they have'
+                )
 
     def _set_order(self) -> None:
         """Applies the band order that some images show to the whole data set: images of dark water do not show it.
@@ -279,6 +293,8 @@ class Decoding:
         except (decode.DecodeError, OSError, MemoryError) as error:
             if isinstance(error, OrderError):  # other images may show the order
                 self._without_order.append(i)
+            if isinstance(error, MissingBandsError):
+                self._present_bands[i] = error.present
             if not isinstance(error, decode.DecodeError) or isinstance(error, decode.ReadError):
                 self.complete = False
             hint = ""

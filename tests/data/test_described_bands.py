@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from kdjax import data
 from kdjax.data import decode
 from kdjax.data.bands import Bands
 from kdjax.data.pixels import DecodeError
+from kdjax.errors import InputError
 
 NAMES = ("red", "green", "blue", "nir")
 ORDERED = Bands(NAMES, (NAMES,))
@@ -114,3 +116,32 @@ def test_colors_that_are_called_otherwise_are_told():
 def test_a_color_at_the_place_of_another_is_refused():
     with pytest.raises(DecodeError, match="it has blue where red is taken from, green where green is taken from"):
         decode.decode(tiff(VALUES[..., :3], ("blue", "green", "")))
+
+
+def test_tiles_of_some_bands_are_refused_with_those_that_they_have(tmp_path):
+    """As tiles of Sentinel-2's four bands of 10 m; where only some tiles lack a band, the tiles are to be mended."""
+
+    def load(**fields):
+        options = {"source": "folder", "path": str(tmp_path), "image_size": 32, "storage_size": 32}
+        return data.load(None, data_seed=0, cache_dir=None, log=lambda line: None, **options, **fields)
+
+    names, rng = ("B02", "B03", "B04", "B08"), np.random.default_rng(0)
+    for place in (tmp_path / "field", tmp_path / "forest"):
+        place.mkdir()
+        for index in range(10):
+            (place / f"{index}.tif").write_bytes(tiff(rng.integers(1, 9000, (32, 32, 4), np.uint16), names))
+    said = r"lack the same bands \(no band B01, .*\): set dataset.bands=\"\('B02','B03','B04','B08'\)\", the bands that"
+    for on_error in ("refuse", "skip"):
+        with pytest.raises(InputError, match=said):
+            load(sensor="sentinel2_l2a", on_error=on_error)
+    with pytest.raises(
+        InputError, match=r"no band B11 .*: set dataset.bands=\"\('B04',\)\", the bands that they have$"
+    ):
+        load(bands=("B04", "B11"))
+    with pytest.raises(InputError, match="20 unreadable images: .* Repair or remove them"):
+        load(bands=("B11", "B12"))
+    assert load(sensor="sentinel2_l2a", bands=("B04", "B08")).meaning.names == ("B04", "B08")
+    more = tiff(rng.integers(1, 9000, (32, 32, 5), np.uint16), (*names, "B11"))
+    (tmp_path / "field" / "more.tif").write_bytes(more)
+    with pytest.raises(InputError, match="20 unreadable images: .* Repair or remove them"):
+        load(bands=("B04", "B11"))
