@@ -263,14 +263,14 @@ def _color(key: str) -> str:
     return next((synonyms[0] for synonyms in _COLORS if key in synonyms), key)
 
 
-def described_elsewhere(descriptions: Sequence[str], chosen: Sequence[int]) -> tuple[int, ...] | None:
+def described_color_places(descriptions: Sequence[str], chosen: Sequence[int]) -> tuple[int, ...] | None:
     """The indices of red, green and blue by the bands' descriptions, if they differ from `chosen`; otherwise None."""
     places = colors(descriptions)
     color_places = tuple(place for place in places if place is not None)
     return color_places if len(chosen) == len(color_places) == 3 and color_places != tuple(chosen) else None
 
 
-def called_otherwise(descriptions: Sequence[str], chosen: Sequence[int]) -> str:
+def contradicting_names(descriptions: Sequence[str], chosen: Sequence[int]) -> str:
     """Lists the descriptions of the bands taken as red, green and blue; '' if none contradicts its color.
 
     Args:
@@ -291,7 +291,7 @@ def called_otherwise(descriptions: Sequence[str], chosen: Sequence[int]) -> str:
     return ", ".join(descriptions[place] or "unnamed" for place in chosen)
 
 
-def named(section: Mapping[str, Any]) -> Bands | None:
+def requested_bands(section: Mapping[str, Any]) -> Bands | None:
     """The bands that config.dataset requests; None = red, green and blue.
 
     Args:

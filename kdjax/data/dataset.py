@@ -35,7 +35,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
-    def hashed(self) -> np.ndarray:
+    def image_hashes(self) -> np.ndarray:
         """Returns the hashes of the images, uint8 (N, 32); reads all images if the hashes are not known yet."""
         return row_hashes(self.images) if self.hashes is None else self.hashes
 
@@ -205,5 +205,5 @@ def fingerprint(classes: tuple[str, ...], splits: dict[str, Split], bands: Bands
         add("\n".join(split.names).encode("utf-8", "surrogateescape"))
         add(split.labels.astype("<i4").tobytes())
         add(repr(split.images.shape).encode())
-        add(repr(np.dtype(split.images.dtype).str).encode() + split.hashed().tobytes())
+        add(repr(np.dtype(split.images.dtype).str).encode() + split.image_hashes().tobytes())
     return hasher.hexdigest()

@@ -26,7 +26,7 @@ from kdjax.data.bands import RGB, Bands, with_roles
 from kdjax.data.pixels import Decoded, DecodeError, ReadError, Sidecars
 from kdjax.errors import reason
 
-__all__ = ["DecodeError", "Decoded", "ReadError", "decode", "digest", "opened", "resize", "warnings_settled"]
+__all__ = ["DecodeError", "Decoded", "ReadError", "decode", "decoding_warnings", "digest", "open_image", "resize"]
 
 # To be raised whenever the same file would give other pixels or an error; cached arrays of older versions are ignored.
 VERSION = 11
@@ -97,7 +97,7 @@ class WithSidecars(bytes):
 
 
 @contextlib.contextmanager
-def warnings_settled() -> Iterator[None]:
+def decoding_warnings() -> Iterator[None]:
     """Sets the warning filters for decoding: odd metadata are ignored, and a very large image raises a DecodeError.
 
     The filters are process-wide, so they have to be set around the decoding threads, not inside them.
@@ -123,12 +123,12 @@ def decode(data: bytes | np.ndarray, bands: Bands | None = None) -> Decoded:
         DecodeError: the file is not an image, is truncated or too large, or lacks data or the requested bands.
         ReadError: there is not enough memory.
     """
-    with opened(data, bands) as decoded:
+    with open_image(data, bands) as decoded:
         return decoded
 
 
 @contextlib.contextmanager
-def opened(data: bytes | np.ndarray, bands: Bands | None = None) -> Iterator[Decoded]:
+def open_image(data: bytes | np.ndarray, bands: Bands | None = None) -> Iterator[Decoded]:
     """`decode` for as long as the pixels are needed. Threads wait while too many pixels are open, to bound memory."""
     with contextlib.ExitStack() as stack:
         try:
@@ -164,7 +164,7 @@ def _decode(data: bytes | np.ndarray, stack: contextlib.ExitStack, bands: Bands 
             decoded = dataclasses.replace(decoded, pixels=array, facts=(choice.fact,), order=choice.order)
         elif other_names := tiff.other_names(descriptions, (0, 1, 2)):
             facts = (*decoded.facts, f"bands called {other_names} taken as red, green and blue")
-            decoded = dataclasses.replace(decoded, facts=facts, called=other_names)
+            decoded = dataclasses.replace(decoded, facts=facts, other_names=other_names)
         return decoded
     except (DecodeError, MemoryError):
         raise

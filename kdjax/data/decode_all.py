@@ -118,7 +118,7 @@ class Decoding:
             self._log(f"decoding {self._encoded.field}: {len(done)} of {count} images were decoded before")
         if self._buffer.settled is not None:
             self._set_range(*self._buffer.settled)
-        with decode.warnings_settled():
+        with decode.decoding_warnings():
             self._decode_rows([i for i in range(count) if i not in done])
             if self._samples:
                 self._buffer.settle(self._find_range())
@@ -258,7 +258,7 @@ class Decoding:
         """Decodes one row, or records why it has to wait or why it failed."""
         try:
             raw = self._encoded.read(i)
-            with decode.opened(raw.data, self._meaning.bands) as decoded:
+            with decode.open_image(raw.data, self._meaning.bands) as decoded:
                 images = self._buffer.images
                 if self._meaning.bands and decoded.deep != (images.dtype != np.uint8):
                     complaint = "others are of another depth: convert it"
@@ -307,11 +307,11 @@ class Decoding:
     def _stored(self, decoded: decode.Decoded) -> tuple[np.ndarray, tuple[str, ...]]:
         """An image in the form in which it is stored, and facts about it."""
         try:
-            return self._meaning.stored(decoded), decoded.facts
+            return self._meaning.to_stored(decoded), decoded.facts
         except meaning.OutsideError:
             if not self._clips:
                 raise
-            return self._meaning.stored(decoded, outside=True), (
+            return self._meaning.to_stored(decoded, outside=True), (
                 *decoded.facts,
                 "most values lie outside of that range",
             )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import cache, decode, meaning
-from kdjax.data.bands import SENSORS, Bands, named
+from kdjax.data.bands import SENSORS, Bands, requested_bands
 from kdjax.data.dataset import Context, Pool
 from kdjax.data.decode_all import Decoding, Encoded
 from kdjax.data.meaning import Meaning
@@ -79,7 +79,7 @@ def ingest(encoded: Encoded, section: Mapping[str, Any], context: Context) -> In
     sensor = SENSORS[section["sensor"]].value_range if section["sensor"] else ()
     value_range = tuple(float(value) for value in (like and like.value_range) or section["value_range"] or sensor)
     configured = bool(section["value_range"] or sensor)
-    bands = like.bands if like else named(section)
+    bands = like.bands if like else requested_bands(section)
     key = cache.key_of(
         [
             decode.VERSION,
@@ -154,7 +154,7 @@ def _skip_note(field: str, failed: Sequence[Sequence[str]], on_error: str) -> st
 
 def _dtype(encoded: Encoded, bands: Bands) -> np.dtype:
     """The dtype in which to store images whose value range is not known yet; the first readable image decides."""
-    with decode.warnings_settled():
+    with decode.decoding_warnings():
         for i in range(len(encoded.stamps)):
             with contextlib.suppress(decode.DecodeError, OSError, MemoryError):
                 return np.dtype(np.uint16 if decode.decode(encoded.read(i).data, bands).deep else np.uint8)

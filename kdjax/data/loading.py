@@ -305,7 +305,7 @@ def _with_unlabeled(
         Rows.of(train.images).followed_by(tiles.images.select(keep)),
         np.concatenate([train.labels, np.full(len(added), UNLABELED, np.int32)]),
         train.names + tuple(added),
-        np.concatenate([train.hashed(), tiles.hashes[keep]]),
+        np.concatenate([train.image_hashes(), tiles.hashes[keep]]),
     )
     return merged, added, notes
 

@@ -70,7 +70,7 @@ class Meaning:
         """
         return np.dtype(np.uint16 if self.bands and self.value_range else np.uint8)
 
-    def stored(self, decoded: Decoded, *, outside: bool = False) -> np.ndarray:
+    def to_stored(self, decoded: Decoded, *, outside: bool = False) -> np.ndarray:
         """Converts an image to the form in which it is stored: (H, W, channels) of `dtype`, 0 where there is no data.
 
         Args:

@@ -35,7 +35,7 @@ class Decoded:
         valid: bool (H, W), where there is data; None = everywhere.
         pixel_size_m: side of a pixel on the ground, m; None = not known.
         order: the order of the file's bands, if its descriptions do not name the requested ones; () = they do.
-        called: other names by which the file describes the bands taken as red, green and blue; '' = none.
+        other_names: other names by which the file describes the bands taken as red, green and blue; '' = none.
     """
 
     pixels: np.ndarray
@@ -43,7 +43,7 @@ class Decoded:
     valid: np.ndarray | None = None
     pixel_size_m: float | None = None
     order: tuple[str, ...] = ()
-    called: str = ""
+    other_names: str = ""
 
     @property
     def deep(self) -> bool:

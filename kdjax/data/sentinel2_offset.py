@@ -30,7 +30,7 @@ _SMALL_SET = 20
 
 
 @dataclasses.dataclass
-class Seen:
+class OffsetEvidence:
     """Counts of what the images examined so far show.
 
     Attributes:
@@ -49,7 +49,7 @@ class Seen:
     against: int = 0
 
     @classmethod
-    def by(cls, meaning: Meaning) -> Seen | None:
+    def for_training(cls, meaning: Meaning) -> OffsetEvidence | None:
         """Starts the counts, if the training images were files of a known sensor in its value range; otherwise None."""
         is_of_sensor = meaning.bands is not None and meaning.bands.of_sensor
         if not is_of_sensor or meaning.value_range not in {sensor.value_range for sensor in SENSORS.values()}:
@@ -63,7 +63,7 @@ class Seen:
         return (low - OFFSET, high - OFFSET) if low else (low + OFFSET, high + OFFSET)
 
     @property
-    def shown(self) -> str | None:
+    def contradiction(self) -> str | None:
         """A description of what contradicts the expectation; None if nothing does."""
         if self._cirrus is not None:
             most = _MOST_AGAINST_BY_CIRRUS
@@ -84,7 +84,7 @@ class Seen:
     @property
     def mixed(self) -> str | None:
         """A description of the few images that contradict by their cirrus band, a sure sign; None if there are none."""
-        if self._cirrus is None or not self.against or self.shown:
+        if self._cirrus is None or not self.against or self.contradiction:
             return None
         was = "was not" if self.value_range[0] else "was"
         return f"in {self.against} of {self.images} images Sentinel-2's offset {was} added, unlike in the others"
@@ -100,7 +100,7 @@ class Seen:
         dark = [k for k, name in enumerate(self.names) if canonical(name) in _DARK_BANDS]
         return dark if self._cirrus is None else [self._cirrus]
 
-    def see(self, pixels: np.ndarray) -> None:
+    def add(self, pixels: np.ndarray) -> None:
         """Counts the values of an image, (n, bands) in the units of its file; skips pixels that are 0 in all bands."""
         below = pixels[pixels.any(-1)] <= OFFSET
         if not below.size:
@@ -111,7 +111,7 @@ class Seen:
         else:
             self.against += bool(self._telling) and not below[:, self._telling].any()
 
-    def see_stored(self, images: Images, stride: int = 1) -> None:
+    def add_stored(self, images: Images, stride: int = 1) -> None:
         """Counts the values of images in their stored form, where `to_levels` makes data 1 that would clip to 0.
 
         Pixels next to those without data do not count, because resizing has mixed the two.
@@ -126,7 +126,7 @@ class Seen:
             if not has_data.all():
                 has_data = minimum_filter(has_data, 2 * _EDGE_PIXELS + 1)
             data = image[::stride, ::stride][has_data[::stride, ::stride]]
-            self.see(low + np.where(data > 1, data, 0) * ((high - low) / most))
+            self.add(low + np.where(data > 1, data, 0) * ((high - low) / most))
 
 
 def check(section: Mapping[str, Any], splits: Mapping[str, Images], meaning: Meaning) -> list[str]:
@@ -148,16 +148,16 @@ def check(section: Mapping[str, Any], splits: Mapping[str, Images], meaning: Mea
     if not sensor or section["value_range"] or not meaning.value_range:
         return []
     for name, images in splits.items():
-        seen = Seen(meaning.names, meaning.value_range)
+        evidence = OffsetEvidence(meaning.names, meaning.value_range)
         for start in range(0, len(images), _IMAGES_AT_ONCE):
-            seen.see_stored(images[start : start + _IMAGES_AT_ONCE], _TRAINING_STRIDE)
-        if seen.shown:
+            evidence.add_stored(images[start : start + _IMAGES_AT_ONCE], _TRAINING_STRIDE)
+        if evidence.contradiction:
             low, high = meaning.value_range
             other = sensor.removesuffix("_offset") if low else f"{sensor}_offset"
             raise InputError(
-                f"dataset.sensor is {sensor!r}, but of {name} {seen.shown}: set it to {other!r}, or, if "
+                f"dataset.sensor is {sensor!r}, but of {name} {evidence.contradiction}: set it to {other!r}, or, if "
                 f"that is right, give dataset.value_range=({low:.0f}.0,{high:.0f}.0)"
             )
-        if seen.mixed:
-            notes.append(f"warning: of {name}, {seen.mixed}: bring them to one form")
+        if evidence.mixed:
+            notes.append(f"warning: of {name}, {evidence.mixed}: bring them to one form")
     return notes

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from kdjax.data import geokeys, pixels
-from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed, with_roles
+from kdjax.data.bands import Bands, contradicting_names, described_color_places, is_unnamed, with_roles
 from kdjax.data.pixels import Decoded, DecodeError, Sidecars
 
 # tifffile logs errors that it raises as well.
@@ -71,7 +71,7 @@ def read(data: bytes, check_size: Callable[[int, int], None], other_colors: Othe
                 array = pixels.inverted(array, page.bitspersample)
         valid = pixels.is_data(array[..., :1], None, masks)
         array, valid = _to_display(page, array, valid)
-        return Decoded(array, facts, valid, _pixel_size(page), called=described_names)
+        return Decoded(array, facts, valid, _pixel_size(page), other_names=described_names)
 
 
 def read_bands(data: bytes, check_size: Callable[[int, int], None], bands: Bands, sidecars: Sidecars) -> Decoded:
@@ -208,13 +208,13 @@ def other_names(descriptions: Sequence[str], chosen: tuple[int, ...]) -> str:
     Raises:
         DecodeError: the descriptions name red, green and blue, but the bands would be taken as other colors.
     """
-    if places := described_elsewhere(descriptions, chosen):
+    if places := described_color_places(descriptions, chosen):
         described_order, chosen_order = (",".join(str(place + 1) for place in order) for order in (places, chosen))
         raise DecodeError(
             f"red, green and blue are its bands {described_order} by their descriptions, and {chosen_order} by their "
             "colors: put them in the right order, or name them in dataset.bands"
         )
-    return called_otherwise(descriptions, chosen)
+    return contradicting_names(descriptions, chosen)
 
 
 def _nodata(page: Any) -> float | None:

@@ -119,13 +119,13 @@ class Classifier:
             inspect: called with the decoded image before it is resized, if its numbers are of the same kind as in
                 training.
             outside: whether the image belongs to the training data set, whose images may lie outside of the value
-                range; see `Meaning.stored`.
+                range; see `Meaning.to_stored`.
 
         Raises:
             DecodeError: the file is not an image, or its numbers are of another kind than in training.
         """
-        with decode.warnings_settled(), decode.opened(data, self.meaning.bands) as decoded:
-            stored = self.meaning.stored(decoded, outside=outside)
+        with decode.decoding_warnings(), decode.open_image(data, self.meaning.bands) as decoded:
+            stored = self.meaning.to_stored(decoded, outside=outside)
             if inspect is not None:
                 inspect(decoded)
             return decode.resize(stored, self.size)

@@ -32,7 +32,7 @@ class InputCheck:
     """
 
     meaning: Meaning
-    sentinel: sentinel2_offset.Seen | None
+    sentinel: sentinel2_offset.OffsetEvidence | None
     image_count: int = 0
     odd_sizes: list[str] = dataclasses.field(default_factory=list)
     largest_value: float | None = None
@@ -41,7 +41,7 @@ class InputCheck:
     @classmethod
     def for_model(cls, meaning: Meaning) -> InputCheck:
         """A check for images of a model with this `Classifier.meaning`."""
-        return cls(meaning, sentinel2_offset.Seen.by(meaning))
+        return cls(meaning, sentinel2_offset.OffsetEvidence.for_training(meaning))
 
     def inspect(self, name: str, decoded: Decoded) -> None:
         """Inspects a decoded image before it is resized."""
@@ -51,15 +51,15 @@ class InputCheck:
             side, unit, expected = side * decoded.pixel_size_m, "m", self.meaning.ground_size_m
         if expected and not 1 / _FACTOR <= side / expected <= _FACTOR:
             self.odd_sizes.append(f"{printable(name)} has {side:.4g} {unit} for {expected:.4g}")
-        if decoded.called:
-            self.other_bands.append(f"{printable(name)} calls them {printable(decoded.called)}")
+        if decoded.other_names:
+            self.other_bands.append(f"{printable(name)} calls them {printable(decoded.other_names)}")
         if decoded.deep:
             self.largest_value = max(self.largest_value or 0.0, float(pixels.sample(decoded).max()))
 
     def inspect_stored(self, images: np.ndarray) -> None:
         """Inspects images (n, size, size, bands) as the model gets them."""
         if self.sentinel is not None:
-            self.sentinel.see_stored(images)
+            self.sentinel.add_stored(images)
 
     def warnings(self) -> list[str]:
         """A sentence for each suspicion."""
@@ -80,10 +80,10 @@ class InputCheck:
                 f"no value of the 16-bit and float images is above {self.largest_value:g}, as of bytes in a wider "
                 f"type; the classes are wrong if so, as the model was trained on values {low:g}..{high:g}"
             )
-        if self.sentinel is not None and self.sentinel.shown:
+        if self.sentinel is not None and self.sentinel.contradiction:
             low, high = self.sentinel.value_range
             sentences.append(
-                f"{self.sentinel.shown}; the classes are wrong if so, as the model was trained on values "
+                f"{self.sentinel.contradiction}; the classes are wrong if so, as the model was trained on values "
                 f"{low:g}..{high:g}"
             )
         elif self.sentinel is not None and self.sentinel.mixed:

@@ -11,7 +11,7 @@ import ml_collections
 from kdjax import data
 from kdjax.config import base, check_fields
 from kdjax.data import class_weights
-from kdjax.data.bands import check_names, named
+from kdjax.data.bands import check_names, requested_bands
 from kdjax.data.checks import check_both
 from kdjax.errors import InputError
 from kdjax.fields import INT32_MAX, check_choice, check_number, check_whole, is_whole
@@ -244,7 +244,7 @@ def _check_onnx(config: ml_collections.ConfigDict) -> None:
             check_number(f"teacher.{field}", value, above=0 if field == "onnx_std" else None)
             if abs(value) > 1:
                 raise InputError(f"teacher.{field} is {values}: it is for pixels of 0 to 1, so divide by 255")
-        if values and len(values) != 3 and not named(config.dataset):
+        if values and len(values) != 3 and not requested_bands(config.dataset):
             raise InputError(f"teacher.{field} is {values}: give three numbers, of red, green and blue in 0 to 1")
 
 

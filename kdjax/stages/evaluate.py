@@ -206,7 +206,7 @@ def _write(
     }
     for side in SIDES:  # labels and hashes of the images, for comparisons with other runs
         split = getattr(run.dataset, side)
-        arrays |= {f"labels_{side}": split.labels, f"hashes_{side}": split.hashed()}
+        arrays |= {f"labels_{side}": split.labels, f"hashes_{side}": split.image_hashes()}
     content = io.BytesIO()
     np.savez(content, **arrays)
     files.write_bytes(folder / "logits.npz", content.getvalue())

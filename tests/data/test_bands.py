@@ -131,10 +131,10 @@ def test_bands_are_resized_as_colors_are():
 
 def test_dark_water_keeps_its_depth():
     meaning = Meaning((0.0, 10_000.0), bands=Bands(("B03", "B08")))
-    with decode.opened(
+    with decode.open_image(
         tiff(np.array([[[100, 101], [10_000, 20_000]]], np.uint16), ("B03", "B08")), meaning.bands
     ) as one:
-        stored = meaning.stored(one)
+        stored = meaning.to_stored(one)
     assert stored.dtype == np.uint16
     np.testing.assert_array_equal(stored, [[[655, 662], [65535, 65535]]])  # v * 65535 / 10000
     assert Meaning.from_metadata(meaning.metadata()) == meaning

@@ -173,7 +173,7 @@ def test_decoding_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, deep):
             pixels = np.random.default_rng(number).integers(0, 9000, (20, 20, 3), np.uint16)
             path.unlink()
             tifffile.imwrite(path.with_suffix(".tif"), pixels, photometric="rgb")
-    lines, decoded, real = [], [], decode.opened
+    lines, decoded, real = [], [], decode.open_image
     options = OPTIONS | {"path": str(root), "log": lines.append}
     expected = load(**options)
 
@@ -183,7 +183,7 @@ def test_decoding_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, deep):
             raise KeyboardInterrupt
         return real(data, bands)
 
-    monkeypatch.setattr(decode, "opened", counted)
+    monkeypatch.setattr(decode, "open_image", counted)
     options["cache_dir"], stop = tmp_path / "cache", 24 * deep + 15
     with pytest.raises(KeyboardInterrupt):
         load(**options)
@@ -210,9 +210,9 @@ def test_decoding_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, deep):
 
 
 def test_processes_that_start_together_decode_once(tmp_path, monkeypatch):
-    root, lines, decoded, real = write_classes(tmp_path / "tiles", count=8), [], [], decode.opened
+    root, lines, decoded, real = write_classes(tmp_path / "tiles", count=8), [], [], decode.open_image
     monkeypatch.setattr(cache, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(decode, "opened", lambda data, bands: (decoded.append(data), real(data, bands))[1])
+    monkeypatch.setattr(decode, "open_image", lambda data, bands: (decoded.append(data), real(data, bands))[1])
     options = OPTIONS | {"path": str(root), "cache_dir": tmp_path / "cache", "log": lines.append}
     with concurrent.futures.ThreadPoolExecutor(3) as pool:  # the lock tells threads apart as it does processes
         found = list(pool.map(lambda _: load(**options).fingerprint, range(3)))
@@ -248,7 +248,7 @@ def test_a_cache_that_is_no_folder_is_named(tmp_path, kind):
 def test_a_cache_that_vanishes_is_named(tmp_path):
     """While the images are decoded."""
     root = write_classes(tmp_path / "tiles", count=8)
-    real = decode.opened
+    real = decode.open_image
 
     def vanishing(data, bands):
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
@@ -258,7 +258,7 @@ def test_a_cache_that_vanishes_is_named(tmp_path):
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(InputError, match="the cache folder .* cannot be written"),
     ):
-        patch.setattr(decode, "opened", vanishing)
+        patch.setattr(decode, "open_image", vanishing)
         load(path=str(root), **OPTIONS | {"cache_dir": tmp_path / "cache"})
 
 

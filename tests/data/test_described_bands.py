@@ -107,10 +107,10 @@ def test_near_infrared_that_is_named_is_no_mask_of_the_other_bands(descriptions)
 def test_colors_that_are_called_otherwise_are_told():
     for descriptions in (("B8", "B4", "B3"), ("nir", "red", "green")):
         decoded = decode.decode(tiff(VALUES[..., :3], descriptions))
-        assert decoded.called == ", ".join(descriptions)
-        assert f"bands called {decoded.called} taken as red, green and blue" in decoded.facts
+        assert decoded.other_names == ", ".join(descriptions)
+        assert f"bands called {decoded.other_names} taken as red, green and blue" in decoded.facts
     for descriptions in (("red", "green", "blue"), ("B4", "", "B2"), ("Band 1", "Band 2", "Band 3"), ()):
-        assert decode.decode(tiff(VALUES[..., :3], descriptions)).called == ""
+        assert decode.decode(tiff(VALUES[..., :3], descriptions)).other_names == ""
 
 
 def test_a_color_at_the_place_of_another_is_refused():

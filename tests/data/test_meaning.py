@@ -97,8 +97,8 @@ def test_a_tile_that_the_chosen_range_left_out_is_clipped_and_told(tmp_path):
     assert "1 images: most values lie outside of that range" in data.notes
     decoded = decode.decode((tmp_path / "tiles" / "a" / "0.tif").read_bytes())
     with pytest.raises(DecodeError, match="lie outside of"):
-        data.meaning.stored(decoded)
-    assert (data.meaning.stored(decoded, outside=True) == 255).all()  # as the export reads it again
+        data.meaning.to_stored(decoded)
+    assert (data.meaning.to_stored(decoded, outside=True) == 255).all()  # as the export reads it again
     with pytest.raises(InputError, match=r"1 unreadable image: a/0.tif"):  # a range that was given is meant
         load(path=str(tmp_path / "tiles"), **OPTIONS, value_range=(0, 1000))
 

@@ -43,7 +43,7 @@ def seen(data, like=None):
     """What the file becomes, and where it is data."""
     decoded = decode.decode(data)
     valid = np.ones(decoded.pixels.shape[:2], bool) if decoded.valid is None else decoded.valid
-    return (decoded.pixels if like is None else like.stored(decoded)), valid
+    return (decoded.pixels if like is None else like.to_stored(decoded)), valid
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -306,8 +306,8 @@ def test_memory_of_deep_images_is_bounded(monkeypatch, dtype):
     meaning, results = Meaning((0.0, 60000.0)), []
 
     def one():
-        with decode.opened(data) as decoded:
-            results.append(decode.resize(meaning.stored(decoded), SIDE))
+        with decode.open_image(data) as decoded:
+            results.append(decode.resize(meaning.to_stored(decoded), SIDE))
 
     tracemalloc.start()
     threads = [threading.Thread(target=one) for _ in range(4)]

@@ -78,10 +78,10 @@ def test_without_cirrus_bright_land_is_allowed():
 
 
 def test_images_without_data_count_for_neither():
-    seen = sentinel2_offset.Seen.by(meaning("sentinel2_l1c"))
-    seen.see(np.zeros((10, 13)))
-    assert (seen.images, seen.count, seen.shown, seen.mixed) == (0, 0, None, None)
-    assert sentinel2_offset.Seen.by(SimpleNamespace(bands=None)) is None
+    evidence = sentinel2_offset.OffsetEvidence.for_training(meaning("sentinel2_l1c"))
+    evidence.add(np.zeros((10, 13)))
+    assert (evidence.images, evidence.count, evidence.contradiction, evidence.mixed) == (0, 0, None, None)
+    assert sentinel2_offset.OffsetEvidence.for_training(SimpleNamespace(bands=None)) is None
 
 
 def test_pixels_mixed_with_none_beside_an_edge_do_not_show_that_there_is_no_offset():
@@ -91,9 +91,9 @@ def test_pixels_mixed_with_none_beside_an_edge_do_not_show_that_there_is_no_offs
     stored[:, :, 6:9] //= np.array([8, 4, 2], np.uint16)[:, None]
     with pytest.raises(InputError, match="of land no value is below 1000 in B10"):
         check("sentinel2_l1c", land=stored)
-    seen = sentinel2_offset.Seen.by(meaning("sentinel2_l1c"))
-    seen.see_stored(stored)
-    assert seen.images == seen.against == 30 and seen.below == 0
+    evidence = sentinel2_offset.OffsetEvidence.for_training(meaning("sentinel2_l1c"))
+    evidence.add_stored(stored)
+    assert evidence.images == evidence.against == 30 and evidence.below == 0
 
 
 def test_pixels_that_a_wrong_name_makes_black_in_all_bands_contradict_it():
@@ -102,11 +102,12 @@ def test_pixels_that_a_wrong_name_makes_black_in_all_bands_contradict_it():
     trained = meaning("sentinel2_l2a_offset", names)
     values = RNG.integers(150, 700, (20, 21, 21, 3)).astype(np.uint16)
     values[:, :5, :5] = RNG.integers(1300, 2800, (5, 5, 3))  # roofs
-    land = np.stack([trained.stored(Decoded(image, ())) for image in values])
+    land = np.stack([trained.to_stored(Decoded(image, ())) for image in values])
     with pytest.raises(InputError, match=r"of land 8\d % of the values are at most 1000, .*'sentinel2_l2a'"):
         check("sentinel2_l2a_offset", names, land=land)
     values += 1000
     values[:10, :, :14] = 0  # beyond the edge of the swath, which not every file says
     valid = np.broadcast_to(np.arange(21) >= 14, (21, 21))
-    edge = [trained.stored(Decoded(image, (), valid if k % 2 and k < 10 else None)) for k, image in enumerate(values)]
+    masks = [valid if k % 2 and k < 10 else None for k in range(20)]
+    edge = [trained.to_stored(Decoded(image, (), mask)) for image, mask in zip(values, masks, strict=True)]
     assert check("sentinel2_l2a_offset", names, land=np.stack(edge)) == [] and not edge[1][:, :14].any()

@@ -312,7 +312,7 @@ def test_unlabeled_tiles_join_train_unless_they_are_held_out(tiles, tmp_path):
     assert data.splits_document()["unlabeled"] == list(added)
     assert data.test.names == whole.test.names and data.fingerprint != whole.fingerprint
     hashes = [hashlib.sha256(np.asarray(image).tobytes()).digest() for image in data.train.images]
-    assert [one.tobytes() for one in data.train.hashed()] == hashes
+    assert [one.tobytes() for one in data.train.image_hashes()] == hashes
     assert data.digests.keys() == {*names_of(data)} and data.digests[added[-1]] == data.digests[whole.train.names[0]]
 
 

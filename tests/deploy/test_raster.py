@@ -124,7 +124,7 @@ def test_training_and_map_see_the_same(tmp_path, kind):
     expected = np.where(hole[..., None], 0, expected)
     meaning = Meaning(value_range if dtype != "uint8" else (), ("8-bit",) if dtype == "uint8" else ("16-bit", "float"))
     decoded = decode.decode(read_file(path))
-    np.testing.assert_array_equal(meaning.stored(decoded), expected)
+    np.testing.assert_array_equal(meaning.to_stored(decoded), expected)
     raster = Raster(path, None, None, meaning)
     seen, valid = raster.read(0, 0, 48, 64)
     raster.close()

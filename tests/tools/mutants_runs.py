@@ -127,8 +127,8 @@ OF_RUNS = (
     ),
     Mutant(
         "kdjax/data/loading.py",
-        "np.concatenate([train.hashed(), tiles.hashes[keep]])",
-        "np.concatenate([train.hashed(), tiles.hashes[: keep.sum()]])",
+        "np.concatenate([train.image_hashes(), tiles.hashes[keep]])",
+        "np.concatenate([train.image_hashes(), tiles.hashes[: keep.sum()]])",
         "tests/data/test_splits.py -k join_train",
     ),
     Mutant(

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
 from kdjax.data import decode
-from kdjax.data.bands import named
+from kdjax.data.bands import requested_bands
 from kdjax.data.dataset import Context, Pool
 from kdjax.data.decode_all import Encoded, Raw
 from kdjax.data.image_files import stamp
@@ -166,7 +166,7 @@ def _is_picture(feature: Any) -> bool:
 
 def _check_tensor(feature: Any, section: Mapping[str, Any], subject: str) -> None:
     """Refuses a tensor whose bands the config does not name: unlike a file, a tensor has no band descriptions."""
-    count, bands = feature.shape[-1], named(section)
+    count, bands = feature.shape[-1], requested_bands(section)
     if bands is None and count not in (1, 3):
         raise InputError(f"{subject} have {count} bands: say which in dataset.sensor or dataset.file_bands")
     if bands is not None and all(len(order) != count for order in bands.orders):

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from kdjax.data import pixels, sentinel2_offset
-from kdjax.data.bands import Bands, called_otherwise, described_elsewhere, is_unnamed
+from kdjax.data.bands import Bands, contradicting_names, described_color_places, is_unnamed
 from kdjax.data.meaning import BYTES, Meaning
 from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
@@ -121,7 +121,7 @@ class Raster:
 
     def _check_descriptions(self, chosen: tuple[int, ...]) -> None:
         """Refuses bands whose descriptions name other colors than those that they would be read as."""
-        if indices := described_elsewhere(self._descriptions, [band - 1 for band in chosen]):
+        if indices := described_color_places(self._descriptions, [band - 1 for band in chosen]):
             described, default = ",".join(str(index + 1) for index in indices), ",".join(map(str, chosen))
             raise InputError(
                 f"raster {self.path}: red, green and blue are its bands {described} by their descriptions, and "
@@ -129,7 +129,7 @@ class Raster:
                 f"so, --bands={default}"
             )
         try:
-            self.other_names = called_otherwise(self._descriptions, [band - 1 for band in chosen])
+            self.other_names = contradicting_names(self._descriptions, [band - 1 for band in chosen])
         except DecodeError as error:
             raise InputError(f"raster {self.path}: {error}, or give --bands") from None
 
@@ -194,7 +194,7 @@ class Raster:
         advice = "say which values are black and white, as --value-range=0,10000"
         self._hint = advice if value_range is None else "--value-range says so"
         self._samples, self._sample_step = [np.empty(0, dtype)], 1
-        offset_check = sentinel2_offset.Seen.by(meaning) if value_range is None else None
+        offset_check = sentinel2_offset.OffsetEvidence.for_training(meaning) if value_range is None else None
         window_values = []
         for window in self._sample_windows():
             values, valid = self._data(window)
@@ -203,15 +203,15 @@ class Raster:
         sampled = np.concatenate(window_values)
         self.zero_share = float(np.mean(~sampled.any(-1))) if dtype != np.uint8 and len(sampled) else 0.0
         if offset_check is not None:  # a raster is one image: a dark value anywhere shows that nothing was added
-            offset_check.see(sampled)
+            offset_check.add(sampled)
         self.check_samples()
         if value_range is None and dtype != np.uint8:
             self._check_bytes_in_wider_type()
-        if offset_check is not None and offset_check.shown:
+        if offset_check is not None and offset_check.contradiction:
             other, same = (f"{low:g},{high:g}" for low, high in (offset_check.other_range, meaning.value_range))
             raise InputError(
-                f"raster {self.path}: {offset_check.shown}, and not as in training: give --value-range={other}, or, if "
-                f"the values are right, --value-range={same}"
+                f"raster {self.path}: {offset_check.contradiction}, and not as in training: give "
+                f"--value-range={other}, or, if the values are right, --value-range={same}"
             )
 
     def _check_bytes_in_wider_type(self) -> None:

@@ -200,7 +200,7 @@ def test_cache_starts_at_once_and_notices_change_and_damage(plain, tmp_path, mon
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kdjax.data.decode.opened", never)
+        patch.setattr("kdjax.data.decode.open_image", never)
         assert load(path=str(root), **options).fingerprint == first.fingerprint
     assert not lines
 
