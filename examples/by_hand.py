@@ -15,12 +15,12 @@ import numpy as np
 
 from kdjax import data, networks
 from kdjax.inputs.batch import Examples
-from kdjax.inputs.feed import resident
+from kdjax.inputs.feed import resident_feed
 from kdjax.inputs.plan import Plan
 from kdjax.objective.arms import hyperparameters, measured_terms, resolve
 from kdjax.runtime.devices import DeviceMapping
-from kdjax.teacher.store import cached, view_name
-from kdjax.teacher.teacher import Shown
+from kdjax.teacher.store import cached_folder, view_name
+from kdjax.teacher.teacher import ViewSettings
 from kdjax.teacher.trained import from_network
 from kdjax.training import optimizer, state
 from kdjax.training.step import Recipe, empty_averages, planned_steps
@@ -42,10 +42,16 @@ def main() -> dict[str, np.ndarray]:
     network = networks.create("vgg16_bn", classes, width=0.1, form=form)
     variables = jax.tree.map(np.asarray, network.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)))
     teacher = from_network(
-        "vgg16_bn", network, variables, Shown(SIZE, data_seed=0), dtype="float32", on_device=True, mapping=mapping
+        "vgg16_bn",
+        network,
+        variables,
+        ViewSettings(SIZE, data_seed=0),
+        dtype="float32",
+        on_device=True,
+        mapping=mapping,
     )
     with TemporaryDirectory() as cache:
-        store = cached(Path(cache), {**teacher.parts, "examples": dataset.fingerprint}, classes, print)
+        store = cached_folder(Path(cache), {**teacher.parts, "examples": dataset.fingerprint}, classes, print)
         outputs = [
             store.read(view_name(view), len(train), lambda a, b: teacher.views(train.images, np.arange(a, b), view))  # noqa: B023
             for view in range(VIEWS)
@@ -63,7 +69,7 @@ def main() -> dict[str, np.ndarray]:
     averages = empty_averages((len(SEEDS), len(arms)), measured_terms(arms))
     examples = Examples(np.asarray(train.images), train.labels, stored, np.int32(0))
     plan = Plan(SEEDS, len(train), BATCH, VIEWS)
-    share = resident(plan, mapping, STEPS)(0, STEPS)
+    share = resident_feed(plan, mapping, STEPS)(0, STEPS)
     students, averages = step(
         students, averages, examples, None, hyperparameters(arms), np.int32(SEEDS), share, np.int32(STEPS)
     )

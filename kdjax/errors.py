@@ -24,7 +24,7 @@ class Preempted(Exception):
     """The run was asked to stop, and its work is saved."""
 
 
-def unseen(character: str) -> bool:
+def is_unsafe(character: str) -> bool:
     """Whether a character would affect a terminal, log or page in another way than by being displayed."""
     code = ord(character)
     noncharacter = code & 0xFFFE == 0xFFFE or code in _NONCHARACTERS
@@ -32,7 +32,7 @@ def unseen(character: str) -> bool:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Returns text for a terminal, a log or a page, with unsafe characters (`unseen`) as escapes, such as \\x1b.
+    """Returns text for a terminal, a log or a page, with unsafe characters (`is_unsafe`) as escapes, such as \\x1b.
 
     Args:
         text: any string.
@@ -41,16 +41,18 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        character.encode("unicode_escape").decode("ascii") if character not in keep and unseen(character) else character
+        character.encode("unicode_escape").decode("ascii")
+        if character not in keep and is_unsafe(character)
+        else character
         for character in text
     )
 
 
-def listed(items: Sequence[str], most: int = 5) -> str:
+def first_few(items: Sequence[str], most: int = 5) -> str:
     """Returns the first `most` items as text for a message: a, b, ..."""
     return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
-def reason(error: BaseException, length: int = 160) -> str:
+def one_line(error: BaseException, length: int = 160) -> str:
     """Returns the message of a library's exception as one line of at most `length` characters."""
     return " ".join(str(error).split())[:length] or type(error).__name__

@@ -48,14 +48,14 @@ def main(argv: Sequence[str]) -> None:
     host.connect(options.coordinator, options.processes, options.process)
     # Imported only once the flags are known to be right, because importing JAX takes seconds.
     from kdjax.run import checks
-    from kdjax.run.opening import opened
+    from kdjax.run.opening import open_for_command
     from kdjax.runtime import devices, watch
     from kdjax.runtime.deadline import Deadline
     from kdjax.stages.evaluate import combine_splits
 
     devices.split_cpu(host.cores())
-    line = command.lost_line("it does not answer")
-    watch.start(command.lost, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, line))
+    line = command.loss_message("it does not answer")
+    watch.start(command.end_after_loss, Deadline(watch.STUCK_SECONDS, os.EX_TEMPFAIL, line))
     devices.meet()
     if command.several_processes() and not devices.same(_shared_options(options)):
         raise InputError(
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
         splits = [_split(config, number, workdir) for number in range(config.splits)]
     runs: list[Run] = []
     for split_config, directory in splits:  # opened before any is trained, so that errors show now, not after hours
-        run = opened(split_config, directory, one_of_splits=config.splits > 1)
+        run = open_for_command(split_config, directory, one_of_splits=config.splits > 1)
         runs.append(run)
         if "export" in options.stages:
             export.check_images(litert=split_config.run.litert, bands=run.dataset.meaning.bands is not None)

@@ -266,12 +266,12 @@ def test_all_splits_are_opened_before_the_first_is_trained(bad, capsys, tmp_path
     from kdjax.errors import InputError
     from kdjax.run import opening
 
-    def opened(config, workdir, real=opening.opened, **options):
+    def opened(config, workdir, real=opening.open_for_command, **options):
         if workdir.name == "split-1":
             raise InputError("the second cannot be used")
         return real(config, workdir, **options)
 
-    monkeypatch.setattr(opening, "opened", opened)
+    monkeypatch.setattr(opening, "open_for_command", opened)
     monkeypatch.setattr(main, "_stage", lambda *stage: pytest.fail(f"{stage} ran"))
     assert "the second cannot be used" in bad(capsys, tmp_path / "run", "--config.splits=2")
 

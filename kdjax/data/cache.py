@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from kdjax.data.rows import Rows, row_hash, row_hashes
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.runtime import files
 
 FORMAT = 3
@@ -86,7 +86,7 @@ def read(folder: pathlib.Path, threads: concurrent.futures.Executor, log: Callab
             raise ValueError("images.npy differs from hashes.npy")
         return CachedImages(images, arrays.pop("hashes"), index["content"], arrays)
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
-        log(f"cache {folder} is damaged ({reason(error, 120)}): decoding again")
+        log(f"cache {folder} is damaged ({one_line(error, 120)}): decoding again")
         return None
 
 

@@ -24,7 +24,7 @@ from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin
 from kdjax.data import pixels, tiff
 from kdjax.data.bands import RGB, Bands, with_roles
 from kdjax.data.pixels import Decoded, DecodeError, ReadError, Sidecars
-from kdjax.errors import reason
+from kdjax.errors import one_line
 
 __all__ = ["DecodeError", "Decoded", "ReadError", "decode", "decoding_warnings", "digest", "open_image", "resize"]
 
@@ -90,7 +90,7 @@ class WithSidecars(bytes):
         except MemoryError:
             raise
         except Exception as error:
-            raise DecodeError(f"its mask, the sidecar file .msk, cannot be read: {reason(error, 60)}") from error
+            raise DecodeError(f"its mask, the sidecar file .msk, cannot be read: {one_line(error, 60)}") from error
         if mask is None:
             raise DecodeError("its mask, the sidecar file .msk, is of another size")
         return mask
@@ -172,7 +172,7 @@ def _decode(data: bytes | np.ndarray, stack: contextlib.ExitStack, bands: Bands 
     # they all mean an unreadable image.
     except Exception as error:
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        raise DecodeError("not a JPEG, PNG, TIFF or BMP image" if unknown else reason(error, 100)) from error
+        raise DecodeError("not a JPEG, PNG, TIFF or BMP image" if unknown else one_line(error, 100)) from error
 
 
 def _from_samples(array: np.ndarray, stack: contextlib.ExitStack, bands: Bands | None) -> Decoded:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from kdjax.data import decode
-from kdjax.errors import InputError, listed
+from kdjax.errors import InputError, first_few
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
@@ -313,12 +313,12 @@ def notes_on(files: Files) -> list[str]:
     notes = []
     if files.others:
         suffixes = collections.Counter(pathlib.PurePosixPath(path).suffix or "without suffix" for path in files.others)
-        summary = listed([f"{count} {kind}" for kind, count in suffixes.most_common()])
+        summary = first_few([f"{count} {kind}" for kind, count in suffixes.most_common()])
         notes.append(
             f"{len(files.others)} files left out that are not {', '.join(SUFFIXES)}: {summary}, such as "
             f"{files.others[0]}"
         )
     if files.ignored:
-        summary = listed([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])
+        summary = first_few([f"{count} in {name}" if count != 1 else name for name, count in files.ignored.items()])
         notes.append(f"{sum(files.ignored.values())} hidden files, thumbnails and system files left out: {summary}")
     return notes

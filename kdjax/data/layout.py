@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from kdjax.data.image_files import Files
-from kdjax.errors import InputError, listed, unseen
+from kdjax.errors import InputError, first_few, is_unsafe
 
 SIDE_OF = {
     "train": "train",
@@ -88,7 +88,7 @@ def find(files: Files, origin: str) -> Layout:
         notes.append(f"{'/'.join(_to_nfc(wrapper))} holds every folder, so it is not taken for a class")
     stray = [path for path, parts in zip(files.paths, parts_of, strict=True) if len(parts) < 2]
     if stray:
-        notes.append(f"{len(stray)} images outside class folders left out: {listed(stray)}")
+        notes.append(f"{len(stray)} images outside class folders left out: {first_few(stray)}")
     sides = _sides(parts_of, origin)
     class_depth = 1 if sides else 0
     file_indices = [i for i, parts in enumerate(parts_of) if len(parts) >= 2 + class_depth]
@@ -129,7 +129,7 @@ def check_names(paths: Sequence[str], origin: str) -> None:
             path.encode()
         except UnicodeEncodeError:
             raise InputError(f"{origin}: the name of {ascii(path)} is not UTF-8: rename it") from None
-        if any(map(unseen, path)):
+        if any(map(is_unsafe, path)):
             raise InputError(f"{origin}: the name of {ascii(path)} holds control characters: rename it")
 
 
@@ -195,7 +195,7 @@ def _refuse_parts(tops: set[str], parts_of: Sequence[tuple[str, ...]], origin: s
     alike |= {top for top in tops for name in folders[top] if names.get(name.casefold(), top) != top}
     if alike or len(parts) > 1 or any(top.lower() not in _VEHICLES for top in parts):
         raise InputError(
-            f"{origin} holds {listed(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
+            f"{origin} holds {first_few(sorted(alike or parts))}: are these parts of a data set, not classes? Name the "
             "folders train, val and test, give the folder that holds the class folders, or rename a class of such a "
             "name"
         )
@@ -254,7 +254,7 @@ def _empty_folders(files: Files, prefix: list[str], class_depth: int, class_fold
             and _to_nfc(parts[len(prefix) :]) not in class_folders
         ):
             empty.append("/".join(parts[len(prefix) :]))
-    return [f"{len(empty)} folders without an image are not classes: {listed(empty)}"] if empty else []
+    return [f"{len(empty)} folders without an image are not classes: {first_few(empty)}"] if empty else []
 
 
 def _folders_within(parts_of: Sequence[tuple[str, ...]], file_indices: Sequence[int], class_depth: int) -> list[str]:
@@ -269,6 +269,6 @@ def _folders_within(parts_of: Sequence[tuple[str, ...]], file_indices: Sequence[
     several = sorted(name for name, folders in within.items() if len(folders) > 1)
     if not several:
         return []
-    example = f"{several[0]} ({listed(sorted(within[several[0]] - {''}))})"
+    example = f"{several[0]} ({first_few(sorted(within[several[0]] - {''}))})"
     have = "class has" if len(several) == 1 else "classes have"
     return [f"{len(several)} {have} subfolders, whose names are ignored: {example}"]

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import InputError, listed, printable, reason
+from kdjax.errors import InputError, first_few, one_line, printable
 
 KM_PER_DEGREE = 111.195
 """Kilometers in a degree of latitude, on a sphere with a radius of 6371 km."""
@@ -78,7 +78,7 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
             raise InputError(f"{field}: {path} is not a regular file")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: the path holds a null character, or the text is not UTF-8
-        raise InputError(f"{field}: {printable(path)} cannot be read: {reason(error)}") from error
+        raise InputError(f"{field}: {printable(path)} cannot be read: {one_line(error)}") from error
     rows = _features(text, path) if text.lstrip().startswith("{") else _rows(text, path)
     entries: dict[str, tuple[str, float, float]] = {}
     for name, group, longitude, latitude in rows:
@@ -89,8 +89,8 @@ def from_table(path: str, names: Sequence[str], block_km: float) -> Places:
     missing = [name for name in names if name not in entries]
     if missing:
         raise InputError(
-            f"{field}: {path} lacks {len(missing)} of {len(names)} images: {listed(missing, 3)}; images are named as "
-            "in splits.json"
+            f"{field}: {path} lacks {len(missing)} of {len(names)} images: {first_few(missing, 3)}; images are named "
+            "as in splits.json"
         )
     centers = np.array([entries[name][1:] for name in names], float).reshape(-1, 2)
     groups = [entries[name][0] for name in names]
@@ -202,7 +202,7 @@ def _features(text: str, path: str) -> Iterable[tuple[str, str, float, float]]:
         parts = [(feature["properties"] or {}, feature["geometry"]) for feature in features]
         crs = document.get("crs")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{field}: {path} is not a GeoJSON FeatureCollection ({reason(error)})") from error
+        raise InputError(f"{field}: {path} is not a GeoJSON FeatureCollection ({one_line(error)})") from error
     for number, (properties, geometry) in enumerate(parts):
         origin = f"{field}: {path}, feature {number}"
         if not isinstance(properties, Mapping) or not isinstance(properties.get("name"), str):
@@ -282,5 +282,5 @@ def _center(name: str, data: bytes) -> tuple[float, float] | None:
                 (longitude,), (latitude,) = transform(tile.crs, "EPSG:4326", [x], [y])
                 return _point(longitude, latitude, f"{name}: its georeferencing")
     except RasterioError as error:
-        raise InputError(f"{name} has no readable location ({reason(error)}): give dataset.places") from error
+        raise InputError(f"{name} has no readable location ({one_line(error)}): give dataset.places") from error
     return None

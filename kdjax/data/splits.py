@@ -19,7 +19,7 @@ import numpy as np
 
 from kdjax.data.dataset import Pool
 from kdjax.data.groups import deal
-from kdjax.errors import InputError, listed, reason
+from kdjax.errors import InputError, first_few, one_line
 
 SIDES = ("train", "validation", "test")
 
@@ -201,7 +201,7 @@ def reuse(path: str, pool: Pool) -> Assignment:
     except OSError as error:
         raise InputError(f"{field}: {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{field}: {path} is not JSON: {reason(error)}") from error
+        raise InputError(f"{field}: {path} is not JSON: {one_line(error)}") from error
     if not isinstance(document, dict):
         raise InputError(f'{field}: {path} must hold {{"train": [names], "validation": [names], "test": [names]}}')
     index_of = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
@@ -213,13 +213,15 @@ def reuse(path: str, pool: Pool) -> Assignment:
         side_names = [unicodedata.normalize("NFC", name) for name in side_names]  # the data set's names are NFC
         skipped = [name for name in side_names if name in pool.skipped]
         if skipped:
-            notes.append(f'{len(skipped)} images that {path} names under "{key}" cannot be read: {listed(skipped, 3)}')
+            notes.append(
+                f'{len(skipped)} images that {path} names under "{key}" cannot be read: {first_few(skipped, 3)}'
+            )
             side_names = [name for name in side_names if name not in pool.skipped]
         unknown = [name for name in side_names if name not in index_of]
         if unknown:
             raise InputError(
                 f'{field}: {path} names {len(unknown)} images under "{key}" that the data set does not have: '
-                f"{listed(unknown, 3)}"
+                f"{first_few(unknown, 3)}"
             )
         for name in side_names:
             if side[index_of[name]]:
@@ -227,7 +229,7 @@ def reuse(path: str, pool: Pool) -> Assignment:
             side[index_of[name]] = key
     missing = [name for name, s in zip(names, side, strict=True) if not s]
     if missing:
-        notes.append(f"{len(missing)} images that {path} does not list left out: {listed(missing, 3)}")
+        notes.append(f"{len(missing)} images that {path} does not list left out: {first_few(missing, 3)}")
     unlabeled = (labels < 0) & ((side == "validation") | (side == "test"))
     if unlabeled.any():
         raise InputError(

@@ -20,7 +20,7 @@ import yaml
 
 from kdjax.deploy import stac
 from kdjax.deploy.classifier import Classifier
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.runtime import files
 from kdjax.runtime.command import Parser, run_command, say
 
@@ -97,7 +97,7 @@ def card_with(text: str, license: str | None, datasets: Sequence[str]) -> tuple[
     try:
         card = ModelCard(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"its head is not YAML: {reason(error)}") from error
+        raise ValueError(f"its head is not YAML: {one_line(error)}") from error
     if license:
         on_hub = license.lower() in HUB_LICENSES
         card.data["license"] = license.lower() if on_hub else "other"
@@ -131,7 +131,7 @@ def _describe_files(export: Path, names: Sequence[str]) -> list[stac.File]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             described.append(stac.File(name, (export / name).stat().st_size, digest))
         except OSError as error:
-            raise InputError(f"{export / name} cannot be read ({reason(error)}): {EXPORT_AGAIN}") from error
+            raise InputError(f"{export / name} cannot be read ({one_line(error)}): {EXPORT_AGAIN}") from error
     return described
 
 
@@ -169,7 +169,7 @@ def main(argv: Sequence[str]) -> None:
         card, license = card_with((export / CARD).read_text(encoding="utf-8"), options.license, options.dataset)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{export / CARD} is not the model card of an export ({reason(error)}): {EXPORT_AGAIN}"
+            f"{export / CARD} is not the model card of an export ({one_line(error)}): {EXPORT_AGAIN}"
         ) from error
     written = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     bounds, bounds_source = options.bbox or (), "what the model was said to be for"
@@ -181,7 +181,7 @@ def main(argv: Sequence[str]) -> None:
         item = stac.item(document, classifier, exported, context)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{export}: {FIGURES} and {MODEL} lack what is needed ({reason(error)}): {EXPORT_AGAIN}"
+            f"{export}: {FIGURES} and {MODEL} lack what is needed ({one_line(error)}): {EXPORT_AGAIN}"
         ) from error
     files.write_text(export / CARD, card)
     files.write_json(export / ITEM, item)

@@ -15,7 +15,7 @@ from kdjax.data.meaning import Meaning
 from kdjax.data.pixels import Decoded
 from kdjax.deploy import litert
 from kdjax.deploy.trust import Trust
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.results.metrics import log_softmax
 
 
@@ -83,7 +83,7 @@ class Classifier:
             self.trust = Trust.from_metadata(model.metadata)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
-                f"artifact {path}: not exported by kdjax ({type(error).__name__}: {reason(error)} in its metadata)"
+                f"artifact {path}: not exported by kdjax ({type(error).__name__}: {one_line(error)} in its metadata)"
             ) from error
         shape = (self.size, self.size, len(self.meaning.names))
         if model.logits_shape != (len(self.classes),) or model.image_shape != shape:
@@ -179,7 +179,7 @@ def _onnx(path: str | Path, threads: int | None) -> _Model:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise InputError(f"artifact {path}: not a readable ONNX or LiteRT file ({reason(error)})") from error
+        raise InputError(f"artifact {path}: not a readable ONNX or LiteRT file ({one_line(error)})") from error
     (images_in,), (logits_out,) = map(_tensors, (session.get_inputs(), session.get_outputs()))
     metadata = session.get_modelmeta().custom_metadata_map
     logits = lambda images: session.run(None, {images_in.name: images})[0]
@@ -199,7 +199,7 @@ def _litert(path: str | Path, threads: int | None) -> _Model:
     try:
         model = litert.Model(path, threads)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"artifact {path}: not a readable LiteRT file ({reason(error)})") from error
+        raise InputError(f"artifact {path}: not a readable LiteRT file ({one_line(error)})") from error
     return _Model(metadata, model.image_shape, model.logits_shape, "uint8", model)
 
 

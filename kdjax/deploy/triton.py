@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax.deploy.classifier import Classifier, Signature
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.results.text import printable
 from kdjax.runtime.command import Parser, positive, run_command, say
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
             shutil.copyfile(options.artifact, new / "1" / "model.onnx")
             new.rename(model_dir)
     except OSError as error:
-        raise InputError(f"REPOSITORY {repository}: cannot be written ({reason(error)}): give another") from error
+        raise InputError(f"REPOSITORY {repository}: cannot be written ({one_line(error)}): give another") from error
     say(
         f"{model_dir}: {options.artifact.name}, {len(classifier.classes)} classes, batches of up to {options.max_batch}"
     )

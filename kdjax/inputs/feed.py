@@ -26,7 +26,7 @@ THREADS, AHEAD = 4, 8
 """Number of threads that read images from the host, and number of steps that they may be ahead."""
 
 
-def resident(plan: Plan | Groups, mapping: DeviceMapping, longest: int) -> Feed:
+def resident_feed(plan: Plan | Groups, mapping: DeviceMapping, longest: int) -> Feed:
     """Returns a feed of indices, for images that are in device memory.
 
     Args:
@@ -43,7 +43,7 @@ def resident(plan: Plan | Groups, mapping: DeviceMapping, longest: int) -> Feed:
     return feed
 
 
-def streamed(
+def streamed_feed(
     plan: Plan | Groups, mapping: DeviceMapping, images: Images, first: int, last: int, stored: Outputs | None = None
 ) -> Feed:
     """Returns a feed of images and teacher outputs that are read from the host, one step at a time, in order.

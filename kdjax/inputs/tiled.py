@@ -36,7 +36,7 @@ class Tiled:
         return flat.reshape(*gathered.shape[:-2], *self.shape)
 
 
-def held(images: np.ndarray, device: jax.Device) -> np.ndarray | Tiled:
+def to_device_layout(images: np.ndarray, device: jax.Device) -> np.ndarray | Tiled:
     """Returns images (examples, …) in the device's layout: tiles, made on the host, for a TPU; unchanged for others."""
     if device.platform != "tpu":
         return images
@@ -46,7 +46,7 @@ def held(images: np.ndarray, device: jax.Device) -> np.ndarray | Tiled:
     return dataclasses.replace(layout, tiles=tiles)
 
 
-def held_layout(images: Images, device: jax.Device) -> jax.ShapeDtypeStruct | Tiled:
+def device_layout(images: Images, device: jax.Device) -> jax.ShapeDtypeStruct | Tiled:
     """Returns the shapes and dtypes of `held(images, device)` without reading or copying any image."""
     return jax.ShapeDtypeStruct(images.shape, images.dtype) if device.platform != "tpu" else _layout(images)
 

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 
 HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[^\s:@]+))?(?::(?P<file>[^\s:]+))?")
 SUFFIX = ".safetensors"
@@ -62,7 +62,7 @@ def _downloaded(source: str, repo: str, file: str, revision: str | None) -> Path
         ) from None
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(
-            f"weights {source}: no such file, and not from the Hugging Face hub: {reason(error)}"
+            f"weights {source}: no such file, and not from the Hugging Face hub: {one_line(error)}"
         ) from None
 
 

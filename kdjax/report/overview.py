@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.report import charts
 from kdjax.report.evaluated import Evaluated
 from kdjax.report.exported import matches_results
@@ -337,7 +337,7 @@ def main(arguments: list[str]) -> None:
     try:
         files.write_text(options.output, render(table_rows, facts, measure))
     except OSError as error:
-        raise InputError(f"--output {options.output}: cannot be written ({reason(error)}): give another") from error
+        raise InputError(f"--output {options.output}: cannot be written ({one_line(error)}): give another") from error
     print(f"{len(table_rows)} networks of {len(options.runs)} run{'s' * (len(options.runs) > 1)}: {options.output}")
 
 

@@ -40,9 +40,9 @@ def holds_run(workdir: Path) -> bool:
     Raises:
         InputError: not every process of this run sees the same directory.
     """
-    if not devices.first_process_says(record.begun(workdir)):
+    if not devices.first_process_says(record.has_begun(workdir)):
         return False
-    _check_shared(workdir, _wait_for(lambda: record.begun(workdir)))
+    _check_shared(workdir, _wait_for(lambda: record.has_begun(workdir)))
     return True
 
 
@@ -107,7 +107,7 @@ def _unwritable(workdir: Path, error: OSError) -> InputError:
 
 def _check_shared(workdir: Path, visible: bool) -> None:
     """Raises InputError if any process did not see what the first one sees in the working directory."""
-    if not devices.least(visible):
+    if not devices.smallest(visible):
         raise InputError(
             f"workdir {workdir} is not the same folder for all processes of this run: give one on a disk they share"
         )

@@ -14,7 +14,7 @@ from kdjax.networks.layers import InputBands
 from kdjax.run.other_run import OtherRun
 from kdjax.run.record import FIX
 from kdjax.runtime import files
-from kdjax.training.checkpoint import begun
+from kdjax.training.checkpoint import has_begun
 from kdjax.training.learner import WEIGHTS
 
 NAME = "bands.json"
@@ -22,7 +22,7 @@ NAME = "bands.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class TakenBands:
+class NetworkBands:
     """The bands that a network takes.
 
     Attributes:
@@ -46,7 +46,7 @@ def document(dataset: Dataset) -> dict[str, Any] | None:
     }
 
 
-def as_begun(workdir: Path, dataset: Dataset) -> Dataset:
+def with_recorded_statistics(workdir: Path, dataset: Dataset) -> Dataset:
     """Returns the data of a run that has begun, with the statistics that its networks were trained with.
 
     The statistics of the current images differ if an image, or a library that decodes it, has changed.
@@ -63,9 +63,9 @@ def as_begun(workdir: Path, dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, statistics=Statistics(tuple(recorded["mean"]), tuple(recorded["std"])))
 
 
-def taken(
+def bands_of(
     section_name: str, names: Sequence[str], dataset: Dataset, other: OtherRun | None = None
-) -> TakenBands | None:
+) -> NetworkBands | None:
     """Returns the bands of the images that a network takes; None = red, green and blue, as its weights were trained.
 
     Args:
@@ -102,17 +102,19 @@ def taken(
     places = tuple(keys.index(canonical(name)) for name in names)
     their_places = [their_keys.index(canonical(name)) for name in names]
     mean, std = (tuple(theirs[kind][place] for place in their_places) for kind in ("mean", "std"))
-    return TakenBands(tuple(ours["names"][place] for place in places), InputBands(mean, std, places))
+    return NetworkBands(tuple(ours["names"][place] for place in places), InputBands(mean, std, places))
 
 
-def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Dataset) -> TakenBands | None:
+def with_file_statistics(
+    section: Any, folder: Path, bands: NetworkBands | None, dataset: Dataset
+) -> NetworkBands | None:
     """Returns a network's bands; if its weights stay frozen, with the statistics that the weights file declares.
 
     Args:
         section: the network's section of the configuration. For a network that is trained, `bands` is returned.
         folder: the network's folder. Once it has a checkpoint, its record of the weights file is read in place of the
             file, which may no longer exist.
-        bands: the bands from `taken`.
+        bands: the bands from `bands_of`.
         dataset: the data.
 
     Raises:
@@ -121,7 +123,7 @@ def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Datase
     plain = bands is None and not dataset.value_range  # nothing to read from the file, which may be on the hub
     if section.get("fit", "all") == "all" or not section.weights or plain:
         return bands
-    if begun(folder):
+    if has_begun(folder):
         record = folder / WEIGHTS
         statistics = (
             files.read_json(record, "it says where the weights came from: put it back") if record.is_file() else {}
@@ -137,13 +139,13 @@ def frozen(section: Any, folder: Path, bands: TakenBands | None, dataset: Datase
     return dataclasses.replace(bands, input=dataclasses.replace(bands.input, mean=mean, std=std))
 
 
-def _file_statistics(source: str, bands: TakenBands | None, dataset: Dataset) -> dict[str, Any]:
+def _file_statistics(source: str, bands: NetworkBands | None, dataset: Dataset) -> dict[str, Any]:
     """Reads the input statistics of a weights file (see `pretrained.input_statistics`) if it names just these bands.
 
     Returns {} if it names other bands: an RGB file is widened, and others are refused later.
 
     Raises:
-        InputError: see `frozen`.
+        InputError: see `with_file_statistics`.
     """
     band_names = weights_metadata.band_names(source)
     theirs, ours = weights_metadata.value_range(source), list(dataset.value_range)

@@ -55,7 +55,7 @@ def _logits_name(teacher: GivenTeacher) -> str:
 
 def _cost(run: Run, teacher: GivenTeacher) -> dict[str, int] | None:
     """Returns the cost of the other run's networks that form one teacher; None if they are not kdjax networks."""
-    other = other_run.source_run(teacher)
+    other = other_run.borrowed_run(teacher)
     if other is None:
         return None
     learner = other_networks(run, other)

@@ -9,17 +9,17 @@ from kdjax.data.dataset import Dataset
 from kdjax.data.meaning import ranges_differ
 from kdjax.errors import InputError
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
-from kdjax.run.network_bands import taken
-from kdjax.teacher.onnx import Declared, OnnxFile
+from kdjax.run.network_bands import bands_of
+from kdjax.teacher.onnx import OnnxDeclaration, OnnxFile
 
 
-def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
+def declared_facts(section: ml_collections.ConfigDict, dataset: Dataset) -> OnnxDeclaration:
     """Returns what the teacher's configuration declares about an ONNX file, for these data.
 
     Raises:
         InputError: it names a band that the data lack, or a form of pixels that does not fit the bands.
     """
-    bands = taken("teacher", section.bands, dataset)
+    bands = bands_of("teacher", section.bands, dataset)
     if bands is not None:
         _check_bands(section, bands.names)
     statistics = {"mean": tuple(section.onnx_mean), "std": tuple(section.onnx_std)} if section.onnx_mean else {}
@@ -30,7 +30,7 @@ def declared(section: ml_collections.ConfigDict, dataset: Dataset) -> Declared:
             "mean": tuple(IMAGENET_MEAN[order.index(channel)] for channel in range(3)),
             "std": tuple(IMAGENET_STD[order.index(channel)] for channel in range(3)),
         }
-    return Declared(
+    return OnnxDeclaration(
         section.onnx_layout,
         pixels,
         tuple(section.classes),
@@ -47,7 +47,7 @@ def check_metadata(file: OnnxFile, section: ml_collections.ConfigDict, dataset: 
     Raises:
         InputError: the file takes other bands than it is given, or was made for another range of values.
     """
-    bands = taken("teacher", section.bands, dataset)
+    bands = bands_of("teacher", section.bands, dataset)
     names = bands.names if bands else ("red", "green", "blue")
     if file.bands is not None and list(map(canonical, file.bands)) != list(map(canonical, names)):
         raise InputError(

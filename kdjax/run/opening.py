@@ -26,7 +26,7 @@ def _user_cache() -> Path:
         raise InputError("run.cache_dir: this user has no home directory to keep a cache in: name a folder") from None
 
 
-def opened(config: ConfigDict, workdir: Path, **options: bool) -> Run:
+def open_for_command(config: ConfigDict, workdir: Path, **options: bool) -> Run:
     """Opens the run of a configuration in a directory, with the options of `run.open_run`.
 
     Compiled programs are kept in the cache, so a second start is quick. Of several processes only the first one logs.

@@ -68,12 +68,12 @@ class OtherRun:
         return record.completed(self.read("config.json", "teacher", "student", "dataset", "arms", "distill"))
 
 
-def named(config: Any) -> tuple[OtherRun, ...]:
+def borrowed_runs(config: Any) -> tuple[OtherRun, ...]:
     """Returns the runs that a configuration takes teachers from."""
-    return tuple(run for teacher in given_teachers(config) if (run := source_run(teacher)))
+    return tuple(run for teacher in given_teachers(config) if (run := borrowed_run(teacher)))
 
 
-def source_run(teacher: GivenTeacher) -> OtherRun | None:
+def borrowed_run(teacher: GivenTeacher) -> OtherRun | None:
     """Returns the run that a teacher is taken from; None if it is not taken from a run."""
     if teacher.kind == "workdir":
         return OtherRun(teacher.field, Path(teacher.place), "teacher")
@@ -90,7 +90,7 @@ def check_config(config: Any) -> None:
         InputError: a run is missing or has trained no such networks, a field differs (the message names the first one),
             or a member of the ensemble takes larger images than this run stores.
     """
-    for other in named(config):
+    for other in borrowed_runs(config):
         if other.section == "teacher":
             total_steps(other)
         else:
@@ -142,7 +142,7 @@ def check_data(config: Any, dataset: Dataset, log: Callable[[str], None]) -> Non
     Raises:
         InputError: the classes differ, an image is on another side of the split, or the value ranges differ.
     """
-    for other in named(config):
+    for other in borrowed_runs(config):
         _check_data(other, dataset, log)
 
 
@@ -229,7 +229,7 @@ def _with_teachers(other: OtherRun, log: Callable[[str], None] = lambda line: No
     """
     runs = [other]
     for run in runs:  # grows within the loop
-        for teacher in named(ml_collections.ConfigDict(run.config())) if _learned_from_teacher(run) else ():
+        for teacher in borrowed_runs(ml_collections.ConfigDict(run.config())) if _learned_from_teacher(run) else ():
             teacher = dataclasses.replace(teacher, field=other.field)
             if teacher in runs:
                 continue

@@ -80,14 +80,14 @@ def first_difference(new: Any, old: Any, path: str = "") -> str | None:
     return None if new == old else f"{path} is {new!r}, was {old!r}"
 
 
-def begun(workdir: Path) -> bool:
+def has_begun(workdir: Path) -> bool:
     """Whether a run has checkpoints. Before the first one, the config and data of its directory may still change."""
-    return any(map(checkpoint.begun, workdir.glob("*")))
+    return any(map(checkpoint.has_begun, workdir.glob("*")))
 
 
 def begun_sections(workdir: Path) -> list[str]:
     """Returns the sections of the configuration whose networks have checkpoints in a run's directory."""
-    return [section for section, stage in STAGES.items() if checkpoint.begun(workdir / stage)]
+    return [section for section, stage in STAGES.items() if checkpoint.has_begun(workdir / stage)]
 
 
 def with_dtype(
@@ -291,7 +291,7 @@ def _is_unfinished(workdir: Path) -> bool:
     for stage in map(workdir.joinpath, STAGES.values()):
         program = stage / "program.json"
         steps = files.read_json(program, FIX).get("steps") if program.is_file() else None
-        if checkpoint.begun(stage) and not (stage / checkpoint.FOLDER / str(steps)).is_dir():
+        if checkpoint.has_begun(stage) and not (stage / checkpoint.FOLDER / str(steps)).is_dir():
             return True
     return False
 

@@ -23,11 +23,11 @@ from kdjax.results.comparison import judged_by
 from kdjax.run import checks, folders, network_bands, other_run, record
 from kdjax.run.arms import TEACHER_ARM, common_weights, student_arms
 from kdjax.run.augmentation import augmentation
-from kdjax.run.network_bands import TakenBands, frozen, taken
-from kdjax.run.onnx_teacher import declared
+from kdjax.run.network_bands import NetworkBands, bands_of, with_file_statistics
+from kdjax.run.onnx_teacher import declared_facts
 from kdjax.run.teacher_source import given_field
 from kdjax.runtime import devices, files, memory, temporary
-from kdjax.teacher.onnx import opened
+from kdjax.teacher.onnx import open_onnx
 from kdjax.training.learner import Learner
 
 
@@ -115,7 +115,7 @@ def open_run(
     config, document = record.with_dtype(config, workdir, goes_on=begun, follows=follows)
     if begun:
         record.check_same_config(workdir, document)
-    if other_run.named(config):
+    if other_run.borrowed_runs(config):
         other_run.check_config(config)
     folders.make_cache(cache_dir)
     if not follows:
@@ -128,13 +128,13 @@ def open_run(
         )
     if begun:
         record.check_same_data(workdir, dataset, config.dataset.path, log)
-        dataset = network_bands.as_begun(workdir, dataset)
+        dataset = network_bands.with_recorded_statistics(workdir, dataset)
     if one_of_splits and dataset.overlap is None:
         raise InputError(
             f"splits: {dataset.name} has a test split of its own, the same for every data_seed: set splits=1, and more "
             "seeds for repetitions"
         )
-    if other_run.named(config):
+    if other_run.borrowed_runs(config):
         other_run.check_data(config, dataset, log)
     _log_data(config, dataset, log)
     teacher = _teacher(config, workdir, dataset, log)
@@ -148,7 +148,7 @@ def open_run(
     if follows:
         return dataclasses.replace(run, student=dataclasses.replace(student, read_only=True))
     folders.lock(workdir)
-    if not begun and devices.first_process_says(record.begun(workdir)):
+    if not begun and devices.first_process_says(record.has_begun(workdir)):
         raise InputError(
             f"workdir {workdir}: another run began there while this one read its images: repeat the command to go on "
             "with that run, or choose another workdir"
@@ -173,9 +173,9 @@ def _teacher(
     section = config.teacher
     if given_field(config) not in (None, "teacher.workdir"):
         return None
-    (other,) = other_run.named(config) if section.workdir else (None,)
+    (other,) = other_run.borrowed_runs(config) if section.workdir else (None,)
     folder = other.folder if other else workdir / "teacher"
-    bands = frozen(section, folder, taken("teacher", section.bands, dataset, other), dataset)
+    bands = with_file_statistics(section, folder, bands_of("teacher", section.bands, dataset, other), dataset)
     return Learner(
         name="teacher",
         folder=folder,
@@ -201,14 +201,14 @@ def _student(
     log: Callable[[str], None],
 ) -> Learner:
     section = config.student
-    bands = taken("student", section.bands, dataset)
+    bands = bands_of("student", section.bands, dataset)
     network, size, projection = _network(config, section, dataset, bands), config.dataset.image_size, None
     if any(arm.projected for arm in arms):
         if teacher is not None:
             length = networks.feature_count(teacher.network, teacher.size)
         else:  # an encoder: `validate` has refused teachers without features
             encoder = config.teacher
-            length = opened(encoder.onnx, declared(encoder, dataset), encoder.image_size or size).length
+            length = open_onnx(encoder.onnx, declared_facts(encoder, dataset), encoder.image_size or size).length
         projection = networks.feature_count(network, size), length
     return Learner(
         name="student",
@@ -242,7 +242,8 @@ def other_networks(run: Run, other: other_run.OtherRun) -> Learner:
         seeds, arm_names, projection, steps = (program[key] for key in ("seeds", "arms", "projection", "steps"))
         mapping = devices.for_population(len(seeds), len(arm_names))[0]
     field = f"{other.field}: {other.workdir}: {other.section}"
-    bands = frozen(section, other.folder, taken(field, section.get("bands", ()), run.dataset, other), run.dataset)
+    bands = bands_of(field, section.get("bands", ()), run.dataset, other)
+    bands = with_file_statistics(section, other.folder, bands, run.dataset)
     return Learner(
         name=other.section,
         folder=other.folder,
@@ -264,7 +265,7 @@ def _network(
     config: ml_collections.ConfigDict,
     section: ml_collections.ConfigDict,
     dataset: Dataset,
-    bands: TakenBands | None,
+    bands: NetworkBands | None,
 ) -> Any:
     """The network of a section of the configuration, by default in the layout that is fast on this backend."""
     form = config.run.form
@@ -292,7 +293,7 @@ def _total_steps(section: ml_collections.ConfigDict, examples: int) -> int:
 
 def _teacher_steps(config: ml_collections.ConfigDict, examples: int) -> int:
     if config.teacher.workdir:
-        (other,) = other_run.named(config)
+        (other,) = other_run.borrowed_runs(config)
         return other_run.total_steps(other)
     return _total_steps(config.teacher, examples) if config.teacher.fit == "all" else 1
 
@@ -310,10 +311,9 @@ def _check_memory(run: Run) -> None:
 def _capacity(learner: Learner) -> int:
     """Memory of one device, in bytes: the least over all processes, because all must run the same program.
 
-    On a CPU this is the memory for a single device: if copies of the images for several do not fit, fewer devices
-    train.
+    On a CPU this is the memory for a single device: if several copies of the images do not fit, fewer devices train.
     """
-    return devices.least(memory.capacity(devices.for_population(*learner.rows)[-1].local))
+    return devices.smallest(memory.capacity(devices.for_population(*learner.rows)[-1].local))
 
 
 def _check_batch(learner: Learner, examples: int) -> None:

@@ -11,15 +11,15 @@ import numpy as np
 from kdjax.errors import InputError
 from kdjax.run import other_run
 from kdjax.run.arms import head_weights
-from kdjax.run.onnx_teacher import check_metadata, declared
+from kdjax.run.onnx_teacher import check_metadata, declared_facts
 from kdjax.run.run import Run, other_networks
 from kdjax.run.teacher_source import GivenTeacher, given_teachers
 from kdjax.runtime.devices import DeviceMapping, barrier, first_process_says
 from kdjax.teacher import store
 from kdjax.teacher.fitted_head import NAME, Head, read_head, write_head
-from kdjax.teacher.onnx import Declared, OnnxFile, from_encoder, from_onnx, opened
+from kdjax.teacher.onnx import OnnxDeclaration, OnnxFile, from_encoder, from_onnx, open_onnx
 from kdjax.teacher.targets import Source, Targets
-from kdjax.teacher.teacher import Shown, Teacher
+from kdjax.teacher.teacher import Teacher, ViewSettings
 from kdjax.teacher.trained import Mean, from_network
 from kdjax.training.learner import Learner
 from kdjax.training.probe import Probe, probe
@@ -40,11 +40,11 @@ def open_targets(run: Run) -> Targets:
     classes = len(run.dataset.classes)
 
     def source_of(teacher: Teacher) -> Source:
-        return Source(store.cached(run.cache_dir, {**parts, **teacher.parts}, classes, run.log), teacher)
+        return Source(store.cached_folder(run.cache_dir, {**parts, **teacher.parts}, classes, run.log), teacher)
 
     def given_source(given: GivenTeacher) -> Source:
         if given.kind == "logits":  # existing arrays replace the teacher
-            return Source(store.named(given.place, given.field, parts, classes, run.log), None)
+            return Source(store.existing_folder(given.place, given.field, parts, classes, run.log), None)
         make = _onnx_teacher if given.kind == "onnx" else _teacher_of_other_run
         return source_of(make(run, given, view_settings))
 
@@ -117,8 +117,8 @@ def check_files(run: Run) -> None:
             _onnx_teacher(run, teacher, view_settings)
 
 
-def _view_settings(run: Run) -> Shown:
-    return Shown(run.teacher_size, run.config.data_seed, run.augmentation)
+def _view_settings(run: Run) -> ViewSettings:
+    return ViewSettings(run.teacher_size, run.config.data_seed, run.augmentation)
 
 
 def _head_parts(run: Run, file: OnnxFile) -> dict[str, Any]:
@@ -129,19 +129,19 @@ def _head_parts(run: Run, file: OnnxFile) -> dict[str, Any]:
     return {**file.parts, "examples": run.dataset.fingerprint, **weighting, **selection}
 
 
-def _own_teacher(run: Run, view_settings: Shown) -> Teacher:
+def _own_teacher(run: Run, view_settings: ViewSettings) -> Teacher:
     """Returns the network that this run has trained, or uses as it is, as its teacher."""
     assert run.teacher is not None
     return _network_teacher(run, run.teacher, run.teacher.finished().one(0, 0), view_settings)
 
 
-def _teacher_of_other_run(run: Run, teacher: GivenTeacher, view_settings: Shown) -> Teacher:
+def _teacher_of_other_run(run: Run, teacher: GivenTeacher, view_settings: ViewSettings) -> Teacher:
     """Returns the teacher of another run, or the mean of its students of one arm or of all arms.
 
     Raises:
         InputError: all of these students failed.
     """
-    other = other_run.source_run(teacher)
+    other = other_run.borrowed_run(teacher)
     assert other is not None
     learner = other_networks(run, other)
     view_settings = dataclasses.replace(view_settings, size=learner.size)
@@ -167,7 +167,7 @@ def _teacher_of_other_run(run: Run, teacher: GivenTeacher, view_settings: Shown)
     )
 
 
-def _network_teacher(run: Run, learner: Learner, variables: dict[str, Any], view_settings: Shown) -> Teacher:
+def _network_teacher(run: Run, learner: Learner, variables: dict[str, Any], view_settings: ViewSettings) -> Teacher:
     return from_network(
         learner.section.model,
         learner.network,
@@ -179,14 +179,14 @@ def _network_teacher(run: Run, learner: Learner, variables: dict[str, Any], view
     )
 
 
-def _open_onnx(run: Run, teacher: GivenTeacher, size: int) -> tuple[OnnxFile, Declared]:
-    declaration = declared(run.config.teacher, run.dataset)
-    file = opened(teacher.place, declaration, size)
+def _open_onnx(run: Run, teacher: GivenTeacher, size: int) -> tuple[OnnxFile, OnnxDeclaration]:
+    declaration = declared_facts(run.config.teacher, run.dataset)
+    file = open_onnx(teacher.place, declaration, size)
     check_metadata(file, run.config.teacher, run.dataset)
     return file, declaration
 
 
-def _onnx_teacher(run: Run, teacher: GivenTeacher, view_settings: Shown) -> Teacher:
+def _onnx_teacher(run: Run, teacher: GivenTeacher, view_settings: ViewSettings) -> Teacher:
     file, declaration = _open_onnx(run, teacher, view_settings.size)
     if declaration.gives != "embeddings":
         return from_onnx(file, declaration, run.dataset.classes, view_settings)

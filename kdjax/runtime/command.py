@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from kdjax.errors import InputError, Preempted, printable, reason
+from kdjax.errors import InputError, Preempted, one_line, printable
 from kdjax.runtime import preemption
 
 _DISK_ERRORS = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}
@@ -80,7 +80,7 @@ def run_command(
             if not several_processes():
                 raise
             if _is_jax_error(error) or "Gloo" in str(error):  # on CPU, JAX raises some errors as ValueError
-                lost(reason(error))
+                end_after_loss(one_line(error))
             traceback.print_exc()
             ending = 1, ""
         _end(*ending, together=isinstance(error, Preempted))
@@ -101,10 +101,10 @@ def _ending(error: BaseException, resumable: bool, less_memory: str) -> tuple[in
         case BrokenPipeError() if not resumable:
             return 0, ""
         case OSError():
-            return 1, f"error: {reason(error, 300)}: the system refused it; fix that and run the same command again"
+            return 1, f"error: {one_line(error, 300)}: the system refused it; fix that and run the same command again"
     device_full = _is_jax_error(error) and re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error))
     if device_full or isinstance(error, MemoryError):
-        return 1, f"error: out of memory ({reason(error)}): {less_memory}"
+        return 1, f"error: out of memory ({one_line(error)}): {less_memory}"
     return None
 
 
@@ -114,12 +114,12 @@ def end_in_call() -> NoReturn:
     os._exit(os.EX_TEMPFAIL)
 
 
-def lost(why: str) -> NoReturn:
+def end_after_loss(why: str) -> NoReturn:
     """Ends this process, one of several of a run, because another one is gone."""
-    _end(os.EX_TEMPFAIL, lost_line(why))
+    _end(os.EX_TEMPFAIL, loss_message(why))
 
 
-def lost_line(why: str) -> str:
+def loss_message(why: str) -> str:
     """Returns the message for a process of a run that has lost another one."""
     return (
         f"error: another process of this run has ended or cannot be reached ({why}); start all of them again "

@@ -25,7 +25,9 @@ def for_once() -> dict[str, bool | int] | None:
     return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def told(program: Callable[..., Any], description: str, log: Callable[[str], None]) -> Callable[..., Any]:
+def announce_first_call(
+    program: Callable[..., Any], description: str, log: Callable[[str], None]
+) -> Callable[..., Any]:
     """Wraps a program so that its first call, which compiles it or loads it compiled, is announced.
 
     Args:

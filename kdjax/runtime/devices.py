@@ -193,7 +193,7 @@ def meet() -> None:
     shares = np.zeros(jax.local_device_count(), np.float32)
     jax.block_until_ready(jax.pmap(functools.partial(jax.lax.psum, axis_name=AXIS), axis_name=AXIS)(shares))
     # These connect the first device of each process with the first ones of the others, and so on.
-    least(first_process_says(0))
+    smallest(first_process_says(0))
 
 
 def barrier(what: str) -> None:
@@ -213,7 +213,7 @@ def first_process_says(answer: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(answer)))
 
 
-def least(number: float) -> int:
+def smallest(number: float) -> int:
     """Returns, in every process, the smallest of the numbers that the processes pass, rounded down.
 
     This is for numbers that each process measures on its own machine, if all processes must decide alike. Large numbers
@@ -227,7 +227,7 @@ def least(number: float) -> int:
 def same(text: str) -> bool:
     """Whether all processes pass the same text; the answer is the same in all of them."""
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-    return bool(least(first_process_says(number) == number))
+    return bool(smallest(first_process_says(number) == number))
 
 
 _SPECS = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
@@ -91,7 +91,7 @@ def _text(path: str | Path, fix: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({reason(error)}): {fix}") from error
+        raise InputError(f"{path} cannot be read ({one_line(error)}): {fix}") from error
 
 
 def _json(text: str, source: str, fix: str) -> Any:

@@ -18,7 +18,7 @@ may not have freed its own by then.
 An accelerator runs its programs in order, and each uses the working memory of the previous one."""
 
 
-def needs(lowered: jax.stages.Lowered) -> float | None:
+def program_bytes(lowered: jax.stages.Lowered) -> float | None:
     """Compiles a program and returns the bytes that it needs on a device, or None if the backend does not say.
 
     The compiler reports the sizes of the arguments, of the results that do not reuse the memory of arguments, and of
@@ -46,7 +46,7 @@ def capacity(devices: Sequence[jax.Device]) -> int:
     return min(limit for limit, _ in _host_limits()) // len(devices)
 
 
-def free(devices: Sequence[jax.Device], room: float) -> int:
+def free_bytes(devices: Sequence[jax.Device], room: float) -> int:
     """Returns the bytes that each of these devices of a process may still take, out of a share `room` of its memory.
 
     Devices of a CPU share the host's memory and the limits of the process. Each limit is compared with the memory that

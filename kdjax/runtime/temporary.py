@@ -39,7 +39,7 @@ def folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone(parent: Path, name: str) -> Iterator[None]:
+def exclusive(parent: Path, name: str) -> Iterator[None]:
     """Locks NAME in `parent` against other processes, and removes the lock at the end.
 
     Args:

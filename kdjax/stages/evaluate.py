@@ -164,7 +164,7 @@ def _teacher_facts(run: Run, targets: Targets, teacher_logits: dict[str, np.ndar
     dataset, record = run.dataset, targets.record()
     validation = metrics.classification(teacher_logits["validation"], dataset.validation.labels)
     stored_logits = [source.folder.fingerprint for source in targets.sources if source.teacher is None]
-    hidden = other_run.hidden_labels(other_run.named(run.config), dataset)
+    hidden = other_run.hidden_labels(other_run.borrowed_runs(run.config), dataset)
     # Parts that describe the data are left out, because the same teacher may teach students on other data.
     teacher_parts = [
         {name: part for name, part in source.folder.parts.items() if name not in DATA_PARTS}

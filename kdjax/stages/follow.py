@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.results import formats, intervals
 from kdjax.results.comparison import NAMES
 from kdjax.run import record
-from kdjax.run.opening import opened
+from kdjax.run.opening import open_for_command
 from kdjax.run.run import Run
 from kdjax.runtime import devices, preemption
 from kdjax.runtime.metrics_writer import MetricsWriter
@@ -36,15 +36,15 @@ def wait_for_run(config: ConfigDict, workdir: Path) -> Run:
     Raises:
         InputError: see `run.open_run`.
     """
-    waits = not devices.least(record.begun(workdir))
-    run = opened(config, workdir, follows=True)
+    waits = not devices.smallest(record.has_begun(workdir))
+    run = open_for_command(config, workdir, follows=True)
     if not waits:
         return run
     run.log(f"evaluate: waiting for a first checkpoint in {workdir}")
-    while not devices.least(record.begun(workdir)):
+    while not devices.smallest(record.has_begun(workdir)):
         preemption.check_lost()
         time.sleep(SECONDS)
-    return opened(config, workdir, follows=True)
+    return open_for_command(config, workdir, follows=True)
 
 
 def follow(config: ConfigDict, workdir: Path) -> None:
@@ -85,7 +85,7 @@ def follow(config: ConfigDict, workdir: Path) -> None:
                 raise InputError(f"checkpoint {directory}/{latest_step} cannot be read: {error}") from error
         finally:
             checkpoints.close()
-        if not devices.least(restored is not None):
+        if not devices.smallest(restored is not None):
             run.log(f"evaluate: checkpoint {latest_step} was deleted before it was read")
             continue
         assert restored is not None

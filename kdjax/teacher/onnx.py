@@ -17,7 +17,7 @@ from kdjax.objective.outputs import Outputs
 from kdjax.teacher import onnx_file
 from kdjax.teacher.fitted_head import Head
 from kdjax.teacher.store import tree_digest
-from kdjax.teacher.teacher import Shown, Teacher
+from kdjax.teacher.teacher import Teacher, ViewSettings
 from kdjax.training.predictor import BATCH_PER_DEVICE
 
 INPUTS = ("imagenet", "normalized", "unit", "uint8")
@@ -34,7 +34,7 @@ SMALLEST = 1e-12  # smaller probabilities are raised to this, so that their loga
 
 
 @dataclasses.dataclass(frozen=True)
-class Declared:
+class OnnxDeclaration:
     """What the user declares about a file.
 
     Attributes:
@@ -93,7 +93,7 @@ class OnnxFile:
         return _by_batch(len(images), lambda rows: self.values(np.asarray(resized(images[rows]))))
 
 
-def opened(path: str, declared: Declared, size: int) -> OnnxFile:
+def open_onnx(path: str, declared: OnnxDeclaration, size: int) -> OnnxFile:
     """Opens an ONNX file, and tries it on plain colors and noise.
 
     Args:
@@ -140,14 +140,16 @@ def opened(path: str, declared: Declared, size: int) -> OnnxFile:
     return OnnxFile(path, size, values, probe_values.shape[1], classes, bands, value_range, parts)
 
 
-def from_onnx(file: OnnxFile, declared: Declared, classes: Sequence[str], shown: Shown) -> Teacher:
+def from_onnx(
+    file: OnnxFile, declared: OnnxDeclaration, classes: Sequence[str], view_settings: ViewSettings
+) -> Teacher:
     """Makes a teacher of an ONNX file that gives logits, or values that can be turned into logits.
 
     Args:
         file: the file.
         declared: what was declared when it was opened.
         classes: class names of the data set; each must be among the file's.
-        shown: how images are shown to the teacher, at the file's size.
+        view_settings: how images are shown to the teacher, at the file's size.
 
     Raises:
         InputError: the file's classes do not fit the data set.
@@ -160,26 +162,28 @@ def from_onnx(file: OnnxFile, declared: Declared, classes: Sequence[str], shown:
             "teacher.classes one name for each output, in their order"
         )
     parts = {**file.parts, "input": [*file.parts["input"], places.tolist()]}
-    return _teacher(file, shown, parts, lambda values: Outputs(as_logits(values, declared.gives)[:, places]))
+    return _teacher(file, view_settings, parts, lambda values: Outputs(as_logits(values, declared.gives)[:, places]))
 
 
-def from_encoder(file: OnnxFile, head: Head, shown: Shown) -> Teacher:
+def from_encoder(file: OnnxFile, head: Head, view_settings: ViewSettings) -> Teacher:
     """Makes a teacher of an ONNX file that gives embeddings and a linear head; its features are the embeddings."""
 
     def outputs(values: np.ndarray) -> Outputs:
         return Outputs(values @ head.kernel + head.bias, values)
 
     parts = {**file.parts, "head": tree_digest({"kernel": head.kernel, "bias": head.bias})}
-    return dataclasses.replace(_teacher(file, shown, parts, outputs), measured=head.measured)
+    return dataclasses.replace(_teacher(file, view_settings, parts, outputs), measured=head.measured)
 
 
-def _teacher(file: OnnxFile, shown: Shown, parts: dict[str, Any], outputs: Callable[[np.ndarray], Outputs]) -> Teacher:
+def _teacher(
+    file: OnnxFile, view_settings: ViewSettings, parts: dict[str, Any], outputs: Callable[[np.ndarray], Outputs]
+) -> Teacher:
     """Makes a teacher of a file; `outputs` turns the values that the file gives into `Outputs`."""
 
     @jax.jit
     def rendered(images: jax.Array, examples: jax.Array, view: jax.Array) -> jax.Array:
-        keys = view_keys(shown.data_seed, examples, jax.numpy.full_like(examples, view))
-        return render(images, keys, shown.size, shown.augmentation)
+        keys = view_keys(view_settings.data_seed, examples, jax.numpy.full_like(examples, view))
+        return render(images, keys, view_settings.size, view_settings.augmentation)
 
     def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
         def file_values(rows: np.ndarray) -> np.ndarray:
@@ -214,7 +218,7 @@ def as_logits(values: np.ndarray, gives: str) -> np.ndarray:
     return (np.log(probabilities) - np.log(complements)).astype(np.float32)
 
 
-def _input(path: str, session: Any, declared: Declared, size: int) -> Any:
+def _input(path: str, session: Any, declared: OnnxDeclaration, size: int) -> Any:
     """Returns the input that takes the images, after comparing it with what was declared."""
     image_input, *others = session.get_inputs()
     if others:
@@ -248,7 +252,7 @@ def _output(path: str, session: Any, wanted: str) -> str:
     return wanted or next(iter(shapes))
 
 
-def _pixels(images: np.ndarray, declared: Declared) -> np.ndarray:
+def _pixels(images: np.ndarray, declared: OnnxDeclaration) -> np.ndarray:
     """Converts images (n, size, size, channels) float in [0, 1] to the pixels and layout that the file expects."""
     if declared.input == "uint8":
         images = np.round(images * 255).astype(np.uint8)

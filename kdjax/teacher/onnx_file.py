@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 
 
 def open_session(path: str) -> Any:
@@ -27,7 +27,7 @@ def open_session(path: str) -> Any:
     try:
         return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many types, none of them public
-        raise InputError(f"teacher.onnx: {path} cannot be read: {reason(error, 200)}") from None
+        raise InputError(f"teacher.onnx: {path} cannot be read: {one_line(error, 200)}") from None
 
 
 def run(path: str, session: Any, output: str, input_name: str, images: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def run(path: str, session: Any, output: str, input_name: str, images: np.ndarra
         return np.asarray(session.run([output], {input_name: images})[0])
     except Exception as error:  # onnxruntime raises many types, none of them public
         raise InputError(
-            f"teacher.onnx: {path} fails for images {images.shape}: {reason(error, 200)}: set teacher.image_size to "
+            f"teacher.onnx: {path} fails for images {images.shape}: {one_line(error, 200)}: set teacher.image_size to "
             "the side that it was made for, or export it again for any batch"
         ) from None
 

@@ -208,7 +208,7 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text(parts).encode()).hexdigest()[:16]
 
 
-def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
+def cached_folder(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
     """Returns the folder for these parts in a cache that runs may share, and creates it if absent.
 
     Args:
@@ -226,13 +226,15 @@ def cached(cache_dir: Path, parts: Mapping[str, Any], classes: int, log: Callabl
     return LogitsFolder(folder, parts, classes, log)
 
 
-def named(path: str, field: str, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]) -> LogitsFolder:
+def existing_folder(
+    path: str, field: str, parts: Mapping[str, Any], classes: int, log: Callable[[str], None]
+) -> LogitsFolder:
     """Opens a folder of existing logits that takes the place of a teacher.
 
     Args:
         path: the folder.
         field: config field that names the folder, for messages.
-        parts: as in `cached`; those listed in `DATA_PARTS` must equal the folder's.
+        parts: as in `cached_folder`; those listed in `DATA_PARTS` must equal the folder's.
         classes: number of classes.
         log: passed on to the folder.
 

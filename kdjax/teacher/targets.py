@@ -18,7 +18,7 @@ from kdjax.runtime.devices import first_process_says
 from kdjax.teacher.store import LogitsFolder, fingerprint, view_name
 from kdjax.teacher.teacher import Teacher
 from kdjax.teacher.views import Views
-from kdjax.training.checkpoint import begun
+from kdjax.training.checkpoint import has_begun
 
 RECORD = "teacher_logits.json"
 """File in a run's directory that records where its teacher's logits are, their fingerprints, and how many images the
@@ -174,7 +174,7 @@ class Targets:
     @property
     def _begun(self) -> bool:
         """Whether students have begun to learn from these targets. Until then the run may choose another teacher."""
-        return begun(self.workdir / "distill")
+        return has_begun(self.workdir / "distill")
 
     def _unknown(self, name: str) -> bool:
         """Whether a split's outputs can be neither read nor computed: a folder of existing logits may lack them."""

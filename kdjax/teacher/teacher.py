@@ -37,7 +37,7 @@ class Teacher:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class ViewSettings:
     """How images are shown to a teacher: in the views that the students see, at the teacher's own size.
 
     Attributes:

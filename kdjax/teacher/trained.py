@@ -12,14 +12,14 @@ import numpy as np
 from kdjax.data.rows import Images
 from kdjax.inputs.batch import Examples, PlanStep, render, view_keys
 from kdjax.inputs.feed import read_ahead
-from kdjax.inputs.tiled import held
+from kdjax.inputs.tiled import to_device_layout
 from kdjax.networks import cost
 from kdjax.networks.layers import InputBands
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import heap
 from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher.store import tree_digest
-from kdjax.teacher.teacher import Shown, Teacher
+from kdjax.teacher.teacher import Teacher, ViewSettings
 from kdjax.training.predictor import batch_per_device, predictor
 from kdjax.training.step import frozen_outputs
 
@@ -60,17 +60,17 @@ def view_step(
     plan: PlanStep,
     *,
     network: nn.Module,
-    shown: Shown,
+    view_settings: ViewSettings,
     axis_name: str | None = None,
 ) -> Outputs:
     """Computes the teacher's outputs for augmented views, from the same views that the students will see.
 
     Args:
         variables: the teacher's variables, without population axes.
-        examples: all images if they are in device memory, and the data seed, which is used in place of `shown`'s.
+        examples: all images if they are in device memory, and the data seed, which replaces that of `view_settings`.
         plan: this device's share; leaves have the leading axis (batch,).
         network: the teacher.
-        shown: size and augmentation.
+        view_settings: size and augmentation.
         axis_name: mapped device axis.
 
     Returns:
@@ -78,20 +78,29 @@ def view_step(
     """
     images = examples.images[plan.examples] if plan.images is None else plan.images
     keys = view_keys(examples.data_seed, plan.examples, plan.views)
-    outputs = frozen_outputs(network, variables, render(images, keys, shown.size, shown.augmentation))
+    outputs = frozen_outputs(network, variables, render(images, keys, view_settings.size, view_settings.augmentation))
     if axis_name is not None:
         outputs = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis_name, axis=0, tiled=True), outputs)
     return outputs
 
 
-def compiled_view_step(network: nn.Module, shown: Shown, mapping: DeviceMapping) -> Any:
+def compiled_view_step(network: nn.Module, view_settings: ViewSettings, mapping: DeviceMapping) -> Any:
     """Compiles `view_step` for the devices, as a function of (variables, examples, plan)."""
-    program = functools.partial(view_step, network=network, shown=dataclasses.replace(shown, data_seed=0))
+    program = functools.partial(
+        view_step, network=network, view_settings=dataclasses.replace(view_settings, data_seed=0)
+    )
     return mapping.map(program, ("whole", "whole", "batch"))
 
 
 def from_network(
-    name: str, network: nn.Module, variables: Any, shown: Shown, *, dtype: str, on_device: bool, mapping: DeviceMapping
+    name: str,
+    network: nn.Module,
+    variables: Any,
+    view_settings: ViewSettings,
+    *,
+    dtype: str,
+    on_device: bool,
+    mapping: DeviceMapping,
 ) -> Teacher:
     """Makes a teacher of a trained network.
 
@@ -99,24 +108,24 @@ def from_network(
         name: the network's name.
         network: the flax module.
         variables: its variables, without population axes, on the host.
-        shown: how images are shown to it.
+        view_settings: how images are shown to it.
         dtype: compute dtype, part of the fingerprint.
         on_device: whether all images are kept in device memory; if not, they are read from the host batch by batch.
         mapping: the devices.
     """
-    step, trim = compiled_view_step(network, shown, mapping), heap.Trim()
+    step, trim = compiled_view_step(network, view_settings, mapping), heap.Trim()
     # Placed on first use and then kept: most runs find all logits on disk and never need the variables.
     placed_variables = functools.cache(lambda: mapping.place(variables))
     # Keeps the images alive, so that no other array can get their id.
     placed_images: dict[int, tuple[Images, Examples]] = {}
     as_population = jax.tree.map(lambda leaf: leaf[None, None], variables)  # of a single student
-    image_bytes = functools.cache(lambda: cost(network, shown.size)["activation_bytes"])
+    image_bytes = functools.cache(lambda: cost(network, view_settings.size)["activation_bytes"])
 
     def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
         batch = len(mapping.devices) * batch_per_device(as_population, image_bytes())
         if id(images) not in placed_images:
-            resident = held(np.asarray(images), mapping.local[0]) if on_device else None
-            everything = mapping.place(Examples(resident, None, data_seed=np.int32(shown.data_seed)))
+            resident = to_device_layout(np.asarray(images), mapping.local[0]) if on_device else None
+            everything = mapping.place(Examples(resident, None, data_seed=np.int32(view_settings.data_seed)))
             placed_images[id(images)] = images, everything
         _, everything = placed_images[id(images)]
 
@@ -132,12 +141,17 @@ def from_network(
             trim()
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(examples)], *pieces)
 
-    predict = predictor(network, size=shown.size, mapping=mapping)
+    predict = predictor(network, size=view_settings.size, mapping=mapping)
 
     def clean(images: Images) -> np.ndarray:
         return predict(mapping.place(as_population), images)[0, 0]
 
-    parts: dict[str, Any] = {"teacher": tree_digest(variables), "model": name, "size": shown.size, "dtype": dtype}
+    parts: dict[str, Any] = {
+        "teacher": tree_digest(variables),
+        "model": name,
+        "size": view_settings.size,
+        "dtype": dtype,
+    }
     bands: InputBands | None = getattr(network, "bands", None)
     if bands is not None and bands.chosen:
         parts["bands"] = dataclasses.asdict(bands)

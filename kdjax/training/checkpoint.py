@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from clu.metrics import Average
 
-from kdjax.errors import InputError, Preempted, reason
+from kdjax.errors import InputError, Preempted, one_line
 from kdjax.runtime.devices import DeviceMapping, first_process_says
 from kdjax.runtime.files import write_text
 from kdjax.runtime.memory import tree_bytes
@@ -46,7 +46,7 @@ LOOKS = 20
 """How often opening the checkpoints that another process writes is retried if one of them is deleted meanwhile."""
 
 
-def begun(stage: Path) -> bool:
+def has_begun(stage: Path) -> bool:
     """Whether a stage's folder has checkpoints, by the names alone. Damaged ones count, unfinished ones do not."""
     names = (path.name for path in (stage / FOLDER).glob("*"))
     return any(name.isdecimal() or name.startswith(DAMAGED) for name in names)
@@ -141,7 +141,7 @@ class Checkpoints:
             code = re.search(r"os_error_code='(\d+)'", str(error))
             if not code and not isinstance(error, OSError) and "Error writing" not in str(error):
                 raise
-            why = os.strerror(int(code[1])) if code else reason(error)
+            why = os.strerror(int(code[1])) if code else one_line(error)
             raise self._unwritten(step, why) from (OSError(int(code[1]), why) if code else error)
 
     def restore(self, like: TrainState, averages: dict[str, Average]) -> tuple[TrainState, dict[str, Average]] | None:
@@ -214,7 +214,9 @@ class Checkpoints:
                 raise
             except Exception as error:  # orbax's parts raise many types of exceptions for a truncated file
                 if self._sums(step).exists() or self._read_only or jax.process_count() > 1:
-                    raise InputError(f"checkpoint {self.directory}/{step} cannot be read ({reason(error)})") from error
+                    raise InputError(
+                        f"checkpoint {self.directory}/{step} cannot be read ({one_line(error)})"
+                    ) from error
                 # It has no checksums: its process died before they were written, such as at a power loss.
                 self._log(f"checkpoint {self.directory}/{step} cannot be read; the one before it is used")
                 self._put_aside(step)

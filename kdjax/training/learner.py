@@ -18,7 +18,7 @@ from kdjax.networks import cost
 from kdjax.runtime import devices, files
 from kdjax.runtime.keys import key
 from kdjax.training import optimizer, state
-from kdjax.training.checkpoint import FOLDER, Checkpoints, begun
+from kdjax.training.checkpoint import FOLDER, Checkpoints, has_begun
 from kdjax.training.predictor import predictor
 from kdjax.training.state import Best, TrainState, without_projection
 
@@ -111,7 +111,7 @@ class Learner:
     @property
     def has_checkpoints(self) -> bool:
         """Whether the folder has checkpoints, damaged ones included."""
-        return begun(self.folder)
+        return has_begun(self.folder)
 
     @property
     def weights(self) -> dict[str, Any] | None:

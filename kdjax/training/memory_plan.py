@@ -14,8 +14,8 @@ import numpy as np
 
 from kdjax.errors import InputError
 from kdjax.networks.layers import images_for
-from kdjax.runtime.devices import RowMapping, least
-from kdjax.runtime.memory import free, needs, tree_bytes
+from kdjax.runtime.devices import RowMapping, smallest
+from kdjax.runtime.memory import free_bytes, program_bytes, tree_bytes
 from kdjax.training.population import Population
 
 ROOM = 0.8
@@ -57,7 +57,7 @@ def arms_at_once(population: Population, log: Callable[[str], None], *, last: bo
     """
     learner = population.learner
     # The least of all processes: they may have different amounts free, and must run the same program.
-    measure_budget = lambda: least(free(learner.mapping.local, ROOM))
+    measure_budget = lambda: smallest(free_bytes(learner.mapping.local, ROOM))
     budget = measure_budget()
     seeds, arms = learner.mapping.rows_a_device(*learner.rows)
     student, state, examples = _student_bytes(population), 2 * _state_bytes(population), _example_bytes(population)
@@ -68,7 +68,7 @@ def arms_at_once(population: Population, log: Callable[[str], None], *, last: bo
             return number
         if estimate > HOPELESS * (budget - examples) and not (last and number == candidates[-1]):
             continue
-        needed = needs(population.with_arms_at_once(number).lowered()) or examples + estimate
+        needed = program_bytes(population.with_arms_at_once(number).lowered()) or examples + estimate
         budget = measure_budget()  # the compiler leaves threads and pools behind, hundreds of megabytes the first time
         log(f"{learner.folder.name}: a step of {number or arms} of {arms} arms needs {_gb(needed)} of {_gb(budget)} GB")
         if needed <= budget:

@@ -11,13 +11,13 @@ import numpy as np
 from kdjax.data.dataset import Split
 from kdjax.inputs.augment import Augmentation
 from kdjax.inputs.batch import Examples, PlanStep
-from kdjax.inputs.feed import Feed, resident, streamed
+from kdjax.inputs.feed import Feed, resident_feed, streamed_feed
 from kdjax.inputs.plan import Groups, Plan
-from kdjax.inputs.tiled import held, held_layout
+from kdjax.inputs.tiled import device_layout, to_device_layout
 from kdjax.objective.arms import Arm, Hyperparameters, hyperparameters, measured_terms
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import TERMS
-from kdjax.runtime.compiling import told
+from kdjax.runtime.compiling import announce_first_call
 from kdjax.runtime.devices import DeviceMapping
 from kdjax.training import initial_weights, optimizer
 from kdjax.training.learner import Learner
@@ -113,7 +113,7 @@ class Population:
         learner, data = self.learner, self.data
         mapping, students = learner.mapping, len(learner.seeds) * len(self.arms)
         title = f"{learner.folder.name}: step of {students} {type(learner.network).__name__} at {learner.size} px"
-        step = told(self.compiled(), title, learner.log)
+        step = announce_first_call(self.compiled(), title, learner.log)
         constants = (
             mapping.place(self.examples(whole=True)),
             mapping.place(data.online.variables) if data.online else None,
@@ -155,7 +155,7 @@ class Population:
 
     def share(self) -> PlanStep:
         """This process's share of the first steps. Shapes replace images and teacher outputs read from the host."""
-        share = resident(self.plan, self.learner.mapping, self.longest)(0, 1)
+        share = resident_feed(self.plan, self.learner.mapping, self.longest)(0, 1)
         if self.data.on_device:
             return share
 
@@ -176,10 +176,10 @@ class Population:
         images: Any = None
         stored = None
         if data.on_device and whole:
-            images = held(np.asarray(data.train.images), device)
+            images = to_device_layout(np.asarray(data.train.images), device)
             stored = jax.tree.map(np.asarray, data.stored)
         elif data.on_device:
-            images = held_layout(data.train.images, device)
+            images = device_layout(data.train.images, device)
             stored = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), data.stored)
         return Examples(images, data.train.labels, stored, np.int32(data.data_seed))
 
@@ -203,9 +203,9 @@ class Population:
     def feed(self, first: int) -> Feed:
         """The feed that brings the examples of each step from `first` on to the devices."""
         if self.data.on_device:
-            return resident(self.plan, self.learner.mapping, self.longest)
+            return resident_feed(self.plan, self.learner.mapping, self.longest)
         data, last = self.data, self.learner.total_steps
-        return streamed(self.plan, self.learner.mapping, data.train.images, first, last, data.stored)
+        return streamed_feed(self.plan, self.learner.mapping, data.train.images, first, last, data.stored)
 
     def examples_of(self, step: int, row: int, column: int) -> list[str]:
         """Names of the examples in the batch of one network at a step."""

@@ -37,13 +37,13 @@ from kdjax.config import base
 from kdjax.data.dataset import Split
 from kdjax.inputs import augment
 from kdjax.inputs.batch import Examples, PlanStep
-from kdjax.inputs.tiled import held_layout
+from kdjax.inputs.tiled import device_layout
 from kdjax.objective.arms import Arm, resolve
 from kdjax.objective.outputs import Outputs
 from kdjax.run.arms import TEACHER_ARM, teacher_arms
 from kdjax.runtime import devices
 from kdjax.teacher import trained as views
-from kdjax.teacher.teacher import Shown
+from kdjax.teacher.teacher import ViewSettings
 from kdjax.training import predictor
 from kdjax.training.learner import Learner
 from kdjax.training.population import TrainingData, population
@@ -162,9 +162,9 @@ def program(name: str, setting: Setting, mapping: devices.DeviceMapping) -> Prog
     if name == "teacher_views":
         single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), variables)
         plan = mapping.split(PlanStep(np.zeros(batch, np.int32), np.zeros(batch, np.int32)))
-        images = held_layout(split(setting).images, mapping.local[0])
+        images = device_layout(split(setting).images, mapping.local[0])
         examples = Examples(images, None, data_seed=np.int32(0))
-        program = views.compiled_view_step(who.network, Shown(setting.size, 0), mapping)
+        program = views.compiled_view_step(who.network, ViewSettings(setting.size, 0), mapping)
         return Program(program, (single, examples, plan), batch)
     images = mapping.split(np.broadcast_to(np.uint8(0), (batch, setting.side, setting.side, 3)))
     return Program(predictor.compiled(who.network, size=setting.size, mapping=mapping), (variables, images), batch)

@@ -29,10 +29,12 @@ HINTS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STR
 def images_to_measure(workdir):
     """The test images of a run and their labels."""
     host.prepare()
-    from kdjax.run.opening import opened
+    from kdjax.run.opening import open_for_command
     from kdjax.run.record import completed
 
-    return opened(ConfigDict(completed(files.read_json(workdir / "config.json", "a run"))), workdir).dataset.test
+    return open_for_command(
+        ConfigDict(completed(files.read_json(workdir / "config.json", "a run"))), workdir
+    ).dataset.test
 
 
 def in_onnxruntime(path):

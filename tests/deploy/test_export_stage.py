@@ -137,7 +137,7 @@ def test_missing_packages_are_refused(monkeypatch):
 @pytest.mark.parametrize("how", ["config", "flag"])
 def test_missing_packages_are_refused_before_the_run_is_opened(monkeypatch, tmp_path, how):
     monkeypatch.setattr(export, "LITERT_PACKAGES", ("no_such_litert",))
-    monkeypatch.setattr(opening, "opened", lambda *arguments, **options: pytest.fail("its images were read"))
+    monkeypatch.setattr(opening, "open_for_command", lambda *arguments, **options: pytest.fail("its images were read"))
     config = base()
     config.run.litert = how == "config"
     (tmp_path / "config.json").write_text(config.to_json())
@@ -150,7 +150,7 @@ def test_missing_packages_are_refused_before_the_run_is_opened(monkeypatch, tmp_
     ("--seed=3", "--seed: the run has no seed 3; it has 0, 7$"),
 ])  # fmt: skip
 def test_a_student_that_the_run_has_not_is_refused_before_the_run_is_opened(monkeypatch, tmp_path, flag, said):
-    monkeypatch.setattr(opening, "opened", lambda *arguments, **options: pytest.fail("its images were read"))
+    monkeypatch.setattr(opening, "open_for_command", lambda *arguments, **options: pytest.fail("its images were read"))
     (tmp_path / "config.json").write_text(base().to_json())
     (tmp_path / "distill").mkdir()
     (tmp_path / "distill" / "program.json").write_text('{"arms": ["kl", "kl_cosine"], "seeds": [0, 7]}')
@@ -160,7 +160,7 @@ def test_a_student_that_the_run_has_not_is_refused_before_the_run_is_opened(monk
 
 def test_images_that_cannot_be_exported_are_refused_before_anything_is_trained(monkeypatch, tmp_path):
     bands, stages = SimpleNamespace(meaning=SimpleNamespace(bands=object())), []
-    monkeypatch.setattr(opening, "opened", lambda config, workdir, **options: SimpleNamespace(dataset=bands))
+    monkeypatch.setattr(opening, "open_for_command", lambda config, workdir, **options: SimpleNamespace(dataset=bands))
     monkeypatch.setattr(main, "_stage", lambda name, run: stages.append(name))
     monkeypatch.setattr(watch, "start", lambda *arguments: None)
     command = ["main", f"--workdir={tmp_path}", "--stages=teacher,distill,export"]

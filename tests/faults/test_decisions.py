@@ -41,7 +41,8 @@ CONNECT = "from kdjax.runtime import host, devices; host.prepare(); host.connect
 
 def test_numbers_and_texts_are_compared():
     program = CONNECT + (
-        "print(devices.least(10 - rank), devices.least(64e9 * (1 + rank)), devices.same('a'), devices.same(str(rank)))"
+        "print(devices.smallest(10 - rank), devices.smallest(64e9 * (1 + rank)), "
+        "devices.same('a'), devices.same(str(rank)))"
     )
     statuses, said = pair(program)
     assert statuses == [0, 0], said
@@ -56,7 +57,7 @@ def test_outputs_of_a_teacher_are_read_from_a_disk_that_is_shared(tmp_path):
         "import pathlib, time, numpy as np; from kdjax.teacher import store; "
         "from kdjax.objective.outputs import Outputs; "
         "write = store.LogitsFolder._store; store.LogitsFolder._store = lambda *all: (time.sleep(3), write(*all)); "
-        "folder = store.cached(pathlib.Path(sys.argv[1]), {'teacher': 'a', 'examples': 'x'}, 3, print); "
+        "folder = store.cached_folder(pathlib.Path(sys.argv[1]), {'teacher': 'a', 'examples': 'x'}, 3, print); "
         "read = folder.read('test', 5, lambda first, end: Outputs(np.full((end - first, 3), rank, np.float32))); "
         "print(type(read.logits._arrays[0]).__name__, np.unique(read.logits))"
     )
@@ -108,8 +109,8 @@ def test_a_listing_that_is_old_in_one_process_is_waited_for(tmp_path):
     (tmp_path / "run" / "distill" / "checkpoints" / "3").mkdir(parents=True)
     before = (tmp_path / "run" / "splits.json").stat().st_mtime_ns
     old = (
-        "from kdjax.run import record; begun, looks = record.begun, []; "
-        "record.begun = lambda workdir: begun(workdir) and (looks.append(1) or rank == 0 or len(looks) > {looks}); "
+        "from kdjax.run import record; begun, looks = record.has_begun, []; "
+        "record.has_begun = lambda workdir: begun(workdir) and (looks.append(1) or rank == 0 or len(looks) > {looks}); "
     )
     statuses, said = described(tmp_path, before=old.format(looks=2))
     assert statuses == [0, 0], said

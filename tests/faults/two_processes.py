@@ -27,7 +27,7 @@ if int(processes) > 1:
 
 from kdjax import networks
 from kdjax.inputs.batch import Examples
-from kdjax.inputs.feed import resident
+from kdjax.inputs.feed import resident_feed
 from kdjax.inputs.plan import Plan
 from kdjax.networks import mobilenet_v2
 from kdjax.objective import terms
@@ -56,7 +56,7 @@ program = functools.partial(planned_steps, recipe=Recipe(model, 32, optimize, op
 mapped = mapping.map(program, ("rows", "rows", *["whole"] * 4, "plan", "whole"), (0, 1), donate=(0,))
 constants = mapping.place((examples, None, hyper, np.array([0], np.int32)))
 empty = mapping.place(empty_averages((1, 2), terms.CORE))
-feed = resident(Plan((0,), 24, 8, 2), mapping, 1)
+feed = resident_feed(Plan((0,), 24, 8, 2), mapping, 1)
 step = lambda state, number: mapped(state, empty, *constants, feed(number, 1), np.int32(1))
 state = mapping.place(states.create(states.initializer(model, 32), optimize, seeds=(0,), arms=2))
 like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)

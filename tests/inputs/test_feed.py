@@ -9,7 +9,7 @@ from helpers.tiles import OPTIONS, SIDE
 from PIL import Image
 
 from kdjax.data import load
-from kdjax.inputs.feed import resident, streamed
+from kdjax.inputs.feed import resident_feed, streamed_feed
 from kdjax.inputs.plan import Groups, Plan
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import DeviceMapping
@@ -49,7 +49,7 @@ def test_a_step_sees_the_pixels_of_its_files(tmp_path):
     everyone, rows = Plan((0, 1), len(names), 8, VIEWS), np.flatnonzero(data.train.labels >= 0)
     plan = Groups((everyone, dataclasses.replace(everyone, views=0, rows=tuple(rows.tolist()))))
     mapping = DeviceMapping(jax.devices()[:4])
-    feed = streamed(plan, mapping, data.train.images, 0, 9, Outputs(teacher))
+    feed = streamed_feed(plan, mapping, data.train.images, 0, 9, Outputs(teacher))
     for number in range(9):
         examples, views, *_ = plan(number)
         share = feed(number, 1)
@@ -60,14 +60,14 @@ def test_a_step_sees_the_pixels_of_its_files(tmp_path):
         said = np.concatenate(share.teacher.logits[:, 0], axis=2)
         assert views[:, 0].max() < VIEWS < views[:, 1].max()  # fresh ones, of which the teacher was not asked
         np.testing.assert_array_equal(said[:, 0], teacher[views[:, 0], examples[:, 0]])
-        plain = resident(plan, mapping, 1)(number, 1)
+        plain = resident_feed(plan, mapping, 1)(number, 1)
         jax.tree.map(np.testing.assert_array_equal, share.replace(images=None, teacher=None), plain)
 
 
 @pytest.mark.parametrize("asked", [(4, 1), (3, 2), (2, 1)])
 def test_streamed_steps_come_in_their_order_one_at_a_time(asked):
     images = np.zeros((8, SIDE, SIDE, 3), np.uint8)
-    feed = streamed(Plan((0,), 8, 4, VIEWS), DeviceMapping(jax.devices()[:1]), images, 2, 9)
+    feed = streamed_feed(Plan((0,), 8, 4, VIEWS), DeviceMapping(jax.devices()[:1]), images, 2, 9)
     feed(2, 1)
     with pytest.raises(ValueError, match=f"^{asked[1]} steps from {asked[0]} on: .* one step at a time, now 3$"):
         feed(*asked)

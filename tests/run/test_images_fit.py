@@ -40,7 +40,7 @@ def test_of_several_processes_the_one_with_the_least_memory_decides(monkeypatch)
     images = np.zeros((5, 4, 4, 3), np.uint8)
     monkeypatch.setattr(memory, "capacity", lambda device: 100 * images.nbytes)
     for theirs, fits in ((8, True), (2, False)):
-        monkeypatch.setattr(devices, "least", lambda number, theirs=theirs: min(number, theirs * images.nbytes))
+        monkeypatch.setattr(devices, "smallest", lambda number, theirs=theirs: min(number, theirs * images.nbytes))
         assert runs.Run.on_device(run_of(images, "auto"), images) == fits
 
 

@@ -15,7 +15,14 @@ from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
 from kdjax.networks.layers import InputBands
 from kdjax.run import run as runs
-from kdjax.run.network_bands import NAME, TakenBands, as_begun, document, frozen, taken
+from kdjax.run.network_bands import (
+    NAME,
+    NetworkBands,
+    bands_of,
+    document,
+    with_file_statistics,
+    with_recorded_statistics,
+)
 from kdjax.run.other_run import OtherRun
 
 MULTI = SimpleNamespace(
@@ -62,13 +69,13 @@ def test_a_run_that_has_begun_keeps_its_statistics(tmp_path):
         "s", ("a",), split, split, split, fingerprint="", notes=(), members={}, overlap=None,
         meaning=MULTI.meaning, statistics=MULTI.statistics,
     )  # fmt: skip
-    assert as_begun(tmp_path, dataset) is dataset
+    assert with_recorded_statistics(tmp_path, dataset) is dataset
     (tmp_path / NAME).write_text(json.dumps({**document(MULTI), "mean": [0.5] * 4}))
-    assert as_begun(tmp_path, dataset).statistics == Statistics((0.5,) * 4, MULTI.statistics.std)
+    assert with_recorded_statistics(tmp_path, dataset).statistics == Statistics((0.5,) * 4, MULTI.statistics.std)
     for kept in ([], *({**document(MULTI), "names": names} for names in (["B02"], ["B03", "B02", "B04", "B08"]))):
         (tmp_path / NAME).write_text(json.dumps(kept))
         with pytest.raises(InputError, match="bands.json is not of the bands of this run"):
-            as_begun(tmp_path, dataset)
+            with_recorded_statistics(tmp_path, dataset)
 
 
 def test_what_a_run_began_with_stays_however_often_it_is_opened(tmp_path):
@@ -90,18 +97,18 @@ def test_what_a_run_began_with_stays_however_often_it_is_opened(tmp_path):
 
 
 def test_bands_are_taken_by_name_with_their_statistics():
-    assert taken("student", (), RGB) is None
-    assert taken("student", (), MULTI).input.chosen == (0, 1, 2, 3)
-    expected = TakenBands(("B08", "B02"), InputBands((0.4, 0.1), (0.04, 0.01), (3, 0)))
-    assert taken("student", ("b8", "B02"), MULTI) == expected
+    assert bands_of("student", (), RGB) is None
+    assert bands_of("student", (), MULTI).input.chosen == (0, 1, 2, 3)
+    expected = NetworkBands(("B08", "B02"), InputBands((0.4, 0.1), (0.04, 0.01), (3, 0)))
+    assert bands_of("student", ("b8", "B02"), MULTI) == expected
 
 
 def test_a_network_of_another_run_keeps_its_statistics(tmp_path):
     there = SimpleNamespace(
         meaning=Meaning((0.0, 10_000.0), bands=Bands(("B08", "B04"))), statistics=Statistics((0.7, 0.8), (0.1, 0.2))
     )
-    found = taken("teacher", (), MULTI, other(tmp_path, there))
-    assert found == TakenBands(("B08", "B04"), InputBands((0.7, 0.8), (0.1, 0.2), (3, 2)))
+    found = bands_of("teacher", (), MULTI, other(tmp_path, there))
+    assert found == NetworkBands(("B08", "B04"), InputBands((0.7, 0.8), (0.1, 0.2), (3, 2)))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_a_network_of_another_run_keeps_its_statistics(tmp_path):
 )
 def test_what_does_not_fit_is_refused(tmp_path, names, here, there, said):
     with pytest.raises(InputError, match=said):
-        taken("teacher", names, here, other(tmp_path, there) if there else None)
+        bands_of("teacher", names, here, other(tmp_path, there) if there else None)
 
 
 BANDS = {"bands": '["B08", "B02"]', "value_range": "[0, 10000]", "mean": "[0.7, 0.8]", "std": "[0.1, 0.2]"}
@@ -137,28 +144,31 @@ def weights(folder: Path, facts, fit="nothing") -> SimpleNamespace:
 
 @pytest.mark.parametrize("fit", ["nothing", "head"])
 def test_a_network_that_stays_as_its_file_has_it_keeps_the_statistics_of_that_file(tmp_path, fit):
-    ours = taken("teacher", ("B08", "B02"), MULTI)
-    found = frozen(weights(tmp_path, BANDS, fit), tmp_path / "teacher", ours, MULTI)
-    assert found == TakenBands(("B08", "B02"), InputBands((0.7, 0.8), (0.1, 0.2), (3, 0)))
+    ours = bands_of("teacher", ("B08", "B02"), MULTI)
+    found = with_file_statistics(weights(tmp_path, BANDS, fit), tmp_path / "teacher", ours, MULTI)
+    assert found == NetworkBands(("B08", "B02"), InputBands((0.7, 0.8), (0.1, 0.2), (3, 0)))
 
 
 def test_a_network_that_is_trained_and_one_widened_from_red_green_and_blue_take_those_of_the_data(tmp_path):
-    ours = taken("teacher", ("B08", "B02"), MULTI)
-    assert frozen(weights(tmp_path, BANDS, "all"), tmp_path, ours, MULTI) is ours
-    assert frozen(weights(tmp_path, {"value_range": "[]"}), tmp_path, ours, MULTI) is ours
-    assert frozen(weights(tmp_path, {"value_range": "[0, 5]"}), tmp_path, None, RGB) is None
-    assert frozen(SimpleNamespace(weights="org/name", get=lambda *_: "head"), tmp_path, None, RGB) is None
+    ours = bands_of("teacher", ("B08", "B02"), MULTI)
+    assert with_file_statistics(weights(tmp_path, BANDS, "all"), tmp_path, ours, MULTI) is ours
+    assert with_file_statistics(weights(tmp_path, {"value_range": "[]"}), tmp_path, ours, MULTI) is ours
+    assert with_file_statistics(weights(tmp_path, {"value_range": "[0, 5]"}), tmp_path, None, RGB) is None
+    assert with_file_statistics(SimpleNamespace(weights="org/name", get=lambda *_: "head"), tmp_path, None, RGB) is None
 
 
 def test_a_teacher_with_a_checkpoint_keeps_its_statistics_when_the_file_is_gone(tmp_path):
-    ours, section = taken("teacher", ("B08", "B02"), MULTI), SimpleNamespace(weights="gone", get=lambda *_: "nothing")
+    ours, section = (
+        bands_of("teacher", ("B08", "B02"), MULTI),
+        SimpleNamespace(weights="gone", get=lambda *_: "nothing"),
+    )
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    assert frozen(section, tmp_path, ours, MULTI) is ours  # it was made before files said so
+    assert with_file_statistics(section, tmp_path, ours, MULTI) is ours  # it was made before files said so
     said = {"bands": ["B08", "B02"], "mean": [0.7, 0.8], "std": [0.1, 0.2]}
     (tmp_path / "weights.json").write_text(json.dumps(said))
-    assert frozen(section, tmp_path, ours, MULTI).input == InputBands((0.7, 0.8), (0.1, 0.2), (3, 0))
+    assert with_file_statistics(section, tmp_path, ours, MULTI).input == InputBands((0.7, 0.8), (0.1, 0.2), (3, 0))
     (tmp_path / "weights.json").write_text(json.dumps({**said, "bands": ["B02", "B08"]}))
-    assert frozen(section, tmp_path, ours, MULTI) is ours
+    assert with_file_statistics(section, tmp_path, ours, MULTI) is ours
 
 
 @pytest.mark.parametrize(
@@ -182,9 +192,9 @@ def test_a_teacher_with_a_checkpoint_keeps_its_statistics_when_the_file_is_gone(
     ],
 )
 def test_a_file_of_other_pixels_or_of_unknown_ones_is_refused(tmp_path, facts, here, said):
-    ours = taken("teacher", ("B08", "B02") if here is MULTI else (), here)
+    ours = bands_of("teacher", ("B08", "B02") if here is MULTI else (), here)
     with pytest.raises(InputError, match=said):
-        frozen(weights(tmp_path, BANDS | facts), tmp_path / "teacher", ours, here)
+        with_file_statistics(weights(tmp_path, BANDS | facts), tmp_path / "teacher", ours, here)
 
 
 @pytest.mark.parametrize("fit", ["nothing", "all"])

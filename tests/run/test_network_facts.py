@@ -17,7 +17,7 @@ def test_students_that_failed_are_in_no_mean_and_cost_nothing(monkeypatch, arm, 
     )  # fmt: skip
     given = SimpleNamespace(kind="students", title="students of runs/a")
     monkeypatch.setattr(network_facts, "given_teachers", lambda config: (given,))
-    monkeypatch.setattr(network_facts.other_run, "source_run", lambda teacher: SimpleNamespace(arm=arm))
+    monkeypatch.setattr(network_facts.other_run, "borrowed_run", lambda teacher: SimpleNamespace(arm=arm))
     monkeypatch.setattr(network_facts, "other_networks", lambda run, other: learner)
     found = network_facts.teacher_facts(SimpleNamespace(teacher=None, config=None))
     assert found == {

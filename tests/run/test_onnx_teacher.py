@@ -10,8 +10,8 @@ from kdjax.data.bands import Bands
 from kdjax.data.dataset import Statistics
 from kdjax.data.meaning import Meaning
 from kdjax.errors import InputError
-from kdjax.run.onnx_teacher import declared
-from kdjax.teacher.onnx import opened
+from kdjax.run.onnx_teacher import declared_facts
+from kdjax.teacher.onnx import open_onnx
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
@@ -49,11 +49,11 @@ def section(*bands):
 def test_each_channel_has_the_statistics_of_its_color(file, bands):
     """A file that takes blue first was trained on blue less blue's mean."""
     mean_color = np.zeros((1, SIDE, SIDE, 4), np.float32) + np.array([*MEAN.values(), 0.3], np.float32)
-    opened_file = opened(file, declared(section(*bands), DATASET), SIDE)
+    opened_file = open_onnx(file, declared_facts(section(*bands), DATASET), SIDE)
     np.testing.assert_allclose(opened_file.values(mean_color), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("bands", [("B08", "B04", "B03"), ("B04", "B03"), ()])
 def test_only_red_green_and_blue_have_any(bands):
     with pytest.raises(InputError, match="shown the bands B0.* set it to 'unit' or 'normalized'"):
-        declared(section(*bands), DATASET)
+        declared_facts(section(*bands), DATASET)

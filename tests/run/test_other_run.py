@@ -22,7 +22,7 @@ def test_the_same_teacher_is_taken(config):
     validate(config)
     other_run.check_config(config)
     other_run.check_data(config, dataset(), print)
-    (other,) = other_run.named(config)
+    (other,) = other_run.borrowed_runs(config)
     assert other_run.total_steps(other) == 12 and other_run.weights(other) == "elsewhere.safetensors"
     config.teacher.image_size = config.dataset.image_size  # what 0 means
     other_run.check_config(config)

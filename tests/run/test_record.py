@@ -237,11 +237,11 @@ def test_networks_with_checkpoints_need_no_file_of_weights(tmp_path):
 @pytest.mark.parametrize("stage", ["teacher", "distill"])
 def test_a_run_has_begun_with_the_first_checkpoint_of_any_stage(tmp_path, stage):
     (tmp_path / stage / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)  # killed during its first save
-    assert not record.begun(tmp_path)
+    assert not record.has_begun(tmp_path)
     (tmp_path / stage / "checkpoints" / "5").mkdir()
-    assert record.begun(tmp_path)
+    assert record.has_begun(tmp_path)
     (tmp_path / stage / "checkpoints" / "5").rename(tmp_path / stage / "checkpoints" / "damaged-5")
-    assert record.begun(tmp_path)
+    assert record.has_begun(tmp_path)
 
 
 def test_the_baseline_decides_where_it_was_trained_though_no_field_names_it(tmp_path):

@@ -21,7 +21,7 @@ from kdjax.run.soft_targets import check_files, open_targets
 from kdjax.run.teacher_source import GivenTeacher
 from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher import store
-from kdjax.teacher.teacher import Shown
+from kdjax.teacher.teacher import ViewSettings
 
 SIZE = 32
 CLASSES = ("field", "forest", "water")
@@ -177,7 +177,7 @@ def test_a_mean_of_students_is_of_those_asked_for_that_did_not_fail(monkeypatch,
     monkeypatch.setattr(soft_targets, "from_network", lambda name, network, made, shown, **_: (network, made, shown))
     run = SimpleNamespace(on_device=bool, dataset=SimpleNamespace(train=SimpleNamespace(images=None)))
     given = GivenTeacher("students", place, "teacher.ensemble")
-    count, made, shown = soft_targets._teacher_of_other_run(run, given, Shown(SIZE, data_seed=0))
+    count, made, shown = soft_targets._teacher_of_other_run(run, given, ViewSettings(SIZE, data_seed=0))
     assert (count, made["params"]["network"].tolist(), shown.size) == (len(members), members, 48)
 
 

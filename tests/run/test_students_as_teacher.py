@@ -33,7 +33,7 @@ def students(config, tmp_path):
 def test_students_of_all_arms_or_one_are_named(students, tmp_path, given, arm):
     students.teacher.students = given.format(tmp_path)
     assert given_field(students) == "teacher.students"
-    (other,) = other_run.named(students)
+    (other,) = other_run.borrowed_runs(students)
     assert (other.workdir, other.arm) == (tmp_path, arm)
     other_run.check_config(students)
     assert other_run.trained_students(other)["steps"] == 12
@@ -140,7 +140,9 @@ def test_hidden_labels_that_the_teachers_teacher_knew_are_told(students, grandpa
     other_run.check_data(students, hidden, said.append)
     assert said == [f"teacher.students: the teacher of {tmp_path} was trained with 3 labels that are hidden here"]
     students.teacher.students, students.teacher.ensemble = None, (f"students={tmp_path}", f"students={grandparents}")
-    assert other_run.hidden_labels(other_run.named(students), hidden) == 3  # not 3 + 2, and not the larger of both
+    assert (
+        other_run.hidden_labels(other_run.borrowed_runs(students), hidden) == 3
+    )  # not 3 + 2, and not the larger of both
 
 
 def test_a_teachers_teacher_that_is_gone_is_told(students, grandparents):
@@ -160,7 +162,10 @@ def test_members_of_an_ensemble_are_as_their_own_runs_say(students, tmp_path):
     students.teacher.students = None
     students.teacher.ensemble = (f"workdir={tmp_path}", f"students={tmp_path}:kl")
     students.teacher.model = "resnet18"  # which no member need be
-    assert [(other.section, other.arm) for other in other_run.named(students)] == [("teacher", ""), ("student", "kl")]
+    assert [(other.section, other.arm) for other in other_run.borrowed_runs(students)] == [
+        ("teacher", ""),
+        ("student", "kl"),
+    ]
     other_run.check_config(students)
     with pytest.raises(InputError, match="teacher.ensemble: .* trained on 1 of this run's validation images"):
         other_run.check_data(students, dataset(validation=("b/1",)), print)

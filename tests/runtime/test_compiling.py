@@ -23,7 +23,7 @@ def start(monkeypatch, seconds):
         clock[0] += seconds
         return 2 * x
 
-    told = compiling.told(program, "distill: the step", lines.append)
+    told = compiling.announce_first_call(program, "distill: the step", lines.append)
     assert [told(3), told(4)] == [6, 8]
     return lines
 

@@ -100,13 +100,13 @@ from kdjax.runtime import memory
 SIZE = 1 << 28
 heap.keep()
 device = SimpleNamespace(memory_stats=lambda: None)
-before = memory.free([device], 1.0)
+before = memory.free_bytes([device], 1.0)
 place = aligned(SIZE)
 libc.memset(place, 1, SIZE)
 above = aligned(4096)
-held = before - memory.free([device], 1.0)
+held = before - memory.free_bytes([device], 1.0)
 libc.free(place)
-print(held / SIZE, (before - memory.free([device], 1.0)) / SIZE)
+print(held / SIZE, (before - memory.free_bytes([device], 1.0)) / SIZE)
 """
     held, kept = map(float, run(code))
     assert held == pytest.approx(1, abs=0.1)

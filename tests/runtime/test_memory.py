@@ -53,10 +53,10 @@ def test_evaluation_of_a_large_population_takes_smaller_batches(monkeypatch):
 
 def test_a_device_has_memory():
     devices = jax.local_devices()
-    total = len(devices) * memory.free(devices, 1.0)
+    total = len(devices) * memory.free_bytes(devices, 1.0)
     assert 2**28 < total < 2**45
-    assert len(devices) * memory.free(devices, 0.5) < total / 2  # what the process holds counts in full
-    assert memory.free(devices[:1], 1.0) == pytest.approx(total, rel=0.1)  # those that are not used take nothing
+    assert len(devices) * memory.free_bytes(devices, 0.5) < total / 2  # what the process holds counts in full
+    assert memory.free_bytes(devices[:1], 1.0) == pytest.approx(total, rel=0.1)  # those that are not used take nothing
     assert memory.capacity(devices[:2]) == memory.capacity(devices[:1]) // 2
     assert memory.tree_bytes({"a": jnp.zeros((3, 2), jnp.bfloat16), "b": jnp.zeros(5)}) == pytest.approx(32)
 
@@ -67,9 +67,9 @@ def test_pages_of_mapped_files_do_not_count(tmp_path):
     with (tmp_path / "zeros").open("wb") as file:
         file.truncate(size)
     mapped = np.memmap(tmp_path / "zeros", np.uint8, "r")
-    before = memory.free(jax.devices()[:1], 1.0)
+    before = memory.free_bytes(jax.devices()[:1], 1.0)
     assert not mapped[::4096].any()
-    assert abs(before - memory.free(jax.devices()[:1], 1.0)) < size / 4
+    assert abs(before - memory.free_bytes(jax.devices()[:1], 1.0)) < size / 4
 
 
 @pytest.mark.parametrize(("backend", "expected"), [("cpu", 100 + 7 + 2 * 30), ("gpu", 100 + 7 + 30), ("tpu", 137)])
@@ -79,4 +79,4 @@ def test_working_memory_counts_twice_on_a_cpu_alone(monkeypatch, backend, expect
     )
     compiled = SimpleNamespace(memory_analysis=lambda: found)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert memory.needs(SimpleNamespace(compile=lambda: compiled)) == expected
+    assert memory.program_bytes(SimpleNamespace(compile=lambda: compiled)) == expected

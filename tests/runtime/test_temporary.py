@@ -74,7 +74,7 @@ import pathlib, sys
 from kdjax.runtime import temporary
 for _ in range(300):
     try:
-        with temporary.alone(pathlib.Path(sys.argv[1]), "map"):
+        with temporary.exclusive(pathlib.Path(sys.argv[1]), "map"):
             pathlib.Path(sys.argv[1], "inside").touch(exist_ok=False)
             pathlib.Path(sys.argv[1], "inside").unlink()
     except BlockingIOError:
@@ -86,7 +86,7 @@ def test_one_process_is_alone_however_the_locks_come_and_go(tmp_path):
     started = [subprocess.Popen([sys.executable, "-c", ALONE, str(tmp_path)]) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
     assert list(tmp_path.iterdir()) == []
-    with temporary.alone(tmp_path, "map"), temporary.alone(tmp_path, "other"):
-        with pytest.raises(BlockingIOError), temporary.alone(tmp_path, "map"):
+    with temporary.exclusive(tmp_path, "map"), temporary.exclusive(tmp_path, "other"):
+        with pytest.raises(BlockingIOError), temporary.exclusive(tmp_path, "map"):
             pass
         assert len(list(tmp_path.iterdir())) == 2

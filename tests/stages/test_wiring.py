@@ -252,7 +252,7 @@ def test_several_splits_are_runs_of_their_own(monkeypatch, tmp_path, split_by):
     """Each in a folder of its own, with its data seed or its fold; what they say together is asked for once."""
     ran, combined = [], []
     monkeypatch.setattr(
-        "kdjax.run.opening.opened",
+        "kdjax.run.opening.open_for_command",
         lambda config, workdir, **options: SimpleNamespace(
             asked=(config.data_seed, config.splits, config.dataset.fold, workdir), workdir=workdir, log=print
         ),

@@ -10,9 +10,9 @@ from kdjax.errors import InputError
 from kdjax.networks.layers import IMAGENET_MEAN, IMAGENET_STD
 from kdjax.teacher import onnx as teacher_onnx
 from kdjax.teacher.fitted_head import NAME, Head, read_head, write_head
-from kdjax.teacher.onnx import Declared, from_encoder, from_onnx, opened
+from kdjax.teacher.onnx import OnnxDeclaration, from_encoder, from_onnx, open_onnx
 from kdjax.teacher.onnx_file import digest
-from kdjax.teacher.teacher import Shown
+from kdjax.teacher.teacher import ViewSettings
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -60,19 +60,19 @@ def onnx_file(tmp_path):
 
 
 def given(path, size=SIZE, **declared):
-    said = Declared(**declared)
-    return from_onnx(opened(path, said, size), said, CLASSES, Shown(size, data_seed=5))
+    said = OnnxDeclaration(**declared)
+    return from_onnx(open_onnx(path, said, size), said, CLASSES, ViewSettings(size, data_seed=5))
 
 
 def test_a_file_is_shown_its_own_bands(onnx_file):
     """Of images of five bands, in the order that it takes them, and the choice is part of what its logits depend on."""
     images = np.random.default_rng(1).random((3, SIZE, SIZE, 5), np.float32)
-    file = opened(onnx_file(), Declared(input="unit", bands=(4, 1, 2)), SIZE)
+    file = open_onnx(onnx_file(), OnnxDeclaration(input="unit", bands=(4, 1, 2)), SIZE)
     expected = images[..., [4, 1, 2]].mean((1, 2)) @ KERNEL + BIAS
     np.testing.assert_allclose(file.values(images), expected, atol=1e-5)
     assert file.parts["bands"] == [4, 1, 2]
     with pytest.raises(InputError, match="takes images .* gives .*2"):
-        opened(onnx_file(), Declared(input="unit", bands=(4, 1)), SIZE)
+        open_onnx(onnx_file(), OnnxDeclaration(input="unit", bands=(4, 1)), SIZE)
 
 
 def scores(view, kind="imagenet"):
@@ -176,13 +176,13 @@ def test_tensors_in_a_file_of_their_own_are_part_of_the_teacher(onnx_file, tmp_p
 
 
 def test_an_encoder_gives_its_embeddings_and_the_logits_of_a_head(onnx_file, tmp_path):
-    path, said = onnx_file(classes=None), Declared(gives="embeddings", input="normalized", mean=MEAN, std=STD)
-    file, rng = opened(path, said, SIZE), np.random.default_rng(2)
+    path, said = onnx_file(classes=None), OnnxDeclaration(gives="embeddings", input="normalized", mean=MEAN, std=STD)
+    file, rng = open_onnx(path, said, SIZE), np.random.default_rng(2)
     assert file.length == 4
     measured = {"strength": 1e-3, "linear_top1": 0.75, "neighbors_top1": 0.5}
     head = Head(rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32), file.parts, measured)
     write_head(tmp_path / "teacher", head)
-    teacher = from_encoder(file, read_head(tmp_path / "teacher", file.parts), Shown(SIZE, data_seed=5))
+    teacher = from_encoder(file, read_head(tmp_path / "teacher", file.parts), ViewSettings(SIZE, data_seed=5))
     assert teacher.measured == measured
     expected = scores(3, "normalized")[CHOSEN]
     seen = teacher.views(IMAGES, CHOSEN, 3)
@@ -193,13 +193,13 @@ def test_an_encoder_gives_its_embeddings_and_the_logits_of_a_head(onnx_file, tmp
     np.testing.assert_allclose(teacher.clean(IMAGES), plain @ head.kernel + head.bias, rtol=1e-4, atol=1e-4)
     # Another head, file or normalization is another teacher, and a head of others is not taken.
     other = Head(head.kernel, head.bias + 1, file.parts)
-    assert from_encoder(file, other, Shown(SIZE, data_seed=5)).parts != teacher.parts
-    unlike = opened(path, Declared(gives="embeddings", input="normalized", mean=STD, std=STD), SIZE)
+    assert from_encoder(file, other, ViewSettings(SIZE, data_seed=5)).parts != teacher.parts
+    unlike = open_onnx(path, OnnxDeclaration(gives="embeddings", input="normalized", mean=STD, std=STD), SIZE)
     assert unlike.parts != file.parts and read_head(tmp_path / "teacher", unlike.parts) is None
 
 
 def test_a_damaged_head_is_named(onnx_file, tmp_path):
-    file = opened(onnx_file(), Declared(gives="embeddings"), SIZE)
+    file = open_onnx(onnx_file(), OnnxDeclaration(gives="embeddings"), SIZE)
     assert read_head(tmp_path, file.parts) is None
     (tmp_path / NAME).write_bytes(b"PK")
     with pytest.raises(InputError, match=f"{NAME} is damaged: remove it"):
@@ -224,7 +224,7 @@ def test_an_output_of_maps_or_tokens_is_refused(onnx_file):
     onnx.save(model, path)
     for gives in ("embeddings", "logits"):
         with pytest.raises(InputError, match=r"has the shape \(6, 4, 1\) for 6 images: name an output with one row"):
-            opened(path, Declared(gives=gives), SIZE)
+            open_onnx(path, OnnxDeclaration(gives=gives), SIZE)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_file_that_fails_as_it_runs_is_one_line(tmp_path, shape, kernel):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     said = r"teacher.onnx: .*teacher.onnx fails for images \(6, 32, 32, 3\): .*set teacher.image_size"
     with pytest.raises(InputError, match=said) as error:
-        opened(path, Declared(classes=ORDER), SIZE)
+        open_onnx(path, OnnxDeclaration(classes=ORDER), SIZE)
     assert "\n" not in str(error.value)
 
 
@@ -256,12 +256,12 @@ def test_a_file_that_fails_as_it_runs_is_one_line(tmp_path, shape, kernel):
 def test_classes_may_be_numbers(onnx_file, told):
     """They are the names of folders, and a list of numbers in the metadata or the configuration names the same."""
     path, numbers = onnx_file(classes=(7, 8, 9, 10) if told else None), (7, 8, 9, 10)
-    said = Declared(input="unit", classes=() if told else numbers)
-    teacher = from_onnx(opened(path, said, SIZE), said, ("10", "7"), Shown(SIZE, data_seed=5))
+    said = OnnxDeclaration(input="unit", classes=() if told else numbers)
+    teacher = from_onnx(open_onnx(path, said, SIZE), said, ("10", "7"), ViewSettings(SIZE, data_seed=5))
     expected = pixels().mean((1, 2)) @ KERNEL + BIAS
     np.testing.assert_allclose(teacher.clean(IMAGES), expected[:, [3, 0]], atol=1e-5)
     with pytest.raises(InputError, match="lacks 1; it has 7, 8, 9, 10"):
-        from_onnx(opened(path, said, SIZE), said, ("1", "7"), Shown(SIZE, data_seed=5))
+        from_onnx(open_onnx(path, said, SIZE), said, ("1", "7"), ViewSettings(SIZE, data_seed=5))
 
 
 @pytest.mark.parametrize("said", ["abcd", {"water": 0}, 4])

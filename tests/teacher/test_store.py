@@ -8,7 +8,7 @@ import pytest
 from kdjax.errors import InputError
 from kdjax.objective.outputs import Outputs
 from kdjax.teacher import store
-from kdjax.teacher.store import LogitsFolder, cached, named, tree_digest, view_name
+from kdjax.teacher.store import LogitsFolder, cached_folder, existing_folder, tree_digest, view_name
 
 ROWS, CLASSES = 7, 3
 PARTS = {"teacher": "a", "size": 64, "examples": "x", "augmentation": {"scale": 1}, "data_seed": 0}
@@ -35,7 +35,7 @@ class Teacher:
 
 
 def folder(path, said=None, **parts):
-    return cached(path, {**PARTS, **parts}, CLASSES, (lambda line: None) if said is None else said.append)
+    return cached_folder(path, {**PARTS, **parts}, CLASSES, (lambda line: None) if said is None else said.append)
 
 
 def test_a_shard_is_computed_once(tmp_path):
@@ -86,15 +86,15 @@ def test_another_fingerprint_is_another_folder_and_the_difference_is_said(tmp_pa
 def test_named_folders_serve_where_the_data_agree(tmp_path):
     made = folder(tmp_path)
     made.read("view-0000", ROWS, Teacher(0))
-    found = named(str(made.folder), "distill.logits", {**PARTS, "teacher": "someone else"}, CLASSES, print)
+    found = existing_folder(str(made.folder), "distill.logits", {**PARTS, "teacher": "someone else"}, CLASSES, print)
     np.testing.assert_array_equal(found.read("view-0000", ROWS).logits, Teacher.all(0))
     with pytest.raises(InputError, match="lacks view-0001: compute it with its teacher, or lower distill.views"):
         found.read("view-0001", ROWS)
     for part in ("examples", "augmentation", "data_seed"):
         with pytest.raises(InputError, match=f"its {part} is .*, needed 5"):
-            named(str(made.folder), "distill.logits", {**PARTS, part: 5}, CLASSES, print)
+            existing_folder(str(made.folder), "distill.logits", {**PARTS, part: 5}, CLASSES, print)
     with pytest.raises(InputError, match="no parts.json"):
-        named(str(tmp_path), "teacher.ensemble", PARTS, CLASSES, print)
+        existing_folder(str(tmp_path), "teacher.ensemble", PARTS, CLASSES, print)
 
 
 def test_an_array_of_other_shape_is_not_taken(tmp_path):

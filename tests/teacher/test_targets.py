@@ -10,7 +10,7 @@ from kdjax.errors import InputError, Preempted
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime import preemption
 from kdjax.teacher import store
-from kdjax.teacher.store import LogitsFolder, cached
+from kdjax.teacher.store import LogitsFolder, cached_folder
 from kdjax.teacher.targets import Source, Targets
 from kdjax.teacher.teacher import Teacher
 
@@ -25,7 +25,7 @@ def opened(tmp_path, name="numbers", images="0"):
     workdir = tmp_path / "run"
     workdir.mkdir(exist_ok=True)
     log = SAID.append
-    folder = cached(tmp_path / "cache", {"examples": images, "teacher": name}, 3, log)
+    folder = cached_folder(tmp_path / "cache", {"examples": images, "teacher": name}, 3, log)
     return Targets((Source(folder, Teacher({"teacher": name}, views, clean=None)),), workdir, workdir, log)
 
 

@@ -15,7 +15,7 @@ from kdjax.networks import vgg16
 from kdjax.objective.outputs import Outputs
 from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher import trained
-from kdjax.teacher.teacher import Shown
+from kdjax.teacher.teacher import ViewSettings
 from kdjax.teacher.trained import Mean, from_network
 
 
@@ -27,7 +27,7 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatc
     model = networks.create("vgg16", 3, width=0.05, form="examples_last")
     variables = jax.tree.map(np.asarray, dict(model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))))
     teacher = from_network(
-        "vgg16", model, variables, Shown(SIZE, data_seed=5), dtype="float32", on_device=on_device,
+        "vgg16", model, variables, ViewSettings(SIZE, data_seed=5), dtype="float32", on_device=on_device,
         mapping=DeviceMapping(jax.devices()[:devices]),
     )  # fmt: skip
     chosen, forward = np.array([3, 9, 0]), jax.jit(model.apply)
@@ -54,7 +54,7 @@ def test_the_mean_of_several_networks_is_a_teacher(monkeypatch):
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     teacher = from_network(
         "mean", Mean(model, 3), {kind: {"network": leaves} for kind, leaves in stacked.items()},
-        Shown(SIZE, data_seed=5), dtype="float32", on_device=True, mapping=DeviceMapping(jax.devices()[:1]),
+        ViewSettings(SIZE, data_seed=5), dtype="float32", on_device=True, mapping=DeviceMapping(jax.devices()[:1]),
     )  # fmt: skip
     forward = jax.jit(lambda variables, images: model.apply(variables, images).logits)
     for found, images in (
@@ -77,7 +77,7 @@ def test_views_are_shown_in_batches_whose_layers_have_room(monkeypatch, side, ba
 
     monkeypatch.setattr(trained, "compiled_view_step", lambda *args: step)
     teacher = from_network(
-        "vgg16", networks.create("vgg16", 3), {"params": np.zeros(1)}, Shown(side, data_seed=5), dtype="float32",
+        "vgg16", networks.create("vgg16", 3), {"params": np.zeros(1)}, ViewSettings(side, data_seed=5), dtype="float32",
         on_device=True, mapping=DeviceMapping(jax.devices()[:1]),
     )  # fmt: skip
     said = teacher.views(IMAGES, np.zeros(100, np.int32), 0)

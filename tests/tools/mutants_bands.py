@@ -26,7 +26,7 @@ OF_BANDS = (
     ),
     Mutant(BANDS, "if alpha in chosen and not keys[alpha]", "if False", DESCRIBED),
     Mutant("kdjax/data/sentinel2_offset.py", "if evidence.mixed:", "if False:", "tests/data/test_sentinel2_offset.py"),
-    Mutant("kdjax/run/run.py", "dataset = network_bands.as_begun(workdir, dataset)", "pass", BEGUN),
+    Mutant("kdjax/run/run.py", "dataset = network_bands.with_recorded_statistics(workdir, dataset)", "pass", BEGUN),
     Mutant("kdjax/run/run.py", "if not begun:", "if True:", BEGUN),
     Mutant(BANDS, "others.min() - medians[place]", "others.max() - medians[place]", DATA),
     Mutant(BANDS, "> _DARKEST_MARGIN * abs", "> 0 * abs", DATA),

@@ -60,8 +60,8 @@ OF_RUNS = (
     ),
     Mutant(
         RECORD,
-        'return any(map(checkpoint.begun, workdir.glob("*")))',
-        'return any(map(checkpoint.begun, workdir.glob("distill")))',
+        'return any(map(checkpoint.has_begun, workdir.glob("*")))',
+        'return any(map(checkpoint.has_begun, workdir.glob("distill")))',
         f"{RECORD_TESTS} -k begun",
     ),
     Mutant(

@@ -197,7 +197,7 @@ WIRED = (
     ),
     Mutant(
         "kdjax/run/soft_targets.py",
-        "Shown(run.teacher_size,",
+        "ViewSettings(run.teacher_size,",
         "Shown(run.config.dataset.image_size,",
         "tests/run/test_soft_targets.py -k size",
     ),
@@ -207,11 +207,11 @@ WIRED = (
         "if any(",
         f"{BASELINE} -k joins",
     ),
-    Mutant("kdjax/teacher/trained.py", '"size": shown.size, ', "", "tests/run/test_soft_targets.py -k size"),
-    Mutant("kdjax/teacher/trained.py", ', "dtype": dtype}', "}", "tests/run/test_soft_targets.py -k dtype"),
+    Mutant("kdjax/teacher/trained.py", '"size": view_settings.size,', "", "tests/run/test_soft_targets.py -k size"),
+    Mutant("kdjax/teacher/trained.py", '"dtype": dtype,', "", "tests/run/test_soft_targets.py -k dtype"),
     Mutant(
         "kdjax/teacher/trained.py",
-        "data_seed=np.int32(shown.data_seed)",
+        "data_seed=np.int32(view_settings.data_seed)",
         "data_seed=np.int32(0)",
         "tests/teacher/test_trained.py",
     ),
@@ -289,7 +289,7 @@ WIRED = (
     ),
     Mutant(
         "kdjax/run/run.py",
-        "if not begun and devices.first_process_says(record.begun(workdir)):",
+        "if not begun and devices.first_process_says(record.has_begun(workdir)):",
         "if False:",
         "tests/test_main.py -k left_alone",
     ),

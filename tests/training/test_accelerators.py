@@ -12,7 +12,7 @@ from benchmarks.accelerator_compile import PROGRAMS, Setting, lowered, mapping, 
 from helpers.small_run import MAPPINGS, arms, learner, training_data
 
 from kdjax.inputs.batch import Examples
-from kdjax.inputs.tiled import Tiled, held
+from kdjax.inputs.tiled import Tiled, to_device_layout
 from kdjax.networks import mobilenet_v2, vgg16
 from kdjax.runtime import devices
 from kdjax.training import population as populations
@@ -42,7 +42,7 @@ def test_every_program_can_be_lowered_for_other_platforms(name):
 def test_training_from_tiles_gives_the_same_bits(tmp_path, colors, monkeypatch):
     def trained(platform):
         device = SimpleNamespace(platform=platform)
-        monkeypatch.setattr(populations, "held", lambda images, _: held(images, device))
+        monkeypatch.setattr(populations, "to_device_layout", lambda images, _: to_device_layout(images, device))
         trained = populations.population(learner(tmp_path, MAPPINGS["one"]()), arms(), training_data(colors))
         plan = trained.feed(0)(0, 3)
         return jax.tree.map(np.asarray, trained.step()(*trained.initial(), plan, np.int32(3)))

@@ -20,7 +20,7 @@ from kdjax.objective import terms
 from kdjax.runtime import devices
 from kdjax.training import optimizer
 from kdjax.training import state as states
-from kdjax.training.checkpoint import Checkpoints, begun
+from kdjax.training.checkpoint import Checkpoints, has_begun
 from kdjax.training.step import empty_averages
 
 ONE = MAPPINGS["one"]
@@ -97,9 +97,9 @@ def test_without_a_whole_checkpoint_nothing_is_trained_anew(tmp_path, colors):
     for _ in range(2):  # also when the same command is given once more, and they lie aside
         with pytest.raises(InputError, match=f"every checkpoint in .* is damaged: remove {tmp_path} to train"):
             latest(tmp_path)
-        assert begun(tmp_path) and not list((tmp_path / "checkpoints").glob("[0-9]*"))
+        assert has_begun(tmp_path) and not list((tmp_path / "checkpoints").glob("[0-9]*"))
     shutil.rmtree(tmp_path)
-    assert latest(tmp_path) is None and not begun(tmp_path)
+    assert latest(tmp_path) is None and not has_begun(tmp_path)
 
 
 def test_another_state_of_the_optimizer_is_told(tmp_path, colors, monkeypatch):

@@ -13,7 +13,7 @@ from helpers.small_run import MAPPINGS, OPTIMIZER, Linear, learner, train
 
 from kdjax.errors import InputError
 from kdjax.inputs.batch import dropout_keys, view_keys
-from kdjax.inputs.feed import resident, streamed
+from kdjax.inputs.feed import resident_feed, streamed_feed
 from kdjax.inputs.plan import Plan
 from kdjax.objective.terms import CORE
 from kdjax.runtime import devices
@@ -48,7 +48,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, colors, mapping, host):
 def test_images_from_the_host_are_the_same_images(tmp_path, colors):
     """Streamed or held on the device: the same plan, pixels and (one program apart) parameters."""
     mapping, plan = devices.DeviceMapping(jax.devices()[:4]), Plan((0, 1), 37, 8, 2)
-    held, read = resident(plan, mapping, 1), streamed(plan, mapping, colors[0], 2, 9)
+    held, read = resident_feed(plan, mapping, 1), streamed_feed(plan, mapping, colors[0], 2, 9)
     for number in range(2, 9):
         share, again = held(number, 1), read(number, 1)
         assert again.images.shape == (4, 1, 2, 2, 8, 8, 3) and again.images.dtype == np.uint8

@@ -44,11 +44,11 @@ def planned(monkeypatch, free, *, estimate=GB, held=0, compiled=lambda number: N
             )
 
     tried, said = [], []
-    monkeypatch.setattr(memory_plan, "free", lambda devices, room: free(tried) if callable(free) else free)
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda devices, room: free(tried) if callable(free) else free)
     monkeypatch.setattr(memory_plan, "_state_bytes", lambda population: 0)
     monkeypatch.setattr(memory_plan, "_student_bytes", lambda population: estimate)
     monkeypatch.setattr(memory_plan, "_example_bytes", lambda population: held)
-    monkeypatch.setattr(memory_plan, "needs", compiled)
+    monkeypatch.setattr(memory_plan, "program_bytes", compiled)
     return memory_plan.arms_at_once(Trained(), said.append, last=last), tried, said
 
 
@@ -61,7 +61,7 @@ def test_what_surely_fits_is_not_compiled(monkeypatch, backend):
 
 def test_of_several_processes_the_one_with_the_least_memory_decides(monkeypatch):
     alone = planned(monkeypatch, 2 * GB, estimate=GB // 2)
-    monkeypatch.setattr(memory_plan, "least", lambda number: number // 100)
+    monkeypatch.setattr(memory_plan, "smallest", lambda number: number // 100)
     assert planned(monkeypatch, 200 * GB, estimate=GB // 2) == alone
 
 
@@ -138,11 +138,11 @@ def test_a_program_that_the_compiler_refuses_does_not_fit(monkeypatch):
 
     full = refused("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM")
     fits = {4: math.inf, 2: 5 * GB}
-    assert memory.needs(full) == math.inf
+    assert memory.program_bytes(full) == math.inf
     found, tried, said = planned(monkeypatch, 6 * GB, compiled=fits.get)
     assert (found, tried) == (2, [4, 2]) and "4 of 4 arms needs more than all of 6.0 GB" in said[0]
     with pytest.raises(jax.errors.JaxRuntimeError, match="UNIMPLEMENTED"):
-        memory.needs(refused("UNIMPLEMENTED: no such operation"))
+        memory.program_bytes(refused("UNIMPLEMENTED: no such operation"))
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
@@ -151,7 +151,7 @@ def test_the_step_of_a_run_can_be_asked_before_it_is_made(tmp_path, colors, mapp
     """The program that is asked takes what training gives it, whatever devices and images."""
     trained = population(learner(tmp_path, MAPPINGS[mapping]()), arms(), training_data(colors, host=host))
     held = colors[0].nbytes if not host else 0
-    assert memory.needs(trained.lowered()) > held
+    assert memory.program_bytes(trained.lowered()) > held
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)

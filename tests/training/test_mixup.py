@@ -9,7 +9,7 @@ import pytest
 from helpers.small_run import Linear
 
 from kdjax.inputs.batch import Examples, PlanStep, dropout_keys, mixing_shares, render, view_keys
-from kdjax.inputs.feed import streamed
+from kdjax.inputs.feed import streamed_feed
 from kdjax.inputs.plan import Plan
 from kdjax.objective import terms
 from kdjax.objective.arms import Hyperparameters
@@ -104,7 +104,7 @@ def test_pixels_and_labels_are_mixed_by_the_same_share_for_student_and_teacher()
 
 def test_partners_from_the_host_are_the_same_images():
     plan = Plan((0, 1), 12, 4, 0, partners=True)
-    share = streamed(plan, DeviceMapping(jax.devices()[:1]), IMAGES, 3, 4)(3, 1)
+    share = streamed_feed(plan, DeviceMapping(jax.devices()[:1]), IMAGES, 3, 4)(3, 1)
     np.testing.assert_array_equal(share.partner_images, IMAGES[share.partners])
     np.testing.assert_array_equal(share.partners[0], plan(3)[3])
 

@@ -9,14 +9,14 @@ import pytest
 
 from kdjax import networks
 from kdjax.inputs.batch import Examples, PlanStep
-from kdjax.inputs.feed import resident
+from kdjax.inputs.feed import resident_feed
 from kdjax.inputs.plan import Plan
 from kdjax.networks import mobilenet_v2, vgg16
 from kdjax.objective.arms import Hyperparameters
 from kdjax.objective.outputs import Outputs
 from kdjax.objective.terms import CORE
 from kdjax.runtime import devices
-from kdjax.teacher.teacher import Shown
+from kdjax.teacher.teacher import ViewSettings
 from kdjax.teacher.trained import view_step
 from kdjax.training import optimizer
 from kdjax.training import state as states
@@ -84,7 +84,7 @@ def run(mapping, *, seeds=SEEDS, hyper=None, number=5, data=None, teacher=None, 
     mapped = program(mapping, teacher and teacher[0], arms_at_once)
     data, teacher = mapping.place((data or examples(), teacher and teacher[1]))
     constants = data, teacher, mapping.place(hyper, "arms"), mapping.place(np.array(seeds, np.int32), "seeds")
-    feed = resident(Plan(tuple(seeds), EXAMPLES, BATCH, views=3), mapping, 1)
+    feed = resident_feed(Plan(tuple(seeds), EXAMPLES, BATCH, views=3), mapping, 1)
     rows = len(seeds), len(hyper.temperature)
     empty = mapping.place(empty_averages(rows, CORE if data.teacher is not None or teacher else ("ce",)), "rows")
     state, seen = mapping.place(initial(seeds, rows[1]), "rows"), []
@@ -179,7 +179,7 @@ def test_stored_logits_are_those_of_the_teacher_on_the_pixels_the_students_see()
     variables = {"batch_stats": {}, **double(dict(teacher.init(jax.random.key(1), jnp.zeros((1, SIZE, SIZE, 3)))))}
     data = examples().replace(teacher=None)
     made = on(1).map(
-        functools.partial(view_step, network=teacher, shown=Shown(SIZE, data_seed=0)),
+        functools.partial(view_step, network=teacher, view_settings=ViewSettings(SIZE, data_seed=0)),
         ("whole", "whole", "batch"),
     )
     everyone = np.arange(EXAMPLES, dtype=np.int32)

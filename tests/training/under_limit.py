@@ -20,7 +20,7 @@ import numpy as np
 from helpers.small_run import learner, training_data
 from helpers.tiny_residual import TinyResidual
 
-from kdjax.inputs.feed import resident
+from kdjax.inputs.feed import resident_feed
 from kdjax.objective.arms import Arm
 from kdjax.runtime import memory
 from kdjax.runtime.devices import DeviceMapping
@@ -56,11 +56,11 @@ def main() -> None:
     trained.with_arms_at_once(1).lowered().compile()
     limit = taken() + megabytes * 10**6
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    left = memory.free(jax.devices()[:1], 1.0)
+    left = memory.free_bytes(jax.devices()[:1], 1.0)
     number = int(sys.argv[3]) if len(sys.argv) > 3 else arms_at_once(trained, lambda line: None)
     trained = trained.with_arms_at_once(number)
     state, averages = trained.initial()
-    step, feed = trained.step(), resident(trained.plan, who.mapping, 1)
+    step, feed = trained.step(), resident_feed(trained.plan, who.mapping, 1)
     most = 0
     for done in range(2):
         # As the loop does on a CPU, where each call takes working memory of its own when it is sent.

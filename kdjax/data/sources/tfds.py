@@ -20,7 +20,7 @@ from kdjax.data.decode_all import Encoded, Raw
 from kdjax.data.image_files import stamp
 from kdjax.data.ingest import ingest
 from kdjax.data.layout import SIDE_OF
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 
 _DEFAULT_DIR = "~/tensorflow_datasets"
 
@@ -103,7 +103,7 @@ def _open(builder: str, data_dir: str, field: str) -> Any:
     except (tfds.core.DatasetNotFoundError, FileNotFoundError):
         pass
     except (ValueError, KeyError, AttributeError, OSError) as error:
-        raise InputError(f"{field}: its files under {data_dir} cannot be read: {reason(error)}") from error
+        raise InputError(f"{field}: its files under {data_dir} cannot be read: {one_line(error)}") from error
     name = builder.split("/")[0].split(":")[0]
     builders = tfds.list_builders(with_community_datasets=False)
     if name not in builders:
@@ -202,7 +202,7 @@ def _choose(splits: Any, wanted: Sequence[str], field: str) -> tuple[list[tuple[
         except (ValueError, AssertionError, KeyError, TypeError) as error:
             raise InputError(
                 f"dataset.tfds_splits: {text!r} is not a split of {field.split()[-1]}, which has "
-                f"{', '.join(splits)} ({reason(error, 100)})"
+                f"{', '.join(splits)} ({one_line(error, 100)})"
             ) from error
         for part in parts:
             count = splits[part.splitname].num_examples

@@ -7,7 +7,7 @@ import http.server
 from pathlib import Path
 
 from kdjax.deploy.browser import page
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.runtime.command import Parser, run_command
 
 RUNTIME = Path("node_modules") / "onnxruntime-web" / "dist"
@@ -81,7 +81,7 @@ def _check_pair(page_path: Path, model: Path) -> None:
     try:
         expected = page.facts(page_path.read_text(encoding="utf-8")).get("sha256")
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{page_path} is not the page of an export ({reason(error)}): export again") from error
+        raise InputError(f"{page_path} is not the page of an export ({one_line(error)}): export again") from error
     with model.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if expected not in (None, sha256):

@@ -39,10 +39,10 @@ def main(argv: list[str]) -> None:
     host.prepare()
     # Imported after the arguments were checked, because importing JAX takes seconds.
     from kdjax.deploy.export.stage import export as export_student
-    from kdjax.run.opening import opened
+    from kdjax.run.opening import open_for_command
     from kdjax.run.record import completed
 
-    run = opened(ConfigDict(completed(document)), workdir)
+    run = open_for_command(ConfigDict(completed(document)), workdir)
     run.config.run.litert = litert
     export_student(run, options.arm, options.seed)
 

@@ -272,7 +272,7 @@ def _with_student_bands(run: Run) -> Run:
 def _teacher_weights(config: ConfigDict) -> str | None:
     """The weights from which the teacher's training started, also if another run trained it."""
     if config.teacher.workdir:
-        (teacher_run,) = other_run.named(config)
+        (teacher_run,) = other_run.borrowed_runs(config)
         return other_run.weights(teacher_run)
     return config.teacher.weights
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.results.text import printable
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
@@ -58,7 +58,7 @@ def expand(texts: Iterable[str]) -> list[str]:
         try:
             names = sorted(os.listdir(text))
         except OSError as error:
-            raise InputError(f"INPUT {text}: the folder cannot be read ({reason(error)})") from error
+            raise InputError(f"INPUT {text}: the folder cannot be read ({one_line(error)})") from error
         rasters = [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
         if not rasters:
             raise InputError(f"INPUT {text}: the folder holds no raster ({', '.join(SUFFIXES)})")
@@ -110,7 +110,7 @@ def gdal_path(text: str) -> str:
         # An href should escape characters such as spaces, but many items have the plain file name.
         return path if os.path.exists(path) else os.path.join(os.path.dirname(item), unquote(href))
     except ValueError as error:
-        raise InputError(f"item {item}: the href of its asset {asset!r} is not a URL ({reason(error)})") from error
+        raise InputError(f"item {item}: the href of its asset {asset!r} is not a URL ({one_line(error)})") from error
 
 
 def _url_path(text: str) -> str:
@@ -118,7 +118,7 @@ def _url_path(text: str) -> str:
     try:
         return urlsplit(text).path
     except ValueError as error:
-        raise InputError(f"INPUT {text}: it is not a URL ({reason(error)})") from error
+        raise InputError(f"INPUT {text}: it is not a URL ({one_line(error)})") from error
 
 
 def _split_asset(text: str) -> tuple[str, str]:
@@ -136,6 +136,6 @@ def _read_item(item: str) -> Any:
         with urllib.request.urlopen(item, timeout=_SECONDS) as response:
             return json.load(response)
     except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"item {item}: it cannot be read ({reason(error)}): check its name or try again") from error
+        raise InputError(f"item {item}: it cannot be read ({one_line(error)}): check its name or try again") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"item {item}: it is not JSON ({reason(error)}): give a STAC item") from error
+        raise InputError(f"item {item}: it is not JSON ({one_line(error)}): give a STAC item") from error

@@ -22,7 +22,7 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 
 from kdjax.deploy.landuse_map.legend import NODATA, entries
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.results.text import printable
 
 NO_CONFIDENCE = -1.0
@@ -172,7 +172,7 @@ class Layers:
                 for _ in blocks(self._folder / name):
                     pass
             except (RasterioError, CPLE_BaseError) as error:
-                raise OSError(f"{name}: {reason(error.__cause__ or error)}") from error
+                raise OSError(f"{name}: {one_line(error.__cause__ or error)}") from error
             plain.unlink()
 
     def close(self) -> None:

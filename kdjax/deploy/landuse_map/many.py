@@ -11,7 +11,7 @@ from kdjax.deploy.classifier import Classifier
 from kdjax.deploy.landuse_map import inputs, mapping, outputs, workers
 from kdjax.deploy.landuse_map.areas import Areas
 from kdjax.deploy.landuse_map.mapping import Options
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.results.text import printable
 from kdjax.runtime import files, host, temporary
 from kdjax.runtime.command import say
@@ -109,7 +109,7 @@ def map_all(classifier: Classifier, jobs: Sequence[Job], options: Options, count
     except BlockingIOError:
         raise InputError(f"--output {folder}: another command writes maps to it; wait for it") from None
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written ({reason(error)})") from error
+        raise InputError(f"--output {folder}: cannot be written ({one_line(error)})") from error
     outcomes: dict[Job, Outcome] = {}
 
     def report(job: Job, outcome: Outcome | None) -> None:
@@ -169,7 +169,7 @@ def _sum_areas(classifier: Classifier, jobs: Sequence[Job], path: Path) -> Areas
         try:
             areas.add_table(table_path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{table_path} cannot be read ({reason(error)}): remove it, and map again") from error
+            raise InputError(f"{table_path} cannot be read ({one_line(error)}): remove it, and map again") from error
     if jobs:
         files.write_text(path, areas.table())
     return areas

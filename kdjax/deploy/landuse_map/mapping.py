@@ -19,7 +19,7 @@ from kdjax.deploy.landuse_map.legend import UNKNOWN
 from kdjax.deploy.landuse_map.outputs import MapSettings
 from kdjax.deploy.landuse_map.raster import Raster
 from kdjax.deploy.landuse_map.writer import write_map
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 from kdjax.results.text import printable
 
 CACHE_BYTES = 64 * 2**20
@@ -124,9 +124,9 @@ def map_raster(
             except BlockingIOError as error:
                 raise InputError(f"OUT {out}: another command writes this map; wait for it") from error
             except OSError as error:
-                raise InputError(f"OUT {out}: cannot be written ({reason(error)})") from error
+                raise InputError(f"OUT {out}: cannot be written ({one_line(error)})") from error
             except _GDAL_ERRORS as error:
-                raise InputError(f"raster {text}: GDAL cannot map it ({reason(error.__cause__ or error)})") from error
+                raise InputError(f"raster {text}: GDAL cannot map it ({one_line(error.__cause__ or error)})") from error
 
 
 def _settings(classifier: Classifier, raster: Raster, options: Options, note: Callable[[str], None]) -> MapSettings:

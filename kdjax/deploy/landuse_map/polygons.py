@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from kdjax.deploy.landuse_map import antimeridian
 from kdjax.deploy.landuse_map.layers import Grid
 from kdjax.deploy.landuse_map.legend import NODATA, entries
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 
 DEGREES = "EPSG:4326"
 
@@ -42,7 +42,7 @@ def check(grid: Grid) -> None:
     try:
         transform(grid.crs, DEGREES, [0.0], [0.0])
     except CPLE_NotSupportedError as error:
-        raise _no_degrees_error(reason(error, 80)) from error
+        raise _no_degrees_error(one_line(error, 80)) from error
     except CPLE_BaseError:  # only this point has none
         pass
     shares = np.linspace(0, 1, _POINTS)

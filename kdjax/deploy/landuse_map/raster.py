@@ -19,7 +19,7 @@ from kdjax.data.pixels import DecodeError
 from kdjax.deploy.landuse_map import inputs
 from kdjax.deploy.landuse_map.areas import middle_pixel
 from kdjax.deploy.landuse_map.layers import Grid
-from kdjax.errors import InputError, reason
+from kdjax.errors import InputError, one_line
 
 _SAMPLE_WINDOWS, _SAMPLE_SIDE = 8, 128  # windows along each axis, and their side in px, that are read when opening
 _MAX_SAMPLES = 2**20  # above this number, every second value kept to check the kind of numbers is dropped
@@ -64,7 +64,7 @@ class Raster:
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # refused below
                 self._file = rasterio.open(path)
         except rasterio.errors.RasterioError as error:
-            raise InputError(f"raster {path}: GDAL cannot read it ({reason(error)})") from error
+            raise InputError(f"raster {path}: GDAL cannot read it ({one_line(error)})") from error
         try:
             self._check_georeference()
             self._model_bands, self.other_names = meaning.bands, ""
@@ -333,6 +333,6 @@ class Raster:
                 warnings.simplefilter("ignore", rasterio.errors.NodataShadowWarning)  # `_data` uses both masks
                 return function(list(bands), window=window)
         except rasterio.errors.RasterioError as error:
-            cause = reason(error.__cause__ or error)  # the error itself only says "see previous exception"
+            cause = one_line(error.__cause__ or error)  # the error itself only says "see previous exception"
             problem = f"raster {self.path}: it cannot be read at row {window.row_off} ({cause})"
             raise InputError(f"{problem}: put back what is missing, or make it again") from error

@@ -64,7 +64,7 @@ def write_map(
         return np.column_stack(classifier.answers(resized))
 
     # The lock is on the stem, which all files of a map share, so two commands cannot mix the files of two maps.
-    with temporary.alone(out.parent, out.stem), temporary.folder(out.parent, out.name) as build_dir:
+    with temporary.exclusive(out.parent, out.stem), temporary.folder(out.parent, out.name) as build_dir:
         layers = Layers(build_dir, outputs.raster_names(out, settings), grid, classes, tags)
         with contextlib.closing(layers):
             rows = probabilities(
