@@ -22,6 +22,7 @@ from kdjax.inputs import augment
 from kdjax.inputs.plan import Plan
 from kdjax.networks import create
 from kdjax.run.run import open_run
+from kdjax.training import initial_weights
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +175,7 @@ def test_an_online_teacher_sees_the_views_of_the_students(finished, tmp_path):
     }
     teacher = finished.classify("teacher", finished.best("teacher"), shown[40])
     student = open_run(config, tmp_path / "again", finished.folder / "cache", lambda line: None).student
-    start = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], student.initial().params)
+    start = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], initial_weights.initial(student).params)
     network = create("vgg16", len(CLASSES), width=0.05, form="examples_first")
     said = np.asarray(jax.jit(lambda x: network.apply({"params": start}, x).logits)(shown[32]), np.float64)
     log_softmax = lambda x: (

@@ -184,7 +184,7 @@ def test_students_with_the_baseline_that_joined_by_itself_are_a_teacher(config, 
     trained = {"seeds": [0], "projection": None, "steps": 3, "arms": ["kl", "labeled_alone"]}
     monkeypatch.setattr(other_run, "trained_students", lambda other: trained)
     monkeypatch.setattr(runs, "Learner", lambda **fields: SimpleNamespace(**fields))
-    for name in ("_network", "taken", "frozen"):
+    for name in ("_network", "bands_of", "with_file_statistics"):
         monkeypatch.setattr(runs, name, lambda *_: None)
     run = SimpleNamespace(config=config, dataset=SimpleNamespace(train=range(9)), log=print)
     found = runs.other_networks(run, other)
