@@ -141,7 +141,9 @@ def _is_jax_error(error: BaseException) -> bool:
 def _end(status: int, line: str = "", *, together: bool = False) -> NoReturn:
     """Ends this process.
 
-    One of several processes ends without JAX's own shutdown, which would wait until the others end as well.
+    One of several processes ends without JAX's own shutdown, which would wait until the others end as well. A process
+    that a signal ended does not shut down either, because other threads may still compile: that would end in a
+    segmentation fault.
 
     Args:
         status: exit status.
@@ -154,9 +156,13 @@ def _end(status: int, line: str = "", *, together: bool = False) -> NoReturn:
         sys.stdout.flush()
     except OSError:  # the interpreter would try again and exit with another status
         _drop_output()
-    if several_processes() and not together:
+    if several_processes():
+        if together:
+            sys.exit(status)
         if sys.modules["jax"].process_index() == 0:
             time.sleep(_HEAD_START)
+        os._exit(status)
+    if preemption.signaled():
         os._exit(status)
     sys.exit(status)
 

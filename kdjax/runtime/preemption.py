@@ -100,6 +100,11 @@ def check_lost() -> None:
         raise Preempted("ended by SIGTERM")
 
 
+def signaled() -> bool:
+    """Whether Ctrl-C or SIGTERM has come."""
+    return _Signal.interrupted or _Signal.received
+
+
 @contextlib.contextmanager
 def deferrable() -> Iterator[None]:
     """A context in which SIGTERM makes `requested` return True from `defer` on, and does not end the run at once.
