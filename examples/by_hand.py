@@ -41,15 +41,8 @@ def main() -> dict[str, np.ndarray]:
     # The teacher runs once on each view of each training image; its outputs are stored on disk.
     network = networks.create("vgg16_bn", classes, width=0.1, form=form)
     variables = jax.tree.map(np.asarray, network.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)))
-    teacher = from_network(
-        "vgg16_bn",
-        network,
-        variables,
-        ViewSettings(SIZE, data_seed=0),
-        dtype="float32",
-        on_device=True,
-        mapping=mapping,
-    )
+    settings = ViewSettings(SIZE, data_seed=0)
+    teacher = from_network("vgg16_bn", network, variables, settings, dtype="float32", on_device=True, mapping=mapping)
     with TemporaryDirectory() as cache:
         store = cached_folder(Path(cache), {**teacher.parts, "examples": dataset.fingerprint}, classes, print)
         outputs = [

@@ -124,6 +124,7 @@ def from_network(
     def views(images: Images, examples: np.ndarray, view: int) -> Outputs:
         batch = len(mapping.devices) * batch_per_device(as_population, image_bytes())
         if id(images) not in placed_images:
+            heap.hand_back()  # a training before may have left many times what a batch needs, which `trim` would keep
             resident = to_device_layout(np.asarray(images), mapping.local[0]) if on_device else None
             everything = mapping.place(Examples(resident, None, data_seed=np.int32(view_settings.data_seed)))
             placed_images[id(images)] = images, everything

@@ -13,6 +13,7 @@ from kdjax import networks
 from kdjax.data.rows import Rows
 from kdjax.networks import vgg16
 from kdjax.objective.outputs import Outputs
+from kdjax.runtime import heap
 from kdjax.runtime.devices import DeviceMapping
 from kdjax.teacher import trained
 from kdjax.teacher.teacher import ViewSettings
@@ -43,6 +44,24 @@ def test_a_network_sees_the_views_of_the_students(on_device, devices, monkeypatc
     gc.collect()
     assert alive() is not None or not on_device
     assert teacher.parts["model"] == "vgg16" and len(teacher.parts["teacher"]) == 64
+
+
+def test_what_a_training_has_left_on_the_heap_is_handed_back_before_the_views(monkeypatch):
+    """A VGG16 at 224 px keeps 7 GB of its training, and its views take 2; `Trim` would let them grow to twice the 7."""
+    events = []
+    monkeypatch.setattr(heap, "hand_back", lambda: events.append("handed back"))
+    monkeypatch.setattr(heap, "Trim", lambda: lambda: events.append("batch"))
+    monkeypatch.setattr(
+        trained, "compiled_view_step", lambda *_: lambda _, everything, share: Outputs(share.views, share.views)
+    )
+    network = networks.create("mobilenet_v2", 3, width=0.05)
+    teacher = from_network(
+        "mobilenet_v2", network, {"params": np.ones(1)}, ViewSettings(SIZE, data_seed=5), dtype="float32",
+        on_device=False, mapping=DeviceMapping(jax.devices()[:1]),
+    )  # fmt: skip
+    for view in range(2):
+        np.testing.assert_array_equal(teacher.views(IMAGES, np.array([3, 9, 0]), view).logits, [view] * 3)
+    assert events == ["handed back", "batch", "batch"]
 
 
 @pytest.mark.slow
