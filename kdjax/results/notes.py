@@ -168,10 +168,13 @@ def _settings(results: Mapping[str, Any], arms: Iterable[str], alone: str | None
     """Names the settings besides the losses in which arms differ from the arm that they are compared with."""
     if alone is None:
         return
-    arms_by_text: dict[str, list[str]] = {}
-    for name in arms:
-        if differences := setting_differences(settings(results, name), settings(results, alone)):
+    baseline, arms_by_text = settings(results, alone), dict[str, list[str]]()
+    ours = {name: settings(results, name) for name in arms}
+    for name, arm in ours.items():
+        if differences := setting_differences(arm, baseline):
             arms_by_text.setdefault(differences, []).append(name)
+    if baseline["labeled_only"] and not all(arm["labeled_only"] for arm in ours.values()):
+        yield f"{alone} sees the labeled images only, so a gain over it includes what the other images teach."
     if arms_by_text:
         differences = "; ".join(f"{' and '.join(names)} with {text}" for text, names in arms_by_text.items())
         yield (
@@ -182,13 +185,15 @@ def _settings(results: Mapping[str, Any], arms: Iterable[str], alone: str | None
 def setting_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """learning_rate 0.003 and 0.001, class_weights 5.5, 0.55, 5.5, … and none; empty if nothing differs.
 
+    It leaves out that a baseline sees the labeled images only, because that is what makes it the fair one.
+
     Args:
         ours, theirs: from `comparison.settings`.
     """
     return ", ".join(
         f"{name} {_setting(value)} and {_setting(theirs[name])}"
         for name, value in ours.items()
-        if value != theirs[name]
+        if value != theirs[name] and not (name == "labeled_only" and theirs[name])
     )
 
 

@@ -81,6 +81,17 @@ def test_settings_that_differ_from_those_of_the_baseline_are_told():
     assert not any("more than their losses" in note for note in notes.table_notes(document.build(**given)))
 
 
+def test_a_baseline_of_the_labeled_images_is_told_by_itself():
+    given = parts()
+    given["arms"]["student_alone"] |= {"labeled_only": True}
+    told = notes.table_notes(document.build(**given))
+    expected = "student_alone sees the labeled images only, so a gain over it includes what the other images teach."
+    assert expected in told and not any("more than their losses" in note for note in told)
+    for arm in given["arms"].values():
+        arm |= {"labeled_only": True}
+    assert not any("labeled images only" in note for note in notes.table_notes(document.build(**given)))
+
+
 def test_symmetries_are_said_with_their_means():
     given = parts()
     given["arms"]["kl"]["symmetries_top1"] = [0.8, None, 0.9]
