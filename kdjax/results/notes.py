@@ -168,12 +168,13 @@ def _settings(results: Mapping[str, Any], arms: Iterable[str], alone: str | None
     """Names the settings besides the losses in which arms differ from the arm that they are compared with."""
     if alone is None:
         return
-    baseline, arms_by_text = settings(results, alone), dict[str, list[str]]()
-    ours = {name: settings(results, name) for name in arms}
-    for name, arm in ours.items():
-        if differences := setting_differences(arm, baseline):
+    baseline = settings(results, alone)
+    settings_by_arm = {name: settings(results, name) for name in arms}
+    arms_by_text: dict[str, list[str]] = {}
+    for name, arm_settings in settings_by_arm.items():
+        if differences := setting_differences(arm_settings, baseline):
             arms_by_text.setdefault(differences, []).append(name)
-    if baseline["labeled_only"] and not all(arm["labeled_only"] for arm in ours.values()):
+    if baseline["labeled_only"] and not all(arm["labeled_only"] for arm in settings_by_arm.values()):
         yield f"{alone} sees the labeled images only, so a gain over it includes what the other images teach."
     if arms_by_text:
         differences = "; ".join(f"{' and '.join(names)} with {text}" for text, names in arms_by_text.items())
